@@ -1,0 +1,5 @@
+"""The one exception that the command line shows as one line instead of a traceback."""
+
+
+class UserError(Exception):
+    """Something the user can put right; the message says what happened and what to do (exit code 2)."""

@@ -1,0 +1,57 @@
+"""What crosses the edges of the package: a message to publish, a batch to land."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message to publish."""
+
+    payload: bytes | None
+    """The body; None is a Kafka tombstone."""
+    key: bytes | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    published_at: int | None = None
+    """Microseconds since the epoch, UTC; kept where the transport lets it be set (Kafka to the millisecond)."""
+
+
+BATCH_SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("topic", pa.string(), nullable=False),
+        pa.field("partition", pa.int32()),
+        pa.field("offset", pa.int64()),
+        pa.field("message_id", pa.string(), nullable=False),
+        pa.field("key", pa.binary()),
+        pa.field("attributes", pa.string()),
+        pa.field("published_at", pa.timestamp("us")),
+        pa.field("payload", pa.binary()),
+    ]
+)
+"""Columns of a batch: those of a raw table, without `stream` and `landed_at`, which landing adds.
+
+`source` is kafka, pubsub or spool. `partition` and `offset` are null for Pub/Sub. `message_id` is
+`topic/partition/offset`, or the Pub/Sub id. `attributes` is JSON text. `published_at` is UTC."""
+
+Positions = Mapping[tuple[str, int], int]
+"""(topic, partition) to the offset of the next message to land."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages fetched together from one source."""
+
+    tables: Mapping[str, pa.Table]
+    """Stream name to its messages, in BATCH_SCHEMA, in the order of the source."""
+    positions: Positions = field(default_factory=dict)
+    """Where each partition goes on once this batch is committed; empty for Pub/Sub."""
+    acknowledgement: Any = None
+    """What the source needs to acknowledge the batch after the commit."""
+
+    @property
+    def rows(self) -> int:
+        return sum(table.num_rows for table in self.tables.values())

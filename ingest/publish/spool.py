@@ -1,0 +1,68 @@
+"""Appends messages to the spool: one NDJSON envelope a line, read back by `ingest.sources.spool`."""
+
+import fcntl
+import os
+from binascii import b2a_base64
+from collections.abc import Iterable
+from itertools import islice
+from typing import Self
+
+import orjson
+
+from ingest.message import Message
+from ingest.settings import Settings
+from ingest.streams import Stream
+
+PARTITION = 0
+LINES_PER_WRITE = 10_000
+
+
+def envelope(message: Message) -> dict[str, object]:
+    """The line of a message: what a broker would carry, bytes in base64."""
+    return {
+        "key": None if message.key is None else b2a_base64(message.key, newline=False).decode(),
+        "attributes": message.attributes,
+        "published_at": message.published_at,
+        "payload": None if message.payload is None else b2a_base64(message.payload, newline=False).decode(),
+    }
+
+
+class SpoolPublisher:
+    """Appends under a file lock, so that two publishers never interleave lines."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._root = settings.spool_path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
+        path = self._root / stream.name / f"{PARTITION}.ndjson"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        published = 0
+        remaining = iter(messages)
+        with path.open("a+b") as log:
+            fcntl.flock(log, fcntl.LOCK_EX)
+            _drop_torn_line(log.fileno())
+            while lines := [
+                orjson.dumps(envelope(message), option=orjson.OPT_APPEND_NEWLINE)
+                for message in islice(remaining, LINES_PER_WRITE)
+            ]:
+                log.write(b"".join(lines))
+                published += len(lines)
+        return published
+
+
+def _drop_torn_line(log: int) -> None:
+    """Cut off what a killed publisher left behind the last whole line: it was never read."""
+    size = os.fstat(log).st_size
+    end = size
+    while end and os.pread(log, 1, end - 1) != b"\n":
+        start = max(0, end - 65536)
+        newline = os.pread(log, end - start, start).rfind(b"\n")
+        end = start + newline + 1 if newline >= 0 else start
+    if end < size:
+        os.ftruncate(log, end)

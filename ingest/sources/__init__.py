@@ -1,0 +1,59 @@
+"""Where messages come from."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ingest.message import Batch, Positions
+from ingest.settings import Settings
+from ingest.streams import Stream
+
+ReadPositions = Callable[[], Positions]
+"""Reads from the warehouse where landing goes on; called at every assignment of partitions."""
+
+
+class Source(Protocol):
+    """One connection that fetches the messages of one or more streams."""
+
+    def fetch(self, timeout: float) -> Batch | None:
+        """The next messages, at most `LANDING_MAX_ROWS` and `LANDING_MAX_BYTES`.
+
+        Returns None when nothing was waiting for `timeout` seconds (0: nothing is waiting now).
+        A source that fetches again before `acknowledge` goes on behind what it fetched.
+        """
+        ...
+
+    def acknowledge(self, batch: Batch) -> None:
+        """Tell the broker that the batch is committed in the warehouse. Losing this call loses nothing."""
+        ...
+
+    def waiting(self) -> dict[str, int | None]:
+        """Messages of each stream that are not landed yet; None where the broker does not tell."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def open_sources(settings: Settings, streams: list[Stream], read_positions: ReadPositions) -> list[Source]:
+    """One source for each transport that these streams arrive by.
+
+    Raises:
+        UserError: for a broker that does not answer, or a stream that it does not have.
+    """
+    by_transport: dict[str, list[Stream]] = {}
+    for stream in streams:
+        by_transport.setdefault(settings.transport(stream), []).append(stream)
+    sources: list[Source] = []
+    # The brokers' clients take a second to import, which the spool alone does not need.
+    if "spool" in by_transport:
+        from ingest.sources.spool import SpoolSource
+
+        sources.append(SpoolSource(settings, by_transport["spool"], read_positions))
+    if "kafka" in by_transport:
+        from ingest.sources.kafka import KafkaSource
+
+        sources.append(KafkaSource(settings, by_transport["kafka"], read_positions))
+    if "pubsub" in by_transport:
+        from ingest.sources.pubsub import PubSubSource
+
+        sources.append(PubSubSource(settings, by_transport["pubsub"]))
+    return sources
