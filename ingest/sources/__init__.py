@@ -1,6 +1,7 @@
 """Where messages come from."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from ingest.message import Batch, Positions
@@ -13,6 +14,9 @@ ReadPositions = Callable[[], Positions]
 
 class Source(Protocol):
     """One connection that fetches the messages of one or more streams."""
+
+    drained_after_seconds: float
+    """A source that delivers nothing for so long has nothing waiting; 0 where it knows at once."""
 
     def fetch(self, timeout: float) -> Batch | None:
         """The next messages, at most `LANDING_MAX_ROWS` and `LANDING_MAX_BYTES`.
@@ -33,8 +37,10 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-def open_sources(settings: Settings, streams: list[Stream], read_positions: ReadPositions) -> list[Source]:
+def open_sources(settings: Settings, streams: list[Stream], read_positions: Callable[[str], Positions]) -> list[Source]:
     """One source for each transport that these streams arrive by.
+
+    `read_positions` takes the transport's name.
 
     Raises:
         UserError: for a broker that does not answer, or a stream that it does not have.
@@ -47,11 +53,11 @@ def open_sources(settings: Settings, streams: list[Stream], read_positions: Read
     if "spool" in by_transport:
         from ingest.sources.spool import SpoolSource
 
-        sources.append(SpoolSource(settings, by_transport["spool"], read_positions))
+        sources.append(SpoolSource(settings, by_transport["spool"], partial(read_positions, "spool")))
     if "kafka" in by_transport:
         from ingest.sources.kafka import KafkaSource
 
-        sources.append(KafkaSource(settings, by_transport["kafka"], read_positions))
+        sources.append(KafkaSource(settings, by_transport["kafka"], partial(read_positions, "kafka")))
     if "pubsub" in by_transport:
         from ingest.sources.pubsub import PubSubSource
 

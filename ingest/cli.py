@@ -1,0 +1,184 @@
+"""The command line: `python -m ingest COMMAND`."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ingest.errors import UserError
+from ingest.settings import Settings, load_settings
+from ingest.sinks.duckdb import DuckDBSink
+from ingest.sources import open_sources
+from ingest.streams import STREAMS, named
+
+app = typer.Typer(
+    help="Publish, land and inspect the messages of the event warehouse. Settings come from the environment or .env.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+output = Console()
+errors = Console(stderr=True)
+
+StreamOption = Annotated[
+    list[str] | None, typer.Option("--stream", metavar="NAME", help=f"One of {', '.join(STREAMS)}; repeat for more.")
+]
+
+
+@app.callback()
+def configure(
+    verbose: Annotated[bool, typer.Option("--verbose", help="Debug logs, and tracebacks of errors.")] = False,
+) -> None:
+    renderer = structlog.dev.ConsoleRenderer() if errors.is_terminal else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper("iso", utc=True), renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+@app.command()
+def land(
+    stream: StreamOption = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on landing what arrives, until Ctrl-C.")] = False,
+) -> None:
+    """Land all that waits in the warehouse, each message exactly once."""
+    from ingest.landing import land as land_all
+
+    settings = load_settings()
+    sink = _sink(settings)
+    sink.create_tables()
+    sources = open_sources(settings, named(stream), sink.positions)
+    try:
+        counts = [count for source in sources for count in source.waiting().values()]
+        waiting = None if None in counts else sum(count or 0 for count in counts)
+        with _progress("landing", None if follow else waiting) as advance:
+            report = land_all(settings, sources, sink, follow=follow, on_progress=advance)
+    except KeyboardInterrupt:
+        return
+    finally:
+        for source in sources:
+            source.close()
+    output.print(f"landed {report.rows:,} messages in {report.commits:,} commits")
+
+
+@app.command()
+def status(stream: StreamOption = None) -> None:
+    """Print for each stream: landed, waiting, newest landed_at (UTC), dead letters (as of the last build)."""
+    settings = load_settings()
+    sink = _sink(settings)
+    streams = named(stream)
+    landed = sink.status()
+    waiting: dict[str, int | None] = {}
+    sources = open_sources(settings, streams, sink.positions)
+    try:
+        for source in sources:
+            waiting |= source.waiting()
+    finally:
+        for source in sources:
+            source.close()
+    table = Table("stream", "source", box=None)
+    for column in ("landed", "waiting", "newest landed_at", "dead letters"):
+        table.add_column(column, justify="right")
+    for one in streams:
+        known = landed[one.name]
+        table.add_row(
+            one.name,
+            settings.transport(one),
+            _count(known.landed),
+            _count(waiting[one.name]),
+            "-" if known.newest_landed_at is None else f"{known.newest_landed_at:%Y-%m-%d %H:%M:%S}",
+            _count(known.dead_letters),
+        )
+    output.print(table)
+
+
+@app.command()
+def simulate(
+    days: Annotated[
+        int | None,
+        typer.Option(min=0, help="How many days to publish. [default: 7 at first, then 1]", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same shop, to the byte.")] = 1,
+    events_per_day: Annotated[int, typer.Option(min=1, help="Events of a day, before faults.")] = 20_000,
+    start: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="The first simulated day.")] = datetime(
+        2026, 1, 1, tzinfo=UTC
+    ),
+    unless_broker: Annotated[
+        bool, typer.Option("--unless-broker", help="Do nothing when Kafka or Pub/Sub is configured.")
+    ] = False,
+) -> None:
+    """Publish the next days of a simulated shop, with the faults of real life."""
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="A CSV with a header row, or NDJSON with a body a line.")],
+    stream: Annotated[str, typer.Option("--stream", metavar="NAME", help=f"One of {', '.join(STREAMS)}.")],
+    speed: Annotated[
+        float | None, typer.Option(min=0.001, help="Times real time, by the events' own times. [default: no pause]")
+    ] = None,
+) -> None:
+    """Publish the rows of a real file to a stream."""
+    from ingest.publish import RoutingPublisher
+    from ingest.replay import replay as replay_file
+
+    settings = load_settings()
+    [target] = named([stream])
+    with _progress(f"replaying {file.name}", None) as advance, RoutingPublisher(settings) as publisher:
+        published = replay_file(settings, publisher, file, target, speed=speed, on_progress=advance)
+    output.print(f"published {published:,} messages to {stream}")
+
+
+@app.command()
+def provision(
+    stream: StreamOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+) -> None:
+    """Create the topics, subscriptions and raw tables that the configured streams need; safe to repeat."""
+    from ingest.provision import provision as provision_all
+
+    settings = load_settings()
+    for line in provision_all(settings, named(stream), dry_run):
+        output.print(line)
+    if not dry_run:
+        _sink(settings).create_tables()
+
+
+def _sink(settings: Settings) -> DuckDBSink:
+    if settings.warehouse != "duckdb":
+        raise UserError("WAREHOUSE=bigquery: landing in BigQuery is not built yet; set WAREHOUSE=duckdb")
+    return DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds)
+
+
+@contextmanager
+def _progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, nothing elsewhere; yields what advances it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda amount: progress.advance(task, amount)
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def main() -> None:
+    """Run the command line; an error that the user can put right is one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        if "--verbose" in sys.argv:
+            raise
+        errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
