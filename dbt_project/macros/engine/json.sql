@@ -1,0 +1,95 @@
+{#-
+  The fields of a JSON body as one struct of texts, parsed once: `body.user_id`. A field that is itself an object
+  or a list is its JSON text. Null when the payload is null, is not UTF-8, or is no JSON object.
+-#}
+{% macro parse_json(payload, fields) -%}
+    {{ return(adapter.dispatch('parse_json')(payload, fields)) }}
+{%- endmacro %}
+
+{% macro duckdb__parse_json(payload, fields) -%}
+    {%- set structure = {} -%}
+    {%- for field in fields -%}{%- do structure.update({field: 'VARCHAR'}) -%}{%- endfor -%}
+    case
+        when starts_with(ltrim({{ utf8_text(payload) }}, e' \t\r\n'), '{') and json_valid({{ utf8_text(payload) }})
+            then json_transform({{ utf8_text(payload) }}, '{{ tojson(structure) }}')
+    end
+{%- endmacro %}
+
+{% macro bigquery__parse_json(payload, fields) -%}
+    (select as struct
+        {%- for field in fields %}
+        coalesce(json_value(document, '$.{{ field }}'), to_json_string(json_query(document, '$.{{ field }}'))) as {{ field }}
+        {{- ',' if not loop.last }}
+        {%- endfor %}
+    from unnest([safe.parse_json(safe_cast({{ payload }} as string), wide_number_mode => 'round')]) as document
+    where json_type(document) = 'object')
+{%- endmacro %}
+
+{#-
+  GA4's event_params as one struct of texts. They come as a list of key and typed value, of which the first of a
+  key counts, or as a plain object.
+-#}
+{% macro parse_event_params(params, keys) -%}
+    {{ return(adapter.dispatch('parse_event_params')(params, keys)) }}
+{%- endmacro %}
+
+{% macro duckdb__parse_event_params(params, keys) -%}
+    {%- set typed = ['string_value', 'int_value', 'double_value', 'float_value'] -%}
+    {%- set value = {} -%}
+    {%- for name in typed -%}{%- do value.update({name: 'VARCHAR'}) -%}{%- endfor -%}
+    {%- set object = {} -%}
+    {%- for key in keys -%}{%- do object.update({key: 'VARCHAR'}) -%}{%- endfor -%}
+    case
+        when not json_valid({{ params }}) then null
+        when starts_with({{ params }}, '{') then json_transform({{ params }}, '{{ tojson(object) }}')
+        when starts_with({{ params }}, '[') then
+            list_transform(
+                [json_transform({{ params }}, '{{ tojson([{"key": "VARCHAR", "value": value}]) }}')],
+                lambda entries: {
+                    {%- for key in keys %}
+                    '{{ key }}': list_transform(
+                        list_filter(entries, lambda entry: entry.key = '{{ key }}'),
+                        lambda entry: coalesce(entry.value.{{ typed | join(', entry.value.') }})
+                    )[1]
+                    {{- ',' if not loop.last }}
+                    {%- endfor %}
+                }
+            )[1]
+    end
+{%- endmacro %}
+
+{% macro bigquery__parse_event_params(params, keys) -%}
+    if(
+        starts_with({{ params }}, '['),
+        (select as struct
+            {%- for key in keys %}
+            array_agg(if(json_value(entry, '$.key') = '{{ key }}', coalesce(
+                json_value(entry, '$.value.string_value'), json_value(entry, '$.value.int_value'),
+                json_value(entry, '$.value.double_value'), json_value(entry, '$.value.float_value')
+            ), null) ignore nulls order by position limit 1)[safe_offset(0)] as {{ key }}
+            {{- ',' if not loop.last }}
+            {%- endfor %}
+        from unnest(json_query_array({{ params }})) as entry with offset as position),
+        (select as struct
+            {%- for key in keys %}
+            json_value({{ params }}, '$.{{ key }}') as {{ key }}
+            {{- ',' if not loop.last }}
+            {%- endfor %})
+    )
+{%- endmacro %}
+
+{#- Text of bytes, null when they are not UTF-8. -#}
+{% macro utf8_text(bytes) -%}
+    {{ return(adapter.dispatch('utf8_text')(bytes)) }}
+{%- endmacro %}
+
+{% macro duckdb__utf8_text(bytes) -%}
+    {#- not try(decode(...)): where one fails, TRY goes through its whole batch row by row, ten times slower -#}
+    case
+        when octet_length(encode(decode({{ bytes }}, 'ignore'))) = octet_length({{ bytes }}) then decode({{ bytes }}, 'ignore')
+    end
+{%- endmacro %}
+
+{% macro bigquery__utf8_text(bytes) -%}
+    safe_cast({{ bytes }} as string)
+{%- endmacro %}

@@ -1,0 +1,147 @@
+{#- All times are UTC: TIMESTAMP without a zone on DuckDB, TIMESTAMP on BigQuery. -#}
+
+{#- A time from text in any ISO 8601 form, with or without a zone; null when it is none. -#}
+{% macro to_timestamp(text) -%}
+    {{ return(adapter.dispatch('to_timestamp')(text)) }}
+{%- endmacro %}
+
+{#- By way of timestamptz, since a cast to timestamp drops the offset. -#}
+{% macro duckdb__to_timestamp(text) -%}
+    timezone('UTC', try_cast({{ text }} as timestamptz))
+{%- endmacro %}
+
+{% macro bigquery__to_timestamp(text) -%}
+    safe_cast({{ text }} as timestamp)
+{%- endmacro %}
+
+{#- A time from the text of an epoch in seconds / units_per_second; null when it is none or beyond the years 1 to 9999. -#}
+{% macro epoch_to_timestamp(text, units_per_second) -%}
+    {%- set least = -62135596800 * units_per_second -%}
+    {%- set most = 253402300799 * units_per_second -%}
+    {%- set number = try_cast_as(text, 'bigint') -%}
+    case when {{ number }} between {{ least }} and {{ most }}
+        then {{ microseconds_to_timestamp(number ~ ' * ' ~ (1000000 // units_per_second)) }} end
+{%- endmacro %}
+
+{% macro microseconds_to_timestamp(number) -%}
+    {{ return(adapter.dispatch('microseconds_to_timestamp')(number)) }}
+{%- endmacro %}
+
+{% macro duckdb__microseconds_to_timestamp(number) -%}
+    make_timestamp({{ number }})
+{%- endmacro %}
+
+{% macro bigquery__microseconds_to_timestamp(number) -%}
+    timestamp_micros({{ number }})
+{%- endmacro %}
+
+{#- Microseconds since the epoch. -#}
+{% macro epoch_microseconds(time) -%}
+    {{ return(adapter.dispatch('epoch_microseconds')(time)) }}
+{%- endmacro %}
+
+{% macro duckdb__epoch_microseconds(time) -%}
+    epoch_us({{ time }})
+{%- endmacro %}
+
+{% macro bigquery__epoch_microseconds(time) -%}
+    unix_micros({{ time }})
+{%- endmacro %}
+
+{#- Seconds from one time to another, exact to the microsecond. -#}
+{% macro seconds_between(first, last) -%}
+    cast(
+        cast({{ epoch_microseconds(last) }} - {{ epoch_microseconds(first) }} as numeric(18, 0)) * cast(0.000001 as numeric(7, 6))
+        as numeric(18, 6)
+    )
+{%- endmacro %}
+
+{#- The calendar day of a time in the reporting time zone. -#}
+{% macro reporting_date(time) -%}
+    {%- if var('reporting_time_zone') == 'UTC' -%}
+        cast({{ time }} as date)
+    {%- else -%}
+        cast({{ to_local(time) }} as date)
+    {%- endif -%}
+{%- endmacro %}
+
+{#- The instant at which the local hour of a time began: whole local hours also where the zone is off by half an hour. -#}
+{% macro reporting_hour(time) -%}
+    {{ return(adapter.dispatch('reporting_hour')(time)) }}
+{%- endmacro %}
+
+{% macro duckdb__reporting_hour(time) -%}
+    {%- if var('reporting_time_zone') == 'UTC' -%}
+        date_trunc('hour', {{ time }})
+    {%- else -%}
+        {{ time }} - ({{ to_local(time) }} - date_trunc('hour', {{ to_local(time) }}))
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro bigquery__reporting_hour(time) -%}
+    timestamp_trunc({{ time }}, hour, '{{ var("reporting_time_zone") }}')
+{%- endmacro %}
+
+{% macro to_local(time) -%}
+    {{ return(adapter.dispatch('to_local')(time)) }}
+{%- endmacro %}
+
+{% macro duckdb__to_local(time) -%}
+    timezone('{{ var("reporting_time_zone") }}', timezone('UTC', {{ time }}))
+{%- endmacro %}
+
+{% macro bigquery__to_local(time) -%}
+    datetime({{ time }}, '{{ var("reporting_time_zone") }}')
+{%- endmacro %}
+
+{% macro now_utc() -%}
+    {{ return(adapter.dispatch('now_utc')()) }}
+{%- endmacro %}
+
+{% macro duckdb__now_utc() -%}
+    timezone('UTC', now())
+{%- endmacro %}
+
+{% macro bigquery__now_utc() -%}
+    current_timestamp()
+{%- endmacro %}
+
+{#- A time as text that a timestamp literal takes, to the microsecond. -#}
+{% macro timestamp_text(time) -%}
+    {{ return(adapter.dispatch('timestamp_text')(time)) }}
+{%- endmacro %}
+
+{% macro duckdb__timestamp_text(time) -%}
+    strftime({{ time }}, '%Y-%m-%d %H:%M:%S.%f')
+{%- endmacro %}
+
+{% macro bigquery__timestamp_text(time) -%}
+    format_timestamp('%F %H:%M:%E6S', {{ time }})
+{%- endmacro %}
+
+{#- The newest landed_at below which nothing can appear any more. DuckDB commits one landing at a time; on BigQuery
+    loaders run side by side, and the cut is held back until the slowest is done. -#}
+{% macro held_back(newest_landed_at) -%}
+    {{ return(adapter.dispatch('held_back')(newest_landed_at)) }}
+{%- endmacro %}
+
+{% macro duckdb__held_back(newest_landed_at) -%}
+    {{ newest_landed_at }}
+{%- endmacro %}
+
+{% macro bigquery__held_back(newest_landed_at) -%}
+    least({{ newest_landed_at }}, timestamp_sub(current_timestamp(), interval {{ var('landing_hold_minutes') }} minute))
+{%- endmacro %}
+
+{#- Every date from first to last, as the column date_day. -#}
+{% macro date_series(first, last) -%}
+    {{ return(adapter.dispatch('date_series')(first, last)) }}
+{%- endmacro %}
+
+{% macro duckdb__date_series(first, last) -%}
+    select cast(day as date) as date_day from generate_series(date '{{ first }}', date '{{ last }}', interval 1 day) as days (day)
+{%- endmacro %}
+
+{% macro bigquery__date_series(first, last) -%}
+    select date_day from unnest(generate_date_array(date '{{ first }}', date '{{ last }}')) as date_day
+{%- endmacro %}

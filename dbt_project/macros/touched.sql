@@ -1,0 +1,128 @@
+{#- What the new rows touch, as lists of literal dates: the only form of predicate by which BigQuery prunes. -#}
+
+{#- Every date from first_date to last_date of each row of a query, as ISO text, in order. -#}
+{% macro dates_from(query) %}
+    {% set dates = {} %}
+    {% if execute %}
+        {% for row in run_query(query).rows if row[0] is not none %}
+            {% for day in range((row[1] - row[0]).days + 1) %}
+                {% do dates.update({(row[0] + modules.datetime.timedelta(days=day)).isoformat(): true}) %}
+            {% endfor %}
+        {% endfor %}
+    {% endif %}
+    {{ return(dates.keys() | sort) }}
+{% endmacro %}
+
+{#-
+  UTC dates of the events that this model has not read yet, widened by so many seconds before and after.
+  `events` has stream, landed_at and event_at; `only` narrows them.
+-#}
+{% macro dates_of_new_events(events, before=0, after=0, only='true') %}
+    {{ return(dates_from(
+        "select distinct cast(event_at - interval " ~ before ~ " second as date) as first_date,"
+        ~ " cast(event_at + interval " ~ after ~ " second as date) as last_date"
+        ~ " from " ~ events ~ " where " ~ only ~ " and event_at is not null and " ~ is_new()
+    )) if execute and has_news() else return([]) }}
+{% endmacro %}
+
+{#- Reporting dates of the events that this model has not read yet. -#}
+{% macro reporting_dates_of_new_events(events) %}
+    {{ return(dates_from(
+        "select distinct " ~ reporting_date('event_at') ~ " as first_date, " ~ reporting_date('event_at') ~ " as last_date"
+        ~ " from " ~ events ~ " where event_at is not null and " ~ is_new()
+    )) if execute and has_news() else return([]) }}
+{% endmacro %}
+
+{#- `where {{ on_dates('event_date', dates) }}` -#}
+{% macro on_dates(column, dates) -%}
+    {%- if dates -%}
+        {{ column }} in (
+            {%- for date in dates -%} date '{{ date }}'{{ ', ' if not loop.last }} {%- endfor -%}
+        )
+    {%- else -%}
+        false
+    {%- endif -%}
+{%- endmacro %}
+
+{#- `where {{ on_reporting_dates(dates) }}`: events of these reporting dates, read from the UTC dates around them. -#}
+{% macro on_reporting_dates(dates, time='event_at') -%}
+    {%- if var('reporting_time_zone') == 'UTC' -%}
+        {{ on_dates('event_date', dates) }}
+    {%- else -%}
+        {%- set around = {} -%}
+        {%- for date in dates -%}
+            {%- for shift in (-1, 0, 1) -%}
+                {%- do around.update({(modules.datetime.date.fromisoformat(date) + modules.datetime.timedelta(days=shift)).isoformat(): true}) -%}
+            {%- endfor -%}
+        {%- endfor -%}
+        {{ on_dates('event_date', around.keys() | sort) }} and {{ on_dates(reporting_date(time), dates) }}
+    {%- endif -%}
+{%- endmacro %}
+
+{#- Replaces rows in the partitions of the new rows only. Without a unique key, rows are added: the model itself
+    leaves out what is there already. -#}
+{% macro duckdb__get_incremental_merge_sql(args) %}
+    {% set touched = partitions_of(args['temp_relation']) %}
+    {% if args['unique_key'] %}
+        {{ return(duckdb__get_merge_sql(
+            args['target_relation'], args['temp_relation'], args['unique_key'], args['dest_columns'],
+            (args['incremental_predicates'] or []) + touched
+        )) }}
+    {% else %}
+        {{ return('insert into ' ~ args['target_relation'] ~ ' by name select * from ' ~ args['temp_relation']) }}
+    {% endif %}
+{% endmacro %}
+
+{#- A predicate on the target's partition column, and a line in the log for the tests. -#}
+{% macro partitions_of(rows) %}
+    {% set partition_by = config.get('partition_by') %}
+    {% if not partition_by %}
+        {{ return([]) }}
+    {% endif %}
+    {% set dates = dates_from(
+        'select distinct cast(' ~ partition_by.field ~ ' as date) as first_date, cast(' ~ partition_by.field
+        ~ ' as date) as last_date from ' ~ rows
+    ) %}
+    {% if dates %}
+        {% do run_query(
+            'insert into ' ~ state_table('touched_partitions') ~ ' (model, partition_date, recorded_at) select '
+            ~ "'" ~ model.name ~ "', partition_date, " ~ now_utc() ~ ' from (select distinct cast('
+            ~ partition_by.field ~ ' as date) as partition_date from ' ~ rows ~ ')'
+        ) %}
+    {% endif %}
+    {{ return(['DBT_INTERNAL_DEST.' ~ partition_predicate(partition_by, dates)]) }}
+{% endmacro %}
+
+{% macro partition_predicate(partition_by, dates) -%}
+    {%- if partition_by.data_type == 'date' or not dates -%}
+        {{ on_dates(partition_by.field, dates) if dates else partition_by.field ~ ' is null' }}
+    {%- else -%}
+        {{ partition_by.field }} >= timestamp '{{ dates[0] }}'
+    {%- endif -%}
+{%- endmacro %}
+
+{#- partition_by speaks to BigQuery; a DuckDB file has no partitions, only the order in which rows came. -#}
+{% macro duckdb__get_partitioned_by(relation, temporary) %}
+    {{ return(none) }}
+{% endmacro %}
+
+{#- Dates, and those that a window of so many seconds before them reaches. -#}
+{% macro dates_before(dates, seconds) %}
+    {% set reached = {} %}
+    {% for date in dates %}
+        {% for back in range((seconds + 86399) // 86400 + 1) %}
+            {% do reached.update({(modules.datetime.date.fromisoformat(date) - modules.datetime.timedelta(days=back)).isoformat(): true}) %}
+        {% endfor %}
+    {% endfor %}
+    {{ return(reached.keys() | sort) }}
+{% endmacro %}
+
+{#- `where {{ landed_on('landed_at', dates) }}`: what landed on these dates, as ranges of the partition column. -#}
+{% macro landed_on(column, dates) -%}
+    {%- set days = [] -%}
+    {%- for date in dates -%}
+        {%- set next = (modules.datetime.date.fromisoformat(date) + modules.datetime.timedelta(days=1)).isoformat() -%}
+        {%- do days.append('(' ~ column ~ " >= timestamp '" ~ date ~ "' and " ~ column ~ " < timestamp '" ~ next ~ "')") -%}
+    {%- endfor -%}
+    ({{ days | join(' or ') if days else 'false' }})
+{%- endmacro %}

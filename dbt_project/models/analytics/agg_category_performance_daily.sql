@@ -1,0 +1,32 @@
+-- One row a category and reporting date. The category is the one that the event carries: a product that moves
+-- later does not rewrite the past.
+{{ config(
+    materialized='incremental',
+    unique_key=['reporting_date', 'category_code'],
+    partition_by={'field': 'reporting_date', 'data_type': 'date'},
+    cluster_by='category_code',
+    meta={'settings': ['reporting_time_zone']}
+) }}
+{%- set dates = reporting_dates_of_new_events(ref('int_accepted_events')) if is_incremental() else [] %}
+
+with events as (
+    select * from {{ ref('int_events_reported') }}
+    where {{ is_in_build() }} and category_code is not null
+    {% if is_incremental() %}
+        and {{ on_reporting_dates(dates) }}
+    {% endif %}
+)
+
+select
+    reporting_date,
+    category_code,
+    count(*) as events,
+    count(case when event_type = 'view' then 1 end) as views,
+    count(case when event_type = 'cart' then 1 end) as carts,
+    count(case when event_type = 'purchase' then 1 end) as purchases,
+    count(distinct user_id) as users,
+    coalesce(sum(case when event_type = 'purchase' then price end), 0) as revenue,
+    {{ ratio("count(case when event_type = 'purchase' then 1 end)", "count(case when event_type = 'view' then 1 end)") }}
+        as purchases_per_view
+from events
+group by reporting_date, category_code

@@ -1,0 +1,31 @@
+-- One row a reporting date: exactly the days that new events touch are counted again from the facts.
+{{ config(
+    materialized='incremental',
+    unique_key='reporting_date',
+    partition_by={'field': 'reporting_date', 'data_type': 'date'},
+    meta={'settings': ['reporting_time_zone']}
+) }}
+{%- set dates = reporting_dates_of_new_events(ref('int_accepted_events')) if is_incremental() else [] %}
+
+with events as (
+    select * from {{ ref('int_events_reported') }}
+    where {{ is_in_build() }}
+    {% if is_incremental() %}
+        and {{ on_reporting_dates(dates) }}
+    {% endif %}
+)
+
+select
+    reporting_date,
+    count(*) as events,
+    count(case when event_type = 'view' then 1 end) as views,
+    count(case when event_type = 'cart' then 1 end) as carts,
+    count(case when event_type = 'purchase' then 1 end) as purchases,
+    count(distinct user_id) as users,
+    count(case when event_type = 'page_view' then 1 end) as page_views,
+    count(case when event_type = 'click' then 1 end) as clicks,
+    count(case when event_type = 'checkout' then 1 end) as checkouts,
+    coalesce(sum(case when event_type = 'purchase' then price end), 0) as revenue,
+    coalesce(sum(total_amount), 0) as checkout_amount
+from events
+group by reporting_date

@@ -1,0 +1,56 @@
+-- Every accepted event of every stream, once. Of copies with one event_key the one with the smallest
+-- (landed_at, message_id) wins, and it never changes: whatever arrives later is a duplicate.
+{{ config(
+    materialized='incremental',
+    partition_by={'field': 'event_date', 'data_type': 'date'},
+    cluster_by=['event_type', 'product_id', 'category_code']
+) }}
+{%- set new_dates = dates_of_new_events(ref('int_accepted_events')) if is_incremental() else [] %}
+
+with new_events as (
+    select * from {{ ref('int_accepted_events') }}
+    where {{ is_new() }}
+),
+
+-- copies that arrive in one build
+first_copies as (
+    select * from new_events
+    qualify row_number() over (partition by event_key order by landed_at, message_id) = 1
+)
+
+select
+    event_key,
+    event_id,
+    stream,
+    event_type,
+    event_at,
+    event_date,
+    user_id,
+    source_session_id,
+    product_id,
+    post_id,
+    page_title,
+    category_code,
+    brand,
+    price,
+    total_amount,
+    country,
+    city,
+    browser,
+    os,
+    url,
+    engaged_seconds,
+    account_number,
+    traffic_source,
+    message_id,
+    published_at,
+    landed_at,
+    {{ seconds_between('event_at', 'published_at') }} as latency_seconds
+from first_copies
+{% if is_incremental() %}
+-- copies that arrived in an earlier build; a copy has the date of its original
+where not exists (
+    select 1 from {{ this }} as known
+    where {{ on_dates('known.event_date', new_dates) }} and known.event_key = first_copies.event_key
+)
+{% endif %}

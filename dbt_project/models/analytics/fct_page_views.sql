@@ -1,0 +1,140 @@
+-- Every page view with its place in its session and the time spent on the page. A session is the page views of one
+-- key in which no gap exceeds var session_gap_seconds. A new page view can only change the sessions that it comes
+-- within a gap of: these are found in this table, and they and the new page views are put in order again.
+{{ config(
+    materialized='incremental',
+    unique_key='event_key',
+    partition_by={'field': 'event_date', 'data_type': 'date'},
+    cluster_by='session_key',
+    meta={'settings': ['session_gap_seconds', 'session_key']}
+) }}
+{%- set gap = var('session_gap_seconds') %}
+{%- set session_key = var('session_key') %}
+
+{#- Sessions of this table that a new page view comes within a gap of, and the dates they span. -#}
+{%- set new_dates, session_dates = [], [] %}
+{%- if is_incremental() %}
+    {%- set new_dates = dates_of_new_events(ref('stg_page_views'), only='reject_reason is null') %}
+    {%- set nearby_dates = dates_of_new_events(ref('stg_page_views'), before=gap, after=gap, only='reject_reason is null') %}
+    {%- set touched_sessions %}
+        select distinct known.session_id, known.session_key, known.session_started_at, known.session_ended_at
+        from {{ this }} as known
+        inner join {{ ref('stg_page_views') }} as new_views
+            on known.session_key = new_views.{{ session_key }}
+            and known.event_at between new_views.event_at - interval {{ gap }} second
+                and new_views.event_at + interval {{ gap }} second
+        where {{ on_dates('known.event_date', nearby_dates) }}
+            and new_views.reject_reason is null and {{ is_new('new_views') }}
+    {%- endset %}
+    {%- set session_dates = dates_from(
+        'select cast(session_started_at as date), cast(session_ended_at as date) from (' ~ touched_sessions ~ ') as touched'
+    ) if nearby_dates else [] %}
+{%- endif %}
+
+with page_views as (
+    select *, {{ session_key }} as session_key
+    from {{ ref('fct_events') }}
+    where stream = 'page_views' and {{ is_in_build() }}
+    {% if is_incremental() %}
+        and {{ on_dates('event_date', (new_dates + session_dates) | unique | sort) }}
+    {% endif %}
+),
+
+{% if is_incremental() %}
+-- from the first to the last moment of each touched session, and the moment of each new page view
+spans as (
+    select session_key, session_started_at as started_at, session_ended_at as ended_at
+    from ({{ touched_sessions }}) as touched
+    union distinct
+    select {{ session_key }}, event_at, event_at
+    from {{ ref('stg_page_views') }}
+    where reject_reason is null and {{ is_new() }}
+),
+
+touched_page_views as (
+    select page_views.*
+    from page_views
+    inner join spans
+        on page_views.session_key = spans.session_key
+        and page_views.event_at between spans.started_at and spans.ended_at
+    qualify row_number() over (partition by page_views.event_key order by spans.started_at, spans.ended_at) = 1
+),
+{% else %}
+touched_page_views as (
+    select * from page_views
+),
+{% endif %}
+
+neighbours as (
+    select
+        *,
+        lag(event_at) over (partition by session_key order by event_at, event_id) as key_previous_at
+    from touched_page_views
+),
+
+-- a gap of exactly the limit does not split
+numbered as (
+    select
+        *,
+        count(case when key_previous_at is null or event_at > key_previous_at + interval {{ gap }} second then 1 end)
+            over (partition by session_key order by event_at, event_id rows unbounded preceding) as session_number
+    from neighbours
+),
+
+sequenced as (
+    select
+        *,
+        row_number() over page_order as sequence_number,
+        lag(event_at) over page_order as previous_event_at,
+        lead(event_at) over page_order as next_event_at,
+        first_value(event_key) over whole_session as first_event_key,
+        min(event_at) over whole_session as session_started_at,
+        max(event_at) over whole_session as session_ended_at,
+        count(*) over whole_session as session_page_views,
+        first_value(page_title) over whole_session as entry_page_title,
+        last_value(page_title) over whole_session as exit_page_title,
+        max(landed_at) over whole_session as session_landed_at
+    from numbered
+    window
+        page_order as (partition by session_key, session_number order by event_at, event_id),
+        whole_session as (
+            partition by session_key, session_number order by event_at, event_id
+            rows between unbounded preceding and unbounded following
+        )
+)
+
+select
+    event_key,
+    event_id,
+    {{ hash_of(['session_key', 'first_event_key']) }} as session_id,
+    session_key,
+    source_session_id,
+    user_id,
+    account_number,
+    traffic_source,
+    page_title,
+    event_at,
+    event_date,
+    sequence_number,
+    previous_event_at,
+    next_event_at,
+    case
+        when next_event_at is not null then {{ seconds_between('event_at', 'next_event_at') }}
+        else engaged_seconds
+    end as time_on_page_seconds,
+    case
+        when next_event_at is not null then 'next_page'
+        when engaged_seconds is not null then 'engaged_time'
+    end as time_on_page_source,
+    session_started_at as window_start_at,
+    session_ended_at + interval {{ gap }} second as window_end_at,
+    session_started_at,
+    session_ended_at,
+    session_page_views,
+    entry_page_title,
+    exit_page_title,
+    {{ seconds_between('session_started_at', 'session_ended_at') }} as session_duration_seconds,
+    message_id,
+    landed_at,
+    session_landed_at
+from sequenced

@@ -1,0 +1,23 @@
+-- One row a session, read off its first page view: a late page view that joins two sessions leaves one row, and
+-- nothing has to be deleted.
+{{ config(materialized='view') }}
+
+select
+    session_id,
+    session_key,
+    source_session_id,
+    user_id,
+    account_number,
+    traffic_source,
+    event_date,
+    session_started_at,
+    session_ended_at,
+    window_end_at,
+    session_page_views as page_views,
+    entry_page_title,
+    exit_page_title,
+    session_duration_seconds as duration_seconds,
+    session_page_views = 1 as is_bounce,
+    session_landed_at
+from {{ ref('fct_page_views') }}
+where sequence_number = 1

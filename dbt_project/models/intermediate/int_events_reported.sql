@@ -1,0 +1,6 @@
+-- fct_events with the calendar day and hour of the reporting time zone.
+select
+    *,
+    {{ reporting_date('event_at') }} as reporting_date,
+    {{ reporting_hour('event_at') }} as reporting_hour_at
+from {{ ref('fct_events') }}

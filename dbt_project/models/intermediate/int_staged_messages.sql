@@ -1,0 +1,18 @@
+-- Every staged message of every stream once, with what the accounting needs of it. `event_key` is the identity of an
+-- event, or of a version of an entity; both are null for a rejected message.
+{%- set event_streams = ['web_events', 'page_views', 'clicks', 'checkouts', 'ecom_events', 'post_events'] %}
+
+{% for stream in event_streams -%}
+select
+    stream, message_id, landed_at, published_at, event_key, event_at, event_date, reject_reason, reject_detail,
+    rejected_payload
+from {{ ref('stg_' ~ stream) }}
+union all
+{% endfor -%}
+{% for stream in ['users', 'products', 'posts'] -%}
+select
+    stream, message_id, landed_at, published_at, version_key, null, null, reject_reason, reject_detail,
+    rejected_payload
+from {{ ref('stg_' ~ stream) }}
+{% if not loop.last %}union all{% endif %}
+{% endfor %}

@@ -1,0 +1,77 @@
+-- One row a message of the change log, parsed once: a version of a post, or its deletion by a tombstone, which has
+-- its id in the message key and its time in published_at.
+{{ config(meta={'settings': ['earliest_event_at']}) }}
+
+with messages as (
+    select stream, message_id, landed_at, coalesce(published_at, landed_at) as published_at, key, payload
+    from {{ source('raw', 'posts') }}
+    where {{ is_new() }}
+),
+
+parsed as (
+    select
+        *,
+        {{ parse_json('payload', [
+            'post_id', 'user_id', 'post_text', 'created_at', 'updated_at', 'deleted_at'
+        ]) }} as body
+    from messages
+),
+
+renamed as (
+    select
+        stream,
+        message_id,
+        landed_at,
+        published_at,
+        payload,
+        payload is null as is_tombstone,
+        payload is not null and body is null as is_malformed,
+        case when payload is null then nullif({{ utf8_text('key') }}, '') else nullif(body.post_id, '') end as post_id,
+        nullif(body.user_id, '') as user_id,
+        nullif(body.post_text, '') as post_text,
+        nullif(body.created_at, '') as created_text,
+        {{ to_timestamp('body.created_at') }} as created_at,
+        nullif(body.updated_at, '') as updated_text,
+        case when payload is null then published_at else {{ to_timestamp('body.updated_at') }} end as updated_at,
+        nullif(body.deleted_at, '') as deleted_text,
+        {{ to_timestamp('body.deleted_at') }} as deleted_at
+    from parsed
+),
+
+judged as (
+    select
+        *,
+        case
+            when is_malformed then 'malformed_json'
+            when post_id is null then 'missing:post_id'
+            when updated_text is null and not is_tombstone then 'missing:updated_at'
+            when updated_at is null or not {{ is_plausible('updated_at') }} then 'invalid:timestamp'
+            when created_text is not null and (created_at is null or not {{ is_plausible('created_at') }})
+                then 'invalid:created_at'
+            when deleted_text is not null and (deleted_at is null or not {{ is_plausible('deleted_at') }})
+                then 'invalid:deleted_at'
+        end as reject_reason
+    from renamed
+)
+
+select
+    -- ids
+    stream,
+    message_id,
+    {{ version_key('post_id') }} as version_key,
+    post_id,
+    -- what it is
+    user_id,
+    post_text,
+    is_tombstone,
+    -- times
+    created_at,
+    updated_at,
+    deleted_at,
+    published_at,
+    landed_at,
+    -- judgement
+    reject_reason,
+    {{ reject_detail('updated_text') }} as reject_detail,
+    case when reject_reason is not null then payload end as rejected_payload
+from judged

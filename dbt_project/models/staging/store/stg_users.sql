@@ -1,0 +1,83 @@
+-- One row a message of the change log, parsed once: a version of a user, or its deletion by a tombstone, which has
+-- its id in the message key and its time in published_at.
+{{ config(meta={'settings': ['earliest_event_at']}) }}
+
+with messages as (
+    select stream, message_id, landed_at, coalesce(published_at, landed_at) as published_at, key, payload
+    from {{ source('raw', 'users') }}
+    where {{ is_new() }}
+),
+
+parsed as (
+    select
+        *,
+        {{ parse_json('payload', [
+            'user_id', 'user_name', 'first_name', 'last_name', 'country_code', 'favorite_color', 'created_at', 'updated_at', 'deleted_at'
+        ]) }} as body
+    from messages
+),
+
+renamed as (
+    select
+        stream,
+        message_id,
+        landed_at,
+        published_at,
+        payload,
+        payload is null as is_tombstone,
+        payload is not null and body is null as is_malformed,
+        case when payload is null then nullif({{ utf8_text('key') }}, '') else nullif(body.user_id, '') end as user_id,
+        nullif(body.user_name, '') as user_name,
+        nullif(body.first_name, '') as first_name,
+        nullif(body.last_name, '') as last_name,
+        nullif(body.country_code, '') as country_code,
+        nullif(body.favorite_color, '') as favorite_color,
+        nullif(body.created_at, '') as created_text,
+        {{ to_timestamp('body.created_at') }} as created_at,
+        nullif(body.updated_at, '') as updated_text,
+        case when payload is null then published_at else {{ to_timestamp('body.updated_at') }} end as updated_at,
+        nullif(body.deleted_at, '') as deleted_text,
+        {{ to_timestamp('body.deleted_at') }} as deleted_at
+    from parsed
+),
+
+judged as (
+    select
+        *,
+        case
+            when is_malformed then 'malformed_json'
+            when user_id is null then 'missing:user_id'
+            when updated_text is null and not is_tombstone then 'missing:updated_at'
+            when updated_at is null or not {{ is_plausible('updated_at') }} then 'invalid:timestamp'
+            when created_text is not null and (created_at is null or not {{ is_plausible('created_at') }})
+                then 'invalid:created_at'
+            when deleted_text is not null and (deleted_at is null or not {{ is_plausible('deleted_at') }})
+                then 'invalid:deleted_at'
+        end as reject_reason
+    from renamed
+)
+
+select
+    -- ids
+    stream,
+    message_id,
+    {{ version_key('user_id') }} as version_key,
+    user_id,
+    -- what it is
+    user_name,
+    first_name,
+    last_name,
+    country_code,
+    favorite_color,
+    is_tombstone,
+    -- times
+    created_at,
+    updated_at,
+    deleted_at,
+    published_at,
+    landed_at,
+    -- judgement
+    reject_reason,
+    {{ reject_detail('updated_text') }} as reject_detail,
+    case when reject_reason is not null then payload end as rejected_payload
+from judged

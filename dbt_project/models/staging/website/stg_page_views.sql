@@ -1,0 +1,137 @@
+-- One row a message, parsed once. Three bodies are read: GA4's continuous query, the older one (page_id,
+-- timestamp_ms) and a raw row of GA4's BigQuery export; what each names differently gets one name here.
+{{ config(meta={'settings': ['earliest_event_at', 'customer_id_filter', 'allowed_lateness_seconds', 'session_key']}) }}
+
+with messages as (
+    select stream, message_id, landed_at, coalesce(published_at, landed_at) as published_at, payload
+    from {{ source('raw', 'page_views') }}
+    where {{ is_new() }}
+),
+
+parsed as (
+    select
+        *,
+        {{ parse_json('payload', [
+            'event_id', 'session_id', 'page_title', 'page_id', 'account_number', 'user_id', 'user_pseudo_id',
+            'event_name', 'ga_event_dtm', 'event_timestamp_ms', 'timestamp_ms', 'event_timestamp', 'event_params'
+        ]) }} as body
+    from messages
+),
+
+parsed_params as (
+    select
+        *,
+        {{ parse_event_params('body.event_params', [
+            'page_title', 'page_location', 'traffic_source', 'engaged_time', 'engagement_time_msec', 'ga_session_id',
+            'test_event'
+        ]) }} as params
+    from parsed
+),
+
+renamed as (
+    select
+        stream,
+        message_id,
+        landed_at,
+        published_at,
+        payload,
+        body is null as is_malformed,
+        nullif(body.event_id, '') as source_event_id,
+        -- the older body has no session: all of a person's page views are one key
+        coalesce(
+            nullif(body.session_id, ''),
+            nullif(body.user_pseudo_id, '') || '.' || nullif(params.ga_session_id, ''),
+            case when body.page_id is not null then nullif(body.user_id, '') end
+        ) as source_session_id,
+        nullif(body.user_id, '') as user_id,
+        nullif(body.user_pseudo_id, '') as user_pseudo_id,
+        nullif(body.account_number, '') as account_number,
+        coalesce(nullif(body.page_title, ''), nullif(body.page_id, ''), nullif(params.page_title, '')) as page_title,
+        nullif(params.page_location, '') as url,
+        nullif(params.traffic_source, '') as traffic_source,
+        coalesce(body.event_name, 'page_view') as event_name,
+        coalesce(lower(params.test_event) in ('true', '1'), false) as is_test_event,
+        coalesce(
+            nullif(body.ga_event_dtm, ''), nullif(body.event_timestamp_ms, ''),
+            nullif(body.timestamp_ms, ''), nullif(body.event_timestamp, '')
+        ) as time_text,
+        case
+            when nullif(body.ga_event_dtm, '') is not null then {{ to_timestamp('body.ga_event_dtm') }}
+            when nullif(body.event_timestamp_ms, '') is not null
+                then {{ epoch_to_timestamp('body.event_timestamp_ms', 1000) }}
+            when nullif(body.timestamp_ms, '') is not null then {{ epoch_to_timestamp('body.timestamp_ms', 1000) }}
+            else {{ epoch_to_timestamp('body.event_timestamp', 1000000) }}
+        end as event_at,
+        coalesce(nullif(params.engaged_time, ''), nullif(params.engagement_time_msec, '')) as engaged_text,
+        coalesce(
+            {{ try_cast_as('params.engaged_time', 'numeric(18, 4)') }},
+            cast({{ try_cast_as('params.engagement_time_msec', 'numeric(18, 4)') }} * 0.001 as numeric(18, 4))
+        ) as engaged_seconds
+    from parsed_params
+),
+
+judged as (
+    select
+        *,
+        case
+            when is_malformed then 'malformed_json'
+            when source_session_id is null then 'missing:session_id'
+            when time_text is null then 'missing:ga_event_dtm'
+            when page_title is null then 'missing:page_title'
+            {% if var('session_key') == 'user_id' %}
+            when user_id is null then 'missing:user_id'
+            {% endif %}
+            when event_at is null or not {{ is_plausible('event_at') }} then 'invalid:timestamp'
+            when event_name != 'page_view' then 'invalid:event_name'
+            when engaged_text is not null and (engaged_seconds is null or engaged_seconds < 0)
+                then 'invalid:engaged_time'
+            when is_test_event then 'test_event'
+            {% if var('customer_id_filter') %}
+            when account_number is null
+                or account_number not in ('{{ var("customer_id_filter") | join("', '") }}') then 'filtered_customer'
+            {% endif %}
+            {% if var('allowed_lateness_seconds') is not none %}
+            when published_at > event_at + interval {{ var('allowed_lateness_seconds') }} second then 'too_late'
+            {% endif %}
+        end as reject_reason
+    from renamed
+),
+
+identified as (
+    select
+        *,
+        coalesce(
+            source_event_id,
+            {{ hash_of([
+                'source_session_id', 'cast(' ~ epoch_microseconds('event_at') ~ ' as ' ~ dbt.type_string() ~ ')',
+                'page_title', 'user_pseudo_id'
+            ]) }}
+        ) as event_id
+    from judged
+)
+
+select
+    -- ids
+    stream,
+    message_id,
+    {{ event_key() }} as event_key,
+    event_id,
+    source_session_id,
+    user_id,
+    user_pseudo_id,
+    account_number,
+    -- what happened
+    page_title,
+    url,
+    traffic_source,
+    engaged_seconds,
+    -- times
+    event_at,
+    cast(event_at as date) as event_date,
+    published_at,
+    landed_at,
+    -- judgement
+    reject_reason,
+    {{ reject_detail('time_text') }} as reject_detail,
+    case when reject_reason is not null then payload end as rejected_payload
+from identified

@@ -1,0 +1,117 @@
+"""Publishes to Kafka with an idempotent producer."""
+
+from collections.abc import Iterable
+from typing import Any, Self
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from ingest.errors import UserError
+from ingest.message import Message
+from ingest.settings import Settings
+from ingest.sources.kafka import ANSWER_SECONDS, client_config, open_client, unreachable
+from ingest.streams import Stream
+
+DELIVERY_SECONDS = 60
+POLL_EVERY = 10_000
+"""Messages between two looks at delivery reports."""
+
+
+class KafkaPublisher:
+    """Publishes each message once, in order within its key.
+
+    The message's time is `published_at` to the millisecond, or now. A payload of None is a tombstone.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Connect.
+
+        Raises:
+            UserError: for a configuration that librdkafka does not take, or brokers that do not answer.
+        """
+        self._settings = settings
+        self._failed = 0
+        self._failure: KafkaError | None = None
+        self._last_error: str | None = None
+        self._config = client_config(settings)
+        self._producer: Any = open_client(
+            Producer,
+            {
+                "linger.ms": 20,
+                "compression.type": "lz4",
+                "batch.size": 1_000_000,
+                "queue.buffering.max.messages": 200_000,
+                "delivery.timeout.ms": DELIVERY_SECONDS * 1000,
+                # Java's and Confluent's hash, so that keys meet those of other producers in one partition.
+                "partitioner": "murmur2_random",
+                **self._config,
+                "enable.idempotence": True,
+                "acks": "all",
+                "error_cb": self._on_error,
+                "on_delivery": self._on_delivery,
+                # A report only for what failed: a callback a message would halve the rate.
+                "delivery.report.only.error": True,
+            },
+        )
+        try:
+            self._producer.list_topics(timeout=ANSWER_SECONDS)
+        except KafkaException as error:
+            self._producer.poll(0)  # serves the error event that says why
+            raise unreachable(self._config, self._last_error or error.args[0].str()) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Wait for every delivery.
+
+        Raises:
+            UserError: when a message was not delivered.
+        """
+        undelivered = self._producer.flush(DELIVERY_SECONDS + 5)
+        if exc and exc[0] is not None:
+            return  # what went wrong first is what to report
+        if undelivered:
+            raise unreachable(self._config, f"{undelivered} messages are not delivered")
+        self._check()
+
+    def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
+        """Publish messages in order; returns how many were handed to the producer.
+
+        Raises:
+            UserError: when an earlier message was not delivered, or this one cannot be.
+        """
+        topic = self._settings.topic(stream)
+        produce, poll = self._producer.produce, self._producer.poll
+        published = 0
+        for published, message in enumerate(messages, start=1):
+            # 0 stands for "now" in librdkafka.
+            milliseconds = 0 if message.published_at is None else message.published_at // 1000
+            headers = list(message.attributes.items()) if message.attributes else None
+            while True:
+                try:
+                    produce(topic, message.payload, message.key, timestamp=milliseconds, headers=headers)
+                    break
+                except BufferError:  # the queue is full: wait for deliveries
+                    poll(0.1)
+                    self._check()
+                except KafkaException as error:
+                    raise UserError(f"Kafka topic {topic}: {error.args[0].str()}") from error
+            if published % POLL_EVERY == 0:
+                poll(0)
+                self._check()
+        return published
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise UserError(
+                f"Kafka at {self._config['bootstrap.servers']} did not take {self._failed} messages: "
+                f"{self._failure.str()}"
+            )
+
+    def _on_delivery(self, error: KafkaError | None, _: object) -> None:
+        if error is not None:
+            self._failed += 1
+            self._failure = error
+
+    def _on_error(self, error: KafkaError) -> None:
+        self._last_error = error.str()

@@ -1,0 +1,160 @@
+"""A deterministic simulator of one coherent shop, with the faults of real life.
+
+A day is a function of (seed, day number) and of that day's settings, so a killed run publishes the day
+that it was at once more, with the same ids and bodies, and n runs of one day equal one run of n days.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from heapq import merge
+from operator import itemgetter
+from pathlib import Path
+
+import orjson
+
+from ingest.errors import UserError
+from ingest.message import Message
+from ingest.publish import Publisher
+from ingest.settings import Settings
+from ingest.simulator.faults import CARRIED_DAYS, Delivery, Faults, deliver
+from ingest.simulator.shop import DAY, Purpose, Shop, generator
+from ingest.simulator.visits import draw_events
+from ingest.streams import STREAMS
+
+__all__ = ["DEFAULT_START", "Faults", "SimulationReport", "simulate"]
+
+DEFAULT_START = date(2026, 1, 1)
+STATE_FILE = "simulator.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationReport:
+    """What a run published."""
+
+    messages: dict[str, int]
+    """By stream."""
+    first_day: date
+    last_day: date
+
+    @property
+    def total(self) -> int:
+        return sum(self.messages.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a day was, or is to be, simulated with; kept, as late events of past days are drawn again."""
+
+    events_per_day: int
+    faults: Faults
+
+
+def simulate(
+    settings: Settings,
+    publisher: Publisher,
+    *,
+    days: int,
+    seed: int,
+    events_per_day: int,
+    start: date = DEFAULT_START,
+    faults: Faults | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> SimulationReport:
+    """Publish the next `days` days of the shop.
+
+    Where the last run ended is kept in `simulator.json` in the spool folder, written after each day.
+
+    Args:
+        settings: Says where the spool is.
+        publisher: An open publisher; its `publish` must not return before the messages are safe.
+        days: How many days, at least 1.
+        seed: At least 0; the same for all runs of one shop.
+        events_per_day: Events of the six event streams a day, at least 1, before faults. It may change
+            from run to run; the first day's decides how many people, products and posts there are.
+        start: The date of the first day of the shop; the same for all runs.
+        faults: Rates of faults; the defaults of `Faults` if None. They may change from run to run.
+        on_progress: Called after each day with the days done and the messages published by this run.
+
+    Returns:
+        How many messages were published by stream, and the first and last day.
+
+    Raises:
+        UserError: for a value out of range, another seed or start than the earlier runs', or a state that
+            cannot be read.
+    """
+    for name, value, least in (("days", days, 1), ("events_per_day", events_per_day, 1), ("seed", seed, 0)):
+        if value < least:
+            raise UserError(f"{name} is {value}; it must be at least {least}")
+    state_path = settings.spool_path / STATE_FILE
+    plans = _read_state(state_path, seed, start)
+    first = len(plans)
+    try:
+        last_day = start + timedelta(days=first + days - 1)
+    except OverflowError as error:
+        raise UserError(f"{days} days from {start} is beyond the calendar; use fewer days") from error
+    today = _Plan(events_per_day, Faults() if faults is None else faults)
+
+    messages = dict.fromkeys(STREAMS, 0)
+    shop = Shop(seed)
+    epoch_day = (start - date(1970, 1, 1)).days
+    recent: deque[dict[str, Delivery]] = deque(maxlen=CARRIED_DAYS + 1)
+    for day in range(first + days):
+        plan = plans[day] if day < first else today
+        day_start = (epoch_day + day) * DAY
+        # the shop lives through all its days; events are drawn only of those that still have some to publish
+        versions = shop.advance(day, day_start, plan.events_per_day)
+        if day < first - CARRIED_DAYS:
+            continue
+        drawn = [*versions, *draw_events(shop, day, day_start, plan.events_per_day)]
+        numbers = {name: number for number, name in enumerate(STREAMS)}
+        recent.append(
+            {
+                one.stream.name: deliver(
+                    one, plan.faults, day_start, generator(seed, day, Purpose.FAULTS + numbers[one.stream.name])
+                )
+                for one in drawn
+            }
+        )
+        if day < first:
+            continue
+        for name, stream in STREAMS.items():
+            batch = _batch([deliveries[name] for deliveries in recent], day_start)
+            messages[name] += publisher.publish(stream, batch)
+        plans.append(plan)
+        _write_state(state_path, seed, start, plans)
+        if on_progress is not None:
+            on_progress(day - first + 1, sum(messages.values()))
+    return SimulationReport(messages, start + timedelta(days=first), last_day)
+
+
+def _batch(deliveries: list[Delivery], day_start: int) -> Iterator[Message]:
+    parts = [delivery.between(day_start, day_start + DAY) for delivery in deliveries]
+    return (message for _, message in merge(*parts, key=itemgetter(0)))
+
+
+def _read_state(path: Path, seed: int, start: date) -> list[_Plan]:
+    """The plans of the days that have been published."""
+    try:
+        state = orjson.loads(path.read_bytes())
+        kept = (state["seed"], date.fromisoformat(state["start"]))
+        plans = [_Plan(day["events_per_day"], Faults(**day["faults"])) for day in state["published_days"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+        raise UserError(f"{path} cannot be read ({error}); remove the spool folder to start anew") from error
+    if kept != (seed, start):
+        raise UserError(
+            f"{path.parent} holds a shop of seed {kept[0]} that starts on {kept[1]}, not seed {seed} and {start}; "
+            "use those, or another SPOOL_PATH"
+        )
+    return plans
+
+
+def _write_state(path: Path, seed: int, start: date, plans: list[_Plan]) -> None:
+    state = {"seed": seed, "start": start.isoformat(), "published_days": [asdict(plan) for plan in plans]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(orjson.dumps(state, option=orjson.OPT_APPEND_NEWLINE))
+    temporary.replace(path)

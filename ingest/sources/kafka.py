@@ -1,0 +1,483 @@
+"""Reads Kafka from where the warehouse says, never from where the consumer group says."""
+
+import logging
+import time
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import structlog
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+
+from ingest.errors import UserError
+from ingest.message import BATCH_SCHEMA, Batch
+from ingest.settings import Settings
+from ingest.sources import ReadPositions
+from ingest.streams import Stream
+
+ANSWER_SECONDS = 10.0
+"""How long a broker may take to answer a question before it counts as unreachable."""
+PATIENCE_SECONDS = 60.0
+"""How long to wait for partitions, or for messages known to be there. The wait for partitions outlasts the
+session timeout of a loader that was killed: until then the group waits for the dead member."""
+CHUNK_ROWS = 5_000
+"""Messages taken from librdkafka at a time: enough to amortise the call."""
+# Years 1 to 9999 in milliseconds: what a warehouse timestamp can hold. Producers set this field freely.
+FIRST_MILLISECOND, LAST_MILLISECOND = -62_135_596_800_000, 253_402_300_799_999
+
+# librdkafka prints to standard error unless given a logger. What matters arrives as an error event and is logged
+# by `_on_error`; the rest is there for whoever configures this logger.
+_librdkafka_logger = logging.getLogger("ingest.librdkafka")
+_librdkafka_logger.addHandler(logging.NullHandler())
+_librdkafka_logger.propagate = False
+
+log = structlog.get_logger()
+
+TopicAndPartition = tuple[str, int]
+
+Record = Any
+"""A confluent_kafka.Message that carries no error, so its topic, partition and offset are not None."""
+
+
+def client_config(settings: Settings) -> dict[str, Any]:
+    """librdkafka's configuration from KAFKA_CONFIG_FILE, in which KAFKA_BOOTSTRAP_SERVERS overrides the servers.
+
+    Raises:
+        UserError: for a file that cannot be read. Its contents are secret and never part of the message.
+    """
+    config: dict[str, Any] = {}
+    if settings.kafka_config_file is not None:
+        config.update(_read_properties(settings.kafka_config_file))
+    if settings.kafka_bootstrap_servers is not None:
+        config["bootstrap.servers"] = settings.kafka_bootstrap_servers
+    if not config.get("bootstrap.servers"):
+        raise UserError("no Kafka brokers: set KAFKA_BOOTSTRAP_SERVERS, or bootstrap.servers in KAFKA_CONFIG_FILE")
+    return config
+
+
+def open_client(kind: type, config: dict[str, Any]) -> Any:
+    """A client of this kind (Consumer, Producer, AdminClient).
+
+    Raises:
+        UserError: for a property that librdkafka does not take.
+    """
+    try:
+        return kind({**config, "logger": _librdkafka_logger})
+    except KafkaException as error:
+        raise UserError(f"Kafka configuration: {error.args[0].str()}") from error
+
+
+def unreachable(config: dict[str, Any], reason: object) -> UserError:
+    return UserError(f"Kafka at {config['bootstrap.servers']} does not answer: {reason}")
+
+
+def _read_properties(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"KAFKA_CONFIG_FILE {path} cannot be read: {error}") from error
+    properties = {}
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"KAFKA_CONFIG_FILE {path}, line {number}: expected key=value")
+        # The files that Confluent Cloud hands out carry their schema registry's settings too.
+        if not name.startswith(("schema.registry.", "basic.auth.")):
+            properties[name.strip()] = value.strip()
+    return properties
+
+
+class KafkaSource:
+    """A consumer that the group gives its partitions, and the warehouse their offsets.
+
+    At every assignment of partitions the warehouse's positions are read again, since another loader may have
+    landed from these partitions meanwhile. A batch handed out before and not yet committed is not fetched a
+    second time: its commit is under way, and the source goes on behind it. So that this is exact:
+
+    - the sink must refuse (or trim) a batch in which an offset lies below the warehouse's position: that is how a
+      batch loses against another loader that took over its partition;
+    - after a commit that failed or was refused, close this source and open another.
+
+    Offsets committed to Kafka serve lag tools only.
+
+    Attributes:
+        gaps: messages that retention deleted before they could be landed.
+    """
+
+    drained_after_seconds = 0.0  # a partition says where its end is
+
+    def __init__(self, settings: Settings, streams: Sequence[Stream], read_positions: ReadPositions) -> None:
+        """Connect and subscribe.
+
+        Raises:
+            UserError: for a configuration that librdkafka does not take, or brokers that do not answer.
+        """
+        self.gaps = 0
+        self._streams = {settings.topic(stream): stream.name for stream in streams}
+        self._max_rows = settings.landing_max_rows
+        self._max_bytes = settings.landing_max_bytes
+        self._max_seconds = settings.landing_max_seconds
+        self._read_positions = read_positions
+
+        self._assigned: set[TopicAndPartition] | None = None
+        """None while the group is handing out partitions."""
+        self._to_assign: set[TopicAndPartition] | None = None
+        """Partitions that the group gave and that wait for their positions."""
+        self._generation = 0
+        """Counts revocations: what was consumed before one is not to be mixed with what comes after."""
+        self._at_end: set[TopicAndPartition] = set()
+        self._next: dict[TopicAndPartition, int] = {}
+        """Offset of the next message to consume."""
+        self._handed_out: dict[TopicAndPartition, int] = {}
+        """Where the last batch of each partition ended."""
+        self._held: list[Record] = []
+        """Consumed, but more than the last batch could take."""
+        self._last_error: str | None = None
+
+        self._config = client_config(settings)
+        self._consumer: Any = open_client(
+            Consumer,
+            {
+                # The group waits for a killed member until its session ends.
+                "session.timeout.ms": 10_000,
+                "heartbeat.interval.ms": 2_000,
+                # A topic that is created later is found within this time.
+                "topic.metadata.refresh.interval.ms": 30_000,
+                # Per partition; the default of 64 MB would be gigabytes over all partitions.
+                "queued.max.messages.kbytes": 16_384,
+                **self._config,
+                "group.id": settings.kafka_group_id,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                # A missing offset is an error to count and log, not to step over in silence.
+                "auto.offset.reset": "error",
+                "enable.partition.eof": True,
+                # `_on_assign` takes the whole assignment each time.
+                "group.protocol": "classic",
+                "partition.assignment.strategy": "range,roundrobin",
+                "error_cb": self._on_error,
+                "on_commit": _on_commit,
+            },
+        )
+        try:
+            self._existing = self._existing_topics()
+        except UserError:
+            self._consumer.close()
+            raise
+        for topic in self._streams.keys() - self._existing:
+            log.warning("kafka topic does not exist (yet); `python -m ingest provision` creates it", topic=topic)
+        self._consumer.subscribe(
+            list(self._streams), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+        )
+
+    def fetch(self, timeout: float) -> Batch | None:
+        """The next messages; None when every assigned partition stayed at its end for `timeout` seconds.
+
+        While messages are known to be there this waits beyond `timeout` for them, so None is never a slow broker.
+
+        Raises:
+            UserError: when the group gives no partitions, or the broker sends nothing for PATIENCE_SECONDS though
+                there is something, or when a topic was created anew under its old name.
+        """
+        started = time.monotonic()
+        filling = _Filling(self._streams, self._max_rows, self._max_bytes)
+        filling_until: float | None = None
+        has_looked = False
+        while True:
+            if self._held:
+                self._held = filling.add(self._held)
+            now = time.monotonic()
+            if filling.rows:
+                filling_until = filling_until or now + self._max_seconds
+                wait = filling_until - now
+                if filling.is_full or wait <= 0 or self._is_drained():
+                    self._handed_out.update(filling.positions)
+                    return filling.batch(self._generation)
+            elif self._is_drained():
+                wait = started + timeout - now
+                if wait <= 0 and has_looked:
+                    return None
+            else:
+                wait = started + max(timeout, PATIENCE_SECONDS) - now
+                if wait <= 0:
+                    raise self._stalled()
+            generation = self._generation
+            # Short waits: an end of partition may be all that is to come, and Ctrl-C is seen only between calls.
+            self._consume(min(CHUNK_ROWS, self._max_rows - filling.rows), max(0.0, min(wait, 0.1)))
+            has_looked = True
+            if generation != self._generation:
+                filling, filling_until = _Filling(self._streams, self._max_rows, self._max_bytes), None
+
+    def acknowledge(self, batch: Batch) -> None:
+        """Commit the batch's positions to Kafka in the background, unless its partitions were taken away since."""
+        if batch.acknowledgement != self._generation or not batch.positions:
+            return
+        offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in batch.positions.items()]
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            log.warning("kafka offsets not committed; landing does not need them", error=error.args[0].str())
+
+    def waiting(self) -> dict[str, int | None]:
+        """Offsets between the warehouse's position and the end, of all partitions: 0 for a topic that is missing.
+
+        Raises:
+            UserError: for brokers that do not answer.
+        """
+        positions = self._read_positions()
+        waiting: dict[str, int | None] = dict.fromkeys(self._streams.values(), 0)
+        for topic in self._existing_topics():
+            total = 0
+            for partition in self._partitions[topic]:
+                low, high = self._watermarks(topic, partition)
+                total += max(0, high - max(low, positions.get((topic, partition), low)))
+            waiting[self._streams[topic]] = total
+        return waiting
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._consumer.close()
+
+    def _existing_topics(self) -> set[str]:
+        try:
+            topics = self._consumer.list_topics(timeout=ANSWER_SECONDS).topics
+        except KafkaException as error:
+            self._consumer.poll(0)  # serves the error event that says why
+            raise unreachable(self._config, self._last_error or error.args[0].str()) from error
+        self._partitions = {
+            topic: sorted(topics[topic].partitions)
+            for topic in self._streams
+            if topic in topics and topics[topic].error is None
+        }
+        return set(self._partitions)
+
+    def _watermarks(self, topic: str, partition: int) -> tuple[int, int]:
+        try:
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_SECONDS)
+        except KafkaException as error:
+            raise unreachable(self._config, error.args[0].str()) from error
+        return low, high
+
+    def _is_drained(self) -> bool:
+        """Whether every assigned partition is consumed to its end."""
+        if self._assigned is None:
+            # The group hands out nothing while no topic exists.
+            return not self._existing and self._to_assign is None
+        return not self._held and self._assigned <= self._at_end
+
+    def _stalled(self) -> UserError:
+        reason = f" ({self._last_error})" if self._last_error else ""
+        if self._assigned is None:
+            return UserError(
+                f"Kafka at {self._config['bootstrap.servers']} assigned no partitions "
+                f"within {PATIENCE_SECONDS:.0f} seconds{reason}"
+            )
+        behind = ", ".join(f"{topic}/{partition}" for topic, partition in sorted(self._assigned - self._at_end))
+        return UserError(
+            f"Kafka at {self._config['bootstrap.servers']} sent nothing for {PATIENCE_SECONDS:.0f} seconds, "
+            f"though there are messages in {behind}{reason}"
+        )
+
+    def _consume(self, count: int, timeout: float) -> None:
+        """Append what arrives to `_held`, and take over a new assignment."""
+        if self._to_assign is not None:
+            self._take_assignment(self._to_assign)
+        generation = self._generation
+        try:
+            messages: list[Record] = self._consumer.consume(count, timeout)
+        except KafkaException as error:
+            raise UserError(f"Kafka at {self._config['bootstrap.servers']}: {error.args[0].str()}") from error
+        if generation != self._generation:
+            # New partitions deliver only once `_take_assignment` ran: all of this is from before the revocation.
+            return
+        errors = [message for message in messages if message.error() is not None]
+        arrived = [message for message in messages if message.error() is None] if errors else messages
+        self._held += arrived
+        ends = {_partition_of(message): message.offset() for message in arrived}
+        self._next.update((partition, offset + 1) for partition, offset in ends.items())
+        self._at_end -= ends.keys()
+        for message in errors:
+            self._on_consumer_error(message.error(), _partition_of(message), message.offset())
+
+    def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        # Not the place to read the warehouse: if that failed, librdkafka would go on from the group's offsets.
+        # Until the positions are read nothing is assigned.
+        self._consumer.assign([])
+        self._to_assign = {(given.topic, given.partition) for given in partitions}
+
+    def _on_revoke(self, _: Consumer, __: list[TopicPartition]) -> None:
+        self._generation += 1
+        self._assigned = None
+        self._to_assign = None
+        self._held.clear()
+        self._at_end.clear()
+        self._next.clear()
+
+    def _take_assignment(self, given: set[TopicAndPartition]) -> None:
+        """Assign what the group gave, each partition where the warehouse, or the batch under way to it, ends."""
+        positions = self._read_positions()
+        for partition in given:
+            known = [ends[partition] for ends in (positions, self._handed_out) if partition in ends]
+            if known:
+                self._next[partition] = max(known)
+        self._assign(given)
+        self._existing |= {topic for topic, _ in given}
+        self._assigned = given
+        self._to_assign = None
+
+    def _assign(self, partitions: set[TopicAndPartition]) -> None:
+        self._consumer.assign(
+            [TopicPartition(*partition, self._next.get(partition, OFFSET_BEGINNING)) for partition in partitions]
+        )
+
+    def _on_consumer_error(self, error: KafkaError, partition: TopicAndPartition, offset: int) -> None:
+        if error.code() == KafkaError._PARTITION_EOF:
+            # Not where messages came behind this end in the same call.
+            if offset >= self._next.get(partition, 0):
+                self._at_end.add(partition)
+        elif error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
+            self._skip_gap(*partition)
+        elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            log.debug("kafka topic does not exist", topic=partition[0])  # said at the start
+        elif error.fatal() or error.code() in {
+            KafkaError.TOPIC_AUTHORIZATION_FAILED,
+            KafkaError.GROUP_AUTHORIZATION_FAILED,
+        }:
+            raise UserError(f"Kafka at {self._config['bootstrap.servers']}: {error.str()}")
+        else:
+            log.warning("kafka", error=error.str(), topic=partition[0], partition=partition[1])
+
+    def _skip_gap(self, topic: str, partition: int) -> None:
+        """Go on at the earliest message there is, after retention deleted the one that was next."""
+        low, high = self._watermarks(topic, partition)
+        expected = self._next.get((topic, partition), low)
+        if expected > high:
+            raise UserError(
+                f"Kafka topic {topic}, partition {partition} ends at offset {high}, but the warehouse has landed up "
+                f"to {expected}: the topic was created anew. Give it another name, and set TOPICS accordingly"
+            )
+        if expected < low:
+            self.gaps += low - expected
+            log.error(
+                "kafka retention deleted messages before they were landed",
+                **{"topic": topic, "partition": partition, "from": expected, "to": low, "count": low - expected},
+            )
+            self._next[topic, partition] = low
+        # librdkafka has stopped the partition and takes no seek; assigning all partitions again starts it.
+        self._assign(self._assigned or set())
+
+    def _on_error(self, error: KafkaError) -> None:
+        self._last_error = error.str()
+        log.warning("kafka", error=error.str())
+
+
+def _partition_of(message: Record) -> TopicAndPartition:
+    return message.topic(), message.partition()
+
+
+class _Filling:
+    """A batch that is being filled: messages become columns as they come, which is faster than keeping them."""
+
+    def __init__(self, streams: Mapping[str, str], max_rows: int, max_bytes: int) -> None:
+        self.rows = 0
+        self.is_full = False
+        self.positions: dict[TopicAndPartition, int] = {}
+        self._streams = streams
+        self._rows_left = max_rows
+        self._bytes_left = max_bytes
+        self._tables: dict[str, list[pa.Table]] = {}
+
+    def add(self, messages: list[Record]) -> list[Record]:
+        """Take messages until the batch is full; returns those that do not fit."""
+        taken = messages[: self._rows_left]
+        size = sum(map(len, taken))
+        if size > self._bytes_left:
+            # A message larger than a whole batch is a batch of its own.
+            sizes = accumulate(map(len, taken))
+            fitting = sum(1 for end in sizes if end <= self._bytes_left)
+            taken = taken[: max(fitting, 0 if self.rows else 1)]
+            size = sum(map(len, taken))
+            self.is_full = True
+        self.rows += len(taken)
+        self._rows_left -= len(taken)
+        self._bytes_left -= size
+        self.is_full |= self._rows_left == 0 or self._bytes_left <= 0
+        by_topic: dict[str, list[Record]] = {}
+        for message in taken:
+            by_topic.setdefault(message.topic(), []).append(message)
+        for topic, of_topic in by_topic.items():
+            partitions = [message.partition() for message in of_topic]
+            offsets = [message.offset() for message in of_topic]
+            # Offsets ascend within a partition, so the last one stays.
+            ends = dict(zip(partitions, offsets, strict=True))
+            self.positions.update({(topic, partition): offset + 1 for partition, offset in ends.items()})
+            self._tables.setdefault(self._streams[topic], []).append(_table(topic, partitions, offsets, of_topic))
+        return messages[len(taken) :]
+
+    def batch(self, acknowledgement: object) -> Batch:
+        tables = {stream: pa.concat_tables(tables) for stream, tables in self._tables.items()}
+        return Batch(tables, self.positions, acknowledgement)
+
+
+def _table(topic: str, partitions: list[int], offsets: list[int], messages: list[Record]) -> pa.Table:
+    columns = {
+        "source": pa.repeat("kafka", len(messages)),
+        "topic": pa.repeat(topic, len(messages)),
+        "partition": partitions,
+        "offset": offsets,
+        "message_id": [f"{topic}/{partition}/{offset}" for partition, offset in zip(partitions, offsets, strict=True)],
+        "key": [message.key() for message in messages],
+        "attributes": [_attributes(message.headers()) for message in messages],
+        "published_at": [_published_at(*message.timestamp()) for message in messages],
+        "payload": [message.value() for message in messages],
+    }
+    return pa.Table.from_pydict(columns, schema=BATCH_SCHEMA)
+
+
+def _published_at(kind: int, milliseconds: int) -> int | None:
+    """Microseconds since the epoch; None for a message without a time, or with one that no calendar has."""
+    if kind == TIMESTAMP_NOT_AVAILABLE or not FIRST_MILLISECOND <= milliseconds <= LAST_MILLISECOND:
+        return None
+    return milliseconds * 1000
+
+
+def _attributes(headers: Iterable[tuple[str, bytes | None]] | None) -> str | None:
+    """Headers as a JSON object.
+
+    A value that is not UTF-8 becomes {"base64": "..."}, and the values of a repeated name become a list.
+    """
+    if not headers:
+        return None
+    attributes: dict[str, Any] = {}
+    for name, value in headers:
+        attributes.setdefault(name, []).append(_header_value(value))
+    merged = {name: values[0] if len(values) == 1 else values for name, values in attributes.items()}
+    return orjson.dumps(merged).decode()
+
+
+def _header_value(value: bytes | None) -> str | dict[str, str] | None:
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": b64encode(value).decode()}
+
+
+def _on_commit(error: KafkaError | None, _: list[TopicPartition]) -> None:
+    if error is not None:
+        log.warning("kafka offsets not committed; landing does not need them", error=error.str())

@@ -1,0 +1,533 @@
+"""The shop: deterministic, resumable, coherent, and with exactly the faults that are asked for."""
+
+import base64
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from ingest.errors import UserError
+from ingest.message import Message
+from ingest.publish.spool import SpoolPublisher
+from ingest.settings import Settings
+from ingest.simulator import Faults, simulate
+from ingest.simulator.faults import CARRIED_DAYS, REQUIRED
+from ingest.simulator.shop import LOCALES
+from ingest.streams import STREAMS, Stream
+
+START = date(2026, 1, 1)
+DAY = 86_400_000_000
+FIRST = 1_767_225_600_000_000
+"""2026-01-01 in microseconds."""
+EVENT_STREAMS = ["web_events", "page_views", "clicks", "checkouts", "ecom_events", "post_events"]
+CLEAN = Faults.none()
+EVENTS = 2_000
+
+
+@dataclass
+class Collector:
+    """A publisher that keeps what it is given, and can be killed after a number of messages."""
+
+    messages: dict[str, list[Message]] = field(default_factory=lambda: {name: [] for name in STREAMS})
+    batches: list[tuple[str, list[Message]]] = field(default_factory=list)
+    dies_after: int | None = None
+
+    def __enter__(self) -> "Collector":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
+        batch: list[Message] = []
+        self.batches.append((stream.name, batch))
+        for message in messages:
+            if self.dies_after is not None and sum(map(len, self.messages.values())) >= self.dies_after:
+                raise KeyboardInterrupt
+            batch.append(message)
+            self.messages[stream.name].append(message)
+        return len(batch)
+
+    def bodies(self, stream: str) -> list[dict[str, Any]]:
+        return [orjson.loads(message.payload) for message in self.messages[stream] if message.payload is not None]
+
+
+def run(folder: Path, publisher: Any = None, **changes: Any) -> Collector:
+    publisher = Collector() if publisher is None else publisher
+    options = {"days": 1, "seed": 7, "events_per_day": EVENTS, "start": START, "faults": CLEAN} | changes
+    simulate(Settings(spool_path=folder), publisher, **options)
+    return publisher
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Collector:
+    return run(tmp_path_factory.mktemp("clean"), days=2)
+
+
+def spooled(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.ndjson"))}
+
+
+def into_spool(folder: Path, **changes: Any) -> dict[str, bytes]:
+    run(folder, SpoolPublisher(Settings(spool_path=folder)), **changes)
+    return spooled(folder)
+
+
+def at(text: str) -> int:
+    """Microseconds of a time as the bodies write it."""
+    moment = datetime.fromisoformat(text.removesuffix(" UTC"))
+    return round(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1_000_000)
+
+
+# -- determinism and resuming -----------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
+    first = into_spool(tmp_path / "a", faults=Faults())
+    assert first == into_spool(tmp_path / "b", faults=Faults())
+    other = into_spool(tmp_path / "c", faults=Faults(), seed=8)
+    assert all(first[name] != other[name] for name in first)
+    assert set(first) == {f"{name}/0.ndjson" for name in STREAMS}
+
+
+def test_runs_of_one_day_equal_one_run_even_when_settings_change_between_them(tmp_path: Path) -> None:
+    faults = Faults(late=0.3)
+    whole = into_spool(tmp_path / "whole", days=7, events_per_day=300, faults=faults)
+    for _ in range(7):
+        parts = into_spool(tmp_path / "parts", days=1, events_per_day=300, faults=faults)
+    assert parts == whole
+
+    # what was late on day 0 arrives as day 0 drew it, though day 1 is run with other settings
+    messages = run(tmp_path / "a", days=1, faults=Faults(late=1))
+    messages = run(tmp_path / "a", messages, days=CARRIED_DAYS, events_per_day=100, faults=CLEAN)
+    ids = [body["click_id"] for body in messages.bodies("clicks") if at(body["datetime_occured"]) < FIRST + DAY]
+    assert len(ids) == len(set(ids)) == round(EVENTS * 0.10)
+
+
+def test_a_killed_run_publishes_its_day_again(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", days=2, faults=Faults())
+    broken = run(tmp_path / "broken", days=1, faults=Faults())
+    broken.dies_after = sum(map(len, broken.messages.values())) + 900
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", broken, faults=Faults())
+    second_try = run(tmp_path / "broken", faults=Faults())
+    for name in STREAMS:
+        day_one = [message for message in whole.messages[name] if (message.published_at or 0) >= FIRST + DAY]
+        assert second_try.messages[name] == day_one
+        torn = broken.messages[name][-900:]
+        assert all(message in whole.messages[name] for message in torn)
+
+
+def test_the_report_and_progress_count_what_was_published(tmp_path: Path) -> None:
+    progress: list[tuple[int, int]] = []
+    settings, publisher = Settings(spool_path=tmp_path), Collector()
+    run(tmp_path, days=1)
+    report = simulate(
+        settings,
+        publisher,
+        days=2,
+        seed=7,
+        events_per_day=EVENTS,
+        start=START,
+        faults=CLEAN,
+        on_progress=lambda *values: progress.append(values),
+    )
+    assert (report.first_day, report.last_day) == (date(2026, 1, 2), date(2026, 1, 3))
+    assert report.messages == {name: len(messages) for name, messages in publisher.messages.items()}
+    assert [day for day, _ in progress] == [1, 2]
+    assert progress[-1][1] == report.total > progress[0][1] > 0
+
+
+@pytest.mark.parametrize("changes", [{"seed": 8}, {"start": date(2026, 1, 2)}])
+def test_another_shop_in_the_same_spool_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    run(tmp_path)
+    with pytest.raises(UserError, match="SPOOL_PATH") as raised:
+        run(tmp_path, **changes)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unreadable_state_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "simulator.json").write_text('{"seed": 7, "start"')
+    with pytest.raises(UserError, match=r"simulator\.json cannot be read"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"days": 0}, {"events_per_day": 0}, {"seed": -1}, {"days": 10**7}])
+def test_values_out_of_range_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        run(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
+def test_rates_are_shares(rate: float) -> None:
+    with pytest.raises(UserError, match="late"):
+        Faults(late=rate)
+
+
+# -- one shop ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_day_has_the_events_that_were_asked_for(clean: Collector) -> None:
+    days = [0, 0]
+    for name in EVENT_STREAMS:
+        for message in clean.messages[name]:
+            days[((message.published_at or 0) - FIRST) // DAY] += 1
+    # some visits run past midnight: the first day is a few short, and the last day's rest is still to come
+    assert 0.97 * EVENTS <= days[0] <= EVENTS
+    assert 0.98 * EVENTS <= days[1] <= 1.02 * EVENTS
+    assert {name: len(clean.messages[name]) > 0 for name in STREAMS} == dict.fromkeys(STREAMS, True)
+
+
+def test_ids_join_across_streams(clean: Collector) -> None:
+    users = {body["user_id"] for body in clean.bodies("users")}
+    products = {body["product_id"] for body in clean.bodies("products")}
+    posts = {body["post_id"] for body in clean.bodies("posts")}
+    for name in EVENT_STREAMS:
+        known = {str(body["user_id"]) for body in clean.bodies(name) if body.get("user_id") is not None}
+        assert len(known) > 5
+        assert known <= users, name
+    for name, id_field in [("web_events", "product"), *((n, "product_id") for n in ("clicks", "checkouts"))]:
+        assert {str(body[id_field]) for body in clean.bodies(name)} <= products, name
+    assert {body["product_id"] for body in clean.bodies("ecom_events")} <= products
+    assert {body["post_id"] for body in clean.bodies("post_events")} <= posts
+    assert {body["user_id"] for body in clean.bodies("posts")} <= users
+    assert {body["country_code"] for body in clean.bodies("users")} <= set(LOCALES)
+
+
+def test_entities_are_created_changed_and_deleted_both_ways(tmp_path: Path) -> None:
+    shop = run(tmp_path, days=6, events_per_day=20_000)
+    for name, stream in [(name, STREAMS[name]) for name in ("users", "products", "posts")]:
+        messages, bodies = shop.messages[name], shop.bodies(name)
+        assert any(message.payload is None for message in messages), name
+        assert any(body["deleted_at"] for body in bodies), name
+        assert len({body["updated_at"] for body in bodies if body["updated_at"] != body["created_at"]}) > 5, name
+        assert max(at(body["created_at"]) for body in bodies) > FIRST + DAY, name
+        for message in messages:
+            if message.payload is not None:
+                assert message.key == orjson.loads(message.payload)[stream.key_field].encode()
+        versions = Counter((body[str(stream.key_field)], body["updated_at"]) for body in bodies)
+        assert max(versions.values()) == 1
+
+
+def test_nobody_acts_before_creation_or_after_deletion(tmp_path: Path) -> None:
+    shop = run(tmp_path, days=6, events_per_day=5_000)
+    created = {body["user_id"]: at(body["created_at"]) for body in shop.bodies("users")}
+    deleted = {body["user_id"]: at(body["deleted_at"]) for body in shop.bodies("users") if body["deleted_at"]}
+    assert deleted
+    for body in shop.bodies("ecom_events"):
+        began = at(body["event_time"])
+        assert created[body["user_id"]] <= began
+        # a visit that began the evening before may end after the deletion, by hours at most
+        assert began < deleted.get(body["user_id"], began + 1) + DAY // 4
+
+
+def test_a_visit_is_one_person_with_pages_seconds_to_minutes_apart(clean: Collector) -> None:
+    sessions: dict[str, list[dict[str, Any]]] = {}
+    for body in clean.bodies("page_views"):
+        if "session_id" in body:
+            sessions.setdefault(body["session_id"], []).append(body)
+    assert all(len({body["user_pseudo_id"] for body in views}) == 1 for views in sessions.values())
+    gaps = []
+    for views in sessions.values():
+        times = sorted(body["event_timestamp_ms"] for body in views)
+        gaps += [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert min(gaps) >= 2_000  # two page views never share a second, as their identity tells seconds only
+    split = sum(gap > 60_000 for gap in gaps) / len(gaps)
+    assert 0.05 < split < 0.5
+    store = [(body["user_session"], body["user_id"]) for body in clean.bodies("ecom_events")]
+    assert len({session for session, _ in store}) == len(set(store))
+
+
+def test_checkouts_follow_clicks_in_time_late_or_never(clean: Collector) -> None:
+    clicks: dict[tuple[str, str], list[int]] = {}
+    for body in clean.bodies("clicks"):
+        pair = (str(body["user_id"]), str(body["product_id"]))
+        clicks.setdefault(pair, []).append(at(body["datetime_occured"]))
+    within = beyond = never = 0
+    for body in clean.bodies("checkouts"):
+        happened = at(body["datetime_occured"])
+        before = [t for t in clicks.get((str(body["user_id"]), str(body["product_id"])), []) if t <= happened]
+        if not before:
+            never += 1
+        elif happened - max(before) <= 3_600_000_000:
+            within += 1
+        else:
+            beyond += 1
+    assert within > beyond > 0
+    assert never > 0
+
+
+def test_the_day_has_a_rhythm(clean: Collector) -> None:
+    hours = Counter(at(body["event_time"]) % DAY // 3_600_000_000 for body in clean.bodies("ecom_events"))
+    assert sum(hours[hour] for hour in (18, 19, 20)) > 4 * sum(hours[hour] for hour in (2, 3, 4))
+
+
+# -- bodies -----------------------------------------------------------------------------------------------------------
+
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}")
+PAGE_VIEW = {
+    "session_id", "page_title", "subscriber_number", "subscriber_lifetime_id", "account_number", "digital_id",
+    "single_id", "user_id", "user_pseudo_id", "event_date", "event_timestamp_ms", "ga_event_dtm", "event_name",
+    "event_params",
+}  # fmt: skip
+ACTION = {"user_id", "product_id", "user_agent", "ip_address", "datetime_occured"}
+FIELDS = {
+    "clicks": ACTION | {"click_id", "product", "price", "url"},
+    "checkouts": ACTION | {"checkout_id", "payment_method", "total_amount", "shipping_address", "billing_address"},
+    "ecom_events": {
+        "event_time", "event_type", "product_id", "category_id", "category_code", "brand", "price", "user_id",
+        "user_session",
+    },
+    "post_events": {"event_id", "user_id", "post_id", "created_at", "event_type"},
+    "users": {
+        "user_id", "user_name", "first_name", "last_name", "country_code", "favorite_color", "created_at",
+        "updated_at", "deleted_at",
+    },
+    "products": {
+        "product_id", "name", "category_code", "category", "model", "brand", "price", "created_at", "updated_at",
+        "deleted_at",
+    },
+    "posts": {"post_id", "user_id", "post_text", "created_at", "updated_at", "deleted_at"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_bodies_have_the_fields_of_the_contract(clean: Collector, name: str) -> None:
+    assert {frozenset(body) for body in clean.bodies(name)} == {frozenset(FIELDS[name])}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_clean_stream_has_every_required_field(clean: Collector, name: str) -> None:
+    bodies = clean.bodies(name)
+    assert bodies
+    for body in bodies:
+        for spellings in REQUIRED[name]:
+            assert any(body.get(spelling) not in (None, "") for spelling in spellings)
+    key_field = STREAMS[name].key_field
+    for message in clean.messages[name]:
+        assert (message.key is None) == (key_field is None)
+        if message.payload is not None and key_field is not None:
+            assert message.key == orjson.loads(message.payload)[key_field].encode()
+
+
+def test_no_clean_event_is_there_twice(clean: Collector) -> None:
+    identities = {
+        "clicks": lambda body: body["click_id"],
+        "checkouts": lambda body: body["checkout_id"],
+        "post_events": lambda body: body["event_id"],
+        "ecom_events": lambda body: tuple(body.values()),
+        "web_events": lambda body: body.get("event_id") or body["timestamp"],
+        "page_views": lambda body: (
+            body.get("session_id") or body.get("event_id") or body["event_timestamp"],
+            body.get("ga_event_dtm"),
+            body.get("page_title"),
+        ),
+    }
+    for name, identity in identities.items():
+        assert max(Counter(map(identity, clean.bodies(name))).values()) == 1, name
+
+
+def test_store_events_are_text_with_a_funnel(clean: Collector) -> None:
+    bodies = clean.bodies("ecom_events")
+    assert {type(value) for body in bodies for value in body.values()} == {str}
+    assert all(re.fullmatch(r"2026-01-0\d \d\d:\d\d:\d\d UTC", body["event_time"]) for body in bodies)
+    counts = Counter(body["event_type"] for body in bodies)
+    assert set(counts) == {"view", "cart", "purchase", "remove_from_cart"}
+    assert counts["view"] > counts["cart"] > counts["purchase"] > counts["remove_from_cart"]
+    assert not {"null", ""} & {value for body in bodies for value in body.values()}
+
+
+def test_web_events_are_large_and_nested(clean: Collector) -> None:
+    sizes = [len(message.payload or b"") for message in clean.messages["web_events"]]
+    assert min(sizes) > 4_500
+    assert max(sizes) < 21_000
+    bodies = clean.bodies("web_events")
+    assert {body["event"] for body in bodies} == {"view", "cart", "sale"}
+    assert {"event_id" in body for body in bodies} == {"user_id" in body for body in bodies} == {True, False}
+    assert all({"actor", "location", "generator", "object"} <= set(body) for body in bodies)
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}", body["timestamp"]) for body in bodies)
+
+
+def test_page_views_come_in_every_form(clean: Collector) -> None:
+    forms: Counter[str] = Counter()
+    for body in clean.bodies("page_views"):
+        params = body["event_params"]
+        if "session_id" in body:
+            assert set(body) == PAGE_VIEW
+            assert body["event_timestamp_ms"] // 1000 * 1_000_000 == at(body["ga_event_dtm"])
+            forms["object" if isinstance(params, dict) else "list"] += 1
+        elif "page_id" in body:
+            assert isinstance(body["timestamp_ms"], int)
+            assert isinstance(params, dict)
+            forms["older"] += 1
+        else:
+            assert body["event_timestamp"].isdecimal()
+            assert {"ga_session_id", "page_title"} <= {param["key"] for param in params}
+            forms["export"] += 1
+        assert "true" not in orjson.dumps(params).decode()
+    assert forms["list"] > forms["object"] > 0
+    assert forms["older"] > 0
+    assert forms["export"] > 0
+    assert all(set(message.attributes) == {"timestamp", "source"} for message in clean.messages["page_views"])
+
+
+def test_ids_of_clicks_and_checkouts_are_numbers_or_text(clean: Collector) -> None:
+    for name in ("clicks", "checkouts"):
+        assert {type(body["user_id"]) for body in clean.bodies(name)} == {int, str}
+        assert {type(body["product_id"]) for body in clean.bodies(name)} == {int, str}
+    assert all(UUID.fullmatch(body["click_id"]) for body in clean.bodies("clicks"))
+
+
+# -- order, lateness and faults ---------------------------------------------------------------------------------------
+
+
+def test_each_batch_lies_within_its_day_in_the_order_of_publishing(tmp_path: Path) -> None:
+    shop = run(tmp_path, days=3, faults=Faults(out_of_order=0))
+    for number, (_, batch) in enumerate(shop.batches):
+        times = [message.published_at or 0 for message in batch]
+        assert times == sorted(times)
+        day = FIRST + number // len(STREAMS) * DAY
+        assert all(day <= moment < day + DAY for moment in times)
+
+
+def lateness(shop: Collector) -> list[float]:
+    """Seconds from event to publishing."""
+    return [
+        ((message.published_at or 0) - at(orjson.loads(message.payload or b"")["datetime_occured"])) / 1_000_000
+        for message in shop.messages["clicks"]
+    ]
+
+
+def test_messages_are_published_soon_unless_late(clean: Collector, tmp_path: Path) -> None:
+    assert min(lateness(clean)) > 0
+    assert max(lateness(clean)) < 62
+    late = run(tmp_path, days=1 + CARRIED_DAYS, events_per_day=1_000, faults=replace(CLEAN, late=1.0))
+    seconds = lateness(late)
+    assert min(seconds) > 119
+    assert max(seconds) > 86_400
+    # every late click of the first day has arrived by now, once
+    ids = [body["click_id"] for body in late.bodies("clicks") if at(body["datetime_occured"]) < FIRST + DAY]
+    assert len(ids) == len(set(ids)) == 100
+
+
+def test_a_late_version_is_published_after_a_newer_one(tmp_path: Path) -> None:
+    shop = run(tmp_path, days=5, events_per_day=10_000, faults=replace(CLEAN, late=0.5))
+    newest: dict[str, str] = {}
+    overtaken = 0
+    for body in shop.bodies("products"):
+        overtaken += body["updated_at"] < newest.get(body["product_id"], "")
+        newest[body["product_id"]] = max(body["updated_at"], newest.get(body["product_id"], ""))
+    assert overtaken > 0
+
+
+def test_duplicate_message(clean: Collector, tmp_path: Path) -> None:
+    shop = run(tmp_path, faults=replace(CLEAN, duplicate_message=1.0), days=2)
+    for name in STREAMS:
+        copies: dict[tuple[Any, ...], list[int]] = {}
+        for message in shop.messages[name]:
+            if message.payload is not None:
+                same = (message.payload, message.key, tuple(message.attributes.items()))
+                copies.setdefault(same, []).append(message.published_at or 0)
+        # only what was published as midnight of the last day struck lacks its copy
+        assert sum(len(times) == 2 for times in copies.values()) >= 0.95 * len(copies), name
+        assert all(0 < max(times) - min(times) < 60_000_000 for times in copies.values() if len(times) == 2)
+    assert {message.payload for message in clean.messages["clicks"]} == {
+        message.payload for message in shop.messages["clicks"]
+    }
+
+
+def test_duplicate_event(tmp_path: Path) -> None:
+    shop = run(tmp_path, faults=replace(CLEAN, duplicate_event=1.0))
+    firsts = {body["click_id"]: body for body in shop.bodies("clicks")}
+    again = [message for message in shop.messages["clicks"] if message.attributes.get("attempt") == "2"]
+    assert len(again) >= 0.9 * len(firsts)
+    for message in again:
+        body = orjson.loads(message.payload or b"")
+        assert body == firsts[body["click_id"]]
+    payloads = [message.payload for message in shop.messages["clicks"]]
+    assert len(set(payloads)) == len(payloads)
+
+
+def test_out_of_order(tmp_path: Path) -> None:
+    shop = run(tmp_path, faults=replace(CLEAN, out_of_order=1.0))
+    for name in STREAMS:
+        times = [message.published_at or 0 for message in shop.messages[name]]
+        back = [earlier - later for earlier, later in itertools.pairwise(times) if later < earlier]
+        assert back, name
+        assert max(back) <= 120_000_000
+
+
+def test_malformed_json(tmp_path: Path) -> None:
+    for message in payloads(run(tmp_path, faults=replace(CLEAN, malformed_json=1.0))):
+        with pytest.raises(orjson.JSONDecodeError):
+            orjson.loads(message)
+        message.decode(errors="ignore")
+
+
+def test_invalid_utf8(tmp_path: Path) -> None:
+    for message in payloads(run(tmp_path, faults=replace(CLEAN, invalid_utf8=1.0))):
+        with pytest.raises(UnicodeDecodeError):
+            message.decode()
+
+
+def payloads(shop: Collector) -> list[bytes]:
+    return [m.payload for messages in shop.messages.values() for m in messages if m.payload is not None]
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_missing_field(tmp_path: Path, name: str) -> None:
+    shop = run(tmp_path, faults=replace(CLEAN, missing_field=1.0))
+    missed = set()
+    for body in shop.bodies(name):
+        lacking = [
+            spellings for spellings in REQUIRED[name] if all(body.get(field) in (None, "") for field in spellings)
+        ]
+        assert len(lacking) == 1
+        missed.add((lacking[0], any(body.get(field) == "" for field in lacking[0])))
+    # each required field is missed, both ways
+    assert missed == {(spellings, empty) for spellings in REQUIRED[name] for empty in (True, False)}
+
+
+def test_test_event(tmp_path: Path) -> None:
+    for body in run(tmp_path, faults=replace(CLEAN, test_event=1.0)).bodies("page_views"):
+        params = body["event_params"]
+        if isinstance(params, dict):
+            assert params["test_event"] is True
+        else:
+            values = [param["value"] for param in params if param["key"] == "test_event"]
+            assert values == [{"string_value": "true"}]
+
+
+def test_literal_null(tmp_path: Path) -> None:
+    nulls = Counter()
+    for body in run(tmp_path, faults=replace(CLEAN, literal_null=1.0)).bodies("ecom_events"):
+        found = [(name, value) for name, value in body.items() if value in ("null", "")]
+        assert len(found) == 1
+        nulls.update(found)
+    assert set(nulls) == {
+        (name, value) for name in ("brand", "category_code", "user_session") for value in ("null", "")
+    }
+
+
+def test_the_default_faults_are_few_but_there(tmp_path: Path) -> None:
+    shop = run(tmp_path, events_per_day=20_000, faults=Faults())
+    broken = 0
+    for payload in payloads(shop):
+        try:
+            orjson.loads(payload)
+        except orjson.JSONDecodeError:
+            broken += 1
+    assert 5 <= broken <= 100
+
+
+def test_the_spool_holds_the_bodies(tmp_path: Path) -> None:
+    lines = into_spool(tmp_path / "spool")["clicks/0.ndjson"].splitlines()
+    collected = run(tmp_path / "collected").messages["clicks"]
+    assert [base64.b64decode(orjson.loads(line)["payload"]) for line in lines] == [m.payload for m in collected]
