@@ -23,7 +23,7 @@ from ingest.simulator.shop import DAY, Purpose, Shop, generator
 from ingest.simulator.visits import draw_events
 from ingest.streams import STREAMS
 
-__all__ = ["DEFAULT_START", "Faults", "SimulationReport", "simulate"]
+__all__ = ["DEFAULT_START", "Faults", "SimulationReport", "simulate", "simulated_days"]
 
 DEFAULT_START = date(2026, 1, 1)
 STATE_FILE = "simulator.json"
@@ -127,6 +127,21 @@ def simulate(
         if on_progress is not None:
             on_progress(day - first + 1, sum(messages.values()))
     return SimulationReport(messages, start + timedelta(days=first), last_day)
+
+
+def simulated_days(settings: Settings) -> int:
+    """How many days have been published to this spool or broker.
+
+    Raises:
+        UserError: for a state that cannot be read.
+    """
+    path = settings.spool_path / STATE_FILE
+    try:
+        return len(orjson.loads(path.read_bytes())["published_days"])
+    except FileNotFoundError:
+        return 0
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); remove the spool folder to start anew") from error
 
 
 def _batch(deliveries: list[Delivery], day_start: int) -> Iterator[Message]:

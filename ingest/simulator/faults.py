@@ -170,7 +170,8 @@ def _faulty(body: Record, copy: int, flags: int, salt: int, required: tuple[tupl
         body = _without(body, required[salt % len(required)], salt)
     payload = orjson.dumps(body, option=orjson.OPT_SORT_KEYS if copy == SAME_EVENT else None)
     if flags & MALFORMED:
-        payload = payload[: 1 + salt % (len(payload) - 1)]
+        # up to a whole character: half of one would be the other fault
+        payload = payload[: 1 + salt % (len(payload) - 1)].decode(errors="ignore").encode()
     if flags & INVALID_UTF8:
         at = 1 + salt % len(payload)
         payload = payload[:at] + b"\xff" + payload[at:]

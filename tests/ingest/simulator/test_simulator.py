@@ -97,17 +97,18 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
     assert set(first) == {f"{name}/0.ndjson" for name in STREAMS}
 
 
-def test_runs_of_one_day_equal_one_run_even_when_settings_change_between_them(tmp_path: Path) -> None:
+def test_runs_of_one_day_equal_one_run(tmp_path: Path) -> None:
     faults = Faults(late=0.3)
     whole = into_spool(tmp_path / "whole", days=7, events_per_day=300, faults=faults)
     for _ in range(7):
         parts = into_spool(tmp_path / "parts", days=1, events_per_day=300, faults=faults)
     assert parts == whole
 
-    # what was late on day 0 arrives as day 0 drew it, though day 1 is run with other settings
-    messages = run(tmp_path / "a", days=1, faults=Faults(late=1))
-    messages = run(tmp_path / "a", messages, days=CARRIED_DAYS, events_per_day=100, faults=CLEAN)
-    ids = [body["click_id"] for body in messages.bodies("clicks") if at(body["datetime_occured"]) < FIRST + DAY]
+
+def test_what_is_carried_over_stays_as_its_own_day_drew_it(tmp_path: Path) -> None:
+    shop = run(tmp_path, days=1, faults=replace(CLEAN, late=1.0))
+    run(tmp_path, shop, days=CARRIED_DAYS, events_per_day=100, faults=CLEAN)
+    ids = [body["click_id"] for body in shop.bodies("clicks") if at(body["datetime_occured"]) < FIRST + DAY]
     assert len(ids) == len(set(ids)) == round(EVENTS * 0.10)
 
 
@@ -121,8 +122,8 @@ def test_a_killed_run_publishes_its_day_again(tmp_path: Path) -> None:
     for name in STREAMS:
         day_one = [message for message in whole.messages[name] if (message.published_at or 0) >= FIRST + DAY]
         assert second_try.messages[name] == day_one
-        torn = broken.messages[name][-900:]
-        assert all(message in whole.messages[name] for message in torn)
+        torn = broken.messages[name]
+        assert torn == whole.messages[name][: len(torn)]
 
 
 def test_the_report_and_progress_count_what_was_published(tmp_path: Path) -> None:
@@ -468,7 +469,7 @@ def test_malformed_json(tmp_path: Path) -> None:
     for message in payloads(run(tmp_path, faults=replace(CLEAN, malformed_json=1.0))):
         with pytest.raises(orjson.JSONDecodeError):
             orjson.loads(message)
-        message.decode(errors="ignore")
+        message.decode()
 
 
 def test_invalid_utf8(tmp_path: Path) -> None:
