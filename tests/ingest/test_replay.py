@@ -135,6 +135,9 @@ def test_a_quote_that_never_closes_costs_its_own_line_only(csv_file: Path, monke
     monkeypatch.setattr(replay_module, "LINES_A_RECORD", 5)
     messages = published(csv_file, HEADER + b'2019,"view\n' + ROW * 20)
     assert [message.key for message in messages] == [None, *[b"541312140"] * 20]
+    # that it does close further on than a record may run makes no difference
+    messages = published(csv_file, HEADER + ROW.replace(b"shiseido", b'"a' + b"\n" * 6 + b'b"') + ROW)
+    assert (messages[0].payload or b"").endswith(b',"a')
 
 
 def test_empty_lines_are_skipped(csv_file: Path) -> None:

@@ -17,7 +17,7 @@ from ingest.errors import UserError
 from ingest.message import Message
 from ingest.publish.spool import SpoolPublisher
 from ingest.settings import Settings
-from ingest.simulator import Faults, simulate
+from ingest.simulator import Faults, simulate, simulated_days
 from ingest.simulator.faults import CARRIED_DAYS, REQUIRED
 from ingest.simulator.shop import LOCALES
 from ingest.streams import STREAMS, Stream
@@ -129,7 +129,9 @@ def test_a_killed_run_publishes_its_day_again(tmp_path: Path) -> None:
 def test_the_report_and_progress_count_what_was_published(tmp_path: Path) -> None:
     progress: list[tuple[int, int]] = []
     settings, publisher = Settings(spool_path=tmp_path), Collector()
+    assert simulated_days(settings) == 0
     run(tmp_path, days=1)
+    assert simulated_days(settings) == 1
     report = simulate(
         settings,
         publisher,
@@ -342,6 +344,8 @@ def test_store_events_are_text_with_a_funnel(clean: Collector) -> None:
     counts = Counter(body["event_type"] for body in bodies)
     assert set(counts) == {"view", "cart", "purchase", "remove_from_cart"}
     assert counts["view"] > counts["cart"] > counts["purchase"] > counts["remove_from_cart"]
+    carts = Counter((body["user_session"], body["product_id"]) for body in bodies if body["event_type"] == "cart")
+    assert max(carts.values()) == 1
     assert not {"null", ""} & {value for body in bodies for value in body.values()}
 
 
@@ -416,6 +420,22 @@ def test_messages_are_published_soon_unless_late(clean: Collector, tmp_path: Pat
     # every late click of the first day has arrived by now, once
     ids = [body["click_id"] for body in late.bodies("clicks") if at(body["datetime_occured"]) < FIRST + DAY]
     assert len(ids) == len(set(ids)) == 100
+
+
+def test_a_late_event_tells_the_shop_as_it_was_when_it_happened(tmp_path: Path) -> None:
+    soon = run(tmp_path / "soon", days=1 + CARRIED_DAYS)
+    late = run(tmp_path / "late", days=1 + CARRIED_DAYS, faults=replace(CLEAN, late=1.0))
+    for name, time_field in [("clicks", "datetime_occured"), ("ecom_events", "event_time")]:
+        first_day: list[set[bytes | None]] = [
+            {
+                message.payload
+                for message in shop.messages[name]
+                if at(orjson.loads(message.payload or b"")[time_field]) < FIRST + DAY
+            }
+            for shop in (soon, late)
+        ]
+        assert first_day[0] == first_day[1]
+        assert len(first_day[0]) > 100
 
 
 def test_a_late_version_is_published_after_a_newer_one(tmp_path: Path) -> None:
