@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from ingest.errors import UserError
 from ingest.settings import Settings, load_settings
+from ingest.simulator.faults import Faults
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import open_sources
 from ingest.streams import STREAMS, named
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 output = Console()
 errors = Console(stderr=True)
+FAULTS = Faults()
 
 StreamOption = Annotated[
     list[str] | None, typer.Option("--stream", metavar="NAME", help=f"One of {', '.join(STREAMS)}; repeat for more.")
@@ -102,22 +104,69 @@ def status(stream: StreamOption = None) -> None:
     output.print(table)
 
 
+def _rate(help_text: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(min=0.0, max=1.0, help=help_text, rich_help_panel="Faults (rates)")
+    return option
+
+
 @app.command()
 def simulate(
     days: Annotated[
-        int | None,
-        typer.Option(min=0, help="How many days to publish. [default: 7 at first, then 1]", show_default=False),
+        int | None, typer.Option(min=0, help="How many days to publish. [default: 7 at first, then 1]")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same shop, to the byte.")] = 1,
     events_per_day: Annotated[int, typer.Option(min=1, help="Events of a day, before faults.")] = 20_000,
-    start: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="The first simulated day.")] = datetime(
-        2026, 1, 1, tzinfo=UTC
-    ),
+    start: Annotated[
+        datetime, typer.Option(formats=["%Y-%m-%d"], help="The first simulated day.", show_default="2026-01-01")
+    ] = datetime(2026, 1, 1),  # noqa: DTZ001  typer parses dates without a zone
     unless_broker: Annotated[
         bool, typer.Option("--unless-broker", help="Do nothing when Kafka or Pub/Sub is configured.")
     ] = False,
+    duplicate_message: Annotated[float, _rate("The same message again.")] = FAULTS.duplicate_message,
+    duplicate_event: Annotated[float, _rate("The same event in a new message.")] = FAULTS.duplicate_event,
+    late: Annotated[float, _rate("Published minutes to days after it happened.")] = FAULTS.late,
+    out_of_order: Annotated[float, _rate("Behind messages published later.")] = FAULTS.out_of_order,
+    malformed_json: Annotated[float, _rate("Cut off somewhere.")] = FAULTS.malformed_json,
+    invalid_utf8: Annotated[float, _rate("With a byte that is no UTF-8.")] = FAULTS.invalid_utf8,
+    missing_field: Annotated[float, _rate("Without a required field.")] = FAULTS.missing_field,
+    test_event: Annotated[float, _rate("Page views marked as a test.")] = FAULTS.test_event,
+    literal_null: Annotated[float, _rate("Store events with 'null' or '' for a value.")] = FAULTS.literal_null,
 ) -> None:
     """Publish the next days of a simulated shop, with the faults of real life."""
+    from ingest.publish import RoutingPublisher
+    from ingest.simulator import simulate as simulate_days
+    from ingest.simulator import simulated_days
+
+    settings = load_settings()
+    if unless_broker and (settings.has_kafka or settings.pubsub_project):
+        output.print("a broker is configured: nothing simulated")
+        return
+    days = (1 if simulated_days(settings) else 7) if days is None else days
+    if not days:
+        return
+    faults = Faults(
+        duplicate_message=duplicate_message,
+        duplicate_event=duplicate_event,
+        late=late,
+        out_of_order=out_of_order,
+        malformed_json=malformed_json,
+        invalid_utf8=invalid_utf8,
+        missing_field=missing_field,
+        test_event=test_event,
+        literal_null=literal_null,
+    )
+    with _progress("simulating days", days) as advance, RoutingPublisher(settings) as publisher:
+        report = simulate_days(
+            settings,
+            publisher,
+            days=days,
+            seed=seed,
+            events_per_day=events_per_day,
+            start=start.date(),
+            faults=faults,
+            on_progress=lambda day, messages: advance(1),
+        )
+    output.print(f"published {report.total:,} messages of {report.first_day} to {report.last_day}")
 
 
 @app.command()

@@ -1,9 +1,12 @@
-{#- What the new rows touch, as lists of literal dates: the only form of predicate by which BigQuery prunes. -#}
+{#-
+  What the new rows touch, as lists of literal dates: the only form of predicate by which BigQuery prunes.
+  A full refresh touches everything: there these lists are empty and the models do not use them.
+-#}
 
-{#- Every date from first_date to last_date of each row of a query, as ISO text, in order. -#}
+{#- Every date from the first to the second column of each row of a query, as ISO text, in order. -#}
 {% macro dates_from(query) %}
     {% set dates = {} %}
-    {% if execute %}
+    {% if execute and is_incremental() %}
         {% for row in run_query(query).rows if row[0] is not none %}
             {% for day in range((row[1] - row[0]).days + 1) %}
                 {% do dates.update({(row[0] + modules.datetime.timedelta(days=day)).isoformat(): true}) %}
@@ -22,7 +25,7 @@
         "select distinct cast(event_at - interval " ~ before ~ " second as date) as first_date,"
         ~ " cast(event_at + interval " ~ after ~ " second as date) as last_date"
         ~ " from " ~ events ~ " where " ~ only ~ " and event_at is not null and " ~ is_new()
-    )) if execute and has_news() else return([]) }}
+    )) }}
 {% endmacro %}
 
 {#- Reporting dates of the events that this model has not read yet. -#}
@@ -30,7 +33,7 @@
     {{ return(dates_from(
         "select distinct " ~ reporting_date('event_at') ~ " as first_date, " ~ reporting_date('event_at') ~ " as last_date"
         ~ " from " ~ events ~ " where event_at is not null and " ~ is_new()
-    )) if execute and has_news() else return([]) }}
+    )) }}
 {% endmacro %}
 
 {#- `where {{ on_dates('event_date', dates) }}` -#}
@@ -83,13 +86,7 @@
         'select distinct cast(' ~ partition_by.field ~ ' as date) as first_date, cast(' ~ partition_by.field
         ~ ' as date) as last_date from ' ~ rows
     ) %}
-    {% if dates %}
-        {% do run_query(
-            'insert into ' ~ state_table('touched_partitions') ~ ' (model, partition_date, recorded_at) select '
-            ~ "'" ~ model.name ~ "', partition_date, " ~ now_utc() ~ ' from (select distinct cast('
-            ~ partition_by.field ~ ' as date) as partition_date from ' ~ rows ~ ')'
-        ) %}
-    {% endif %}
+    {% do log_touched_partitions(dates) %}
     {{ return(['DBT_INTERNAL_DEST.' ~ partition_predicate(partition_by, dates)]) }}
 {% endmacro %}
 

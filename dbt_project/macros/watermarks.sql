@@ -104,11 +104,15 @@
 {#- Post-hook: after the rows are in, remember how far they were read. A kill in between repeats idempotent work. -#}
 {% macro advance_watermark() %}
     {% if execute and model.config.materialized == 'incremental' %}
-        {% set settings = settings_of(model.unique_id) %}
+        {% set bounds = read_bounds() %}
+        {% if flags.FULL_REFRESH or not bounds | selectattr('watermark') | list %}
+            {% do log_touched_partitions(['null']) %}
+        {% endif %}
         {% set rows = [] %}
-        {% for bound in read_bounds() if bound.upto and (not is_incremental() or bound.upto != bound.watermark) %}
+        {% for bound in bounds if bound.upto and (flags.FULL_REFRESH or bound.upto != bound.watermark) %}
             {% do rows.append(
-                "select '" ~ model.name ~ "', '" ~ bound.stream ~ "', timestamp '" ~ bound.upto ~ "', '" ~ settings ~ "', " ~ now_utc()
+                "select '" ~ model.name ~ "', '" ~ bound.stream ~ "', timestamp '" ~ bound.upto ~ "', '"
+                ~ settings_of(model.unique_id) ~ "', " ~ now_utc()
             ) %}
         {% endfor %}
         {% if rows %}

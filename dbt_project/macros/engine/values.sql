@@ -16,6 +16,11 @@
     {{ try_cast_as(text, 'numeric(18, 4)') }}
 {%- endmacro %}
 
+{#- A sum of amounts, 0 when there are none. -#}
+{% macro sum_of_amounts(amounts) -%}
+    cast(coalesce(sum({{ amounts }}), 0) as numeric(33, 4))
+{%- endmacro %}
+
 {#- A share of two counts to four decimals; null when there is nothing to divide by. -#}
 {% macro ratio(part, whole) -%}
     cast(round(({{ part }}) / nullif({{ whole }}, 0), 4) as numeric(18, 4))

@@ -7,7 +7,7 @@
     cluster_by='category_code',
     meta={'settings': ['reporting_time_zone']}
 ) }}
-{%- set dates = reporting_dates_of_new_events(ref('int_accepted_events')) if is_incremental() else [] %}
+{%- set dates = reporting_dates_of_new_events(ref('int_accepted_events')) %}
 
 with events as (
     select * from {{ ref('int_events_reported') }}
@@ -25,7 +25,7 @@ select
     count(case when event_type = 'cart' then 1 end) as carts,
     count(case when event_type = 'purchase' then 1 end) as purchases,
     count(distinct user_id) as users,
-    coalesce(sum(case when event_type = 'purchase' then price end), 0) as revenue,
+    {{ sum_of_amounts("case when event_type = 'purchase' then price end") }} as revenue,
     {{ ratio("count(case when event_type = 'purchase' then 1 end)", "count(case when event_type = 'view' then 1 end)") }}
         as purchases_per_view
 from events

@@ -5,7 +5,7 @@
     partition_by={'field': 'reporting_date', 'data_type': 'date'},
     meta={'settings': ['reporting_time_zone']}
 ) }}
-{%- set dates = reporting_dates_of_new_events(ref('int_accepted_events')) if is_incremental() else [] %}
+{%- set dates = reporting_dates_of_new_events(ref('int_accepted_events')) %}
 
 with events as (
     select * from {{ ref('int_events_reported') }}
@@ -26,7 +26,7 @@ select
     count(case when event_type = 'page_view' then 1 end) as page_views,
     count(case when event_type = 'click' then 1 end) as clicks,
     count(case when event_type = 'checkout' then 1 end) as checkouts,
-    coalesce(sum(case when event_type = 'purchase' then price end), 0) as revenue,
-    coalesce(sum(total_amount), 0) as checkout_amount
+    {{ sum_of_amounts("case when event_type = 'purchase' then price end") }} as revenue,
+    {{ sum_of_amounts('total_amount') }} as checkout_amount
 from events
 group by reporting_date, reporting_hour_at

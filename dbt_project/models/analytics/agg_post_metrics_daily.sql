@@ -6,7 +6,7 @@
     cluster_by='post_id',
     meta={'settings': ['reporting_time_zone']}
 ) }}
-{%- set dates = reporting_dates_of_new_events(ref('int_accepted_events')) if is_incremental() else [] %}
+{%- set dates = reporting_dates_of_new_events(ref('int_accepted_events')) %}
 
 with events as (
     select * from {{ ref('int_events_reported') }}

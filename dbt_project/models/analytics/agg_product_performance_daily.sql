@@ -6,7 +6,7 @@
     cluster_by='product_id',
     meta={'settings': ['reporting_time_zone']}
 ) }}
-{%- set dates = reporting_dates_of_new_events(ref('int_accepted_events')) if is_incremental() else [] %}
+{%- set dates = reporting_dates_of_new_events(ref('int_accepted_events')) %}
 
 with events as (
     select * from {{ ref('int_events_reported') }}
@@ -26,8 +26,8 @@ select
     count(distinct user_id) as users,
     count(case when event_type = 'click' then 1 end) as clicks,
     count(case when event_type = 'checkout' then 1 end) as checkouts,
-    coalesce(sum(case when event_type = 'purchase' then price end), 0) as revenue,
-    coalesce(sum(total_amount), 0) as checkout_amount,
+    {{ sum_of_amounts("case when event_type = 'purchase' then price end") }} as revenue,
+    {{ sum_of_amounts('total_amount') }} as checkout_amount,
     {{ ratio("count(case when event_type = 'purchase' then 1 end)", "count(case when event_type = 'view' then 1 end)") }}
         as purchases_per_view
 from events

@@ -7,19 +7,14 @@
     cluster_by='user_id',
     meta={'settings': ['reporting_time_zone']}
 ) }}
-{%- set dates = [] %}
-{%- if is_incremental() %}
-    {%- set new_view_dates = dates_of_new_events(ref('stg_page_views'), only='reject_reason is null') %}
-    {%- set session_dates = dates_from(
-        'select ' ~ reporting_date('session_started_at') ~ ', ' ~ reporting_date('session_ended_at')
-        ~ ' from ' ~ ref('fct_page_views') ~ ' where ' ~ on_dates('event_date', new_view_dates)
-        ~ ' and event_key in (select event_key from ' ~ ref('stg_page_views')
-        ~ ' where reject_reason is null and ' ~ is_new() ~ ')'
-    ) if new_view_dates else [] %}
-    {%- set dates = (
-        reporting_dates_of_new_events(ref('int_accepted_events')) + session_dates
-    ) | unique | sort %}
-{%- endif %}
+{%- set new_view_dates = dates_of_new_events(ref('stg_page_views'), only='reject_reason is null') %}
+{%- set session_dates = dates_from(
+    'select distinct ' ~ reporting_date('session_started_at') ~ ', ' ~ reporting_date('session_ended_at')
+    ~ ' from ' ~ ref('fct_page_views') ~ ' where ' ~ on_dates('event_date', new_view_dates)
+    ~ ' and event_key in (select event_key from ' ~ ref('stg_page_views')
+    ~ ' where reject_reason is null and ' ~ is_new() ~ ')'
+) %}
+{%- set dates = (reporting_dates_of_new_events(ref('int_accepted_events')) + session_dates) | unique | sort %}
 
 with events as (
     select * from {{ ref('int_events_reported') }}

@@ -25,6 +25,6 @@ select
     cast(coalesce(totals.views, 0) as bigint) as views,
     cast(coalesce(totals.carts, 0) as bigint) as carts,
     cast(coalesce(totals.purchases, 0) as bigint) as purchases,
-    cast(coalesce(totals.revenue, 0) as numeric(38, 4)) as revenue
+    cast(coalesce(totals.revenue, 0) as numeric(33, 4)) as revenue
 from {{ ref('int_products_current') }} as products
 left join totals on products.product_id = totals.product_id

@@ -5,7 +5,7 @@
     partition_by={'field': 'event_date', 'data_type': 'date'},
     cluster_by=['event_type', 'product_id', 'category_code']
 ) }}
-{%- set new_dates = dates_of_new_events(ref('int_accepted_events')) if is_incremental() else [] %}
+{%- set new_dates = dates_of_new_events(ref('int_accepted_events')) %}
 
 with new_events as (
     select * from {{ ref('int_accepted_events') }}

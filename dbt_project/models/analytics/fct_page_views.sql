@@ -11,25 +11,22 @@
 {%- set gap = var('session_gap_seconds') %}
 {%- set session_key = var('session_key') %}
 
-{#- Sessions of this table that a new page view comes within a gap of, and the dates they span. -#}
-{%- set new_dates, session_dates = [], [] %}
-{%- if is_incremental() %}
-    {%- set new_dates = dates_of_new_events(ref('stg_page_views'), only='reject_reason is null') %}
-    {%- set nearby_dates = dates_of_new_events(ref('stg_page_views'), before=gap, after=gap, only='reject_reason is null') %}
-    {%- set touched_sessions %}
-        select distinct known.session_id, known.session_key, known.session_started_at, known.session_ended_at
-        from {{ this }} as known
-        inner join {{ ref('stg_page_views') }} as new_views
-            on known.session_key = new_views.{{ session_key }}
-            and known.event_at between new_views.event_at - interval {{ gap }} second
-                and new_views.event_at + interval {{ gap }} second
-        where {{ on_dates('known.event_date', nearby_dates) }}
-            and new_views.reject_reason is null and {{ is_new('new_views') }}
-    {%- endset %}
-    {%- set session_dates = dates_from(
-        'select cast(session_started_at as date), cast(session_ended_at as date) from (' ~ touched_sessions ~ ') as touched'
-    ) if nearby_dates else [] %}
-{%- endif %}
+{#- Sessions of this table that a new page view comes within a gap of, and the dates that they span. -#}
+{%- set new_dates = dates_of_new_events(ref('stg_page_views'), only='reject_reason is null') %}
+{%- set nearby_dates = dates_of_new_events(ref('stg_page_views'), before=gap, after=gap, only='reject_reason is null') %}
+{%- set touched_sessions %}
+    select distinct known.session_key, known.session_started_at, known.session_ended_at
+    from {{ this }} as known
+    inner join {{ ref('stg_page_views') }} as new_views
+        on known.session_key = new_views.{{ session_key }}
+        and known.event_at between new_views.event_at - interval {{ gap }} second
+            and new_views.event_at + interval {{ gap }} second
+    where {{ on_dates('known.event_date', nearby_dates) }}
+        and new_views.reject_reason is null and {{ is_new('new_views') }}
+{%- endset %}
+{%- set session_dates = dates_from(
+    'select cast(session_started_at as date), cast(session_ended_at as date) from (' ~ touched_sessions ~ ') as touched'
+) %}
 
 with page_views as (
     select *, {{ session_key }} as session_key
@@ -120,7 +117,7 @@ select
     next_event_at,
     case
         when next_event_at is not null then {{ seconds_between('event_at', 'next_event_at') }}
-        else engaged_seconds
+        else cast(engaged_seconds as numeric(18, 6))
     end as time_on_page_seconds,
     case
         when next_event_at is not null then 'next_page'

@@ -7,23 +7,19 @@
     cluster_by='source_session_id'
 ) }}
 
-{%- set dates = [] %}
-{%- if is_incremental() %}
-    {%- set new_sessions %}
-        select source_session_id from {{ ref('stg_ecom_events') }}
-        where reject_reason is null and source_session_id is not null and {{ is_new() }}
-    {%- endset %}
-    {%- set new_dates = dates_of_new_events(ref('stg_ecom_events'), only='reject_reason is null') %}
-    {%- set dates = (new_dates + dates_from(
-        'select distinct event_date, event_date from ' ~ this ~ ' where source_session_id in (' ~ new_sessions ~ ')'
-    )) | unique | sort if new_dates else [] %}
-{%- endif %}
+{%- set new_sessions %}
+    select source_session_id from {{ ref('stg_ecom_events') }}
+    where reject_reason is null and source_session_id is not null and {{ is_new() }}
+{%- endset %}
+{%- set dates = dates_of_new_events(ref('stg_ecom_events'), only='reject_reason is null') + dates_from(
+    'select distinct event_date, event_date from ' ~ this ~ ' where source_session_id in (' ~ new_sessions ~ ')'
+) %}
 
 with store_events as (
     select * from {{ ref('fct_events') }}
     where stream = 'ecom_events' and source_session_id is not null and {{ is_in_build() }}
     {% if is_incremental() %}
-        and {{ on_dates('event_date', dates) }} and source_session_id in ({{ new_sessions }})
+        and {{ on_dates('event_date', dates | unique | sort) }} and source_session_id in ({{ new_sessions }})
     {% endif %}
 ),
 

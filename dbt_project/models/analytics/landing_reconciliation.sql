@@ -7,17 +7,14 @@
     partition_by={'field': 'landed_date', 'data_type': 'date'}
 ) }}
 
-{%- set landed_dates, event_dates = [], [] %}
-{%- if is_incremental() and execute and has_news() %}
-    {%- set landed_dates = dates_from(
-        'select distinct cast(landed_at as date), cast(landed_at as date) from ' ~ ref('int_raw_messages')
-        ~ ' where ' ~ is_new()
-    ) %}
-    {%- set event_dates = dates_from(
-        'select distinct event_date, event_date from ' ~ ref('int_staged_messages')
-        ~ ' where reject_reason is null and event_date is not null and ' ~ landed_on('landed_at', landed_dates)
-    ) %}
-{%- endif %}
+{%- set landed_dates = dates_from(
+    'select distinct cast(landed_at as date), cast(landed_at as date) from ' ~ ref('int_raw_messages')
+    ~ ' where ' ~ is_new()
+) %}
+{%- set event_dates = dates_from(
+    'select distinct event_date, event_date from ' ~ ref('int_staged_messages')
+    ~ ' where reject_reason is null and event_date is not null and ' ~ landed_on('landed_at', landed_dates)
+) %}
 
 with raw_messages as (
     select * from {{ ref('int_raw_messages') }}

@@ -9,14 +9,11 @@
 ) }}
 {%- set window_seconds = var('attribution_window_seconds') %}
 
-{%- set checkout_dates, click_dates = [], [] %}
-{%- if is_incremental() %}
-    {%- set checkout_dates = (
-        dates_of_new_events(ref('stg_checkouts'), only='reject_reason is null')
-        + dates_of_new_events(ref('stg_clicks'), after=window_seconds, only='reject_reason is null')
-    ) | unique | sort %}
-    {%- set click_dates = dates_before(checkout_dates, window_seconds) %}
-{%- endif %}
+{%- set checkout_dates = (
+    dates_of_new_events(ref('stg_checkouts'), only='reject_reason is null')
+    + dates_of_new_events(ref('stg_clicks'), after=window_seconds, only='reject_reason is null')
+) | unique | sort %}
+{%- set click_dates = dates_before(checkout_dates, window_seconds) %}
 
 with checkouts as (
     select * from {{ ref('fct_events') }}

@@ -1,0 +1,25 @@
+-- Each session's page views are counted on its first, numbered without a hole, and sum up to the page views.
+{%- set dates = touched_dates(ref('fct_page_views')) %}
+
+with sessions as (
+    select
+        session_id,
+        count(*) as page_views,
+        max(sequence_number) as last_number,
+        min(session_page_views) as least_page_views,
+        max(session_page_views) as most_page_views,
+        count(case when sequence_number = 1 then 1 end) as first_page_views
+    from {{ ref('fct_page_views') }}
+    {% if dates is not none %}
+    -- a session over midnight may stand on a day that was not touched: `make test-data` reads it whole
+    where {{ on_dates('event_date', dates) }} and cast(session_started_at as date) = cast(session_ended_at as date)
+    {% endif %}
+    group by session_id
+)
+
+select *
+from sessions
+where first_page_views != 1
+    or last_number != page_views
+    or least_page_views != page_views
+    or most_page_views != page_views
