@@ -2,7 +2,10 @@
 
 import base64
 import itertools
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -22,6 +25,7 @@ from ingest.simulator.faults import CARRIED_DAYS, REQUIRED
 from ingest.simulator.shop import LOCALES
 from ingest.streams import STREAMS, Stream
 
+PROJECT = Path(__file__).parents[3]
 START = date(2026, 1, 1)
 DAY = 86_400_000_000
 FIRST = 1_767_225_600_000_000
@@ -95,6 +99,26 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
     other = into_spool(tmp_path / "c", faults=Faults(), seed=8)
     assert all(first[name] != other[name] for name in first)
     assert set(first) == {f"{name}/0.ndjson" for name in STREAMS}
+
+
+def test_another_process_gives_the_same_bytes(tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from ingest.publish.spool import SpoolPublisher
+from ingest.settings import Settings
+from ingest.simulator import simulate
+settings = Settings(spool_path=Path(sys.argv[1]))
+simulate(settings, SpoolPublisher(settings), days=1, seed=7, events_per_day=1000)
+"""
+    spools = []
+    for hash_seed in ("1", "2"):  # the order of sets hangs on it
+        folder = tmp_path / hash_seed
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(PROJECT)}
+        subprocess.run([sys.executable, "-c", script, str(folder)], env=environment, check=True)
+        spools.append(spooled(folder))
+    assert len(spools[0]) == len(STREAMS)
+    assert spools[0] == spools[1]
 
 
 def test_runs_of_one_day_equal_one_run(tmp_path: Path) -> None:
