@@ -107,6 +107,6 @@ def _provision_pubsub(settings: Settings, streams: list[Stream], *, dry_run: boo
     except (GoogleAPICallError, RetryError, GoogleAuthError) as error:
         raise unreachable(settings, error) from error
     finally:
-        publisher.stop()
+        publisher.transport.close()
         subscriber.close()
     return done

@@ -57,6 +57,7 @@ class KafkaPublisher:
         except KafkaException as error:
             self._producer.poll(0)  # serves the error event that says why
             raise unreachable(self._config, self._last_error or error.args[0].str()) from error
+        self._known: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -81,6 +82,7 @@ class KafkaPublisher:
             UserError: when an earlier message was not delivered, or this one cannot be.
         """
         topic = self._settings.topic(stream)
+        self._require(topic)
         produce, poll = self._producer.produce, self._producer.poll
         published = 0
         for published, message in enumerate(messages, start=1):
@@ -100,6 +102,17 @@ class KafkaPublisher:
                 poll(0)
                 self._check()
         return published
+
+    def _require(self, topic: str) -> None:
+        """Notice a missing topic at once: librdkafka waits half a minute for it to appear."""
+        if topic not in self._known:
+            try:
+                error = self._producer.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic].error
+            except KafkaException as failure:
+                raise unreachable(self._config, failure.args[0].str()) from failure
+            if error is not None and error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise UserError(f"Kafka has no topic {topic}; create it with `python -m ingest provision`")
+            self._known.add(topic)
 
     def _check(self) -> None:
         if self._failure is not None:

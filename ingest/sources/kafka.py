@@ -157,6 +157,8 @@ class KafkaSource:
                 "heartbeat.interval.ms": 2_000,
                 # A topic that is created later is found within this time.
                 "topic.metadata.refresh.interval.ms": 30_000,
+                # An empty partition announces its end after this time; the default is 500.
+                "fetch.wait.max.ms": 100,
                 # Per partition; the default of 64 MB would be gigabytes over all partitions.
                 "queued.max.messages.kbytes": 16_384,
                 **self._config,

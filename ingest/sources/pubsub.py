@@ -37,7 +37,7 @@ PULL_SECONDS = 3.0
 """How long a pull waits for messages. Short, because `close` lets pulls end by themselves: the messages of a pull
 that is cut off stay leased to nobody until their deadline."""
 PULL_ROWS = 1_000
-PULLERS_PER_STREAM = 2
+PULLERS_PER_STREAM = 4
 LINGER_SECONDS = 0.05
 """A batch ends when nothing more arrived for this long."""
 RETRY_SECONDS = 1.0

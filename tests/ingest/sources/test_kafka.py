@@ -1,0 +1,397 @@
+"""KafkaSource against a real Kafka: what comes out is what went in, from where the warehouse stands."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from ingest.errors import UserError
+from ingest.message import BATCH_SCHEMA, Batch, Positions
+from ingest.settings import Settings
+from ingest.sources import kafka
+from ingest.sources.kafka import KafkaSource
+from ingest.streams import STREAMS, Stream
+from tests.brokers import KafkaServer, free_port
+
+pytestmark = pytest.mark.brokers
+
+STREAM = STREAMS["ecom_events"]
+numbers = itertools.count()
+
+
+class Warehouse:
+    """What landing keeps of a sink: rows, and positions committed with them."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.ends: dict[tuple[str, int], int] = {}
+
+    def positions(self) -> Positions:
+        return dict(self.ends)
+
+    def commit(self, batch: Batch) -> None:
+        for table in batch.tables.values():
+            assert table.schema == BATCH_SCHEMA
+            # As a sink does: what another loader landed from this partition is left out.
+            self.rows += [
+                row for row in table.to_pylist() if row["offset"] >= self.ends.get((row["topic"], row["partition"]), 0)
+            ]
+        for partition, end in batch.positions.items():
+            self.ends[partition] = max(end, self.ends.get(partition, 0))
+
+    def drain(self, source: KafkaSource) -> None:
+        while batch := source.fetch(0):
+            self.commit(batch)
+            source.acknowledge(batch)
+
+
+@pytest.fixture
+def admin(kafka_server: KafkaServer) -> AdminClient:
+    return AdminClient({"bootstrap.servers": kafka_server.bootstrap_servers})
+
+
+@pytest.fixture
+def settings(kafka_server: KafkaServer, admin: AdminClient) -> Settings:
+    """Settings with a topic and a group of this test's own."""
+    number = next(numbers)
+    topic = f"source-{number}"
+    admin.create_topics([NewTopic(topic, 4, 1)])[topic].result()
+    return Settings(
+        _env_file=None,
+        kafka_bootstrap_servers=kafka_server.bootstrap_servers,
+        kafka_group_id=f"group-{number}",
+        topics={STREAM.name: topic},
+    )
+
+
+@pytest.fixture
+def producer(kafka_server: KafkaServer) -> Iterator[Producer]:
+    producer = Producer({"bootstrap.servers": kafka_server.bootstrap_servers, "message.max.bytes": 10_000_000})
+    yield producer
+    assert producer.flush(10) == 0
+
+
+@pytest.fixture
+def open_source() -> Iterator[Any]:
+    opened: list[KafkaSource] = []
+
+    def open_source(settings: Settings, warehouse: Warehouse, streams: tuple[Stream, ...] = (STREAM,)) -> KafkaSource:
+        opened.append(KafkaSource(settings, streams, warehouse.positions))
+        return opened[-1]
+
+    yield open_source
+    for source in opened:
+        source.close()
+
+
+def topic_of(settings: Settings) -> str:
+    return settings.topic(STREAM)
+
+
+def produce(producer: Producer, topic: str, values: range, partitions: int = 4) -> None:
+    for value in values:
+        producer.produce(topic, str(value).encode(), partition=value % partitions)
+    assert producer.flush(30) == 0
+
+
+def values(warehouse: Warehouse) -> list[int]:
+    return sorted(int(row["payload"]) for row in warehouse.rows)
+
+
+def test_messages_arrive_as_they_were_sent(settings: Settings, producer: Producer, open_source: Any) -> None:
+    topic = topic_of(settings)
+    large = bytes(range(256)) * 4096
+    producer.produce(topic, None, b"tombstone", partition=0, timestamp=1_600_000_000_123)
+    producer.produce(topic, b"", None, partition=0)
+    producer.produce(
+        topic, b"\xff\x00", b"\xfe", partition=0, headers=[("plain", "Z\u00fcrich"), ("raw", b"\xff"), ("none", None)]
+    )
+    producer.produce(topic, large, b"", partition=0, headers=[("twice", "a"), ("twice", "b")])
+    # A time that no calendar has, as from a producer that takes nanoseconds for milliseconds.
+    producer.produce(topic, b"far", partition=0, timestamp=1_700_000_000_000_000_000)
+    producer.flush(30)
+    warehouse = Warehouse()
+    warehouse.drain(open_source(settings, warehouse))
+
+    rows = warehouse.rows
+    assert [row["payload"] for row in rows] == [None, b"", b"\xff\x00", large, b"far"]
+    assert [row["key"] for row in rows] == [b"tombstone", None, b"\xfe", b"", None]
+    assert [row["message_id"] for row in rows] == [f"{topic}/0/{offset}" for offset in range(5)]
+    assert {(row["source"], row["topic"], row["partition"]) for row in rows} == {("kafka", topic, 0)}
+    assert [row["offset"] for row in rows] == list(range(5))
+    assert [row["attributes"] and orjson.loads(row["attributes"]) for row in rows] == [
+        None,
+        None,
+        {"plain": "Z\u00fcrich", "raw": {"base64": "/w=="}, "none": None},
+        {"twice": ["a", "b"]},
+        None,
+    ]
+    assert rows[0]["published_at"].isoformat() == "2020-09-13T12:26:40.123000"
+    assert abs(rows[1]["published_at"].timestamp() - time.time()) < 86_400
+    assert rows[4]["published_at"] is None
+    assert warehouse.ends == {(topic, 0): 5}
+
+
+def test_goes_on_where_the_warehouse_stands(settings: Settings, producer: Producer, open_source: Any) -> None:
+    produce(producer, topic_of(settings), range(40))
+    first = Warehouse()
+    source = open_source(settings, first)
+    first.drain(source)
+    assert values(first) == list(range(40))
+    source.close()
+
+    # The group has read everything. A warehouse that has not gets it all; one that stands at 5 goes on at 5.
+    empty, behind = Warehouse(), Warehouse()
+    behind.ends = {(topic_of(settings), partition): 5 for partition in range(4)}
+    for warehouse, expected in ((empty, range(40)), (behind, range(20, 40))):
+        source = open_source(settings, warehouse)
+        warehouse.drain(source)
+        assert values(warehouse) == list(expected)
+        source.close()
+
+
+def test_commits_to_kafka_what_was_acknowledged(
+    settings: Settings, producer: Producer, open_source: Any, admin: AdminClient
+) -> None:
+    produce(producer, topic_of(settings), range(8))
+
+    def committed() -> dict[int, int]:
+        request = ConsumerGroupTopicPartitions(settings.kafka_group_id)
+        group = admin.list_consumer_group_offsets([request])[settings.kafka_group_id].result()
+        return {partition.partition: partition.offset for partition in group.topic_partitions}
+
+    warehouse = Warehouse()
+    source = open_source(settings, warehouse)
+    batch = source.fetch(0)
+    assert batch.rows == 8
+    source.close()
+    assert committed() == {}
+    source = open_source(settings, warehouse)
+    warehouse.drain(source)
+    source.close()
+    assert committed() == {0: 2, 1: 2, 2: 2, 3: 2}
+
+
+def test_drains_to_the_end_in_bounded_batches(settings: Settings, producer: Producer, open_source: Any) -> None:
+    produce(producer, topic_of(settings), range(5000))
+    warehouse = Warehouse()
+    source = open_source(settings.model_copy(update={"landing_max_rows": 999}), warehouse)
+    assert source.waiting() == {STREAM.name: 5000}
+    sizes = []
+    while batch := source.fetch(0):
+        sizes.append(batch.rows)
+        warehouse.commit(batch)
+    assert sizes == [999] * 5 + [5]
+    assert values(warehouse) == list(range(5000))
+    assert source.waiting() == {STREAM.name: 0}
+    started = time.monotonic()
+    assert source.fetch(0) is None
+    assert time.monotonic() - started < 0.5
+    assert source.fetch(1.0) is None
+    assert 1.0 <= time.monotonic() - started < 2.0
+    produce(producer, topic_of(settings), range(5000, 5010))
+    late = source.fetch(5.0)
+    assert late is not None and 1 <= late.rows <= 10
+
+
+def test_bounds_the_bytes_of_a_batch(settings: Settings, producer: Producer, open_source: Any) -> None:
+    for size in (400, 400, 400, 5000, 10):
+        producer.produce(topic_of(settings), b"x" * size, partition=0)
+    producer.flush(10)
+    source = open_source(settings.model_copy(update={"landing_max_bytes": 1024}), Warehouse())
+    batches = iter(lambda: source.fetch(0), None)
+    assert [table["payload"].to_pylist() for batch in batches for table in batch.tables.values()] == [
+        [b"x" * 400] * 2,
+        [b"x" * 400],
+        [b"x" * 5000],
+        [b"x" * 10],
+    ]
+
+
+def test_counts_what_retention_deleted_and_goes_on(
+    settings: Settings, producer: Producer, open_source: Any, admin: AdminClient
+) -> None:
+    topic = topic_of(settings)
+    produce(producer, topic, range(40))
+    warehouse = Warehouse()
+    warehouse.drain(open_source(settings, warehouse))
+    produce(producer, topic, range(40, 80))
+    # Of partitions 0 and 1, offsets 10 to 14 go unlanded: 40, 44, .. 56 and 41, 45, .. 57.
+    deleted = admin.delete_records([TopicPartition(topic, partition, 15) for partition in (0, 1)])
+    for future in deleted.values():
+        future.result()
+    later = open_source(settings.model_copy(update={"kafka_group_id": f"{topic}-later"}), warehouse)
+    warehouse.drain(later)
+    assert later.gaps == 10
+    assert values(warehouse) == sorted({*range(80)} - {*range(40, 60, 4)} - {*range(41, 60, 4)})
+
+
+def test_refuses_a_topic_that_was_created_anew(settings: Settings, producer: Producer, open_source: Any) -> None:
+    produce(producer, topic_of(settings), range(8))
+    warehouse = Warehouse()
+    warehouse.ends = {(topic_of(settings), 0): 1000}
+    source = open_source(settings, warehouse)
+    with pytest.raises(UserError, match="created anew"):
+        warehouse.drain(source)
+
+
+def test_a_rebalance_loses_and_doubles_nothing(settings: Settings, producer: Producer, open_source: Any) -> None:
+    topic = topic_of(settings)
+    produce(producer, topic, range(2000))
+    warehouse = Warehouse()
+    small = settings.model_copy(update={"landing_max_rows": 100})
+    one = open_source(small, warehouse)
+    under_way = [one.fetch(0)]
+    two = open_source(small, warehouse)
+    fetched = {one: 0, two: 0}
+    produced = 2000
+    until = time.monotonic() + 30
+    while time.monotonic() < until and not (len(warehouse.rows) == produced == 4000):
+        for source in (two, one):
+            # Not `fetch`, which would wait for the other, which waits for this thread.
+            if batch := _fetch_without_waiting(source):
+                fetched[source] += batch.rows
+                # The first consumer's commits are slow: they come after the second took over and landed.
+                under_way.append(batch)
+                if source is two or fetched[two] > 500:
+                    commit_now = under_way if fetched[two] > 500 else [under_way.pop()]
+                    for ready in commit_now:
+                        warehouse.commit(ready)
+                    under_way = under_way if commit_now is not under_way else []
+                    source.acknowledge(batch)
+        if len(warehouse.rows) == produced < 4000:
+            produce(producer, topic, range(produced, produced + 400))
+            produced += 400
+    assert min(fetched.values()) > 0, "both consumers had partitions"
+    assert values(warehouse) == list(range(produced))
+
+
+def _fetch_without_waiting(source: KafkaSource) -> Batch | None:
+    patience, kafka.PATIENCE_SECONDS = kafka.PATIENCE_SECONDS, 0.2
+    try:
+        return source.fetch(0)
+    except UserError:
+        return None
+    finally:
+        kafka.PATIENCE_SECONDS = patience
+
+
+def test_reads_positions_again_at_every_assignment(settings: Settings, producer: Producer, open_source: Any) -> None:
+    """Another loader took over, landed further and left: its messages are not fetched again."""
+    topic = topic_of(settings)
+    produce(producer, topic, range(400))
+    warehouse = Warehouse()
+    source = open_source(settings, warehouse)
+    warehouse.drain(source)
+    other = open_source(settings, warehouse)
+    until = time.monotonic() + 20
+    while len(source._assigned or ()) != 2 or len(other._assigned or ()) != 2:
+        assert time.monotonic() < until
+        assert _fetch_without_waiting(source) is _fetch_without_waiting(other) is None
+    taken_over = other._assigned
+    produce(producer, topic, range(400, 800))
+    warehouse.ends = {(topic, partition): 190 for partition in range(4)}
+    other.close()
+    regained = []
+    while batch := source.fetch(3.0):
+        for row in batch.tables[STREAM.name].to_pylist():
+            if (topic, row["partition"]) in taken_over:
+                regained.append(row["offset"])
+    assert sorted(regained) == sorted([*range(190, 200)] * 2)
+
+
+def test_survives_a_restart_of_the_broker(
+    settings: Settings, producer: Producer, open_source: Any, kafka_server: KafkaServer
+) -> None:
+    produce(producer, topic_of(settings), range(100))
+    warehouse = Warehouse()
+    source = open_source(settings, warehouse)
+    warehouse.drain(source)
+    kafka_server.stop()
+    assert source.fetch(0.5) is None
+    kafka_server.start()
+    produce(producer, topic_of(settings), range(100, 200))
+    until = time.monotonic() + 30
+    while len(warehouse.rows) < 200 and time.monotonic() < until:
+        if batch := source.fetch(1.0):
+            warehouse.commit(batch)
+            source.acknowledge(batch)
+    assert values(warehouse) == list(range(200))
+
+
+def test_a_missing_topic_is_not_waited_for(settings: Settings, producer: Producer, open_source: Any) -> None:
+    produce(producer, topic_of(settings), range(4))
+    posts = STREAMS["posts"]
+    both = settings.model_copy(update={"topics": {**settings.topics, "posts": "not-there"}})
+    warehouse = Warehouse()
+    source = open_source(both, warehouse, (STREAM, posts))
+    warehouse.drain(source)
+    assert values(warehouse) == [0, 1, 2, 3]
+    assert source.waiting() == {STREAM.name: 0, "posts": 0}
+    source.close()
+    alone = open_source(both, warehouse, (posts,))
+    assert alone.fetch(0) is None
+
+
+def test_brokers_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "ANSWER_SECONDS", 2.0)
+    server = f"127.0.0.1:{free_port()}"
+    settings = Settings(_env_file=None, kafka_bootstrap_servers=server)
+    with pytest.raises(UserError, match=f"Kafka at {server} does not answer: .*") as error:
+        KafkaSource(settings, [STREAM], dict)
+    assert "\n" not in str(error.value)
+
+
+def test_a_failing_warehouse_does_not_start_the_consumer_elsewhere(settings: Settings, producer: Producer) -> None:
+    produce(producer, topic_of(settings), range(40))
+    warehouse = Warehouse()
+    fails = [UserError("locked")]
+
+    def read_positions() -> Positions:
+        if fails:
+            raise fails.pop()
+        return warehouse.positions()
+
+    source = KafkaSource(settings, [STREAM], read_positions)
+    with pytest.raises(UserError, match="locked"):
+        source.fetch(0)
+    warehouse.drain(source)
+    assert values(warehouse) == list(range(40))
+    source.close()
+
+
+def test_reads_a_librdkafka_properties_file(tmp_path: Path, settings: Settings) -> None:
+    path = tmp_path / "client.properties"
+    path.write_text(
+        "# Confluent\n\nbootstrap.servers = nowhere:1\nsasl.password=a=b#c\nschema.registry.url=https://x\n"
+    )
+    with_file = settings.model_copy(update={"kafka_config_file": path})
+    assert kafka.client_config(with_file) == {
+        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        "sasl.password": "a=b#c",
+    }
+    alone = with_file.model_copy(update={"kafka_bootstrap_servers": None})
+    assert kafka.client_config(alone)["bootstrap.servers"] == "nowhere:1"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sasl.password s3cret", "line 1: expected key=value"),
+        ("no.such.thing=s3cret", 'No such configuration property: "no.such.thing"'),
+    ],
+)
+def test_a_wrong_properties_file_tells_no_secret(
+    tmp_path: Path, settings: Settings, content: str, message: str
+) -> None:
+    path = tmp_path / "client.properties"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message) as error:
+        KafkaSource(settings.model_copy(update={"kafka_config_file": path}), [STREAM], dict)
+    assert "s3cret" not in str(error.value)

@@ -1,0 +1,243 @@
+"""PubSubSource against Google's emulator: nothing is acknowledged before its commit, nothing changes on the way."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import orjson
+import pytest
+
+from ingest.errors import UserError
+from ingest.message import BATCH_SCHEMA, Batch
+from ingest.provision import provision
+from ingest.publish.pubsub import open_publisher
+from ingest.settings import Settings
+from ingest.sources import pubsub
+from ingest.sources.pubsub import PubSubSource, open_subscriber
+from ingest.streams import STREAMS
+from tests.brokers import PubSubEmulator, free_port
+
+pytestmark = pytest.mark.brokers
+
+STREAM = STREAMS["clicks"]
+OTHER = STREAMS["checkouts"]
+PATIENCE = 4.0
+numbers = itertools.count()
+
+OpenSource = Callable[..., PubSubSource]
+
+
+@pytest.fixture
+def settings(pubsub_emulator: PubSubEmulator, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings with topics and subscriptions of this test's own, as a `.env` file gives them."""
+    monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
+    monkeypatch.setattr(pubsub, "PULL_SECONDS", 1.5)
+    number = next(numbers)
+    settings = Settings(
+        _env_file=None,
+        pubsub_project=pubsub_emulator.project,
+        pubsub_emulator_host=pubsub_emulator.host,
+        topics={STREAM.name: f"clicks-{number}", OTHER.name: f"checkouts-{number}"},
+    )
+    provision(settings, [STREAM, OTHER])
+    return settings
+
+
+@pytest.fixture
+def publish(settings: Settings) -> Iterator[Callable[..., str]]:
+    """Publishes one message and returns its id."""
+    client = open_publisher(settings)
+
+    def publish(data: bytes, **attributes: str) -> str:
+        topic = f"projects/{settings.pubsub_project}/topics/{settings.topic(STREAM)}"
+        return str(client.publish(topic=topic, messages=[{"data": data, "attributes": attributes}]).message_ids[0])
+
+    yield publish
+    client.transport.close()
+
+
+@pytest.fixture
+def open_source(settings: Settings) -> Iterator[OpenSource]:
+    opened: list[PubSubSource] = []
+
+    def open_source(**changes: object) -> PubSubSource:
+        opened.append(PubSubSource(settings.model_copy(update=changes), [STREAM]))
+        return opened[-1]
+
+    yield open_source
+    for source in opened:
+        if not source._is_closed:
+            source.close()
+
+
+def fetch_rows(source: PubSubSource, count: int) -> tuple[list[dict[str, Any]], list[Batch]]:
+    """Batches until they hold this many rows, or nothing more arrives."""
+    rows: list[dict[str, Any]] = []
+    batches = []
+    while len(rows) < count and (batch := source.fetch(PATIENCE)):
+        batches.append(batch)
+        assert list(batch.tables) == [STREAM.name]
+        assert batch.tables[STREAM.name].schema == BATCH_SCHEMA
+        rows += batch.tables[STREAM.name].to_pylist()
+    return rows, batches
+
+
+def payloads(source: PubSubSource, count: int) -> list[bytes]:
+    return sorted(row["payload"] for row in fetch_rows(source, count)[0])
+
+
+def test_messages_arrive_as_they_were_sent(
+    settings: Settings, publish: Callable[..., str], open_source: OpenSource
+) -> None:
+    large = bytes(range(256)) * 4096 * 6  # above the 4 MB that gRPC takes by default
+    sent = {
+        publish(b"\xff\x00"): (b"\xff\x00", None),
+        publish(b"", name="Z\u00fcrich"): (b"", {"name": "Z\u00fcrich"}),
+        publish(large, a="1", b=""): (large, {"a": "1", "b": ""}),
+    }
+    rows, _ = fetch_rows(open_source(), 3)
+    assert {
+        row["message_id"]: (row["payload"], row["attributes"] and orjson.loads(row["attributes"])) for row in rows
+    } == sent
+    for row in rows:
+        assert (row["source"], row["topic"], row["partition"], row["offset"], row["key"]) == (
+            "pubsub",
+            settings.topic(STREAM),
+            None,
+            None,
+            None,
+        )
+        assert abs(row["published_at"].timestamp() - time.time()) < 86_400
+
+
+def test_the_ordering_key_is_the_key_and_times_keep_their_microseconds() -> None:
+    message = pubsub_message(b"x", ordering_key="k\u00fc", seconds=1_700_000_000, nanos=123_456_789)
+    row = pubsub._table("topic", [message]).to_pylist()[0]
+    assert row["key"] == "k\u00fc".encode()
+    assert row["published_at"].isoformat() == "2023-11-14T22:13:20.123456"
+
+
+def pubsub_message(data: bytes, message_id: str = "1", ordering_key: str = "", seconds: int = 0, nanos: int = 0) -> Any:
+    from google.pubsub_v1.types import PubsubMessage
+
+    message = PubsubMessage.pb(PubsubMessage(data=data, message_id=message_id, ordering_key=ordering_key))
+    message.publish_time.seconds, message.publish_time.nanos = seconds, nanos
+    return message
+
+
+def test_acknowledges_only_after_the_commit(publish: Callable[..., str], open_source: OpenSource) -> None:
+    for number in range(20):
+        publish(str(number).encode())
+    source = open_source()
+    assert len(payloads(source, 20)) == 20
+    source.close()  # as after a commit that failed: handed back at once, long before the deadline of 60 s
+
+    source = open_source()
+    rows, batches = fetch_rows(source, 20)
+    assert len(rows) == 20
+    for batch in batches:
+        source.acknowledge(batch)
+    source.close()
+
+    assert open_source().fetch(PATIENCE) is None
+
+
+def test_hands_back_what_was_never_fetched(publish: Callable[..., str], open_source: OpenSource) -> None:
+    for number in range(30):
+        publish(str(number).encode())
+    source = open_source(landing_max_rows=10)
+    assert 1 <= len(fetch_rows(source, 1)[0]) <= 10
+    time.sleep(0.5)
+    source.close()
+    assert len(payloads(open_source(), 30)) == 30
+
+
+def test_keeps_messages_leased_while_a_commit_is_slow(
+    settings: Settings, publish: Callable[..., str], open_source: OpenSource
+) -> None:
+    subscriber = open_subscriber(settings)
+    subscription = f"projects/{settings.pubsub_project}/subscriptions/{settings.subscription(STREAM)}"
+    subscriber.delete_subscription(subscription=subscription)
+    topic = f"projects/{settings.pubsub_project}/topics/{settings.topic(STREAM)}"
+    subscriber.create_subscription(name=subscription, topic=topic, ack_deadline_seconds=10)
+    subscriber.close()
+    publish(b"once")
+    source = open_source()
+    rows, batches = fetch_rows(source, 1)
+    assert len(rows) == 1
+    assert source.fetch(13.0) is None, "delivered again during the commit"
+    source.acknowledge(batches[0])
+
+
+def test_a_message_delivered_twice_in_a_batch_is_landed_once(open_source: OpenSource) -> None:
+    source = open_source()
+    taken = [
+        pubsub._Pulled(STREAM.name, ack_id, pubsub_message(data, message_id))
+        for ack_id, message_id, data in (("a1", "1", b"x"), ("a2", "2", b"y"), ("a3", "1", b"x"))
+    ]
+    batch = source._batch(taken)
+    assert batch.tables[STREAM.name]["message_id"].to_pylist() == ["1", "2"]
+    assert batch.acknowledgement == {STREAM.name: ["a1", "a2", "a3"]}
+
+
+def test_batches_are_bounded(publish: Callable[..., str], open_source: OpenSource) -> None:
+    for _ in range(12):
+        publish(b"x" * 400)
+    source = open_source(landing_max_rows=5)
+    _, batches = fetch_rows(source, 12)
+    assert sum(batch.rows for batch in batches) == 12
+    assert max(batch.rows for batch in batches) <= 5
+    source.close()
+    source = open_source(landing_max_bytes=1024)
+    _, batches = fetch_rows(source, 12)
+    assert sum(batch.rows for batch in batches) == 12
+    assert max(batch.rows for batch in batches) <= 2
+
+
+def test_waits_as_long_as_asked(publish: Callable[..., str], open_source: OpenSource) -> None:
+    source = open_source()
+    assert source.waiting() == {STREAM.name: None}
+    assert source.fetch(0) is None  # the first waits for an answer to each pull
+    started = time.monotonic()
+    assert source.fetch(0) is None
+    assert time.monotonic() - started < 0.1
+    assert source.fetch(0.5) is None
+    assert 0.5 <= time.monotonic() - started < 1.0
+
+
+def test_a_failed_acknowledgement_is_no_error(
+    publish: Callable[..., str], open_source: OpenSource, pubsub_emulator: PubSubEmulator
+) -> None:
+    publish(b"x")
+    source = open_source()
+    _, batches = fetch_rows(source, 1)
+    wrong = Batch(batches[0].tables, acknowledgement={STREAM.name: ["not an ack id"]})
+    source.acknowledge(wrong)
+
+
+def test_a_missing_subscription_says_how_to_create_it(settings: Settings) -> None:
+    missing = settings.model_copy(update={"subscriptions": {STREAM.name: "not-there"}})
+    with pytest.raises(
+        UserError, match=r"no projects/test-project/subscriptions/not-there; .*ingest provision"
+    ) as error:
+        PubSubSource(missing, [STREAM])
+    assert "\n" not in str(error.value)
+
+
+def test_a_subscription_deleted_meanwhile_ends_the_source(settings: Settings, open_source: OpenSource) -> None:
+    source = open_source()
+    subscriber = open_subscriber(settings)
+    name = f"projects/{settings.pubsub_project}/subscriptions/{settings.subscription(STREAM)}"
+    subscriber.delete_subscription(subscription=name)
+    with pytest.raises(UserError, match="ingest provision"):
+        source.fetch(10.0)
+    subscriber.close()
+
+
+def test_a_server_that_does_not_answer() -> None:
+    host = f"127.0.0.1:{free_port()}"
+    settings = Settings(_env_file=None, pubsub_project="test-project", pubsub_emulator_host=host)
+    with pytest.raises(UserError, match=f"Pub/Sub at {host}.*ingest provision") as error:
+        PubSubSource(settings, [STREAM, OTHER])
+    assert "\n" not in str(error.value)
