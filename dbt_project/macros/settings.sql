@@ -33,12 +33,13 @@
         {% do known.update({row.node: row.settings}) %}
     {% endfor %}
     {% for id, node in graph.nodes.items()
-        if node.resource_type == 'model' and node.name in known
-        and not (flags.FULL_REFRESH and id in selected_resources)
-        and known[node.name] != settings_of(id) %}
-        {% do exceptions.raise_compiler_error(
-            node.name ~ ' was built with the settings ' ~ known[node.name] ~ ', this build has '
-            ~ settings_of(id) ~ ': run `make build FULL_REFRESH=1` to rebuild with the new ones'
-        ) %}
+        if node.resource_type == 'model' and node.name in known and not (flags.FULL_REFRESH and id in selected_resources) %}
+        {% set before, now = fromjson(known[node.name]), fromjson(settings_of(id)) %}
+        {% for name in (before.keys() | list + now.keys() | list) | unique | sort if before.get(name) != now.get(name) %}
+            {% do exceptions.raise_compiler_error(
+                node.name ~ ' was built with ' ~ name ~ '=' ~ before.get(name) ~ ', this build has ' ~ now.get(name)
+                ~ ': run `make build FULL_REFRESH=1` with the same VARS to rebuild every mart'
+            ) %}
+        {% endfor %}
     {% endfor %}
 {% endmacro %}

@@ -3,8 +3,8 @@
 {%- set all_dates = dates is none %}
 
 with daily as (
-    select reporting_date, events, views, carts, purchases, page_views,
-        clicks, checkouts, revenue, checkout_amount
+    select
+        reporting_date, events, views, carts, purchases, page_views, clicks, checkouts, revenue, checkout_amount
     from {{ ref('agg_events_daily') }}
     where {{ 'true' if all_dates else on_dates('reporting_date', dates) }}
 ),
@@ -41,10 +41,27 @@ facts as (
     from {{ ref('int_events_reported') }}
     where {{ 'true' if all_dates else on_reporting_dates(dates) }}
     group by reporting_date
+),
+
+all_counts as (
+    select * from daily
+    union all
+    select * from hourly
+    union all
+    select * from facts
 )
 
-(select 'hourly' as side, * from hourly except distinct select 'hourly' as side, * from daily)
-union all
-(select 'facts' as side, * from facts except distinct select 'facts' as side, * from daily)
-union all
-(select 'daily' as side, * from daily except distinct select 'daily' as side, * from facts)
+select reporting_date
+from all_counts
+group by reporting_date
+having
+    count(*) != 3
+    or min(events) != max(events)
+    or min(views) != max(views)
+    or min(carts) != max(carts)
+    or min(purchases) != max(purchases)
+    or min(page_views) != max(page_views)
+    or min(clicks) != max(clicks)
+    or min(checkouts) != max(checkouts)
+    or min(revenue) != max(revenue)
+    or min(checkout_amount) != max(checkout_amount)

@@ -2,7 +2,8 @@
 select 'users_snapshot' as snapshot, snapshots.user_id as id, snapshots.updated_at
 from {{ ref('users_snapshot') }} as snapshots
 left join {{ ref('dim_users_history') }} as history
-    on snapshots.user_id = history.user_id and snapshots.updated_at = history.updated_at and not history.is_tombstone
+    on snapshots.user_id = history.user_id
+    and snapshots.updated_at = history.updated_at and not history.is_tombstone
 where snapshots.dbt_is_deleted = 'False' and history.user_id is null
 
 union all
@@ -10,7 +11,8 @@ union all
 select 'dim_users_snapshot' as snapshot, snapshots.user_id as id, snapshots.updated_at
 from {{ ref('dim_users_snapshot') }} as snapshots
 left join {{ ref('dim_users_history') }} as history
-    on snapshots.user_id = history.user_id and snapshots.updated_at = history.updated_at and not history.is_tombstone
+    on snapshots.user_id = history.user_id
+    and snapshots.updated_at = history.updated_at and not history.is_tombstone
 where snapshots.dbt_is_deleted = 'False' and history.user_id is null
 
 union all
@@ -18,7 +20,8 @@ union all
 select 'products_snapshot' as snapshot, snapshots.product_id as id, snapshots.updated_at
 from {{ ref('products_snapshot') }} as snapshots
 left join {{ ref('dim_products_history') }} as history
-    on snapshots.product_id = history.product_id and snapshots.updated_at = history.updated_at and not history.is_tombstone
+    on snapshots.product_id = history.product_id
+    and snapshots.updated_at = history.updated_at and not history.is_tombstone
 where snapshots.dbt_is_deleted = 'False' and history.product_id is null
 
 union all
@@ -26,7 +29,8 @@ union all
 select 'dim_products_snapshot' as snapshot, snapshots.product_id as id, snapshots.updated_at
 from {{ ref('dim_products_snapshot') }} as snapshots
 left join {{ ref('dim_products_history') }} as history
-    on snapshots.product_id = history.product_id and snapshots.updated_at = history.updated_at and not history.is_tombstone
+    on snapshots.product_id = history.product_id
+    and snapshots.updated_at = history.updated_at and not history.is_tombstone
 where snapshots.dbt_is_deleted = 'False' and history.product_id is null
 
 union all
@@ -34,7 +38,8 @@ union all
 select 'posts_snapshot' as snapshot, snapshots.post_id as id, snapshots.updated_at
 from {{ ref('posts_snapshot') }} as snapshots
 left join {{ ref('dim_posts_history') }} as history
-    on snapshots.post_id = history.post_id and snapshots.updated_at = history.updated_at and not history.is_tombstone
+    on snapshots.post_id = history.post_id
+    and snapshots.updated_at = history.updated_at and not history.is_tombstone
 where snapshots.dbt_is_deleted = 'False' and history.post_id is null
 
 union all
@@ -42,5 +47,6 @@ union all
 select 'dim_posts_snapshot' as snapshot, snapshots.post_id as id, snapshots.updated_at
 from {{ ref('dim_posts_snapshot') }} as snapshots
 left join {{ ref('dim_posts_history') }} as history
-    on snapshots.post_id = history.post_id and snapshots.updated_at = history.updated_at and not history.is_tombstone
+    on snapshots.post_id = history.post_id
+    and snapshots.updated_at = history.updated_at and not history.is_tombstone
 where snapshots.dbt_is_deleted = 'False' and history.post_id is null

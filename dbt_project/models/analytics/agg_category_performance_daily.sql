@@ -26,7 +26,9 @@ select
     count(case when event_type = 'purchase' then 1 end) as purchases,
     count(distinct user_id) as users,
     {{ sum_of_amounts("case when event_type = 'purchase' then price end") }} as revenue,
-    {{ ratio("count(case when event_type = 'purchase' then 1 end)", "count(case when event_type = 'view' then 1 end)") }}
+    {{ ratio(
+        "count(case when event_type = 'purchase' then 1 end)", "count(case when event_type = 'view' then 1 end)"
+    ) }}
         as purchases_per_view
 from events
 group by reporting_date, category_code

@@ -28,7 +28,9 @@ select
     count(case when event_type = 'checkout' then 1 end) as checkouts,
     {{ sum_of_amounts("case when event_type = 'purchase' then price end") }} as revenue,
     {{ sum_of_amounts('total_amount') }} as checkout_amount,
-    {{ ratio("count(case when event_type = 'purchase' then 1 end)", "count(case when event_type = 'view' then 1 end)") }}
+    {{ ratio(
+        "count(case when event_type = 'purchase' then 1 end)", "count(case when event_type = 'view' then 1 end)"
+    ) }}
         as purchases_per_view
 from events
 group by reporting_date, product_id

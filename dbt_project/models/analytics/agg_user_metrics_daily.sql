@@ -42,7 +42,7 @@ sessions as (
     {% if is_incremental() %}
         and {{ on_reporting_dates(dates) }}
     {% endif %}
-    group by 1, 2
+    group by {{ reporting_date('event_at') }}, user_id
 )
 
 select

@@ -1,5 +1,5 @@
--- Every version of every post with the time it was valid (SCD2), from the change log: exact in whatever order versions
--- arrive. The new versions' posts are put in order again, whole.
+-- Every version of every post with the time it was valid (SCD2), from the change log: exact in whatever order
+-- versions arrive, since all versions of a post with a new one are put in order again.
 {{ config(
     materialized='incremental',
     unique_key='version_key',
@@ -38,7 +38,7 @@ all_versions as (
         message_id,
         landed_at
     from {{ this }}
-    where post_id in (select post_id from new_versions)
+    where post_id in (select new_versions.post_id from new_versions)
     {% endif %}
 ),
 

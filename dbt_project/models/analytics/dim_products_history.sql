@@ -1,5 +1,5 @@
--- Every version of every product with the time it was valid (SCD2), from the change log: exact in whatever order versions
--- arrive. The new versions' products are put in order again, whole.
+-- Every version of every product with the time it was valid (SCD2), from the change log: exact in whatever order
+-- versions arrive, since all versions of a product with a new one are put in order again.
 {{ config(
     materialized='incremental',
     unique_key='version_key',
@@ -46,7 +46,7 @@ all_versions as (
         message_id,
         landed_at
     from {{ this }}
-    where product_id in (select product_id from new_versions)
+    where product_id in (select new_versions.product_id from new_versions)
     {% endif %}
 ),
 

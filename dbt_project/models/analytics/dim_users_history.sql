@@ -1,5 +1,5 @@
--- Every version of every user with the time it was valid (SCD2), from the change log: exact in whatever order versions
--- arrive. The new versions' users are put in order again, whole.
+-- Every version of every user with the time it was valid (SCD2), from the change log: exact in whatever order
+-- versions arrive, since all versions of a user with a new one are put in order again.
 {{ config(
     materialized='incremental',
     unique_key='version_key',
@@ -44,7 +44,7 @@ all_versions as (
         message_id,
         landed_at
     from {{ this }}
-    where user_id in (select user_id from new_versions)
+    where user_id in (select new_versions.user_id from new_versions)
     {% endif %}
 ),
 

@@ -12,8 +12,9 @@
 {%- set session_key = var('session_key') %}
 
 {#- Sessions of this table that a new page view comes within a gap of, and the dates that they span. -#}
-{%- set new_dates = dates_of_new_events(ref('stg_page_views'), only='reject_reason is null') %}
-{%- set nearby_dates = dates_of_new_events(ref('stg_page_views'), before=gap, after=gap, only='reject_reason is null') %}
+{%- set accepted = 'reject_reason is null' %}
+{%- set new_dates = dates_of_new_events(ref('stg_page_views'), only=accepted) %}
+{%- set nearby_dates = dates_of_new_events(ref('stg_page_views'), before=gap, after=gap, only=accepted) %}
 {%- set touched_sessions %}
     select distinct known.session_key, known.session_started_at, known.session_ended_at
     from {{ this }} as known
@@ -43,7 +44,7 @@ spans as (
     select session_key, session_started_at as started_at, session_ended_at as ended_at
     from ({{ touched_sessions }}) as touched
     union distinct
-    select {{ session_key }}, event_at, event_at
+    select {{ session_key }} as session_key, event_at as started_at, event_at as ended_at
     from {{ ref('stg_page_views') }}
     where reject_reason is null and {{ is_new() }}
 ),

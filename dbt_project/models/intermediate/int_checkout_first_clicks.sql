@@ -45,7 +45,8 @@ touched_checkouts as (
     select checkouts.*
     from checkouts
     {% if is_incremental() %}
-    inner join new_pairs using (user_id, product_id)
+    inner join new_pairs
+        on checkouts.user_id = new_pairs.user_id and checkouts.product_id = new_pairs.product_id
     {% endif %}
 ),
 

@@ -11,8 +11,8 @@ union all
 {% endfor -%}
 {% for stream in ['users', 'products', 'posts'] -%}
 select
-    stream, message_id, landed_at, published_at, version_key, null, null, reject_reason, reject_detail,
-    rejected_payload
+    stream, message_id, landed_at, published_at, version_key as event_key, null as event_at, null as event_date,
+    reject_reason, reject_detail, rejected_payload
 from {{ ref('stg_' ~ stream) }}
 {% if not loop.last %}union all{% endif %}
 {% endfor %}

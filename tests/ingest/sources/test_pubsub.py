@@ -138,6 +138,7 @@ def test_acknowledges_only_after_the_commit(publish: Callable[..., str], open_so
     assert len(rows) == 20
     for batch in batches:
         source.acknowledge(batch)
+    assert not any(source._leases.values()), "extends what is acknowledged"
     source.close()
 
     assert open_source().fetch(PATIENCE) is None

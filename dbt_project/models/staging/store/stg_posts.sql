@@ -26,7 +26,10 @@ renamed as (
         payload,
         payload is null as is_tombstone,
         payload is not null and body is null as is_malformed,
-        case when payload is null then nullif({{ utf8_text('key') }}, '') else nullif(body.post_id, '') end as post_id,
+        case
+            when payload is null then nullif({{ utf8_text('key') }}, '')
+            else nullif(body.post_id, '')
+        end as post_id,
         nullif(body.user_id, '') as user_id,
         nullif(body.post_text, '') as post_text,
         nullif(body.created_at, '') as created_text,

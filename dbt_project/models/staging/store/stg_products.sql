@@ -26,7 +26,10 @@ renamed as (
         payload,
         payload is null as is_tombstone,
         payload is not null and body is null as is_malformed,
-        case when payload is null then nullif({{ utf8_text('key') }}, '') else nullif(body.product_id, '') end as product_id,
+        case
+            when payload is null then nullif({{ utf8_text('key') }}, '')
+            else nullif(body.product_id, '')
+        end as product_id,
         nullif(body.name, '') as name,
         nullif(body.category_code, '') as category_code,
         nullif(body.category, '') as category,

@@ -26,7 +26,10 @@ renamed as (
         payload,
         payload is null as is_tombstone,
         payload is not null and body is null as is_malformed,
-        case when payload is null then nullif({{ utf8_text('key') }}, '') else nullif(body.user_id, '') end as user_id,
+        case
+            when payload is null then nullif({{ utf8_text('key') }}, '')
+            else nullif(body.user_id, '')
+        end as user_id,
         nullif(body.user_name, '') as user_name,
         nullif(body.first_name, '') as first_name,
         nullif(body.last_name, '') as last_name,

@@ -1,0 +1,65 @@
+# Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
+.DEFAULT_GOAL := help
+.PHONY: help setup ingest build status test test-data test-brokers lint format clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+DAYS ?=
+SEED ?= 1
+EVENTS_PER_DAY ?= 20000
+VARS ?=
+SELECT ?=
+FULL_REFRESH ?=
+
+help: ## Print this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make ingest      DAYS=7 SEED=1 EVENTS_PER_DAY=20000"
+	@echo "  make build       SELECT=fct_events+ FULL_REFRESH=1 VARS='{session_gap_seconds: 1800}'"
+
+setup: .venv/.ready ## Create .venv and install requirements.txt
+
+.venv/.ready: requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; set PYTHON=..." >&2; exit 2; }
+	@echo "setting up .venv (a minute or two, once)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib ingest dbt_project > /dev/null || true
+	@touch $@
+
+.venv/.ready-dev: .venv/.ready requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	@touch $@
+
+ingest: .venv/.ready ## Land all that waits; with no broker configured, simulate first (7 days, then one more each run)
+	@$(BIN)/python -m ingest simulate --unless-broker $(if $(DAYS),--days $(DAYS)) --seed $(SEED) --events-per-day $(EVENTS_PER_DAY)
+	@$(BIN)/python -m ingest land
+
+build: .venv/.ready ## Build and test every model with dbt, and print the marts
+	@$(BIN)/python -m dbt_project build $(if $(SELECT),--select $(SELECT)) $(if $(FULL_REFRESH),--full-refresh) $(if $(VARS),--vars '$(VARS)')
+
+status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead letters
+	@$(BIN)/python -m ingest status
+
+test: .venv/.ready-dev ## Run the tests that need no broker
+	@$(BIN)/python -m pytest -m 'not brokers'
+
+test-data: .venv/.ready ## Run every dbt test over all partitions, not only those touched since the last green build
+	@$(BIN)/python -m dbt_project test --vars '{test_all_partitions: true}'
+
+test-brokers: .venv/.ready-dev ## Run the tests against Apache Kafka and Google's Pub/Sub emulator (needs Java 17 and Maven)
+	@$(BIN)/python -m pytest -m brokers
+
+lint: .venv/.ready-dev ## ruff, mypy (strict) and sqlfluff
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/sqlfluff lint --processes 2 dbt_project/models dbt_project/tests
+
+format: .venv/.ready-dev ## Format Python and SQL
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+	@$(BIN)/sqlfluff fix --processes 2 dbt_project/models dbt_project/tests
+
+clean: ## Remove the warehouse, the spool and dbt's files (not .venv)
+	rm -rf warehouse.duckdb warehouse.duckdb.wal spool dbt_project/target dbt_project/logs logs

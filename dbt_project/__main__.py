@@ -1,0 +1,122 @@
+"""Runs dbt on the warehouse that the settings name: `python -m dbt_project build [dbt's own options]`.
+
+Exit code 0 when all is well, 1 when a model or a test failed, 2 when dbt could not start.
+"""
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from dbt.artifacts.schemas.run import RunExecutionResult
+from dbt.cli.main import dbtRunner, dbtRunnerResult
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ingest.errors import UserError
+from ingest.settings import Settings, load_settings
+from ingest.sinks.duckdb import DuckDBSink
+
+PROJECT = Path(__file__).parent
+output = Console()
+errors = Console(stderr=True)
+
+
+def run(settings: Settings, arguments: list[str]) -> int:
+    """Run dbt with these arguments; returns the exit code. A build ends with a table of the marts.
+
+    Raises:
+        UserError: when there is no warehouse yet, or another process holds it.
+    """
+    if settings.warehouse == "duckdb":
+        if not settings.warehouse_path.exists():
+            raise UserError(f"there is no warehouse at {settings.warehouse_path} yet: run `make ingest` first")
+        # waits for a loader that is just committing, and names one that stays
+        DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds).create_tables()
+    os.environ["WAREHOUSE"] = settings.warehouse
+    os.environ["WAREHOUSE_PATH"] = str(settings.warehouse_path.absolute())
+    result = _invoke([*arguments, "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)])
+    if result.exception is not None:
+        raise UserError(_first_paragraph(result.exception))
+    if isinstance(result.result, RunExecutionResult):
+        _print_failures(result.result)
+        if arguments[0] == "build":
+            _print_summary(result.result, settings)
+    return 0 if result.success else 1
+
+
+def _invoke(arguments: list[str]) -> dbtRunnerResult:
+    """dbt behind a progress bar, or with --verbose its own log."""
+    if "--verbose" in arguments:
+        return dbtRunner().invoke([argument for argument in arguments if argument != "--verbose"])
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task = progress.add_task("starting dbt", total=None)
+
+        def on_event(event: Any) -> None:
+            if event.info.name == "ConcurrencyLine":
+                progress.update(task, total=event.data.node_count)
+            elif event.info.name == "NodeStart":
+                progress.update(task, description=event.data.node_info.node_name[:40])
+            elif event.info.name == "NodeFinished":
+                progress.advance(task)
+
+        return dbtRunner(callbacks=[on_event]).invoke(["--log-level", "none", *arguments])
+
+
+def _first_paragraph(error: BaseException) -> str:
+    """What is wrong, without the chain of macros by which dbt came there, in one line."""
+    lines = [line.strip() for line in str(error).strip().split("\n\n")[0].splitlines()]
+    if len(lines) > 1 and lines[0].startswith("Compilation Error in operation"):
+        lines = lines[1:]
+    return " ".join(line for line in lines if line and not line.startswith(">"))
+
+
+def _print_failures(run_results: RunExecutionResult) -> None:
+    for one in run_results.results:
+        if one.status in ("error", "fail", "runtime error", "partial success"):
+            errors.print(f"[red]{one.status}[/] {one.node.resource_type} {one.node.name}: ", end="")
+            errors.print((one.message or "").strip(), markup=False, highlight=False)
+            if one.node.resource_type == "test":
+                errors.print(f"  its query: {PROJECT / 'target' / 'compiled'}", markup=False, highlight=False)
+
+
+def _print_summary(run_results: RunExecutionResult, settings: Settings) -> None:
+    counts = Counter(str(one.status) for one in run_results.results)
+    marts = sorted(
+        one.node.name
+        for one in run_results.results
+        if one.node.resource_type == "model" and one.node.schema.endswith("analytics") and one.status == "success"
+    )
+    if settings.warehouse == "duckdb" and marts:
+        table = Table("mart", box=None)
+        table.add_column("rows", justify="right")
+        for mart, rows in _row_counts(settings, marts):
+            table.add_row(mart, f"{rows:,}")
+        output.print(table)
+    output.print(
+        f"built in {run_results.elapsed_time:.1f} s: "
+        + ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+    )
+
+
+def _row_counts(settings: Settings, marts: list[str]) -> list[tuple[str, int]]:
+    counts = " union all ".join(f"select '{mart}', count(*) from analytics.{mart}" for mart in marts)  # noqa: S608
+    with DuckDBSink(settings.warehouse_path).connection() as connection:
+        return connection.sql(f"{counts} order by 1").fetchall()
+
+
+def main() -> None:
+    """Run the command line."""
+    arguments = sys.argv[1:] or ["--help"]
+    try:
+        sys.exit(run(load_settings(), arguments))
+    except UserError as error:
+        errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
