@@ -257,6 +257,7 @@ def test_a_rebalance_loses_and_doubles_nothing(settings: Settings, producer: Pro
     under_way = [one.fetch(0)]
     two = open_source(small, warehouse)
     fetched = {one: 0, two: 0}
+    ids: dict[KafkaSource, list[str]] = {one: under_way[0].tables[STREAM.name]["message_id"].to_pylist(), two: []}
     produced = 2000
     until = time.monotonic() + 30
     while time.monotonic() < until and not (len(warehouse.rows) == produced == 4000):
@@ -264,6 +265,7 @@ def test_a_rebalance_loses_and_doubles_nothing(settings: Settings, producer: Pro
             # Not `fetch`, which would wait for the other, which waits for this thread.
             if batch := _fetch_without_waiting(source):
                 fetched[source] += batch.rows
+                ids[source] += batch.tables[STREAM.name]["message_id"].to_pylist()
                 # The first consumer's commits are slow: they come after the second took over and landed.
                 under_way.append(batch)
                 if source is two or fetched[two] > 500:
@@ -277,6 +279,8 @@ def test_a_rebalance_loses_and_doubles_nothing(settings: Settings, producer: Pro
             produced += 400
     assert min(fetched.values()) > 0, "both consumers had partitions"
     assert values(warehouse) == list(range(produced))
+    # Not even fetched twice by one of them, though the commit was under way when the positions were read.
+    assert all(len(set(fetched_ids)) == len(fetched_ids) for fetched_ids in ids.values())
 
 
 def _fetch_without_waiting(source: KafkaSource) -> Batch | None:
