@@ -12,7 +12,7 @@ PARTITIONS = 4
 ACK_DEADLINE_SECONDS = 60
 
 
-def provision(settings: Settings, streams: list[Stream], *, dry_run: bool = False) -> list[str]:
+def provision(settings: Settings, streams: list[Stream], dry_run: bool = False) -> list[str]:
     """Create what is missing on the brokers that these streams arrive by; what exists is left as it is.
 
     Returns:
