@@ -1,0 +1,167 @@
+"""The main job, as a user does it: simulate, land, build, day after day."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.dbt_project.warehouse import ROOT, Warehouse
+
+
+@pytest.fixture(scope="module")
+def first_days(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    """Three days of the shop, landed and built; tests work on copies."""
+    warehouse = Warehouse(tmp_path_factory.mktemp("first_days"))
+    warehouse.simulate(days=3)
+    warehouse.land()
+    warehouse.build()
+    return warehouse
+
+
+@pytest.fixture
+def warehouse(first_days: Warehouse, tmp_path: Path) -> Warehouse:
+    return copy_of(first_days, tmp_path / "copy")
+
+
+def copy_of(warehouse: Warehouse, folder: Path) -> Warehouse:
+    shutil.copytree(warehouse.folder, folder)
+    return Warehouse(folder)
+
+
+def full_refresh_of(warehouse: Warehouse, folder: Path, *arguments: str) -> Warehouse:
+    refreshed = copy_of(warehouse, folder)
+    refreshed.build("--full-refresh", *arguments)
+    return refreshed
+
+
+def test_every_mart_has_rows_and_the_accounting_balances(first_days: Warehouse) -> None:
+    assert {mart for mart, rows in first_days.marts().items() if rows == 0} == set()
+    assert first_days.query("select * from analytics.landing_reconciliation where not is_balanced") == []
+    [(landed, rejected)] = first_days.query("select sum(landed), sum(rejected) from analytics.landing_reconciliation")
+    raw = " union all ".join(
+        f"select count(*) as messages from raw.{stream}"
+        for (stream,) in first_days.query("select distinct stream from analytics.landing_reconciliation")
+    )
+    assert [(landed,)] == first_days.query(f"select sum(messages) from ({raw})")
+    assert [(rejected,)] == first_days.query("select count(*) from analytics.dead_letters")
+
+
+def test_a_build_ends_with_the_marts_and_their_rows(warehouse: Warehouse) -> None:
+    lines = warehouse.build().stdout.splitlines()
+    rows = {line.split()[0]: line.split()[1] for line in lines[1:-1]}
+    assert rows["fct_events"] == f"{warehouse.marts()['fct_events']:,}"
+    assert lines[-1].startswith("built in ")
+
+
+def test_days_one_by_one_equal_a_full_refresh(warehouse: Warehouse, tmp_path: Path) -> None:
+    for _ in range(2):
+        before = warehouse.marts()
+        warehouse.simulate(days=1)
+        warehouse.land()
+        warehouse.build()
+        assert warehouse.marts()["fct_events"] > before["fct_events"]
+    assert warehouse.differences(full_refresh_of(warehouse, tmp_path / "refreshed")) == {}
+
+
+def test_a_killed_build_is_put_right_by_the_next(warehouse: Warehouse, tmp_path: Path) -> None:
+    warehouse.simulate(days=1)
+    warehouse.land()
+    chance = random.Random(7)
+    for _ in range(3):
+        build = subprocess.Popen(
+            warehouse.command("dbt_project", "build"), cwd=ROOT, env=warehouse.environment, stdout=subprocess.DEVNULL
+        )
+        time.sleep(chance.uniform(3, 7))
+        build.send_signal(signal.SIGKILL)
+        build.wait()
+    warehouse.build()
+    assert warehouse.differences(full_refresh_of(warehouse, tmp_path / "refreshed")) == {}
+
+
+def test_replayed_store_events_are_accounted_for(tmp_path: Path) -> None:
+    header = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session\n"
+    rows = [f"2019-10-01 00:00:{second:02} UTC,view,{second},1,,acme,9.90,7,s\n" for second in range(50)]
+    events = tmp_path / "events.csv"
+    # two rows again, and a line that was cut
+    events.write_text(header + "".join(rows) + rows[0] + rows[1] + "2019-10-01 00:01:00 UTC,view,4460\n")
+    warehouse = Warehouse(tmp_path)
+    warehouse.run("ingest", "replay", str(events), "--stream", "ecom_events")
+    warehouse.land()
+    warehouse.build()
+    accounting = "select landed, accepted, duplicates, rejected, is_balanced from analytics.landing_reconciliation"
+    assert warehouse.query(accounting) == [(53, 50, 2, 1, True)]
+    assert warehouse.query("select reason from analytics.dead_letters") == [("malformed_json",)]
+
+
+def test_a_changed_setting_stops_the_build_until_a_full_refresh(warehouse: Warehouse) -> None:
+    longer_gap = ("--vars", json.dumps({"session_gap_seconds": 1800}))
+    error = warehouse.build(*longer_gap, expect=2).stderr
+    assert error.count("\n") == 1
+    assert "session_gap_seconds=60, this build has 1800: run `make build FULL_REFRESH=1`" in error
+    sessions = warehouse.marts()["fct_sessions"]
+    warehouse.build("--full-refresh", *longer_gap)
+    assert warehouse.marts()["fct_sessions"] < sessions
+    warehouse.build(*longer_gap)
+    assert "session_gap_seconds=1800" in warehouse.build(expect=2).stderr
+
+
+def test_days_of_another_time_zone(warehouse: Warehouse, tmp_path: Path) -> None:
+    """The hourly = daily = facts test runs within the build; here the days are counted from the facts by hand."""
+    kolkata = ("--vars", json.dumps({"reporting_time_zone": "Asia/Kolkata"}))
+    warehouse.build("--full-refresh", *kolkata)
+    warehouse.simulate(days=1)
+    warehouse.land()
+    warehouse.build(*kolkata)
+    assert warehouse.query("select reporting_date, events from analytics.agg_events_daily order by 1") == warehouse.query(
+        "select cast(event_at + interval 330 minute as date), count(*) from analytics.fct_events group by 1 order by 1"
+    )
+    starts = warehouse.query("select distinct minute(reporting_hour_at) from analytics.agg_events_hourly")
+    assert starts == [(30,)]
+    assert warehouse.differences(full_refresh_of(warehouse, tmp_path / "refreshed", *kolkata)) == {}
+
+
+def test_tests_read_what_was_touched_and_a_failure_stays_until_it_is_mended(warehouse: Warehouse) -> None:
+    [(first_date, last_date)] = warehouse.query("select min(event_date), max(event_date) from analytics.fct_events")
+    copy = "insert into analytics.fct_events select * from analytics.fct_events where event_date = '{}' limit 1"
+    # a fault in a partition that no build touches is found by the sweep
+    warehouse.change(copy.format(first_date))
+    warehouse.build()
+    assert "unique_key_fct_events" in warehouse.run("dbt_project", "test", "--vars", SWEEP, expect=1).stderr
+    # one in a partition that is touched is found by the build, and by the next one, until it is mended
+    warehouse.simulate(days=1)
+    warehouse.land()
+    warehouse.change(copy.format(last_date))
+    for _ in range(2):
+        assert "unique_key_fct_events" in warehouse.build(expect=1).stderr
+    warehouse.change(
+        "delete from analytics.fct_events where rowid not in (select min(rowid) from analytics.fct_events group by event_key)"
+    )
+    warehouse.build("--full-refresh")
+    warehouse.run("dbt_project", "test", "--vars", SWEEP)
+
+
+SWEEP = json.dumps({"test_all_partitions": True})
+
+
+def test_a_lost_message_fails_the_build(warehouse: Warehouse) -> None:
+    warehouse.simulate(days=1)
+    warehouse.land()
+    warehouse.run("dbt_project", "run", "--select", "staging")
+    warehouse.change("delete from staging.stg_clicks where rowid = (select max(rowid) from staging.stg_clicks)")
+    assert "accounting_balances" in warehouse.build(expect=1).stderr
+
+
+def test_without_a_warehouse_the_error_says_what_to_run(tmp_path: Path) -> None:
+    error = Warehouse(tmp_path).build(expect=2).stderr
+    assert error.startswith("error: there is no warehouse at")
+    assert "make ingest" in error
+
+
+def test_an_unknown_option_of_dbt_is_one_line(warehouse: Warehouse) -> None:
+    error = warehouse.build("--no-such-option", expect=2).stderr
+    assert error == "error: No such option '--no-such-option'.\n"

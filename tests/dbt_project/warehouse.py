@@ -1,0 +1,83 @@
+"""A warehouse in a folder of its own, driven as a user drives it: by commands in processes of their own."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+ROOT = Path(__file__).parents[2]
+
+MARTS_NOT_COMPARED = ("dim_countries", "dim_dates")
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "warehouse.duckdb"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        ours = ("KAFKA_", "PUBSUB_", "WAREHOUSE", "SPOOL_", "LANDING_", "DBT_", "TOPICS", "SUBSCRIPTIONS")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        return inherited | {
+            "WAREHOUSE_PATH": str(self.path),
+            "SPOOL_PATH": str(self.folder / "spool"),
+            "DBT_TARGET_PATH": str(self.folder / "target"),
+            "DBT_LOG_PATH": str(self.folder / "logs"),
+        }
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", *arguments]
+
+    def run(self, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self.command(*arguments), cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == expect, f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def simulate(self, days: int, events_per_day: int = 2_000) -> None:
+        self.run("ingest", "simulate", "--days", str(days), "--events-per-day", str(events_per_day))
+
+    def land(self) -> None:
+        self.run("ingest", "land")
+
+    def build(self, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+        return self.run("dbt_project", "build", *arguments, expect=expect)
+
+    def query(self, sql: str) -> list[tuple[object, ...]]:
+        with duckdb.connect(str(self.path)) as connection:
+            return connection.sql(sql).fetchall()
+
+    def change(self, sql: str) -> None:
+        with duckdb.connect(str(self.path)) as connection:
+            connection.execute(sql)
+
+    def marts(self) -> dict[str, int]:
+        """Rows of every table and view of the schema analytics."""
+        names = self.query("select table_name from information_schema.tables where table_schema = 'analytics'")
+        return {str(name): int(str(self.query(f"select count(*) from analytics.{name}")[0][0])) for (name,) in names}
+
+    def differences(self, other: "Warehouse") -> dict[str, tuple[int, int]]:
+        """Marts whose rows are not those of the other warehouse: rows only here, rows only there."""
+        differences = {}
+        marts = [mart for mart in self.marts() if mart not in MARTS_NOT_COMPARED]
+        with duckdb.connect() as connection:
+            connection.execute(f"attach '{self.path}' as here (read_only)")
+            connection.execute(f"attach '{other.path}' as there (read_only)")
+            for mart in marts:
+                only = [
+                    connection.sql(
+                        f"select count(*) from (from {one}.analytics.{mart} except all from {two}.analytics.{mart})"
+                    ).fetchall()[0][0]
+                    for one, two in (("here", "there"), ("there", "here"))
+                ]
+                if any(only):
+                    differences[mart] = (only[0], only[1])
+        return differences
