@@ -4,7 +4,7 @@
       node 'raw' is the cut, the upper bound of the whole build.
     touched_partitions (model, partition_date): what each merge has rewritten.
     green_builds (invocation_id): when every test last passed; tests read what was touched since.
-  Append-only, so that two models never wait for or undo each other.
+  Models only append, so that two of them never wait for or undo each other.
 -#}
 
 {% macro state_table(name) -%}
@@ -47,18 +47,30 @@
     ) %}
 {% endmacro %}
 
-{#- A build is green when it ran every test of the project and nothing failed. -#}
+{#-
+  A build is green when it ran every test of the project and nothing failed. What the tables remember from before it
+  has no reader any more; it goes, here where nothing else runs.
+-#}
 {% macro finish_build(results) %}
     {% if execute and flags.WHICH == 'build' %}
-        {% set failed = results | selectattr('status', 'in', ['error', 'fail', 'skipped', 'runtime error', 'partial success']) | list %}
-        {% set left_out = [] %}
-        {% for id, node in graph.nodes.items() if node.resource_type == 'test' and id not in selected_resources %}
-            {% do left_out.append(id) %}
+        {% set not_green = results | rejectattr('status', 'in', ['success', 'pass', 'warn', 'no-op']) | list %}
+        {% for id, node in graph.nodes.items()
+            if node.resource_type == 'test' and id not in selected_resources %}
+            {% do not_green.append(id) %}
         {% endfor %}
-        {% if not failed and not left_out %}
+        {% if not not_green %}
             {% do run_query(
                 'insert into ' ~ state_table('green_builds') ~ " (invocation_id, recorded_at) select '"
                 ~ invocation_id ~ "', " ~ now_utc()
+            ) %}
+            {% do run_query(
+                'delete from ' ~ state_table('touched_partitions') ~ ' where recorded_at < (select max(recorded_at) from '
+                ~ state_table('green_builds') ~ ')'
+            ) %}
+            {% do run_query(
+                'delete from ' ~ state_table('watermarks') ~ ' as old where exists (select 1 from '
+                ~ state_table('watermarks') ~ ' as new where new.node = old.node and new.stream = old.stream'
+                ~ ' and new.upto >= old.upto and new.recorded_at > old.recorded_at)'
             ) %}
         {% endif %}
     {% endif %}

@@ -18,7 +18,7 @@
 
 {#- A predicate on the partition column, or none when everything is to be read. -#}
 {% macro touched_predicate(relation) %}
-    {% set dates = touched_dates(relation) %}
+    {% set dates = touched_dates(relation.identifier) %}
     {% if dates is none %}
         {{ return(none) }}
     {% endif %}
@@ -29,14 +29,14 @@
 {% endmacro %}
 
 {#- The partitions of a model that were touched since the last green build; none when everything is to be read. -#}
-{% macro touched_dates(relation) %}
-    {% set tested = model_named(relation.identifier) if execute else none %}
+{% macro touched_dates(name) %}
+    {% set tested = model_named(name) if execute else none %}
     {% if not tested or not tested.config.get('partition_by') or var('test_all_partitions') %}
         {{ return(none) }}
     {% endif %}
     {% set touched = run_query(
         'select distinct partition_date from ' ~ state_table('touched_partitions')
-        ~ " where model = '" ~ relation.identifier ~ "' and recorded_at > (select coalesce(max(recorded_at), timestamp '2000-01-01') from "
+        ~ " where model = '" ~ name ~ "' and recorded_at > (select coalesce(max(recorded_at), timestamp '2000-01-01') from "
         ~ state_table('green_builds') ~ ')'
     ).rows | map(attribute=0) | list %}
     {{ return(none if none in touched else touched | map('string') | sort) }}

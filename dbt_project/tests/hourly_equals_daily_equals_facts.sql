@@ -1,5 +1,5 @@
 -- What can be added up is the same by hour, by day and in the facts (users cannot: who comes twice counts once).
-{%- set dates = touched_dates(ref('agg_events_daily')) %}
+{%- set dates = touched_dates(ref('agg_events_daily').identifier) %}
 {%- set all_dates = dates is none %}
 
 with daily as (

@@ -1,5 +1,5 @@
 -- Each session's page views are counted on its first, numbered without a hole, and sum up to the page views.
-{%- set dates = touched_dates(ref('fct_page_views')) %}
+{%- set dates = touched_dates(ref('fct_page_views').identifier) %}
 
 with sessions as (
     select
