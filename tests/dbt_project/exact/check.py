@@ -1,0 +1,165 @@
+"""Builds worlds run by run, finds the one that differs from its definition, and makes it small."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import hypothesis
+from hypothesis import HealthCheck, Phase
+
+from ingest.streams import STREAMS
+from tests.dbt_project.exact.warehouse import Arrival, BuildError, Difference, Project, Warehouse
+from tests.dbt_project.exact.worlds import COMMITS_PER_RUN, RUNS, World, number_of, place, worlds
+from tests.oracle import Settings
+
+FIRST_LANDING = datetime(2027, 3, 1, 10)  # noqa: DTZ001  times are UTC without a zone
+SHRINK_SECONDS = 240
+DIFFERENCES_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Marts that are not as defined, or a build that failed."""
+
+    when: str
+    differences: Sequence[Difference] = ()
+    error: str | None = None
+
+    def __str__(self) -> str:
+        shown = [str(difference) for difference in self.differences[:DIFFERENCES_SHOWN]]
+        left = len(self.differences) - len(shown)
+        return "\n".join([self.when, *shown, *([f"... and {left} more"] if left else []), *filter(None, [self.error])])
+
+
+def draw_worlds(number: int, settings: Settings, seed: int) -> list[World]:
+    """Hypothesis draws; what it draws is built together, so there is nothing that it could shrink."""
+    drawn: list[World] = []
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=number,
+        phases=[Phase.generate],
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @hypothesis.given(worlds(settings))
+    def collect(world: World) -> None:
+        drawn.append(world)
+
+    collect()
+    return drawn[:number]
+
+
+def check_random_worlds(project: Project, settings: Settings, number: int, seed: int) -> None:
+    """Build random worlds together; when one fails, fail with the least part of it that still does."""
+    placed = place(draw_worlds(number, settings, seed), settings, seed)
+    failure = first_failure(project, settings, seed, together(placed))
+    if failure is None:
+        return
+    world = failing_world(project, settings, seed, placed, failure)
+    if world is None:
+        raise AssertionError(f"EXACT_SEED={seed} {settings}: {number} worlds together, none alone: {failure}")
+    small = shrink(world, lambda part: first_failure(project, settings, seed, part) is not None)
+    raise AssertionError(
+        f"EXACT_SEED={seed} EXACT_WORLDS={number} {settings}\n{described(small)}\n"
+        f"{first_failure(project, settings, seed, small)}"
+    )
+
+
+def together(worlds: Sequence[Sequence[Arrival]]) -> list[Arrival]:
+    return [arrival for world in worlds for arrival in world]
+
+
+def first_failure(project: Project, settings: Settings, seed: int, arrivals: Sequence[Arrival]) -> Failure | None:
+    """Land and build run by run in a fresh warehouse. After every run the marts are those of the oracle over what has
+    landed so far; at the end they are also those of a full refresh."""
+    when = "before the first run"
+    last_run = max((arrival.run for arrival in arrivals), default=0)
+    with TemporaryDirectory(prefix="exact-") as folder:
+        warehouse = Warehouse(Path(folder), settings, project)
+        try:
+            for run in range(last_run + 1):
+                when = f"after run {run}"
+                for landing_time, commit in commits([a for a in arrivals if a.run == run], run, seed):
+                    warehouse.land(commit, landing_time)
+                warehouse.build()
+                if differences := warehouse.differences():
+                    return Failure(when, differences)
+            when = "after a full refresh"
+            warehouse.build("--full-refresh")
+            if differences := warehouse.differences():
+                return Failure(when, differences)
+        except BuildError as error:
+            return Failure(when, error=str(error))
+    return None
+
+
+def commits(arrivals: Sequence[Arrival], run: int, seed: int) -> list[tuple[datetime, list[Arrival]]]:
+    """The commits of a run. Loaders work side by side, by clocks days apart: landed_at orders one stream only."""
+    rng = random.Random(seed)  # noqa: S311
+    loader_of = {stream: rng.randrange(3) for stream in STREAMS}
+    clock_of = [timedelta(), timedelta(days=-3, hours=rng.randrange(24)), timedelta(days=rng.randrange(1, 4))]
+    steps = [rng.choice([1e-6, 1.0, 1200.0, 32400.0, 82800.0]) for _ in range(RUNS * COMMITS_PER_RUN)]
+    rng.shuffle(clock_of)
+    found = []
+    for commit in range(COMMITS_PER_RUN):
+        now = FIRST_LANDING + timedelta(seconds=sum(steps[: run * COMMITS_PER_RUN + commit]))
+        for loader, clock in enumerate(clock_of):
+            of_loader = [a for a in arrivals if a.commit == commit and loader_of[a.stream] == loader]
+            found.append((now + clock, of_loader))
+    return found
+
+
+def failing_world(
+    project: Project, settings: Settings, seed: int, placed: list[list[Arrival]], failure: Failure
+) -> list[Arrival] | None:
+    """The world that fails alone: one that a differing row names, or else by halving."""
+    values = [value for difference in failure.differences for value in difference.row.values()]
+    named = {number for number in map(number_of, values) if number is not None}
+    for number in sorted(named, key=lambda number: len(placed[number]))[:3]:
+        if first_failure(project, settings, seed, placed[number]):
+            return placed[number]
+    part = placed
+    while len(part) > 1:
+        half = len(part) // 2
+        failing = [one for one in (part[:half], part[half:]) if first_failure(project, settings, seed, together(one))]
+        if not failing:
+            return None
+        part = failing[0]
+    return part[0]
+
+
+def shrink(world: list[Arrival], fails: Callable[[list[Arrival]], bool]) -> list[Arrival]:
+    """Leave out messages, runs and commits as long as what is left still fails."""
+    deadline = time.monotonic() + SHRINK_SECONDS
+    small = world
+    while time.monotonic() < deadline:
+        smaller = next((part for part in parts(small) if time.monotonic() < deadline and fails(part)), None)
+        if smaller is None:
+            break
+        small = smaller
+    return small
+
+
+def parts(world: list[Arrival]) -> list[list[Arrival]]:
+    """The world without some messages, or with fewer runs or commits: the greatest cuts first."""
+    found: list[list[Arrival]] = []
+    size = len(world) // 2
+    while size:
+        found += [world[:start] + world[start + size :] for start in range(0, len(world), size)]
+        size //= 2
+    for run in range(max(arrival.run for arrival in world), 0, -1):
+        found.append([replace(arrival, run=arrival.run - (arrival.run >= run)) for arrival in world])
+    for commit in range(max(arrival.commit for arrival in world), 0, -1):
+        found.append([replace(arrival, commit=arrival.commit - (arrival.commit >= commit)) for arrival in world])
+    return [part for part in found if part]
+
+
+def described(world: Sequence[Arrival]) -> str:
+    """A line a message, by run: what test_regressions.py takes."""
+    return "\n".join(f"    {arrival}," for arrival in sorted(world, key=lambda a: (a.run, a.commit)))

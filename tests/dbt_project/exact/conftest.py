@@ -1,0 +1,27 @@
+"""How many worlds, from which seed, against which project: EXACT_WORLDS, EXACT_SEED, EXACT_PROJECT."""
+
+import os
+import secrets
+from pathlib import Path
+
+import pytest
+
+from tests.dbt_project.exact.warehouse import Project
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "exact: a thousand random worlds, and every rule broken on purpose")
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    folder = Path(os.environ.get("EXACT_PROJECT", REPOSITORY / "dbt_project"))
+    return Project(folder, tmp_path_factory.mktemp("exact"))
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """A fresh one, unless given; a failure prints it."""
+    return int(os.environ.get("EXACT_SEED") or secrets.randbelow(2**31))

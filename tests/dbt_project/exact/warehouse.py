@@ -1,0 +1,160 @@
+"""A warehouse of its own in a folder, built by dbt in this process, compared with the oracle."""
+
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pyarrow as pa
+from dbt.artifacts.schemas.run import RunExecutionResult
+from dbt.cli.main import dbtRunner
+from dbt.contracts.graph.manifest import Manifest
+
+from ingest.message import BATCH_SCHEMA, Batch
+from ingest.sinks.duckdb import DuckDBSink
+from ingest.streams import STREAMS
+from tests.oracle import Landed, Settings, marts
+from tests.oracle.marts import Countries, Mart
+
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message, and when it arrives: before which run of the build, in which commit of the loader."""
+
+    run: int
+    commit: int
+    stream: str
+    message_id: str
+    published_at: datetime | None
+    payload: bytes | None
+    key: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A row that one side has and the other does not."""
+
+    mart: str
+    side: str
+    """built (by dbt) or defined (by the oracle)."""
+    row: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.mart}: only {self.side}: {self.row}"
+
+
+class BuildError(Exception):
+    """dbt could not run, or a model failed."""
+
+
+class Warehouse:
+    """One DuckDB file. All have one file name, which dbt knows as the name of the database."""
+
+    def __init__(self, folder: Path, settings: Settings, project: "Project") -> None:
+        self._path = folder / "warehouse.duckdb"
+        self._settings = settings
+        self._project = project
+        self._landing_time: datetime | None = None
+        self._sink = DuckDBSink(self._path, clock=self._clock)
+        self._sink.create_tables()
+        self._dbt("seed")
+
+    def land(self, arrivals: Iterable[Arrival], landing_time: datetime) -> None:
+        """One commit. As from Pub/Sub, a message that comes twice in it is landed once."""
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for arrival in arrivals:
+            row = {
+                "source": "pubsub",
+                "topic": arrival.stream,
+                "message_id": arrival.message_id,
+                "key": arrival.key,
+                "published_at": arrival.published_at,
+                "payload": arrival.payload,
+            }
+            rows.setdefault(arrival.stream, []).append(row)
+        if rows:
+            self._landing_time = landing_time
+            tables = {
+                stream: pa.Table.from_pylist(of_stream, schema=BATCH_SCHEMA) for stream, of_stream in rows.items()
+            }
+            self._sink.commit([Batch(tables)])
+
+    def build(self, *options: str) -> None:
+        """Run every model.
+
+        Raises:
+            BuildError: when one fails.
+        """
+        self._dbt("run", "--vars", json.dumps(self._settings.as_vars()), *options)
+
+    def differences(self) -> list[Difference]:
+        """What the marts hold and the oracle does not say, and the reverse, row for row."""
+        found: list[Difference] = []
+        with self._sink.connection() as connection:
+            landed = [
+                Landed(*row)
+                for stream in STREAMS
+                for row in connection.sql(
+                    f"select stream, message_id, key, published_at, landed_at, payload from raw.{stream}"
+                ).fetchall()
+            ]
+            for mart, defined in marts(landed, self._settings, self._project.countries).items():
+                relation = connection.sql(f"select * from analytics.{mart}")
+                built = [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
+                found.extend(compare(mart, built, defined))
+        return found
+
+    def _clock(self) -> datetime:
+        assert self._landing_time is not None
+        return self._landing_time
+
+    def _dbt(self, *arguments: str) -> None:
+        self._project.run(self._path, *arguments)
+
+
+def compare(mart: str, built: Mart, defined: Mart) -> Iterator[Difference]:
+    """Both as multisets of whole rows."""
+
+    def counted(rows: Mart) -> Counter[tuple[tuple[str, Any], ...]]:
+        return Counter(tuple(sorted(row.items())) for row in rows)
+
+    for row in counted(built) - counted(defined):
+        yield Difference(mart, "built", dict(row))
+    for row in counted(defined) - counted(built):
+        yield Difference(mart, "defined", dict(row))
+
+
+class Project:
+    """A dbt project, parsed once."""
+
+    def __init__(self, folder: Path, work: Path) -> None:
+        self._arguments = [
+            *("--project-dir", str(folder), "--profiles-dir", str(folder)),
+            *("--target-path", str(work / "target"), "--log-path", str(work / "logs"), "--log-level", "none"),
+        ]
+        with (folder / "seeds" / "dim_countries.csv").open(newline="") as file:
+            self.countries: Countries = {
+                row["country_code"]: (row["country_name"], row["region"]) for row in csv.DictReader(file)
+            }
+        self._manifest: Manifest | None = None
+        self._manifest = self._invoke(work / "warehouse.duckdb", "parse")
+
+    def run(self, warehouse: Path, *arguments: str) -> None:
+        self._invoke(warehouse, *arguments)
+
+    def _invoke(self, warehouse: Path, *arguments: str) -> Any:
+        with patch.dict(os.environ, {"WAREHOUSE": "duckdb", "WAREHOUSE_PATH": str(warehouse)}):
+            outcome = dbtRunner(manifest=self._manifest).invoke([*arguments, *self._arguments])
+        if not outcome.success:
+            failed = outcome.result.results if isinstance(outcome.result, RunExecutionResult) else []
+            messages = [f"{one.node.name}: {one.message}" for one in failed if one.status == "error"]
+            raise BuildError("\n".join(messages) or str(outcome.exception))
+        return outcome.result
