@@ -64,7 +64,7 @@ def read_amount(written: str | None) -> Decimal | None:
         amount = rounded(Decimal(written or ""), 4)
     except InvalidOperation:
         return None
-    return amount if abs(amount) < 10**14 else None
+    return amount if amount.is_finite() and abs(amount) < 10**14 else None
 
 
 def rounded(number: Decimal, places: int) -> Decimal:

@@ -8,12 +8,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import hypothesis
-from hypothesis import HealthCheck, Phase
-
 from ingest.streams import STREAMS
 from tests.dbt_project.exact.warehouse import Arrival, BuildError, Difference, Project, Warehouse
-from tests.dbt_project.exact.worlds import COMMITS_PER_RUN, RUNS, World, number_of, place, worlds
+from tests.dbt_project.exact.worlds import COMMITS_PER_RUN, RUNS, draw_worlds, number_of, place
 from tests.oracle import Settings
 
 FIRST_LANDING = datetime(2027, 3, 1, 10)  # noqa: DTZ001  times are UTC without a zone
@@ -33,26 +30,6 @@ class Failure:
         shown = [str(difference) for difference in self.differences[:DIFFERENCES_SHOWN]]
         left = len(self.differences) - len(shown)
         return "\n".join([self.when, *shown, *([f"... and {left} more"] if left else []), *filter(None, [self.error])])
-
-
-def draw_worlds(number: int, settings: Settings, seed: int) -> list[World]:
-    """Hypothesis draws; what it draws is built together, so there is nothing that it could shrink."""
-    drawn: list[World] = []
-
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=number,
-        phases=[Phase.generate],
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @hypothesis.given(worlds(settings))
-    def collect(world: World) -> None:
-        drawn.append(world)
-
-    collect()
-    return drawn[:number]
 
 
 def check_random_worlds(project: Project, settings: Settings, number: int, seed: int) -> None:
