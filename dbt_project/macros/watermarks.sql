@@ -25,14 +25,6 @@
     ({{ landed | join(' or ') if landed else 'false' }})
 {%- endmacro %}
 
-{#- Whether any stream of this model has news. -#}
-{% macro has_news() %}
-    {%- for bound in read_bounds() if bound.upto and (not bound.watermark or bound.upto > bound.watermark) -%}
-        {{ return(true) }}
-    {%- endfor -%}
-    {{ return(false) }}
-{% endmacro %}
-
 {#- For each stream of this model: (stream, watermark, upto), the times as text or none. -#}
 {% macro read_bounds() %}
     {% if not execute %}

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
@@ -16,6 +16,8 @@ MARTS_NOT_COMPARED = ("dim_countries", "dim_dates")
 @dataclass(frozen=True)
 class Warehouse:
     folder: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    """Environment variables beside the paths."""
 
     @property
     def path(self) -> Path:
@@ -25,11 +27,13 @@ class Warehouse:
     def environment(self) -> dict[str, str]:
         ours = ("KAFKA_", "PUBSUB_", "WAREHOUSE", "SPOOL_", "LANDING_", "DBT_", "TOPICS", "SUBSCRIPTIONS")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        return inherited | {
+        return {
+            **inherited,
             "WAREHOUSE_PATH": str(self.path),
             "SPOOL_PATH": str(self.folder / "spool"),
             "DBT_TARGET_PATH": str(self.folder / "target"),
             "DBT_LOG_PATH": str(self.folder / "logs"),
+            **self.settings,
         }
 
     def command(self, *arguments: str) -> list[str]:
