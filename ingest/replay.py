@@ -69,7 +69,8 @@ def replay(
         How many messages were published.
 
     Raises:
-        UserError: for a file that cannot be read, has an unknown extension or no header, or a speed of 0 or less.
+        UserError: for a file that cannot be read, has an unknown extension or no header, a speed of 0 or less, or
+            messages that are not delivered.
     """
     if speed is not None and not speed > 0:
         raise UserError(f"speed is {speed}; it must be more than 0")
@@ -90,6 +91,7 @@ def replay(
             published += publisher.publish(stream, batch)
             if on_progress is not None:
                 on_progress(published)
+    publisher.flush()
     return published
 
 

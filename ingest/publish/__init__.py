@@ -1,7 +1,8 @@
 """Where the simulator and `replay` write to: the transport that the settings choose for a stream."""
 
 from collections.abc import Iterable
-from typing import Protocol, Self
+from contextlib import ExitStack
+from typing import Any, Protocol, Self
 
 from ingest.message import Message
 from ingest.settings import Settings
@@ -9,17 +10,25 @@ from ingest.streams import Stream
 
 
 class Publisher(Protocol):
-    """Publishes to one transport. Leaving its context waits until everything is delivered."""
+    """Publishes to one transport. Leaving its context flushes, unless an exception is on its way."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...
 
     def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
-        """Publish messages in order; returns how many.
+        """Hand messages over for delivery, in order; returns how many. Only `flush` says that they are delivered.
 
         Raises:
-            UserError: when the broker does not take them.
+            UserError: when the transport did not take these or earlier ones.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Wait until everything published so far is delivered: a kill afterwards loses none of it.
+
+        Raises:
+            UserError: when something was not delivered.
         """
         ...
 
@@ -30,19 +39,23 @@ class RoutingPublisher:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._publishers: dict[str, Publisher] = {}
+        self._opened = ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        for publisher in self._publishers.values():
-            publisher.__exit__(*exc)
+    def __exit__(self, *exc: Any) -> None:
+        self._opened.__exit__(*exc)  # closes every publisher, even after one that raises
 
     def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
         transport = self._settings.transport(stream)
         if transport not in self._publishers:
-            self._publishers[transport] = self._open(transport).__enter__()
+            self._publishers[transport] = self._opened.enter_context(self._open(transport))
         return self._publishers[transport].publish(stream, messages)
+
+    def flush(self) -> None:
+        for publisher in self._publishers.values():
+            publisher.flush()
 
     def _open(self, transport: str) -> Publisher:
         if transport == "kafka":

@@ -63,17 +63,12 @@ class KafkaPublisher:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Wait for every delivery.
-
-        Raises:
-            UserError: when a message was not delivered.
-        """
-        undelivered = self._producer.flush(DELIVERY_SECONDS + 5)
-        if exc and exc[0] is not None:
-            return  # what went wrong first is what to report
-        if undelivered:
-            raise unreachable(self._config, f"{undelivered} messages are not delivered")
-        self._check()
+        try:
+            self.flush()
+        except UserError:
+            if not exc or exc[0] is None:
+                raise
+            # what went wrong first is what to report
 
     def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
         """Publish messages in order; returns how many were handed to the producer.
@@ -102,6 +97,17 @@ class KafkaPublisher:
                 poll(0)
                 self._check()
         return published
+
+    def flush(self) -> None:
+        """Wait for every delivery.
+
+        Raises:
+            UserError: when a message was not delivered.
+        """
+        undelivered = self._producer.flush(DELIVERY_SECONDS + 5)
+        self._check()
+        if undelivered:
+            raise unreachable(self._config, f"{undelivered} messages are not delivered")
 
     def _require(self, topic: str) -> None:
         """Notice a missing topic at once: librdkafka waits half a minute for it to appear."""

@@ -81,14 +81,9 @@ class PubSubPublisher:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Wait for every delivery.
-
-        Raises:
-            UserError: when a message was not delivered.
-        """
         try:
             if not exc or exc[0] is None:
-                self._wait(0)
+                self.flush()
         finally:
             self._requests.shutdown(cancel_futures=True)
             self._client.transport.close()
@@ -107,6 +102,14 @@ class PubSubPublisher:
             # Bounds memory, and how late a failure is noticed.
             self._wait(2 * REQUESTS_AT_ONCE)
         return published
+
+    def flush(self) -> None:
+        """Wait for every delivery.
+
+        Raises:
+            UserError: when a message was not delivered.
+        """
+        self._wait(0)
 
     def _publish(self, request: Any) -> None:
         try:

@@ -5,10 +5,12 @@ import os
 from binascii import b2a_base64
 from collections.abc import Iterable
 from itertools import islice
+from pathlib import Path
 from typing import Self
 
 import orjson
 
+from ingest.errors import UserError
 from ingest.message import Message
 from ingest.settings import Settings
 from ingest.streams import Stream
@@ -40,20 +42,41 @@ class SpoolPublisher:
         pass
 
     def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
+        """Append messages; returns how many.
+
+        Raises:
+            UserError: for a log that cannot be written.
+        """
         path = self._root / stream.name / f"{PARTITION}.ndjson"
-        path.parent.mkdir(parents=True, exist_ok=True)
         published = 0
         remaining = iter(messages)
-        with path.open("a+b") as log:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            log = path.open("a+b", buffering=0)
+        except OSError as error:
+            raise _not_written(path, error) from error
+        with log:
             fcntl.flock(log, fcntl.LOCK_EX)
             _drop_torn_line(log.fileno())
             while lines := [
                 orjson.dumps(envelope(message), option=orjson.OPT_APPEND_NEWLINE)
                 for message in islice(remaining, LINES_PER_WRITE)
             ]:
-                log.write(b"".join(lines))
+                unwritten = memoryview(b"".join(lines))
+                try:
+                    while unwritten:
+                        unwritten = unwritten[log.write(unwritten) :]
+                except OSError as error:  # a full disk
+                    raise _not_written(path, error) from error
                 published += len(lines)
         return published
+
+    def flush(self) -> None:
+        """Nothing is held back: what was published is in the log."""
+
+
+def _not_written(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write {path}: {error.strerror}; see SPOOL_PATH")
 
 
 def _drop_torn_line(log: int) -> None:

@@ -68,7 +68,7 @@ def simulate(
 
     Args:
         settings: Says where the spool is.
-        publisher: An open publisher; its `publish` must not return before the messages are safe.
+        publisher: An open publisher.
         days: How many days, at least 1.
         seed: At least 0; the same for all runs of one shop.
         events_per_day: Events of the six event streams a day, at least 1, before faults. It may change
@@ -81,8 +81,8 @@ def simulate(
         How many messages were published by stream, and the first and last day.
 
     Raises:
-        UserError: for a value out of range, another seed or start than the earlier runs', or a state that
-            cannot be read.
+        UserError: for a value out of range, another seed or start than the earlier runs', a state that
+            cannot be read, or messages that are not delivered.
     """
     for name, value, least in (("days", days, 1), ("events_per_day", events_per_day, 1), ("seed", seed, 0)):
         if value < least:
@@ -122,6 +122,8 @@ def simulate(
         for name, stream in STREAMS.items():
             batch = _batch([deliveries[name] for deliveries in recent], day_start)
             messages[name] += publisher.publish(stream, batch)
+        # The state must not run ahead of the messages: a kill in between would lose them.
+        publisher.flush()
         plans.append(plan)
         _write_state(state_path, seed, start, plans)
         if on_progress is not None:

@@ -26,12 +26,17 @@ class Collector:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.batches: list[int] = []
+        self.flushed = 0
+        """How many messages there were when it was last flushed."""
 
     def __enter__(self) -> "Collector":
         return self
 
     def __exit__(self, *exc: object) -> None:
         pass
+
+    def flush(self) -> None:
+        self.flushed = len(self.messages)
 
     def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
         batch = list(messages)
@@ -44,6 +49,7 @@ def published(path: Path, content: bytes, stream: Stream = ECOM) -> list[Message
     path.write_bytes(content)
     collector = Collector()
     assert replay(Settings(), collector, path, stream, speed=None, on_progress=None) == len(collector.messages)
+    assert collector.flushed == len(collector.messages)
     return collector.messages
 
 

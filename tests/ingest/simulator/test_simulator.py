@@ -49,6 +49,9 @@ class Collector:
     def __exit__(self, *exc: object) -> None:
         pass
 
+    def flush(self) -> None:
+        pass
+
     def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
         batch: list[Message] = []
         self.batches.append((stream.name, batch))
@@ -61,6 +64,13 @@ class Collector:
 
     def bodies(self, stream: str) -> list[dict[str, Any]]:
         return [orjson.loads(message.payload) for message in self.messages[stream] if message.payload is not None]
+
+
+class Undelivered(Collector):
+    """A broker that takes messages and does not keep them."""
+
+    def flush(self) -> None:
+        raise UserError("not delivered")
 
 
 def run(folder: Path, publisher: Any = None, **changes: Any) -> Collector:
@@ -99,6 +109,13 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
     other = into_spool(tmp_path / "c", faults=Faults(), seed=8)
     assert all(first[name] != other[name] for name in first)
     assert set(first) == {f"{name}/0.ndjson" for name in STREAMS}
+
+
+def test_a_day_counts_as_published_only_once_it_is_delivered(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not delivered"):
+        run(tmp_path, Undelivered(), days=2)
+    assert simulated_days(Settings(spool_path=tmp_path)) == 0
+    assert run(tmp_path).messages == run(tmp_path / "other").messages
 
 
 def test_another_process_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -1,0 +1,43 @@
+"""A spool and a warehouse of each test's own, and the command line as a process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ingest.settings import Settings
+
+PROJECT = Path(__file__).parents[2]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(_env_file=None, spool_path=tmp_path / "spool", warehouse_path=tmp_path / "warehouse.duckdb")
+
+
+@pytest.fixture
+def start(settings: Settings, tmp_path: Path) -> Start:
+    """Starts `python -m ingest ARGUMENTS` with the settings of the test; keywords are environment variables."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "PYTHONPATH": str(PROJECT),
+        "SPOOL_PATH": str(settings.spool_path),
+        "WAREHOUSE_PATH": str(settings.warehouse_path),
+    }
+
+    def start(*arguments: str, **variables: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "ingest", *arguments],
+            cwd=tmp_path,  # where no .env is
+            env=environment | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start

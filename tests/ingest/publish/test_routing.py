@@ -1,0 +1,64 @@
+"""RoutingPublisher: each stream to its transport, all of them flushed and closed."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from ingest.errors import UserError
+from ingest.message import Message
+from ingest.publish import RoutingPublisher
+from ingest.settings import Settings
+from ingest.streams import STREAMS, Stream
+
+
+class Recorder:
+    """A publisher that notes what happens to it, and fails to close on demand."""
+
+    def __init__(self, transport: str, calls: list[tuple[str, str]], fails: bool) -> None:
+        self.transport, self.calls, self.fails = transport, calls, fails
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.calls.append((self.transport, "close"))
+        if self.fails:
+            raise UserError(f"{self.transport} lost a message")
+
+    def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
+        self.calls.append((self.transport, stream.name))
+        return len(list(messages))
+
+    def flush(self) -> None:
+        self.calls.append((self.transport, "flush"))
+
+
+def routing(monkeypatch: pytest.MonkeyPatch, *failing: str, **settings: Any) -> tuple[RoutingPublisher, list[Any]]:
+    calls: list[tuple[str, str]] = []
+    publisher = RoutingPublisher(Settings(_env_file=None, **settings))
+    monkeypatch.setattr(publisher, "_open", lambda transport: Recorder(transport, calls, transport in failing))
+    return publisher, calls
+
+
+def test_each_stream_goes_to_its_transport_and_all_are_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher, calls = routing(monkeypatch, kafka_bootstrap_servers="k", pubsub_project="p")
+    with publisher:
+        assert publisher.publish(STREAMS["users"], [Message(b"")]) == 1
+        publisher.publish(STREAMS["clicks"], [])
+        publisher.publish(STREAMS["posts"], [])
+        publisher.flush()
+    assert calls == [
+        *[("kafka", "users"), ("pubsub", "clicks"), ("kafka", "posts")],
+        *[("kafka", "flush"), ("pubsub", "flush")],
+        *[("pubsub", "close"), ("kafka", "close")],
+    ]
+
+
+@pytest.mark.parametrize("failing", [["kafka"], ["pubsub"], ["kafka", "pubsub"]])
+def test_every_publisher_is_closed_even_when_one_fails(monkeypatch: pytest.MonkeyPatch, failing: list[str]) -> None:
+    publisher, calls = routing(monkeypatch, *failing, kafka_bootstrap_servers="k", pubsub_project="p")
+    with pytest.raises(UserError, match="lost a message"), publisher:
+        publisher.publish(STREAMS["users"], [])
+        publisher.publish(STREAMS["clicks"], [])
+    assert calls[2:] == [("pubsub", "close"), ("kafka", "close")]

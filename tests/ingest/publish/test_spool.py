@@ -1,0 +1,151 @@
+"""Appending to the spool: whole lines, whoever writes, and whatever a killed publisher left."""
+
+import subprocess
+import sys
+import threading
+from base64 import b64decode
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from ingest.errors import UserError
+from ingest.message import Message
+from ingest.publish import RoutingPublisher
+from ingest.publish import spool as publish_spool
+from ingest.publish.spool import SpoolPublisher
+from ingest.settings import Settings
+from ingest.streams import STREAMS
+
+from ..conftest import PROJECT
+
+USERS = STREAMS["users"]
+
+
+def log_of(settings: Settings) -> Path:
+    return settings.spool_path / "users" / "0.ndjson"
+
+
+def test_a_line_is_the_envelope_of_a_broker(settings: Settings) -> None:
+    with RoutingPublisher(settings) as publisher:
+        assert publisher.publish(USERS, [Message(b"\xff\n", b"\x00", {"é": "\u2028"}, 5), Message(None)]) == 2
+        publisher.flush()
+        assert [orjson.loads(line) for line in log_of(settings).read_bytes().splitlines()] == [
+            {"key": "AA==", "attributes": {"é": "\u2028"}, "published_at": 5, "payload": "/wo="},
+            {"key": None, "attributes": {}, "published_at": None, "payload": None},
+        ]
+
+
+def test_the_topics_of_brokers_do_not_name_the_spool_s_folders(settings: Settings) -> None:
+    SpoolPublisher(settings.model_copy(update={"topics": {"users": "shop-users"}})).publish(USERS, [Message(b"x")])
+    assert log_of(settings).exists()
+
+
+@pytest.mark.parametrize("torn", [b"{", b"x" * 200_000, b'{"key":null,"payload":"YQ=="}'])
+@pytest.mark.parametrize("before", [b"", b'{"payload":"YQ=="}\n'])
+def test_the_next_publisher_drops_a_torn_line(settings: Settings, before: bytes, torn: bytes) -> None:
+    log = log_of(settings)
+    log.parent.mkdir(parents=True)
+    log.write_bytes(before + torn)
+    SpoolPublisher(settings).publish(USERS, [Message(b"x")])
+    content = log.read_bytes()
+    assert content.startswith(before)
+    assert orjson.loads(content.removeprefix(before))["payload"] == "eA=="
+
+
+def test_two_publishers_do_not_mix_their_lines(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each publish holds the lock to its end, over several writes: its messages stand together."""
+    monkeypatch.setattr(publish_spool, "LINES_PER_WRITE", 10)
+    barrier = threading.Barrier(4)
+
+    def messages(writer: int, call: int) -> Iterator[Message]:
+        for number in range(100):
+            yield Message(b"%d %d %d" % (writer, call, number), attributes={"pad": "x" * 5_000})
+
+    def write(writer: int) -> None:
+        publisher = SpoolPublisher(settings)
+        barrier.wait()
+        for call in range(5):
+            publisher.publish(USERS, messages(writer, call))
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = log_of(settings).read_bytes().splitlines()
+    found = [tuple(map(int, b64decode(orjson.loads(line)["payload"]).split())) for line in lines]
+    blocks = [found[start : start + 100] for start in range(0, len(found), 100)]
+    for block in blocks:
+        writer, call, _ = block[0]
+        assert block == [(writer, call, number) for number in range(100)]
+    assert sorted(block[0] for block in blocks) == [(writer, call, 0) for writer in range(4) for call in range(5)]
+
+
+def test_a_publisher_waits_for_one_in_another_process(settings: Settings) -> None:
+    script = """
+import sys
+from pathlib import Path
+from ingest.message import Message
+from ingest.publish.spool import SpoolPublisher
+from ingest.settings import Settings
+from ingest.streams import STREAMS
+
+def messages():
+    sys.stdout.write("locked\\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+    yield Message(b"first")
+
+SpoolPublisher(Settings(_env_file=None, spool_path=Path(sys.argv[1]))).publish(STREAMS["users"], messages())
+"""
+    command = [sys.executable, "-c", script, str(settings.spool_path)]
+    with subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        second = threading.Thread(target=SpoolPublisher(settings).publish, args=(USERS, [Message(b"second")]))
+        second.start()
+        second.join(0.3)
+        assert second.is_alive()
+        assert log_of(settings).read_bytes() == b""
+        other.communicate("")
+    second.join()
+    lines = log_of(settings).read_bytes().splitlines()
+    assert [orjson.loads(line)["payload"] for line in lines] == ["Zmlyc3Q=", "c2Vjb25k"]
+
+
+def test_a_spool_that_cannot_be_written_is_named(settings: Settings) -> None:
+    settings.spool_path.write_text("a file")
+    with pytest.raises(UserError, match=r"cannot write .*users.*; see SPOOL_PATH"):
+        SpoolPublisher(settings).publish(USERS, [Message(b"x")])
+
+
+def test_a_full_disk_is_named_and_leaves_no_half_line_behind(settings: Settings) -> None:
+    """A write past the limit of file sizes fails as one on a full disk does, after a part of it."""
+    script = """
+import resource, signal, sys
+from pathlib import Path
+from ingest.errors import UserError
+from ingest.message import Message
+from ingest.publish.spool import SpoolPublisher
+from ingest.settings import Settings
+from ingest.streams import STREAMS
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, resource.RLIM_INFINITY))
+try:
+    SpoolPublisher(Settings(_env_file=None, spool_path=Path(sys.argv[1]))).publish(
+        STREAMS["users"], [Message(b"x" * 100)] * 100
+    )
+except UserError as error:
+    sys.exit(str(error))
+"""
+    command = [sys.executable, "-c", script, str(settings.spool_path)]
+    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert "File too large; see SPOOL_PATH" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert log_of(settings).stat().st_size == 5_000
+    SpoolPublisher(settings).publish(USERS, [Message(b"x")])
+    for line in log_of(settings).read_bytes().splitlines():
+        orjson.loads(line)
