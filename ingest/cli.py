@@ -1,29 +1,32 @@
 """The command line: `python -m ingest COMMAND`."""
 
 import logging
+import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import structlog
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from ingest.errors import UserError
 from ingest.settings import Settings, load_settings
 from ingest.simulator.faults import Faults
 from ingest.sinks.duckdb import DuckDBSink
-from ingest.sources import open_sources
+from ingest.sources import Source, open_sources
 from ingest.streams import STREAMS, named
 
 app = typer.Typer(
     help="Publish, land and inspect the messages of the event warehouse. Settings come from the environment or .env.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -51,25 +54,22 @@ def configure(
 @app.command()
 def land(
     stream: StreamOption = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on landing what arrives, until Ctrl-C.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on landing what arrives, until Ctrl-C or SIGTERM.")
+    ] = False,
 ) -> None:
     """Land all that waits in the warehouse, each message exactly once."""
     from ingest.landing import land as land_all
 
     settings = load_settings()
+    streams = named(stream)
+    stop = _stop_signal() if follow else None
     sink = _sink(settings)
     sink.create_tables()
-    sources = open_sources(settings, named(stream), sink.positions)
-    try:
-        counts = [count for source in sources for count in source.waiting().values()]
-        waiting = None if None in counts else sum(count or 0 for count in counts)
-        with _progress("landing", None if follow else waiting) as advance:
-            report = land_all(settings, sources, sink, follow=follow, on_progress=advance)
-    except KeyboardInterrupt:
-        return
-    finally:
-        for source in sources:
-            source.close()
+    with open_sources(settings, streams, sink.positions) as sources:
+        total = None if follow or not errors.is_terminal else _waiting(sources)
+        with _progress("landing", total) as advance:
+            report = land_all(settings, sources, sink, follow=follow, stop=stop, on_progress=advance)
     output.print(f"landed {report.rows:,} messages in {report.commits:,} commits")
 
 
@@ -81,13 +81,9 @@ def status(stream: StreamOption = None) -> None:
     streams = named(stream)
     landed = sink.status()
     waiting: dict[str, int | None] = {}
-    sources = open_sources(settings, streams, sink.positions)
-    try:
+    with open_sources(settings, streams, sink.positions) as sources:
         for source in sources:
             waiting |= source.waiting()
-    finally:
-        for source in sources:
-            source.close()
     table = Table("stream", "source", box=None)
     for column in ("landed", "waiting", "newest landed_at", "dead letters"):
         table.add_column(column, justify="right")
@@ -218,16 +214,51 @@ def _progress(description: str, total: int | None) -> Iterator[Callable[[int], N
         yield lambda amount: progress.advance(task, amount)
 
 
+def _stop_signal() -> threading.Event:
+    """Set by the first Ctrl-C or SIGTERM, for landing to end after its commit. The second ends at once; it too
+    loses nothing."""
+    stop = threading.Event()
+
+    def on_signal(*_: object) -> None:
+        stop.set()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    return stop
+
+
+def _waiting(sources: list[Source]) -> int | None:
+    """Messages that wait in all sources; None when one of them cannot tell."""
+    total = 0
+    for source in sources:
+        for count in source.waiting().values():
+            if count is None:
+                return None
+            total += count
+    return total
+
+
 def _count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
 def main() -> None:
-    """Run the command line; an error that the user can put right is one line and exit code 2."""
+    """Run the command line; an error is one line, with exit code 2 if the user can put it right, and else 1."""
+    # --verbose may stand behind the command too.
+    arguments = sorted(sys.argv[1:], key="--verbose".__ne__)
     try:
-        app()
-    except UserError as error:
-        if "--verbose" in sys.argv:
-            raise
-        errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        sys.exit(app(arguments or ["--help"], standalone_mode=False))
+    except (UserError, typer.TyperException) as error:
+        _fail(str(error), 2)
+    except Exception as error:  # noqa: BLE001  the last resort
+        _fail(f"{type(error).__name__}: {error}; run again with --verbose to see where", 1)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    if "--verbose" in sys.argv:
+        traceback.print_exc()
+    line = Text.assemble(("error: ", "red"), " ".join(message.split()))
+    errors.print(line, highlight=False, soft_wrap=True)
+    sys.exit(exit_code)

@@ -1,5 +1,6 @@
 """The pipeline: fetch from the sources, commit to the sink, acknowledge. In this order, nothing is lost."""
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,40 +30,53 @@ def land(
     sink: Sink,
     *,
     follow: bool = False,
+    stop: threading.Event | None = None,
     on_progress: Callable[[int], None] = lambda rows: None,
 ) -> LandingReport:
-    """Land what waits; with `follow`, go on until interrupted.
+    """Land what waits; with `follow`, go on until told to stop.
 
-    A commit is due at LANDING_MAX_ROWS or LANDING_MAX_BYTES, when nothing more waits, or after
+    A commit is due once there are LANDING_MAX_ROWS or LANDING_MAX_BYTES, when nothing more waits, or after
     LANDING_MAX_SECONDS. A kill at any instant loses nothing: what is not committed is fetched again,
     and what is committed but not acknowledged is known by its offset, or lands again as a counted duplicate.
 
     Args:
-        follow: without it, a source that delivers nothing for its `drained_after_seconds` is done.
+        follow: without it, a source that delivers nothing for its `drained_after_seconds` is done, even
+            when more arrives during the commit: a busy stream does not keep landing from ending.
+        stop: set it to end after the commit that is under way.
         on_progress: called with the number of rows of each commit.
     """
     report = LandingReport()
     with ThreadPoolExecutor(max_workers=len(sources)) as pool:
-        open_sources = list(sources)
-        while open_sources:
-            collected = pool.map(lambda source: _collect(settings, source, follow), open_sources)
-            pending = [(source, batches) for source, batches in zip(open_sources, collected, strict=True) if batches]
-            if pending:
+        waiting = list(sources)
+        while waiting and not (stop and stop.is_set()):
+            fetched = pool.map(lambda source: _collect(settings, source, follow), waiting)
+            collected = list(zip(waiting, fetched, strict=True))
+            batches = [batch for _, found in collected for batch in found.batches]
+            if batches:
                 started = time.monotonic()
-                rows = sink.commit([batch for _, batches in pending for batch in batches])
+                rows = sink.commit(batches)
                 report.rows += rows
                 report.commits += 1
                 log.debug("committed", rows=rows, seconds=round(time.monotonic() - started, 3))
-                for source, batches in pending:
-                    for batch in batches:
+                for source, found in collected:
+                    for batch in found.batches:
                         source.acknowledge(batch)
                 on_progress(rows)
             if not follow:
-                open_sources = [source for source, _ in pending]
+                waiting = [source for source, found in collected if not found.is_drained]
     return report
 
 
-def _collect(settings: Settings, source: Source, follow: bool) -> list[Batch]:
+@dataclass(slots=True)
+class _Collected:
+    """What one source gave for a commit."""
+
+    batches: list[Batch]
+    is_drained: bool = False
+    """Nothing more was waiting."""
+
+
+def _collect(settings: Settings, source: Source, follow: bool) -> _Collected:
     """Batches of one source until a commit is due."""
     deadline = time.monotonic() + settings.landing_max_seconds
     patience = settings.landing_max_seconds if follow else source.drained_after_seconds
@@ -70,12 +84,13 @@ def _collect(settings: Settings, source: Source, follow: bool) -> list[Batch]:
     rows = size = 0
     while rows < settings.landing_max_rows and size < settings.landing_max_bytes:
         remaining = max(0.0, deadline - time.monotonic())
-        batch = source.fetch(min(patience, remaining) if batches else patience)
+        timeout = min(patience, remaining) if batches else patience
+        batch = source.fetch(timeout)
         if batch is None:
-            break
+            return _Collected(batches, is_drained=timeout == patience)
         batches.append(batch)
         rows += batch.rows
         size += sum(table.nbytes for table in batch.tables.values())
         if not remaining:
             break
-    return batches
+    return _Collected(batches)

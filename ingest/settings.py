@@ -1,13 +1,14 @@
 """Settings, from the environment or a `.env` file. README lists them."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from ingest.errors import UserError
-from ingest.streams import Stream
+from ingest.streams import STREAMS, Stream
 
 
 class Settings(BaseSettings):
@@ -28,18 +29,36 @@ class Settings(BaseSettings):
     pubsub_emulator_host: str | None = None
 
     topics: dict[str, str] = Field(default_factory=dict)
-    """JSON object: stream name to topic, where they differ."""
+    """JSON object: stream name to topic of the broker, where they differ."""
     subscriptions: dict[str, str] = Field(default_factory=dict)
     """JSON object: stream name to Pub/Sub subscription, where it is not `<topic>-landing`."""
 
     lock_timeout_seconds: float = Field(60.0, ge=0)
     """How long to wait for a DuckDB file that another process holds."""
     landing_max_rows: int = Field(200_000, ge=1)
-    """A commit holds at most this many messages, ..."""
+    """A commit is due once this many messages, ..."""
     landing_max_bytes: int = Field(64 * 1024 * 1024, ge=1024)
-    """... this many bytes of payload (a single larger message excepted), ..."""
+    """... or this many bytes wait. A source fetches no more than this at a time (but for one larger message), so
+    a commit holds less than twice as much of each source: this bounds the memory of landing."""
     landing_max_seconds: float = Field(1.0, gt=0)
-    """... and, when following, waits at most this long."""
+    """When following, what arrived waits at most this long for its commit."""
+
+    @field_validator("topics", "subscriptions")
+    @classmethod
+    def _name_streams(cls, names: dict[str, str]) -> dict[str, str]:
+        if unknown := sorted(names.keys() - STREAMS):
+            raise ValueError(f"unknown stream {unknown[0]!r}; the streams are {', '.join(STREAMS)}")
+        return names
+
+    @model_validator(mode="after")
+    def _share_nothing(self) -> Self:
+        """Messages of a shared topic or subscription would be landed as one stream's only."""
+        kafka = [self.topic(stream) for stream in STREAMS.values() if stream.transport == "kafka"]
+        pubsub = [self.subscription(stream) for stream in STREAMS.values() if stream.transport == "pubsub"]
+        for variable, names in (("TOPICS", kafka), ("SUBSCRIPTIONS", pubsub)):
+            if shared := sorted(name for name in set(names) if names.count(name) > 1):
+                raise ValueError(f"{variable}: two streams share {shared[0]!r}; give each its own")
+        return self
 
     @property
     def has_kafka(self) -> bool:
@@ -70,7 +89,11 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0]).upper() if first["loc"] else "settings"
-        raise UserError(f"{name}: {first['msg']}") from error
-    except Exception as error:  # pydantic-settings wraps JSON errors in its own SettingsError
-        raise UserError(f"settings: {error}") from error
+        variable = f"{str(first['loc'][0]).upper()}: " if first["loc"] else ""
+        raise UserError(f"{variable}{first['msg'].removeprefix('Value error, ')}") from error
+    except SettingsError as error:  # a value that is no JSON
+        field = re.search(r'field "(\w+)"', str(error))
+        variable = field[1].upper() if field else "settings"
+        raise UserError(f'{variable}: expected a JSON object such as {{"users": "shop-users"}}') from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f".env cannot be read: {error}") from error

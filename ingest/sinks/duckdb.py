@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from ingest.errors import UserError
-from ingest.message import Batch, Positions
+from ingest.message import BATCH_SCHEMA, Batch, Positions
 from ingest.sinks import StreamStatus
 from ingest.streams import STREAMS
 
@@ -42,15 +42,23 @@ create table if not exists raw.landing_offsets (
 
 # A Pub/Sub message has no offset; one that is redelivered within a commit is landed once.
 LAND = """
-insert into raw.{stream}
-select
-    '{stream}', batch.source, batch.topic, batch."partition", batch."offset", batch.message_id,
-    batch.key, batch.attributes, batch.published_at, $landed_at, batch.payload
-from batch
-left join raw.landing_offsets using (source, topic, "partition")
-where batch."offset" is null or batch."offset" >= coalesce(next_offset, 0)
-qualify batch."offset" is not null or row_number() over (partition by batch.message_id order by batch.published_at) = 1
+insert into raw.{stream} by name
+with fresh as (
+    select batch.*
+    from batch
+    left join raw.landing_offsets using (source, topic, "partition")
+    where batch."offset" >= coalesce(next_offset, 0)
+
+    union all
+
+    select distinct on (message_id) * from batch where "offset" is null
+)
+
+select '{stream}' as stream, *, cast($landed_at as timestamp) as landed_at from fresh
 """
+
+ROWS_PER_CHUNK = 8_192
+"""DuckDB reads chunks side by side, and a single one on one core only."""
 
 
 def utc_now() -> datetime:
@@ -66,7 +74,8 @@ class DuckDBSink:
         clock: gives the landing time, UTC without a zone.
 
     Raises:
-        UserError: when the file stays held, naming the holder's process id, or is no DuckDB file.
+        UserError: when the file stays held, naming the holder's process id, or cannot be opened or is no
+            DuckDB file.
     """
 
     def __init__(self, path: Path, lock_timeout_seconds: float = 60.0, clock: Callable[[], datetime] = utc_now) -> None:
@@ -78,7 +87,7 @@ class DuckDBSink:
         if not self._path.exists():
             return {}
         with self.connection(read_only=True) as connection:
-            if not _has_table(connection, "raw", "landing_offsets"):
+            if ("raw", "landing_offsets") not in _tables(connection):
                 return {}
             rows = connection.execute(
                 'select topic, "partition", next_offset from raw.landing_offsets where source = ?', [source]
@@ -96,8 +105,9 @@ class DuckDBSink:
         for batch in batches:
             for stream, table in batch.tables.items():
                 tables.setdefault(stream, []).append(table)
-            source = next(iter(batch.tables.values()))["source"][0].as_py() if batch.rows else ""
             for (topic, partition), next_offset in batch.positions.items():
+                # A batch comes from one source, and one with positions has rows.
+                source = next(table["source"][0].as_py() for table in batch.tables.values() if table.num_rows)
                 positions[source, topic, partition] = next_offset
         with self.connection() as connection:
             connection.execute("begin")
@@ -105,7 +115,8 @@ class DuckDBSink:
             landed_at = self._landed_at(connection, list(tables))
             rows = 0
             for stream, parts in tables.items():
-                connection.register("batch", pa.concat_tables(parts))
+                chunks = [chunk for part in parts for chunk in part.to_batches(max_chunksize=ROWS_PER_CHUNK)]
+                connection.register("batch", pa.Table.from_batches(chunks, BATCH_SCHEMA))
                 land = LAND.format(stream=STREAMS[stream].name)
                 rows += connection.execute(land, {"landed_at": landed_at}).fetchall()[0][0]
             if positions:
@@ -124,9 +135,11 @@ class DuckDBSink:
         if not self._path.exists():
             return nothing
         with self.connection(read_only=True) as connection:
-            if not _has_table(connection, "raw", "landing_offsets"):
+            tables = _tables(connection)
+            built = ("analytics", "dead_letters") in tables
+            streams = [stream for stream in STREAMS if ("raw", stream) in tables]
+            if not streams:
                 return nothing
-            built = _has_table(connection, "analytics", "dead_letters")
             dead_letters = (
                 dict(connection.sql("select stream, count(*) from analytics.dead_letters group by stream").fetchall())
                 if built
@@ -134,9 +147,9 @@ class DuckDBSink:
             )
             union = " union all ".join(
                 f"select '{stream}', count(*), max(landed_at) from raw.{stream}"  # noqa: S608  names of STREAMS
-                for stream in STREAMS
+                for stream in streams
             )
-            return {
+            return nothing | {
                 stream: StreamStatus(landed, newest, dead_letters.get(stream, 0) if built else None)
                 for stream, landed, newest in connection.sql(union).fetchall()
             }
@@ -163,9 +176,11 @@ class DuckDBSink:
         while True:
             try:
                 return duckdb.connect(str(self._path), read_only=read_only)
-            except duckdb.IOException as error:
-                if "lock" not in str(error):
-                    raise UserError(f"cannot open the warehouse {self._path}: {_first_line(error)}") from error
+            except duckdb.Error as error:
+                if "Could not set lock" not in str(error):
+                    raise UserError(
+                        f"cannot open the warehouse {self._path}: {_first_line(error)}; see WAREHOUSE_PATH"
+                    ) from error
                 if time.monotonic() >= deadline:
                     holder = re.search(r"PID (\d+)", str(error))
                     raise UserError(
@@ -183,11 +198,9 @@ def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(LANDING_OFFSETS)
 
 
-def _has_table(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> bool:
-    found = connection.execute(
-        "select 1 from information_schema.tables where table_schema = ? and table_name = ?", [schema, table]
-    )
-    return bool(found.fetchall())
+def _tables(connection: duckdb.DuckDBPyConnection) -> set[tuple[str, str]]:
+    """(schema, name) of all tables and views."""
+    return set(connection.execute("select table_schema, table_name from information_schema.tables").fetchall())
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Where messages come from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import Protocol
 
@@ -37,8 +38,11 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-def open_sources(settings: Settings, streams: list[Stream], read_positions: Callable[[str], Positions]) -> list[Source]:
-    """One source for each transport that these streams arrive by.
+@contextmanager
+def open_sources(
+    settings: Settings, streams: list[Stream], read_positions: Callable[[str], Positions]
+) -> Iterator[list[Source]]:
+    """One source for each transport that these streams arrive by, closed when the context ends.
 
     `read_positions` takes the transport's name.
 
@@ -48,18 +52,21 @@ def open_sources(settings: Settings, streams: list[Stream], read_positions: Call
     by_transport: dict[str, list[Stream]] = {}
     for stream in streams:
         by_transport.setdefault(settings.transport(stream), []).append(stream)
-    sources: list[Source] = []
-    # The brokers' clients take a second to import, which the spool alone does not need.
-    if "spool" in by_transport:
-        from ingest.sources.spool import SpoolSource
+    with ExitStack() as opened:
+        sources: list[Source] = []
+        # The brokers' clients take a second to import, which the spool alone does not need.
+        if "spool" in by_transport:
+            from ingest.sources.spool import SpoolSource
 
-        sources.append(SpoolSource(settings, by_transport["spool"], partial(read_positions, "spool")))
-    if "kafka" in by_transport:
-        from ingest.sources.kafka import KafkaSource
+            spool = SpoolSource(settings, by_transport["spool"], partial(read_positions, "spool"))
+            sources.append(opened.enter_context(closing(spool)))
+        if "kafka" in by_transport:
+            from ingest.sources.kafka import KafkaSource
 
-        sources.append(KafkaSource(settings, by_transport["kafka"], partial(read_positions, "kafka")))
-    if "pubsub" in by_transport:
-        from ingest.sources.pubsub import PubSubSource
+            kafka = KafkaSource(settings, by_transport["kafka"], partial(read_positions, "kafka"))
+            sources.append(opened.enter_context(closing(kafka)))
+        if "pubsub" in by_transport:
+            from ingest.sources.pubsub import PubSubSource
 
-        sources.append(PubSubSource(settings, by_transport["pubsub"]))
-    return sources
+            sources.append(opened.enter_context(closing(PubSubSource(settings, by_transport["pubsub"]))))
+        yield sources

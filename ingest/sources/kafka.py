@@ -147,6 +147,7 @@ class KafkaSource:
         self._held: list[Record] = []
         """Consumed, but more than the last batch could take."""
         self._last_error: str | None = None
+        self._is_connected = False
 
         self._config = client_config(settings)
         self._consumer: Any = open_client(
@@ -180,6 +181,7 @@ class KafkaSource:
         except UserError:
             self._consumer.close()
             raise
+        self._is_connected = True
         for topic in self._streams.keys() - self._existing:
             log.warning("kafka topic does not exist (yet); `python -m ingest provision` creates it", topic=topic)
         self._consumer.subscribe(
@@ -383,8 +385,10 @@ class KafkaSource:
         self._assign(self._assigned or set())
 
     def _on_error(self, error: KafkaError) -> None:
+        # librdkafka repeats itself several times a second. Before the first answer, the exception says it all.
+        if self._is_connected and error.str() != self._last_error:
+            log.warning("kafka", error=error.str())
         self._last_error = error.str()
-        log.warning("kafka", error=error.str())
 
 
 def _partition_of(message: Record) -> TopicAndPartition:

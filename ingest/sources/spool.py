@@ -1,13 +1,16 @@
-"""Reads the spool: message logs on disk, `SPOOL_PATH/<topic>/<partition>.ndjson`, one envelope a line.
+"""Reads the spool: message logs on disk, `SPOOL_PATH/<stream>/<partition>.ndjson`, one envelope a line.
 
 A log is read by offset exactly as a Kafka partition is. The offset of a message is the byte at which
 its line starts, so that landing goes on in the middle of a large log without reading what stands before.
 """
 
+import os
+import re
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import duckdb
 import numpy as np
@@ -20,30 +23,53 @@ from ingest.sources import ReadPositions
 from ingest.streams import Stream
 
 POLL_SECONDS = 0.05
+READ_BYTES = 4 * 1024 * 1024
+ROWS_PER_CHUNK = 8_192
+"""DuckDB parses chunks side by side, and a single one on one core only."""
 
 # A line that is no envelope is landed whole as its own payload: staging rejects it, and nothing is lost.
+# The bounds of published_at are the years 1 to 9999: what every warehouse and Python can hold.
 PARSE_LINES = """
 with bodies as (
-    select *, try(decode(line)) as body from lines
+    select "offset", line, try(decode(line)) as body from lines
 ),
 
-objects as (
+typed as (
+    select *, try(json_type(body, ['$.key', '$.attributes', '$.published_at', '$.payload'])) as types from bodies
+),
+
+parsed as (
     -- case, since both sides of an `and` are evaluated
-    select *, case when json_valid(body) then json_type(body) = 'OBJECT' else false end as is_object from bodies
-),
-
-envelopes as (
     select
         *,
-        if(is_object, json_transform(
-            body, '{"key": "VARCHAR", "attributes": "VARCHAR", "published_at": "BIGINT", "payload": "VARCHAR"}'
-        ), null) as envelope
-    from objects
+        case
+            when
+                coalesce(types[1], 'NULL') in ('VARCHAR', 'NULL')
+                and coalesce(types[2], 'NULL') in ('OBJECT', 'NULL')
+                and coalesce(types[3], 'NULL') in ('BIGINT', 'UBIGINT', 'NULL')
+                and types[4] in ('VARCHAR', 'NULL')
+                then json_transform(
+                    body, '{"key": "VARCHAR", "attributes": "VARCHAR", "published_at": "BIGINT", "payload": "VARCHAR"}'
+                )
+        end as envelope
+    from typed
 ),
 
 decoded as (
-    select *, try(from_base64(envelope.key)) as key, try(from_base64(envelope.payload)) as decoded_payload
-    from envelopes
+    select *, try(from_base64(envelope.key)) as key, try(from_base64(envelope.payload)) as payload from parsed
+),
+
+judged as (
+    select
+        *,
+        envelope is not null
+        and (key is null) = (envelope.key is null)
+        and (payload is null) = (envelope.payload is null)
+        and coalesce(
+            envelope.published_at between -62135596800000000 and 253402300799999999,
+            coalesce(types[3], 'NULL') = 'NULL'
+        ) as is_envelope
+    from decoded
 )
 
 select
@@ -52,41 +78,56 @@ select
     cast($partition as integer) as "partition",
     "offset",
     concat_ws('/', $topic, $partition, "offset") as message_id,
-    key,
-    nullif(envelope.attributes, '{}') as attributes,
-    make_timestamp(envelope.published_at) as published_at,
-    case
-        when not is_object then line
-        when decoded_payload is null and coalesce(json_type(body, '$.payload'), 'missing') != 'NULL' then line
-        when key is null and envelope.key is not null then line
-        else decoded_payload
-    end as payload
-from decoded
-order by "offset"
+    case when is_envelope then key end as key,
+    case when is_envelope then nullif(envelope.attributes, '{}') end as attributes,
+    case when is_envelope then try(make_timestamp(envelope.published_at)) end as published_at,
+    -- the line without the newline that ends it
+    case when is_envelope then payload else line[:-2] end as payload
+from judged
 """
+
+
+class _Log(NamedTuple):
+    """One partition of a stream."""
+
+    stream: str
+    partition: int
+    path: Path
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The name of a topic is that of its stream: `TOPICS` names those of the brokers."""
+        return self.stream, self.partition
 
 
 class SpoolSource:
     """All partitions of the given streams.
 
     Raises:
-        UserError: when a log is shorter than what was landed of it (it was cut or replaced).
+        UserError: when a log cannot be read, or is not what was landed of it (it was cut or replaced).
     """
 
     drained_after_seconds = 0.0
 
     def __init__(self, settings: Settings, streams: list[Stream], read_positions: ReadPositions) -> None:
-        self._settings = settings
-        self._streams = streams
+        self._root = settings.spool_path
+        self._max_rows = settings.landing_max_rows
+        self._max_bytes = settings.landing_max_bytes
+        self._streams = [stream.name for stream in streams]
         self._next = dict(read_positions())
-        self._parser = duckdb.connect(config={"threads": 2})
+        """Byte at which the next message of each log starts."""
+        self._turn = 0
+        """Index of the log to read first, so that one which keeps growing does not hold up the others."""
+        self._parser = duckdb.connect()
 
     def fetch(self, timeout: float) -> Batch | None:
         deadline = time.monotonic() + timeout
         while True:
-            for stream, topic, partition, path in self._logs():
-                batch = self._read(stream, topic, partition, path)
+            logs = list(self._logs())
+            for index in [*range(self._turn, len(logs)), *range(min(self._turn, len(logs)))]:
+                batch = self._read(logs[index])
                 if batch is not None:
+                    self._turn = index + 1
                     return batch
             if time.monotonic() >= deadline:
                 return None
@@ -96,40 +137,45 @@ class SpoolSource:
         """Nothing to tell: the warehouse alone knows how far the spool is landed."""
 
     def waiting(self) -> dict[str, int | None]:
-        counts: dict[str, int | None] = {stream.name: 0 for stream in self._streams}
-        for stream, topic, partition, path in self._logs():
-            lines = 0
-            with path.open("rb") as log:
-                log.seek(self._next.get((topic, partition), 0))
-                for chunk in iter(partial(log.read, 1 << 20), b""):
-                    lines += chunk.count(b"\n")
-            counts[stream.name] = (counts[stream.name] or 0) + lines
-        return counts
+        counts = dict.fromkeys(self._streams, 0)
+        for log in self._logs():
+            with self._open(log) as file:
+                counts[log.stream] += sum(chunk.count(b"\n") for chunk in iter(partial(file.read, READ_BYTES), b""))
+        return dict(counts)
 
     def close(self) -> None:
         self._parser.close()
 
-    def _logs(self) -> Iterator[tuple[Stream, str, int, Path]]:
+    def _logs(self) -> Iterator[_Log]:
         for stream in self._streams:
-            topic = self._settings.topic(stream)
-            for path in sorted((self._settings.spool_path / topic).glob("*.ndjson")):
-                if path.stem.isdigit():
-                    yield stream, topic, int(path.stem), path
+            for path in sorted((self._root / stream).glob("*.ndjson")):
+                # one file a partition: neither 00 nor ²
+                if re.fullmatch(r"0|[1-9][0-9]{0,8}", path.stem):
+                    yield _Log(stream, int(path.stem), path)
 
-    def _read(self, stream: Stream, topic: str, partition: int, path: Path) -> Batch | None:
-        start = self._next.get((topic, partition), 0)
-        size = path.stat().st_size
-        if size < start:
+    def _open(self, log: _Log) -> BinaryIO:
+        """The file, at the first byte that is not landed."""
+        start = self._next.get(log.key, 0)
+        try:
+            file = log.path.open("rb")
+        except OSError as error:
+            raise UserError(f"cannot read {log.path}: {error.strerror}; see SPOOL_PATH") from error
+        # The byte before must end a line. A log that ends there and one that is shorter both have none behind.
+        if start and os.pread(file.fileno(), 1, start - 1) != b"\n":
+            file.close()
             raise UserError(
-                f"{path} ends at byte {size}, but was landed up to byte {start}: it was cut or replaced."
+                f"{log.path} was landed up to byte {start}, and no line ends there now: it was cut or replaced."
                 " Put it back, or start again with an empty SPOOL_PATH and WAREHOUSE_PATH"
             )
-        if size == start:
+        file.seek(start)
+        return file
+
+    def _read(self, log: _Log) -> Batch | None:
+        with self._open(log) as file:
+            chunk, ends = self._whole_lines(file)
+        if not len(ends):
             return None
-        chunk = self._whole_lines(path, start)
-        if not chunk:
-            return None
-        ends = np.flatnonzero(np.frombuffer(chunk, dtype=np.uint8) == ord("\n"))[: self._settings.landing_max_rows]
+        start = self._next.get(log.key, 0)
         starts = np.concatenate(([0], ends + 1)).astype(np.int64)
         lines = pa.table(
             {
@@ -139,23 +185,26 @@ class SpoolSource:
                 ),
             }
         )
-        self._parser.register("lines", lines)
-        parsed: pa.Table = self._parser.sql(
-            PARSE_LINES, params={"topic": topic, "partition": partition}
-        ).to_arrow_table()
-        position = start + int(starts[-1])
-        self._next[topic, partition] = position
-        return Batch({stream.name: parsed.cast(BATCH_SCHEMA)}, {(topic, partition): position})
+        self._parser.register("lines", pa.Table.from_batches(lines.to_batches(max_chunksize=ROWS_PER_CHUNK)))
+        parameters = {"topic": log.stream, "partition": log.partition}
+        parsed: pa.Table = self._parser.sql(PARSE_LINES, params=parameters).to_arrow_table()
+        self._parser.unregister("lines")
+        self._next[log.key] = start + int(starts[-1])
+        return Batch({log.stream: parsed.cast(BATCH_SCHEMA)}, {log.key: self._next[log.key]})
 
-    def _whole_lines(self, path: Path, start: int) -> bytes:
-        """Up to LANDING_MAX_BYTES of whole lines; more only for a single longer line. A torn last line waits."""
-        limit = self._settings.landing_max_bytes
-        with path.open("rb") as log:
-            log.seek(start)
-            chunk = log.read(limit)
-            while (end := chunk.rfind(b"\n")) < 0:
-                more = log.read(limit)
-                if not more:
-                    return b""
-                chunk += more
-        return chunk[: end + 1]
+    def _whole_lines(self, file: BinaryIO) -> tuple[bytearray, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+        """What is read, and where its whole lines end (without a torn last line: it waits until it is complete).
+
+        Up to LANDING_MAX_ROWS and LANDING_MAX_BYTES; more bytes only for a single longer line.
+        """
+        chunk = bytearray()
+        rows = 0
+        while rows < self._max_rows and (len(chunk) < self._max_bytes or not rows):
+            block = file.read(READ_BYTES)
+            if not block:
+                break
+            chunk += block
+            rows += block.count(b"\n")
+        ends = np.flatnonzero(np.frombuffer(chunk, dtype=np.uint8) == ord("\n"))[: self._max_rows]
+        fitting = max(1, int(np.searchsorted(ends, self._max_bytes)))
+        return chunk, ends[:fitting]

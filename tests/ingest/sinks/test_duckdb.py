@@ -1,0 +1,286 @@
+"""The DuckDB sink: rows and offsets together or not at all, each message once, and one writer at a time."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from ingest.errors import UserError
+from ingest.message import BATCH_SCHEMA, Batch
+from ingest.sinks import StreamStatus
+from ingest.sinks.duckdb import DuckDBSink
+from ingest.streams import STREAMS
+
+NOON = datetime.fromisoformat("2026-01-01T12:00:00")
+MICROSECOND = timedelta(microseconds=1)
+
+
+def table(offsets: list[int], source: str = "kafka", topic: str = "users", partition: int = 0) -> pa.Table:
+    return pa.Table.from_pylist(
+        [
+            {
+                "source": source,
+                "topic": topic,
+                "partition": partition,
+                "offset": offset,
+                "message_id": f"{topic}/{partition}/{offset}",
+                "key": b"\xff\x00",
+                "attributes": '{"a":"\\u0000é"}',
+                "published_at": NOON,
+                "payload": b"\x00\xff" + str(offset).encode(),
+            }
+            for offset in offsets
+        ],
+        BATCH_SCHEMA,
+    )
+
+
+def batch(offsets: list[int], stream: str = "users", **where: Any) -> Batch:
+    where = {"topic": stream, "partition": 0} | where
+    return Batch({stream: table(offsets, **where)}, {(where["topic"], where["partition"]): max(offsets) + 1})
+
+
+def pulled(*message_ids: str) -> Batch:
+    rows = [
+        {"source": "pubsub", "topic": "clicks", "message_id": message_id, "published_at": NOON, "payload": b"x"}
+        for message_id in message_ids
+    ]
+    return Batch({"clicks": pa.Table.from_pylist(rows, BATCH_SCHEMA)})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "warehouse.duckdb"
+
+
+def query(path: Path, sql: str) -> list[tuple[Any, ...]]:
+    with DuckDBSink(path).connection(read_only=True) as connection:
+        return connection.sql(sql).fetchall()
+
+
+def offsets(path: Path, stream: str = "users") -> list[int]:
+    return [row[0] for row in query(path, f'select "offset" from raw.{stream} order by source, "partition", "offset"')]
+
+
+# -- rows and positions -----------------------------------------------------------------------------------------------
+
+
+def test_a_row_is_the_message_with_its_stream_and_landing_time(path: Path) -> None:
+    assert DuckDBSink(path, clock=lambda: NOON + MICROSECOND).commit([batch([7], topic="shop-users")]) == 1
+    names = 'stream, source, topic, partition, "offset", message_id'
+    assert query(path, f"select {names} from raw.users") == [
+        ("users", "kafka", "shop-users", 0, 7, "shop-users/0/7"),
+    ]
+    assert query(path, "select key, attributes, published_at, landed_at, payload from raw.users") == [
+        (b"\xff\x00", '{"a":"\\u0000é"}', NOON, NOON + MICROSECOND, b"\x00\xff7"),
+    ]
+
+
+def test_positions_are_kept_by_source_topic_and_partition(path: Path) -> None:
+    sink = DuckDBSink(path)
+    assert sink.positions("kafka") == {}
+    assert not path.exists()
+    sink.create_tables()
+    assert sink.positions("kafka") == {}
+    assert sink.commit([batch([0, 1]), batch([5], partition=1), batch([100], source="spool"), pulled("a")]) == 5
+    assert sink.positions("kafka") == {("users", 0): 2, ("users", 1): 6}
+    assert sink.positions("spool") == {("users", 0): 101}
+    assert sink.positions("pubsub") == {}
+
+
+def test_what_is_below_the_position_was_landed_by_another_loader(path: Path) -> None:
+    sink = DuckDBSink(path)
+    assert sink.commit([batch([0, 1, 2])]) == 3
+    assert sink.commit([batch([1, 2, 3]), batch([0], partition=1), batch([0], source="spool")]) == 3
+    assert offsets(path) == [0, 1, 2, 3, 0, 0]
+    assert sink.commit([batch([0, 1])]) == 0
+    assert sink.positions("kafka")["users", 0] == 4
+
+
+def test_batches_of_one_commit_land_together(path: Path) -> None:
+    sink = DuckDBSink(path)
+    assert sink.commit([batch([0, 1]), batch([2, 3]), batch([4], stream="posts"), pulled("a")]) == 6
+    assert offsets(path) == [0, 1, 2, 3]
+    assert sink.positions("kafka") == {("users", 0): 4, ("posts", 0): 5}
+    assert len(query(path, "select landed_at from raw.users union select landed_at from raw.posts")) == 1
+
+
+def test_a_redelivery_within_a_commit_is_landed_once(path: Path) -> None:
+    sink = DuckDBSink(path)
+    assert sink.commit([pulled("a", "b", "a"), pulled("b", "c")]) == 3
+    assert sink.commit([pulled("a")]) == 1  # in another commit staging counts it as a duplicate
+    counts = query(path, "select message_id, count(*) from raw.clicks group by all order by all")
+    assert counts == [("a", 2), ("b", 1), ("c", 1)]
+
+
+class BrokenOffError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("statement", range(20))
+def test_a_commit_that_breaks_anywhere_leaves_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, statement: int
+) -> None:
+    """Every statement of a commit in turn is the last: rows and positions are those of before, or all of after."""
+    DuckDBSink(path).commit([batch([0])])
+    sink = DuckDBSink(path)
+    executed: list[str] = []
+
+    class Breaking:
+        def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+            self._connection = connection
+
+        def __getattr__(self, name: str) -> Any:
+            def call(*arguments: Any) -> Any:
+                if name.startswith("execute"):
+                    if len(executed) == statement:
+                        raise BrokenOffError
+                    executed.append(arguments[0])
+                return getattr(self._connection, name)(*arguments)
+
+            return call
+
+    whole = DuckDBSink.connection
+
+    @contextmanager
+    def connection(self: DuckDBSink, read_only: bool = False) -> Iterator[Any]:
+        with whole(self, read_only) as opened:
+            yield opened if read_only else Breaking(opened)
+
+    monkeypatch.setattr(DuckDBSink, "connection", connection)
+    try:
+        sink.commit([batch([1, 2]), batch([0], stream="posts")])
+        broke = False
+    except BrokenOffError:
+        broke = True
+    monkeypatch.undo()
+    assert broke or executed[-1] == "commit"
+    after = [] if broke else [1, 2]
+    assert offsets(path) == [0, *after]
+    assert offsets(path, "posts") == ([] if broke else [0])
+    assert sink.positions("kafka") == {("users", 0): 1} if broke else {("users", 0): 3, ("posts", 0): 1}
+
+
+# -- landing time -----------------------------------------------------------------------------------------------------
+
+
+def test_landing_time_rises_even_when_the_clock_goes_back(path: Path) -> None:
+    times = iter([NOON, NOON, NOON - timedelta(days=1), NOON + MICROSECOND, NOON + timedelta(hours=1)])
+    sink = DuckDBSink(path, clock=lambda: next(times))
+    for offset in range(5):
+        sink.commit([batch([offset])])
+    assert [row[0] for row in query(path, 'select landed_at from raw.users order by "offset"')] == [
+        *(NOON + number * MICROSECOND for number in range(4)),
+        NOON + timedelta(hours=1),
+    ]
+
+
+def test_landing_time_is_later_than_that_of_every_table_of_the_commit(path: Path) -> None:
+    times = iter([NOON, NOON - timedelta(days=1)])
+    sink = DuckDBSink(path, clock=lambda: next(times))
+    sink.commit([batch([0], stream="posts")])
+    sink.commit([batch([0]), batch([1], stream="posts")])
+    assert query(path, "select landed_at from raw.users") == [(NOON + MICROSECOND,)]
+
+
+# -- the file ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def held(path: Path, seconds: float) -> Iterator[int]:
+    """Another process holds the file; yields its id."""
+    script = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); sys.stdout.write('held\\n')\n"
+    script += "sys.stdout.flush(); time.sleep(float(sys.argv[2]))"
+    command = [sys.executable, "-c", script, str(path), str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_a_file_that_stays_held_is_an_error_that_names_the_holder(path: Path, write: bool) -> None:
+    DuckDBSink(path).create_tables()
+    sink = DuckDBSink(path, lock_timeout_seconds=0.5)
+    with held(path, 60) as holder:
+        started = time.monotonic()
+        with pytest.raises(UserError, match=rf"held by another process \(PID {holder}\) for 0.5 s") as caught:
+            sink.commit([batch([0])]) if write else sink.positions("kafka")
+        assert 0.5 <= time.monotonic() - started < 5
+        assert "\n" not in str(caught.value)
+    assert sink.commit([batch([0])]) == 1
+
+
+def test_a_held_file_is_waited_for(path: Path) -> None:
+    DuckDBSink(path).create_tables()
+    with held(path, 1.0):
+        started = time.monotonic()
+        assert DuckDBSink(path, lock_timeout_seconds=30).commit([batch([0])]) == 1
+        assert time.monotonic() - started > 0.5
+    assert offsets(path) == [0]
+
+
+@pytest.mark.parametrize("content", [b"no database", b"\x00" * 100_000])
+def test_a_file_that_is_no_database_is_an_error(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    sink = DuckDBSink(path)
+    for attempt in (sink.create_tables, sink.status, lambda: sink.commit([batch([0])])):
+        with pytest.raises(UserError, match=rf"cannot open the warehouse {re.escape(str(path))}: .+") as caught:
+            attempt()
+        assert "\n" not in str(caught.value)
+    assert path.read_bytes() == content
+
+
+def test_a_damaged_file_is_an_error(path: Path) -> None:
+    DuckDBSink(path).commit([batch([0])])
+    content = bytearray(path.read_bytes())
+    content[20:40] = b"x" * 20
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="cannot open the warehouse"):
+        DuckDBSink(path).create_tables()
+
+
+def test_a_missing_folder_is_an_error_at_once_whatever_its_name(tmp_path: Path) -> None:
+    """Its name must not be taken for DuckDB's word that the file is locked."""
+    started = time.monotonic()
+    with pytest.raises(UserError, match="No such file or directory; see WAREHOUSE_PATH"):
+        DuckDBSink(tmp_path / "lock" / "w.duckdb").create_tables()
+    assert time.monotonic() - started < 5
+
+
+# -- status -----------------------------------------------------------------------------------------------------------
+
+
+def test_status_counts_what_landed_and_what_the_last_build_rejected(path: Path) -> None:
+    sink = DuckDBSink(path, clock=lambda: NOON)
+    assert set(sink.status()) == set(STREAMS)
+    assert set(sink.status().values()) == {StreamStatus(0, None, None)}
+    assert not path.exists()
+    sink.commit([batch([0, 1])])
+    assert sink.status()["users"] == StreamStatus(2, NOON, None)
+    with sink.connection() as connection:
+        connection.execute("create schema analytics")
+        connection.execute("create table analytics.dead_letters as select 'users' as stream from range(3)")
+    assert sink.status()["users"] == StreamStatus(2, NOON, 3)
+    assert sink.status()["posts"] == StreamStatus(0, None, 0)
+
+
+def test_status_knows_a_warehouse_from_before_a_stream_existed(path: Path) -> None:
+    sink = DuckDBSink(path, clock=lambda: NOON)
+    sink.commit([batch([0])])
+    with sink.connection() as connection:
+        connection.execute("drop table raw.posts")
+    assert sink.status()["posts"] == StreamStatus(0, None, None)
+    assert sink.status()["users"].landed == 1

@@ -1,0 +1,97 @@
+"""Settings: from the environment or .env, and every mistake in them one line that names the variable."""
+
+from pathlib import Path
+
+import pytest
+
+from ingest.errors import UserError
+from ingest.settings import Settings, load_settings
+from ingest.streams import STREAMS, named
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    return tmp_path
+
+
+def test_without_anything_set_there_is_a_spool_and_a_duckdb_file() -> None:
+    settings = load_settings()
+    assert settings.warehouse == "duckdb"
+    assert settings.warehouse_path == Path("warehouse.duckdb")
+    assert settings.spool_path == Path("spool")
+    assert {settings.transport(stream) for stream in STREAMS.values()} == {"spool"}
+
+
+def test_the_environment_goes_before_the_file(nothing_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (nothing_set / ".env").write_text("SPOOL_PATH=from-file\nLANDING_MAX_ROWS=7\nUNKNOWN=x\nPUBSUB_PROJECT=\n")
+    monkeypatch.setenv("SPOOL_PATH", "from-environment")
+    settings = load_settings()
+    assert (settings.spool_path, settings.landing_max_rows) == (Path("from-environment"), 7)
+    assert settings.pubsub_project is None
+
+
+def test_a_broker_takes_over_its_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092")
+    assert load_settings().transport(STREAMS["users"]) == "kafka"
+    assert load_settings().transport(STREAMS["clicks"]) == "spool"
+    monkeypatch.setenv("PUBSUB_PROJECT", "shop")
+    assert load_settings().transport(STREAMS["clicks"]) == "pubsub"
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS")
+    monkeypatch.setenv("KAFKA_CONFIG_FILE", "client.properties")
+    assert load_settings().transport(STREAMS["users"]) == "kafka"
+
+
+def test_topics_and_subscriptions_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOPICS", '{"users": "shop-users", "clicks": "shop-clicks"}')
+    monkeypatch.setenv("SUBSCRIPTIONS", '{"page_views": "views"}')
+    settings = load_settings()
+    topics = {name: settings.topic(STREAMS[name]) for name in ("users", "clicks", "posts")}
+    assert topics == {"users": "shop-users", "clicks": "shop-clicks", "posts": "posts"}
+    subscriptions = [settings.subscription(STREAMS[name]) for name in ("clicks", "page_views", "checkouts")]
+    assert subscriptions == ["shop-clicks-landing", "views", "checkouts-landing"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("LANDING_MAX_ROWS", "x", "LANDING_MAX_ROWS: .*integer"),
+        ("LANDING_MAX_ROWS", "0", "LANDING_MAX_ROWS: .*greater than or equal to 1"),
+        ("LOCK_TIMEOUT_SECONDS", "-1", "LOCK_TIMEOUT_SECONDS: "),
+        ("WAREHOUSE", "oracle", "WAREHOUSE: .*'duckdb' or 'bigquery'"),
+        ("TOPICS", "not json", "TOPICS: expected a JSON object"),
+        ("SUBSCRIPTIONS", "{", "SUBSCRIPTIONS: expected a JSON object"),
+        ("TOPICS", "[]", "TOPICS: .*dictionary"),
+        ("TOPICS", '{"users": 1}', "TOPICS: .*string"),
+        ("TOPICS", '{"user": "x"}', "TOPICS: unknown stream 'user'; the streams are web_events, .*"),
+        ("TOPICS", '{"users": "posts"}', "TOPICS: two streams share 'posts'; give each its own"),
+        ("SUBSCRIPTIONS", '{"clicks": "x", "checkouts": "x"}', "SUBSCRIPTIONS: two streams share 'x'.*"),
+    ],
+)
+def test_a_mistake_names_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=f"^{message}") as caught:
+        load_settings()
+    assert "\n" not in str(caught.value)
+    assert "Value error" not in str(caught.value)
+
+
+def test_streams_of_one_pubsub_topic_may_differ_by_subscription(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOPICS", '{"clicks": "site", "checkouts": "site"}')
+    monkeypatch.setenv("SUBSCRIPTIONS", '{"clicks": "site-clicks", "checkouts": "site-checkouts"}')
+    assert load_settings().topic(STREAMS["clicks"]) == "site"
+
+
+def test_a_file_that_is_no_text_is_an_error(nothing_set: Path) -> None:
+    (nothing_set / ".env").write_bytes(b"SPOOL_PATH=\xff\xfe")
+    with pytest.raises(UserError, match=r"^\.env cannot be read: "):
+        load_settings()
+
+
+def test_streams_are_found_by_name() -> None:
+    assert named(None) == named([]) == list(STREAMS.values())
+    assert named(["posts", "users", "posts"]) == [STREAMS["posts"], STREAMS["users"]]
+    with pytest.raises(UserError, match=r"unknown stream 'nope'; the streams are web_events, .*, posts$"):
+        named(["users", "nope"])
