@@ -46,8 +46,8 @@ class Warehouse:
         assert done.returncode == expect, f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
-    def simulate(self, days: int, events_per_day: int = 2_000) -> None:
-        self.run("ingest", "simulate", "--days", str(days), "--events-per-day", str(events_per_day))
+    def simulate(self, days: int, events_per_day: int = 2_000, *options: str) -> None:
+        self.run("ingest", "simulate", "--days", str(days), "--events-per-day", str(events_per_day), *options)
 
     def land(self) -> None:
         self.run("ingest", "land")
