@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build status test test-data test-brokers lint format clean
+.PHONY: help setup ingest build status test test-exact test-data test-brokers lint format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -41,8 +41,11 @@ build: .venv/.ready ## Build and test every model with dbt, and print the marts
 status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead letters
 	@$(BIN)/python -m ingest status
 
-test: .venv/.ready-dev ## Run the tests that need no broker
-	@$(BIN)/python -m pytest -m 'not brokers'
+test: .venv/.ready-dev ## Run the tests that need no broker (a few minutes)
+	@$(BIN)/python -m pytest -m 'not brokers and not exact'
+
+test-exact: .venv/.ready-dev ## Compare every mart with its definition in plain Python, in 1,000 random worlds (minutes; EXACT_WORLDS, EXACT_SEED)
+	@$(BIN)/python -m pytest -m exact
 
 test-data: .venv/.ready ## Run every dbt test over all partitions, not only those touched since the last green build
 	@$(BIN)/python -m dbt_project test --vars '{test_all_partitions: true}'

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from dbt.artifacts.resources.types import NodeType
 from dbt.artifacts.schemas.run import RunExecutionResult
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 from rich.console import Console
@@ -79,7 +80,7 @@ def _print_failures(run_results: RunExecutionResult) -> None:
         if one.status in ("error", "fail", "runtime error", "partial success"):
             errors.print(f"[red]{one.status}[/] {one.node.resource_type} {one.node.name}: ", end="")
             errors.print((one.message or "").strip(), markup=False, highlight=False)
-            if one.node.resource_type == "test":
+            if one.node.resource_type == NodeType.Test:
                 errors.print(f"  its query: {PROJECT / 'target' / 'compiled'}", markup=False, highlight=False)
 
 
@@ -88,7 +89,9 @@ def _print_summary(run_results: RunExecutionResult, settings: Settings) -> None:
     marts = sorted(
         one.node.name
         for one in run_results.results
-        if one.node.resource_type == "model" and one.node.schema.endswith("analytics") and one.status == "success"
+        if one.node.resource_type == NodeType.Model
+        and one.node.schema.endswith("analytics")
+        and one.status == "success"
     )
     if settings.warehouse == "duckdb" and marts:
         table = Table("mart", box=None)

@@ -117,7 +117,9 @@ def test_days_of_another_time_zone(warehouse: Warehouse, tmp_path: Path) -> None
     warehouse.simulate(days=1)
     warehouse.land()
     warehouse.build(*kolkata)
-    assert warehouse.query("select reporting_date, events from analytics.agg_events_daily order by 1") == warehouse.query(
+    assert warehouse.query(
+        "select reporting_date, events from analytics.agg_events_daily order by 1"
+    ) == warehouse.query(
         "select cast(event_at + interval 330 minute as date), count(*) from analytics.fct_events group by 1 order by 1"
     )
     starts = warehouse.query("select distinct minute(reporting_hour_at) from analytics.agg_events_hourly")
@@ -139,7 +141,8 @@ def test_tests_read_what_was_touched_and_a_failure_stays_until_it_is_mended(ware
     for _ in range(2):
         assert "unique_key_fct_events" in warehouse.build(expect=1).stderr
     warehouse.change(
-        "delete from analytics.fct_events where rowid not in (select min(rowid) from analytics.fct_events group by event_key)"
+        "delete from analytics.fct_events"
+        " where rowid not in (select min(rowid) from analytics.fct_events group by event_key)"
     )
     warehouse.build("--full-refresh")
     warehouse.run("dbt_project", "test", "--vars", SWEEP)

@@ -38,7 +38,9 @@ def test_brokers_and_spool_give_the_same_accounting(
             warehouse.land()
             warehouse.build()
     assert from_brokers.query(ACCOUNTING) == from_spool.query(ACCOUNTING)
-    assert from_brokers.query("select distinct source from raw.users union all select distinct source from raw.clicks") == [
+    assert from_brokers.query(
+        "select distinct source from raw.users union all select distinct source from raw.clicks"
+    ) == [
         ("kafka",),
         ("pubsub",),
     ]

@@ -3,8 +3,8 @@
 The same one-day increment is built onto 10 and onto 100 days of history. For each incremental model, the rows that its
 query takes from the tables it reads, and the rows that it rewrites, are about the same. The rows are those of DuckDB's
 EXPLAIN ANALYZE of the query that the build compiled, behind the predicates on the scans. With 400 events a day, without
-late ones: agg_events_daily reads 401 facts after 10 days and 397 after 100, fct_page_views 802 and 806 rows of facts, of
-its own and of staging, fct_events 809 and 805.
+late ones: agg_events_daily reads 401 facts after 10 days and 397 after 100; fct_page_views 802 and 806 rows of facts,
+of its own and of staging; fct_events 809 and 805.
 """
 
 import json
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pytest
 
 from ingest.landing import land
 from ingest.settings import Settings
@@ -63,7 +62,7 @@ def cost_of_a_day(folder: Path, days_of_history: int) -> dict[str, tuple[int, in
                 reads: Counter[str] = Counter()
                 rows_read(json.loads(plan)["operator"][0], reads)
                 rewritten = connection.sql(f"select count(*) from ({compiled})").fetchall()[0][0]
-                # the entities' histories are small beside the events; which of their rows a hash join needs, no plan says
+                # the entities' histories are small beside the events, and no plan says which rows a join needs
                 read = sum(rows for table, rows in reads.items() if not table.endswith("_history"))
                 costs[node["name"]] = (read, rewritten)
     return costs
