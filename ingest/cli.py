@@ -250,8 +250,10 @@ def main() -> None:
     arguments = sorted(sys.argv[1:], key="--verbose".__ne__)
     try:
         sys.exit(app(arguments or ["--help"], standalone_mode=False))
-    except (UserError, typer.TyperException) as error:
+    except UserError as error:
         _fail(str(error), 2)
+    except typer.TyperException as error:  # a bad option
+        _fail(error.format_message(), 2)
     except Exception as error:  # noqa: BLE001  the last resort
         _fail(f"{type(error).__name__}: {error}; run again with --verbose to see where", 1)
 

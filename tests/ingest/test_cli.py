@@ -1,0 +1,233 @@
+"""The command line as its users meet it: exit codes, one line for each error, and what is printed."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from ingest import cli
+from ingest.errors import UserError
+from ingest.settings import Settings
+from ingest.sinks.duckdb import DuckDBSink
+from ingest.streams import STREAMS
+
+from .conftest import Start
+
+COMMANDS = ["land", "status", "simulate", "replay", "provision"]
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(start: Start) -> Run:
+    def run(*arguments: str, **variables: str) -> tuple[int, str, str]:
+        process = start(*arguments, **variables)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+    return run
+
+
+@pytest.fixture
+def run_here(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """As `run`, in this process: an error takes milliseconds instead of a second."""
+
+    def run(*arguments: str, **variables: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ingest", *arguments])
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return caught.value.code or 0, *capsys.readouterr()  # type: ignore[return-value]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPOOL_PATH", str(settings.spool_path))
+    monkeypatch.setenv("WAREHOUSE_PATH", str(settings.warehouse_path))
+    yield run
+    structlog.reset_defaults()  # it would log to where this test captured
+
+
+def one_line(err: str) -> str:
+    assert re.fullmatch(r"error: [^\n]+\n", err), err
+    return err.removeprefix("error: ").rstrip("\n")
+
+
+# -- help -------------------------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_command_and_each_has_its_own(run_here: Run) -> None:
+    code, overview, err = run_here("--help")
+    assert (code, err) == (0, "")
+    assert run_here() == (0, overview, "")
+    for name in COMMANDS:
+        assert re.search(rf"│ {name} ", overview)
+        code, out, err = run_here(name, "--help")
+        assert (code, err) == (0, "")
+        assert re.search(rf"Usage: .* {name} ", out)
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "message"),
+    [
+        (["nope"], {}, "No such command 'nope'"),
+        (["land", "--nope"], {}, "No such option: --nope"),
+        (["land", "--stream"], {}, "requires an argument"),
+        (["land", "--stream", "nope"], {}, "unknown stream 'nope'; the streams are web_events"),
+        (["status", "--stream", "nope"], {}, "unknown stream 'nope'"),
+        (["provision", "--stream", "nope"], {}, "unknown stream 'nope'"),
+        (["replay", "x.csv", "--stream", "nope"], {}, "unknown stream 'nope'"),
+        (["replay"], {}, "Missing argument"),
+        (["replay", "x.csv"], {}, "Missing option '--stream'"),
+        (["replay", "x[/red].csv", "--stream", "users"], {}, r"x\[/red\]\.csv cannot be read: No such file"),
+        (["replay", "x.txt", "--stream", "users"], {}, "replay reads .csv"),
+        (["simulate", "--days", "x"], {}, "--days.*integer"),
+        (["simulate", "--days", "-1"], {}, "--days"),
+        (["simulate", "--late", "2"], {}, "--late"),
+        (["simulate", "--start", "soon"], {}, "--start"),
+        (["land"], {"LANDING_MAX_ROWS": "x"}, "LANDING_MAX_ROWS"),
+        (["land"], {"TOPICS": "not json"}, "TOPICS: expected a JSON object"),
+        (["land"], {"WAREHOUSE": "bigquery"}, "WAREHOUSE"),
+        (["land"], {"WAREHOUSE_PATH": "missing/folder/w.duckdb"}, "No such file or directory; see WAREHOUSE_PATH"),
+        (["land"], {"KAFKA_CONFIG_FILE": "missing.properties"}, "KAFKA_CONFIG_FILE missing.properties cannot be read"),
+    ],
+)
+def test_what_the_user_can_put_right_is_one_line_and_exit_code_2(
+    run_here: Run, arguments: list[str], variables: dict[str, str], message: str
+) -> None:
+    code, out, err = run_here(*arguments, **variables)
+    assert (code, out) == (2, "")
+    assert re.search(message, one_line(err))
+
+
+def test_a_broker_that_does_not_answer_is_one_line_and_exit_code_2(start: Start) -> None:
+    kafka = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    pubsub = {"PUBSUB_PROJECT": "shop", "PUBSUB_EMULATOR_HOST": "127.0.0.1:1"}
+    running = [
+        (arguments, variables, start(*arguments, **variables))
+        for variables in (kafka, pubsub)
+        for arguments in (["land"], ["status"], ["provision"])
+    ]
+    for arguments, variables, process in running:
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (2, ""), (arguments, variables)
+        assert "127.0.0.1:1" in one_line(err)
+
+
+def test_verbose_shows_the_traceback_wherever_it_stands(run_here: Run, tmp_path: Path) -> None:
+    (tmp_path / "warehouse.duckdb").write_text("no database")
+    code, _, err = run_here("land")
+    assert code == 2
+    assert "not a valid DuckDB database" in one_line(err)
+    for arguments in (["--verbose", "land"], ["land", "--verbose"]):
+        code, _, err = run_here(*arguments)
+        assert code == 2
+        assert err.startswith("Traceback (most recent call last):")
+        assert err.splitlines()[-1].startswith("error: cannot open the warehouse")
+
+
+def test_an_error_is_the_exit_code_of_the_process(run: Run) -> None:
+    code, out, err = run("land", "--stream", "nope")
+    assert (code, out) == (2, "")
+    assert one_line(err).startswith("unknown stream 'nope'")
+
+
+def test_an_unexpected_error_is_one_line_and_exit_code_1(run_here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Settings:
+        raise ZeroDivisionError("two\nlines [/red] :smile:")
+
+    monkeypatch.setattr(cli, "load_settings", broken)
+    code, out, err = run_here("status")
+    assert (code, out) == (1, "")
+    assert one_line(err) == "ZeroDivisionError: two lines [/red] :smile:; run again with --verbose to see where"
+    code, _, err = run_here("status", "--verbose")
+    assert code == 1
+    assert err.startswith("Traceback")
+
+
+def test_ctrl_c_is_no_error_and_no_success(run_here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> Settings:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "load_settings", interrupted)
+    assert run_here("land") == (130, "", "")
+
+
+# -- commands ---------------------------------------------------------------------------------------------------------
+
+
+def days(settings: Settings) -> set[int]:
+    sink = DuckDBSink(settings.warehouse_path)
+    with sink.connection(read_only=True) as connection:
+        return {day for (day,) in connection.sql("select distinct day(published_at) from raw.page_views").fetchall()}
+
+
+def test_simulate_land_and_status(settings: Settings, run: Run) -> None:
+    code, out, err = run("status")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].split() == ["stream", "source", "landed", "waiting", "newest", "landed_at", "dead", "letters"]
+    assert [line.split() for line in lines[1:]] == [[name, "spool", "0", "0", "-", "-"] for name in STREAMS]
+    assert not settings.warehouse_path.exists()
+    assert not settings.spool_path.exists()
+
+    code, out, err = run("simulate", "--events-per-day", "100")
+    assert (code, err) == (0, "")
+    published = re.fullmatch(r"published ([\d,]+) messages of 2026-01-01 to 2026-01-07\n", out)
+    assert published
+    assert run("simulate", "--events-per-day", "100", "--days", "0") == (0, "", "")
+    _, out, _ = run("status")
+    waiting = [int(line.split()[3].replace(",", "")) for line in out.splitlines()[1:]]
+    assert sum(waiting) == int(published[1].replace(",", ""))
+
+    # No character of a progress bar or a colour where the output is no terminal.
+    assert run("land") == (0, f"landed {published[1]} messages in 1 commits\n", "")
+    assert days(settings) == set(range(1, 8))
+    _, out, err = run("simulate", "--events-per-day", "100")
+    assert out.endswith(" of 2026-01-08 to 2026-01-08\n")
+    assert err == ""
+    assert run("land")[0] == 0
+    assert days(settings) == set(range(1, 9))
+    assert run("land") == (0, "landed 0 messages in 0 commits\n", "")
+
+    _, out, _ = run("status", "--stream", "page_views")
+    assert re.fullmatch(r"page_views +spool +\d+ +0 +20\d\d-\d\d-\d\d \d\d:\d\d:\d\d +-", out.splitlines()[1].strip())
+    assert len(out.splitlines()) == 2
+
+
+def test_land_takes_some_streams_only(settings: Settings, run_here: Run) -> None:
+    run_here("simulate", "--events-per-day", "50", "--days", "1")
+    assert run_here("land", "--stream", "users", "--stream", "posts")[0] == 0
+    status = DuckDBSink(settings.warehouse_path).status()
+    assert {name for name, known in status.items() if known.landed} == {"users", "posts"}
+
+
+def test_simulate_leaves_a_configured_broker_alone(settings: Settings, run_here: Run) -> None:
+    code, out, err = run_here("simulate", "--unless-broker", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    assert (code, out, err) == (0, "a broker is configured: nothing simulated\n", "")
+    assert not settings.spool_path.exists()
+
+
+def test_replay_publishes_a_file(settings: Settings, run_here: Run, tmp_path: Path) -> None:
+    (tmp_path / "users.ndjson").write_bytes(b'{"user_id": "u1"}\nbroken\n')
+    assert run_here("replay", "users.ndjson", "--stream", "users") == (0, "published 2 messages to users\n", "")
+    run_here("land")
+    assert DuckDBSink(settings.warehouse_path).status()["users"].landed == 2
+
+
+def test_provision_needs_nothing_for_the_spool(settings: Settings, run_here: Run) -> None:
+    assert run_here("provision", "--dry-run") == (0, "", "")
+    assert not settings.warehouse_path.exists()
+    assert run_here("provision") == (0, "", "")
+    assert DuckDBSink(settings.warehouse_path).status()["users"].landed == 0
+
+
+def test_bigquery_is_refused_before_anything_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="WAREHOUSE=bigquery"):
+        cli._sink(Settings(_env_file=None, warehouse="bigquery"))

@@ -1,0 +1,323 @@
+"""Landing: whatever the sources do and whenever it is killed, each message is landed exactly once."""
+
+import random
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from ingest.errors import UserError
+from ingest.landing import land
+from ingest.message import BATCH_SCHEMA, Batch, Message, Positions
+from ingest.publish.spool import SpoolPublisher
+from ingest.settings import Settings
+from ingest.sinks import StreamStatus
+from ingest.sinks.duckdb import DuckDBSink
+from ingest.sources.spool import SpoolSource
+from ingest.streams import STREAMS
+
+from .conftest import Start
+
+SPOOLED = ["users", "posts", "clicks"]
+
+
+def publish(settings: Settings, numbers: Iterable[int]) -> None:
+    """A message of each number to three streams."""
+    publisher = SpoolPublisher(settings)
+    messages = [Message(b"%d" % number) for number in numbers]
+    for stream in SPOOLED:
+        publisher.publish(STREAMS[stream], messages)
+
+
+def landed(settings: Settings, stream: str = "users") -> list[int]:
+    """The numbers of one stream, sorted; empty before the first commit."""
+    sink = DuckDBSink(settings.warehouse_path)
+    if not settings.warehouse_path.exists():
+        return []
+    with sink.connection(read_only=True) as connection:
+        if not connection.execute("select 1 from duckdb_tables() where table_name = ?", [stream]).fetchall():
+            return []
+        rows = connection.execute(f"select payload from raw.{stream}").fetchall()
+    return sorted(int(payload) for (payload,) in rows)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+# -- the loop ---------------------------------------------------------------------------------------------------------
+
+
+class Scripted:
+    """A source that delivers the given numbers of rows, None where nothing waits."""
+
+    drained_after_seconds = 0.0
+
+    def __init__(self, *script: int | None, seconds: float = 0.0) -> None:
+        self._script = deque(script)
+        self._seconds = seconds
+        self.acknowledged = 0
+
+    def fetch(self, timeout: float) -> Batch | None:
+        time.sleep(self._seconds)
+        rows = self._script.popleft() if self._script else None
+        if rows is None:
+            return None
+        row = {"source": "kafka", "topic": "users", "message_id": "x", "payload": b"x" * 100}
+        return Batch({"users": pa.Table.from_pylist([row] * rows, BATCH_SCHEMA)})
+
+    def acknowledge(self, batch: Batch) -> None:
+        self.acknowledged += batch.rows
+
+    def waiting(self) -> dict[str, int | None]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+class Commits:
+    """A sink that notes its commits, and what was acknowledged when they began."""
+
+    def __init__(self, *sources: Scripted, fails: bool = False) -> None:
+        self._sources = sources
+        self._fails = fails
+        self.rows: list[int] = []
+        self.acknowledged: list[int] = []
+
+    def commit(self, batches: Sequence[Batch]) -> int:
+        self.acknowledged.append(sum(source.acknowledged for source in self._sources))
+        if self._fails:
+            raise UserError("held")
+        self.rows.append(sum(batch.rows for batch in batches))
+        return self.rows[-1]
+
+    def positions(self, source: str) -> Positions:
+        return {}
+
+    def status(self) -> dict[str, StreamStatus]:
+        return {}
+
+
+def limits(**changes: Any) -> Settings:
+    return Settings(_env_file=None, **changes)
+
+
+def test_a_commit_is_due_at_rows_or_bytes_or_when_nothing_more_waits() -> None:
+    script = [10, 10, 10, 5, None]
+    for changes, expected in (
+        ({}, [35]),
+        ({"landing_max_rows": 20}, [20, 15]),
+        ({"landing_max_rows": 15}, [20, 15]),
+        ({"landing_max_rows": 1}, [10, 10, 10, 5]),
+        ({"landing_max_bytes": 2_000}, [20, 15]),
+    ):
+        source = Scripted(*script)
+        sink = Commits(source)
+        seen: list[int] = []
+        report = land(limits(**changes), [source], sink, on_progress=seen.append)
+        assert sink.rows == seen == expected
+        assert (report.rows, report.commits) == (35, len(expected))
+
+
+def test_messages_are_acknowledged_after_their_commit_and_never_without() -> None:
+    source = Scripted(10, 10, None)
+    sink = Commits(source)
+    land(limits(landing_max_rows=10), [source], sink)
+    assert sink.acknowledged == [0, 10]
+    assert source.acknowledged == 20
+
+    source = Scripted(10, None)
+    with pytest.raises(UserError, match="held"):
+        land(limits(), [source], Commits(source, fails=True))
+    assert source.acknowledged == 0
+
+
+def test_sources_share_commits_and_each_ends_when_it_is_drained() -> None:
+    sources = [Scripted(1, None), Scripted(10, 10, None), Scripted(None)]
+    sink = Commits(*sources)
+    land(limits(landing_max_rows=10), list(sources), sink)
+    assert sink.rows == [11, 10]
+    assert [source.acknowledged for source in sources] == [1, 20, 0]
+
+
+def test_a_busy_stream_does_not_keep_landing_from_ending() -> None:
+    """More arrives during each commit, but once there was nothing more to wait for, what waited is landed."""
+    source = Scripted(*[10, None] * 1_000)
+    sink = Commits(source)
+    land(limits(), [source], sink)
+    assert sink.rows == [10]
+
+
+def test_a_source_that_needs_patience_is_not_drained_before() -> None:
+    source = Scripted(10, None, 10, None, None, seconds=0.02)
+    source.drained_after_seconds = 0.2
+    sink = Commits(source)
+    land(limits(landing_max_seconds=0.1), [source], sink)
+    assert sum(sink.rows) == 20
+
+
+def test_following_commits_after_the_longest_wait_and_ends_when_told() -> None:
+    source = Scripted(*[1] * 1_000, seconds=0.01)
+    sink = Commits(source)
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=land, args=(limits(landing_max_seconds=0.2), [source], sink), kwargs={"follow": True, "stop": stop}
+    )
+    thread.start()
+    wait_for(lambda: len(sink.rows) >= 3)
+    stop.set()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert all(5 <= rows <= 25 for rows in sink.rows)
+    assert source.acknowledged == sum(sink.rows)
+
+
+# -- the spool and DuckDB ---------------------------------------------------------------------------------------------
+
+
+def land_spool(settings: Settings) -> int:
+    sink = DuckDBSink(settings.warehouse_path)
+    source = SpoolSource(settings, list(STREAMS.values()), lambda: sink.positions("spool"))
+    return land(settings, [source], sink).rows
+
+
+def test_two_loaders_side_by_side_land_each_message_once(settings: Settings) -> None:
+    settings = settings.model_copy(update={"landing_max_rows": 50})
+    publish(settings, range(500))
+    counts: list[int] = []
+    # In one process DuckDB would share its file between them; positions are read before either lands.
+    sinks = [DuckDBSink(settings.warehouse_path) for _ in range(2)]
+    sources = [SpoolSource(settings, [STREAMS["users"]], lambda: sinks[0].positions("spool")) for _ in range(2)]
+    while True:
+        fetched = [source.fetch(0) for source in sources]
+        if fetched == [None, None]:
+            break
+        counts += [sink.commit([batch]) for sink, batch in zip(sinks, fetched, strict=True) if batch]
+    assert landed(settings) == list(range(500))
+    assert counts == [50, 0] * 10
+
+
+def test_landing_again_lands_only_what_is_new(settings: Settings) -> None:
+    publish(settings, range(100))
+    assert land_spool(settings) == 300
+    assert land_spool(settings) == 0
+    publish(settings, range(100, 110))
+    assert land_spool(settings) == 30
+    assert landed(settings) == landed(settings, "posts") == landed(settings, "clicks") == list(range(110))
+
+
+def test_kill_at_any_instant_loses_nothing_and_doubles_nothing(settings: Settings, start: Start) -> None:
+    """Ten times kill -9 somewhere in the midst of landing, then once to the end."""
+    seed = random.randrange(10**9)
+    draw = random.Random(seed)
+    published = range(20_000)
+    publish(settings, published)
+    before = 0
+    in_the_midst = 0
+    for _ in range(10):
+        # Hundreds of commits of some 40 ms: the kill comes after the first few, and never too late.
+        written = _written(settings)
+        loader = start("land", LANDING_MAX_ROWS="100")
+        wait_for(lambda written=written: _written(settings) != written)
+        time.sleep(draw.uniform(0, 0.5))
+        loader.kill()
+        loader.communicate()
+        assert loader.returncode == -signal.SIGKILL, f"seed {seed}: it ended by itself"
+        found = sum(len(landed(settings, stream)) for stream in SPOOLED)
+        in_the_midst += found > before
+        before = found
+        for stream in SPOOLED:
+            numbers = landed(settings, stream)
+            assert numbers == list(range(len(numbers))), f"seed {seed}: {stream} has a hole or a double after a kill"
+    assert in_the_midst >= 5, f"seed {seed}: the kills came before landing began"
+    loader = start("land")
+    out, err = loader.communicate()
+    assert (loader.returncode, err) == (0, "")
+    assert "landed" in out
+    for stream in SPOOLED:
+        assert landed(settings, stream) == list(published), f"seed {seed}: {stream}"
+    sink = DuckDBSink(settings.warehouse_path)
+    with sink.connection(read_only=True) as connection:
+        [(distinct, rows)] = connection.sql("select count(distinct message_id), count(*) from raw.users").fetchall()
+    assert distinct == rows == len(published)
+
+
+def _written(settings: Settings) -> int:
+    return settings.warehouse_path.stat().st_mtime_ns if settings.warehouse_path.exists() else 0
+
+
+# -- following --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_following_lands_what_is_appended_until_a_signal(
+    settings: Settings, start: Start, ending: signal.Signals
+) -> None:
+    publish(settings, range(10))
+    loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2")
+    wait_for(lambda: landed(settings, "clicks") == list(range(10)))
+    publish(settings, range(10, 20))
+    wait_for(lambda: landed(settings, "clicks") == list(range(20)))
+    # The signal comes while messages do.
+    for number in range(20, 60):
+        publish(settings, [number])
+        if number == 40:
+            loader.send_signal(ending)
+        time.sleep(0.01)
+    out, err = loader.communicate(timeout=20)
+    assert (loader.returncode, err) == (0, "")
+    assert out.startswith("landed ")
+    kept = {stream: landed(settings, stream) for stream in SPOOLED}
+    assert all(numbers == list(range(len(numbers))) and len(numbers) >= 20 for numbers in kept.values())
+    assert int(out.split()[1]) == sum(map(len, kept.values()))
+    land_spool(settings)
+    assert all(landed(settings, stream) == list(range(60)) for stream in SPOOLED)
+
+
+def test_following_leaves_the_file_to_others_between_commits(settings: Settings, start: Start) -> None:
+    """Another process, this one, can write to the warehouse; meanwhile landing waits, and then goes on."""
+    loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2")
+    publish(settings, range(10))
+    wait_for(lambda: len(landed(settings)) == 10)
+    with DuckDBSink(settings.warehouse_path, lock_timeout_seconds=5).connection() as connection:
+        connection.execute("create table mine as select 1 as one")
+        publish(settings, range(10, 20))
+        time.sleep(1)
+        assert loader.poll() is None
+        assert connection.sql("select count(*) from raw.users").fetchall() == [(10,)]
+    wait_for(lambda: len(landed(settings)) == 20)
+    loader.terminate()
+    assert loader.wait(20) == 0
+
+
+def test_following_gives_up_on_a_file_that_stays_held_and_loses_nothing(settings: Settings, start: Start) -> None:
+    loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2", LOCK_TIMEOUT_SECONDS="0.5")
+    publish(settings, range(10))
+    wait_for(lambda: len(landed(settings)) == 10)
+    with DuckDBSink(settings.warehouse_path).connection():
+        publish(settings, range(10, 20))
+        out, err = loader.communicate(timeout=20)
+    assert (loader.returncode, out) == (2, "")
+    assert err.startswith("error: the warehouse")
+    assert err.count("\n") == 1
+    land_spool(settings)
+    assert landed(settings) == list(range(20))
+
+
+def test_a_log_that_was_cut_stops_landing(settings: Settings, start: Start, tmp_path: Path) -> None:
+    publish(settings, range(10))
+    land_spool(settings)
+    (tmp_path / "spool" / "users" / "0.ndjson").write_bytes(b"")
+    out, err = start("land").communicate()
+    assert out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1 and "cut or replaced" in err
