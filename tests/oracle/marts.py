@@ -17,7 +17,7 @@ Mart = list[Row]
 Countries = dict[str, tuple[str, str]]
 """country_code to (country_name, region)."""
 
-END_OF_TIME = datetime(9999, 12, 31)  # noqa: DTZ001  times are UTC without a zone
+END_OF_TIME = datetime(9999, 12, 31)
 T = TypeVar("T", Event, Version)
 
 

@@ -235,7 +235,7 @@ def read_params(params: Any) -> dict[str, str | None]:
     if isinstance(params, dict):
         return {name: text(value) for name, value in params.items()}
     found: dict[str, str | None] = {}
-    for entry in params or []:
+    for entry in params if isinstance(params, list) else []:
         typed = [entry["value"].get(f"{kind}_value") for kind in ("string", "int", "double", "float")]
         given = [value for value in typed if value is not None]
         found.setdefault(entry["key"], text(given[0]) if given else None)

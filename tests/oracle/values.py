@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any
 
-EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  times are UTC without a zone
+EPOCH = datetime(1970, 1, 1)
 MICROSECOND = timedelta(microseconds=1)
 
 Body = dict[str, Any]
@@ -18,7 +18,7 @@ def read_body(payload: bytes | None) -> Body | None:
         return None
 
     def first_of_each(pairs: list[tuple[str, Any]]) -> Body:
-        return dict(reversed(pairs))
+        return {name: value for place, (name, value) in enumerate(pairs) if name not in dict(pairs[:place])}
 
     def refuse(constant: str) -> None:
         raise ValueError(constant)

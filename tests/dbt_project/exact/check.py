@@ -13,7 +13,7 @@ from tests.dbt_project.exact.warehouse import Arrival, BuildError, Difference, P
 from tests.dbt_project.exact.worlds import COMMITS_PER_RUN, RUNS, draw_worlds, number_of, place
 from tests.oracle import Settings
 
-FIRST_LANDING = datetime(2027, 3, 1, 10)  # noqa: DTZ001  times are UTC without a zone
+FIRST_LANDING = datetime(2027, 3, 1, 10)
 SHRINK_SECONDS = 240
 DIFFERENCES_SHOWN = 8
 
@@ -78,7 +78,7 @@ def first_failure(project: Project, settings: Settings, seed: int, arrivals: Seq
 
 def commits(arrivals: Sequence[Arrival], run: int, seed: int) -> list[tuple[datetime, list[Arrival]]]:
     """The commits of a run. Loaders work side by side, by clocks days apart: landed_at orders one stream only."""
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     loader_of = {stream: rng.randrange(3) for stream in STREAMS}
     clock_of = [timedelta(), timedelta(days=-3, hours=rng.randrange(24)), timedelta(days=rng.randrange(1, 4))]
     steps = [rng.choice([1e-6, 1.0, 1200.0, 32400.0, 82800.0]) for _ in range(RUNS * COMMITS_PER_RUN)]

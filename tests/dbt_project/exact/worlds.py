@@ -19,7 +19,7 @@ from tests.oracle import Settings
 
 RUNS = 5
 COMMITS_PER_RUN = 3
-MICROSECOND, SECOND, DAY = 1, 1_000_000, 86_400_000_000
+MICROSECOND, SECOND, HOUR, DAY = 1, 1_000_000, 3_600_000_000, 86_400_000_000
 FIRST_DAY = date(2002, 3, 20)  # so that the last world has the autumn of 2026
 DAYS_OF_A_WORLD = 9  # four for its distant past, five for the rest
 MOST_WORLDS = 1000
@@ -63,7 +63,7 @@ World = tuple[Draft, ...]
 def draw_worlds(number: int, settings: Settings, seed: int) -> list[World]:
     """Not by hypothesis: it goes back to earlier and simpler examples on purpose, which leaves a pack of worlds poor,
     and cannot shrink a world out of a pack."""
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     return [Draw(rng, settings).world() for _ in range(number)]
 
 
@@ -72,7 +72,7 @@ def draw_worlds(number: int, settings: Settings, seed: int) -> list[World]:
 
 def place(worlds: Sequence[World], settings: Settings, seed: int) -> list[list[Arrival]]:
     """Every world under its number, in days of its own."""
-    days = days_apart(len(worlds), settings, random.Random(seed))  # noqa: S311
+    days = days_apart(len(worlds), settings, random.Random(seed))
     return [place_one(world, number, *days[number]) for number, world in enumerate(worlds)]
 
 
@@ -166,24 +166,35 @@ class Draw:
         self.rng = rng
         self.gap = settings.session_gap_seconds * SECOND
         self.window = settings.attribution_window_seconds * SECOND
+        self.calm = not self.one_in(3)
+        """Few messages of one person and one session: only the order in which they arrive is odd."""
         self.as_numbers = self.one_in(4)
-        self.other = self.any_of("1", "2")
+        self.first, self.other = "1", "1" if self.calm else "2"
         self.spelling = rng.choice(["query", "query", "object", "older", "export"])
         self.number = 0
+        utc, new_york = [0, 0, DAY], [4 * HOUR, 5 * HOUR, DAY + 4 * HOUR, 7 * HOUR]
+        self.midnights = utc if settings.reporting_time_zone == "UTC" else utc + new_york
+        """Of UTC and of New York, in summer and in winter, and where its clock changes."""
 
     def one_in(self, number: int) -> bool:
         return self.rng.randrange(number) == 0
+
+    def rarely(self, number: int) -> bool:
+        return self.one_in(4 * number if self.calm else number)
 
     def any_of(self, *values: Any) -> Any:
         return self.rng.choice(values)
 
     def id(self, letter: str) -> Id:
         """One of at most two of this world; the first more often."""
-        return Id(letter + self.any_of("1", "1", "1", self.other), as_number=self.as_numbers and letter in "up")
+        return Id(
+            letter + self.any_of(self.first, self.first, self.first, self.other),
+            as_number=self.as_numbers and letter in "up",
+        )
 
     def own_id(self, letter: str) -> Id:
         """An id of this message, or by chance the id of another one."""
-        return Id(f"{letter}{1 if self.one_in(8) else self.number}")
+        return Id(f"{letter}{1 if self.rarely(8) else self.number}")
 
     def amount(self) -> Any:
         return self.any_of(12.5, "31.90", 59.9, 7, 0, -3, "0.00005", "1.99995", "9999999.99", None)
@@ -195,36 +206,64 @@ class Draw:
         return replace(at, form=self.any_of(*TEXT_FORMS))
 
     def world(self) -> World:
-        """Two to fifteen messages, most of one kind, in one to five runs and any order."""
-        kinds = self.any_of(*THEMES)
-        runs = sorted(self.rng.sample(range(RUNS), self.any_of(1, 2, 2, 3, 4, 5)))
+        """One wild scene of up to fifteen messages; or two calm ones, the second with other ids in the distant past."""
         drafts: list[Draft] = []
-        for number, at in enumerate(self.times(self.rng.randint(2, 15), kinds)):
-            self.number = number
-            arrival = {"run": self.rng.choice(runs), "commit": self.rng.randrange(COMMITS_PER_RUN)}
-            if drafts and self.one_in(6):
+        if self.calm:
+            self.scene(drafts, CALM_THEMES, self.rng.randint(2, 6), is_old=False)
+            self.first = self.other = "2"
+            self.scene(drafts, CALM_THEMES, self.rng.randint(2, 6), is_old=True)
+        else:
+            self.scene(drafts, THEMES, self.rng.randint(2, 15), is_old=self.one_in(8))
+        return tuple(drafts)
+
+    def scene(self, drafts: list[Draft], themes: Sequence[list[str]], number: int, is_old: bool) -> None:
+        """Messages, most of one kind, in one to five runs and any order."""
+        kinds = self.rng.choice(themes)
+        times = self.times(number, kinds, is_old)
+        for at, run in zip(times, self.runs(times), strict=True):
+            self.number += 1
+            arrival = {"run": run, "commit": self.rng.randrange(COMMITS_PER_RUN)}
+            if drafts and self.rarely(6):
                 drafts.append(self.copy(drafts, arrival))
             else:
                 draft = self.message(self.rng.choice(kinds), at, arrival)
-                drafts.append(self.spoilt(draft) if self.one_in(12) else draft)
-        return tuple(drafts)
+                drafts.append(self.spoilt(draft) if self.rarely(12) else draft)
 
-    def times(self, number: int, kinds: list[str]) -> list[At]:
-        """Steps back and forth from a time near midnight: exactly the gap or window, a little less or more, or none."""
-        gap, window, hour = self.gap, self.window, 3600 * SECOND
-        limit = window if "checkouts" in kinds and self.one_in(2) else gap
-        near = [0, MICROSECOND, limit // 2, limit, limit, limit - MICROSECOND, limit + MICROSECOND]
-        far = [SECOND, limit - SECOND, limit + SECOND, 2 * limit, hour, DAY]
-        offset = self.any_of(0, -gap, -MICROSECOND, 5 * hour - gap, 5 * hour, 7 * hour, DAY - gap, DAY, DAY + window)
-        is_old = self.one_in(8)
+    def runs(self, times: list[At]) -> list[int]:
+        """The run of each message: those of a day or of a stretch of time come together, or any."""
+        runs = self.rng.sample(range(RUNS), 2 if self.calm else self.any_of(1, 2, 2, 3, 3, 4, 5))
+        together = self.any_of("days", "days", "stretches", "stretches", "none")
+        if together == "days":
+            return [runs[at.offset // DAY % len(runs)] for at in times]
+        if together == "stretches":
+            cuts = [self.rng.randint(1, len(times) - 1) for _ in range(self.any_of(1, 2, 2))]
+            return [runs[sum(place >= cut for cut in cuts) % len(runs)] for place in range(len(times))]
+        return [self.rng.choice(runs) for _ in times]
+
+    def times(self, number: int, kinds: list[str], is_old: bool) -> list[At]:
+        """Steps back and forth around midnight: exactly the gap or window, a little less or more, or none."""
+        limit = self.window if "checkouts" in kinds and not self.one_in(3) else self.gap
+        near = [
+            0,
+            MICROSECOND,
+            limit // 4,
+            limit // 2,
+            limit // 2,
+            limit,
+            limit,
+            limit - MICROSECOND,
+            limit + MICROSECOND,
+        ]
+        far = [SECOND, limit - SECOND, limit + SECOND, 2 * limit, HOUR, DAY]
+        start = self.rng.choice(self.midnights) - self.rng.randint(0, number) * limit // 2
+        offset = start
         found = []
         for _ in range(number):
-            found.append(At(offset, is_old=is_old != self.one_in(16)))
-            step = self.rng.choice(near if self.rng.random() < 0.8 else far)
-            offset += -step if self.one_in(4) else step
+            found.append(At(offset, is_old=is_old != self.rarely(16)))
+            step = self.rng.choice(far if self.rarely(6) else near)
+            offset += -step if self.rarely(4) else step
             if not -DAY < offset < 2 * DAY:
-                offset = 0
-        self.rng.shuffle(found)
+                offset = start
         return found
 
     def message(self, stream: str, at: At, arrival: dict[str, int]) -> Draft:
@@ -235,12 +274,12 @@ class Draw:
     def publication(self, at: At) -> At | None:
         """Mostly soon; hours, days or years late; up to exactly a day before its time, or longer before; unknown."""
         soon = [0, 0, SECOND, 2 * SECOND, 300 * SECOND]
-        other = [300 * SECOND + MICROSECOND, 3600 * SECOND, 2 * DAY, -SECOND, -DAY, -DAY - MICROSECOND]
-        if self.one_in(20):
+        other = [300 * SECOND + MICROSECOND, HOUR, 2 * DAY, -SECOND, -DAY, -DAY - MICROSECOND]
+        if self.rarely(20):
             return None
         if at.is_old and self.one_in(2):
             return At(3 * DAY)
-        return replace(at, offset=at.offset + self.rng.choice(other if self.one_in(4) else soon))
+        return replace(at, offset=at.offset + self.rng.choice(other if self.rarely(4) else soon))
 
     def copy(self, drafts: list[Draft], arrival: dict[str, int]) -> Draft:
         """The same message again; the same body again; or another body under the same id."""
@@ -255,7 +294,7 @@ class Draw:
         name = self.rng.choice(sorted(copy.body))
         value = copy.body[name]
         if isinstance(value, At):
-            shift = self.any_of(MICROSECOND, SECOND, self.gap, -3600 * SECOND, DAY)
+            shift = self.any_of(MICROSECOND, SECOND, self.gap, -HOUR, DAY)
             value = replace(value, offset=value.offset + shift)
         elif isinstance(value, Id):
             value = replace(value, name=value.name[0] + "2")
@@ -287,18 +326,14 @@ class Draw:
         return replace(draft, body=changed)
 
     def page_spelling(self) -> str:
-        return self.spelling if self.rng.random() < 0.8 else self.any_of("query", "object", "older", "export")
+        return self.spelling if not self.rarely(6) else self.any_of("query", "object", "older", "export")
 
 
 THEMES = (
     ["page_views"],
-    ["page_views"],
-    ["page_views"],
     ["page_views", "page_views", "post_events", "users"],
     ["clicks", "checkouts"],
-    ["clicks", "checkouts"],
     ["clicks", "checkouts", "users"],
-    ["ecom_events"],
     ["ecom_events", "ecom_events", "products"],
     ["post_events", "post_events", "posts"],
     ["users"],
@@ -306,6 +341,17 @@ THEMES = (
     ["posts"],
     ["web_events", "web_events", "products"],
     ["web_events", "page_views", "clicks", "checkouts", "ecom_events", "post_events", "users", "products", "posts"],
+)
+CALM_THEMES = (
+    *(["page_views"],) * 8,
+    *(["clicks", "checkouts"],) * 7,
+    *(["ecom_events"],) * 2,
+    ["clicks", "checkouts", "users"],
+    ["users"],
+    ["products", "web_events"],
+    ["posts"],
+    ["post_events"],
+    ["web_events"],
 )
 BROKEN = (
     b"", b"not json", b"null", b"17", b'"text"', b"[1]", b'{"a": 1', b'{"a": 1} x', b"\xff\xfe", b"event_time,brand"
@@ -354,11 +400,11 @@ def web_event(draw: Draw, at: At) -> Drawn:
 def page_view(draw: Draw, at: At) -> Drawn:
     page = draw.any_of("Home", "Lamps", "Señales")
     engaged = draw.any_of(..., 5, "30", 0, 1.5)
-    user_id = draw.any_of(..., draw.id("u"), draw.id("u"), draw.id("u"))
+    user_id = ... if draw.rarely(4) else draw.id("u")
     spelling = draw.page_spelling()
     body: dict[str, Any] = {
         "account_number": draw.any_of(..., "A1", "A1", "A1", "A2", "A3", ""),
-        "event_id": draw.any_of(..., ..., draw.own_id("e")),
+        "event_id": draw.own_id("e") if draw.one_in(3) else ...,
     }
     if spelling == "older":
         body |= {
@@ -438,7 +484,7 @@ def ecom_event(draw: Draw, at: At) -> Drawn:
         "brand": draw.any_of("null", "acme", ""),
         "price": draw.amount(),
         "user_id": draw.any_of(draw.id("u"), draw.id("u"), "null", ...),
-        "user_session": draw.any_of(draw.id("s"), draw.id("s"), draw.id("s"), draw.id("s"), "null", ...),
+        "user_session": draw.any_of("null", ...) if draw.rarely(4) else draw.id("s"),
     }
     return given(body), None
 
