@@ -126,7 +126,7 @@ def published(message: Landed) -> datetime:
 def is_plausible(time: datetime, message: Landed, settings: Settings) -> bool:
     """Not before earliest_event_at, and at most a day after the message was published."""
     earliest = datetime.fromisoformat(settings.earliest_event_at)
-    return earliest <= time <= published(message) + timedelta(days=1)
+    return time >= earliest and time - published(message) <= timedelta(days=1)
 
 
 def require(**values: str | None) -> dict[str, str]:
@@ -230,15 +230,17 @@ def read_page_view(message: Landed, body: Body, settings: Settings) -> Event:
     )
 
 
-def read_params(params: Any) -> dict[str, str | None]:
+def read_params(params: Any) -> dict[Any, str | None]:
     """GA4's event_params: a plain object, or a list of key and typed value, of which the first of a key counts."""
     if isinstance(params, dict):
         return {name: text(value) for name, value in params.items()}
-    found: dict[str, str | None] = {}
+    found: dict[Any, str | None] = {}
     for entry in params if isinstance(params, list) else []:
-        typed = [entry["value"].get(f"{kind}_value") for kind in ("string", "int", "double", "float")]
-        given = [value for value in typed if value is not None]
-        found.setdefault(entry["key"], text(given[0]) if given else None)
+        if isinstance(entry, dict) and isinstance(entry.get("value"), dict):
+            typed = [entry["value"].get(f"{kind}_value") for kind in ("string", "int", "double", "float")]
+            given = [value for value in typed if value is not None]
+            value = text(given[0]) if given else None
+            found.setdefault(entry.get("key"), value)
     return found
 
 

@@ -1,0 +1,133 @@
+"""Messages that broke a rule, or that would if a model forgot one, under the name of the rule."""
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.dbt_project.exact.check import described, first_failure, together
+from tests.dbt_project.exact.warehouse import Arrival, Project
+from tests.oracle import Settings
+
+ECOM_EVENT = {"event_time": "2026-01-05 10:00:00 UTC", "event_type": "view", "product_id": "p", "user_session": "s"}
+PAGE_VIEW = {"session_id": "s", "page_title": "Home", "ga_event_dtm": "2026-01-05T10:00:00Z"}
+WEB_EVENT = {"timestamp": "2026-01-05T10:00:00", "event": "view", "product": "p"}
+
+
+def example(number: int, *messages: tuple[int, str, dict[str, Any] | bytes | None]) -> list[Arrival]:
+    """Messages, each of a run and a stream; in ids and keys `%` stands for the example, so that none meets another."""
+    arrivals = []
+    for place, (run, stream, body) in enumerate(messages):
+        text = body if isinstance(body, bytes) else json.dumps(body).encode()
+        payload = None if body is None else text.replace(b"%", str(number).encode())
+        published = datetime(2026, 1, 5, 12) + timedelta(minutes=place)
+        arrivals.append(Arrival(run, 0, stream, f"w{number}.m{place}", published, payload, f"u{number}".encode()))
+    return arrivals
+
+
+def view(at: str) -> dict[str, Any]:
+    return {"session_id": "s%", "user_id": "u%", "page_title": "Home", "ga_event_dtm": at}
+
+
+def click(at: str, click_id: str = "c%") -> dict[str, Any]:
+    return {"click_id": click_id, "user_id": "u%", "product_id": "p%", "datetime_occured": at}
+
+
+def checkout(at: str) -> dict[str, Any]:
+    return {"checkout_id": "k%", "user_id": "u%", "product_id": "p%", "total_amount": 5, "datetime_occured": at}
+
+
+def user(at: str, **values: Any) -> dict[str, Any]:
+    return {"user_id": "u%", "user_name": at, "created_at": "2025-02-01", "updated_at": at, **values}
+
+
+EXAMPLES = {
+    "a late first page view takes the session from the next day": (
+        (0, "page_views", view("2025-03-02T00:00:20Z")),
+        (1, "page_views", view("2025-03-01T23:59:50Z")),
+    ),
+    "a late page view joins two sessions, a gap of exactly the limit away from both": (
+        (0, "page_views", view("2025-04-30T23:59:30Z")),
+        (0, "page_views", view("2025-05-01T00:01:30Z")),
+        (1, "page_views", view("2025-05-01T00:00:30Z")),
+    ),
+    "a microsecond more than the limit does not join": (
+        (0, "page_views", view("2025-06-01T10:00:00Z")),
+        (1, "page_views", view("2025-06-01T10:01:00.000001Z")),
+    ),
+    "a late click of the day before, at the edge of the window, counts; a microsecond earlier it does not": (
+        (0, "checkouts", checkout("2025-07-02 00:30:00")),
+        (1, "clicks", click("2025-07-01 23:30:00")),
+        (1, "clicks", click("2025-07-01 23:29:59.999999", "early%")),
+    ),
+    "of two contents under one id the first landed counts, and an id of another day is another event": (
+        (0, "clicks", click("2025-08-01 10:00:00")),
+        (1, "clicks", click("2025-08-01 09:00:00")),
+        (2, "clicks", click("2025-08-02 10:00:00")),
+    ),
+    "a store session's events of years before are numbered again": (
+        (0, "ecom_events", {**ECOM_EVENT, "event_time": "2025-09-01 10:00:00 UTC", "user_session": "s%"}),
+        (1, "ecom_events", {**ECOM_EVENT, "event_time": "2005-09-01 10:00:00 UTC", "user_session": "s%"}),
+    ),
+    "versions arrive in reverse, are deleted, come back, and end with a tombstone": (
+        (0, "users", user("2025-10-03")),
+        (1, "users", user("2025-10-02", deleted_at="2025-10-02")),
+        (1, "users", user("2025-10-01")),
+        (2, "users", None),
+    ),
+    "the first of a repeated field counts": (
+        (0, "web_events", b'{"product": "p%", "timestamp": "2025-11-01", "event": "view", "product": "q%"}'),
+    ),
+    "times beyond the calendar are rejected": (
+        (0, "ecom_events", {**ECOM_EVENT, "event_time": "infinity"}),
+        (0, "ecom_events", {**ECOM_EVENT, "event_time": "99999-01-01"}),
+        (0, "page_views", {**PAGE_VIEW, "ga_event_dtm": "-infinity"}),
+        (0, "page_views", {"session_id": "s", "page_title": "Home", "event_timestamp_ms": "9" * 25}),
+        (0, "page_views", {"session_id": "s", "page_title": "Home", "event_timestamp": "9223372036854775807"}),
+        (0, "users", {"user_id": "u", "updated_at": "infinity"}),
+        (0, "users", {"user_id": "u", "updated_at": "2026-01-01", "created_at": "0001-01-01"}),
+    ),
+}
+
+UNMENDED = {
+    "a price of ten thousand million breaks no build": (
+        "stg_ecom_events: amount * 10000 overflows DECIMAL(18)",
+        (0, "ecom_events", {**ECOM_EVENT, "price": "10000000000"}),
+    ),
+    "an engaged time of a million million seconds breaks no build": (
+        "fct_page_views: engaged_seconds, numeric(18, 4), does not fit in numeric(18, 6)",
+        (0, "page_views", {**PAGE_VIEW, "event_params": {"engaged_time": "1000000000000"}}),
+    ),
+    "a comma before the end is no JSON": (
+        "DuckDB's json_valid takes it",
+        (0, "web_events", b'{"timestamp": "2026-01-05T10:00:00", "event": "view", "product": "p",}'),
+    ),
+    "NaN is no JSON": (
+        "DuckDB's json_valid takes it",
+        (0, "web_events", b'{"timestamp": "2026-01-05T10:00:00", "event": "view", "product": "p", "x": NaN}'),
+    ),
+    "a web event is a view, a cart or a sale": (
+        "stg_web_events takes 'purchase', which the contract does not name",
+        (0, "web_events", {**WEB_EVENT, "event": "purchase"}),
+    ),
+}
+
+
+def test_examples(project: Project) -> None:
+    arrivals = together([example(number, *messages) for number, messages in enumerate(EXAMPLES.values())])
+    failure = first_failure(project, Settings(), 0, arrivals)
+    assert failure is None, f"\n{dict(enumerate(EXAMPLES))}\n{described(arrivals)}\n{failure}"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        pytest.param(messages, id=name, marks=pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError))
+        for name, (reason, *messages) in UNMENDED.items()
+    ],
+)
+def test_faults_that_remain(project: Project, messages: list[Any]) -> None:
+    """One that is mended fails here: it belongs in EXAMPLES."""
+    failure = first_failure(project, Settings(), 0, example(0, *messages))
+    assert failure is None, f"\n{failure}"
