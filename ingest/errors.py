@@ -3,3 +3,7 @@
 
 class UserError(Exception):
     """Something the user can put right; the message says what happened and what to do (exit code 2)."""
+
+
+class WarehouseHeldError(UserError):
+    """Another process has held the warehouse for longer than LOCK_TIMEOUT_SECONDS."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from ingest.errors import WarehouseHeldError
 from ingest.message import Batch
 from ingest.settings import Settings
 from ingest.sinks import Sink
@@ -54,7 +55,7 @@ def land(
             batches = [batch for _, found in collected for batch in found.batches]
             if batches:
                 started = time.monotonic()
-                rows = sink.commit(batches)
+                rows = _commit(sink, batches, wait=lambda: follow and not (stop and stop.is_set()))
                 report.rows += rows
                 report.commits += 1
                 log.debug("committed", rows=rows, seconds=round(time.monotonic() - started, 3))
@@ -65,6 +66,17 @@ def land(
             if not follow:
                 waiting = [source for source, found in collected if not found.is_drained]
     return report
+
+
+def _commit(sink: Sink, batches: list[Batch], wait: Callable[[], bool]) -> int:
+    """Commit; while `wait` says so, outlast whoever holds the warehouse, such as a long build."""
+    while True:
+        try:
+            return sink.commit(batches)
+        except WarehouseHeldError as error:
+            if not wait():
+                raise
+            log.warning("landing waits for the warehouse", reason=str(error))
 
 
 @dataclass(slots=True)

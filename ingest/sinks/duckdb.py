@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from ingest.errors import UserError
+from ingest.errors import UserError, WarehouseHeldError
 from ingest.message import BATCH_SCHEMA, Batch, Positions
 from ingest.sinks import StreamStatus
 from ingest.streams import STREAMS
@@ -183,7 +183,7 @@ class DuckDBSink:
                     ) from error
                 if time.monotonic() >= deadline:
                     holder = re.search(r"PID (\d+)", str(error))
-                    raise UserError(
+                    raise WarehouseHeldError(
                         f"the warehouse {self._path} has been held by another process"
                         f"{f' (PID {holder[1]})' if holder else ''} for {self._lock_timeout_seconds:g} s:"
                         " let it finish or end it, then run this again; nothing is lost"

@@ -121,7 +121,7 @@ class KafkaSource:
     drained_after_seconds = 0.0  # a partition says where its end is
 
     def __init__(self, settings: Settings, streams: Sequence[Stream], read_positions: ReadPositions) -> None:
-        """Connect and subscribe.
+        """Connect; the group is joined with the first fetch.
 
         Raises:
             UserError: for a configuration that librdkafka does not take, or brokers that do not answer.
@@ -184,9 +184,7 @@ class KafkaSource:
         self._is_connected = True
         for topic in self._streams.keys() - self._existing:
             log.warning("kafka topic does not exist (yet); `python -m ingest provision` creates it", topic=topic)
-        self._consumer.subscribe(
-            list(self._streams), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
-        )
+        self._is_subscribed = False
 
     def fetch(self, timeout: float) -> Batch | None:
         """The next messages; None when every assigned partition stayed at its end for `timeout` seconds.
@@ -197,6 +195,12 @@ class KafkaSource:
             UserError: when the group gives no partitions, or the broker sends nothing for PATIENCE_SECONDS though
                 there is something, or when a topic was created anew under its old name.
         """
+        if not self._is_subscribed:
+            # not before, so that who only asks for `waiting` takes no partitions from a loader that runs
+            self._is_subscribed = True
+            self._consumer.subscribe(
+                list(self._streams), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+            )
         started = time.monotonic()
         filling = _Filling(self._streams, self._max_rows, self._max_bytes)
         filling_until: float | None = None

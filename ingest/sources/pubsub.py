@@ -117,7 +117,7 @@ class PubSubSource:
     drained_after_seconds = 5.0
 
     def __init__(self, settings: Settings, streams: Sequence[Stream]) -> None:
-        """Check the subscriptions and start pulling.
+        """Check the subscriptions; pulling begins with the first fetch.
 
         Raises:
             UserError: when Pub/Sub does not answer, or does not have a subscription.
@@ -159,8 +159,7 @@ class PubSubSource:
             for _ in range(PULLERS_PER_STREAM)
         ]
         self._threads.append(threading.Thread(target=self._extend_forever, name="pubsub-leases", daemon=True))
-        for thread in self._threads:
-            thread.start()
+        self._is_pulling = False
 
     def fetch(self, timeout: float) -> Batch | None:
         """The next messages; None when none arrived for `timeout` seconds.
@@ -170,6 +169,11 @@ class PubSubSource:
         Raises:
             UserError: when a subscription is gone or refused.
         """
+        if not self._is_pulling:
+            # not before, so that who only asks for `waiting` takes no messages from a loader that runs
+            self._is_pulling = True
+            for thread in self._threads:
+                thread.start()
         started = time.monotonic()
         with self._changed:
             while not self._buffer:
@@ -220,7 +224,7 @@ class PubSubSource:
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-        for thread in self._threads:
+        for thread in self._threads if self._is_pulling else ():
             thread.join()
         self._request(
             "modify_ack_deadline", {name: list(leases) for name, leases in self._leases.items()}, ack_deadline_seconds=0

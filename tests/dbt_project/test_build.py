@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -25,16 +24,11 @@ def first_days(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
 
 @pytest.fixture
 def warehouse(first_days: Warehouse, tmp_path: Path) -> Warehouse:
-    return copy_of(first_days, tmp_path / "copy")
-
-
-def copy_of(warehouse: Warehouse, folder: Path) -> Warehouse:
-    shutil.copytree(warehouse.folder, folder)
-    return Warehouse(folder)
+    return first_days.copy_to(tmp_path / "copy")
 
 
 def full_refresh_of(warehouse: Warehouse, folder: Path, *arguments: str) -> Warehouse:
-    refreshed = copy_of(warehouse, folder)
+    refreshed = warehouse.copy_to(folder)
     refreshed.build("--full-refresh", *arguments)
     return refreshed
 

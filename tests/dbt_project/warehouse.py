@@ -1,6 +1,7 @@
 """A warehouse in a folder of its own, driven as a user drives it: by commands in processes of their own."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -35,6 +36,10 @@ class Warehouse:
             "DBT_LOG_PATH": str(self.folder / "logs"),
             **self.settings,
         }
+
+    def copy_to(self, folder: Path) -> "Warehouse":
+        shutil.copytree(self.folder, folder)
+        return Warehouse(folder, self.settings)
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", *arguments]
