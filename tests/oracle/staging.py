@@ -204,7 +204,7 @@ def read_page_view(message: Landed, body: Body, settings: Settings) -> Event:
     if engaged_seconds is None:
         milliseconds = amount("engaged_time", params.get("engagement_time_msec"))
         engaged_seconds = None if milliseconds is None else rounded(milliseconds / 1000, 4)
-    if engaged_seconds is not None and engaged_seconds < 0:
+    if engaged_seconds is not None and not 0 <= engaged_seconds <= 999_999_999_999:
         raise Rejected("invalid:engaged_time")
     if (params.get("test_event") or "").lower() in ("true", "1"):
         raise Rejected("test_event")

@@ -10,9 +10,23 @@
     {%- set structure = {} -%}
     {%- for field in fields -%}{%- do structure.update({field: 'VARCHAR'}) -%}{%- endfor -%}
     case
-        when starts_with(ltrim({{ utf8_text(payload) }}, e' \t\r\n'), '{') and json_valid({{ utf8_text(payload) }})
+        when starts_with(ltrim({{ utf8_text(payload) }}, e' \t\r\n'), '{') and {{ duckdb_is_strict_json(utf8_text(payload)) }}
             then json_transform({{ utf8_text(payload) }}, '{{ tojson(structure) }}')
     end
+{%- endmacro %}
+
+{#-
+  DuckDB takes NaN, Infinity and a comma before the end for JSON; RFC 8259, and so BigQuery, does not. Only a text that
+  may have one is looked at twice, without its strings.
+-#}
+{% macro duckdb_is_strict_json(text) -%}
+    (json_valid({{ text }}) and case
+        when regexp_matches({{ text }}, ',\s*[}\]]') or {{ text }} ilike '%nan%' or {{ text }} ilike '%inf%'
+            then not regexp_matches(
+                regexp_replace({{ text }}, '"(\\.|[^"\\])*"', '""', 'g'), ',\s*[}\]]|[nNiI][aAnN][nNfF]'
+            )
+        else true
+    end)
 {%- endmacro %}
 
 {% macro bigquery__parse_json(payload, fields) -%}

@@ -14,6 +14,7 @@ from tests.dbt_project.exact.worlds import COMMITS_PER_RUN, RUNS, draw_worlds, n
 from tests.oracle import Settings
 
 FIRST_LANDING = datetime(2027, 3, 1, 10)
+LOADERS = 3
 SHRINK_SECONDS = 240
 DIFFERENCES_SHOWN = 8
 
@@ -54,16 +55,24 @@ def together(worlds: Sequence[Sequence[Arrival]]) -> list[Arrival]:
 
 def first_failure(project: Project, settings: Settings, seed: int, arrivals: Sequence[Arrival]) -> Failure | None:
     """Land and build run by run in a fresh warehouse. After every run the marts are those of the oracle over what has
-    landed so far; at the end they are also those of a full refresh."""
+    landed so far, although some of the models were built before, when only a part of it had; at the end they are also
+    those of a full refresh."""
+    rng = random.Random(seed)
     when = "before the first run"
     last_run = max((arrival.run for arrival in arrivals), default=0)
     with TemporaryDirectory(prefix="exact-") as folder:
         warehouse = Warehouse(Path(folder), settings, project)
         try:
             for run in range(last_run + 1):
-                when = f"after run {run}"
-                for landing_time, commit in commits([a for a in arrivals if a.run == run], run, seed):
+                halfway = rng.randrange(COMMITS_PER_RUN * LOADERS)
+                for place, (landing_time, commit) in enumerate(
+                    commits([a for a in arrivals if a.run == run], run, seed)
+                ):
                     warehouse.land(commit, landing_time)
+                    if run and place == halfway:
+                        when = f"in run {run}, built in part"
+                        warehouse.build("--select", *sorted(model for model in project.models if rng.random() < 0.5))
+                when = f"after run {run}"
                 warehouse.build()
                 if differences := warehouse.differences():
                     return Failure(when, differences)
@@ -79,7 +88,7 @@ def first_failure(project: Project, settings: Settings, seed: int, arrivals: Seq
 def commits(arrivals: Sequence[Arrival], run: int, seed: int) -> list[tuple[datetime, list[Arrival]]]:
     """The commits of a run. Loaders work side by side, by clocks days apart: landed_at orders one stream only."""
     rng = random.Random(seed)
-    loader_of = {stream: rng.randrange(3) for stream in STREAMS}
+    loader_of = {stream: rng.randrange(LOADERS) for stream in STREAMS}
     clock_of = [timedelta(), timedelta(days=-3, hours=rng.randrange(24)), timedelta(days=rng.randrange(1, 4))]
     steps = [rng.choice([1e-6, 1.0, 1200.0, 32400.0, 82800.0]) for _ in range(RUNS * COMMITS_PER_RUN)]
     rng.shuffle(clock_of)

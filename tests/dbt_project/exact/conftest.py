@@ -11,10 +11,6 @@ from tests.dbt_project.exact.warehouse import Project
 REPOSITORY = Path(__file__).parents[3]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "exact: a thousand random worlds, and every rule broken on purpose")
-
-
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     folder = Path(os.environ.get("EXACT_PROJECT", REPOSITORY / "dbt_project"))

@@ -4,8 +4,6 @@ import json
 from datetime import datetime, timedelta
 from typing import Any
 
-import pytest
-
 from tests.dbt_project.exact.check import described, first_failure, together
 from tests.dbt_project.exact.warehouse import Arrival, Project
 from tests.oracle import Settings
@@ -88,29 +86,23 @@ EXAMPLES = {
         (0, "users", {"user_id": "u", "updated_at": "infinity"}),
         (0, "users", {"user_id": "u", "updated_at": "2026-01-01", "created_at": "0001-01-01"}),
     ),
-}
-
-UNMENDED = {
     "a price of ten thousand million breaks no build": (
-        "stg_ecom_events: amount * 10000 overflows DECIMAL(18)",
         (0, "ecom_events", {**ECOM_EVENT, "price": "10000000000"}),
+        (0, "ecom_events", {**ECOM_EVENT, "price": "99999999999999.9999"}),
+        (0, "ecom_events", {**ECOM_EVENT, "price": "100000000000000"}),
     ),
     "an engaged time of a million million seconds breaks no build": (
-        "fct_page_views: engaged_seconds, numeric(18, 4), does not fit in numeric(18, 6)",
         (0, "page_views", {**PAGE_VIEW, "event_params": {"engaged_time": "1000000000000"}}),
     ),
-    "a comma before the end is no JSON": (
-        "DuckDB's json_valid takes it",
-        (0, "web_events", b'{"timestamp": "2026-01-05T10:00:00", "event": "view", "product": "p",}'),
+    "a comma before the end is no JSON, but may stand in a text": (
+        (0, "web_events", b'{"timestamp": "2026-01-05T10:00:00", "event": "view", "product": "p%",}'),
+        (0, "web_events", b'{"timestamp": "2026-01-05T10:00:00", "event": "view", "product": "%,}"}'),
     ),
-    "NaN is no JSON": (
-        "DuckDB's json_valid takes it",
-        (0, "web_events", b'{"timestamp": "2026-01-05T10:00:00", "event": "view", "product": "p", "x": NaN}'),
+    "NaN is no JSON, but may stand in a text": (
+        (0, "web_events", b'{"timestamp": "2026-01-05T10:00:00", "event": "view", "product": "p%", "x": NaN}'),
+        (0, "web_events", b'{"timestamp": "2026-01-05T10:00:00", "event": "view", "product": "%NaN", "x": "inf"}'),
     ),
-    "a web event is a view, a cart or a sale": (
-        "stg_web_events takes 'purchase', which the contract does not name",
-        (0, "web_events", {**WEB_EVENT, "event": "purchase"}),
-    ),
+    "a web event is a view, a cart or a sale": ((0, "web_events", {**WEB_EVENT, "event": "purchase"}),),
 }
 
 
@@ -118,16 +110,3 @@ def test_examples(project: Project) -> None:
     arrivals = together([example(number, *messages) for number, messages in enumerate(EXAMPLES.values())])
     failure = first_failure(project, Settings(), 0, arrivals)
     assert failure is None, f"\n{dict(enumerate(EXAMPLES))}\n{described(arrivals)}\n{failure}"
-
-
-@pytest.mark.parametrize(
-    "messages",
-    [
-        pytest.param(messages, id=name, marks=pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError))
-        for name, (reason, *messages) in UNMENDED.items()
-    ],
-)
-def test_faults_that_remain(project: Project, messages: list[Any]) -> None:
-    """One that is mended fails here: it belongs in EXAMPLES."""
-    failure = first_failure(project, Settings(), 0, example(0, *messages))
-    assert failure is None, f"\n{failure}"

@@ -146,6 +146,7 @@ class Project:
             }
         self._manifest: Manifest | None = None
         self._manifest = self._invoke(work / "warehouse.duckdb", "parse")
+        self.models = [node.name for node in self._manifest.nodes.values() if node.resource_type == "model"]
 
     def run(self, warehouse: Path, *arguments: str) -> None:
         self._invoke(warehouse, *arguments)

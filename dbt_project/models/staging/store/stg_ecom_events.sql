@@ -59,7 +59,7 @@ identified as (
         {{ hash_of([
             'cast(' ~ epoch_microseconds('event_at') ~ ' as ' ~ dbt.type_string() ~ ')',
             'event_type', 'product_id', 'category_id', 'category_code', 'brand',
-            'cast(cast(amount * 10000 as bigint) as ' ~ dbt.type_string() ~ ')',
+            'cast(cast(cast(amount as numeric(33, 4)) * 10000 as bigint) as ' ~ dbt.type_string() ~ ')',
             'user_id', 'user_session'
         ]) }} as event_id
     from judged

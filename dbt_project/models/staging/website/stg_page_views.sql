@@ -83,7 +83,8 @@ judged as (
             {% endif %}
             when event_at is null or not {{ is_plausible('event_at') }} then 'invalid:timestamp'
             when event_name != 'page_view' then 'invalid:event_name'
-            when engaged_text is not null and (engaged_seconds is null or engaged_seconds < 0)
+            -- thirty thousand years and more do not fit in seconds with microseconds
+            when engaged_text is not null and coalesce(engaged_seconds not between 0 and 999999999999, true)
                 then 'invalid:engaged_time'
             when is_test_event then 'test_event'
             {% if var('customer_id_filter') %}

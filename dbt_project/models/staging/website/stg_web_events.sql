@@ -30,6 +30,7 @@ renamed as (
         nullif(body.user_id, '') as user_id,
         nullif(body.product, '') as product_id,
         nullif(body.publisher_id, '') as publisher_id,
+        nullif(body.event, '') as event,
         case body.event when 'sale' then 'purchase' else nullif(body.event, '') end as event_type,
         nullif(body.environment, '') as environment,
         nullif(body.country, '') as country,
@@ -52,10 +53,10 @@ judged as (
         case
             when is_malformed then 'malformed_json'
             when time_text is null then 'missing:timestamp'
-            when event_type is null then 'missing:event'
+            when event is null then 'missing:event'
             when product_id is null then 'missing:product'
             when event_at is null or not {{ is_plausible('event_at') }} then 'invalid:timestamp'
-            when event_type not in ('view', 'cart', 'purchase') then 'invalid:event'
+            when event not in ('view', 'cart', 'sale') then 'invalid:event'
             when price_text is not null and price is null then 'invalid:price'
         end as reject_reason
     from renamed
