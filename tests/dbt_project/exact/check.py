@@ -64,7 +64,7 @@ def first_failure(project: Project, settings: Settings, seed: int, arrivals: Seq
         warehouse = Warehouse(Path(folder), settings, project)
         try:
             for run in range(last_run + 1):
-                halfway = rng.randrange(COMMITS_PER_RUN * LOADERS)
+                halfway = rng.choice([None, rng.randrange(COMMITS_PER_RUN * LOADERS)])
                 for place, (landing_time, commit) in enumerate(
                     commits([a for a in arrivals if a.run == run], run, seed)
                 ):

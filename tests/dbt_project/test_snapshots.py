@@ -1,0 +1,58 @@
+"""Snapshots keep what builds saw; the histories keep what was."""
+
+import json
+from pathlib import Path
+
+from ingest.message import Message
+from ingest.publish.spool import SpoolPublisher
+from ingest.settings import Settings
+from ingest.streams import STREAMS
+from tests.dbt_project.warehouse import Warehouse
+
+
+def version(user_name: str, updated_at: str, deleted_at: str | None = None) -> Message:
+    body = {
+        "user_id": "u",
+        "user_name": user_name,
+        "created_at": "2026-01-01T00:00:00Z",
+        "updated_at": updated_at,
+        "deleted_at": deleted_at,
+    }
+    return Message(json.dumps(body).encode(), key=b"u")
+
+
+def land_and_build(warehouse: Warehouse, *versions: Message) -> None:
+    settings = Settings(spool_path=warehouse.folder / "spool")
+    SpoolPublisher(settings).publish(STREAMS["users"], versions)
+    warehouse.land()
+    warehouse.build()
+
+
+def test_a_version_replaced_between_two_builds_is_in_the_history_only(tmp_path: Path) -> None:
+    warehouse = Warehouse(tmp_path)
+    land_and_build(warehouse, version("first", "2026-01-02T00:00:00Z"))
+    land_and_build(warehouse, version("replaced", "2026-01-03T00:00:00Z"), version("seen", "2026-01-04T00:00:00Z"))
+    # a version that arrives late belongs in the middle of the history; no build saw it as the latest
+    land_and_build(warehouse, version("late", "2026-01-02T12:00:00Z"))
+    land_and_build(warehouse, version("deleted", "2026-01-05T00:00:00Z", deleted_at="2026-01-05T00:00:00Z"))
+    history = "select user_name, is_deleted from analytics.dim_users_history order by version_number"
+    assert warehouse.query(history) == [
+        ("first", False), ("late", False), ("replaced", False), ("seen", False), ("deleted", True)
+    ]  # fmt: skip
+    snapshot = "select user_name, dbt_is_deleted from snapshots.{} order by dbt_valid_from"
+    assert warehouse.query(snapshot.format("users_snapshot")) == [
+        ("first", "False"), ("seen", "False"), ("deleted", "False")
+    ]  # fmt: skip
+    # who is deleted leaves dim_users, which dim_users_snapshot records as a row of its own
+    assert warehouse.query(snapshot.format("dim_users_snapshot")) == [
+        ("first", "False"), ("seen", "False"), ("seen", "True")
+    ]  # fmt: skip
+    valid = "select bool_and(dbt_valid_to = '9999-12-31') from snapshots.users_snapshot where user_name = 'deleted'"
+    assert warehouse.query(valid) == [(True,)]
+
+
+def test_a_snapshot_that_the_history_does_not_know_fails_the_build(tmp_path: Path) -> None:
+    warehouse = Warehouse(tmp_path)
+    land_and_build(warehouse, version("first", "2026-01-02T00:00:00Z"))
+    warehouse.change("update snapshots.users_snapshot set updated_at = '2026-01-01 12:00:00'")
+    assert "snapshots_are_versions_of_history" in warehouse.build(expect=1).stderr
