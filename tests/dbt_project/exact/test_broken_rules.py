@@ -12,6 +12,7 @@ from tests.dbt_project.exact.worlds import draw_worlds, place
 from tests.oracle import Settings
 
 WORLDS = 100
+ATTEMPTS = 3  # most are noticed at the first; one in twenty of the rarest is not
 UTC = Settings()
 NEW_YORK = Settings(reporting_time_zone="America/New_York")
 
@@ -100,10 +101,13 @@ BREAKAGES = {
 @pytest.mark.parametrize("breakage", BREAKAGES.values(), ids=BREAKAGES.keys())
 def test_a_broken_rule_is_noticed(breakage: Breakage, tmp_path: Path, seed: int) -> None:
     project = broken_project(breakage, tmp_path)
-    placed = place(draw_worlds(WORLDS, breakage.settings, seed), breakage.settings, seed)
-    failure = first_failure(project, breakage.settings, seed, together(placed))
+    for attempt in range(ATTEMPTS):
+        placed = place(draw_worlds(WORLDS, breakage.settings, seed + attempt), breakage.settings, seed + attempt)
+        failure = first_failure(project, breakage.settings, seed + attempt, together(placed))
+        if failure is not None:
+            break
     assert failure is not None, f"EXACT_SEED={seed}"
-    print(f"noticed {failure.when}: {sorted({difference.mart for difference in failure.differences})} {failure.error}")  # noqa: T201
+    print(f"attempt {attempt + 1}, {failure.when}: {sorted({one.mart for one in failure.differences})}")
     assert failure.error is None
 
 
