@@ -12,7 +12,7 @@ from tests.dbt_project.exact.worlds import draw_worlds, place
 from tests.oracle import Settings
 
 WORLDS = 100
-ATTEMPTS = 3  # most are noticed at the first; one in twenty of the rarest is not
+ATTEMPTS = 3  # a pack that happens to hold no world for the rarest rule is no fault of the rule
 UTC = Settings()
 NEW_YORK = Settings(reporting_time_zone="America/New_York")
 
@@ -107,7 +107,6 @@ def test_a_broken_rule_is_noticed(breakage: Breakage, tmp_path: Path, seed: int)
         if failure is not None:
             break
     assert failure is not None, f"EXACT_SEED={seed}"
-    print(f"attempt {attempt + 1}, {failure.when}: {sorted({one.mart for one in failure.differences})}")
     assert failure.error is None
 
 

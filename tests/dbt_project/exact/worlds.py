@@ -242,7 +242,9 @@ class Draw:
 
     def times(self, number: int, kinds: list[str], is_old: bool) -> list[At]:
         """Steps back and forth around midnight: exactly the gap or window, a little less or more, or none."""
-        limit = self.window if "checkouts" in kinds and not self.one_in(3) else self.gap
+        limit = self.gap
+        if "checkouts" in kinds:
+            limit = self.any_of(self.window, self.window // 2, self.window // 4)
         near = [
             0,
             MICROSECOND,
@@ -344,7 +346,7 @@ THEMES = (
 )
 CALM_THEMES = (
     *(["page_views"],) * 8,
-    *(["clicks", "checkouts"],) * 7,
+    *(["clicks", "checkouts"],) * 8,
     *(["ecom_events"],) * 2,
     ["clicks", "checkouts", "users"],
     ["users"],
