@@ -6,12 +6,17 @@ Exit code 0 when all is well, 1 when a model or a test failed, 2 when dbt could 
 import os
 import sys
 from collections import Counter
+from contextlib import suppress
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from zoneinfo import available_timezones
 
+import yaml
 from dbt.artifacts.resources.types import NodeType
 from dbt.artifacts.schemas.run import RunExecutionResult
 from dbt.cli.main import dbtRunner, dbtRunnerResult
+from pydantic import BaseModel, Field, ValidationError, field_validator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -29,8 +34,11 @@ def run(settings: Settings, arguments: list[str]) -> int:
     """Run dbt with these arguments; returns the exit code. A build ends with a table of the marts.
 
     Raises:
-        UserError: when there is no warehouse yet, or another process holds it.
+        UserError: when there is no warehouse yet, another process holds it, or a var is none.
     """
+    if not arguments or arguments[0].startswith("-"):  # --help and --version
+        return 0 if dbtRunner().invoke(arguments).success else 2
+    check_vars(arguments)
     if settings.warehouse == "duckdb":
         if not settings.warehouse_path.exists():
             raise UserError(f"there is no warehouse at {settings.warehouse_path} yet: run `make ingest` first")
@@ -39,13 +47,60 @@ def run(settings: Settings, arguments: list[str]) -> int:
     os.environ["WAREHOUSE"] = settings.warehouse
     os.environ["WAREHOUSE_PATH"] = str(settings.warehouse_path.absolute())
     result = _invoke([*arguments, "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)])
+    if isinstance(result.exception, KeyboardInterrupt):
+        raise result.exception
     if result.exception is not None:
         raise UserError(_first_paragraph(result.exception))
     if isinstance(result.result, RunExecutionResult):
+        if not any(one.node.resource_type != NodeType.Operation for one in result.result.results):
+            raise UserError("the selection matches no model and no test")
         _print_failures(result.result)
-        if arguments[0] == "build":
-            _print_summary(result.result, settings)
+        _print_summary(result.result, settings, with_marts=arguments[0] == "build")
     return 0 if result.success else 1
+
+
+class Vars(BaseModel, extra="forbid"):
+    """The vars of dbt_project.yml, which describes them; dbt itself takes any name and any value."""
+
+    session_gap_seconds: int = Field(ge=0)
+    session_key: Literal["source_session_id", "user_id"]
+    attribution_window_seconds: int = Field(ge=0)
+    reporting_time_zone: str
+    earliest_event_at: date
+    customer_id_filter: list[str] | None
+    allowed_lateness_seconds: int | None = Field(ge=0)
+    test_all_partitions: bool
+    landing_hold_minutes: int = Field(ge=0)
+
+    @field_validator("reporting_time_zone")
+    @classmethod
+    def _is_a_time_zone(cls, name: str) -> str:
+        if name not in available_timezones():
+            raise ValueError("expected an IANA name such as America/New_York")
+        return name
+
+
+def check_vars(arguments: list[str]) -> None:
+    """See that every var is one of the project's and has a value that its models can use.
+
+    Raises:
+        UserError: naming the first that is not.
+    """
+    given: Any = {}
+    if "--vars" in arguments[:-1]:
+        with suppress(yaml.YAMLError):
+            given = yaml.safe_load(arguments[arguments.index("--vars") + 1])
+        if not isinstance(given, dict):
+            raise UserError("vars are given as a mapping, such as VARS='{session_gap_seconds: 1800}'")
+    project = yaml.safe_load((PROJECT / "dbt_project.yml").read_text())["vars"]
+    try:
+        Vars(**{**project, **{str(name): value for name, value in given.items()}})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = first["loc"][0]
+        if first["type"] == "extra_forbidden":
+            raise UserError(f"there is no var {name}; the vars are {', '.join(Vars.model_fields)}") from error
+        raise UserError(f"var {name}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}") from error
 
 
 def _invoke(arguments: list[str]) -> dbtRunnerResult:
@@ -84,7 +139,7 @@ def _print_failures(run_results: RunExecutionResult) -> None:
                 errors.print(f"  its query: {PROJECT / 'target' / 'compiled'}", markup=False, highlight=False)
 
 
-def _print_summary(run_results: RunExecutionResult, settings: Settings) -> None:
+def _print_summary(run_results: RunExecutionResult, settings: Settings, *, with_marts: bool) -> None:
     counts = Counter(str(one.status) for one in run_results.results)
     marts = sorted(
         one.node.name
@@ -93,14 +148,14 @@ def _print_summary(run_results: RunExecutionResult, settings: Settings) -> None:
         and one.node.schema.endswith("analytics")
         and one.status == "success"
     )
-    if settings.warehouse == "duckdb" and marts:
+    if settings.warehouse == "duckdb" and with_marts and marts:
         table = Table("mart", box=None)
         table.add_column("rows", justify="right")
         for mart, rows in _row_counts(settings, marts):
             table.add_row(mart, f"{rows:,}")
         output.print(table)
     output.print(
-        f"built in {run_results.elapsed_time:.1f} s: "
+        f"{'built' if with_marts else 'done'} in {run_results.elapsed_time:.1f} s: "
         + ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
     )
 
@@ -116,6 +171,9 @@ def main() -> None:
     arguments = sys.argv[1:] or ["--help"]
     try:
         sys.exit(run(load_settings(), arguments))
+    except KeyboardInterrupt:
+        errors.print("interrupted: run it again, it goes on where it stopped", highlight=False)
+        sys.exit(130)
     except UserError as error:
         errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
         sys.exit(2)

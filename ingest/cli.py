@@ -70,7 +70,7 @@ def land(
         total = None if follow or not errors.is_terminal else _waiting(sources)
         with _progress("landing", total) as advance:
             report = land_all(settings, sources, sink, follow=follow, stop=stop, on_progress=advance)
-    output.print(f"landed {report.rows:,} messages in {report.commits:,} commits")
+    output.print(f"landed {_messages(report.rows)}")
 
 
 @app.command()
@@ -162,12 +162,15 @@ def simulate(
             faults=faults,
             on_progress=lambda day, messages: advance(1),
         )
-    output.print(f"published {report.total:,} messages of {report.first_day} to {report.last_day}")
+    until = "" if days == 1 else f" to {report.last_day}"
+    output.print(f"published {_messages(report.total)} of {report.first_day}{until}")
 
 
 @app.command()
 def replay(
-    file: Annotated[Path, typer.Argument(help="A CSV with a header row, or NDJSON with a body a line.")],
+    file: Annotated[
+        Path, typer.Argument(help="A CSV with a header row, NDJSON with a body a line, or a JSON document or array.")
+    ],
     stream: Annotated[str, typer.Option("--stream", metavar="NAME", help=f"One of {', '.join(STREAMS)}.")],
     speed: Annotated[
         float | None, typer.Option(min=0.001, help="Times real time, by the events' own times. [default: no pause]")
@@ -181,7 +184,7 @@ def replay(
     [target] = named([stream])
     with _progress(f"replaying {file.name}", None) as advance, RoutingPublisher(settings) as publisher:
         published = replay_file(settings, publisher, file, target, speed=speed, on_progress=advance)
-    output.print(f"published {published:,} messages to {stream}")
+    output.print(f"published {_messages(published)} to {stream}")
 
 
 @app.command()
@@ -193,15 +196,14 @@ def provision(
     from ingest.provision import provision as provision_all
 
     settings = load_settings()
-    for line in provision_all(settings, named(stream), dry_run):
+    lines = provision_all(settings, named(stream), dry_run)
+    for line in lines or ["nothing to create: no broker is configured, or all is there"]:
         output.print(line)
     if not dry_run:
         _sink(settings).create_tables()
 
 
 def _sink(settings: Settings) -> DuckDBSink:
-    if settings.warehouse != "duckdb":
-        raise UserError("WAREHOUSE=bigquery: landing in BigQuery is not built yet; set WAREHOUSE=duckdb")
     return DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds)
 
 
@@ -238,6 +240,10 @@ def _waiting(sources: list[Source]) -> int | None:
                 return None
             total += count
     return total
+
+
+def _messages(number: int) -> str:
+    return f"{number:,} message{'' if number == 1 else 's'}"
 
 
 def _count(value: int | None) -> str:

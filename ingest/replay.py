@@ -134,25 +134,17 @@ def _line_messages(lines: Iterable[bytes], stream: Stream) -> Iterator[Message]:
 
 
 def _json_messages(file: BinaryIO, stream: Stream) -> Iterator[Message]:
-    """One body a line, unless the whole file is one document and its first line alone is not."""
+    """One body a line, unless the whole file is one document: a body, or an array of bodies."""
     begin = file.tell()
-    first = next((line for line in file if line.strip()), b"")
-    file.seek(begin)
-    if not _is_json(first):
-        document = file.read(DOCUMENT_BYTES + 1)
-        if len(document) <= DOCUMENT_BYTES and _is_json(document):
-            yield _json_message(document.strip(), stream)
+    document = file.read(DOCUMENT_BYTES + 1)
+    if len(document) <= DOCUMENT_BYTES:
+        with suppress(orjson.JSONDecodeError):
+            parsed = orjson.loads(document)
+            bodies = [orjson.dumps(body) for body in parsed] if isinstance(parsed, list) else [document.strip()]
+            yield from (_json_message(body, stream) for body in bodies)
             return
-        file.seek(begin)
+    file.seek(begin)
     yield from _line_messages(file, stream)
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return False
-    return True
 
 
 def _json_message(body: bytes, stream: Stream) -> Message:

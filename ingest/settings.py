@@ -86,7 +86,7 @@ def load_settings() -> Settings:
         UserError: naming the variable that cannot be read.
     """
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         first = error.errors()[0]
         variable = f"{str(first['loc'][0]).upper()}: " if first["loc"] else ""
@@ -97,3 +97,6 @@ def load_settings() -> Settings:
         raise UserError(f'{variable}: expected a JSON object such as {{"users": "shop-users"}}') from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f".env cannot be read: {error}") from error
+    if settings.warehouse == "bigquery":
+        raise UserError("WAREHOUSE=bigquery is not built yet; use WAREHOUSE=duckdb")
+    return settings

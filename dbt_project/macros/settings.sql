@@ -38,7 +38,7 @@
         {% for name in (before.keys() | list + now.keys() | list) | unique | sort if before.get(name) != now.get(name) %}
             {% do exceptions.raise_compiler_error(
                 node.name ~ ' was built with ' ~ name ~ '=' ~ before.get(name) ~ ', this build has ' ~ now.get(name)
-                ~ ': run `make build FULL_REFRESH=1` with the same VARS to rebuild every mart'
+                ~ ': run `make build FULL_REFRESH=1` to rebuild every mart with the new value, or go back to the old one'
             ) %}
         {% endfor %}
     {% endfor %}

@@ -159,6 +159,25 @@ def test_without_a_warehouse_the_error_says_what_to_run(tmp_path: Path) -> None:
     assert "make ingest" in error
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (
+            ["--vars", "{sesion_gap_seconds: 1800}"],
+            "there is no var sesion_gap_seconds; the vars are session_gap_seconds,",
+        ),
+        (["--vars", "{session_gap_seconds: abc}"], "var session_gap_seconds: Input should be a valid integer"),
+        (["--vars", "{reporting_time_zone: Mars}"], "var reporting_time_zone: expected an IANA name"),
+        (["--vars", "abc"], "vars are given as a mapping"),
+        (["--select", "no_such_model"], "the selection matches no model and no test"),
+    ],
+)
+def test_a_build_that_cannot_mean_anything_is_one_line(warehouse: Warehouse, options: list[str], error: str) -> None:
+    told = warehouse.build(*options, expect=2).stderr
+    assert told.startswith(f"error: {error}")
+    assert told.count("\n") == 1
+
+
 def test_an_unknown_option_of_dbt_is_one_line(warehouse: Warehouse) -> None:
     error = warehouse.build("--no-such-option", expect=2).stderr
     assert error == "error: No such option '--no-such-option'.\n"
