@@ -41,7 +41,7 @@ build: .venv/.ready ## Build and test every model with dbt, and print the marts
 status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead letters
 	@$(BIN)/python -m ingest status
 
-test: .venv/.ready-dev ## Run the tests that need no broker (a few minutes)
+test: .venv/.ready-dev ## Run the tests that need no broker (some ten minutes on 2 cores)
 	@$(BIN)/python -m pytest -m 'not brokers and not exact'
 
 test-exact: .venv/.ready-dev ## Compare every mart with its definition in plain Python, in 1,000 random worlds (minutes; EXACT_WORLDS, EXACT_SEED)

@@ -165,7 +165,7 @@ class SpoolSource:
             file.close()
             raise UserError(
                 f"{log.path} was landed up to byte {start}, and no line ends there now: it was cut or replaced."
-                " Put it back, or start again with an empty SPOOL_PATH and WAREHOUSE_PATH"
+                " Put it back, or start again: `make clean`"
             )
         file.seek(start)
         return file

@@ -182,6 +182,11 @@ def test_one_document_over_several_lines_is_one_body(tmp_path: Path) -> None:
     assert message == Message(document, published_at=1_611_798_022_695_757)
 
 
+def test_an_array_is_a_body_an_element(tmp_path: Path) -> None:
+    messages = published(tmp_path / "views.json", b'[{"page_title": "A"},\n {"page_title": "B"}]', PAGE_VIEWS)
+    assert [message.payload for message in messages] == [b'{"page_title":"A"}', b'{"page_title":"B"}']
+
+
 def test_a_json_file_whose_first_line_is_broken_is_still_read_by_lines(tmp_path: Path) -> None:
     messages = published(tmp_path / "a.json", b'{"cut"\n{"user_id": "1"}\n')
     assert [message.payload for message in messages] == [b'{"cut"', b'{"user_id": "1"}']
