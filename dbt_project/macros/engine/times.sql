@@ -18,7 +18,7 @@
 {% macro epoch_to_timestamp(text, units_per_second) -%}
     {%- set least = -62135596800 * units_per_second -%}
     {%- set most = 253402300799 * units_per_second -%}
-    {%- set number = try_cast_as(text, 'bigint') -%}
+    {%- set number = to_integer(text) -%}
     case when {{ number }} between {{ least }} and {{ most }}
         then {{ microseconds_to_timestamp(number ~ ' * ' ~ (1000000 // units_per_second)) }} end
 {%- endmacro %}

@@ -11,6 +11,20 @@
     safe_cast({{ value }} as {{ type }})
 {%- endmacro %}
 
+{#- A whole number from text; null when it is none. -#}
+{% macro to_integer(text) -%}
+    {{ return(adapter.dispatch('to_integer')(text)) }}
+{%- endmacro %}
+
+{#- DuckDB would round 1.5 and read 1e3. -#}
+{% macro duckdb__to_integer(text) -%}
+    case when regexp_full_match({{ text }}, '-?[0-9]+') then try_cast({{ text }} as bigint) end
+{%- endmacro %}
+
+{% macro bigquery__to_integer(text) -%}
+    safe_cast({{ text }} as int64)
+{%- endmacro %}
+
 {#- Money and other amounts: decimal, so that sums do not depend on the order of rows. -#}
 {% macro to_amount(text) -%}
     {{ try_cast_as(text, 'numeric(18, 4)') }}

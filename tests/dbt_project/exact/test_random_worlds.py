@@ -31,6 +31,7 @@ def test_few_worlds(project: Project, seed: int) -> None:
     check_random_worlds(project, Settings(), 60, seed)
 
 
+@pytest.mark.exact
 def test_few_worlds_with_other_settings(project: Project, seed: int) -> None:
     check_random_worlds(project, EVERYTHING_ELSE, 30, seed)
 

@@ -102,6 +102,14 @@ EXAMPLES = {
         (0, "web_events", b'{"timestamp": "2026-01-05T10:00:00", "event": "view", "product": "p%", "x": NaN}'),
         (0, "web_events", b'{"timestamp": "2026-01-05T10:00:00", "event": "view", "product": "%NaN", "x": "inf"}'),
     ),
+    "an epoch is a whole number": (
+        (0, "page_views", {"session_id": "s%", "page_title": "Home", "event_timestamp_ms": "1767607200000.5"}),
+        (0, "page_views", {"session_id": "s%", "page_title": "Home", "event_timestamp_ms": "1.7e12"}),
+        (0, "page_views", {"session_id": "s%", "page_title": "Home", "event_timestamp_ms": 1767607200000}),
+    ),
+    "an engaged time that cannot be read is not made up for by another": (
+        (0, "page_views", {**PAGE_VIEW, "event_params": {"engaged_time": "x", "engagement_time_msec": 5}}),
+    ),
     "a web event is a view, a cart or a sale": ((0, "web_events", {**WEB_EVENT, "event": "purchase"}),),
 }
 

@@ -63,10 +63,11 @@ renamed as (
             else {{ epoch_to_timestamp('body.event_timestamp', 1000000) }}
         end as event_at,
         coalesce(nullif(params.engaged_time, ''), nullif(params.engagement_time_msec, '')) as engaged_text,
-        coalesce(
-            {{ try_cast_as('params.engaged_time', 'numeric(18, 4)') }},
-            cast({{ try_cast_as('params.engagement_time_msec', 'numeric(18, 4)') }} * 0.001 as numeric(18, 4))
-        ) as engaged_seconds
+        case
+            when nullif(params.engaged_time, '') is not null
+                then {{ try_cast_as('params.engaged_time', 'numeric(18, 4)') }}
+            else cast({{ try_cast_as('params.engagement_time_msec', 'numeric(18, 4)') }} * 0.001 as numeric(18, 4))
+        end as engaged_seconds
     from parsed_params
 ),
 
