@@ -11,8 +11,19 @@
     {{ generate_schema_name('intermediate', none) | trim }}.{{ name }}
 {%- endmacro %}
 
+{#- Whether these tables are there: a build creates them first; who only compiles, as the linter does, may have none. -#}
+{% macro has_state() %}
+    {{ return(execute and (starts_build() or adapter.get_relation(
+        target.database, generate_schema_name('intermediate', none) | trim, 'watermarks'
+    ) is not none)) }}
+{% endmacro %}
+
+{% macro starts_build() %}
+    {{ return(flags.WHICH in ('build', 'run', 'test', 'snapshot', 'seed', 'retry')) }}
+{% endmacro %}
+
 {% macro start_build() %}
-    {% if execute and flags.WHICH in ('build', 'run', 'test', 'snapshot', 'seed', 'retry') %}
+    {% if execute and starts_build() %}
         {% do run_query('create schema if not exists ' ~ generate_schema_name('intermediate', none) | trim) %}
         {% do create_state_table('watermarks', ['node', 'stream', 'settings'], 'upto timestamp') %}
         {% do create_state_table('touched_partitions', ['model'], 'partition_date date') %}

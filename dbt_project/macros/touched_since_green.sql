@@ -30,7 +30,7 @@
 
 {#- The partitions of a model that were touched since the last green build; none when everything is to be read. -#}
 {% macro touched_dates(name) %}
-    {% set tested = model_named(name) if execute else none %}
+    {% set tested = model_named(name) if has_state() else none %}
     {% if not tested or not tested.config.get('partition_by') or var('test_all_partitions') %}
         {{ return(none) }}
     {% endif %}

@@ -27,7 +27,7 @@
 
 {#- For each stream of this model: (stream, watermark, upto), the times as text or none. -#}
 {% macro read_bounds() %}
-    {% if not execute %}
+    {% if not has_state() %}
         {{ return([]) }}
     {% endif %}
     {% set parents = [] %}
