@@ -64,6 +64,8 @@ fresh as (
 select '{stream}' as stream, *, cast($landed_at as timestamp) as landed_at from fresh
 """
 
+MEMORY_LIMIT = "384 MiB"
+"""For a commit: by default DuckDB takes most of the machine where a row group of large messages is rewritten."""
 ROWS_PER_CHUNK = 8_192
 """DuckDB reads chunks side by side, and a single one on one core only."""
 
@@ -113,10 +115,15 @@ class DuckDBSink:
     def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
         landed: Counter[str] = Counter()
         for alike in _of_one_id_a_topic(batches):
-            landed.update(self._commit(alike))
+            try:
+                landed.update(self._commit(alike, MEMORY_LIMIT))
+            except (duckdb.OutOfMemoryException, duckdb.FatalException):
+                # Messages of many megabytes need more. If it was the checkpoint behind the commit that failed, these
+                # are landed: known by their offsets, or counted as duplicates.
+                landed.update(self._commit(alike))
         return landed
 
-    def _commit(self, batches: Sequence[Batch]) -> dict[str, int]:
+    def _commit(self, batches: Sequence[Batch], memory_limit: str | None = None) -> dict[str, int]:
         tables: dict[str, list[pa.Table]] = {}
         topic_ids: dict[str, str] = {}
         positions: dict[tuple[str, str, int], int] = {}
@@ -129,6 +136,8 @@ class DuckDBSink:
                 source = next(table["source"][0].as_py() for table in batch.tables.values() if table.num_rows)
                 positions[source, topic, partition] = next_offset
         with self.connection() as connection:
+            if memory_limit:
+                connection.execute("set memory_limit = $limit", {"limit": memory_limit})
             connection.execute("begin")
             _create_tables(connection)
             landed_at = self._landed_at(connection, list(tables))
