@@ -188,6 +188,29 @@ def replay(
 
 
 @app.command()
+def emit(
+    from_start: Annotated[
+        bool,
+        typer.Option("--from-start", help="Send every result again, as after a full refresh with other vars."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would be sent, and send nothing.")] = False,
+) -> None:
+    """Publish the new and changed results of fct_page_views, the time spent on each page, to Kafka."""
+    from ingest.emit import count_due
+    from ingest.emit import emit as emit_results
+
+    settings = load_settings()
+    sink = _sink(settings)
+    due = count_due(settings, sink, from_start=from_start) if dry_run or errors.is_terminal else None
+    if dry_run:
+        output.print(f"would emit {due:,} result{'' if due == 1 else 's'} to {settings.emit_topic}")
+        return
+    with _progress("emitting", due) as advance:
+        emitted = emit_results(settings, sink, from_start=from_start, on_progress=advance)
+    output.print(f"emitted {emitted:,} result{'' if emitted == 1 else 's'} to {settings.emit_topic}")
+
+
+@app.command()
 def provision(
     stream: StreamOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,

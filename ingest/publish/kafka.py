@@ -71,12 +71,14 @@ class KafkaPublisher:
             # what went wrong first is what to report
 
     def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
+        return self.publish_to(self._settings.topic(stream), messages)
+
+    def publish_to(self, topic: str, messages: Iterable[Message]) -> int:
         """Publish messages in order; returns how many were handed to the producer.
 
         Raises:
-            UserError: when an earlier message was not delivered, or this one cannot be.
+            UserError: when an earlier message was not delivered, or this one cannot be, or the topic is missing.
         """
-        topic = self._settings.topic(stream)
         self._require(topic)
         produce, poll = self._producer.produce, self._producer.poll
         published = 0
