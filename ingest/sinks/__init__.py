@@ -76,7 +76,7 @@ class ResultSource(Protocol):
         """Held by the one command that emits from this warehouse.
 
         Raises:
-            UserError: when another one does.
+            UserError: when another one does, or the mart is not built yet.
         """
         ...
 
@@ -98,8 +98,5 @@ class ResultSource(Protocol):
         """The results behind the cursor in its order, as they were at one moment, in chunks of at most this many.
 
         Nothing of the warehouse is held between two chunks.
-
-        Raises:
-            UserError: when the mart is not built yet.
         """
         ...

@@ -184,6 +184,8 @@ class DuckDBSink:
 
     @contextmanager
     def emitting(self) -> Iterator[None]:
+        with self._mart():
+            pass
         # A file of its own: DuckDB's locks on the database are dropped when anything else of this process closes it.
         path = self._path.with_name(f"{self._path.name}.emit")
         try:
@@ -195,7 +197,8 @@ class DuckDBSink:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise UserError(
-                    f"another `ingest emit` is under way on the warehouse {self._path}: let it finish, then run this again"
+                    f"another `ingest emit` is under way on the warehouse {self._path}: let it finish, then run this"
+                    " again"
                 ) from error
             yield
 
@@ -206,7 +209,7 @@ class DuckDBSink:
             if ("raw", "emit_watermarks") not in _tables(connection):
                 return FIRST_CURSOR
             saved = connection.execute(
-                "select session_landed_at, session_id, sequence_number from raw.emit_watermarks where topic = ?",
+                f"select {', '.join(Cursor._fields)} from raw.emit_watermarks where topic = ?",  # noqa: S608
                 [topic],
             ).fetchone()
         return Cursor(*saved) if saved else FIRST_CURSOR
@@ -227,7 +230,7 @@ class DuckDBSink:
         with TemporaryDirectory(prefix="emit-") as folder:
             path = Path(folder) / "results.parquet"
             with self._mart() as connection:
-                connection.execute(f"copy ({RESULTS}) to '{path}'", after._asdict())
+                connection.sql(RESULTS, params=after._asdict()).write_parquet(str(path))
             results = path.open("rb")
         with results:  # has no name any more, so that nothing stays behind a kill
             for batch in pq.ParquetFile(results).iter_batches(chunk_rows):
