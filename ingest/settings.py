@@ -28,6 +28,12 @@ class Settings(BaseSettings):
     pubsub_project: str | None = None
     pubsub_emulator_host: str | None = None
 
+    push_audience: str | None = None
+    """The audience that the token of each push must be for; without it pushes need no token."""
+    push_service_account: str | None = None
+    """E-mail of the only identity that may push. Without it any Google identity may: who knows the audience can
+    have a token for it."""
+
     topics: dict[str, str] = Field(default_factory=dict)
     """JSON object: stream name to topic of the broker, where they differ."""
     subscriptions: dict[str, str] = Field(default_factory=dict)

@@ -122,6 +122,15 @@ class DuckDBSink:
             ).fetchall()
         return {(topic, partition): next_offset for topic, partition, next_offset in rows}
 
+    def missing_tables(self) -> list[str]:
+        """The tables that `create_tables` would create, such as raw.users."""
+        wanted = [f"raw.{name}" for name in (*STREAMS, "landing_offsets")]
+        if not self._path.exists():
+            return wanted
+        with self.connection(read_only=True) as connection:
+            existing = {".".join(table) for table in _tables(connection)}
+        return [table for table in wanted if table not in existing]
+
     def create_tables(self) -> None:
         """Create the raw tables that are missing, so that every model has its source."""
         with self.connection() as connection:
