@@ -134,7 +134,7 @@ def _provision_pubsub(
             ensure_topic(subscription.topic)
             if dead_letter_topic := subscription.dead_letter_policy.dead_letter_topic:
                 ensure_topic(dead_letter_topic)
-                ensure_subscription(_dead_letter_subscription(subscription))
+                ensure_subscription(_dead_letter_subscription(settings, subscription))
             existing = ensure_subscription(subscription)
             if existing is not None:
                 done += _differences(existing, subscription)
@@ -179,7 +179,7 @@ def _subscription(settings: Settings, stream: Stream, options: SubscriptionOptio
     return subscription
 
 
-def _dead_letter_subscription(subscription: Any) -> Any:
+def _dead_letter_subscription(settings: Settings, subscription: Any) -> Any:
     """What holds the messages of a dead letter topic: without a subscription, a topic drops what it is sent."""
     from google.pubsub_v1.types import ExpirationPolicy, Subscription
 
@@ -188,7 +188,8 @@ def _dead_letter_subscription(subscription: Any) -> Any:
         name=topic.replace("/topics/", "/subscriptions/"),
         topic=topic,
         ack_deadline_seconds=subscription.ack_deadline_seconds,
-        message_retention_duration=DEAD_LETTER_RETENTION,
+        # The emulator takes no more than the default.
+        message_retention_duration=None if settings.pubsub_emulator_host else DEAD_LETTER_RETENTION,
         expiration_policy=ExpirationPolicy(),
     )
 

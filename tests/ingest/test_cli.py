@@ -237,7 +237,7 @@ def test_provision_creates_the_tables_alone_for_the_spool(settings: Settings, ru
 def test_provision_takes_the_attempts_that_pubsub_takes(run_here: Run, value: str) -> None:
     code, _, err = run_here("provision", "--dead-letter-attempts", value)
     assert code == 2
-    assert "5<=x<=100" in one_line(err)
+    assert "'--dead-letter-attempts': Input should be" in one_line(err)
 
 
 @pytest.mark.parametrize("command", ["simulate", "land", "status", "emit", "provision"])
