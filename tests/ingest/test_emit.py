@@ -23,6 +23,7 @@ from ingest import emit as emit_module
 from ingest.emit import count_due, emit, result_message
 from ingest.errors import UserError
 from ingest.provision import provision
+from ingest.publish.kafka import KafkaPublisher
 from ingest.settings import Settings
 from ingest.sinks import FIRST_CURSOR, Cursor, Result
 from ingest.sinks.duckdb import DuckDBSink
@@ -318,19 +319,25 @@ def test_what_is_new_is_sent_once_and_everything_from_the_start(
 
 
 @pytest.mark.brokers
-def test_a_run_from_the_start_that_fails_is_taken_up_again(
+def test_what_was_not_delivered_is_due_again(
     at_kafka: Settings, sink: DuckDBSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also when everything was to be sent again, and the run failed before its first chunk was there."""
+
+    def undelivered(_: KafkaPublisher) -> None:
+        raise UserError("Kafka does not answer")
+
+    def fail(**options: bool) -> None:
+        with monkeypatch.context() as patch, pytest.raises(UserError, match="does not answer"):
+            patch.setattr(KafkaPublisher, "flush", undelivered)
+            emit(at_kafka, sink, **options)
+
     monkeypatch.setattr(emit_module, "CHUNK_ROWS", 2)
     write_mart(at_kafka, session(1, views=6, landed=0))
+    fail()
     assert emit(at_kafka, sink) == 6
-
-    def interrupt(_: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        emit(at_kafka, sink, from_start=True, on_progress=interrupt)
-    assert emit(at_kafka, sink) == 4
+    fail(from_start=True)
+    assert emit(at_kafka, sink) == 6
 
 
 @pytest.mark.brokers
@@ -384,6 +391,7 @@ def test_kills_leave_no_gap_and_no_outdated_result(at_kafka: Settings, sink: Duc
                 assert process.poll() is None, "ended before it was killed"
                 assert time.monotonic() < until
                 time.sleep(0.01)
+            time.sleep(0.02 * run)  # to meet different steps of a chunk
             process.send_signal(signal.SIGKILL)
         assert process.wait(timeout=60) == (-signal.SIGKILL if run < 5 else 0)
         sent = reader.read()

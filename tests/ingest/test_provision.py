@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient, ConfigResource
+from confluent_kafka.admin import AdminClient, ConfigResource, ConfigSource
 from google.pubsub_v1.types import Subscription
 
 from ingest.errors import UserError
@@ -75,8 +75,12 @@ def test_what_is_missing_is_created_once(settings: Settings, subscriber: Any) ->
 
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     assert len(admin.list_topics(timeout=10).topics[settings.topic(USERS)].partitions) == 4
-    resource = ConfigResource(ConfigResource.Type.TOPIC, settings.topic(USERS))
-    assert admin.describe_configs([resource])[resource].result()["retention.ms"].value == "-1"
+    own = {}  # the broker of the tests keeps everything itself: who set it is what tells
+    for name in (settings.topic(USERS), settings.emit_topic):
+        resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+        retention = admin.describe_configs([resource])[resource].result()["retention.ms"]
+        own[name] = (retention.value, retention.source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value)
+    assert own == {settings.topic(USERS): ("-1", True), settings.emit_topic: ("-1", False)}
     made = found(subscriber, subscription(settings))
     assert made.topic == topic(settings)
     assert made.ack_deadline_seconds == 60
