@@ -85,7 +85,8 @@ class KafkaPublisher:
         for published, message in enumerate(messages, start=1):
             # 0 stands for "now" in librdkafka.
             milliseconds = 0 if message.published_at is None else message.published_at // 1000
-            headers = list(message.attributes.items()) if message.attributes else None
+            # As bytes: the client cuts text at a NUL.
+            headers = [(name, value.encode()) for name, value in message.attributes.items()] or None
             while True:
                 try:
                     produce(topic, message.payload, message.key, timestamp=milliseconds, headers=headers)

@@ -78,7 +78,7 @@ def session(number: int, views: int, landed: int) -> list[Result]:
             session_landed_at=LANDED_AT + timedelta(minutes=landed),
             session_id=f"{number * 7919 % 1000:03}",  # in another order than the numbers
             sequence_number=place + 1,
-            source_session_id=f"source-{number}",
+            source_session_id=f"source\0-{number}",  # which JSON may hold
             page_title=f"Page {place}",
             event_at=STARTED_AT + timedelta(seconds=10 * place),
             time_on_page_seconds=Decimal(10),
@@ -405,7 +405,7 @@ def test_kills_leave_no_gap_and_no_outdated_result(at_kafka: Settings, sink: Duc
             if run < 5:
                 views[number] += 1
                 landed[number] = 100 + run
-                changed.add(f"source-{number}")
+                changed.add(f"source\0-{number}")
     assert compacted(records) == expected(build())
     unchanged = [key for key in first_appearances if key[0] not in changed]
     assert unchanged == [key for key in expected(build()) if key[0] not in changed]
