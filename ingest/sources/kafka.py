@@ -548,9 +548,7 @@ def _published_at(timestamps: list[tuple[int, int]]) -> pa.Array:
     if TIMESTAMP_NOT_AVAILABLE in set(map(itemgetter(0), timestamps)):
         timestamps = [time if time[0] != TIMESTAMP_NOT_AVAILABLE else (time[0], NO_MILLISECOND) for time in timestamps]
     milliseconds = pa.array(list(map(itemgetter(1), timestamps)), pa.int64())
-    is_time = pc.and_(
-        pc.greater_equal(milliseconds, FIRST_MILLISECOND), pc.less_equal(milliseconds, LAST_MILLISECOND)
-    )
+    is_time = pc.and_(pc.greater_equal(milliseconds, FIRST_MILLISECOND), pc.less_equal(milliseconds, LAST_MILLISECOND))
     return pc.multiply(pc.if_else(is_time, milliseconds, None), 1000).cast(pa.timestamp("us"))
 
 
