@@ -28,6 +28,12 @@ class Settings(BaseSettings):
     pubsub_project: str | None = None
     pubsub_emulator_host: str | None = None
 
+    push_audience: str | None = None
+    """The audience that the token of each push must be for; without it pushes need no token."""
+    push_service_account: str | None = None
+    """E-mail of the only identity that may push. Without it any Google identity may: who knows the audience can
+    have a token for it."""
+
     topics: dict[str, str] = Field(default_factory=dict)
     """JSON object: stream name to topic of the broker, where they differ."""
     subscriptions: dict[str, str] = Field(default_factory=dict)
@@ -58,6 +64,15 @@ class Settings(BaseSettings):
         for variable, names in (("TOPICS", kafka), ("SUBSCRIPTIONS", pubsub)):
             if shared := sorted(name for name in set(names) if names.count(name) > 1):
                 raise ValueError(f"{variable}: two streams share {shared[0]!r}; give each its own")
+        return self
+
+    @model_validator(mode="after")
+    def _verify_who_pushes(self) -> Self:
+        if self.push_service_account is not None and self.push_audience is None:
+            raise ValueError(
+                "PUSH_SERVICE_ACCOUNT: needs PUSH_AUDIENCE, the audience of the push subscription's tokens; "
+                "without it no token is read"
+            )
         return self
 
     @property
