@@ -39,14 +39,17 @@ from ingest.streams import STREAMS
 PATH = "/push"
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """A message of Pub/Sub has at most 10 MB, which base64 and the envelope make 14."""
+LINGER_SECONDS = 0.02
+"""The warehouse is held until no push came for so long, ..."""
 FREE_SECONDS = 0.25
-"""Under load the warehouse is left alone for so long every LANDING_MAX_SECONDS: who waits for it looks every 0.1 s."""
+"""... or for LANDING_MAX_SECONDS, and then left alone for this long: who waits for it looks every 0.1 s."""
 KEEP_ALIVE_SECONDS = 620
 """Longer than Google's load balancers keep an idle connection, so that it is they who close it."""
 SHUTDOWN_SECONDS = 10
 """How much longer than LOCK_TIMEOUT_SECONDS the last answers may take."""
 SECONDS_BETWEEN_LOGS = 10.0
 """Refusals of one status are logged no more often: what is refused comes again, and again."""
+ENDED = "nothing is committed any more: start the server again"
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -96,6 +99,7 @@ class Committer:
         self._sink = sink
         self._settings = settings
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._is_closing = False
         self.is_alive = True
         self.rows = 0
         """Landed so far."""
@@ -107,7 +111,7 @@ class Committer:
         waiting = _Waiting(stream, message, asyncio.get_running_loop().create_future())
         self._queue.put(waiting)
         # Looked at behind the put: a thread that ends answers what it finds in the queue afterwards.
-        return await waiting.refusal if self.is_alive else "the committing thread has ended; start the server again"
+        return await waiting.refusal if self.is_alive else ENDED
 
     def close(self) -> None:
         """Commit what waits, and end."""
@@ -115,54 +119,50 @@ class Committer:
         self._thread.join()
 
     def _run(self) -> None:
-        waiting: list[_Waiting] = []
-        busy_since = idle_since = 0.0
         try:
-            while True:
-                first = self._queue.get()
-                if time.monotonic() - idle_since > FREE_SECONDS:
-                    busy_since = time.monotonic()
-                elif time.monotonic() - busy_since > self._settings.landing_max_seconds:
-                    time.sleep(FREE_SECONDS)
-                    busy_since = time.monotonic()
-                taken = [first, *self._without_waiting()]
-                waiting = [one for one in taken if one is not None]
-                if waiting:
-                    _answer(waiting, self._land(waiting))
-                if len(waiting) < len(taken):
-                    return
-                idle_since = time.monotonic()
+            while not self._is_closing:
+                self._commit_while_more_comes()
+                time.sleep(FREE_SECONDS)
         finally:
             self.is_alive = False
-            waiting += [one for one in self._without_waiting() if one is not None]
-            _answer(waiting, "the server has ended")
+            _answer(self._take(0), ENDED)
 
-    def _without_waiting(self) -> list[_Waiting | None]:
-        taken = []
-        with suppress(queue.Empty):
-            while True:
-                taken.append(self._queue.get_nowait())
-        return taken
-
-    def _land(self, waiting: list[_Waiting]) -> str | None:
-        """Commit; returns why not, None when it is done."""
-        messages: dict[str, list[PubSubMessage]] = defaultdict(list)
-        for one in waiting:
-            messages[one.stream].append(one.message)
+    def _commit_while_more_comes(self) -> None:
+        waiting = self._take(None)
+        until = time.monotonic() + self._settings.landing_max_seconds
+        refusal = "the commit failed"
         try:
-            batch = Batch(
-                {stream: pubsub_table(self._settings.topic(STREAMS[stream]), some) for stream, some in messages.items()}
-            )
-            self.rows += self._sink.commit([batch])
+            with self._sink.held():
+                while waiting:
+                    self.rows += self._sink.commit([self._batch(waiting)])
+                    _answer(waiting, None)
+                    waiting = self._take(LINGER_SECONDS) if time.monotonic() < until else []
         except UserError as error:
+            refusal = "the warehouse cannot be opened now"
             log.warning("pushes are refused, for Pub/Sub to send them again", pushes=len(waiting), reason=str(error))
-            return "the warehouse cannot be opened now"
         except Exception as error:  # noqa: BLE001  whatever it is, the next commit may succeed
             # The sink's own words are of files and tables, not of payloads.
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             log.error("pushes are refused: the commit failed", pushes=len(waiting), reason=reason)  # noqa: TRY400
-            return "the commit failed"
-        return None
+        finally:
+            _answer(waiting, refusal)
+
+    def _batch(self, waiting: list[_Waiting]) -> Batch:
+        messages: dict[str, list[PubSubMessage]] = defaultdict(list)
+        for one in waiting:
+            messages[one.stream].append(one.message)
+        topic = self._settings.topic
+        return Batch({stream: pubsub_table(topic(STREAMS[stream]), some) for stream, some in messages.items()})
+
+    def _take(self, patience: float | None) -> list[_Waiting]:
+        """All that waits; nothing when nothing comes for so many seconds (None: wait on), or at the end."""
+        taken = []
+        with suppress(queue.Empty):
+            taken.append(self._queue.get(timeout=patience))
+            while True:
+                taken.append(self._queue.get_nowait())
+        self._is_closing |= None in taken
+        return [one for one in taken if one is not None]
 
 
 def _answer(waiting: list[_Waiting], refusal: str | None) -> None:
@@ -228,7 +228,7 @@ class _Endpoint:
 
     async def health(self, request: Request) -> Response:
         if not self._committer.is_alive:
-            return PlainTextResponse("the committing thread has ended", 503)
+            return PlainTextResponse(ENDED, 503)
         return PlainTextResponse("ok")
 
     async def refuse(self, request: Request, error: Exception) -> Response:

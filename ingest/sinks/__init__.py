@@ -1,6 +1,7 @@
 """Where messages are landed."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -24,6 +25,10 @@ class Sink(Protocol):
 
     def positions(self, source: str) -> Positions:
         """Where landing from `source` (kafka, spool) goes on; empty before the first commit."""
+        ...
+
+    def held(self) -> AbstractContextManager[None]:
+        """Several commits in this context are cheaper than each by itself; after one that fails it must end."""
         ...
 
     def commit(self, batches: Sequence[Batch]) -> int:

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -82,6 +82,7 @@ class DuckDBSink:
         self._path = path
         self._lock_timeout_seconds = lock_timeout_seconds
         self._clock = clock
+        self._held: duckdb.DuckDBPyConnection | None = None
 
     def positions(self, source: str) -> Positions:
         if not self._path.exists():
@@ -99,6 +100,16 @@ class DuckDBSink:
         with self.connection() as connection:
             _create_tables(connection)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the file over several commits: opening and closing it takes longer than a small commit."""
+        with self.connection() as connection:
+            self._held = connection
+            try:
+                yield
+            finally:
+                self._held = None
+
     def commit(self, batches: Sequence[Batch]) -> int:
         tables: dict[str, list[pa.Table]] = {}
         positions: dict[tuple[str, str, int], int] = {}
@@ -109,7 +120,7 @@ class DuckDBSink:
                 # A batch comes from one source, and one with positions has rows.
                 source = next(table["source"][0].as_py() for table in batch.tables.values() if table.num_rows)
                 positions[source, topic, partition] = next_offset
-        with self.connection() as connection:
+        with nullcontext(self._held) if self._held else self.connection() as connection:
             connection.execute("begin")
             _create_tables(connection)
             landed_at = self._landed_at(connection, list(tables))
