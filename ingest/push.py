@@ -317,14 +317,15 @@ def serve(settings: Settings, sink: Sink, host: str, port: int) -> int:
             timeout_graceful_shutdown=int(settings.lock_timeout_seconds) + SHUTDOWN_SECONDS,
         )
     )
-    # uvicorn sets these too, but at its end restores what it found, and raises the signal again
+    # uvicorn handles these while it serves, and at its end restores what it found and raises the signal again
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, server.handle_exit)
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     address, port = listener.getsockname()[:2]
     log.info("listening", host=address, port=port, path=PATH)
     server.run([listener])
-    if not server.force_exit:  # the second Ctrl-C
-        committer.close()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)  # by now all is answered: another signal need not wait
+    committer.close()
     return committer.rows
 
 
