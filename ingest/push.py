@@ -41,8 +41,10 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 """A message of Pub/Sub has at most 10 MB, which base64 and the envelope make 14."""
 LINGER_SECONDS = 0.02
 """The warehouse is held until no push came for so long, ..."""
+HOLD_SECONDS = 1.0
+"""... but not longer than this, ..."""
 FREE_SECONDS = 0.25
-"""... or for LANDING_MAX_SECONDS, and then left alone for this long: who waits for it looks every 0.1 s."""
+"""... and is then left alone: who waits for it looks every 0.1 s."""
 KEEP_ALIVE_SECONDS = 620
 """Longer than Google's load balancers keep an idle connection, so that it is they who close it."""
 SHUTDOWN_SECONDS = 10
@@ -92,7 +94,7 @@ class Committer:
 
     Args:
         sink: where to.
-        settings: topics, and for how long commits may follow each other without a pause.
+        settings: the streams' topics.
     """
 
     def __init__(self, sink: Sink, settings: Settings) -> None:
@@ -121,15 +123,15 @@ class Committer:
     def _run(self) -> None:
         try:
             while not self._is_closing:
-                self._commit_while_more_comes()
-                time.sleep(FREE_SECONDS)
+                if waiting := self._take(None):
+                    self._commit_while_more_comes(waiting)
+                    time.sleep(FREE_SECONDS)
         finally:
             self.is_alive = False
             _answer(self._take(0), ENDED)
 
-    def _commit_while_more_comes(self) -> None:
-        waiting = self._take(None)
-        until = time.monotonic() + self._settings.landing_max_seconds
+    def _commit_while_more_comes(self, waiting: list[_Waiting]) -> None:
+        until = time.monotonic() + HOLD_SECONDS
         refusal = "the commit failed"
         try:
             with self._sink.held():

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import _helpers, crypt, jwt
 
+import ingest.push
 from ingest import oidc
 from ingest.errors import WarehouseHeldError
 from ingest.message import Batch
@@ -493,18 +494,50 @@ def test_a_failed_commit_is_503_and_the_next_may_succeed(capsys: pytest.CaptureF
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_without_its_committer_the_server_is_not_well() -> None:
-    async def push(endpoint: InProcess) -> list[int]:
-        before = await endpoint.client.get("/healthz")
-        answers = [before, await endpoint.post(envelope())]
-        await until(lambda: not endpoint.committer.is_alive)
-        return [
-            answer.status_code
-            for answer in [*answers, await endpoint.post(envelope()), await endpoint.client.get("/healthz")]
-        ]
+    gate = threading.Event()
 
-    # no Exception: what the committer does not go on after
-    endpoint = in_process(Settings(_env_file=None), Sink(GeneratorExit()), push)
-    assert endpoint.result == [200, 503, 503, 503]
+    class DeadlySink(Sink):
+        def commit(self, batches: Sequence[Batch]) -> int:
+            assert gate.wait(30)
+            raise GeneratorExit  # no Exception: what the committer does not go on after
+
+    async def push(endpoint: InProcess) -> list[int]:
+        answers = [await endpoint.client.get("/healthz")]
+        pending = [asyncio.create_task(endpoint.post(envelope()))]
+        await until(lambda: endpoint.rows == 1 and endpoint.committer._queue.empty())
+        pending.append(asyncio.create_task(endpoint.post(envelope())))
+        await until(lambda: endpoint.committer._queue.qsize() == 1)
+        gate.set()
+        answers += await asyncio.gather(*pending)
+        answers += [await endpoint.post(envelope()), await endpoint.client.get("/healthz")]
+        return [answer.status_code for answer in answers]
+
+    assert in_process(Settings(_env_file=None), DeadlySink(), push).result == [200, 503, 503, 503, 503]
+
+
+def test_however_steadily_pushes_come_the_warehouse_is_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest.push, "LINGER_SECONDS", 60.0)
+    monkeypatch.setattr(ingest.push, "HOLD_SECONDS", 0.1)
+    holds: list[float] = []
+    """For how long it was free before each."""
+    free_since = 0.0
+
+    class TimedSink(Sink):
+        @contextmanager
+        def held(self) -> Iterator[None]:
+            nonlocal free_since
+            holds.append(time.monotonic() - free_since)
+            yield
+            free_since = time.monotonic()
+
+    async def push(endpoint: InProcess) -> None:
+        deadline = time.monotonic() + 30
+        while len(holds) < 3:
+            assert (await endpoint.post(envelope())).status_code == 204
+            assert time.monotonic() < deadline, "held all the time"
+
+    in_process(Settings(_env_file=None), TimedSink(), push)
+    assert min(holds) >= 0.2, "who looks every 0.1 s may have missed it"
 
 
 def test_others_get_the_warehouse_under_load(serve: Serve, settings: Settings) -> None:
