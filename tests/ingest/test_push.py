@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -40,7 +41,7 @@ from ingest.sources.pubsub import open_subscriber
 from ingest.streams import STREAMS
 from tests.brokers import PubSubEmulator, free_port
 
-from .conftest import Start
+from .conftest import PROJECT, Start
 
 SUBSCRIPTION = "projects/shop/subscriptions/clicks-landing"
 
@@ -549,6 +550,27 @@ def test_others_get_the_warehouse_under_load(serve: Serve, settings: Settings) -
                 connection.execute("create or replace table mine as select 1 as one")
     server.stop()
     assert list(load.answered) == [204]
+    assert sorted(landed_ids(settings)) == sorted(load.answered[204])
+
+
+def test_a_build_gets_the_warehouse_under_load(serve: Serve, settings: Settings, tmp_path: Path) -> None:
+    server = serve()
+    variables = {"WAREHOUSE_PATH": str(settings.warehouse_path), "DBT_TARGET_PATH": str(tmp_path / "target")}
+    command = [sys.executable, "-m", "dbt_project", "build", "--select", "stg_clicks"]
+    with Load(server, clients=2) as load:
+        wait_for(load.goes_on())
+        build = subprocess.run(
+            command,
+            cwd=PROJECT,
+            env=os.environ | variables | {"DBT_LOG_PATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        wait_for(load.goes_on())
+    assert build.returncode == 0, build.stdout + build.stderr
+    server.stop()
     assert sorted(landed_ids(settings)) == sorted(load.answered[204])
 
 
