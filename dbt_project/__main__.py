@@ -6,7 +6,7 @@ Exit code 0 when all is well, 1 when a model or a test failed, 2 when dbt could 
 import os
 import sys
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
@@ -39,14 +39,18 @@ def run(settings: Settings, arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):  # --help and --version
         return 0 if dbtRunner().invoke(arguments).success else 2
     check_vars(arguments)
-    if settings.warehouse == "duckdb":
-        if not settings.warehouse_path.exists():
-            raise UserError(f"there is no warehouse at {settings.warehouse_path} yet: run `make ingest` first")
-        # waits for a loader that is just committing, and names one that stays
-        DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds).create_tables()
     os.environ["WAREHOUSE"] = settings.warehouse
     os.environ["WAREHOUSE_PATH"] = str(settings.warehouse_path.absolute())
-    result = _invoke([*arguments, "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)])
+    with ExitStack() as held:
+        if settings.warehouse == "duckdb":
+            if not settings.warehouse_path.exists():
+                raise UserError(f"there is no warehouse at {settings.warehouse_path} yet: run `make ingest` first")
+            # Waits for a loader that is just committing, and names one that stays; then keeps the file until dbt has
+            # opened it, which does not wait: pushes commit all the time.
+            sink = DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds)
+            held.enter_context(sink.held())
+            sink.create_tables()
+        result = _invoke([*arguments, "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)])
     if isinstance(result.exception, KeyboardInterrupt):
         raise result.exception
     if result.exception is not None:

@@ -6,7 +6,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ingest.errors import UserError
+from ingest.errors import UserError, WarehouseHeldError
 from ingest.settings import Settings, load_settings
 from ingest.simulator.faults import Faults
 from ingest.sinks.duckdb import DuckDBSink, utc_now
@@ -255,8 +255,8 @@ def provision(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Pub/Sub pushes to this URL; {stream} in it stands for the stream. With PUSH_SERVICE_ACCOUNT, and "
-            "PUSH_AUDIENCE if it is not the URL, each push carries a signed token.",
+            help="Pub/Sub pushes to this URL; {stream} in it stands for the stream. With PUSH_AUDIENCE and "
+            "PUSH_SERVICE_ACCOUNT each push carries a signed token.",
             show_default="pulled",
         ),
     ] = None,
@@ -275,6 +275,29 @@ def provision(
         sink.create_tables()
     for line in lines or ["nothing to create: all is there"]:
         output.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def push(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Where to listen; 0 takes a free one and logs it.")],
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; any but loopback needs PUSH_AUDIENCE.")
+    ] = "127.0.0.1",
+    metrics_port: MetricsPortOption = None,
+) -> None:
+    """Land what Pub/Sub pushes to http://HOST:PORT/push, until Ctrl-C or SIGTERM. A push is answered 204 once it is
+    committed. One URL serves all streams: a push names its subscription, and the subscription its stream (see
+    SUBSCRIPTIONS). With PUSH_AUDIENCE and PUSH_SERVICE_ACCOUNT only that account may push. GET /healthz says whether
+    all is well."""
+    from ingest.push import serve
+
+    settings = load_settings()
+    # A wrong path is to be known at once; a warehouse that another process holds is waited for by each commit.
+    with suppress(WarehouseHeldError):
+        DuckDBSink(settings.warehouse_path, lock_timeout_seconds=0).create_tables()
+    _serve_metrics(settings, metrics_port)
+    landed = serve(settings, _sink(settings), host, port)
+    output.print(f"landed {_messages(landed)}")
 
 
 def _sink(settings: Settings) -> DuckDBSink:

@@ -1,9 +1,10 @@
 """What crosses the edges of the package: a message to publish, a batch to land."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+import orjson
 import pyarrow as pa
 
 
@@ -65,3 +66,33 @@ class Batch:
     @property
     def rows(self) -> int:
         return sum(table.num_rows for table in self.tables.values())
+
+
+class PubSubMessage(NamedTuple):
+    """One message of Pub/Sub, pulled or pushed."""
+
+    message_id: str
+    ordering_key: str
+    """Empty where there is none."""
+    attributes: Mapping[str, str]
+    published_at: int | None
+    """Microseconds since the epoch, UTC."""
+    payload: bytes
+
+
+def pubsub_table(topic: str, messages: Sequence[PubSubMessage]) -> pa.Table:
+    """The messages of one topic in BATCH_SCHEMA; no attributes and no ordering key are null."""
+    columns = {
+        "source": pa.repeat("pubsub", len(messages)),
+        "topic": pa.repeat(topic, len(messages)),
+        "partition": pa.nulls(len(messages), pa.int32()),
+        "offset": pa.nulls(len(messages), pa.int64()),
+        "message_id": [message.message_id for message in messages],
+        "key": pa.array([message.ordering_key.encode() or None for message in messages], pa.binary()),
+        "attributes": [
+            orjson.dumps(message.attributes).decode() if message.attributes else None for message in messages
+        ],
+        "published_at": pa.array([message.published_at for message in messages], pa.timestamp("us")),
+        "payload": pa.array([message.payload for message in messages], pa.binary()),
+    }
+    return pa.Table.from_pydict(columns, schema=BATCH_SCHEMA)

@@ -15,3 +15,4 @@ COMMIT_MESSAGES = Histogram(
 LAG_MESSAGES = Gauge("landing_lag_messages", "Messages that wait behind the last commit (Kafka).", ["stream"])
 LAG_SECONDS = Gauge("landing_lag_seconds", "Age of the newest message of the last commit, when it landed.", ["stream"])
 LOST = Counter("landing_lost_messages", "Messages that retention deleted before they were landed.", ["stream"])
+PUSHES = Counter("landing_pushes", "Pushes answered, by HTTP status.", ["status"])

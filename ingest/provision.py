@@ -174,8 +174,6 @@ def _subscription(settings: Settings, stream: Stream, options: SubscriptionOptio
             subscription.push_config.oidc_token = PushConfig.OidcToken(
                 service_account_email=settings.push_service_account, audience=settings.push_audience or ""
             )
-        elif settings.push_audience is not None:
-            raise UserError("PUSH_AUDIENCE: Pub/Sub signs tokens as a service account: set PUSH_SERVICE_ACCOUNT too")
     return subscription
 
 

@@ -72,6 +72,15 @@ class Settings(BaseSettings):
             raise ValueError(f"EMIT_TOPIC: {self.emit_topic!r} is the topic of a stream; give the results their own")
         return self
 
+    @model_validator(mode="after")
+    def _verify_who_pushes(self) -> Self:
+        if (self.push_audience is None) != (self.push_service_account is None):
+            raise ValueError(
+                "PUSH_AUDIENCE and PUSH_SERVICE_ACCOUNT: set both or neither; any Google account can sign a token for "
+                "an audience, so only the two together tell who pushes"
+            )
+        return self
+
     @property
     def has_kafka(self) -> bool:
         return self.kafka_bootstrap_servers is not None or self.kafka_config_file is not None

@@ -29,6 +29,10 @@ class Sink(Protocol):
         commit."""
         ...
 
+    def held(self) -> AbstractContextManager[None]:
+        """Several commits in this context are cheaper than each by itself; after one that fails it must end."""
+        ...
+
     def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
         """Land the batches and their positions in one transaction; returns stream to how many rows were new.
 

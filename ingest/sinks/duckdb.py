@@ -5,7 +5,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -120,6 +120,7 @@ class DuckDBSink:
         self._path = path
         self._lock_timeout_seconds = lock_timeout_seconds
         self._clock = clock
+        self._held: duckdb.DuckDBPyConnection | None = None
 
     def positions(self, source: str, topic_ids: TopicIds) -> Positions:
         if not self._path.exists():
@@ -150,12 +151,24 @@ class DuckDBSink:
         with self.connection() as connection:
             _create_tables(connection)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the file over several commits: opening and closing it takes longer than a small commit."""
+        with self.connection() as connection:
+            self._held = connection
+            try:
+                yield
+            finally:
+                self._held = None
+
     def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
         landed: Counter[str] = Counter()
         for alike in _of_one_id_a_topic(batches):
             try:
-                landed.update(self._commit(alike, MEMORY_LIMIT))
+                landed.update(self._commit(alike, None if self._held else MEMORY_LIMIT))
             except (duckdb.OutOfMemoryException, duckdb.FatalException):
+                if self._held:
+                    raise
                 # Messages of many megabytes need more. If it was the checkpoint behind the commit that failed, these
                 # are landed: known by their offsets, or counted as duplicates.
                 landed.update(self._commit(alike))
@@ -173,7 +186,7 @@ class DuckDBSink:
                 # A batch comes from one source, and one with positions has rows.
                 source = next(table["source"][0].as_py() for table in batch.tables.values() if table.num_rows)
                 positions[source, topic, partition] = next_offset
-        with self.connection() as connection:
+        with nullcontext(self._held) if self._held else self.connection() as connection:
             if memory_limit:
                 connection.execute("set memory_limit = $limit", {"limit": memory_limit})
             connection.execute("begin")

@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
-import orjson
 import pyarrow as pa
 import structlog
 from google.api_core.exceptions import (
@@ -28,7 +27,7 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 from google.pubsub_v1.types import PullResponse
 
 from ingest.errors import UnavailableError, UserError
-from ingest.message import BATCH_SCHEMA, Batch
+from ingest.message import Batch, PubSubMessage, pubsub_table
 from ingest.settings import Settings
 from ingest.streams import Stream
 
@@ -360,20 +359,19 @@ class PubSubSource:
 
 
 def _table(topic: str, messages: list[Any]) -> pa.Table:
-    columns = {
-        "source": pa.repeat("pubsub", len(messages)),
-        "topic": pa.repeat(topic, len(messages)),
-        "partition": pa.nulls(len(messages), pa.int32()),
-        "offset": pa.nulls(len(messages), pa.int64()),
-        "message_id": [message.message_id for message in messages],
-        "key": pa.array([message.ordering_key.encode() or None for message in messages], pa.binary()),
-        "attributes": [
-            orjson.dumps(dict(message.attributes)).decode() if message.attributes else None for message in messages
+    return pubsub_table(
+        topic,
+        [
+            PubSubMessage(
+                message.message_id,
+                message.ordering_key,
+                dict(message.attributes),
+                _microseconds(message.publish_time),
+                message.data,
+            )
+            for message in messages
         ],
-        "published_at": pa.array([_microseconds(message.publish_time) for message in messages], pa.timestamp("us")),
-        "payload": pa.array([message.data for message in messages], pa.binary()),
-    }
-    return pa.Table.from_pydict(columns, schema=BATCH_SCHEMA)
+    )
 
 
 def _microseconds(time: Any) -> int:

@@ -16,7 +16,7 @@ from ingest.streams import STREAMS
 
 from .conftest import Start
 
-COMMANDS = ["land", "status", "simulate", "replay", "emit", "provision"]
+COMMANDS = ["land", "status", "simulate", "replay", "emit", "provision", "push"]
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -91,6 +91,14 @@ def test_help_names_every_command_and_each_has_its_own(run_here: Run) -> None:
         (["simulate", "--days", "-1"], {}, "--days"),
         (["simulate", "--late", "2"], {}, "--late"),
         (["simulate", "--start", "soon"], {}, "--start"),
+        (["push"], {}, "Missing option '--port'"),
+        (["push", "--port", "65536"], {}, "--port"),
+        (["push", "--port", "0", "--host", "no.invalid"], {}, "--host no.invalid: "),
+        (["push", "--port", "0", "--host", "0.0.0.0"], {}, r"--host 0\.0\.0\.0 .* set PUSH_AUDIENCE"),  # noqa: S104
+        (["push", "--port", "0", "--host", "::"], {}, "--host :: .* set PUSH_AUDIENCE"),
+        (["push", "--port", "0"], {"PUSH_SERVICE_ACCOUNT": "x"}, "set both or neither"),
+        (["push", "--port", "0"], {"PUSH_AUDIENCE": "x"}, "set both or neither"),
+        (["push", "--port", "0"], {"WAREHOUSE_PATH": "missing/w.duckdb"}, "see WAREHOUSE_PATH"),
         (["land"], {"LANDING_MAX_ROWS": "x"}, "LANDING_MAX_ROWS"),
         (["land"], {"TOPICS": "not json"}, "TOPICS: expected a JSON object"),
         (["land"], {"WAREHOUSE": "bigquery"}, "WAREHOUSE"),

@@ -116,6 +116,17 @@ def test_what_is_below_the_position_was_landed_by_another_loader(path: Path) -> 
     assert sink.positions("kafka", {})["users", 0] == 4
 
 
+def test_commits_of_one_hold_stand_by_themselves(path: Path) -> None:
+    sink = DuckDBSink(path)
+    with pytest.raises(KeyError), sink.held():
+        assert new_rows(sink.commit([pulled("a", "b")])) == 2
+        assert new_rows(sink.commit([pulled("b")])) == 1
+        sink.commit([pulled("lost"), Batch({"nope": table([0])})])
+    assert new_rows(sink.commit([pulled("c")])) == 1
+    landed = query(path, "select message_id, dense_rank() over (order by landed_at) from raw.clicks order by 2, 1")
+    assert landed == [("a", 1), ("b", 1), ("b", 2), ("c", 3)]
+
+
 def test_batches_of_one_commit_land_together(path: Path) -> None:
     sink = DuckDBSink(path)
     assert new_rows(sink.commit([batch([0, 1]), batch([2, 3]), batch([4], stream="posts"), pulled("a")])) == 6

@@ -1,0 +1,362 @@
+"""Takes Pub/Sub's pushes over HTTP, and answers 204 only once the warehouse has committed them.
+
+One URL serves every stream: the subscription that each push names says which. Pushes that wait are committed
+together, so the rate does not hang on how long a commit takes.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import os
+import queue
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import structlog
+import uvicorn
+from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from ingest import metrics
+from ingest.errors import UserError
+from ingest.landing import commit
+from ingest.message import Batch, PubSubMessage, pubsub_table
+from ingest.oidc import IdentityError, TokenVerifier
+from ingest.settings import Settings
+from ingest.sinks import Sink
+from ingest.streams import STREAMS
+
+PATH = "/push"
+MAX_BODY_BYTES = 16 * 1024 * 1024
+"""A message of Pub/Sub has at most 10 MB, which base64 and the envelope make 14."""
+LINGER_SECONDS = 0.02
+"""The warehouse is held until no push came for so long, ..."""
+HOLD_SECONDS = 1.0
+"""... but not longer than this, ..."""
+FREE_SECONDS = 0.25
+"""... and is then left alone: who waits for it looks every 0.1 s."""
+KEEP_ALIVE_SECONDS = 620
+"""Longer than Google's load balancers keep an idle connection, so that it is they who close it."""
+SHUTDOWN_SECONDS = 10
+"""How much longer than LOCK_TIMEOUT_SECONDS the last answers may take."""
+SECONDS_BETWEEN_LOGS = 10.0
+"""Refusals of one status are logged no more often: what is refused comes again, and again."""
+ENDED = "nothing is committed any more: start the server again"
+CHALLENGE = {"WWW-Authenticate": "Bearer"}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+log = structlog.get_logger()
+
+
+class _Message(BaseModel):
+    """A pushed message. Pub/Sub itself sends names of two words in both spellings."""
+
+    model_config = ConfigDict(strict=True, val_json_bytes="base64")
+
+    message_id: str = Field(validation_alias=AliasChoices("messageId", "message_id"), min_length=1)
+    data: bytes | None = None
+    attributes: dict[str, str] | None = None
+    ordering_key: str | None = Field(None, validation_alias=AliasChoices("orderingKey", "ordering_key"))
+    publish_time: AwareDatetime | None = Field(None, validation_alias=AliasChoices("publishTime", "publish_time"))
+
+
+class _Envelope(BaseModel):
+    """The body of a push."""
+
+    model_config = ConfigDict(strict=True)
+
+    subscription: str
+    message: _Message
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A message that waits for its commit."""
+
+    stream: str
+    message: PubSubMessage
+    refusal: asyncio.Future[str | None]
+    """Why it was not committed; None once it is."""
+
+
+class Committer:
+    """A thread that commits whatever waits, all of it at once.
+
+    Args:
+        sink: where to.
+        settings: the streams' topics.
+    """
+
+    def __init__(self, sink: Sink, settings: Settings) -> None:
+        self._sink = sink
+        self._settings = settings
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._is_closing = False
+        self.is_alive = True
+        self.rows = 0
+        """Landed so far."""
+        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+        self._thread.start()
+
+    async def commit(self, stream: str, message: PubSubMessage) -> str | None:
+        """Land a message; returns once it is committed, or why it is not."""
+        waiting = _Waiting(stream, message, asyncio.get_running_loop().create_future())
+        self._queue.put(waiting)
+        # Looked at behind the put: a thread that ends answers what it finds in the queue afterwards.
+        return await waiting.refusal if self.is_alive else ENDED
+
+    def close(self) -> None:
+        """Commit what waits, and end."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._is_closing:
+                if waiting := self._take(None):
+                    self._commit_while_more_comes(waiting)
+                    time.sleep(FREE_SECONDS)
+        finally:
+            self.is_alive = False
+            _answer(self._take(0), ENDED)
+
+    def _commit_while_more_comes(self, waiting: list[_Waiting]) -> None:
+        until = time.monotonic() + HOLD_SECONDS
+        refusal = "the commit failed"
+        try:
+            with self._sink.held():
+                while waiting:
+                    self.rows += commit(self._sink, [self._batch(waiting)], logging.DEBUG)
+                    _answer(waiting, None)
+                    waiting = self._take(LINGER_SECONDS) if time.monotonic() < until else []
+        except UserError as error:
+            refusal = "the warehouse cannot be opened now"
+            log.warning("pushes are refused, for Pub/Sub to send them again", pushes=len(waiting), reason=str(error))
+        except Exception as error:  # noqa: BLE001  whatever it is, the next commit may succeed
+            # The sink's own words are of files and tables, not of payloads.
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            log.error("pushes are refused: the commit failed", pushes=len(waiting), reason=reason)  # noqa: TRY400
+        finally:
+            _answer(waiting, refusal)
+
+    def _batch(self, waiting: list[_Waiting]) -> Batch:
+        messages: dict[str, list[PubSubMessage]] = defaultdict(list)
+        for one in waiting:
+            messages[one.stream].append(one.message)
+        topic = self._settings.topic
+        return Batch({stream: pubsub_table(topic(STREAMS[stream]), some) for stream, some in messages.items()})
+
+    def _take(self, patience: float | None) -> list[_Waiting]:
+        """All that waits; nothing when nothing comes for so many seconds (None: wait on), or at the end."""
+        taken = []
+        with suppress(queue.Empty):
+            taken.append(self._queue.get(timeout=patience))
+            while True:
+                taken.append(self._queue.get_nowait())
+        self._is_closing |= None in taken
+        return [one for one in taken if one is not None]
+
+
+def _answer(waiting: list[_Waiting], refusal: str | None) -> None:
+    """Wake the requests, from the committer's thread."""
+
+    def answer() -> None:
+        for one in waiting:
+            if not one.refusal.done():
+                one.refusal.set_result(refusal)
+
+    if waiting:
+        with suppress(RuntimeError):  # the server was ended at once, and its loop is closed
+            waiting[0].refusal.get_loop().call_soon_threadsafe(answer)
+
+
+class _Endpoint:
+    """What answers the requests; all of it runs in the event loop."""
+
+    def __init__(self, settings: Settings, committer: Committer, verifier: TokenVerifier | None) -> None:
+        self._settings = settings
+        self._committer = committer
+        self._verifier = verifier
+        self._streams = {
+            settings.subscription(stream): stream.name for stream in STREAMS.values() if stream.transport == "pubsub"
+        }
+        self._rows = self._bytes = 0
+        """Of the requests in hand, from their first byte to their answer."""
+        self._next_log_at: dict[int, float] = {}
+
+    def app(self) -> Starlette:
+        routes = [Route(PATH, self.push, methods=["POST"]), Route("/healthz", self.health)]
+        return Starlette(routes=routes, exception_handlers={HTTPException: self.refuse})
+
+    async def push(self, request: Request) -> Response:
+        await self._authenticate(request)
+        if self._rows >= self._settings.landing_max_rows:
+            raise HTTPException(429, "as many pushes as LANDING_MAX_ROWS wait for their commit")
+        held = 0
+        body = bytearray()
+        self._rows += 1
+        try:
+            if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
+                raise _too_large()
+            async for chunk in request.stream():
+                if held + len(chunk) > MAX_BODY_BYTES:
+                    raise _too_large()
+                # one that is larger than the limit is taken when it is alone
+                if self._bytes > held and self._bytes + len(chunk) > self._settings.landing_max_bytes:
+                    raise HTTPException(429, "as many bytes as LANDING_MAX_BYTES wait for their commit")
+                held += len(chunk)
+                self._bytes += len(chunk)
+                body += chunk
+            stream, message = self._parse(body)
+            del body
+            if refusal := await self._committer.commit(stream, message):
+                raise HTTPException(503, refusal)
+        except ClientDisconnect as error:
+            raise HTTPException(400, "the client went away before the end of its push") from error
+        finally:
+            self._rows -= 1
+            self._bytes -= held
+        metrics.PUSHES.labels(204).inc()
+        return Response(status_code=204)
+
+    async def health(self, request: Request) -> Response:
+        if not self._committer.is_alive:
+            return PlainTextResponse(ENDED, 503)
+        return PlainTextResponse("ok")
+
+    async def refuse(self, request: Request, error: Exception) -> Response:
+        """The error as one line, in the answer and, since Pub/Sub shows no answer to anybody, in the log."""
+        assert isinstance(error, HTTPException)  # noqa: S101  what Starlette calls this for
+        metrics.PUSHES.labels(error.status_code).inc()
+        now = time.monotonic()
+        if now >= self._next_log_at.get(error.status_code, 0.0):
+            self._next_log_at[error.status_code] = now + SECONDS_BETWEEN_LOGS
+            log.warning("refused", status=error.status_code, reason=error.detail)
+        return PlainTextResponse(error.detail, error.status_code, error.headers)
+
+    async def _authenticate(self, request: Request) -> None:
+        if self._verifier is None:
+            return
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            raise HTTPException(401, "there is no Authorization: Bearer header", CHALLENGE)
+        if self._verifier.is_known(token):
+            return
+        try:
+            await asyncio.to_thread(self._verifier.verify, token)
+        except IdentityError as error:
+            raise HTTPException(error.status, str(error), CHALLENGE if error.status == 401 else None) from error
+
+    def _parse(self, body: bytearray) -> tuple[str, PubSubMessage]:
+        """The stream and the message of a push.
+
+        Raises:
+            HTTPException: 400 when it is no push, 404 for a subscription of no stream.
+        """
+        try:
+            envelope = _Envelope.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            # not deeper than message.attributes: the name of an attribute is the publisher's
+            where = ".".join(str(name) for name in first["loc"][:2]) or "body"
+            raise HTTPException(400, f"no push of Pub/Sub: {where}: {first['msg']}") from None
+        project, _, name = envelope.subscription.removeprefix("projects/").partition("/subscriptions/")
+        if name not in self._streams or self._settings.pubsub_project not in (None, project):
+            expected = f"projects/{self._settings.pubsub_project or '*'}/subscriptions/"
+            raise HTTPException(
+                404,
+                f"no stream has the subscription {envelope.subscription!r}; there are {expected}"
+                f"{{{','.join(self._streams)}}}, and SUBSCRIPTIONS and PUBSUB_PROJECT name others",
+            )
+        message, published_at = envelope.message, envelope.message.publish_time
+        return self._streams[name], PubSubMessage(
+            message.message_id,
+            message.ordering_key or "",
+            message.attributes or {},
+            None if published_at is None else (published_at - EPOCH) // timedelta(microseconds=1),
+            message.data or b"",
+        )
+
+
+def _too_large() -> HTTPException:
+    return HTTPException(413, f"a push has at most {MAX_BODY_BYTES} bytes")
+
+
+def serve(settings: Settings, sink: Sink, host: str, port: int) -> int:
+    """Serve until SIGINT or SIGTERM, and then answer what waits; returns how many messages were landed.
+
+    Raises:
+        UserError: when the address cannot be listened on, or is not loopback and PUSH_AUDIENCE is not set.
+    """
+    listener = _listen(settings, host, port)
+    verifier = None
+    if settings.push_audience is not None and settings.push_service_account is not None:
+        verifier = TokenVerifier(settings.push_audience, settings.push_service_account)
+    logging.basicConfig(level=logging.WARNING, handlers=[_Structlog()], force=True)
+    committer = Committer(sink, settings)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            _Endpoint(settings, committer, verifier).app(),
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=int(settings.lock_timeout_seconds) + SHUTDOWN_SECONDS,
+        )
+    )
+    # uvicorn handles these while it serves, and at its end restores what it found and raises the signal again
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    address, port = listener.getsockname()[:2]
+    log.info("listening", host=address, port=port, path=PATH)
+    server.run([listener])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)  # by now all is answered: another signal need not wait
+    committer.close()
+    return committer.rows
+
+
+def _listen(settings: Settings, host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise UserError(f"--host {host}: {error.strerror}") from error
+    if settings.push_audience is None and not ipaddress.ip_address(address[0]).is_loopback:
+        raise UserError(
+            f"--host {host} can be reached by others: set PUSH_AUDIENCE, for only Pub/Sub to push, or use 127.0.0.1"
+        )
+    try:
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise UserError(f"cannot listen on {host}, port {port}: {reason}; choose another --port") from error
+
+
+class _Structlog(logging.Handler):
+    """Hands on what the libraries log, without what an exception's message might quote of a payload."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        log.log(record.levelno, record.getMessage().partition("\n")[0], **_what_and_where(error) if error else {})
+
+
+def _what_and_where(error: BaseException) -> dict[str, str]:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return {"error": type(error).__name__, "at": f"{Path(last.filename).name}:{last.lineno}"}

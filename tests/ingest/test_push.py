@@ -1,0 +1,960 @@
+"""The push endpoint: what is answered 204 is in the warehouse, whatever happens; what is no push stays out of it."""
+
+import asyncio
+import base64
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from google.auth import _helpers, crypt, jwt
+
+import ingest.push
+from ingest import oidc
+from ingest.errors import UserError, WarehouseHeldError
+from ingest.message import Batch
+from ingest.oidc import IdentityError, TokenVerifier
+from ingest.provision import provision
+from ingest.publish.pubsub import open_publisher
+from ingest.push import MAX_BODY_BYTES, Committer, _Endpoint
+from ingest.settings import Settings
+from ingest.sinks.duckdb import DuckDBSink
+from ingest.sources.pubsub import open_subscriber
+from ingest.streams import STREAMS
+from tests.brokers import PubSubEmulator, free_port
+
+from .conftest import PROJECT, Start
+
+SUBSCRIPTION = "projects/shop/subscriptions/clicks-landing"
+
+
+class Server:
+    """`python -m ingest push` on a port of its own."""
+
+    def __init__(self, start: Start, variables: dict[str, str]) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/push"
+        self.process: subprocess.Popen[str] = start("push", "--port", str(self.port), **variables)
+        self.client = httpx.Client(timeout=60, limits=httpx.Limits(max_connections=None))
+
+    def post(self, body: Any, **options: Any) -> httpx.Response:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.client.post(self.url, content=content, **options)
+
+    def health(self) -> int:
+        try:
+            return self.client.get(self.url.replace("/push", "/healthz")).status_code
+        except httpx.TransportError:
+            return 0
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[str, str]:
+        """What it printed and logged; it must end well."""
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=60)
+        assert self.process.returncode == 0, err
+        return out, err
+
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def serve(start: Start) -> Iterator[Serve]:
+    servers: list[Server] = []
+
+    def serve(**variables: str) -> Server:
+        server = Server(start, variables)
+        servers.append(server)
+        wait_for(lambda: server.health() == 200 or server.process.poll() is not None)
+        assert server.process.poll() is None, server.process.communicate()
+        return server
+
+    yield serve
+    for server in servers:
+        server.process.kill()
+        server.process.communicate()
+        server.client.close()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def envelope(payload: bytes = b"{}", message_id: str = "1", subscription: str = SUBSCRIPTION, **message: Any) -> Any:
+    data = base64.b64encode(payload).decode()
+    return {"message": {"data": data, "messageId": message_id, **message}, "subscription": subscription}
+
+
+def landed(settings: Settings, stream: str = "clicks") -> list[dict[str, Any]]:
+    """Rows in the order of landing; waits for a server that just commits."""
+    with DuckDBSink(settings.warehouse_path).connection() as connection:
+        rows = connection.execute(f"select * from raw.{stream} order by landed_at, rowid")
+        names = [column[0] for column in rows.description]
+        return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
+
+
+def landed_ids(settings: Settings) -> list[str]:
+    return [row["message_id"] for row in landed(settings)]
+
+
+class Load:
+    """Clients that push as fast as they are answered, each message once, until the context ends or the server does."""
+
+    def __init__(self, server: Server, clients: int = 12) -> None:
+        self._server = server
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._push, args=(number,)) for number in range(clients)]
+        self.answered: dict[int, list[str]] = defaultdict(list)
+        """Status to the ids that were answered so."""
+
+    def _push(self, client_number: int) -> None:
+        with httpx.Client(timeout=60) as client:
+            for number in range(1_000_000):
+                id_ = f"{client_number}-{number}"
+                body = json.dumps(envelope(b"x" * 1_000, id_)).encode()
+                try:
+                    answer = client.post(self._server.url, content=body)
+                except httpx.TransportError:
+                    return
+                self.answered[answer.status_code].append(id_)
+                if self._stop.is_set():
+                    return
+
+    def goes_on(self) -> Callable[[], bool]:
+        """Tells whether some more were landed since now."""
+        before = len(self.answered[204])
+        return lambda: len(self.answered[204]) >= before + 50
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+class Sink(DuckDBSink):
+    """Notes the ids that are committed; each outcome that is an error is raised by one commit."""
+
+    def __init__(self, *outcomes: BaseException | None) -> None:
+        self._outcomes = list(outcomes)
+        self.ids: list[str] = []
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        yield
+
+    def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
+        if self._outcomes and (error := self._outcomes.pop(0)):
+            raise error
+        ids = [id_ for batch in batches for table in batch.tables.values() for id_ in table["message_id"].to_pylist()]
+        self.ids += ids
+        return {"clicks": len(ids)}
+
+
+class InProcess:
+    """The endpoint without a server."""
+
+    result: Any
+
+    def __init__(self, settings: Settings, sink: DuckDBSink, verifier: TokenVerifier | None) -> None:
+        self.committer = Committer(sink, settings)
+        self._endpoint = _Endpoint(settings, self.committer, verifier)
+        self.client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(self._endpoint.app()), base_url="http://test", timeout=60
+        )
+
+    @property
+    def rows(self) -> int:
+        return self._endpoint._rows
+
+    async def post(self, body: Any, **options: Any) -> httpx.Response:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await self.client.post("/push", content=content, **options)
+
+
+def in_process(
+    settings: Settings, sink: DuckDBSink, act: Callable[[InProcess], Any], verifier: TokenVerifier | None = None
+) -> InProcess:
+    """The endpoint, with the result of `act` on it."""
+
+    async def run() -> InProcess:
+        endpoint = InProcess(settings, sink, verifier)
+        try:
+            endpoint.result = await act(endpoint)
+        finally:
+            await asyncio.to_thread(endpoint.committer.close)
+            await endpoint.client.aclose()
+        return endpoint
+
+    return asyncio.run(run())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.01)
+
+
+# -- what lands -------------------------------------------------------------------------------------------------------
+
+
+def test_pushes_land_as_they_were_sent(serve: Serve, settings: Settings) -> None:
+    server = serve(TOPICS='{"checkouts": "shop-checkouts"}', SUBSCRIPTIONS='{"page_views": "ga4"}')
+    time_text = "2026-01-05T21:19:04.363887999Z"
+    bytes_of_all_kinds = bytes(range(256))
+    both = {"data": "e30", "messageId": "2", "message_id": "2", "publishTime": time_text, "publish_time": time_text}
+    sent = [
+        ("clicks", "projects/any/subscriptions/clicks-landing", {"data": "e30=", "messageId": "1"}),
+        ("clicks", SUBSCRIPTION, both | {"attributes": {}, "orderingKey": "", "deliveryAttempt": 3}),
+        (
+            "page_views",
+            "projects/p/subscriptions/ga4",
+            {"message_id": "3", "publish_time": "2026-01-01T00:00:00+01:00"},
+        ),
+        (
+            "checkouts",
+            "projects/p/subscriptions/shop-checkouts-landing",
+            {
+                "data": base64.b64encode(bytes_of_all_kinds).decode(),
+                "messageId": "4\u00fc\u0000",
+                "orderingKey": "k\u00fc",
+                "attributes": {"a": "1", "b": "", "\u00fc\U0001f600": '"'},
+            },
+        ),
+        (
+            "web_events",
+            "projects/p/subscriptions/web_events-landing",
+            {"data": "", "messageId": "5", "attributes": None},
+        ),
+    ]
+    for _, subscription, message in sent:
+        answer = server.post({"message": message, "subscription": subscription})
+        assert (answer.status_code, answer.content) == (204, b"")
+    empty = {"source": "pubsub", "partition": None, "offset": None, "key": None, "attributes": None}
+    empty |= {"published_at": None, "payload": b""}
+    expected = [
+        {"stream": "clicks", "topic": "clicks", "message_id": "1", "payload": b"{}"},
+        {
+            "stream": "clicks",
+            "topic": "clicks",
+            "message_id": "2",
+            "payload": b"{}",
+            "published_at": datetime(2026, 1, 5, 21, 19, 4, 363887),
+        },
+        {
+            "stream": "page_views",
+            "topic": "page_views",
+            "message_id": "3",
+            "published_at": datetime(2025, 12, 31, 23, 0),
+        },
+        {
+            "stream": "checkouts",
+            "topic": "shop-checkouts",
+            "message_id": "4\u00fc\u0000",
+            "key": "k\u00fc".encode(),
+            "attributes": '{"a":"1","b":"","\u00fc\U0001f600":"\\""}',
+            "payload": bytes_of_all_kinds,
+        },
+        {"stream": "web_events", "topic": "web_events", "message_id": "5"},
+    ]
+    out, err = server.stop()
+    assert out == "landed 5 messages\n"
+    assert [json.loads(line)["event"] for line in err.splitlines()] == ["listening"]
+    rows = [row for stream in ("clicks", "page_views", "checkouts", "web_events") for row in landed(settings, stream)]
+    for row in rows:
+        del row["landed_at"]
+    assert rows == [empty | row for row in expected]
+
+
+@pytest.mark.parametrize("size", [10_000_000, 1])
+def test_a_message_of_any_size_lands_even_where_less_may_wait(serve: Serve, settings: Settings, size: int) -> None:
+    server = serve(LANDING_MAX_BYTES="1024")
+    payload = os.urandom(size)
+    assert server.post(envelope(payload)).status_code == 204
+    server.stop()
+    assert [row["payload"] for row in landed(settings)] == [payload]
+
+
+def test_a_redelivery_lands_again_but_once_in_a_commit(settings: Settings) -> None:
+    gate = threading.Event()
+
+    class GatedSink(DuckDBSink):
+        def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
+            assert gate.wait(30)
+            return super().commit(batches)
+
+    async def redeliver(endpoint: InProcess) -> None:
+        gate.set()
+        assert [(await endpoint.post(envelope(message_id="a"))).status_code for _ in range(2)] == [204, 204]
+        gate.clear()
+        pending = [asyncio.create_task(endpoint.post(envelope(message_id="first")))]
+        await until(lambda: endpoint.rows == 1 and endpoint.committer._queue.empty())
+        pending += [asyncio.create_task(endpoint.post(envelope(message_id="b"))) for _ in range(3)]
+        await until(lambda: endpoint.committer._queue.qsize() == 3)
+        gate.set()
+        assert [answer.status_code for answer in await asyncio.gather(*pending)] == [204] * 4
+
+    endpoint = in_process(settings, GatedSink(settings.warehouse_path), redeliver)
+    assert landed_ids(settings) == ["a", "a", "first", "b"]
+    assert endpoint.committer.rows == 4
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "body: Invalid JSON"),
+        (b"SECRET", "body: Invalid JSON"),
+        (b"\xff\xfe", "body: Invalid JSON"),
+        (b"[" * 100_000, "body: Invalid JSON"),
+        (b"null", "body: "),
+        (b"[]", "body: "),
+        (b"{}", "subscription: Field required"),
+        ({"subscription": SUBSCRIPTION}, "message: Field required"),
+        ({"subscription": 1, "message": {"messageId": "1"}}, "subscription: "),
+        ({"subscription": SUBSCRIPTION, "message": "SECRET"}, "message: "),
+        ({"subscription": SUBSCRIPTION, "message": {"data": "e30="}}, "message.messageId: Field required"),
+        (envelope(message_id=""), "message.messageId: "),
+        (envelope(message_id=None), "message.messageId: "),
+        (envelope(message_id=1), "message.messageId: "),
+        (envelope(data="SECRET!!"), "message.data: "),
+        (envelope(data="A"), "message.data: "),
+        (envelope(data="e3 0="), "message.data: "),
+        (envelope(data={"SECRET": 1}), "message.data: "),
+        (envelope(publishTime="SECRET"), "message.publishTime: "),
+        (envelope(publishTime="2026-01-05T21:19:04"), "message.publishTime: "),
+        (envelope(publishTime="2026-02-30T00:00:00Z"), "message.publishTime: "),
+        (envelope(publishTime=1767647944), "message.publishTime: "),
+        (envelope(attributes={"SECRET": 1}), "message.attributes: "),
+        (envelope(attributes={"a": None}), "message.attributes: "),
+        (envelope(attributes=["SECRET"]), "message.attributes: "),
+        (envelope(orderingKey=5), "message.orderingKey: "),
+        (b'{"subscription": "x", "message": {"messageId": "\\ud800"}}', "body: Invalid JSON"),
+    ],
+)
+def test_what_is_no_push_is_400_with_one_line(body: Any, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sink = Sink()
+    answer = in_process(Settings(_env_file=None), sink, lambda endpoint: endpoint.post(body)).result
+    assert answer.status_code == 400
+    assert answer.text.startswith(f"no push of Pub/Sub: {reason}")
+    assert "\n" not in answer.text
+    logged = capsys.readouterr().out
+    assert "status=400" in re.sub(r"\x1b\[[0-9;]*m", "", logged)
+    assert "SECRET" not in answer.text + logged
+    assert sink.ids == []
+
+
+@pytest.mark.parametrize(
+    ("project", "subscription", "status"),
+    [
+        (None, "projects/any/subscriptions/clicks-landing", 204),
+        ("shop", "projects/shop/subscriptions/clicks-landing", 204),
+        ("shop", "projects/other/subscriptions/clicks-landing", 404),
+        ("shop", "clicks-landing", 404),
+        (None, "projects/shop/subscriptions/nope", 404),
+        (None, "projects/shop/subscriptions/users-landing", 404),  # comes by Kafka
+        (None, "projects/shop/topics/clicks-landing", 404),
+        (None, "", 404),
+    ],
+)
+def test_an_unknown_subscription_is_404_and_told_which_there_are(
+    project: str | None, subscription: str, status: int
+) -> None:
+    sink = Sink()
+    settings = Settings(_env_file=None, pubsub_project=project)
+    body = envelope(subscription=subscription)
+    answer = in_process(settings, sink, lambda endpoint: endpoint.post(body)).result
+    assert answer.status_code == status
+    assert sink.ids == ["1"] * (status == 204)
+    if status == 404:
+        assert f"projects/{project or '*'}/subscriptions/{{web_events-landing,page_views-landing," in answer.text
+        assert "users-landing," not in answer.text
+        assert "\n" not in answer.text
+
+
+def test_other_methods_and_paths_are_refused(serve: Serve) -> None:
+    server = serve()
+    statuses = {
+        (method, path): server.client.request(method, server.url.replace("/push", path)).status_code
+        for method, path in (("GET", "/push"), ("PUT", "/push"), ("POST", "/"), ("POST", "/healthz"), ("GET", "/nope"))
+    }
+    assert list(statuses.values()) == [405, 405, 404, 405, 404]
+    _, err = server.stop()
+    logged = [json.loads(line) for line in err.splitlines()][1:]
+    assert [(line["event"], line["status"]) for line in logged] == [("refused", 405), ("refused", 404)]
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_above_the_limit_is_413_and_never_in_memory(serve: Serve, settings: Settings, is_chunked: bool) -> None:
+    server = serve()
+
+    def peak_kilobytes() -> int:
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+)", status)[1])  # type: ignore[index]
+
+    before = peak_kilobytes()
+    chunk = b" " * 1_000_000
+    length = {} if is_chunked else {"content-length": str(200 * len(chunk))}
+    answer = server.client.post(server.url, content=(chunk for _ in range(200)), headers=length)
+    assert (answer.status_code, answer.text) == (413, f"a push has at most {MAX_BODY_BYTES} bytes")
+    assert peak_kilobytes() - before < 60_000
+    assert server.post(envelope()).status_code == 204
+    server.stop()
+    assert landed_ids(settings) == ["1"]
+
+
+@pytest.mark.parametrize("limit", ["LANDING_MAX_ROWS", "LANDING_MAX_BYTES"])
+def test_more_than_may_wait_is_429_and_what_waits_lands(serve: Serve, settings: Settings, limit: str) -> None:
+    bodies = {str(number): json.dumps(envelope(b"x" * 1_000, str(number))).encode() for number in range(10, 40)}
+    size = len(bodies["10"])
+    server = serve(**{limit: "7" if limit == "LANDING_MAX_ROWS" else str(8 * size - 1)})
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        with DuckDBSink(settings.warehouse_path).connection():
+            answers = {id_: pool.submit(server.post, body) for id_, body in bodies.items()}
+            wait_for(lambda: sum(map(Future.done, answers.values())) == 23)
+            full = {answer.result().status_code for answer in answers.values() if answer.done()}
+            assert full == {429}
+            assert server.post(bodies["10"]).text == f"as many {limit[12:].lower().replace('rows', 'pushes')}" + (
+                f" as {limit} wait for their commit"
+            )
+            waiting = [id_ for id_, answer in answers.items() if not answer.done()]
+        assert {answers[id_].result().status_code for id_ in waiting} == {204}
+    assert sorted(landed_ids(settings)) == waiting
+    # what was answered, or refused, makes place
+    for body in bodies.values():
+        assert server.post(body).status_code == 204
+
+
+# -- the warehouse ----------------------------------------------------------------------------------------------------
+
+
+def test_a_held_warehouse_is_503_and_the_server_goes_on(serve: Serve, settings: Settings) -> None:
+    server = serve(LOCK_TIMEOUT_SECONDS="0.3")
+    with DuckDBSink(settings.warehouse_path).connection():
+        for number in range(2):
+            answer = server.post(envelope(message_id=f"refused-{number}"))
+            assert (answer.status_code, answer.text) == (503, "the warehouse cannot be opened now")
+        assert server.health() == 200
+    assert server.post(envelope(message_id="taken")).status_code == 204
+    _, err = server.stop()
+    assert landed_ids(settings) == ["taken"]
+    assert err.count("pushes are refused") == 2
+    assert f"PID {os.getpid()}" in err
+
+
+def test_it_starts_while_the_warehouse_is_held(serve: Serve, settings: Settings) -> None:
+    with DuckDBSink(settings.warehouse_path).connection():
+        server = serve()
+    assert server.post(envelope()).status_code == 204
+
+
+def test_a_failed_commit_is_503_and_the_next_may_succeed(capsys: pytest.CaptureFixture[str]) -> None:
+    sink = Sink(OSError("no space left\nSECRET"), None, WarehouseHeldError("held"), None)
+
+    async def push(endpoint: InProcess) -> list[tuple[int, str]]:
+        answers = [await endpoint.post(envelope(message_id=str(number))) for number in range(4)]
+        return [(answer.status_code, answer.text) for answer in answers]
+
+    endpoint = in_process(Settings(_env_file=None), sink, push)
+    held = "the warehouse cannot be opened now"
+    assert endpoint.result == [(503, "the commit failed"), (204, ""), (503, held), (204, "")]
+    assert sink.ids == ["1", "3"]
+    logged = capsys.readouterr().out
+    assert "no space left" in logged
+    assert "SECRET" not in logged
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_without_its_committer_the_server_is_not_well() -> None:
+    gate = threading.Event()
+
+    class DeadlySink(Sink):
+        def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
+            assert gate.wait(30)
+            raise GeneratorExit  # no Exception: what the committer does not go on after
+
+    async def push(endpoint: InProcess) -> list[int]:
+        answers = [await endpoint.client.get("/healthz")]
+        pending = [asyncio.create_task(endpoint.post(envelope()))]
+        await until(lambda: endpoint.rows == 1 and endpoint.committer._queue.empty())
+        pending.append(asyncio.create_task(endpoint.post(envelope())))
+        await until(lambda: endpoint.committer._queue.qsize() == 1)
+        gate.set()
+        answers += await asyncio.gather(*pending)
+        answers += [await endpoint.post(envelope()), await endpoint.client.get("/healthz")]
+        return [answer.status_code for answer in answers]
+
+    assert in_process(Settings(_env_file=None), DeadlySink(), push).result == [200, 503, 503, 503, 503]
+
+
+def test_however_steadily_pushes_come_the_warehouse_is_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest.push, "LINGER_SECONDS", 60.0)
+    monkeypatch.setattr(ingest.push, "HOLD_SECONDS", 0.1)
+    holds: list[float] = []
+    """For how long it was free before each."""
+    free_since = 0.0
+
+    class TimedSink(Sink):
+        @contextmanager
+        def held(self) -> Iterator[None]:
+            nonlocal free_since
+            holds.append(time.monotonic() - free_since)
+            yield
+            free_since = time.monotonic()
+
+    async def push(endpoint: InProcess) -> None:
+        deadline = time.monotonic() + 30
+        while len(holds) < 3:
+            assert (await endpoint.post(envelope())).status_code == 204
+            assert time.monotonic() < deadline, "held all the time"
+
+    in_process(Settings(_env_file=None), TimedSink(), push)
+    assert min(holds) >= 0.2, "who looks every 0.1 s may have missed it"
+
+
+def test_others_get_the_warehouse_under_load(serve: Serve, settings: Settings) -> None:
+    server = serve()
+    with Load(server) as load:
+        for _ in range(3):
+            wait_for(load.goes_on())
+            with DuckDBSink(settings.warehouse_path, lock_timeout_seconds=10).connection() as connection:
+                connection.execute("create or replace table mine as select 1 as one")
+    server.stop()
+    assert list(load.answered) == [204]
+    assert sorted(landed_ids(settings)) == sorted(load.answered[204])
+
+
+def test_a_build_gets_the_warehouse_under_load(serve: Serve, settings: Settings, tmp_path: Path) -> None:
+    server = serve()
+    variables = {"WAREHOUSE_PATH": str(settings.warehouse_path), "DBT_TARGET_PATH": str(tmp_path / "target")}
+    command = [sys.executable, "-m", "dbt_project", "build", "--select", "stg_clicks"]
+    with Load(server, clients=2) as load:
+        wait_for(load.goes_on())
+        build = subprocess.run(
+            command,
+            cwd=PROJECT,
+            env=os.environ | variables | {"DBT_LOG_PATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        wait_for(load.goes_on())
+    assert build.returncode == 0, build.stdout + build.stderr
+    server.stop()
+    assert sorted(landed_ids(settings)) == sorted(load.answered[204])
+
+
+def test_under_load_and_a_warehouse_held_now_and_then_204_means_landed(serve: Serve, settings: Settings) -> None:
+    server = serve(LOCK_TIMEOUT_SECONDS="0.2")
+    with Load(server) as load:
+        for count in (10, 20, 30):
+            with DuckDBSink(settings.warehouse_path).connection():
+                wait_for(lambda count=count: len(load.answered[503]) >= count)  # type: ignore[misc]
+            wait_for(load.goes_on())
+    server.stop()
+    assert set(load.answered) == {204, 503}
+    assert sorted(landed_ids(settings)) == sorted(load.answered[204])
+
+
+@pytest.mark.parametrize("answers", [1, 150, 400])
+def test_killed_under_load_all_that_was_answered_is_landed(serve: Serve, settings: Settings, answers: int) -> None:
+    server = serve()
+    with Load(server) as load:
+        wait_for(lambda: len(load.answered[204]) >= answers)
+        server.process.kill()
+        server.process.wait()
+    assert set(load.answered) == {204}
+    ids = landed_ids(settings)
+    assert len(set(ids)) == len(ids)
+    assert set(load.answered[204]) <= set(ids)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_under_load_ends_it_with_everything_answered(
+    serve: Serve, settings: Settings, number: signal.Signals
+) -> None:
+    server = serve()
+    with Load(server) as load:
+        wait_for(lambda: len(load.answered[204]) >= 100)
+        out, err = server.stop(number)
+    ids = landed_ids(settings)
+    assert set(load.answered) == {204}
+    assert sorted(ids) == sorted(load.answered[204])
+    assert out == f"landed {len(ids):,} messages\n"
+    assert err.count("\n") == 1, err
+
+
+def test_a_signal_while_the_warehouse_is_held_answers_too(serve: Serve, settings: Settings) -> None:
+    server = serve(LOCK_TIMEOUT_SECONDS="1", LANDING_MAX_ROWS="1")
+    with DuckDBSink(settings.warehouse_path).connection(), ThreadPoolExecutor() as pool:
+        answer = pool.submit(server.post, envelope())
+        wait_for(lambda: answer.done() or server.post(b"").status_code == 429)
+        out, _ = server.stop()
+        assert (answer.result().status_code, out) == (503, "landed 0 messages\n")
+
+
+def test_a_client_that_goes_away_does_not_take_its_message_along(serve: Serve, settings: Settings) -> None:
+    server = serve(LANDING_MAX_ROWS="1")
+    body = json.dumps(envelope(message_id="orphan")).encode()
+    address = ("127.0.0.1", server.port)
+    request = b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with DuckDBSink(settings.warehouse_path).connection(), socket.create_connection(address) as client:
+        client.sendall(request)
+        wait_for(lambda: server.post(b"").status_code == 429)
+        client.close()
+    wait_for(lambda: landed_ids(settings) == ["orphan"])
+    # one that goes before its end leaves nothing behind, and no place taken
+    with socket.create_connection(address) as client:
+        client.sendall(request[:-1])
+        wait_for(lambda: server.post(b"").status_code == 429)
+    wait_for(lambda: server.post(envelope(message_id="next")).status_code == 204)
+    assert landed_ids(settings) == ["orphan", "next"]
+
+
+def test_a_port_in_use_is_one_line(serve: Serve, start: Start) -> None:
+    server = serve()
+    second = start("push", "--port", str(server.port))
+    out, err = second.communicate(timeout=30)
+    expected = f"error: cannot listen on 127.0.0.1, port {server.port}: Address already in use; choose another --port\n"
+    assert (second.returncode, out, err) == (2, "", expected)
+
+
+# -- who may push -----------------------------------------------------------------------------------------------------
+
+AUDIENCE = "https://warehouse.example/push"
+ACCOUNT = "pusher@shop.iam.gserviceaccount.com"
+
+
+class Google:
+    """Signs tokens with keys of its own, and serves their certificates as Google does."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, bytes] = {}
+        self.certificates: dict[str, str] = {}
+        self.fetches = 0
+        self.is_down = False
+        self.add_key("one")
+
+    def add_key(self, key_id: str) -> None:
+        key = rsa.generate_private_key(65537, 2048)
+        self._keys[key_id] = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+        )
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+        now = datetime.now(UTC)
+        certificate = (
+            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .sign(key, hashes.SHA256())
+        )
+        self.certificates[key_id] = certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    def token(self, key_id: str = "one", header: dict[str, Any] | None = None, **claims: Any) -> str:
+        """A valid token, but for these claims; None leaves one out."""
+        now = int(time.time())
+        valid = {"iss": "https://accounts.google.com", "aud": AUDIENCE, "email": ACCOUNT, "email_verified": True}
+        payload = valid | {"iat": now - 60, "exp": now + 3540} | claims
+        signer = crypt.RSASigner.from_string(self._keys[key_id], key_id)
+        present = {name: value for name, value in payload.items() if value is not None}
+        return jwt.encode(signer, present, header=header).decode()
+
+    def __call__(self, url: str, timeout: float) -> Any:
+        self.fetches += 1
+        assert url == "https://www.googleapis.com/oauth2/v1/certs"
+        if self.is_down:
+            raise OSError("unreachable")
+        headers = {"Cache-Control": "public, max-age=19800, must-revalidate"}
+        return SimpleNamespace(status=200, data=json.dumps(self.certificates).encode(), headers=headers)
+
+
+@pytest.fixture(scope="module")
+def google_keys() -> Google:
+    return Google()
+
+
+@pytest.fixture
+def google(google_keys: Google) -> Iterator[Google]:
+    certificates = dict(google_keys.certificates)
+    google_keys.fetches = 0
+    yield google_keys
+    google_keys.certificates, google_keys.is_down = certificates, False
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Seconds by which all clocks that a token is verified by are ahead."""
+    ahead = SimpleNamespace(seconds=0.0)
+    real = SimpleNamespace(time=time.time, monotonic=time.monotonic, utcnow=_helpers.utcnow)
+    faked = SimpleNamespace(
+        time=lambda: real.time() + ahead.seconds, monotonic=lambda: real.monotonic() + ahead.seconds
+    )
+    monkeypatch.setattr(oidc, "time", faked)
+    monkeypatch.setattr(_helpers, "utcnow", lambda: real.utcnow() + timedelta(seconds=ahead.seconds))
+    return ahead
+
+
+def forged(token: str, **claims: Any) -> str:
+    """Other claims under the same signature."""
+    header, payload, signature = token.split(".")
+    decoded = json.loads(base64.urlsafe_b64decode(payload + "=="))
+    return f"{header}.{segment(decoded | claims)}.{signature}"
+
+
+def segment(content: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
+
+
+def unsigned(token: str, algorithm: str) -> str:
+    return f"{segment({'alg': algorithm, 'kid': 'one', 'typ': 'JWT'})}.{token.split('.')[1]}."
+
+
+@pytest.mark.parametrize(
+    ("status", "header"),
+    [
+        (204, lambda google: f"Bearer {google.token()}"),
+        (204, lambda google: f"bearer {google.token(iss='accounts.google.com')}"),
+        (401, lambda google: None),
+        (401, lambda google: ""),
+        (401, lambda google: google.token()),
+        (401, lambda google: f"Basic {google.token()}"),
+        (401, lambda google: "Bearer"),
+        (401, lambda google: "Bearer "),
+        (401, lambda google: "Bearer SECRET"),
+        (401, lambda google: "Bearer a.b.c"),
+        (401, lambda google: "Bearer \u00fc.\u00fc.\u00fc"),
+        (401, lambda google: f"Bearer {segment([])}.{segment({})}."),
+        (401, lambda google: f"Bearer {segment({'alg': 'RS256', 'kid': []})}.{segment({})}.AAAA"),
+        (401, lambda google: f"Bearer {base64.b64encode(b'[' * 100_000).decode()}.e30.AAAA"),
+        (401, lambda google: f"Bearer {forged(google.token(), exp=int(time.time()) + 9_999)}"),
+        (401, lambda google: f"Bearer {forged(google.token(email='other@x'), email=ACCOUNT)}"),
+        (401, lambda google: f"Bearer {google.token()[:-8]}AAAAAAAA"),
+        (401, lambda google: f"Bearer {Google().token()}"),  # the same key id, another key
+        (401, lambda google: f"Bearer {unsigned(google.token(), 'none')}"),
+        (401, lambda google: f"Bearer {unsigned(google.token(), 'HS256')}"),
+        (401, lambda google: f"Bearer {google.token(iat=int(time.time()) - 7_200, exp=int(time.time()) - 60)}"),
+        (401, lambda google: f"Bearer {google.token(iat=int(time.time()) + 60)}"),
+        (401, lambda google: f"Bearer {google.token(exp=None)}"),
+        (401, lambda google: f"Bearer {google.token(aud='https://other.example/push')}"),
+        (401, lambda google: f"Bearer {google.token(aud=None)}"),
+        (401, lambda google: f"Bearer {google.token(iss='https://accounts.google.com.evil.example')}"),
+        (401, lambda google: f"Bearer {google.token(iss=None)}"),
+        (401, lambda google: f"Bearer {google.token(email_verified=False)}"),
+        (401, lambda google: f"Bearer {google.token(email_verified='true')}"),
+        (401, lambda google: f"Bearer {google.token(email_verified=None)}"),
+        (403, lambda google: f"Bearer {google.token(email='other@shop.iam.gserviceaccount.com')}"),
+        (403, lambda google: f"Bearer {google.token(email=None)}"),
+    ],
+)
+def test_only_googles_token_for_this_audience_and_account_may_push(
+    google: Google, status: int, header: Callable[[Google], str | None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = header(google)
+    headers = {} if value is None else {"Authorization": value.encode()}
+    sink = Sink()
+
+    async def push(endpoint: InProcess) -> list[httpx.Response]:
+        return [await endpoint.post(envelope(), headers=headers) for _ in range(2)]
+
+    verifier = TokenVerifier(AUDIENCE, ACCOUNT, google)
+    answers = in_process(Settings(_env_file=None), sink, push, verifier).result
+    assert [answer.status_code for answer in answers] == [status] * 2
+    assert [answer.headers.get("www-authenticate") for answer in answers] == ["Bearer" if status == 401 else None] * 2
+    assert sink.ids == ["1", "1"] * (status == 204)
+    assert google.fetches <= 1
+    said = capsys.readouterr().out + answers[0].text
+    assert "SECRET" not in said
+    if value is not None and len(value) > 20:
+        assert value.split()[-1][:20] not in said
+
+
+def test_a_verified_token_is_known_until_it_expires(google: Google, clock: SimpleNamespace) -> None:
+    verifier = TokenVerifier(AUDIENCE, ACCOUNT, google)
+    token = google.token()
+    assert not verifier.is_known(token)
+    verifier.verify(token)
+    assert verifier.is_known(token)
+    assert not verifier.is_known(token + "A")
+    clock.seconds = 3_600
+    assert not verifier.is_known(token)
+    with pytest.raises(IdentityError, match="expired"):
+        verifier.verify(token)
+
+
+def test_a_bounded_number_of_tokens_is_remembered(google: Google, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oidc, "MAX_TOKENS", 2)
+    verifier = TokenVerifier(AUDIENCE, ACCOUNT, google)
+    tokens = [google.token(nonce=number) for number in range(3)]
+    for token in tokens:
+        verifier.verify(token)
+    assert [verifier.is_known(token) for token in tokens] == [False, True, True]
+
+
+def test_certificates_are_fetched_once_and_again_when_they_are_out_of_date(
+    google: Google, clock: SimpleNamespace
+) -> None:
+    verifier = TokenVerifier(AUDIENCE, ACCOUNT, google)
+    for number in range(5):
+        verifier.verify(google.token(nonce=number))
+    assert google.fetches == 1
+    clock.seconds = 19_700
+    verifier.verify(google.token(exp=int(time.time()) + 30_000))
+    assert google.fetches == 1
+    clock.seconds = 19_900
+    verifier.verify(google.token(exp=int(time.time()) + 30_001))
+    assert google.fetches == 2
+
+
+def test_a_new_key_is_fetched_but_not_for_every_invented_one(google: Google, clock: SimpleNamespace) -> None:
+    verifier = TokenVerifier(AUDIENCE, ACCOUNT, google)
+    verifier.verify(google.token())
+    google.add_key("two")
+    clock.seconds = 11
+    verifier.verify(google.token("two"))
+    assert google.fetches == 2
+    for number in range(50):
+        clock.seconds += 0.5
+        invented = {"alg": "RS256", "kid": f"invented-{number}"}
+        with pytest.raises(IdentityError) as refused:
+            verifier.verify(".".join([segment(invented), *google.token().split(".")[1:]]))
+        assert refused.value.status == 401
+    assert google.fetches <= 5
+    verifier.verify(google.token(nonce=1))
+
+
+def test_without_certificates_it_is_503_until_they_come(google: Google, clock: SimpleNamespace) -> None:
+    verifier = TokenVerifier(AUDIENCE, ACCOUNT, google)
+    google.is_down = True
+    for _ in range(5):
+        with pytest.raises(IdentityError) as refused:
+            verifier.verify(google.token())
+        assert refused.value.status == 503
+    assert google.fetches == 1
+    google.is_down = False
+    clock.seconds = 11
+    verifier.verify(google.token())
+
+
+def test_fetching_certificates_keeps_nobody_else_waiting(google: Google) -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def slow(url: str, timeout: float) -> Any:
+        begun.set()
+        assert gate.wait(30)
+        return google(url, timeout)
+
+    async def push(endpoint: InProcess) -> int:
+        pending = asyncio.create_task(endpoint.post(envelope(), headers={"Authorization": f"Bearer {google.token()}"}))
+        await until(begun.is_set)
+        assert (await endpoint.client.get("/healthz")).status_code == 200
+        assert not pending.done()
+        gate.set()
+        return (await pending).status_code
+
+    verifier = TokenVerifier(AUDIENCE, ACCOUNT, slow)  # type: ignore[arg-type]
+    assert in_process(Settings(_env_file=None), Sink(), push, verifier).result == 204
+
+
+def test_with_an_audience_nothing_is_taken_without_a_token(start: Start) -> None:
+    port = free_port()
+    process = start("push", "--port", str(port), PUSH_AUDIENCE=AUDIENCE, PUSH_SERVICE_ACCOUNT=ACCOUNT)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            transport_errors = 0
+
+            def answers() -> bool:
+                nonlocal transport_errors
+                try:
+                    return client.get("/healthz").status_code == 200
+                except httpx.TransportError:
+                    transport_errors += 1
+                    return process.poll() is not None
+
+            wait_for(answers)
+            assert client.post("/push", json=envelope()).status_code == 401
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_with_an_audience_it_may_be_reached_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    listened = []
+    monkeypatch.setattr("socket.create_server", lambda address, **_: listened.append(address))
+    anybody = Settings(_env_file=None)
+    with pytest.raises(UserError, match="set PUSH_AUDIENCE"):
+        ingest.push._listen(anybody, "0.0.0.0", 8080)  # noqa: S104
+    ingest.push._listen(anybody, "127.0.0.1", 8080)
+    signed = Settings(_env_file=None, push_audience=AUDIENCE, push_service_account=ACCOUNT)
+    ingest.push._listen(signed, "0.0.0.0", 8080)  # noqa: S104
+    assert listened == [("127.0.0.1", 8080), ("0.0.0.0", 8080)]  # noqa: S104
+
+
+# -- Pub/Sub itself ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.brokers
+def test_the_emulator_pushes_what_is_published(
+    serve: Serve, settings: Settings, pubsub_emulator: PubSubEmulator
+) -> None:
+    stream = STREAMS["clicks"]
+    pubsub = settings.model_copy(
+        update={
+            "pubsub_project": pubsub_emulator.project,
+            "pubsub_emulator_host": pubsub_emulator.host,
+            "topics": {"clicks": "pushed-clicks"},
+        }
+    )
+    provision(pubsub, [stream])
+    server = serve(PUBSUB_PROJECT=pubsub_emulator.project, TOPICS='{"clicks": "pushed-clicks"}')
+    subscription = f"projects/{pubsub.pubsub_project}/subscriptions/{pubsub.subscription(stream)}"
+    subscriber, publisher = open_subscriber(pubsub), open_publisher(pubsub)
+    subscriber.modify_push_config(subscription=subscription, push_config={"push_endpoint": server.url})
+    topic = f"projects/{pubsub.pubsub_project}/topics/pushed-clicks"
+    messages = [{"data": b"%d" % number, "attributes": {"number": str(number)}} for number in range(50)]
+    messages += [{"attributes": {"empty": "yes"}}, {"data": bytes(range(256)) * 4_000}]
+    ids = publisher.publish(topic=topic, messages=messages).message_ids
+    published = {
+        id_: (message.get("data", b""), json.dumps(message.get("attributes"), separators=(",", ":")))
+        for id_, message in zip(ids, messages, strict=True)
+    }
+    wait_for(lambda: set(landed_ids(settings)) >= set(ids))
+    subscriber.modify_push_config(subscription=subscription, push_config={})
+    subscriber.close()
+    publisher.transport.close()
+    server.stop()
+    rows = landed(settings)
+    assert {row["message_id"]: (row["payload"], row["attributes"] or "null") for row in rows} == published
+    assert {(row["source"], row["topic"], row["key"]) for row in rows} == {("pubsub", "pushed-clicks", None)}
+    now = datetime.now(UTC).replace(tzinfo=None)
+    assert all(abs(row["published_at"] - now) < timedelta(minutes=10) for row in rows)
