@@ -1,0 +1,297 @@
+"""Landing from real brokers while loaders, brokers, partitions and topics come and go: nothing lost, nothing twice.
+
+Everything is done to `python -m ingest land` as a process, and judged by what the warehouse then holds.
+"""
+
+import itertools
+import json
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from ingest.publish.pubsub import open_publisher
+from ingest.settings import Settings
+from ingest.sinks.duckdb import DuckDBSink
+from ingest.sources.pubsub import open_subscriber
+from ingest.streams import STREAMS
+from tests.brokers import KafkaServer, PubSubEmulator
+from tests.dbt_project.warehouse import ROOT, Warehouse
+from tests.ingest.killed_loader import STEPS
+
+pytestmark = pytest.mark.brokers
+
+ACK_DEADLINE_SECONDS = 10
+"""The shortest there is."""
+# A killed member blocks its group until its session ends.
+KAFKA_PROPERTIES = """\
+session.timeout.ms=1000
+heartbeat.interval.ms=200
+topic.metadata.refresh.interval.ms=500
+reconnect.backoff.max.ms=1000
+"""
+numbers = itertools.count()
+
+Row = tuple[Any, ...]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0, what: str = "it") -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"{what} did not happen in time"
+        time.sleep(0.1)
+
+
+class Landing(Warehouse):
+    """A warehouse, and the loaders that land in it."""
+
+    def rows(self, sql: str) -> list[Row]:
+        """Of a query, when no loader holds the file."""
+        with DuckDBSink(self.path).connection(read_only=True) as connection:
+            return connection.sql(sql).fetchall()
+
+    def payloads(self, stream: str) -> Counter[bytes]:
+        if not self.path.exists():
+            return Counter()
+        return Counter(payload for (payload,) in self.rows(f"select payload from raw.{stream}"))
+
+    @property
+    def log(self) -> str:
+        """What all loaders said."""
+        return (self.folder / "stderr").read_text()
+
+    def start(self, *command: str) -> "subprocess.Popen[bytes]":
+        with (self.folder / "stderr").open("ab") as stderr:
+            return subprocess.Popen(
+                self.command(*command), cwd=ROOT, env=self.environment, stdout=subprocess.DEVNULL, stderr=stderr
+            )
+
+    @contextmanager
+    def loader(self, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
+        """One that follows; it must still be alive in the end, or have been killed by the test."""
+        process = self.start("ingest", "land", "--follow", *options)
+        try:
+            yield process
+            assert process.poll() in {None, -signal.SIGKILL}, f"the loader ended by itself:\n{self.log[-3000:]}"
+            if process.poll() is None:
+                stop(process)
+        finally:
+            process.kill()
+            process.wait()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The DuckDB file is held, as by a long build."""
+        with DuckDBSink(self.path).connection():
+            yield
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    assert process.wait(30) == 0
+
+
+def kill(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
+
+
+# -- a loader killed at any instant -----------------------------------------------------------------------------------
+
+RANDOM_KILLS = 32
+KILLS_AT_EACH_STEP = 2
+KILLS_PER_DAYS = 9
+"""Loaders between two runs of the simulator."""
+KAFKA_STREAMS = [stream.name for stream in STREAMS.values() if stream.transport == "kafka"]
+PUBSUB_STREAMS = [stream.name for stream in STREAMS.values() if stream.transport == "pubsub"]
+
+
+@pytest.fixture
+def both(kafka_server: KafkaServer, pubsub_emulator: PubSubEmulator, tmp_path: Path) -> Landing:
+    """A warehouse of all streams, from topics of its own. Each Pub/Sub topic has a second subscription, `...-audit`."""
+    number = next(numbers)
+    topics = {stream: f"kills-{number}-{stream}" for stream in STREAMS}
+    (tmp_path / "kafka.properties").write_text(KAFKA_PROPERTIES)
+    landing = Landing(
+        tmp_path / "landing",
+        {
+            "KAFKA_BOOTSTRAP_SERVERS": kafka_server.bootstrap_servers,
+            "KAFKA_CONFIG_FILE": str(tmp_path / "kafka.properties"),
+            "KAFKA_GROUP_ID": f"kills-{number}",
+            "PUBSUB_PROJECT": pubsub_emulator.project,
+            "PUBSUB_EMULATOR_HOST": pubsub_emulator.host,
+            "TOPICS": json.dumps(topics),
+        },
+    )
+    landing.folder.mkdir()
+    for stream in PUBSUB_STREAMS:
+        subscribe(pubsub_emulator, topics[stream], "landing")
+        subscribe(pubsub_emulator, topics[stream], "audit")
+    landing.run("ingest", "provision")
+    return landing
+
+
+def subscribe(emulator: PubSubEmulator, topic: str, name: str, **options: Any) -> None:
+    """Create the topic if it is missing, and the subscription `<topic>-<name>` to it."""
+    settings = emulator_settings(emulator)
+    with open_publisher(settings) as publisher, open_subscriber(settings) as subscriber:
+        path = f"projects/{emulator.project}/topics/{topic}"
+        if path not in {found.name for found in publisher.list_topics(project=f"projects/{emulator.project}")}:
+            publisher.create_topic(name=path)
+        wanted = {
+            "name": f"projects/{emulator.project}/subscriptions/{topic}-{name}",
+            "topic": path,
+            "ack_deadline_seconds": ACK_DEADLINE_SECONDS,
+        }
+        subscriber.create_subscription(request=wanted | options)
+
+
+def emulator_settings(emulator: PubSubEmulator) -> Settings:
+    return Settings(_env_file=None, pubsub_project=emulator.project, pubsub_emulator_host=emulator.host)
+
+
+def published_to_pubsub(emulator: PubSubEmulator, topic: str) -> list[Row]:
+    """(message id, attributes, payload) of all that was published, by the subscription `<topic>-audit`."""
+    subscription = f"projects/{emulator.project}/subscriptions/{topic}-audit"
+    published = {}
+    with open_subscriber(emulator_settings(emulator)) as subscriber:
+        while received := subscriber.pull(
+            subscription=subscription, max_messages=1000, return_immediately=True
+        ).received_messages:
+            for one in received:
+                published[one.message.message_id] = (dict(one.message.attributes), one.message.data)
+            subscriber.acknowledge(subscription=subscription, ack_ids=[one.ack_id for one in received])
+    return [(message_id, *message) for message_id, message in published.items()]
+
+
+def published_to_kafka(server: KafkaServer, topic: str) -> list[Row]:
+    """(partition, offset, key, headers, payload) of every message in the topic."""
+    consumer = Consumer(
+        {"bootstrap.servers": server.bootstrap_servers, "group.id": "audit", "enable.partition.eof": True}
+    )
+    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+    published, ends = [], 0
+    until = time.monotonic() + 30
+    while ends < len(partitions):
+        assert time.monotonic() < until
+        for message in consumer.consume(1000, 0.2):
+            if message.error() is not None:
+                ends += 1
+                continue
+            headers = {name: value.decode() for name, value in message.headers() or ()}
+            published.append((message.partition(), message.offset(), message.key(), headers, message.value()))
+    consumer.close()
+    return published
+
+
+def content(rows: list[Row]) -> Counter[Row]:
+    """Rows that end with attributes (JSON text or a dict) and payload, counted."""
+
+    def items(attributes: str | dict[str, str] | None) -> Row:
+        return tuple(sorted((json.loads(attributes) if isinstance(attributes, str) else attributes or {}).items()))
+
+    return Counter((*row[:-2], items(row[-2]), row[-1]) for row in rows)
+
+
+@pytest.mark.timeout(900)
+def test_a_loader_killed_at_any_instant_loses_and_doubles_nothing(
+    both: Landing, kafka_server: KafkaServer, pubsub_emulator: PubSubEmulator, tmp_path: Path
+) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201  shown when the test fails
+    spool = Landing(tmp_path / "spool", {})
+    spool.folder.mkdir()
+    simulate_and_kill(random.Random(seed), both, spool)
+
+    kafka = {name: published_to_kafka(kafka_server, topic(both, name)) for name in KAFKA_STREAMS}
+    pubsub = {name: published_to_pubsub(pubsub_emulator, topic(both, name)) for name in PUBSUB_STREAMS}
+    counts = [*map(len, kafka.values()), *map(len, pubsub.values())]
+    landed = " union all ".join(
+        f"select count(distinct message_id) from raw.{name}" for name in [*KAFKA_STREAMS, *PUBSUB_STREAMS]
+    )
+    with both.loader():
+        wait_for(lambda: [count for (count,) in both.rows(landed)] == counts, 90, "landing the rest")
+    spool.land()
+
+    for name, sent in kafka.items():
+        rows = both.rows(f'select "partition", "offset", key, attributes, payload from raw.{name}')
+        assert content(rows) == content(sent), name
+        spooled = spool.rows(f"select key, attributes, payload from raw.{name}")
+        assert content([row[2:] for row in sent]) == content(spooled), name
+    redelivered = 0
+    for name, sent in pubsub.items():
+        rows = both.rows(f"select message_id, attributes, payload from raw.{name}")
+        redelivered += len(rows) - len(sent)
+        assert content(rows).keys() == content(sent).keys(), name
+        spooled = spool.rows(f"select attributes, payload from raw.{name}")
+        assert content([row[1:] for row in sent]) == content(spooled), name
+    assert redelivered, "no kill came between a commit and its acks"
+
+    both.build()
+    spool.build("--select", "+fct_events")
+    assert both.rows("select count(*) from analytics.landing_reconciliation where not is_balanced") == [(0,)]
+    assert both.rows("select count(*) - count(distinct event_key) from analytics.fct_events") == [(0,)]
+    for events in (
+        # A web event without an id of its own has that of its message.
+        "select event_key from analytics.fct_events where stream <> 'web_events'",
+        """select event_type, event_at, user_id, product_id, price, country, city, browser, os
+        from analytics.fct_events where stream = 'web_events'""",
+    ):
+        assert Counter(both.rows(events)) == Counter(spool.rows(events))
+
+
+def simulate_and_kill(draw: random.Random, both: Landing, spool: Landing) -> None:
+    """Publish some days to the brokers, and the same to the spool, while loaders are started and killed."""
+    fates = [(step, nth) for step in STEPS for nth in range(1, KILLS_AT_EACH_STEP + 1)]
+    fates += [("", 0)] * RANDOM_KILLS
+    draw.shuffle(fates)
+    simulate = ("ingest", "simulate", "--events-per-day", "3000", "--seed", str(draw.randrange(1000)), "--days")
+    killed = Landing(both.folder, both.settings | {"LANDING_MAX_ROWS": "50", "LANDING_MAX_SECONDS": "0.2"})
+    for number, (step, nth) in enumerate(fates):
+        if number % KILLS_PER_DAYS == 0:
+            days = str(draw.choice((1, 2)))
+            if number:
+                assert publishing.wait(60) == 0
+            publishing = both.start(*simulate, days)
+            spool.run(*simulate, days)
+        if step:
+            loader = killed.start("tests.ingest.killed_loader", step, str(nth), "land", "--follow")
+            # Nothing else kills it: this is how it died.
+            assert loader.wait(60) == -signal.SIGKILL, f"{step}, {nth}: {both.log[-3000:]}"
+            continue
+        loader = killed.start("ingest", "land", "--follow")
+        if draw.random() < 0.7:
+            wait_for_a_commit(killed, loader)
+            time.sleep(draw.uniform(0, 0.5))
+        else:
+            time.sleep(draw.uniform(0, 2))
+        assert loader.poll() is None, both.log[-3000:]
+        kill(loader)
+    assert publishing.wait(60) == 0
+
+
+def topic(landing: Landing, stream: str) -> str:
+    return str(json.loads(landing.settings["TOPICS"])[stream])
+
+
+def wait_for_a_commit(landing: Landing, loader: "subprocess.Popen[bytes]") -> None:
+    """By the file's or its log's time: this loader has begun."""
+
+    def changed() -> list[int]:
+        times = []
+        for path in (landing.path, landing.path.with_suffix(".duckdb.wal")):
+            with suppress(FileNotFoundError):
+                times.append(path.stat().st_mtime_ns)
+        return times
+
+    before = changed()
+    wait_for(lambda: changed() != before or loader.poll() is not None, 30, "a commit")
