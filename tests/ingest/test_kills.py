@@ -11,12 +11,13 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from ingest.publish.pubsub import open_publisher
 from ingest.settings import Settings
@@ -237,7 +238,7 @@ def test_a_loader_killed_at_any_instant_loses_and_doubles_nothing(
     assert redelivered, "no kill came between a commit and its acks"
 
     both.build()
-    spool.build("--select", "+fct_events")
+    spool.build()
     assert both.rows("select count(*) from analytics.landing_reconciliation where not is_balanced") == [(0,)]
     assert both.rows("select count(*) - count(distinct event_key) from analytics.fct_events") == [(0,)]
     for events in (
@@ -256,11 +257,11 @@ def simulate_and_kill(draw: random.Random, both: Landing, spool: Landing) -> Non
     draw.shuffle(fates)
     simulate = ("ingest", "simulate", "--events-per-day", "3000", "--seed", str(draw.randrange(1000)), "--days")
     killed = Landing(both.folder, both.settings | {"LANDING_MAX_ROWS": "50", "LANDING_MAX_SECONDS": "0.2"})
+    publishing: subprocess.Popen[bytes] | None = None
     for number, (step, nth) in enumerate(fates):
         if number % KILLS_PER_DAYS == 0:
             days = str(draw.choice((1, 2)))
-            if number:
-                assert publishing.wait(60) == 0
+            assert publishing is None or publishing.wait(60) == 0
             publishing = both.start(*simulate, days)
             spool.run(*simulate, days)
         if step:
@@ -276,7 +277,7 @@ def simulate_and_kill(draw: random.Random, both: Landing, spool: Landing) -> Non
             time.sleep(draw.uniform(0, 2))
         assert loader.poll() is None, both.log[-3000:]
         kill(loader)
-    assert publishing.wait(60) == 0
+    assert publishing is not None and publishing.wait(60) == 0
 
 
 def topic(landing: Landing, stream: str) -> str:
@@ -295,3 +296,259 @@ def wait_for_a_commit(landing: Landing, loader: "subprocess.Popen[bytes]") -> No
 
     before = changed()
     wait_for(lambda: changed() != before or loader.poll() is not None, 30, "a commit")
+
+
+# -- brokers, partitions and topics that come and go ------------------------------------------------------------------
+
+STREAM = "ecom_events"
+
+
+class Topic:
+    """A Kafka topic of a test's own, to which numbers are sent."""
+
+    def __init__(self, server: KafkaServer) -> None:
+        self.name = f"topic-{next(numbers)}"
+        connection = {"bootstrap.servers": server.bootstrap_servers, "log_level": 0}
+        self.admin = AdminClient(connection)
+        # A retry may neither double messages nor change their order.
+        self.producer = Producer(connection | {"enable.idempotence": True, "reconnect.backoff.max.ms": 1000})
+        self.sent: list[int] = []
+        self.create()
+
+    def create(self) -> None:
+        wait_for(self._is_created, 20, f"creating {self.name}")
+
+    def _is_created(self) -> bool:
+        """Kafka refuses while the topic of the same name is still being deleted."""
+        with suppress(KafkaException):
+            self.admin.create_topics([NewTopic(self.name, 4, 1)])[self.name].result()
+            return True
+        return False
+
+    def delete(self) -> None:
+        self.admin.delete_topics([self.name])[self.name].result()
+        wait_for(lambda: self.name not in self.admin.list_topics(timeout=10).topics, 20, f"deleting {self.name}")
+
+    def send(self, count: int, partitions: tuple[int, ...] = (0, 1, 2, 3), flush: bool = True) -> None:
+        """The next numbers, to the partitions in turn."""
+        first = len(self.sent)
+        for number in range(first, first + count):
+            self.producer.produce(self.name, str(number).encode(), partition=partitions[number % len(partitions)])
+            self.sent.append(number)
+        if flush:
+            self.flush()
+
+    def flush(self) -> None:
+        assert self.producer.flush(60) == 0
+
+    def wait_for_members(self, count: int, other_than: frozenset[str] = frozenset()) -> frozenset[str]:
+        """Until the group has so many, each with partitions; one that was killed stays in it for a while."""
+        members: frozenset[str] = frozenset()
+
+        def are_there() -> bool:
+            nonlocal members
+            group = self.admin.describe_consumer_groups([self.name])[self.name].result()
+            members = frozenset(member.member_id for member in group.members if member.assignment.topic_partitions)
+            is_stable = group.state == ConsumerGroupState.STABLE
+            return is_stable and len(members) == len(group.members) == count and members != other_than
+
+        wait_for(are_there, 30, "sharing the partitions")
+        # Not before their positions are read.
+        self.send(40)
+        return members
+
+
+@pytest.fixture
+def sent(kafka_server: KafkaServer) -> Topic:
+    return Topic(kafka_server)
+
+
+@pytest.fixture
+def landing(kafka_server: KafkaServer, sent: Topic, tmp_path: Path) -> Landing:
+    """A warehouse of one stream, from the topic."""
+    (tmp_path / "kafka.properties").write_text(KAFKA_PROPERTIES)
+    landing = Landing(
+        tmp_path / "landing",
+        {
+            "KAFKA_BOOTSTRAP_SERVERS": kafka_server.bootstrap_servers,
+            "KAFKA_CONFIG_FILE": str(tmp_path / "kafka.properties"),
+            "KAFKA_GROUP_ID": sent.name,
+            "TOPICS": json.dumps({STREAM: sent.name}),
+            "LANDING_MAX_ROWS": "100",
+            "LANDING_MAX_SECONDS": "0.2",
+            "LOCK_TIMEOUT_SECONDS": "0.5",
+        },
+    )
+    landing.folder.mkdir()
+    landing.run("ingest", "land", "--stream", STREAM)
+    return landing
+
+
+def loader(landing: Landing) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    return landing.loader("--stream", STREAM)
+
+
+def landed(landing: Landing) -> list[int]:
+    return sorted(map(int, landing.payloads(STREAM).elements()))
+
+
+def wait_until_landed(landing: Landing, sent: Topic, seconds: float = 30.0) -> None:
+    """All that was sent, each number and each offset once."""
+    with suppress(AssertionError):
+        wait_for(lambda: len(landed(landing)) >= len(sent.sent), seconds)
+    found = Counter(landed(landing))
+    missing = set(sent.sent) - found.keys()
+    twice = [number for number, times in found.items() if times > 1]
+    assert (len(missing), len(twice)) == (0, 0), f"{sorted(missing)[:9]}, {twice[:9]}: {landing.log[-2000:]}"
+
+
+def test_a_loader_outlives_a_broker_that_is_killed(landing: Landing, sent: Topic, kafka_server: KafkaServer) -> None:
+    with loader(landing):
+        sent.send(1000)
+        wait_until_landed(landing, sent)
+        sent.send(1000, flush=False)
+        kafka_server.stop()
+        kafka_server.start()
+        sent.flush()
+        wait_until_landed(landing, sent)
+
+
+def test_a_loader_outlives_brokers_that_pause(
+    both: Landing, kafka_server: KafkaServer, pubsub_emulator: PubSubEmulator
+) -> None:
+    """For longer than the session of the group, and than a pull of Pub/Sub waits."""
+    sent = [f"{number}".encode() for number in range(3000)]
+    producer = Producer({"bootstrap.servers": kafka_server.bootstrap_servers, "enable.idempotence": True})
+
+    def send(some: list[bytes]) -> None:
+        for body in some:
+            producer.produce(topic(both, STREAM), body)
+        publish(pubsub_emulator, topic(both, "clicks"), some)
+
+    with both.loader("--stream", STREAM, "--stream", "clicks"):
+        send(sent[:1000])
+        wait_for(lambda: len(both.payloads(STREAM)) == 1000)
+        send(sent[1000:2000])
+        for server in (kafka_server, pubsub_emulator):
+            server.pause()
+        try:
+            time.sleep(5)
+        finally:
+            for server in (kafka_server, pubsub_emulator):
+                server.resume()
+        send(sent[2000:])
+        assert producer.flush(60) == 0
+        wait_for(lambda: both.payloads("clicks").keys() == set(sent), 60, "landing from Pub/Sub")
+        wait_for(lambda: both.payloads(STREAM) == Counter(sent), 60, "landing from Kafka")
+
+
+def test_two_loaders_of_one_group_land_each_offset_once(landing: Landing, sent: Topic) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201  shown when the test fails
+    draw = random.Random(seed)
+    with ExitStack() as opened:
+        loaders = [opened.enter_context(loader(landing)), opened.enter_context(loader(landing))]
+        members: frozenset[str] = frozenset()
+        for _ in range(6):
+            members = sent.wait_for_members(2, members)
+            sent.send(400)
+            number = draw.randrange(2)
+            draw.choice((stop, kill))(loaders[number])
+            sent.send(400)
+            loaders[number] = opened.enter_context(loader(landing))
+        wait_until_landed(landing, sent)
+
+
+def test_a_commit_that_comes_after_another_loader_took_over(landing: Landing, sent: Topic, tmp_path: Path) -> None:
+    """The loader that stands still has fetched what the other then lands."""
+    slow = Landing(tmp_path / "slow", landing.settings | {"WAREHOUSE_PATH": str(landing.path)})
+    slow.folder.mkdir()
+    with loader(slow) as stopped, loader(landing):
+        sent.wait_for_members(2)
+        wait_until_landed(landing, sent)
+        with landing.held():
+            sent.send(40)
+            wait_for(lambda: "landing waits for the warehouse" in slow.log, 30, "fetching")
+            stopped.send_signal(signal.SIGSTOP)
+        try:
+            wait_until_landed(landing, sent)
+        finally:
+            stopped.send_signal(signal.SIGCONT)
+        sent.wait_for_members(2)
+        sent.send(400)
+        wait_until_landed(landing, sent)
+
+
+def test_partitions_move_while_the_warehouse_is_held(landing: Landing, sent: Topic) -> None:
+    """Longer than LOCK_TIMEOUT_SECONDS, as by a long build: whoever follows waits."""
+    with loader(landing) as leaving, loader(landing) as staying:
+        sent.wait_for_members(2)
+        wait_until_landed(landing, sent)
+        with landing.held():
+            kill(leaving)
+            sent.wait_for_members(1)
+            time.sleep(2)
+        assert staying.poll() is None, landing.log[-2000:]
+        sent.send(400)
+        wait_until_landed(landing, sent)
+
+
+def test_a_partition_that_is_added(landing: Landing, sent: Topic) -> None:
+    with loader(landing):
+        sent.send(100)
+        wait_until_landed(landing, sent)
+        sent.admin.create_partitions([NewPartitions(sent.name, 6)])[sent.name].result()
+        wait_for(lambda: len(sent.producer.list_topics(sent.name).topics[sent.name].partitions) == 6)
+        sent.send(100, (0, 4, 5))
+        wait_until_landed(landing, sent)
+    assert landing.rows(f'select count(distinct "partition") from raw.{STREAM}') == [(6,)]
+
+
+@pytest.mark.parametrize("count", [40, 4000])
+def test_a_topic_created_anew_while_no_loader_runs(landing: Landing, sent: Topic, count: int) -> None:
+    sent.send(400)
+    landing.run("ingest", "land", "--stream", STREAM)
+    sent.delete()
+    sent.create()
+    sent.send(count)
+    with loader(landing):
+        wait_until_landed(landing, sent)
+
+
+@pytest.mark.parametrize("count", [40, 4000])
+def test_a_topic_created_anew_while_a_loader_follows(landing: Landing, sent: Topic, count: int) -> None:
+    with loader(landing):
+        sent.send(400)
+        wait_until_landed(landing, sent)
+        sent.delete()
+        sent.create()
+        sent.send(count)
+        wait_until_landed(landing, sent)
+
+
+def test_what_retention_deleted_is_said_and_stepped_over(landing: Landing, sent: Topic) -> None:
+    sent.send(40)
+    landing.run("ingest", "land", "--stream", STREAM)
+    sent.send(40)
+    # Of partitions 0 and 1, offsets 10 to 14 go unlanded: 40, 44, .. 56 and 41, 45, .. 57.
+    for future in sent.admin.delete_records(
+        [TopicPartition(sent.name, partition, 15) for partition in (0, 1)]
+    ).values():
+        future.result()
+    sent.sent = sorted({*range(80)} - {*range(40, 60, 4)} - {*range(41, 60, 4)})
+    with loader(landing):
+        wait_until_landed(landing, sent)
+    gaps = [json.loads(line) for line in landing.log.splitlines() if "retention" in line]
+    assert [(gap["topic"], gap["partition"], gap["count"], gap["level"]) for gap in gaps] == [
+        (sent.name, 0, 5, "error"),
+        (sent.name, 1, 5, "error"),
+    ]
+
+
+def publish(emulator: PubSubEmulator, topic: str, bodies: list[bytes], **fields: str) -> None:
+    with open_publisher(emulator_settings(emulator)) as publisher:
+        for start in range(0, len(bodies), 1000):
+            publisher.publish(
+                topic=f"projects/{emulator.project}/topics/{topic}",
+                messages=[{"data": body, **fields} for body in bodies[start : start + 1000]],
+            )
