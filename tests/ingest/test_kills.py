@@ -77,11 +77,11 @@ class Landing(Warehouse):
 
     @contextmanager
     def loader(self, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
-        """One that follows; it must still be alive in the end, or have been killed by the test."""
+        """One that follows; it must still be alive in the end, or have been ended by the test."""
         process = self.start("ingest", "land", "--follow", *options)
         try:
             yield process
-            assert process.poll() in {None, -signal.SIGKILL}, f"the loader ended by itself:\n{self.log[-3000:]}"
+            assert process.poll() in {None, 0, -signal.SIGKILL}, f"the loader ended by itself:\n{self.log[-3000:]}"
             if process.poll() is None:
                 stop(process)
         finally:
