@@ -21,7 +21,7 @@ from rich.text import Text
 from ingest.errors import UserError
 from ingest.settings import Settings, load_settings
 from ingest.simulator.faults import Faults
-from ingest.sinks.duckdb import DuckDBSink
+from ingest.sinks.duckdb import DuckDBSink, utc_now
 from ingest.sources import Source, open_sources
 from ingest.streams import STREAMS, named
 
@@ -30,10 +30,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-output = Console()
+output = Console(width=None if sys.stdout.isatty() else 120)  # a pipe is no 80 columns wide
 errors = Console(stderr=True)
 FAULTS = Faults()
 
+MetricsPortOption = Annotated[
+    int | None,
+    typer.Option("--metrics-port", metavar="PORT", min=1, max=65535, help="Serve Prometheus metrics on this port."),
+]
 StreamOption = Annotated[
     list[str] | None, typer.Option("--stream", metavar="NAME", help=f"One of {', '.join(STREAMS)}; repeat for more.")
 ]
@@ -57,12 +61,14 @@ def land(
     follow: Annotated[
         bool, typer.Option("--follow", help="Go on landing what arrives, until Ctrl-C or SIGTERM.")
     ] = False,
+    metrics_port: MetricsPortOption = None,
 ) -> None:
     """Land all that waits in the warehouse, each message exactly once."""
     from ingest.landing import land as land_all
 
     settings = load_settings()
     streams = named(stream)
+    _serve_metrics(settings, metrics_port)
     stop = _stop_signal() if follow else None
     sink = _sink(settings)
     sink.create_tables()
@@ -75,17 +81,23 @@ def land(
 
 @app.command()
 def status(stream: StreamOption = None) -> None:
-    """Print for each stream: landed, waiting, newest landed_at (UTC), dead letters (as of the last build)."""
+    """Print for each stream: landed, waiting, lag, newest landed_at (UTC), dead letters (as of the last build).
+
+    The lag is the age of the oldest message that waits.
+    """
     settings = load_settings()
     sink = _sink(settings)
     streams = named(stream)
     landed = sink.status()
     waiting: dict[str, int | None] = {}
+    oldest: dict[str, datetime | None] = {}
     with open_sources(settings, streams, sink.positions) as sources:
         for source in sources:
             waiting |= source.waiting()
+            oldest |= source.oldest_waiting()
+    now = utc_now()
     table = Table("stream", "source", box=None)
-    for column in ("landed", "waiting", "newest landed_at", "dead letters"):
+    for column in ("landed", "waiting", "lag", "newest landed_at", "dead letters"):
         table.add_column(column, justify="right")
     for one in streams:
         known = landed[one.name]
@@ -94,6 +106,7 @@ def status(stream: StreamOption = None) -> None:
             settings.transport(one),
             _count(known.landed),
             _count(waiting[one.name]),
+            _lag(waiting[one.name], oldest[one.name], now),
             "-" if known.newest_landed_at is None else f"{known.newest_landed_at:%Y-%m-%d %H:%M:%S}",
             _count(known.dead_letters),
         )
@@ -207,6 +220,17 @@ def _sink(settings: Settings) -> DuckDBSink:
     return DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds)
 
 
+def _serve_metrics(settings: Settings, port: int | None) -> None:
+    if port is None:
+        return
+    from prometheus_client import start_http_server
+
+    try:
+        start_http_server(port, settings.metrics_host)
+    except OSError as error:
+        raise UserError(f"--metrics-port {port} on {settings.metrics_host}: {error.strerror}") from error
+
+
 @contextmanager
 def _progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, nothing elsewhere; yields what advances it."""
@@ -244,6 +268,12 @@ def _waiting(sources: list[Source]) -> int | None:
 
 def _messages(number: int) -> str:
     return f"{number:,} message{'' if number == 1 else 's'}"
+
+
+def _lag(waiting: int | None, oldest: datetime | None, now: datetime) -> str:
+    if waiting == 0:
+        return "0 s"
+    return "-" if oldest is None else f"{max(0, int((now - oldest).total_seconds())):,} s"
 
 
 def _count(value: int | None) -> str:

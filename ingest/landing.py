@@ -1,18 +1,24 @@
 """The pipeline: fetch from the sources, commit to the sink, acknowledge. In this order, nothing is lost."""
 
+import logging
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
 import structlog
 
-from ingest.errors import WarehouseHeldError
+from ingest import metrics
+from ingest.errors import UnavailableError, WarehouseHeldError
 from ingest.message import Batch
 from ingest.settings import Settings
 from ingest.sinks import Sink
 from ingest.sources import Source
+
+RETRY_SECONDS = 1.0
+"""Between two questions to a broker that does not answer."""
 
 log = structlog.get_logger()
 
@@ -37,44 +43,96 @@ def land(
     """Land what waits; with `follow`, go on until told to stop.
 
     A commit is due once there are LANDING_MAX_ROWS or LANDING_MAX_BYTES, when nothing more waits, or after
-    LANDING_MAX_SECONDS. A kill at any instant loses nothing: what is not committed is fetched again,
-    and what is committed but not acknowledged is known by its offset, or lands again as a counted duplicate.
+    LANDING_MAX_SECONDS. While it is under way, each source fetches what comes next, and no more than that. A kill at
+    any instant loses nothing: what is not committed is fetched again, and what is committed but not acknowledged is
+    known by its offset, or lands again as a counted duplicate.
 
     Args:
-        follow: without it, a source that delivers nothing for its `drained_after_seconds` is done, even
-            when more arrives during the commit: a busy stream does not keep landing from ending.
+        follow: outlast brokers that do not answer and whoever holds the warehouse. Without it, a source is done when
+            what waited at the start is landed, or when it delivers nothing for its `drained_after_seconds`: a busy
+            stream does not keep landing from ending.
         stop: set it to end after the commit that is under way.
         on_progress: called with the number of rows of each commit.
     """
     report = LandingReport()
+    stop = stop or threading.Event()
     with ThreadPoolExecutor(max_workers=len(sources)) as pool:
-        waiting = list(sources)
-        while waiting and not (stop and stop.is_set()):
-            fetched = pool.map(lambda source: _collect(settings, source, follow), waiting)
-            collected = list(zip(waiting, fetched, strict=True))
+
+        def fetch(source: Source) -> None:
+            fetching[pool.submit(_collect, settings, source, follow, stop)] = source
+
+        fetching: dict[Future[_Collected], Source] = {}
+        for source in sources:
+            fetch(source)
+        while fetching:
+            done, _ = wait(fetching, return_when=FIRST_COMPLETED)
+            collected = [(fetching.pop(future), future.result()) for future in done]
+            for source, found in collected:
+                if not stop.is_set() and (follow or not found.is_drained):
+                    fetch(source)
             batches = [batch for _, found in collected for batch in found.batches]
             if batches:
-                started = time.monotonic()
-                rows = _commit(sink, batches, wait=lambda: follow and not (stop and stop.is_set()))
+                rows = _outlast(sink, batches, stop) if follow else commit(sink, batches, logging.DEBUG)
                 report.rows += rows
                 report.commits += 1
-                log.debug("committed", rows=rows, seconds=round(time.monotonic() - started, 3))
                 for source, found in collected:
                     for batch in found.batches:
                         source.acknowledge(batch)
                 on_progress(rows)
-            if not follow:
-                waiting = [source for source, found in collected if not found.is_drained]
     return report
 
 
-def _commit(sink: Sink, batches: list[Batch], wait: Callable[[], bool]) -> int:
-    """Commit; while `wait` says so, outlast whoever holds the warehouse, such as a long build."""
+def commit(sink: Sink, batches: Sequence[Batch], log_level: int = logging.INFO) -> int:
+    """Commit the batches; counts, measures and logs it. Returns how many messages were new."""
+    started = time.monotonic()
+    landed = sink.commit(batches)
+    seconds = time.monotonic() - started
+    rows = sum(landed.values())
+    metrics.COMMITS.observe(seconds)
+    metrics.COMMIT_MESSAGES.observe(rows)
+    lags = _lag_seconds(batches)
+    for stream, new in landed.items():
+        metrics.MESSAGES.labels(stream).inc(new)
+    for stream, lag in lags.items():
+        metrics.LAG_SECONDS.labels(stream).set(lag)
+    waiting: dict[str, int] = {}
+    for batch in batches:
+        waiting.update(batch.lag)
+        for stream, table in batch.tables.items():
+            metrics.BYTES.labels(stream).inc(table.nbytes)
+    for stream, messages in waiting.items():
+        metrics.LAG_MESSAGES.labels(stream).set(messages)
+    log.log(
+        log_level,
+        "committed",
+        messages=rows,
+        already_landed=sum(batch.rows for batch in batches) - rows,
+        bytes=sum(table.nbytes for batch in batches for table in batch.tables.values()),
+        seconds=round(seconds, 3),
+        lag_messages=waiting,
+        lag_seconds={stream: round(lag, 1) for stream, lag in lags.items()},
+    )
+    return rows
+
+
+def _lag_seconds(batches: Sequence[Batch]) -> Mapping[str, float]:
+    """Stream to the age of its newest message."""
+    newest: dict[str, int] = {}
+    for batch in batches:
+        for stream, table in batch.tables.items():
+            microseconds = pc.max(table["published_at"]).cast("int64").as_py()
+            if microseconds is not None:
+                newest[stream] = max(microseconds, newest.get(stream, microseconds))
+    return {stream: time.time() - microseconds / 1e6 for stream, microseconds in newest.items()}
+
+
+def _outlast(sink: Sink, batches: Sequence[Batch], stop: threading.Event) -> int:
+    """Commit, however long another process such as a build holds the warehouse, unless told to stop."""
     while True:
         try:
-            return sink.commit(batches)
+            return commit(sink, batches)
         except WarehouseHeldError as error:
-            if not wait():
+            if stop.is_set():
                 raise
             log.warning("landing waits for the warehouse", reason=str(error))
 
@@ -85,10 +143,10 @@ class _Collected:
 
     batches: list[Batch]
     is_drained: bool = False
-    """Nothing more was waiting."""
+    """What waited when landing began has been fetched."""
 
 
-def _collect(settings: Settings, source: Source, follow: bool) -> _Collected:
+def _collect(settings: Settings, source: Source, follow: bool, stop: threading.Event) -> _Collected:
     """Batches of one source until a commit is due."""
     deadline = time.monotonic() + settings.landing_max_seconds
     patience = settings.landing_max_seconds if follow else source.drained_after_seconds
@@ -97,10 +155,21 @@ def _collect(settings: Settings, source: Source, follow: bool) -> _Collected:
     while rows < settings.landing_max_rows and size < settings.landing_max_bytes:
         remaining = max(0.0, deadline - time.monotonic())
         timeout = min(patience, remaining) if batches else patience
-        batch = source.fetch(timeout)
+        try:
+            batch = source.fetch(timeout)
+        except UnavailableError as error:
+            if batches:
+                break  # these are good; the next fetch tells again
+            if not follow or stop.is_set():
+                raise
+            log.warning("landing waits", reason=str(error))
+            stop.wait(RETRY_SECONDS)
+            return _Collected([])
         if batch is None:
             return _Collected(batches, is_drained=timeout == patience)
         batches.append(batch)
+        if batch.is_end and not follow:
+            return _Collected(batches, is_drained=True)
         rows += batch.rows
         size += sum(table.nbytes for table in batch.tables.values())
         if not remaining:

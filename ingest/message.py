@@ -40,6 +40,10 @@ BATCH_SCHEMA = pa.schema(
 Positions = Mapping[tuple[str, int], int]
 """(topic, partition) to the offset of the next message to land."""
 
+TopicIds = Mapping[str, str]
+"""Topic to the id that Kafka gave it when it was created. A topic that was deleted and created again under its name
+has another, and its offsets begin anew. A topic without one (the spool's, old brokers') is left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -49,8 +53,14 @@ class Batch:
     """Stream name to its messages, in BATCH_SCHEMA, in the order of the source."""
     positions: Positions = field(default_factory=dict)
     """Where each partition goes on once this batch is committed; empty for Pub/Sub."""
+    topic_ids: TopicIds = field(default_factory=dict)
+    """Of the topics in `positions`."""
     acknowledgement: Any = None
     """What the source needs to acknowledge the batch after the commit."""
+    lag: Mapping[str, int] = field(default_factory=dict)
+    """Stream to the messages that wait behind this batch, as far as the source knows without asking."""
+    is_end: bool = False
+    """Whatever waited when landing began is in this batch, or was in those before."""
 
     @property
     def rows(self) -> int:

@@ -38,10 +38,12 @@ class Settings(BaseSettings):
     landing_max_rows: int = Field(200_000, ge=1)
     """A commit is due once this many messages, ..."""
     landing_max_bytes: int = Field(64 * 1024 * 1024, ge=1024)
-    """... or this many bytes wait. A source fetches no more than this at a time (but for one larger message), so
-    a commit holds less than twice as much of each source: this bounds the memory of landing."""
+    """... or this many bytes wait. A commit holds less than twice as much of each source, and the source fetches
+    as much again meanwhile: this bounds the memory of landing."""
     landing_max_seconds: float = Field(1.0, gt=0)
     """When following, what arrived waits at most this long for its commit."""
+    metrics_host: str = "127.0.0.1"
+    """The address on which `--metrics-port` serves."""
 
     @field_validator("topics", "subscriptions")
     @classmethod

@@ -1,11 +1,11 @@
 """Where messages are landed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from ingest.message import Batch, Positions
+from ingest.message import Batch, Positions, TopicIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,13 @@ class StreamStatus:
 class Sink(Protocol):
     """A warehouse that takes batches."""
 
-    def positions(self, source: str) -> Positions:
-        """Where landing from `source` (kafka, spool) goes on; empty before the first commit."""
+    def positions(self, source: str, topic_ids: TopicIds) -> Positions:
+        """Where landing from `source` (kafka, spool) goes on in the topics of these ids; empty before the first
+        commit."""
         ...
 
-    def commit(self, batches: Sequence[Batch]) -> int:
-        """Land the batches and their positions in one transaction; returns how many rows were new.
+    def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
+        """Land the batches and their positions in one transaction; returns stream to how many rows were new.
 
         A message below the position that the warehouse holds was landed by another loader and is left out.
         """

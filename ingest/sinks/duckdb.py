@@ -2,7 +2,8 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from ingest.errors import UserError, WarehouseHeldError
-from ingest.message import BATCH_SCHEMA, Batch, Positions
+from ingest.message import BATCH_SCHEMA, Batch, Positions, TopicIds
 from ingest.sinks import StreamStatus
 from ingest.streams import STREAMS
 
@@ -35,18 +36,24 @@ create table if not exists raw.{stream} (
 
 LANDING_OFFSETS = """
 create table if not exists raw.landing_offsets (
-    source varchar, topic varchar, "partition" integer, next_offset bigint not null,
-    primary key (source, topic, "partition")
+    source varchar, topic varchar, topic_id varchar, "partition" integer, next_offset bigint not null,
+    primary key (source, topic, topic_id, "partition")
 )
 """
 
 # A Pub/Sub message has no offset; one that is redelivered within a commit is landed once.
 LAND = """
 insert into raw.{stream} by name
-with fresh as (
+with known as (
+    select source, topic, "partition", next_offset
+    from raw.landing_offsets
+    where topic_id = coalesce(cast($topic_ids as map(varchar, varchar))[topic], '')
+),
+
+fresh as (
     select batch.*
     from batch
-    left join raw.landing_offsets using (source, topic, "partition")
+    left join known using (source, topic, "partition")
     where batch."offset" >= coalesce(next_offset, 0)
 
     union all
@@ -83,26 +90,38 @@ class DuckDBSink:
         self._lock_timeout_seconds = lock_timeout_seconds
         self._clock = clock
 
-    def positions(self, source: str) -> Positions:
+    def positions(self, source: str, topic_ids: TopicIds) -> Positions:
         if not self._path.exists():
             return {}
         with self.connection(read_only=True) as connection:
             if ("raw", "landing_offsets") not in _tables(connection):
                 return {}
             rows = connection.execute(
-                'select topic, "partition", next_offset from raw.landing_offsets where source = ?', [source]
+                'select topic, topic_id, "partition", next_offset from raw.landing_offsets where source = ?', [source]
             ).fetchall()
-        return {(topic, partition): next_offset for topic, partition, next_offset in rows}
+        return {
+            (topic, partition): next_offset
+            for topic, topic_id, partition, next_offset in rows
+            if topic_id == topic_ids.get(topic, "")
+        }
 
     def create_tables(self) -> None:
         """Create the raw tables that are missing, so that every model has its source."""
         with self.connection() as connection:
             _create_tables(connection)
 
-    def commit(self, batches: Sequence[Batch]) -> int:
+    def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
+        landed: Counter[str] = Counter()
+        for alike in _of_one_id_a_topic(batches):
+            landed.update(self._commit(alike))
+        return landed
+
+    def _commit(self, batches: Sequence[Batch]) -> dict[str, int]:
         tables: dict[str, list[pa.Table]] = {}
+        topic_ids: dict[str, str] = {}
         positions: dict[tuple[str, str, int], int] = {}
         for batch in batches:
+            topic_ids.update(batch.topic_ids)
             for stream, table in batch.tables.items():
                 tables.setdefault(stream, []).append(table)
             for (topic, partition), next_offset in batch.positions.items():
@@ -113,22 +132,26 @@ class DuckDBSink:
             connection.execute("begin")
             _create_tables(connection)
             landed_at = self._landed_at(connection, list(tables))
-            rows = 0
+            landed = {}
             for stream, parts in tables.items():
                 chunks = [chunk for part in parts for chunk in part.to_batches(max_chunksize=ROWS_PER_CHUNK)]
                 connection.register("batch", pa.Table.from_batches(chunks, BATCH_SCHEMA))
                 land = LAND.format(stream=STREAMS[stream].name)
-                rows += connection.execute(land, {"landed_at": landed_at}).fetchall()[0][0]
+                parameters = {"landed_at": landed_at, "topic_ids": topic_ids}
+                landed[stream] = connection.execute(land, parameters).fetchall()[0][0]
             if positions:
                 connection.executemany(
                     """
-                    insert into raw.landing_offsets values (?, ?, ?, ?)
+                    insert into raw.landing_offsets values (?, ?, ?, ?, ?)
                     on conflict do update set next_offset = greatest(next_offset, excluded.next_offset)
                     """,
-                    [[*partition, next_offset] for partition, next_offset in positions.items()],
+                    [
+                        [source, topic, topic_ids.get(topic, ""), partition, next_offset]
+                        for (source, topic, partition), next_offset in positions.items()
+                    ],
                 )
             connection.execute("commit")
-        return rows
+        return landed
 
     def status(self) -> dict[str, StreamStatus]:
         nothing = {stream: StreamStatus(0, None, None) for stream in STREAMS}
@@ -189,6 +212,21 @@ class DuckDBSink:
                         " let it finish or end it, then run this again; nothing is lost"
                     ) from error
             time.sleep(RETRY_SECONDS)
+
+
+def _of_one_id_a_topic(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
+    """Runs of batches. A message id names a partition and an offset: the same ones of a topic and of its successor
+    under the same name are told apart by landed_at, so these do not share a commit."""
+    alike: list[Batch] = []
+    topic_ids: dict[str, str] = {}
+    for batch in batches:
+        if any(topic_ids.get(topic, topic_id) != topic_id for topic, topic_id in batch.topic_ids.items()):
+            yield alike
+            alike, topic_ids = [], {}
+        alike.append(batch)
+        topic_ids.update(batch.topic_ids)
+    if alike:
+        yield alike
 
 
 def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from datetime import datetime
 from functools import partial
 from typing import Protocol
 
-from ingest.message import Batch, Positions
+from ingest.message import Batch, Positions, TopicIds
 from ingest.settings import Settings
 from ingest.streams import Stream
 
-ReadPositions = Callable[[], Positions]
+ReadPositions = Callable[[TopicIds], Positions]
 """Reads from the warehouse where landing goes on; called at every assignment of partitions."""
 
 
@@ -35,16 +36,23 @@ class Source(Protocol):
         """Messages of each stream that are not landed yet; None where the broker does not tell."""
         ...
 
+    def oldest_waiting(self) -> dict[str, datetime | None]:
+        """When the oldest of the messages that wait was published (UTC); None where none waits, or nobody tells.
+
+        To be asked before the first fetch.
+        """
+        ...
+
     def close(self) -> None: ...
 
 
 @contextmanager
 def open_sources(
-    settings: Settings, streams: list[Stream], read_positions: Callable[[str], Positions]
+    settings: Settings, streams: list[Stream], read_positions: Callable[[str, TopicIds], Positions]
 ) -> Iterator[list[Source]]:
     """One source for each transport that these streams arrive by, closed when the context ends.
 
-    `read_positions` takes the transport's name.
+    `read_positions` takes the transport's name and the ids of the topics.
 
     Raises:
         UserError: for a broker that does not answer, or a stream that it does not have.

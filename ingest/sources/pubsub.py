@@ -6,6 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
@@ -26,7 +27,7 @@ from google.cloud import pubsub_v1
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 from google.pubsub_v1.types import PullResponse
 
-from ingest.errors import UserError
+from ingest.errors import UnavailableError, UserError
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.settings import Settings
 from ingest.streams import Stream
@@ -80,11 +81,11 @@ def no_credentials(error: Exception) -> UserError:
     )
 
 
-def unreachable(settings: Settings, error: Exception) -> UserError:
+def unreachable(settings: Settings, error: Exception) -> UnavailableError:
     """Pub/Sub does not answer, or refuses: one line that says which server it is."""
     server = settings.pubsub_emulator_host or "pubsub.googleapis.com"
     reason = getattr(error, "message", None) or str(error)
-    return UserError(
+    return UnavailableError(
         f"Pub/Sub at {server}, project {settings.pubsub_project}, failed: {reason.splitlines()[0]}; once it "
         "answers, `python -m ingest provision` creates what is missing"
     )
@@ -140,6 +141,11 @@ class PubSubSource:
         """Stream to ack id to the monotonic time at which its deadline passes; all that is not acknowledged."""
         self._unheard = set(self._topics)
         """Streams that no pull has answered for yet."""
+        self._failing: dict[str, UserError] = {}
+        """Streams whose last pull failed, and how."""
+        self._opened_at = time.time()
+        self._old_arrived_at = time.monotonic()
+        """When a message that was published before the source was opened arrived last."""
         self._error: UserError | None = None
         self._is_closed = False
 
@@ -167,11 +173,13 @@ class PubSubSource:
         The first call waits at least until every subscription has answered a pull (PULL_SECONDS at most).
 
         Raises:
+            UnavailableError: when none arrived because Pub/Sub does not answer.
             UserError: when a subscription is gone or refused.
         """
         if not self._is_pulling:
             # not before, so that who only asks for `waiting` takes no messages from a loader that runs
             self._is_pulling = True
+            self._old_arrived_at = time.monotonic()
             for thread in self._threads:
                 thread.start()
         started = time.monotonic()
@@ -183,6 +191,8 @@ class PubSubSource:
                 wait = started + patience - time.monotonic()
                 if wait <= 0:
                     self._unheard.clear()
+                    if self._failing:
+                        raise next(iter(self._failing.values()))
                     return None
                 self._changed.wait(wait)
             taken: list[_Pulled] = []
@@ -205,7 +215,8 @@ class PubSubSource:
                     break
                 if not self._changed.wait_for(lambda: bool(self._buffer), wait):
                     break
-        return self._batch(taken)
+            is_end = not self._buffer and time.monotonic() - self._old_arrived_at >= self.drained_after_seconds
+        return self._batch(taken, is_end)
 
     def acknowledge(self, batch: Batch) -> None:
         """Acknowledge every delivery of the batch; one that fails is delivered again."""
@@ -217,6 +228,9 @@ class PubSubSource:
 
     def waiting(self) -> dict[str, int | None]:
         """None for each stream: only Cloud Monitoring knows, minutes late."""
+        return dict.fromkeys(self._topics)
+
+    def oldest_waiting(self) -> dict[str, datetime | None]:
         return dict.fromkeys(self._topics)
 
     def close(self) -> None:
@@ -273,18 +287,24 @@ class PubSubSource:
             except NotFound:
                 return self._fail(self._missing(subscription))
             except (PermissionDenied, Unauthenticated, InvalidArgument, GoogleAuthError) as error:
-                return self._fail(unreachable(self._settings, error))
+                return self._fail(UserError(str(unreachable(self._settings, error))))
             except (GoogleAPICallError, RetryError) as error:
-                log.warning("pubsub pull failed, trying again", stream=name, error=error.message)
                 with self._changed:
+                    if name not in self._failing:
+                        log.warning("pubsub pull failed, trying again", stream=name, error=error.message)
+                    self._failing[name] = unreachable(self._settings, error)
                     self._changed.wait_for(lambda: self._is_closed, RETRY_SECONDS)
                 continue
             else:
                 # The plain protobuf: proto-plus wrappers cost more than everything else here.
                 received = PullResponse.pb(response).received_messages
             pulled = [_Pulled(name, one.ack_id, one.message) for one in received]
+            is_old = any(one.message.publish_time.seconds < self._opened_at for one in received)
             with self._changed:
                 self._unheard.discard(name)
+                self._failing.pop(name, None)
+                if is_old:
+                    self._old_arrived_at = time.monotonic()
                 # Counted from the question: the deadline runs from when Pub/Sub sends.
                 expires = max(asked_at, time.monotonic() - PULL_SECONDS) + ack_deadline
                 self._leases[name].update((one.ack_id, expires) for one in pulled)
@@ -329,14 +349,14 @@ class PubSubSource:
         ]
         list(self._requests.map(lambda chunk: call(*chunk), chunks))
 
-    def _batch(self, taken: list[_Pulled]) -> Batch:
+    def _batch(self, taken: list[_Pulled], is_end: bool = False) -> Batch:
         ack_ids: dict[str, list[str]] = defaultdict(list)
         messages: dict[str, dict[str, Any]] = defaultdict(dict)
         for pulled in taken:
             ack_ids[pulled.stream].append(pulled.ack_id)
             messages[pulled.stream].setdefault(pulled.message.message_id, pulled.message)
         tables = {name: _table(self._topics[name], list(once.values())) for name, once in messages.items()}
-        return Batch(tables, acknowledgement=dict(ack_ids))
+        return Batch(tables, acknowledgement=dict(ack_ids), is_end=is_end)
 
 
 def _table(topic: str, messages: list[Any]) -> pa.Table:

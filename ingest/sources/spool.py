@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -24,6 +25,8 @@ from ingest.streams import Stream
 
 POLL_SECONDS = 0.05
 READ_BYTES = 4 * 1024 * 1024
+LineEnds = np.ndarray[tuple[int], np.dtype[np.int64]]
+"""Places of newlines in what was read."""
 ROWS_PER_CHUNK = 8_192
 """DuckDB parses chunks side by side, and a single one on one core only."""
 
@@ -114,10 +117,11 @@ class SpoolSource:
         self._max_rows = settings.landing_max_rows
         self._max_bytes = settings.landing_max_bytes
         self._streams = [stream.name for stream in streams]
-        self._next = dict(read_positions())
+        self._next = dict(read_positions({}))
         """Byte at which the next message of each log starts."""
         self._turn = 0
         """Index of the log to read first, so that one which keeps growing does not hold up the others."""
+        self._read_to_end: set[tuple[str, int]] = set()
         self._parser = duckdb.connect()
 
     def fetch(self, timeout: float) -> Batch | None:
@@ -142,6 +146,16 @@ class SpoolSource:
             with self._open(log) as file:
                 counts[log.stream] += sum(chunk.count(b"\n") for chunk in iter(partial(file.read, READ_BYTES), b""))
         return dict(counts)
+
+    def oldest_waiting(self) -> dict[str, datetime | None]:
+        oldest: dict[str, datetime | None] = dict.fromkeys(self._streams)
+        for log in self._logs():
+            with self._open(log) as file:
+                line = file.readline()
+            if line.endswith(b"\n"):
+                published_at = self._parse(log, bytearray(line), np.array([len(line) - 1]))["published_at"][0].as_py()
+                oldest[log.stream] = min(filter(None, (oldest[log.stream], published_at)), default=None)
+        return oldest
 
     def close(self) -> None:
         self._parser.close()
@@ -172,9 +186,18 @@ class SpoolSource:
 
     def _read(self, log: _Log) -> Batch | None:
         with self._open(log) as file:
-            chunk, ends = self._whole_lines(file)
+            chunk, ends, is_all = self._whole_lines(file)
+        if is_all:
+            self._read_to_end.add(log.key)
         if not len(ends):
             return None
+        parsed = self._parse(log, chunk, ends)
+        self._next[log.key] = self._next.get(log.key, 0) + int(ends[-1]) + 1
+        is_end = self._read_to_end >= {log.key for log in self._logs()}
+        return Batch({log.stream: parsed}, {log.key: self._next[log.key]}, is_end=is_end)
+
+    def _parse(self, log: _Log, chunk: bytearray, ends: LineEnds) -> pa.Table:
+        """The messages of these lines, in BATCH_SCHEMA."""
         start = self._next.get(log.key, 0)
         starts = np.concatenate(([0], ends + 1)).astype(np.int64)
         lines = pa.table(
@@ -189,22 +212,24 @@ class SpoolSource:
         parameters = {"topic": log.stream, "partition": log.partition}
         parsed: pa.Table = self._parser.sql(PARSE_LINES, params=parameters).to_arrow_table()
         self._parser.unregister("lines")
-        self._next[log.key] = start + int(starts[-1])
-        return Batch({log.stream: parsed.cast(BATCH_SCHEMA)}, {log.key: self._next[log.key]})
+        return parsed.cast(BATCH_SCHEMA)
 
-    def _whole_lines(self, file: BinaryIO) -> tuple[bytearray, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-        """What is read, and where its whole lines end (without a torn last line: it waits until it is complete).
+    def _whole_lines(self, file: BinaryIO) -> tuple[bytearray, LineEnds, bool]:
+        """What is read, where its whole lines end (without a torn last line: it waits until it is complete), and
+        whether that is all there is.
 
         Up to LANDING_MAX_ROWS and LANDING_MAX_BYTES; more bytes only for a single longer line.
         """
         chunk = bytearray()
         rows = 0
+        is_all = False
         while rows < self._max_rows and (len(chunk) < self._max_bytes or not rows):
             block = file.read(READ_BYTES)
             if not block:
+                is_all = True
                 break
             chunk += block
             rows += block.count(b"\n")
-        ends = np.flatnonzero(np.frombuffer(chunk, dtype=np.uint8) == ord("\n"))[: self._max_rows]
-        fitting = max(1, int(np.searchsorted(ends, self._max_bytes)))
-        return chunk, ends[:fitting]
+        ends = np.flatnonzero(np.frombuffer(chunk, dtype=np.uint8) == ord("\n"))
+        fitting = min(self._max_rows, max(1, int(np.searchsorted(ends, self._max_bytes))))
+        return chunk, ends[:fitting], is_all and fitting >= len(ends)

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -44,9 +44,13 @@ def table(offsets: list[int], source: str = "kafka", topic: str = "users", parti
     )
 
 
-def batch(offsets: list[int], stream: str = "users", **where: Any) -> Batch:
+def batch(offsets: list[int], stream: str = "users", topic_id: str = "", **where: Any) -> Batch:
     where = {"topic": stream, "partition": 0} | where
-    return Batch({stream: table(offsets, **where)}, {(where["topic"], where["partition"]): max(offsets) + 1})
+    return Batch(
+        {stream: table(offsets, **where)},
+        {(where["topic"], where["partition"]): max(offsets) + 1},
+        {where["topic"]: topic_id} if topic_id else {},
+    )
 
 
 def pulled(*message_ids: str) -> Batch:
@@ -55,6 +59,10 @@ def pulled(*message_ids: str) -> Batch:
         for message_id in message_ids
     ]
     return Batch({"clicks": pa.Table.from_pylist(rows, BATCH_SCHEMA)})
+
+
+def new_rows(landed: Mapping[str, int]) -> int:
+    return sum(landed.values())
 
 
 @pytest.fixture
@@ -75,7 +83,7 @@ def offsets(path: Path, stream: str = "users") -> list[int]:
 
 
 def test_a_row_is_the_message_with_its_stream_and_landing_time(path: Path) -> None:
-    assert DuckDBSink(path, clock=lambda: NOON + MICROSECOND).commit([batch([7], topic="shop-users")]) == 1
+    assert new_rows(DuckDBSink(path, clock=lambda: NOON + MICROSECOND).commit([batch([7], topic="shop-users")])) == 1
     names = 'stream, source, topic, partition, "offset", message_id'
     assert query(path, f"select {names} from raw.users") == [
         ("users", "kafka", "shop-users", 0, 7, "shop-users/0/7"),
@@ -87,37 +95,52 @@ def test_a_row_is_the_message_with_its_stream_and_landing_time(path: Path) -> No
 
 def test_positions_are_kept_by_source_topic_and_partition(path: Path) -> None:
     sink = DuckDBSink(path)
-    assert sink.positions("kafka") == {}
+    assert sink.positions("kafka", {}) == {}
     assert not path.exists()
     sink.create_tables()
-    assert sink.positions("kafka") == {}
-    assert sink.commit([batch([0, 1]), batch([5], partition=1), batch([100], source="spool"), pulled("a")]) == 5
-    assert sink.positions("kafka") == {("users", 0): 2, ("users", 1): 6}
-    assert sink.positions("spool") == {("users", 0): 101}
-    assert sink.positions("pubsub") == {}
+    assert sink.positions("kafka", {}) == {}
+    assert (
+        new_rows(sink.commit([batch([0, 1]), batch([5], partition=1), batch([100], source="spool"), pulled("a")])) == 5
+    )
+    assert sink.positions("kafka", {}) == {("users", 0): 2, ("users", 1): 6}
+    assert sink.positions("spool", {}) == {("users", 0): 101}
+    assert sink.positions("pubsub", {}) == {}
 
 
 def test_what_is_below_the_position_was_landed_by_another_loader(path: Path) -> None:
     sink = DuckDBSink(path)
-    assert sink.commit([batch([0, 1, 2])]) == 3
-    assert sink.commit([batch([1, 2, 3]), batch([0], partition=1), batch([0], source="spool")]) == 3
+    assert new_rows(sink.commit([batch([0, 1, 2])])) == 3
+    assert new_rows(sink.commit([batch([1, 2, 3]), batch([0], partition=1), batch([0], source="spool")])) == 3
     assert offsets(path) == [0, 1, 2, 3, 0, 0]
-    assert sink.commit([batch([0, 1])]) == 0
-    assert sink.positions("kafka")["users", 0] == 4
+    assert new_rows(sink.commit([batch([0, 1])])) == 0
+    assert sink.positions("kafka", {})["users", 0] == 4
 
 
 def test_batches_of_one_commit_land_together(path: Path) -> None:
     sink = DuckDBSink(path)
-    assert sink.commit([batch([0, 1]), batch([2, 3]), batch([4], stream="posts"), pulled("a")]) == 6
+    assert new_rows(sink.commit([batch([0, 1]), batch([2, 3]), batch([4], stream="posts"), pulled("a")])) == 6
     assert offsets(path) == [0, 1, 2, 3]
-    assert sink.positions("kafka") == {("users", 0): 4, ("posts", 0): 5}
+    assert sink.positions("kafka", {}) == {("users", 0): 4, ("posts", 0): 5}
     assert len(query(path, "select landed_at from raw.users union select landed_at from raw.posts")) == 1
+
+
+def test_a_topic_created_anew_begins_anew(path: Path) -> None:
+    """Its offsets begin at 0. The positions of the topic before it stay: a loader may still hold a batch of it."""
+    sink = DuckDBSink(path)
+    assert new_rows(sink.commit([batch([0, 1, 2], topic_id="old")])) == 3
+    assert sink.positions("kafka", {"users": "new"}) == {}
+    assert new_rows(sink.commit([batch([2, 3], topic_id="old"), batch([0, 1], topic_id="new")])) == 3
+    assert new_rows(sink.commit([batch([3], topic_id="old"), batch([1, 2], topic_id="new")])) == 1
+    assert sink.positions("kafka", {"users": "old"}) == {("users", 0): 4}
+    assert sink.positions("kafka", {"users": "new"}) == {("users", 0): 3}
+    assert offsets(path) == [0, 0, 1, 1, 2, 2, 3]
+    assert query(path, "select count(distinct (message_id, landed_at)) from raw.users") == [(7,)]
 
 
 def test_a_redelivery_within_a_commit_is_landed_once(path: Path) -> None:
     sink = DuckDBSink(path)
-    assert sink.commit([pulled("a", "b", "a"), pulled("b", "c")]) == 3
-    assert sink.commit([pulled("a")]) == 1  # in another commit staging counts it as a duplicate
+    assert new_rows(sink.commit([pulled("a", "b", "a"), pulled("b", "c")])) == 3
+    assert new_rows(sink.commit([pulled("a")])) == 1  # in another commit staging counts it as a duplicate
     counts = query(path, "select message_id, count(*) from raw.clicks group by all order by all")
     assert counts == [("a", 2), ("b", 1), ("c", 1)]
 
@@ -167,7 +190,7 @@ def test_a_commit_that_breaks_anywhere_leaves_nothing(
     after = [] if broke else [1, 2]
     assert offsets(path) == [0, *after]
     assert offsets(path, "posts") == ([] if broke else [0])
-    assert sink.positions("kafka") == {("users", 0): 1} if broke else {("users", 0): 3, ("posts", 0): 1}
+    assert sink.positions("kafka", {}) == {("users", 0): 1} if broke else {("users", 0): 3, ("posts", 0): 1}
 
 
 # -- landing time -----------------------------------------------------------------------------------------------------
@@ -217,17 +240,17 @@ def test_a_file_that_stays_held_is_an_error_that_names_the_holder(path: Path, wr
     with held(path, 60) as holder:
         started = time.monotonic()
         with pytest.raises(UserError, match=rf"held by another process \(PID {holder}\) for 0.5 s") as caught:
-            sink.commit([batch([0])]) if write else sink.positions("kafka")
+            sink.commit([batch([0])]) if write else sink.positions("kafka", {})
         assert 0.5 <= time.monotonic() - started < 5
         assert "\n" not in str(caught.value)
-    assert sink.commit([batch([0])]) == 1
+    assert new_rows(sink.commit([batch([0])])) == 1
 
 
 def test_a_held_file_is_waited_for(path: Path) -> None:
     DuckDBSink(path).create_tables()
     with held(path, 1.0):
         started = time.monotonic()
-        assert DuckDBSink(path, lock_timeout_seconds=30).commit([batch([0])]) == 1
+        assert new_rows(DuckDBSink(path, lock_timeout_seconds=30).commit([batch([0])])) == 1
         assert time.monotonic() - started > 0.5
     assert offsets(path) == [0]
 

@@ -12,7 +12,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartiti
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from ingest.errors import UserError
-from ingest.message import BATCH_SCHEMA, Batch, Positions
+from ingest.message import BATCH_SCHEMA, Batch, Positions, TopicIds
 from ingest.settings import Settings
 from ingest.sources import kafka
 from ingest.sources.kafka import KafkaSource
@@ -32,7 +32,7 @@ class Warehouse:
         self.rows: list[dict[str, Any]] = []
         self.ends: dict[tuple[str, int], int] = {}
 
-    def positions(self) -> Positions:
+    def positions(self, _: TopicIds) -> Positions:
         return dict(self.ends)
 
     def commit(self, batch: Batch) -> None:
@@ -206,18 +206,18 @@ def test_drains_to_the_end_in_bounded_batches(settings: Settings, producer: Prod
     assert late is not None and 1 <= late.rows <= 10
 
 
-def test_bounds_the_bytes_of_a_batch(settings: Settings, producer: Producer, open_source: Any) -> None:
-    for size in (400, 400, 400, 5000, 10):
+def test_a_batch_is_full_once_it_has_the_bytes(
+    settings: Settings, producer: Producer, open_source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "CHUNK_ROWS", 1)
+    sizes = [400] * 5 + [5000] * 2 + [10]
+    for size in sizes:
         producer.produce(topic_of(settings), b"x" * size, partition=0)
     producer.flush(10)
     source = open_source(settings.model_copy(update={"landing_max_bytes": 1024}), Warehouse())
-    batches = iter(lambda: source.fetch(0), None)
-    assert [table["payload"].to_pylist() for batch in batches for table in batch.tables.values()] == [
-        [b"x" * 400] * 2,
-        [b"x" * 400],
-        [b"x" * 5000],
-        [b"x" * 10],
-    ]
+    batches = [batch.tables[STREAM.name] for batch in iter(lambda: source.fetch(0), None)]
+    assert [size for batch in batches for size in map(len, batch["payload"].to_pylist())] == sizes
+    assert [batch.num_rows for batch in batches] == [3, 3, 1, 1]
 
 
 def test_counts_what_retention_deleted_and_goes_on(
@@ -364,10 +364,10 @@ def test_a_failing_warehouse_does_not_start_the_consumer_elsewhere(settings: Set
     warehouse = Warehouse()
     fails = [UserError("locked")]
 
-    def read_positions() -> Positions:
+    def read_positions(ids: TopicIds) -> Positions:
         if fails:
             raise fails.pop()
-        return warehouse.positions()
+        return warehouse.positions(ids)
 
     source = KafkaSource(settings, [STREAM], read_positions)
     with pytest.raises(UserError, match="locked"):

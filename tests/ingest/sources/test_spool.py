@@ -19,7 +19,7 @@ LINE = b'{"key":null,"attributes":{},"published_at":null,"payload":"YQ=="}\n'
 
 
 def source(settings: Settings, positions: dict[tuple[str, int], int] | None = None, **changes: Any) -> SpoolSource:
-    return SpoolSource(settings.model_copy(update=changes), [USERS, POSTS], lambda: positions or {})
+    return SpoolSource(settings.model_copy(update=changes), [USERS, POSTS], lambda _: positions or {})
 
 
 def write(settings: Settings, content: bytes, name: str = "users/0.ndjson") -> Path:
