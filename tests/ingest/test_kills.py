@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
 from ingest.publish.pubsub import open_publisher
 from ingest.settings import Settings
@@ -34,8 +34,8 @@ ACK_DEADLINE_SECONDS = 10
 """The shortest there is."""
 # A killed member blocks its group until its session ends.
 KAFKA_PROPERTIES = """\
-session.timeout.ms=1000
-heartbeat.interval.ms=200
+session.timeout.ms=1500
+heartbeat.interval.ms=300
 topic.metadata.refresh.interval.ms=500
 reconnect.backoff.max.ms=1000
 """
@@ -376,7 +376,6 @@ def landing(kafka_server: KafkaServer, sent: Topic, tmp_path: Path) -> Landing:
             "TOPICS": json.dumps({STREAM: sent.name}),
             "LANDING_MAX_ROWS": "100",
             "LANDING_MAX_SECONDS": "0.2",
-            "LOCK_TIMEOUT_SECONDS": "0.5",
         },
     )
     landing.folder.mkdir()
@@ -384,8 +383,8 @@ def landing(kafka_server: KafkaServer, sent: Topic, tmp_path: Path) -> Landing:
     return landing
 
 
-def loader(landing: Landing) -> AbstractContextManager["subprocess.Popen[bytes]"]:
-    return landing.loader("--stream", STREAM)
+def loader(landing: Landing, **settings: str) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    return Landing(landing.folder, landing.settings | settings).loader("--stream", STREAM)
 
 
 def landed(landing: Landing) -> list[int]:
@@ -463,7 +462,7 @@ def test_a_commit_that_comes_after_another_loader_took_over(landing: Landing, se
     """The loader that stands still has fetched what the other then lands."""
     slow = Landing(tmp_path / "slow", landing.settings | {"WAREHOUSE_PATH": str(landing.path)})
     slow.folder.mkdir()
-    with loader(slow) as stopped, loader(landing):
+    with loader(slow, LOCK_TIMEOUT_SECONDS="0.5") as stopped, loader(landing):
         sent.wait_for_members(2)
         wait_until_landed(landing, sent)
         with landing.held():
@@ -481,7 +480,8 @@ def test_a_commit_that_comes_after_another_loader_took_over(landing: Landing, se
 
 def test_partitions_move_while_the_warehouse_is_held(landing: Landing, sent: Topic) -> None:
     """Longer than LOCK_TIMEOUT_SECONDS, as by a long build: whoever follows waits."""
-    with loader(landing) as leaving, loader(landing) as staying:
+    impatient = {"LOCK_TIMEOUT_SECONDS": "0.5"}
+    with loader(landing, **impatient) as leaving, loader(landing, **impatient) as staying:
         sent.wait_for_members(2)
         wait_until_landed(landing, sent)
         with landing.held():
@@ -516,7 +516,10 @@ def test_a_topic_created_anew_while_no_loader_runs(landing: Landing, sent: Topic
 
 
 @pytest.mark.parametrize("count", [40, 4000])
-def test_a_topic_created_anew_while_a_loader_follows(landing: Landing, sent: Topic, count: int) -> None:
+@pytest.mark.parametrize("refresh", ["500", "30000"])
+def test_a_topic_created_anew_while_a_loader_follows(landing: Landing, sent: Topic, refresh: str, count: int) -> None:
+    properties = Path(landing.settings["KAFKA_CONFIG_FILE"])
+    properties.write_text(f"{KAFKA_PROPERTIES}topic.metadata.refresh.interval.ms={refresh}\n")
     with loader(landing):
         sent.send(400)
         wait_until_landed(landing, sent)
@@ -545,10 +548,184 @@ def test_what_retention_deleted_is_said_and_stepped_over(landing: Landing, sent:
     ]
 
 
-def publish(emulator: PubSubEmulator, topic: str, bodies: list[bytes], **fields: str) -> None:
+def publish(emulator: PubSubEmulator, topic: str, bodies: list[bytes], **fields: Any) -> list[str]:
+    """Publish to Pub/Sub; the ids."""
+    path = f"projects/{emulator.project}/topics/{topic}"
     with open_publisher(emulator_settings(emulator)) as publisher:
-        for start in range(0, len(bodies), 1000):
-            publisher.publish(
-                topic=f"projects/{emulator.project}/topics/{topic}",
-                messages=[{"data": body, **fields} for body in bodies[start : start + 1000]],
-            )
+        return [
+            message_id
+            for start in range(0, len(bodies), 1000)
+            for message_id in publisher.publish(
+                topic=path, messages=[{"data": body, **fields} for body in bodies[start : start + 1000]]
+            ).message_ids
+        ]
+
+
+# -- leases of Pub/Sub ------------------------------------------------------------------------------------------------
+
+SUBSCRIPTIONS = {
+    "clicks": {},
+    "checkouts": {"enable_message_ordering": True},
+    "web_events": {"enable_exactly_once_delivery": True},
+}
+
+
+@pytest.fixture
+def leased(pubsub_emulator: PubSubEmulator, tmp_path: Path) -> Landing:
+    """A warehouse of streams from subscriptions of each kind: plain, with ordering, with exactly-once delivery."""
+    number = next(numbers)
+    topics = {stream: f"leases-{number}-{stream}" for stream in SUBSCRIPTIONS}
+    for stream, options in SUBSCRIPTIONS.items():
+        subscribe(pubsub_emulator, topics[stream], "landing", **options)
+    landing = Landing(
+        tmp_path / "landing",
+        {
+            "PUBSUB_PROJECT": pubsub_emulator.project,
+            "PUBSUB_EMULATOR_HOST": pubsub_emulator.host,
+            "TOPICS": json.dumps(topics),
+            "LANDING_MAX_SECONDS": "0.2",
+            "LOCK_TIMEOUT_SECONDS": "0.5",
+        },
+    )
+    landing.folder.mkdir()
+    landing.run("ingest", "provision", *LEASED)
+    return landing
+
+
+LEASED = [argument for stream in SUBSCRIPTIONS for argument in ("--stream", stream)]
+
+
+def publish_leased(emulator: PubSubEmulator, landing: Landing, count: int) -> set[str]:
+    """Messages to each of the streams; their ids."""
+    bodies = [b"%d" % number for number in range(count)]
+    return {
+        message_id
+        for stream, options in SUBSCRIPTIONS.items()
+        for message_id in publish(
+            emulator, topic(landing, stream), bodies, ordering_key="key" if "enable_message_ordering" in options else ""
+        )
+    }
+
+
+def landed_ids(landing: Landing) -> list[str]:
+    ids = " union all ".join(f"select message_id from raw.{stream}" for stream in SUBSCRIPTIONS)
+    return [message_id for (message_id,) in landing.rows(ids)]
+
+
+def assert_nothing_comes_again(landing: Landing) -> None:
+    before = landed_ids(landing)
+    time.sleep(ACK_DEADLINE_SECONDS)  # until which Pub/Sub waits for an ack
+    landing.run("ingest", "land", *LEASED)
+    assert len(landed_ids(landing)) == len(before)
+
+
+def test_leases_outlast_a_commit_that_takes_longer_than_the_ack_deadline(
+    leased: Landing, pubsub_emulator: PubSubEmulator
+) -> None:
+    with leased.loader(*LEASED):
+        ids = publish_leased(pubsub_emulator, leased, 5)
+        wait_for(lambda: set(landed_ids(leased)) == ids)
+        with leased.held():
+            ids |= publish_leased(pubsub_emulator, leased, 300)
+            time.sleep(ACK_DEADLINE_SECONDS + 3)
+        wait_for(lambda: set(landed_ids(leased)) == ids)
+    assert_nothing_comes_again(leased)
+    assert len(landed_ids(leased)) == len(ids)
+
+
+def test_what_was_committed_but_not_acknowledged_comes_again_once(
+    leased: Landing, pubsub_emulator: PubSubEmulator
+) -> None:
+    ids = publish_leased(pubsub_emulator, leased, 50)
+    killed = leased.start("tests.ingest.killed_loader", "before the ack", "1", "land", "--follow", *LEASED)
+    assert killed.wait(60) == -signal.SIGKILL
+    committed = landed_ids(leased)
+    assert committed
+    with leased.loader(*LEASED):
+        wait_for(lambda: set(landed_ids(leased)) == ids and len(landed_ids(leased)) == len(ids) + len(committed))
+    assert_nothing_comes_again(leased)
+
+
+# -- bad input --------------------------------------------------------------------------------------------------------
+
+TIMES = {"least": "0001-01-01T00:00:00Z", "most": "9999-12-31T23:59:59.999999Z", "ordinary": "2026-01-05T10:00:00Z"}
+MESSAGE_TIMES = {"least": -62_135_596_800_000, "most": 253_402_300_799_999}
+"""Of Kafka, in milliseconds."""
+BODIES: dict[str, dict[str, object]] = {
+    "web_events": {"timestamp": "TIME", "event": "view", "product": "p", "event_id": "ID"},
+    "page_views": {"ga_event_dtm": "TIME", "session_id": "s", "page_title": "t", "event_id": "ID"},
+    "clicks": {"datetime_occured": "TIME", "click_id": "ID", "user_id": 1, "product_id": "p"},
+    "checkouts": {"datetime_occured": "TIME", "checkout_id": "ID", "user_id": 1, "product_id": "p"},
+    "ecom_events": {"event_time": "TIME", "event_type": "view", "product_id": "p", "user_id": "u", "brand": "ID"},
+    "post_events": {"created_at": "TIME", "event_id": "ID", "event_type": "like", "user_id": "u", "post_id": "p"},
+    "users": {"updated_at": "TIME", "user_id": "ID", "created_at": "2026-01-01T00:00:00Z"},
+    "products": {"updated_at": "TIME", "product_id": "ID"},
+    "posts": {"updated_at": "TIME", "post_id": "ID"},
+}
+
+
+def body(stream: str, time_of: str, name: str = "", **more: object) -> bytes:
+    named = {"TIME": TIMES[time_of], "ID": name or time_of}
+    return json.dumps({field: named.get(str(value), value) for field, value in BODIES[stream].items()} | more).encode()
+
+
+def test_whatever_a_broker_delivers_is_landed_and_accounted_for(
+    both: Landing, kafka_server: KafkaServer, pubsub_emulator: PubSubEmulator
+) -> None:
+    admin = AdminClient({"bootstrap.servers": kafka_server.bootstrap_servers})
+    large = ConfigResource(ConfigResource.Type.TOPIC, topic(both, STREAM), {"max.message.bytes": "30000000"})
+    admin.alter_configs([large])[large].result()
+    producer = Producer({"bootstrap.servers": kafka_server.bootstrap_servers, "message.max.bytes": 30_000_000})
+    sent: dict[str, list[bytes | None]] = {}
+    expected: Counter[tuple[str, str | None]] = Counter()
+
+    def send(stream: str, payload: bytes | None, reason: str | None, **options: Any) -> None:
+        sent.setdefault(stream, []).append(payload)
+        expected[stream, reason] += 1
+        producer.produce(topic(both, stream), payload, **options)
+
+    for stream in KAFKA_STREAMS:
+        is_entity = stream in {"users", "products", "posts"}
+        for time_of, reason in (("least", "invalid:timestamp"), ("most", "invalid:timestamp"), ("ordinary", None)):
+            send(stream, body(stream, time_of), reason)
+        # Of their own time, the last of all days is as good as another; of the first, everything lies ahead.
+        for name, milliseconds in MESSAGE_TIMES.items():
+            for time_of in TIMES:
+                is_plausible = name == "most" and time_of != "least"
+                send(
+                    stream,
+                    body(stream, time_of, name=f"{name}-{time_of}"),
+                    None if is_plausible else "invalid:timestamp",
+                    timestamp=milliseconds,
+                )
+            if is_entity:
+                send(stream, None, "invalid:timestamp" if name == "least" else None, key=b"k", timestamp=milliseconds)
+        send(stream, None, f"missing:{stream[:-1]}_id" if is_entity else "malformed_json")
+        send(stream, b"", "malformed_json")
+        send(stream, body(stream, "ordinary", name="headers"), None, headers=[("\u00fc", b"\xff\x00"), ("none", None)])
+        send(stream, body(stream, "ordinary", name="no key"), None, key=b"")
+        send(stream, body(stream, "ordinary", name="large key"), None, key=b"\xff" * 1_000_000)
+    send(STREAM, body(STREAM, "ordinary", name="large", more="x" * 20_000_000), None)
+    assert producer.flush(60) == 0
+    for stream in PUBSUB_STREAMS:
+        bodies = {body(stream, time_of): None if time_of == "ordinary" else "invalid:timestamp" for time_of in TIMES}
+        bodies |= {b"": "malformed_json", b"\xff\x00": "malformed_json", b"null": "malformed_json"}
+        bodies[body(stream, "ordinary", name="large", more="x" * 9_000_000)] = None
+        for payload, reason in bodies.items():
+            publish(pubsub_emulator, topic(both, stream), [payload], attributes={"\u00fc": "", "long": "y" * 1000})
+            sent.setdefault(stream, []).append(payload)
+            expected[stream, reason] += 1
+
+    both.land()
+    for stream, payloads in sent.items():
+        assert both.payloads(stream) == Counter(payloads), stream
+    both.build()
+    found = both.rows(
+        """
+        select stream, reason, count(*) from analytics.dead_letters group by all
+        union all
+        select stream, null, sum(accepted) from analytics.landing_reconciliation group by all
+        """
+    )
+    assert {(stream, reason): count for stream, reason, count in found} == expected
+    assert both.rows("select count(*) from analytics.landing_reconciliation where not is_balanced") == [(0,)]
