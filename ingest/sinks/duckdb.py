@@ -1,10 +1,11 @@
 """Lands batches in a DuckDB file, which it holds only while it reads or commits."""
 
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -89,6 +90,9 @@ class DuckDBSink:
         self._path = path
         self._lock_timeout_seconds = lock_timeout_seconds
         self._clock = clock
+        self._in_use = threading.Lock()
+        """DuckDB refuses to open a file for reading that the same process has open for writing: positions are read
+        by the thread that fetches, while another commits."""
 
     def positions(self, source: str, topic_ids: TopicIds) -> Positions:
         if not self._path.exists():
@@ -188,11 +192,8 @@ class DuckDBSink:
     @contextmanager
     def connection(self, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """The open file; an uncommitted transaction is rolled back when the context ends."""
-        connection = self._open(read_only)
-        try:
+        with self._in_use, closing(self._open(read_only)) as connection:
             yield connection
-        finally:
-            connection.close()
 
     def _open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         deadline = time.monotonic() + self._lock_timeout_seconds
