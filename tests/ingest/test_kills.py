@@ -204,6 +204,7 @@ def content(rows: list[Row]) -> Counter[Row]:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore:The return_immediately flag is deprecated")
 def test_a_loader_killed_at_any_instant_loses_and_doubles_nothing(
     both: Landing, kafka_server: KafkaServer, pubsub_emulator: PubSubEmulator, tmp_path: Path
 ) -> None:
