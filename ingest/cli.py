@@ -201,19 +201,80 @@ def replay(
 
 
 @app.command()
+def emit(
+    from_start: Annotated[
+        bool,
+        typer.Option("--from-start", help="Send every result again, as after a full refresh with other vars."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would be sent, and send nothing.")] = False,
+) -> None:
+    """Publish the new and changed results of fct_page_views, the time spent on each page, to Kafka."""
+    from ingest.emit import count_due
+    from ingest.emit import emit as emit_results
+
+    settings = load_settings()
+    sink = _sink(settings)
+    due = count_due(settings, sink, from_start=from_start) if dry_run or errors.is_terminal else None
+    if dry_run:
+        output.print(f"would emit {due:,} result{'' if due == 1 else 's'} to {settings.emit_topic}")
+        return
+    with _progress("emitting", due) as advance:
+        emitted = emit_results(settings, sink, from_start=from_start, on_progress=advance)
+    output.print(f"emitted {emitted:,} result{'' if emitted == 1 else 's'} to {settings.emit_topic}")
+
+
+@app.command()
 def provision(
     stream: StreamOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    ack_deadline: Annotated[
+        int, typer.Option(min=10, max=600, metavar="SECONDS", help="Until Pub/Sub delivers a message again.")
+    ] = 60,
+    ordering: Annotated[
+        bool, typer.Option("--ordering", help="Pub/Sub delivers the messages of one ordering key in order.")
+    ] = False,
+    exactly_once: Annotated[
+        bool,
+        typer.Option(
+            "--exactly-once", help="Pub/Sub does not redeliver what was acknowledged. Landing copes without, faster."
+        ),
+    ] = False,
+    dead_letter_attempts: Annotated[
+        int | None,
+        typer.Option(
+            min=5,
+            max=100,
+            metavar="N",
+            help="Pub/Sub moves a message to <topic>-dead-letter after N deliveries. Best left out: every message can "
+            "be landed (a broken one becomes a row of dead_letters), so attempts only run out while deliveries are not "
+            "landed, and then good messages would leave the subscription.",
+            show_default="never",
+        ),
+    ] = None,
+    push_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Pub/Sub pushes to this URL; {stream} in it stands for the stream. With PUSH_SERVICE_ACCOUNT, and "
+            "PUSH_AUDIENCE if it is not the URL, each push carries a signed token.",
+            show_default="pulled",
+        ),
+    ] = None,
 ) -> None:
-    """Create the topics, subscriptions and raw tables that the configured streams need; safe to repeat."""
+    """Create the topics, subscriptions and raw tables that the configured streams need; safe to repeat. What exists is
+    left as it is; a subscription that is not as the options say is told."""
+    from ingest.provision import SubscriptionOptions
     from ingest.provision import provision as provision_all
 
     settings = load_settings()
-    lines = provision_all(settings, named(stream), dry_run)
-    for line in lines or ["nothing to create: no broker is configured, or all is there"]:
-        output.print(line)
+    options = SubscriptionOptions(ack_deadline, ordering, exactly_once, dead_letter_attempts, push_endpoint)
+    lines = provision_all(settings, named(stream), dry_run, options)
+    sink = _sink(settings)
+    lines += [f"{'would create' if dry_run else 'created'} table {table}" for table in sink.missing_tables()]
     if not dry_run:
-        _sink(settings).create_tables()
+        sink.create_tables()
+    for line in lines or ["nothing to create: all is there"]:
+        output.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _sink(settings: Settings) -> DuckDBSink:

@@ -2,34 +2,61 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from ingest.errors import UserError
 from ingest.settings import Settings
 from ingest.streams import Stream
 
 PARTITIONS = 4
-ACK_DEADLINE_SECONDS = 60
+DEAD_LETTER_RETENTION = timedelta(days=31)
+"""The longest that Pub/Sub keeps what is not acknowledged."""
+SERVICE_AGENT = "serviceAccount:service-PROJECT_NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com"
 
 
-def provision(settings: Settings, streams: list[Stream], dry_run: bool = False) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class SubscriptionOptions:
+    """What is asked of the Pub/Sub subscriptions."""
+
+    ack_deadline_seconds: int = 60
+    ordering: bool = False
+    exactly_once: bool = False
+    dead_letter_attempts: int | None = None
+    """Deliveries after which a message goes to the topic `<topic>-dead-letter`; None: it stays."""
+    push_endpoint: str | None = None
+    """URL, in which `{stream}` stands for the stream's name; None: the subscription is pulled."""
+
+
+DEFAULT_OPTIONS = SubscriptionOptions()
+
+
+def provision(
+    settings: Settings, streams: list[Stream], dry_run: bool = False, options: SubscriptionOptions = DEFAULT_OPTIONS
+) -> list[str]:
     """Create what is missing on the brokers that these streams arrive by; what exists is left as it is.
 
+    The results that `emit` publishes are made from page_views: their topic comes with that stream, given Kafka.
+
     Returns:
-        A line for each thing that was created, or with `dry_run` would be.
+        A line for each thing that was created, or with `dry_run` would be; for each subscription that exists and is
+        not as the options say; and for what is left to do by hand.
 
     Raises:
-        UserError: for a broker that does not answer or does not allow it.
+        UserError: for a broker that does not answer or does not allow it, and for options that exclude each other.
     """
-    kafka = [stream for stream in streams if settings.transport(stream) == "kafka"]
+    kafka = [settings.topic(stream) for stream in streams if settings.transport(stream) == "kafka"]
+    results = [settings.emit_topic for stream in streams if stream.name == "page_views" and settings.has_kafka]
     pubsub = [stream for stream in streams if settings.transport(stream) == "pubsub"]
     return [
-        *(_provision_kafka(settings, kafka, dry_run=dry_run) if kafka else []),
-        *(_provision_pubsub(settings, pubsub, dry_run=dry_run) if pubsub else []),
+        *(_provision_kafka(settings, kafka, results, dry_run=dry_run) if kafka or results else []),
+        *(_provision_pubsub(settings, pubsub, options, dry_run=dry_run) if pubsub else []),
     ]
 
 
-def _provision_kafka(settings: Settings, streams: list[Stream], *, dry_run: bool) -> list[str]:
+def _provision_kafka(settings: Settings, landed: list[str], emitted: list[str], *, dry_run: bool) -> list[str]:
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
@@ -41,13 +68,13 @@ def _provision_kafka(settings: Settings, streams: list[Stream], *, dry_run: bool
         existing = admin.list_topics(timeout=ANSWER_SECONDS).topics
     except KafkaException as error:
         raise unreachable(connection, error.args[0].str()) from error
-    missing = [topic for topic in map(settings.topic, streams) if topic not in existing]
+    missing = [topic for topic in landed + emitted if topic not in existing]
     if dry_run:
         return [f"would create Kafka topic {topic}" for topic in missing]
     # -1: as many replicas as the brokers are configured for. Retention goes by the message's own time and would
-    # delete a replayed history within minutes, landed or not.
-    config = {"retention.ms": "-1"}
-    wanted = [NewTopic(topic, PARTITIONS, -1, config=config) for topic in missing]
+    # delete a replayed history within minutes, landed or not. What was emitted can be emitted again.
+    keep = {"retention.ms": "-1"}
+    wanted = [NewTopic(topic, PARTITIONS, -1, config=keep if topic in landed else {}) for topic in missing]
     created = admin.create_topics(wanted) if wanted else {}
     done = []
     for topic, future in created.items():
@@ -61,52 +88,143 @@ def _provision_kafka(settings: Settings, streams: list[Stream], *, dry_run: bool
     return done
 
 
-def _provision_pubsub(settings: Settings, streams: list[Stream], *, dry_run: bool) -> list[str]:
+def _provision_pubsub(
+    settings: Settings, streams: list[Stream], options: SubscriptionOptions, *, dry_run: bool
+) -> list[str]:
     from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, NotFound, RetryError
     from google.auth.exceptions import GoogleAuthError
 
     from ingest.publish.pubsub import open_publisher
     from ingest.sources.pubsub import ANSWER_SECONDS, open_subscriber, unreachable
 
+    wanted = [_subscription(settings, stream, options) for stream in streams]
     publisher, subscriber = open_publisher(settings), open_subscriber(settings)
     bounds = {"timeout": ANSWER_SECONDS, "retry": None}
-    done = []
+    done: list[str] = []
 
-    def ensure(what: str, get: Callable[[], object], create: Callable[[], object]) -> None:
+    def ensure(what: str, get: Callable[[], Any], create: Callable[[], object]) -> Any:
+        """What is there already, or None when it was created or would be."""
         try:
-            get()
+            return get()
         except NotFound:
             if dry_run:
                 done.append(f"would create {what}")
-                return
+                return None
             with suppress(AlreadyExists):
                 create()
                 done.append(f"created {what}")
+            return None
+
+    def ensure_topic(name: str) -> None:
+        ensure(
+            f"topic {name}",
+            partial(publisher.get_topic, topic=name, **bounds),
+            partial(publisher.create_topic, name=name, **bounds),
+        )
+
+    def ensure_subscription(subscription: Any) -> Any:
+        return ensure(
+            f"subscription {subscription.name}",
+            partial(subscriber.get_subscription, subscription=subscription.name, **bounds),
+            partial(subscriber.create_subscription, request=subscription, **bounds),
+        )
 
     try:
-        for stream in streams:
-            topic = f"projects/{settings.pubsub_project}/topics/{settings.topic(stream)}"
-            subscription = f"projects/{settings.pubsub_project}/subscriptions/{settings.subscription(stream)}"
-            wanted = {
-                "name": subscription,
-                "topic": topic,
-                "ack_deadline_seconds": ACK_DEADLINE_SECONDS,
-                # A subscription that nobody reads for a month is not to vanish with its messages.
-                "expiration_policy": {},
-            }
-            ensure(
-                f"topic {topic}",
-                partial(publisher.get_topic, topic=topic, **bounds),
-                partial(publisher.create_topic, name=topic, **bounds),
-            )
-            ensure(
-                f"subscription {subscription}",
-                partial(subscriber.get_subscription, subscription=subscription, **bounds),
-                partial(subscriber.create_subscription, request=wanted, **bounds),
-            )
+        for subscription in wanted:
+            ensure_topic(subscription.topic)
+            if dead_letter_topic := subscription.dead_letter_policy.dead_letter_topic:
+                ensure_topic(dead_letter_topic)
+                ensure_subscription(_dead_letter_subscription(settings, subscription))
+            existing = ensure_subscription(subscription)
+            if existing is not None:
+                done += _differences(existing, subscription)
+            elif dead_letter_topic:
+                done += _grants(subscription.name, dead_letter_topic)
     except (GoogleAPICallError, RetryError, GoogleAuthError) as error:
         raise unreachable(settings, error) from error
     finally:
         publisher.transport.close()
         subscriber.close()
     return done
+
+
+def _subscription(settings: Settings, stream: Stream, options: SubscriptionOptions) -> Any:
+    """The google.pubsub_v1.types.Subscription that is asked for."""
+    from google.pubsub_v1.types import DeadLetterPolicy, ExpirationPolicy, PushConfig, Subscription
+
+    topic = f"projects/{settings.pubsub_project}/topics/{settings.topic(stream)}"
+    subscription = Subscription(
+        name=f"projects/{settings.pubsub_project}/subscriptions/{settings.subscription(stream)}",
+        topic=topic,
+        ack_deadline_seconds=options.ack_deadline_seconds,
+        enable_message_ordering=options.ordering,
+        enable_exactly_once_delivery=options.exactly_once,
+        # A subscription that nobody reads for a month is not to vanish with its messages.
+        expiration_policy=ExpirationPolicy(),
+    )
+    if options.dead_letter_attempts is not None:
+        subscription.dead_letter_policy = DeadLetterPolicy(
+            dead_letter_topic=f"{topic}-dead-letter", max_delivery_attempts=options.dead_letter_attempts
+        )
+    if options.push_endpoint is not None:
+        if options.exactly_once:
+            raise UserError("--exactly-once is for subscriptions that are pulled: leave it out with --push-endpoint")
+        subscription.push_config = PushConfig(push_endpoint=options.push_endpoint.replace("{stream}", stream.name))
+        if settings.push_service_account is not None:
+            subscription.push_config.oidc_token = PushConfig.OidcToken(
+                service_account_email=settings.push_service_account, audience=settings.push_audience or ""
+            )
+        elif settings.push_audience is not None:
+            raise UserError("PUSH_AUDIENCE: Pub/Sub signs tokens as a service account: set PUSH_SERVICE_ACCOUNT too")
+    return subscription
+
+
+def _dead_letter_subscription(settings: Settings, subscription: Any) -> Any:
+    """What holds the messages of a dead letter topic: without a subscription, a topic drops what it is sent."""
+    from google.pubsub_v1.types import ExpirationPolicy, Subscription
+
+    topic = subscription.dead_letter_policy.dead_letter_topic
+    return Subscription(
+        name=topic.replace("/topics/", "/subscriptions/"),
+        topic=topic,
+        ack_deadline_seconds=subscription.ack_deadline_seconds,
+        # The emulator takes no more than the default.
+        message_retention_duration=None if settings.pubsub_emulator_host else DEAD_LETTER_RETENTION,
+        expiration_policy=ExpirationPolicy(),
+    )
+
+
+def _grants(subscription: str, dead_letter_topic: str) -> list[str]:
+    """What Pub/Sub's service agent needs, so that it can move a message from one to the other."""
+    return [
+        f"to do by hand: gcloud pubsub topics add-iam-policy-binding {dead_letter_topic}"
+        f" --member={SERVICE_AGENT} --role=roles/pubsub.publisher",
+        f"to do by hand: gcloud pubsub subscriptions add-iam-policy-binding {subscription}"
+        f" --member={SERVICE_AGENT} --role=roles/pubsub.subscriber",
+    ]
+
+
+def _differences(existing: Any, wanted: Any) -> list[str]:
+    """One line when the subscription that exists is not as it was asked for, else none."""
+    has, asked = _description(existing), _description(wanted)
+    differences = [f"{what} {has[what]}, not {asked[what]}" for what in asked if has[what] != asked[what]]
+    if not differences:
+        return []
+    return [f"subscription {existing.name} exists with {' and '.join(differences)}: left as it is"]
+
+
+def _description(subscription: Any) -> dict[str, str]:
+    dead_letters, push = subscription.dead_letter_policy, subscription.push_config
+    token = push.oidc_token
+    return {
+        "topic": subscription.topic,
+        "ack deadline": f"{subscription.ack_deadline_seconds} s",
+        "ordering": "on" if subscription.enable_message_ordering else "off",
+        "exactly-once": "on" if subscription.enable_exactly_once_delivery else "off",
+        "dead letters": f"to {dead_letters.dead_letter_topic} after {dead_letters.max_delivery_attempts} attempts"
+        if dead_letters.dead_letter_topic
+        else "off",
+        "push endpoint": (push.push_endpoint or "none")
+        # Without an audience of its own, a token is for the endpoint.
+        + (f" as {token.service_account_email} for {token.audience or push.push_endpoint}" if token else ""),
+    }

@@ -28,16 +28,24 @@ class Settings(BaseSettings):
     pubsub_project: str | None = None
     pubsub_emulator_host: str | None = None
 
+    push_audience: str | None = None
+    """The audience that the token of each push must be for; without it pushes need no token."""
+    push_service_account: str | None = None
+    """E-mail of the only identity that may push. Without it any Google identity may: who knows the audience can
+    have a token for it."""
+
     topics: dict[str, str] = Field(default_factory=dict)
     """JSON object: stream name to topic of the broker, where they differ."""
     subscriptions: dict[str, str] = Field(default_factory=dict)
     """JSON object: stream name to Pub/Sub subscription, where it is not `<topic>-landing`."""
+    emit_topic: str = "time_on_page"
+    """The Kafka topic of the results that `emit` publishes."""
 
     lock_timeout_seconds: float = Field(60.0, ge=0)
     """How long to wait for a DuckDB file that another process holds."""
     landing_max_rows: int = Field(200_000, ge=1)
     """A commit is due once this many messages, ..."""
-    landing_max_bytes: int = Field(64 * 1024 * 1024, ge=1024)
+    landing_max_bytes: int = Field(32 * 1024 * 1024, ge=1024)
     """... or this many bytes wait. A commit holds less than twice as much of each source, and the source fetches
     as much again meanwhile: this bounds the memory of landing."""
     landing_max_seconds: float = Field(1.0, gt=0)
@@ -60,6 +68,8 @@ class Settings(BaseSettings):
         for variable, names in (("TOPICS", kafka), ("SUBSCRIPTIONS", pubsub)):
             if shared := sorted(name for name in set(names) if names.count(name) > 1):
                 raise ValueError(f"{variable}: two streams share {shared[0]!r}; give each its own")
+        if self.emit_topic in kafka:
+            raise ValueError(f"EMIT_TOPIC: {self.emit_topic!r} is the topic of a stream; give the results their own")
         return self
 
     @property

@@ -71,19 +71,22 @@ class KafkaPublisher:
             # what went wrong first is what to report
 
     def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
+        return self.publish_to(self._settings.topic(stream), messages)
+
+    def publish_to(self, topic: str, messages: Iterable[Message]) -> int:
         """Publish messages in order; returns how many were handed to the producer.
 
         Raises:
-            UserError: when an earlier message was not delivered, or this one cannot be.
+            UserError: when an earlier message was not delivered, or this one cannot be, or the topic is missing.
         """
-        topic = self._settings.topic(stream)
         self._require(topic)
         produce, poll = self._producer.produce, self._producer.poll
         published = 0
         for published, message in enumerate(messages, start=1):
             # 0 stands for "now" in librdkafka.
             milliseconds = 0 if message.published_at is None else message.published_at // 1000
-            headers = list(message.attributes.items()) if message.attributes else None
+            # As bytes: the client cuts text at a NUL.
+            headers = [(name, value.encode()) for name, value in message.attributes.items()] or None
             while True:
                 try:
                     produce(topic, message.payload, message.key, timestamp=milliseconds, headers=headers)

@@ -1,9 +1,11 @@
 """Where messages are landed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from decimal import Decimal
+from typing import NamedTuple, Protocol
 
 from ingest.message import Batch, Positions, TopicIds
 
@@ -35,3 +37,67 @@ class Sink(Protocol):
         ...
 
     def status(self) -> dict[str, StreamStatus]: ...
+
+
+class Cursor(NamedTuple):
+    """A place in the order in which results are emitted: that of these three columns of fct_page_views."""
+
+    session_landed_at: datetime
+    session_id: str
+    sequence_number: int
+
+
+FIRST_CURSOR = Cursor(datetime.min, "", 0)  # noqa: DTZ901  UTC without a zone, as all times of the warehouse
+"""Before every result."""
+
+
+class Result(NamedTuple):
+    """A page view whose time on page is known: these columns of fct_page_views, times in UTC without a zone."""
+
+    session_landed_at: datetime
+    session_id: str
+    sequence_number: int
+    source_session_id: str
+    page_title: str
+    event_at: datetime
+    time_on_page_seconds: Decimal
+    window_start_at: datetime
+    window_end_at: datetime | None
+    """None where it lies beyond the year 9999."""
+
+    @property
+    def cursor(self) -> Cursor:
+        return Cursor(self.session_landed_at, self.session_id, self.sequence_number)
+
+
+class ResultSource(Protocol):
+    """A warehouse whose results can be emitted."""
+
+    def emitting(self) -> AbstractContextManager[None]:
+        """Held by the one command that emits from this warehouse.
+
+        Raises:
+            UserError: when another one does, or the mart is not built yet.
+        """
+        ...
+
+    def emit_cursor(self, topic: str) -> Cursor:
+        """Behind the last result that this topic is known to have; FIRST_CURSOR when it has none."""
+        ...
+
+    def save_emit_cursor(self, topic: str, cursor: Cursor) -> None: ...
+
+    def count_results(self, after: Cursor) -> int:
+        """How many results lie behind the cursor.
+
+        Raises:
+            UserError: when the mart is not built yet.
+        """
+        ...
+
+    def results(self, after: Cursor, chunk_rows: int) -> Iterator[list[Result]]:
+        """The results behind the cursor in its order, as they were at one moment, in chunks of at most this many.
+
+        Nothing of the warehouse is held between two chunks.
+        """
+        ...

@@ -1,5 +1,6 @@
 """Lands batches in a DuckDB file, which it holds only while it reads or commits."""
 
+import fcntl
 import re
 import threading
 import time
@@ -8,13 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ingest.errors import UserError, WarehouseHeldError
 from ingest.message import BATCH_SCHEMA, Batch, Positions, TopicIds
-from ingest.sinks import StreamStatus
+from ingest.sinks import FIRST_CURSOR, Cursor, Result, StreamStatus
 from ingest.streams import STREAMS
 
 RETRY_SECONDS = 0.1
@@ -65,6 +68,34 @@ fresh as (
 select '{stream}' as stream, *, cast($landed_at as timestamp) as landed_at from fresh
 """
 
+EMIT_WATERMARKS = """
+create table if not exists raw.emit_watermarks (
+    topic varchar primary key,
+    session_landed_at timestamp not null,
+    session_id varchar not null,
+    sequence_number bigint not null
+)
+"""
+
+# The first bound is implied by the second; it is the one that skips row groups.
+RESULTS_AFTER = """
+from analytics.fct_page_views
+where time_on_page_seconds is not null
+    and session_landed_at >= $session_landed_at
+    and (session_landed_at, session_id, sequence_number) > ($session_landed_at, $session_id, $sequence_number)
+"""
+
+RESULTS = f"""
+select
+    session_landed_at, session_id, sequence_number, source_session_id, page_title, event_at, time_on_page_seconds,
+    window_start_at, case when window_end_at < timestamp '10000-01-01' then window_end_at end as window_end_at
+{RESULTS_AFTER}
+order by session_landed_at, session_id, sequence_number
+"""
+
+
+MEMORY_LIMIT = "384 MiB"
+"""For a commit: by default DuckDB takes most of the machine where a row group of large messages is rewritten."""
 ROWS_PER_CHUNK = 8_192
 """DuckDB reads chunks side by side, and a single one on one core only."""
 
@@ -109,6 +140,15 @@ class DuckDBSink:
             if topic_id == topic_ids.get(topic, "")
         }
 
+    def missing_tables(self) -> list[str]:
+        """The tables that `create_tables` would create, such as raw.users."""
+        wanted = [f"raw.{name}" for name in (*STREAMS, "landing_offsets")]
+        if not self._path.exists():
+            return wanted
+        with self.connection(read_only=True) as connection:
+            existing = {".".join(table) for table in _tables(connection)}
+        return [table for table in wanted if table not in existing]
+
     def create_tables(self) -> None:
         """Create the raw tables that are missing, so that every model has its source."""
         with self.connection() as connection:
@@ -117,10 +157,15 @@ class DuckDBSink:
     def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
         landed: Counter[str] = Counter()
         for alike in _of_one_id_a_topic(batches):
-            landed.update(self._commit(alike))
+            try:
+                landed.update(self._commit(alike, MEMORY_LIMIT))
+            except (duckdb.OutOfMemoryException, duckdb.FatalException):
+                # Messages of many megabytes need more. If it was the checkpoint behind the commit that failed, these
+                # are landed: known by their offsets, or counted as duplicates.
+                landed.update(self._commit(alike))
         return landed
 
-    def _commit(self, batches: Sequence[Batch]) -> dict[str, int]:
+    def _commit(self, batches: Sequence[Batch], memory_limit: str | None = None) -> dict[str, int]:
         tables: dict[str, list[pa.Table]] = {}
         topic_ids: dict[str, str] = {}
         positions: dict[tuple[str, str, int], int] = {}
@@ -133,6 +178,8 @@ class DuckDBSink:
                 source = next(table["source"][0].as_py() for table in batch.tables.values() if table.num_rows)
                 positions[source, topic, partition] = next_offset
         with self.connection() as connection:
+            if memory_limit:
+                connection.execute("set memory_limit = $limit", {"limit": memory_limit})
             connection.execute("begin")
             _create_tables(connection)
             landed_at = self._landed_at(connection, list(tables))
@@ -180,6 +227,70 @@ class DuckDBSink:
                 stream: StreamStatus(landed, newest, dead_letters.get(stream, 0) if built else None)
                 for stream, landed, newest in connection.sql(union).fetchall()
             }
+
+    @contextmanager
+    def emitting(self) -> Iterator[None]:
+        with self._mart():
+            pass
+        # A file of its own: DuckDB's locks on the database are dropped when anything else of this process closes it.
+        path = self._path.with_name(f"{self._path.name}.emit")
+        try:
+            lock = path.open("ab")
+        except OSError as error:
+            raise UserError(f"cannot open {path}: {error.strerror}; see WAREHOUSE_PATH") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"another `ingest emit` is under way on the warehouse {self._path}: let it finish, then run this"
+                    " again"
+                ) from error
+            yield
+
+    def emit_cursor(self, topic: str) -> Cursor:
+        if not self._path.exists():
+            return FIRST_CURSOR
+        with self.connection(read_only=True) as connection:
+            if ("raw", "emit_watermarks") not in _tables(connection):
+                return FIRST_CURSOR
+            saved = connection.execute(
+                f"select {', '.join(Cursor._fields)} from raw.emit_watermarks where topic = ?",  # noqa: S608
+                [topic],
+            ).fetchone()
+        return Cursor(*saved) if saved else FIRST_CURSOR
+
+    def save_emit_cursor(self, topic: str, cursor: Cursor) -> None:
+        with self.connection() as connection:
+            connection.execute("create schema if not exists raw")
+            connection.execute(EMIT_WATERMARKS)
+            connection.execute("insert or replace into raw.emit_watermarks values (?, ?, ?, ?)", [topic, *cursor])
+
+    def count_results(self, after: Cursor) -> int:
+        with self._mart() as connection:
+            count: int = connection.execute(f"select count(*) {RESULTS_AFTER}", after._asdict()).fetchall()[0][0]
+        return count
+
+    def results(self, after: Cursor, chunk_rows: int) -> Iterator[list[Result]]:
+        # Sorted once, to a file of its own: a query a chunk would read and sort what is left again and again.
+        with TemporaryDirectory(prefix="emit-") as folder:
+            path = Path(folder) / "results.parquet"
+            with self._mart() as connection:
+                connection.sql(RESULTS, params=after._asdict()).write_parquet(str(path))
+            results = path.open("rb")
+        with results:  # has no name any more, so that nothing stays behind a kill
+            for batch in pq.ParquetFile(results).iter_batches(chunk_rows):
+                yield [Result(*row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
+
+    @contextmanager
+    def _mart(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection to a warehouse in which fct_page_views is there."""
+        if self._path.exists():
+            with self.connection(read_only=True) as connection:
+                if ("analytics", "fct_page_views") in _tables(connection):
+                    yield connection
+                    return
+        raise UserError(f"the warehouse {self._path} has no fct_page_views yet: run `make build` first")
 
     def _landed_at(self, connection: duckdb.DuckDBPyConnection, streams: list[str]) -> datetime:
         """One time a commit, later than every earlier one of these tables even when the clock went back."""

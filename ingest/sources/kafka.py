@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,11 @@ PATIENCE_SECONDS = 60.0
 """How long to wait for partitions, or for messages known to be there. The wait for partitions outlasts the
 session timeout of a loader that was killed: until then the group waits for the dead member."""
 CHUNK_ROWS = 5_000
-"""Messages taken from librdkafka at a time: enough to amortise the call."""
+CHUNK_BYTES = 4 * 1024 * 1024
+"""What is taken from librdkafka at a time: enough to amortise the call, and no more than memory is there for."""
 # Years 1 to 9999 in milliseconds: what a warehouse timestamp can hold. Producers set this field freely.
 FIRST_MILLISECOND, LAST_MILLISECOND = -62_135_596_800_000, 253_402_300_799_999
+NO_MILLISECOND = FIRST_MILLISECOND - 1
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC without a zone, as everywhere
 NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 """Sixteen zero bytes: what a broker before Kafka 2.8 says."""
@@ -159,6 +162,8 @@ class KafkaSource:
         """Of the assigned topics."""
         self._handed_out: dict[tuple[str, str, int], int] = {}
         """(topic, its id, partition) to where its last batch ended."""
+        self._message_bytes = 16_384
+        """Size of a message, as those that came last; large until it is known."""
         self._last_error: str | None = None
         self._is_connected = False
 
@@ -173,8 +178,9 @@ class KafkaSource:
                 "topic.metadata.refresh.interval.ms": 30_000,
                 # An empty partition announces its end after this time; the default is 500.
                 "fetch.wait.max.ms": 100,
-                # Of all partitions together: memory that waits to be fetched.
+                # Of all partitions together: memory that waits to be consumed.
                 "queued.max.messages.kbytes": 32_768,
+                "fetch.max.bytes": 16_777_216,
                 **self._config,
                 "group.id": settings.kafka_group_id,
                 "enable.auto.commit": False,
@@ -237,12 +243,14 @@ class KafkaSource:
                     raise self._stalled()
             generation = self._generation
             # Short waits: an end of partition may be all that is to come, and Ctrl-C is seen only between calls.
-            arrived, events = self._consume(min(CHUNK_ROWS, self._max_rows - filling.rows), max(0.0, min(wait, 0.1)))
+            count = min(CHUNK_ROWS, self._max_rows - filling.rows, max(1, CHUNK_BYTES // self._message_bytes))
+            arrived, events = self._consume(count, max(0.0, min(wait, 0.1)))
             has_looked = True
             if generation != self._generation:
                 filling, filling_until = _Filling(self._streams, self._max_rows, self._max_bytes), None
                 continue
             if arrived:
+                self._message_bytes = 1 + sum(map(len, arrived)) // len(arrived)
                 ends = filling.add(arrived)
                 self._next.update(ends)
                 self._at_end -= ends.keys()
@@ -537,16 +545,11 @@ def _table(topic: str, partitions: list[int], offsets: list[int], messages: list
 
 def _published_at(timestamps: list[tuple[int, int]]) -> pa.Array:
     """Null for a message without a time, or with one that no calendar has."""
-    kinds, milliseconds = (pa.array(column, pa.int64()) for column in zip(*timestamps, strict=True))
-    is_time = pc.and_(
-        pc.not_equal(kinds, TIMESTAMP_NOT_AVAILABLE),
-        pc.and_(
-            pc.greater_equal(milliseconds, FIRST_MILLISECOND),
-            pc.less_equal(milliseconds, LAST_MILLISECOND),
-        ),
-    )
-    known = pc.if_else(is_time, milliseconds, None)
-    return pc.multiply(known, 1000).cast(pa.timestamp("us"))
+    if TIMESTAMP_NOT_AVAILABLE in set(map(itemgetter(0), timestamps)):
+        timestamps = [time if time[0] != TIMESTAMP_NOT_AVAILABLE else (time[0], NO_MILLISECOND) for time in timestamps]
+    milliseconds = pa.array(list(map(itemgetter(1), timestamps)), pa.int64())
+    is_time = pc.and_(pc.greater_equal(milliseconds, FIRST_MILLISECOND), pc.less_equal(milliseconds, LAST_MILLISECOND))
+    return pc.multiply(pc.if_else(is_time, milliseconds, None), 1000).cast(pa.timestamp("us"))
 
 
 def _attributes(headers: Iterable[tuple[str, bytes | None]] | None) -> str | None:

@@ -16,7 +16,7 @@ from ingest.streams import STREAMS
 
 from .conftest import Start
 
-COMMANDS = ["land", "status", "simulate", "replay", "provision"]
+COMMANDS = ["land", "status", "simulate", "replay", "emit", "provision"]
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -95,6 +95,9 @@ def test_help_names_every_command_and_each_has_its_own(run_here: Run) -> None:
         (["land"], {"TOPICS": "not json"}, "TOPICS: expected a JSON object"),
         (["land"], {"WAREHOUSE": "bigquery"}, "WAREHOUSE"),
         (["land"], {"WAREHOUSE_PATH": "missing/folder/w.duckdb"}, "No such file or directory; see WAREHOUSE_PATH"),
+        (["emit"], {}, "no Kafka brokers: set KAFKA_BOOTSTRAP_SERVERS, or bootstrap.servers in KAFKA_CONFIG_FILE"),
+        (["emit", "--dry-run"], {}, "has no fct_page_views yet: run `make build` first"),
+        (["emit"], {"EMIT_TOPIC": "users"}, "EMIT_TOPIC: 'users' is the topic of a stream"),
         (["land"], {"KAFKA_CONFIG_FILE": "missing.properties"}, "KAFKA_CONFIG_FILE missing.properties cannot be read"),
     ],
 )
@@ -195,7 +198,7 @@ def test_simulate_land_and_status(settings: Settings, run: Run) -> None:
     _, out, _ = run("status")
     waiting = [int(line.split()[3].replace(",", "")) for line in out.splitlines()[1:]]
     assert sum(waiting) == int(published[1].replace(",", ""))
-    lags = [int(line.split()[4].replace(",", "")) for line in out.splitlines()[1:] if " - " not in line]
+    lags = [int(line.split()[4].replace(",", "")) for line in out.splitlines()[1:]]
     since = (utc_now() - datetime(2026, 1, 1)).total_seconds()
     assert since - 86_400 < max(lags) < since, "of messages published on the first simulated day"
 
@@ -235,15 +238,24 @@ def test_replay_publishes_a_file(settings: Settings, run_here: Run, tmp_path: Pa
     assert DuckDBSink(settings.warehouse_path).status()["users"].landed == 2
 
 
-def test_provision_needs_nothing_for_the_spool(settings: Settings, run_here: Run) -> None:
-    nothing = (0, "nothing to create: no broker is configured, or all is there\n", "")
-    assert run_here("provision", "--dry-run") == nothing
+def test_provision_creates_the_tables_alone_for_the_spool(settings: Settings, run_here: Run) -> None:
+    tables = [f"table raw.{name}" for name in (*STREAMS, "landing_offsets")]
+    assert run_here("provision", "--dry-run") == (0, "".join(f"would create {table}\n" for table in tables), "")
     assert not settings.warehouse_path.exists()
-    assert run_here("provision") == nothing
+    assert run_here("provision") == (0, "".join(f"created {table}\n" for table in tables), "")
     assert DuckDBSink(settings.warehouse_path).status()["users"].landed == 0
+    for arguments in (["provision"], ["provision", "--dry-run"]):
+        assert run_here(*arguments) == (0, "nothing to create: all is there\n", "")
 
 
-@pytest.mark.parametrize("command", ["simulate", "land", "status", "provision"])
+@pytest.mark.parametrize("value", ["4", "101"])
+def test_provision_takes_the_attempts_that_pubsub_takes(run_here: Run, value: str) -> None:
+    code, _, err = run_here("provision", "--dead-letter-attempts", value)
+    assert code == 2
+    assert "'--dead-letter-attempts': Input should be" in one_line(err)
+
+
+@pytest.mark.parametrize("command", ["simulate", "land", "status", "emit", "provision"])
 def test_bigquery_is_refused_before_anything_is_done(
     settings: Settings, run_here: Run, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:

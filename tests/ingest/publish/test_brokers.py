@@ -1,4 +1,4 @@
-"""KafkaPublisher and PubSubPublisher against real servers, and `provision`, which makes what they write to."""
+"""KafkaPublisher and PubSubPublisher against real servers."""
 
 import itertools
 import os
@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from ingest.errors import UserError
 from ingest.message import Message
@@ -38,24 +38,6 @@ def settings(kafka_server: KafkaServer, pubsub_emulator: PubSubEmulator) -> Sett
         pubsub_emulator_host=pubsub_emulator.host,
         topics={"users": f"users-{number}", "clicks": f"clicks-publish-{number}"},
     )
-
-
-def test_provision_creates_what_is_missing_once(settings: Settings) -> None:
-    topic, pubsub_topic = settings.topic(USERS), f"projects/test-project/topics/{settings.topic(CLICKS)}"
-    things = [
-        f"Kafka topic {topic}",
-        f"topic {pubsub_topic}",
-        f"subscription projects/test-project/subscriptions/{settings.topic(CLICKS)}-landing",
-    ]
-    both = [USERS, CLICKS]
-    assert provision(settings, both, dry_run=True) == [f"would create {thing}" for thing in things]
-    assert provision(settings, both) == [f"created {thing}" for thing in things]
-    assert provision(settings, both) == provision(settings, both, dry_run=True) == []
-
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
-    assert len(admin.list_topics(timeout=10).topics[topic].partitions) == 4
-    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-    assert admin.describe_configs([resource])[resource].result()["retention.ms"].value == "-1"
 
 
 def test_kafka_keeps_order_key_headers_and_time(settings: Settings) -> None:

@@ -1,0 +1,98 @@
+"""Publishes the time spent on each page to Kafka, once it is known and again when it was corrected.
+
+A result is a page view of fct_page_views whose time_on_page_seconds is known. Its three of session_id,
+element_timestamp and page are the key by which a consumer replaces it: a correction carries the same three. Two page
+views of one session, page and microsecond share them; the later in the order of the session comes last and stays, and
+the time of the other is 0. When a session grows, the results of all its page views are sent again, also those whose
+body is unchanged: the warehouse does not keep what was sent.
+
+The message key is session_id, the source's own, so the results of one are in one partition, in order. With var
+`session_key: user_id` it is so too: a window may then span several of them.
+
+Why nothing is missed while builds go on: a run publishes what the mart held at one moment, in the order of
+session_landed_at. A build changes only sessions in which something landed after all that the build before it had
+read, so whatever it changes gets a session_landed_at above every one that the mart held until then, and above every
+cursor that was saved from it. So what changes during a run lies behind the cursor when the run ends, and the next
+run sends it.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import orjson
+
+from ingest.message import Message
+from ingest.publish.kafka import KafkaPublisher
+from ingest.settings import Settings
+from ingest.sinks import FIRST_CURSOR, Result, ResultSource
+
+CHUNK_ROWS = 50_000
+"""Results published between two saved cursors: what a killed run sends twice at most."""
+MICROSECOND = timedelta(microseconds=1)
+JSON_TIMES = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
+
+
+def emit(
+    settings: Settings,
+    warehouse: ResultSource,
+    *,
+    from_start: bool = False,
+    on_progress: Callable[[int], None] = lambda results: None,
+) -> int:
+    """Publish the results that are new since the last run, all of them with `from_start`; returns how many.
+
+    The cursor is saved after each chunk is delivered: a run that is killed leaves no gap, and the next one sends
+    again, in the same order, what was under way.
+
+    Raises:
+        UserError: without Kafka, its topic or the mart; when Kafka or the warehouse is not to be had; when another
+            run is under way, since it could overtake this one with what has become outdated.
+    """
+    topic = settings.emit_topic
+    emitted = 0
+    with KafkaPublisher(settings) as publisher, warehouse.emitting():
+        cursor = warehouse.emit_cursor(topic)
+        if from_start:
+            cursor = FIRST_CURSOR
+            warehouse.save_emit_cursor(topic, cursor)
+        for results in warehouse.results(cursor, CHUNK_ROWS):
+            processing_time = datetime.now(UTC)
+            publisher.publish_to(topic, (result_message(result, processing_time) for result in results))
+            publisher.flush()
+            warehouse.save_emit_cursor(topic, results[-1].cursor)
+            emitted += len(results)
+            on_progress(len(results))
+    return emitted
+
+
+def count_due(settings: Settings, warehouse: ResultSource, *, from_start: bool = False) -> int:
+    """How many results `emit` would publish now.
+
+    Raises:
+        UserError: when the mart is not built yet, or the warehouse is not to be had.
+    """
+    return warehouse.count_results(FIRST_CURSOR if from_start else warehouse.emit_cursor(settings.emit_topic))
+
+
+def result_message(result: Result, processing_time: datetime) -> Message:
+    """The message of a result. `timestamp` is when the time on the page became known: the next page view, or the end
+    of the engaged time."""
+    try:
+        known_at = result.event_at + int(result.time_on_page_seconds * 1_000_000) * MICROSECOND
+    except OverflowError:  # engaged for thousands of years, which staging takes: beyond the year 9999
+        known_at = None
+    body = {
+        "session_id": result.source_session_id,
+        "page": result.page_title,
+        # Exact, and 45 instead of 45.000000.
+        "time_spent_seconds": orjson.Fragment(f"{result.time_on_page_seconds.normalize():f}"),
+        "timestamp": known_at,
+        "window_start": result.window_start_at,
+        "window_end": result.window_end_at,
+        "element_timestamp": result.event_at,
+    }
+    headers = {
+        "session_id": result.source_session_id,
+        "processing_time": processing_time.isoformat().replace("+00:00", "Z"),
+    }
+    return Message(orjson.dumps(body, option=JSON_TIMES), result.source_session_id.encode(), headers)
