@@ -456,6 +456,8 @@ def test_two_loaders_of_one_group_land_each_offset_once(landing: Landing, sent: 
             draw.choice((stop, kill))(loaders[number])
             sent.send(400)
             loaders[number] = opened.enter_context(loader(landing))
+        # Not before: who has just been started does not yet end by itself when it is told to.
+        sent.wait_for_members(2, members)
         wait_until_landed(landing, sent)
 
 
