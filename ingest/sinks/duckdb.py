@@ -2,10 +2,11 @@
 
 import fcntl
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -121,6 +122,9 @@ class DuckDBSink:
         self._lock_timeout_seconds = lock_timeout_seconds
         self._clock = clock
         self._held: duckdb.DuckDBPyConnection | None = None
+        self._in_use = threading.Lock()
+        """DuckDB refuses to open a file for reading that the same process has open for writing: positions are read
+        by the thread that fetches, while another commits."""
 
     def positions(self, source: str, topic_ids: TopicIds) -> Positions:
         if not self._path.exists():
@@ -186,7 +190,7 @@ class DuckDBSink:
                 # A batch comes from one source, and one with positions has rows.
                 source = next(table["source"][0].as_py() for table in batch.tables.values() if table.num_rows)
                 positions[source, topic, partition] = next_offset
-        with nullcontext(self._held) if self._held else self.connection() as connection:
+        with self.connection() as connection:
             if memory_limit:
                 connection.execute("set memory_limit = $limit", {"limit": memory_limit})
             connection.execute("begin")
@@ -312,11 +316,11 @@ class DuckDBSink:
     @contextmanager
     def connection(self, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """The open file; an uncommitted transaction is rolled back when the context ends."""
-        connection = self._open(read_only)
-        try:
+        if self._held is not None:
+            yield self._held
+            return
+        with self._in_use, closing(self._open(read_only)) as connection:
             yield connection
-        finally:
-            connection.close()
 
     def _open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         deadline = time.monotonic() + self._lock_timeout_seconds

@@ -160,6 +160,8 @@ class KafkaSource:
         """Offset of the next message to consume."""
         self._topic_ids: dict[str, str] = {}
         """Of the assigned topics."""
+        self._filling = _Filling(self._streams, self._max_rows, self._max_bytes)
+        """What was consumed and not handed out yet: it outlasts a fetch that ends with an error."""
         self._handed_out: dict[tuple[str, str, int], int] = {}
         """(topic, its id, partition) to where its last batch ended."""
         self._message_bytes = 16_384
@@ -223,15 +225,15 @@ class KafkaSource:
                 list(self._streams), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
             )
         started = time.monotonic()
-        filling = _Filling(self._streams, self._max_rows, self._max_bytes)
-        filling_until: float | None = None
         has_looked = False
         while True:
             now = time.monotonic()
+            filling = self._filling
             if filling.rows:
-                filling_until = filling_until or now + self._max_seconds
-                wait = filling_until - now
+                wait = filling.since + self._max_seconds - now
                 if filling.is_full or wait <= 0 or self._is_drained():
+                    if self._are_created_anew({topic for topic, _ in filling.positions}):
+                        continue
                     return self._hand_out(filling)
             elif self._is_drained():
                 wait = started + timeout - now
@@ -247,7 +249,6 @@ class KafkaSource:
             arrived, events = self._consume(count, max(0.0, min(wait, 0.1)))
             has_looked = True
             if generation != self._generation:
-                filling, filling_until = _Filling(self._streams, self._max_rows, self._max_bytes), None
                 continue
             if arrived:
                 self._message_bytes = 1 + sum(map(len, arrived)) // len(arrived)
@@ -255,7 +256,8 @@ class KafkaSource:
                 self._next.update(ends)
                 self._at_end -= ends.keys()
             for event in events:
-                self._on_event(event.error(), _partition_of(event), event.offset())
+                if generation == self._generation:
+                    self._on_event(event.error(), _partition_of(event), event.offset())
 
     def acknowledge(self, batch: Batch) -> None:
         """Commit the batch's positions to Kafka in the background, unless its partitions were taken away since."""
@@ -313,7 +315,21 @@ class KafkaSource:
         """Leave the group."""
         self._consumer.close()
 
+    def _are_created_anew(self, topics: set[str]) -> bool:
+        """Whether one of the topics has another id than when it was assigned; then all are assigned again.
+
+        librdkafka may go on in the new topic where it stood in the old one. An id never comes back: where it is still
+        that of the assignment, so is everything consumed since.
+        """
+        if all(topic_id == self._topic_ids[topic] for topic, topic_id in self._ids(topics).items()):
+            return False
+        given = self._assigned or self._to_assign
+        self._on_revoke(self._consumer, [])
+        self._to_assign = given
+        return True
+
     def _hand_out(self, filling: "_Filling") -> Batch:
+        self._filling = _Filling(self._streams, self._max_rows, self._max_bytes)
         lag: Counter[str] = Counter()
         for topic, partition in self._assigned or ():
             _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
@@ -406,6 +422,7 @@ class KafkaSource:
 
     def _on_revoke(self, _: Consumer, __: list[TopicPartition]) -> None:
         self._generation += 1
+        self._filling = _Filling(self._streams, self._max_rows, self._max_bytes)
         self._assigned = None
         self._to_assign = None
         self._at_end.clear()
@@ -449,6 +466,8 @@ class KafkaSource:
 
     def _skip_gap(self, topic: str, partition: int) -> None:
         """Go on at the earliest message there is, after retention deleted the one that was next."""
+        if self._are_created_anew({topic}):
+            return
         low, high = self._watermarks(topic, partition)
         expected = self._next.get((topic, partition), low)
         if expected > high:
@@ -484,6 +503,8 @@ class _Filling:
 
     def __init__(self, streams: Mapping[str, str], max_rows: int, max_bytes: int) -> None:
         self.rows = 0
+        self.since = 0.0
+        """Monotonic time of the first message."""
         self.positions: dict[TopicAndPartition, int] = {}
         self._streams = streams
         self._max_rows = max_rows
@@ -496,6 +517,7 @@ class _Filling:
 
     def add(self, messages: list[Record]) -> dict[TopicAndPartition, int]:
         """Take messages; returns where each of their partitions goes on."""
+        self.since = self.since or time.monotonic()
         self.rows += len(messages)
         by_topic: dict[str, list[Record]] = {}
         topics = list(map(RECORD.topic, messages))

@@ -124,9 +124,9 @@ def published(message: Landed) -> datetime:
 
 
 def is_plausible(time: datetime, message: Landed, settings: Settings) -> bool:
-    """Not before earliest_event_at, and at most a day after the message was published."""
+    """Not before earliest_event_at, not in the year 9999, and at most a day after the message was published."""
     earliest = datetime.fromisoformat(settings.earliest_event_at)
-    return time >= earliest and time - published(message) <= timedelta(days=1)
+    return earliest <= time < datetime(9999, 1, 1) and time - published(message) <= timedelta(days=1)
 
 
 def require(**values: str | None) -> dict[str, str]:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -105,6 +106,17 @@ def test_positions_are_kept_by_source_topic_and_partition(path: Path) -> None:
     assert sink.positions("kafka", {}) == {("users", 0): 2, ("users", 1): 6}
     assert sink.positions("spool", {}) == {("users", 0): 101}
     assert sink.positions("pubsub", {}) == {}
+
+
+def test_positions_are_read_after_the_commit_of_another_thread(path: Path) -> None:
+    """DuckDB opens no file for reading that the same process has open for writing."""
+    sink = DuckDBSink(path)
+    sink.commit([batch([0, 1])])
+    with ThreadPoolExecutor(1) as pool, sink.connection():
+        reading = pool.submit(sink.positions, "kafka", {})
+        with pytest.raises(TimeoutError):
+            reading.result(0.3)
+    assert reading.result() == {("users", 0): 2}
 
 
 def test_what_is_below_the_position_was_landed_by_another_loader(path: Path) -> None:
