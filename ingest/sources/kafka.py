@@ -218,12 +218,7 @@ class KafkaSource:
                 though there is something.
             UserError: when the broker refuses, or a partition ends before where the warehouse stands.
         """
-        if not self._is_subscribed:
-            # not before, so that who only asks for `waiting` takes no partitions from a loader that runs
-            self._is_subscribed = True
-            self._consumer.subscribe(
-                list(self._streams), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
-            )
+        self._subscribe()
         started = time.monotonic()
         has_looked = False
         while True:
@@ -258,6 +253,15 @@ class KafkaSource:
             for event in events:
                 if generation == self._generation:
                     self._on_event(event.error(), _partition_of(event), event.offset())
+
+    def _subscribe(self) -> None:
+        """Join the group; not before the first fetch, so that who only asks for `waiting` takes no partitions from a
+        loader that runs."""
+        if not self._is_subscribed:
+            self._is_subscribed = True
+            self._consumer.subscribe(
+                list(self._streams), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+            )
 
     def acknowledge(self, batch: Batch) -> None:
         """Commit the batch's positions to Kafka in the background, unless its partitions were taken away since."""
