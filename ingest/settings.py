@@ -43,9 +43,10 @@ class Settings(BaseSettings):
 
     lock_timeout_seconds: float = Field(60.0, ge=0)
     """How long to wait for a DuckDB file that another process holds."""
-    landing_max_rows: int = Field(200_000, ge=1)
-    """A commit is due once this many messages, ..."""
-    landing_max_bytes: int = Field(32 * 1024 * 1024, ge=1024)
+    landing_max_rows: int = Field(122_880, ge=1)
+    """A commit is due once this many messages, ... (By default a row group of DuckDB: those are written at once, while
+    smaller ones are written again with what comes behind them.)"""
+    landing_max_bytes: int = Field(48 * 1024 * 1024, ge=1024)
     """... or this many bytes wait. A commit holds less than twice as much of each source, and the source fetches
     as much again meanwhile: this bounds the memory of landing."""
     landing_max_seconds: float = Field(1.0, gt=0)
