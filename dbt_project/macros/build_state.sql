@@ -7,15 +7,15 @@
   Models only append, so that two of them never wait for or undo each other.
 -#}
 
-{% macro state_table(name) -%}
-    {{ generate_schema_name('intermediate', none) | trim }}.{{ name }}
-{%- endmacro %}
+{% macro state_table(name) %}
+    {{ return(api.Relation.create(
+        database=target.database, schema=generate_schema_name('intermediate', none) | trim, identifier=name
+    )) }}
+{% endmacro %}
 
 {#- Whether these tables are there: a build creates them first; who only compiles, as the linter does, may have none. -#}
 {% macro has_state() %}
-    {{ return(execute and (starts_build() or adapter.get_relation(
-        target.database, generate_schema_name('intermediate', none) | trim, 'watermarks'
-    ) is not none)) }}
+    {{ return(execute and (starts_build() or load_relation(state_table('watermarks')) is not none)) }}
 {% endmacro %}
 
 {% macro starts_build() %}
@@ -24,7 +24,7 @@
 
 {% macro start_build() %}
     {% if execute and starts_build() %}
-        {% do run_query('create schema if not exists ' ~ generate_schema_name('intermediate', none) | trim) %}
+        {% do adapter.create_schema(state_table('watermarks')) %}
         {% do create_state_table('watermarks', ['node', 'stream', 'settings'], 'upto timestamp') %}
         {% do create_state_table('touched_partitions', ['model'], 'partition_date date') %}
         {% do create_state_table('green_builds', ['invocation_id'], none) %}

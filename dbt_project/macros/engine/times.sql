@@ -142,6 +142,10 @@
     select cast(day as date) as date_day from generate_series(date '{{ first }}', date '{{ last }}', interval 1 day) as days (day)
 {%- endmacro %}
 
+{#- By way of years: GoogleSQL bounds the length of an array. -#}
 {% macro bigquery__date_series(first, last) -%}
-    select date_day from unnest(generate_date_array(date '{{ first }}', date '{{ last }}')) as date_day
+    select date_day
+    from unnest(generate_date_array(date '{{ first }}', date '{{ last }}', interval 1 year)) as first_of_year
+    cross join unnest(generate_date_array(first_of_year, date_sub(date_add(first_of_year, interval 1 year), interval 1 day))) as date_day
+    where date_day <= date '{{ last }}'
 {%- endmacro %}

@@ -44,7 +44,7 @@
 {% macro hash_of(texts) -%}
     {%- set parts = [] -%}
     {%- for text in texts -%}
-        {%- do parts.append("coalesce(length(" ~ text ~ ") || ':' || " ~ text ~ ", 'null')") -%}
+        {%- do parts.append("coalesce(cast(length(" ~ text ~ ") as " ~ dbt.type_string() ~ ") || ':' || " ~ text ~ ", 'null')") -%}
     {%- endfor -%}
     {{ md5_text(parts | join(" || ',' || ")) }}
 {%- endmacro %}
