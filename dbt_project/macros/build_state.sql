@@ -79,9 +79,9 @@
                 ~ state_table('green_builds') ~ ')'
             ) %}
             {% do run_query(
-                'delete from ' ~ state_table('watermarks') ~ ' as old where exists (select 1 from '
-                ~ state_table('watermarks') ~ ' as new where new.node = old.node and new.stream = old.stream'
-                ~ ' and new.upto >= old.upto and new.recorded_at > old.recorded_at)'
+                'delete from ' ~ state_table('watermarks') ~ ' as earlier where exists (select 1 from '
+                ~ state_table('watermarks') ~ ' as later where later.node = earlier.node and later.stream = earlier.stream'
+                ~ ' and later.upto >= earlier.upto and later.recorded_at > earlier.recorded_at)'
             ) %}
         {% endif %}
     {% endif %}

@@ -110,14 +110,17 @@ class Client:
 
     def list_tables(self, dataset: DatasetReference, **options: Any) -> list[Any]:
         prefix = f"{dataset.project}.{dataset.dataset_id}."
-        return [_bigquery_table(name, table) for name, table in self.sql.tables.items() if name.startswith(prefix)]
+        with self._lock:
+            return [_bigquery_table(name, table) for name, table in self.sql.tables.items() if name.startswith(prefix)]
 
     def list_datasets(self, **options: Any) -> list[Any]:
-        datasets = dict.fromkeys(name.split(".")[1] for name in self.sql.tables)
+        with self._lock:
+            datasets = dict.fromkeys(name.split(".")[1] for name in self.sql.tables)
         return [SimpleNamespace(dataset_id=dataset) for dataset in datasets]
 
     def delete_table(self, reference: TableReference, not_found_ok: bool = False) -> None:
-        self.sql.drop(f"{reference.project}.{reference.dataset_id}.{reference.table_id}")
+        with self._lock:
+            self.sql.drop(f"{reference.project}.{reference.dataset_id}.{reference.table_id}")
 
     def update_table(self, table: BigQueryTable, fields: list[str]) -> None:
         """Descriptions, of columns too."""
@@ -127,7 +130,7 @@ class Client:
     ) -> Job:
         """A seed: a CSV with a header line, whose columns are of the job's types."""
         lines = list(csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline="")))[1:]
-        assert {column.field_type for column in job_config.schema} == {"string"}
+        assert {column.field_type.upper() for column in job_config.schema} == {"STRING"}
         columns = {
             column.name: type_pb2.TypeProto(type_kind=type_pb2.TYPE_STRING) for column in job_config.schema
         }

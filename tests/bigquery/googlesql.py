@@ -68,6 +68,9 @@ INTEGER_ALIASES = ("INT", "SMALLINT", "INTEGER", "BIGINT", "TINYINT", "BYTEINT")
 TABLE_NAME = re.compile(r"`([\w-]+)`\.`(\w+)`\.`(\w+)`")
 
 
+QUERY = re.compile(r"(?:\s|/\*.*?\*/|--[^\n]*\n)*(?:select|with)\b", re.IGNORECASE | re.DOTALL)
+
+
 class GoogleSQLError(Exception):
     """What the analyzer or the evaluation of a statement says, with the place in the statement where it is known."""
 
@@ -154,14 +157,19 @@ class GoogleSQL:
         Raises:
             GoogleSQLError: when the analyzer rejects it, or its evaluation fails.
         """
-        kind, statement = self.analyze(sql)
-        if kind == "SELECT":
+        if QUERY.match(sql):
             columns, rows = self._evaluate(sql)
-            return Result(kind, columns, rows)
+            return Result("SELECT", columns, rows)
+        kind, statement = self.analyze(sql)
         result = getattr(self, f"_{kind.lower()}", self._ignore)(kind, sql, statement)
         self._view_rows.clear()
         assert isinstance(result, Result)
         return result
+
+    def insert(self, name: str, rows: list[Any]) -> None:
+        """Add rows to a table."""
+        self.tables[name].rows.extend(rows)
+        self._view_rows.clear()
 
     def drop(self, name: str) -> None:
         """Drop a table or view, if it is there."""
@@ -175,7 +183,7 @@ class GoogleSQL:
             GoogleSQLError: when the analyzer rejects it.
         """
         request = service.AnalyzeRequest(
-            options=self._options, simple_catalog=self._nested_catalog(), sql_statement=sql
+            options=self._options, simple_catalog=self._nested_catalog(sql), sql_statement=sql
         )
         node = _concrete(self._call("Analyze", request, service.AnalyzeResponse, sql).resolved_statement)
         kind = node.DESCRIPTOR.name.removeprefix("Resolved").removesuffix("Proto").removesuffix("Stmt")
@@ -195,26 +203,30 @@ class GoogleSQL:
             catalog.named_type.add(name=alias).type.type_kind = type_pb2.TYPE_INT64
         return catalog
 
-    def _nested_catalog(self) -> Any:
-        """project.dataset.table, and dataset.table in the default project."""
+    def _nested_catalog(self, sql: str) -> Any:
+        """The tables that a statement names, each below its project and dataset."""
         catalog = self._empty_catalog()
-        datasets: dict[tuple[str, ...], Any] = {}
-        for name, table in self.tables.items():
+        parents: dict[str, Any] = {}
+        for name in _names(sql):
+            if name not in self.tables:
+                continue
             project, dataset, identifier = name.split(".")
-            for path in ((project, dataset), (dataset,)):
-                parent = catalog
-                for depth in range(1, len(path) + 1):
-                    if path[:depth] not in datasets:
-                        datasets[path[:depth]] = parent.catalog.add(name=path[depth - 1])
-                    parent = datasets[path[:depth]]
-                parent.table.append(_table_proto(identifier, table.columns))
+            if project not in parents:
+                parents[project] = catalog.catalog.add(name=project)
+            if (path := f"{project}.{dataset}") not in parents:
+                parents[path] = parents[project].catalog.add(name=dataset)
+            parents[path].table.append(_table_proto(identifier, self.tables[name].columns))
         return catalog
 
     def _evaluate(self, sql: str, extra: dict[str, Table] | None = None) -> tuple[dict[str, Any], list[Any]]:
         request = service.EvaluateQueryRequest(sql=_flat(sql), options=self._options)
         self._add_tables(request, sql, extra or {})
         response = self._call("EvaluateQuery", request, service.EvaluateQueryResponse, sql)
-        columns = {column.name: column.type for column in response.prepared.columns}
+        columns = {
+            column.name or f"f{place}_": column.type for place, column in enumerate(response.prepared.columns)
+        }
+        if len(columns) < len(response.prepared.columns):
+            raise GoogleSQLError("Duplicate column names in the result are not supported", sql)
         return columns, list(response.content.table_data.row)
 
     def _add_tables(self, request: Any, sql: str, extra: dict[str, Table]) -> None:

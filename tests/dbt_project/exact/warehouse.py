@@ -148,11 +148,18 @@ class Project:
         self._manifest = self._invoke(work / "warehouse.duckdb", "parse")
         self.models = [node.name for node in self._manifest.nodes.values() if node.resource_type == "model"]
 
+    def warehouse(self, folder: Path, settings: Settings) -> Warehouse:
+        """An empty one."""
+        return Warehouse(folder, settings, self)
+
     def run(self, warehouse: Path, *arguments: str) -> None:
         self._invoke(warehouse, *arguments)
 
+    def _environment(self, warehouse: Path) -> dict[str, str]:
+        return {"WAREHOUSE": "duckdb", "WAREHOUSE_PATH": str(warehouse)}
+
     def _invoke(self, warehouse: Path, *arguments: str) -> Any:
-        with patch.dict(os.environ, {"WAREHOUSE": "duckdb", "WAREHOUSE_PATH": str(warehouse)}):
+        with patch.dict(os.environ, self._environment(warehouse)):
             outcome = dbtRunner(manifest=self._manifest).invoke([*arguments, *self._arguments])
         if not outcome.success:
             failed = outcome.result.results if isinstance(outcome.result, RunExecutionResult) else []
