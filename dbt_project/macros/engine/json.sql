@@ -39,8 +39,8 @@
         {{ utf8_text(payload) }} as text,
         safe.parse_json({{ utf8_text(payload) }}, wide_number_mode => 'round') as document
     )])
-    {#- GoogleSQL passes over a byte order mark -#}
-    where json_type(document) = 'object' and regexp_contains(text, r'^[ \t\r\n]*\{'))
+    {#- GoogleSQL passes over a byte order mark, and stops at a zero -#}
+    where json_type(document) = 'object' and regexp_contains(text, r'^[ \t\r\n]*\{[^\x00]*$'))
 {%- endmacro %}
 
 {#-

@@ -10,8 +10,17 @@
     timezone('UTC', try_cast({{ text }} as timestamptz))
 {%- endmacro %}
 
+{#-
+  What DuckDB reads and GoogleSQL does not: more than six digits of a second (cut), no seconds, spaces around. What
+  GoogleSQL reads and DuckDB does not: a small t or z, a 60th second, an hour of the offset in one digit.
+-#}
 {% macro bigquery__to_timestamp(text) -%}
-    safe_cast({{ text }} as timestamp)
+    case when not regexp_contains({{ text }}, r'[0-9][tz]|:60|:[0-9.]+[+-][0-9](?::|$)') then safe_cast(
+        regexp_replace(
+            regexp_replace(trim({{ text }}, ' '), r'(\.[0-9]{6})[0-9]+', r'\1'),
+            r'([T ][0-9]{1,2}:[0-9]{2})($|[^:0-9])', r'\1:00\2'
+        ) as timestamp
+    ) end
 {%- endmacro %}
 
 {#- A time from the text of an epoch in seconds / units_per_second; null when it is none or beyond the years 1 to 9999. -#}
