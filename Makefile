@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build status test test-exact test-data test-brokers lint format clean
+.PHONY: help setup ingest build status test test-exact test-data test-brokers check-bigquery lint format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -42,7 +42,7 @@ status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead let
 	@$(BIN)/python -m ingest status
 
 test: .venv/.ready-dev ## Run the tests that need no broker (some ten minutes on 2 cores)
-	@$(BIN)/python -m pytest -m 'not brokers and not exact'
+	@$(BIN)/python -m pytest -m 'not brokers and not exact and not bigquery'
 
 test-exact: .venv/.ready-dev ## Compare every mart with its definition in plain Python, in 1,000 random worlds (minutes; EXACT_WORLDS, EXACT_SEED)
 	@$(BIN)/python -m pytest -m exact
@@ -52,6 +52,9 @@ test-data: .venv/.ready ## Run every dbt test over all partitions, not only thos
 
 test-brokers: .venv/.ready-dev ## Run the tests against Apache Kafka and Google's Pub/Sub emulator (needs Java 17 and Maven)
 	@$(BIN)/python -m pytest -m brokers
+
+check-bigquery: .venv/.ready-dev ## Read every statement for BigQuery with Google's SQL analyzer, run it, and compare the marts with their definition
+	@$(BIN)/python -m pytest -m bigquery
 
 lint: .venv/.ready-dev ## ruff, mypy (strict) and sqlfluff
 	@$(BIN)/ruff check

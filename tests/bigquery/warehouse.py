@@ -8,6 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pyarrow as pa
+from dbt.artifacts.schemas.run import RunResult
 from zetasql.wasi._pb2.zetasql.public import type_pb2
 
 from ingest.message import BATCH_SCHEMA
@@ -40,8 +41,18 @@ class BigQueryProject(Project):
         self.client = Client(PROJECT, sql)
         super().__init__(folder, work)
 
-    def warehouse(self, folder: Path, settings: Settings) -> Warehouse:
+    def warehouse(self, folder: Path, settings: Settings) -> "BigQueryWarehouse":
         return BigQueryWarehouse(settings, self)
+
+    def _message(self, failed: RunResult) -> str:
+        """With the place in the compiled code, which is a part of the statement that was sent."""
+        code = (getattr(failed.node, "compiled_code", None) or "").strip()
+        for statement, error in self.client.failed:
+            if code and error.line and f'"node_id": "{failed.node.unique_id}"' in statement and code in statement:
+                line = error.line - statement[: statement.index(code)].count("\n")
+                place = f"line {line}, column {error.column} of target/compiled"
+                return f"{failed.node.name} ({failed.node.original_file_path}, {place}): {error.message}"
+        return super()._message(failed)
 
     def _environment(self, warehouse: Path) -> dict[str, str]:
         return {"WAREHOUSE": "bigquery", "GCP_PROJECT": PROJECT, "DATASET_PREFIX": ""}
@@ -110,9 +121,17 @@ class BigQueryWarehouse(Warehouse):
         ]
 
     def build(self, *options: str) -> None:
+        self.run("run", *options)
+
+    def run(self, command: str, *options: str) -> None:
+        """A command of dbt.
+
+        Raises:
+            BuildError: when a node fails.
+        """
         # the worlds land in years to come: nothing is held back
         settings = self._settings.as_vars() | {"landing_hold_minutes": -10_000_000}
-        self._dbt("run", "--vars", json.dumps(settings), *options)
+        self._dbt(command, "--vars", json.dumps(settings), *options)
 
 
 def _without_zone(value: Any) -> Any:
