@@ -87,10 +87,7 @@ class Client:
         return self._job(result)
 
     def _job(self, result: Result) -> Job:
-        rows = [
-            {name: python_value(type_.type_kind, cell) for (name, type_), cell in zip(result.columns.items(), row.cell, strict=True)}
-            for row in result.rows
-        ]
+        rows = list(python_rows(result))
         job = Job(result.kind, Rows(_schema(Table(result.columns)), rows))
         if result.kind == "SELECT":
             job.destination = SimpleNamespace(schema=job.rows.schema, num_rows=len(rows))
@@ -131,9 +128,7 @@ class Client:
         """A seed: a CSV with a header line, whose columns are of the job's types."""
         lines = list(csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline="")))[1:]
         assert {column.field_type.upper() for column in job_config.schema} == {"STRING"}
-        columns = {
-            column.name: type_pb2.TypeProto(type_kind=type_pb2.TYPE_STRING) for column in job_config.schema
-        }
+        columns = {column.name: type_pb2.TypeProto(type_kind=type_pb2.TYPE_STRING) for column in job_config.schema}
         rows = [make_row(line) for line in lines]
         with self._lock:
             self.sql.tables[f"{reference.project}.{reference.dataset_id}.{reference.table_id}"] = Table(
@@ -159,8 +154,14 @@ def _schema(table: Table) -> list[SchemaField]:
     ]
 
 
+def python_rows(result: Result) -> Iterator[dict[str, Any]]:
+    """The rows of a query as google.cloud.bigquery gives them."""
+    for row in result.rows:
+        cells = zip(result.columns.items(), row.cell, strict=True)
+        yield {name: python_value(type_.type_kind, cell) for (name, type_), cell in cells}
+
+
 def python_value(kind: int, cell: Any) -> Any:
-    """As google.cloud.bigquery gives it."""
     if cell.WhichOneof("value") is None:
         return None
     match kind:

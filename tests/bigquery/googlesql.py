@@ -60,7 +60,7 @@ FEATURES = (
     "DATE_TIME_CONSTRUCTORS",
     "EXTENDED_DATE_TIME_SIGNATURES",
 )
-"""What BigQuery has of GoogleSQL and the project may use. Others (FILTER, GROUP BY ALL, pipes...) are left out on purpose."""
+"""What BigQuery has of GoogleSQL and the project may use; others (FILTER, GROUP BY ALL...) are left out on purpose."""
 
 INTEGER_ALIASES = ("INT", "SMALLINT", "INTEGER", "BIGINT", "TINYINT", "BYTEINT")
 """Names that BigQuery gives to INT64 itself."""
@@ -76,9 +76,10 @@ class GoogleSQLError(Exception):
 
     def __init__(self, message: str, sql: str) -> None:
         found = re.search(r" \[at (\d+):(\d+)\]$", message)
-        self.line, self.column = (int(found[1]), int(found[2])) if found else (None, None)
+        self.line = int(found[1]) if found else None
+        self.column = int(found[2]) if found else None
         self.message = message
-        if self.line is not None and self.column is not None:
+        if self.line and self.column:
             self.message += f"\n{sql.splitlines()[self.line - 1]}\n{' ' * (self.column - 1)}^"
         super().__init__(self.message)
 
@@ -222,9 +223,7 @@ class GoogleSQL:
         request = service.EvaluateQueryRequest(sql=_flat(sql), options=self._options)
         self._add_tables(request, sql, extra or {})
         response = self._call("EvaluateQuery", request, service.EvaluateQueryResponse, sql)
-        columns = {
-            column.name or f"f{place}_": column.type for place, column in enumerate(response.prepared.columns)
-        }
+        columns = {column.name or f"f{place}_": column.type for place, column in enumerate(response.prepared.columns)}
         if len(columns) < len(response.prepared.columns):
             raise GoogleSQLError("Duplicate column names in the result are not supported", sql)
         return columns, list(response.content.table_data.row)
@@ -290,7 +289,7 @@ class GoogleSQL:
         condition = _text(sql, parsed.where)
         before = len(table.rows)
         _, table.rows = self._evaluate(
-            f"select {alias}.* from {target} as {alias} where not coalesce(({condition}), false)"  # noqa: S608
+            f"select {alias}.* from {target} as {alias} where not coalesce(({condition}), false)"
         )
         return Result(kind, affected=before - len(table.rows))
 
@@ -318,7 +317,7 @@ class GoogleSQL:
                     for item in clause.action.update_item_list.update_items
                 }
                 _, matches = self._evaluate(
-                    f"select {alias}._row, {', '.join(values.values())} from `merge target` as {alias} "  # noqa: S608
+                    f"select {alias}._row, {', '.join(values.values())} from `merge target` as {alias} "
                     f"inner join {source} on {condition} where {also}",
                     extra,
                 )
@@ -333,7 +332,7 @@ class GoogleSQL:
                 columns = [column.id_string for column in clause.action.insert_column_list.identifiers]
                 values_text = [_text(sql, value) for value in clause.action.insert_row.values]
                 _, missing = self._evaluate(
-                    f"select {', '.join(values_text)} from {source} where {also} and not exists "  # noqa: S608
+                    f"select {', '.join(values_text)} from {source} where {also} and not exists "
                     f"(select 1 from `merge target` as {alias} where {condition})",
                     extra,
                 )

@@ -1,7 +1,6 @@
 """The marts that BigQuery's statements give are those of the definition, run by run, and those of a full refresh."""
 
 import secrets
-from pathlib import Path
 
 import pytest
 

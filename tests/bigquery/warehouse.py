@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -13,7 +13,7 @@ from zetasql.wasi._pb2.zetasql.public import type_pb2
 
 from ingest.message import BATCH_SCHEMA
 from ingest.streams import STREAMS
-from tests.bigquery.client import Client, make_row, python_value
+from tests.bigquery.client import Client, make_row, python_rows
 from tests.bigquery.googlesql import GoogleSQL, Table
 from tests.dbt_project.exact.warehouse import Arrival, Difference, Project, Warehouse, compare
 from tests.oracle import Landed, Settings, marts
@@ -111,14 +111,8 @@ class BigQueryWarehouse(Warehouse):
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Every row of a table or view, times as the oracle has them: UTC without a zone."""
         dataset, identifier = name.split(".")
-        result = self._sql.run(f"select * from `{PROJECT}`.`{dataset}`.`{identifier}`")  # noqa: S608
-        return [
-            {
-                column: _without_zone(python_value(type_.type_kind, cell))
-                for (column, type_), cell in zip(result.columns.items(), row.cell, strict=True)
-            }
-            for row in result.rows
-        ]
+        result = self._sql.run(f"select * from `{PROJECT}`.`{dataset}`.`{identifier}`")
+        return [{name: _without_zone(value) for name, value in row.items()} for row in python_rows(result)]
 
     def build(self, *options: str) -> None:
         self.run("run", *options)
