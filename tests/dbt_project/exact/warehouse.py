@@ -112,6 +112,12 @@ class Warehouse:
                 found.extend(compare(mart, built, defined))
         return found
 
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Every row of a table or view, `schema.name`."""
+        with self._sink.connection() as connection:
+            relation = connection.sql(f"select * from {name}")
+            return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
+
     def _clock(self) -> datetime:
         assert self._landing_time is not None
         return self._landing_time
