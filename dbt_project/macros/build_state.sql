@@ -24,12 +24,26 @@
 
 {% macro start_build() %}
     {% if execute and starts_build() %}
+        {% do check_time_zone() %}
         {% do adapter.create_schema(state_table('watermarks')) %}
         {% do create_state_table('watermarks', ['node', 'stream', 'settings'], 'upto timestamp') %}
         {% do create_state_table('touched_partitions', ['model'], 'partition_date date') %}
         {% do create_state_table('green_builds', ['invocation_id'], none) %}
         {% do check_settings() %}
         {% do cut_streams() %}
+    {% endif %}
+{% endmacro %}
+
+{#- Literals, dates of times and texts of times are those of the session's zone: it has to be UTC. -#}
+{% macro check_time_zone() %}
+    {% set hours = run_query(
+        "select extract(hour from timestamp '2026-01-01 00:00:00+00') + extract(hour from timestamp '2026-07-01 00:00:00+00') as hours"
+    ).rows[0].hours %}
+    {% if hours != 0 %}
+        {% do exceptions.raise_compiler_error(
+            "the default time zone of the warehouse is not UTC, which dates and times here take it to be: on BigQuery run "
+            ~ "ALTER PROJECT `" ~ target.database ~ "` SET OPTIONS (`region-" ~ target.location | lower ~ ".default_time_zone` = 'UTC')"
+        ) %}
     {% endif %}
 {% endmacro %}
 

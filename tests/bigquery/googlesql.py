@@ -147,10 +147,14 @@ class GoogleSQL:
             error_message_mode=options_pb2.AnalyzerOptionsProto.DESCRIPTOR.fields_by_name["error_message_mode"]
             .enum_type.values_by_name["ERROR_MESSAGE_ONE_LINE"]
             .number,
-            default_timezone="UTC",
         )
+        self.set_time_zone("UTC")
         self.tables: dict[str, Table] = {}
         self._view_rows: dict[str, list[Any]] = {}
+
+    def set_time_zone(self, name: str) -> None:
+        """As a project's default_time_zone: that of times that name none."""
+        self._options.default_timezone = name
 
     def run(self, sql: str) -> Result:
         """Analyze a statement, then execute it.

@@ -160,3 +160,12 @@ def test_a_mistake_is_named_with_its_model_line_and_column(
         [compiled] = (tmp_path / "target" / "compiled").rglob(path.name)
         assert compiled.read_text().strip().splitlines()[int(found[1]) - 1] == mistake.line
         assert mistake.line in message
+
+
+def test_a_project_of_another_time_zone_is_refused(builds: Builds, google_sql: GoogleSQL) -> None:
+    google_sql.set_time_zone("Europe/London")
+    try:
+        with pytest.raises(BuildError, match=r"ALTER PROJECT `project` SET OPTIONS \(`region-us\.default_time_zone`"):
+            builds.project.run(Path(), "run", "--select", "dim_dates")
+    finally:
+        google_sql.set_time_zone("UTC")
