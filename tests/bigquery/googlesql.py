@@ -5,7 +5,7 @@ PyPI's zetasql has both, compiled to WebAssembly. The first start compiles for h
 
 import ctypes
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,8 +66,6 @@ INTEGER_ALIASES = ("INT", "SMALLINT", "INTEGER", "BIGINT", "TINYINT", "BYTEINT")
 """Names that BigQuery gives to INT64 itself."""
 
 TABLE_NAME = re.compile(r"`([\w-]+)`\.`(\w+)`\.`(\w+)`")
-
-
 QUERY = re.compile(r"(?:\s|/\*.*?\*/|--[^\n]*\n)*(?:select|with)\b", re.IGNORECASE | re.DOTALL)
 
 
@@ -103,8 +101,7 @@ class Result:
     columns: dict[str, Any] = field(default_factory=dict)
     rows: list[Any] = field(default_factory=list)
     affected: int = 0
-    table: str | None = None
-    """The table that was created, `project.dataset.name`."""
+    """Rows written or deleted."""
 
 
 class _CachingConfig(wasmtime.Config):
@@ -151,25 +148,36 @@ class GoogleSQL:
         self.set_time_zone("UTC")
         self.tables: dict[str, Table] = {}
         self._view_rows: dict[str, list[Any]] = {}
+        self._execute: dict[str, Callable[[str, str, Any], Result]] = {
+            "CREATE_TABLE": self._create_table,
+            "CREATE_TABLE_AS_SELECT": self._create_table_as_select,
+            "CREATE_VIEW": self._create_view,
+            "INSERT": self._insert,
+            "DELETE": self._delete,
+            "MERGE": self._merge,
+            "CREATE_SCHEMA": self._change_nothing,
+            "ALTER_TABLE_SET_OPTIONS": self._change_nothing,
+        }
 
     def set_time_zone(self, name: str) -> None:
         """As a project's default_time_zone: that of times that name none."""
         self._options.default_timezone = name
 
     def run(self, sql: str) -> Result:
-        """Analyze a statement, then execute it.
+        """Analyze a statement, then execute it. A script (several statements, DECLARE) is no statement.
 
         Raises:
-            GoogleSQLError: when the analyzer rejects it, or its evaluation fails.
+            GoogleSQLError: when the analyzer rejects it, or it cannot be executed.
         """
         if QUERY.match(sql):
             columns, rows = self._evaluate(sql)
             return Result("SELECT", columns, rows)
         kind, statement = self.analyze(sql)
-        result = getattr(self, f"_{kind.lower()}", self._ignore)(kind, sql, statement)
+        execute = self._execute.get(kind)
+        if execute is None:
+            raise GoogleSQLError(f"{kind} is analyzed, but cannot be executed here", sql)
         self._view_rows.clear()
-        assert isinstance(result, Result)
-        return result
+        return execute(kind, sql, statement)
 
     def insert(self, name: str, rows: list[Any]) -> None:
         """Add rows to a table."""
@@ -253,7 +261,7 @@ class GoogleSQL:
 
     # statements, each with the resolved form that the analyzer gave
 
-    def _ignore(self, kind: str, sql: str, statement: Any) -> Result:
+    def _change_nothing(self, kind: str, sql: str, statement: Any) -> Result:
         return Result(kind)
 
     def _create_table(self, kind: str, sql: str, statement: Any) -> Result:
@@ -261,7 +269,7 @@ class GoogleSQL:
         base = statement.parent
         if name not in self.tables:
             self.tables[name] = _defined(base.column_definition_list)
-        return Result(kind, table=name)
+        return Result(kind)
 
     def _create_table_as_select(self, kind: str, sql: str, statement: Any) -> Result:
         name = _created_name(sql, statement)
@@ -269,13 +277,13 @@ class GoogleSQL:
         table = _defined(statement.parent.column_definition_list)
         self.tables[name] = table
         self._write(table, rows, sql)
-        return Result(kind, affected=len(rows), table=name)
+        return Result(kind, affected=len(rows))
 
     def _create_view(self, kind: str, sql: str, statement: Any) -> Result:
         name = _created_name(sql, statement)
         columns = {column.name: column.column.type for column in statement.parent.output_column_list}
         self.tables[name] = Table(columns, view=_text(sql, self._parse(sql).parent.query))
-        return Result(kind, table=name)
+        return Result(kind)
 
     def _insert(self, kind: str, sql: str, statement: Any) -> Result:
         request = service.EvaluateModifyRequest(sql=_flat(sql), options=self._options)
