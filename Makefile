@@ -53,7 +53,7 @@ test-data: .venv/.ready ## Run every dbt test over all partitions, not only thos
 test-brokers: .venv/.ready-dev ## Run the tests against Apache Kafka and Google's Pub/Sub emulator (needs Java 17 and Maven)
 	@$(BIN)/python -m pytest -m brokers
 
-check-bigquery: .venv/.ready-dev ## Read every statement for BigQuery with Google's SQL analyzer, run it, and compare the marts with their definition
+check-bigquery: .venv/.ready-dev ## Check and run every statement for BigQuery with Google's SQL analyzer and reference implementation (some seven minutes)
 	@$(BIN)/python -m pytest -m bigquery
 
 lint: .venv/.ready-dev ## ruff, mypy (strict) and sqlfluff
