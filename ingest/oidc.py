@@ -69,8 +69,8 @@ class TokenVerifier:
             IdentityError: when the token is refused.
         """
         try:
-            key_id = jwt.decode_header(token).get("kid")  # type: ignore[no-untyped-call]
-            claims: Mapping[str, Any] = jwt.decode(  # type: ignore[no-untyped-call]
+            key_id = jwt.decode_header(token).get("kid")
+            claims: Mapping[str, Any] = jwt.decode(
                 token, self._certificates_for(key_id), clock_skew_in_seconds=CLOCK_SKEW_SECONDS
             )
         # beside its own errors, google-auth lets through those of parsing what is no token at all
@@ -110,7 +110,7 @@ class TokenVerifier:
         """Key id to certificate, and for how many seconds they may be kept."""
         response: Any = self._request(CERTIFICATES_URL, timeout=FETCH_TIMEOUT_SECONDS)
         if response.status != 200:
-            raise TransportError(f"status {response.status}")  # type: ignore[no-untyped-call]
+            raise TransportError(f"status {response.status}")
         certificates = json.loads(response.data)
         if not isinstance(certificates, dict) or not certificates:
             raise ValueError("no certificates")

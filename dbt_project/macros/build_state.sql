@@ -7,15 +7,15 @@
   Models only append, so that two of them never wait for or undo each other.
 -#}
 
-{% macro state_table(name) -%}
-    {{ generate_schema_name('intermediate', none) | trim }}.{{ name }}
-{%- endmacro %}
+{% macro state_table(name) %}
+    {{ return(api.Relation.create(
+        database=target.database, schema=generate_schema_name('intermediate', none) | trim, identifier=name
+    )) }}
+{% endmacro %}
 
 {#- Whether these tables are there: a build creates them first; who only compiles, as the linter does, may have none. -#}
 {% macro has_state() %}
-    {{ return(execute and (starts_build() or adapter.get_relation(
-        target.database, generate_schema_name('intermediate', none) | trim, 'watermarks'
-    ) is not none)) }}
+    {{ return(execute and (starts_build() or load_relation(state_table('watermarks')) is not none)) }}
 {% endmacro %}
 
 {% macro starts_build() %}
@@ -24,12 +24,26 @@
 
 {% macro start_build() %}
     {% if execute and starts_build() %}
-        {% do run_query('create schema if not exists ' ~ generate_schema_name('intermediate', none) | trim) %}
+        {% do check_time_zone() %}
+        {% do adapter.create_schema(state_table('watermarks')) %}
         {% do create_state_table('watermarks', ['node', 'stream', 'settings'], 'upto timestamp') %}
         {% do create_state_table('touched_partitions', ['model'], 'partition_date date') %}
         {% do create_state_table('green_builds', ['invocation_id'], none) %}
         {% do check_settings() %}
         {% do cut_streams() %}
+    {% endif %}
+{% endmacro %}
+
+{#- Literals, dates of times and texts of times are those of the session's zone: it has to be UTC. -#}
+{% macro check_time_zone() %}
+    {% set hours = run_query(
+        "select extract(hour from timestamp '2026-01-01 00:00:00+00') + extract(hour from timestamp '2026-07-01 00:00:00+00') as hours"
+    ).rows[0].hours %}
+    {% if hours != 0 %}
+        {% do exceptions.raise_compiler_error(
+            "the default time zone of the warehouse is not UTC, which dates and times here take it to be: on BigQuery run "
+            ~ "ALTER PROJECT `" ~ target.database ~ "` SET OPTIONS (`region-" ~ target.location | lower ~ ".default_time_zone` = 'UTC')"
+        ) %}
     {% endif %}
 {% endmacro %}
 
@@ -79,9 +93,9 @@
                 ~ state_table('green_builds') ~ ')'
             ) %}
             {% do run_query(
-                'delete from ' ~ state_table('watermarks') ~ ' as old where exists (select 1 from '
-                ~ state_table('watermarks') ~ ' as new where new.node = old.node and new.stream = old.stream'
-                ~ ' and new.upto >= old.upto and new.recorded_at > old.recorded_at)'
+                'delete from ' ~ state_table('watermarks') ~ ' as earlier where exists (select 1 from '
+                ~ state_table('watermarks') ~ ' as later where later.node = earlier.node and later.stream = earlier.stream'
+                ~ ' and later.upto >= earlier.upto and later.recorded_at > earlier.recorded_at)'
             ) %}
         {% endif %}
     {% endif %}

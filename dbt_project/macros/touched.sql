@@ -3,13 +3,13 @@
   A full refresh touches everything: there these lists are empty and the models do not use them.
 -#}
 
-{#- Every date from the first to the second column of each row of a query, as ISO text, in order. -#}
+{#- Every date from first_date to last_date of each row of a query, as ISO text, in order. -#}
 {% macro dates_from(query) %}
     {% set dates = {} %}
     {% if execute and is_incremental() %}
-        {% for row in run_query(query).rows if row[0] is not none %}
-            {% for day in range((row[1] - row[0]).days + 1) %}
-                {% do dates.update({(row[0] + modules.datetime.timedelta(days=day)).isoformat(): true}) %}
+        {% for row in run_query(query).rows if row.first_date is not none %}
+            {% for day in range((row.last_date - row.first_date).days + 1) %}
+                {% do dates.update({(row.first_date + modules.datetime.timedelta(days=day)).isoformat(): true}) %}
             {% endfor %}
         {% endfor %}
     {% endif %}
@@ -73,6 +73,18 @@
         )) }}
     {% else %}
         {{ return('insert into ' ~ args['target_relation'] ~ ' by name select * from ' ~ args['temp_relation']) }}
+    {% endif %}
+{% endmacro %}
+
+{% macro bigquery__get_merge_sql(target, source, unique_key, dest_columns, incremental_predicates) %}
+    {% set touched = partitions_of(source) %}
+    {% if unique_key %}
+        {{ return(default__get_merge_sql(
+            target, source, unique_key, dest_columns, (incremental_predicates or []) + touched
+        )) }}
+    {% else %}
+        {% set columns = get_quoted_csv(dest_columns | map(attribute='name')) %}
+        {{ return('insert into ' ~ target ~ ' (' ~ columns ~ ') select ' ~ columns ~ ' from ' ~ source) }}
     {% endif %}
 {% endmacro %}
 

@@ -48,6 +48,8 @@ LEASE_MARGIN_SECONDS = 6.0
 """How long before its deadline a message is extended; the shortest deadline of a subscription is 10 seconds."""
 LEASE_CHECK_SECONDS = 1.0
 IDS_PER_REQUEST = 1_000
+NO_ATTRIBUTES: dict[str, str] = {}
+"""To read an empty map of a protobuf takes longer than the rest of a message."""
 REQUESTS_AT_ONCE = 8
 
 # A pull of large messages exceeds gRPC's own default of 4 MB.
@@ -365,7 +367,7 @@ def _table(topic: str, messages: list[Any]) -> pa.Table:
             PubSubMessage(
                 message.message_id,
                 message.ordering_key,
-                dict(message.attributes),
+                dict(message.attributes) if message.attributes else NO_ATTRIBUTES,
                 _microseconds(message.publish_time),
                 message.data,
             )
@@ -375,4 +377,5 @@ def _table(topic: str, messages: list[Any]) -> pa.Table:
 
 
 def _microseconds(time: Any) -> int:
-    return int(time.seconds * 1_000_000 + time.nanos // 1000)
+    microseconds: int = time.seconds * 1_000_000 + time.nanos // 1000
+    return microseconds

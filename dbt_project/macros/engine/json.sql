@@ -32,11 +32,28 @@
 {% macro bigquery__parse_json(payload, fields) -%}
     (select as struct
         {%- for field in fields %}
-        coalesce(json_value(document, '$.{{ field }}'), to_json_string(json_query(document, '$.{{ field }}'))) as {{ field }}
+        {{ bigquery_json_text(field) }} as {{ field }}
         {{- ',' if not loop.last }}
         {%- endfor %}
-    from unnest([safe.parse_json(safe_cast({{ payload }} as string), wide_number_mode => 'round')]) as document
-    where json_type(document) = 'object')
+    from unnest([struct(
+        {{ utf8_text(payload) }} as text,
+        safe.parse_json({{ utf8_text(payload) }}, wide_number_mode => 'round') as document
+    )])
+    {#- GoogleSQL passes over a byte order mark, and stops at a zero -#}
+    where json_type(document) = 'object' and regexp_contains(text, r'^[ \t\r\n]*\{[^\x00]*$'))
+{%- endmacro %}
+
+{#-
+  A field of `document`, the parsed form of `text`, as text. Numbers are as DuckDB writes them, 1.5 for 1.50; but the
+  parsed form rounds integers beyond 64 bits and sorts the fields of objects: these are taken from the text.
+-#}
+{% macro bigquery_json_text(field) -%}
+    case
+        when json_type(json_query(document, '$.{{ field }}')) in ('object', 'array') then json_query(text, '$.{{ field }}')
+        when json_value(document, '$.{{ field }}') like '%e+%' and regexp_contains(json_value(text, '$.{{ field }}'), r'^-?[0-9]+$')
+            then json_value(text, '$.{{ field }}')
+        else json_value(document, '$.{{ field }}')
+    end
 {%- endmacro %}
 
 {#-
@@ -73,23 +90,26 @@
 {%- endmacro %}
 
 {% macro bigquery__parse_event_params(params, keys) -%}
-    if(
-        starts_with({{ params }}, '['),
-        (select as struct
-            {%- for key in keys %}
-            array_agg(if(json_value(entry, '$.key') = '{{ key }}', coalesce(
-                json_value(entry, '$.value.string_value'), json_value(entry, '$.value.int_value'),
-                json_value(entry, '$.value.double_value'), json_value(entry, '$.value.float_value')
-            ), null) ignore nulls order by position limit 1)[safe_offset(0)] as {{ key }}
-            {{- ',' if not loop.last }}
-            {%- endfor %}
-        from unnest(json_query_array({{ params }})) as entry with offset as position),
-        (select as struct
-            {%- for key in keys %}
-            json_value({{ params }}, '$.{{ key }}') as {{ key }}
-            {{- ',' if not loop.last }}
-            {%- endfor %})
-    )
+    (select as struct
+        {%- for key in keys %}
+        case json_type(document)
+            when 'object' then {{ bigquery_json_text(key) }}
+            when 'array' then (
+                select coalesce(
+                    json_value(entry, '$.value.string_value'), json_value(entry, '$.value.int_value'),
+                    json_value(entry, '$.value.double_value'), json_value(entry, '$.value.float_value')
+                )
+                from unnest(json_query_array(document)) as entry with offset as position
+                where json_value(entry, '$.key') = '{{ key }}'
+                order by position
+                limit 1
+            )
+        end as {{ key }}
+        {{- ',' if not loop.last }}
+        {%- endfor %}
+    from unnest([struct(
+        {{ params }} as text, safe.parse_json({{ params }}, wide_number_mode => 'round') as document
+    )]))
 {%- endmacro %}
 
 {#- Text of bytes, null when they are not UTF-8. -#}

@@ -10,8 +10,17 @@
     timezone('UTC', try_cast({{ text }} as timestamptz))
 {%- endmacro %}
 
+{#-
+  What DuckDB reads and GoogleSQL does not: more than six digits of a second (cut), no seconds, spaces around. What
+  GoogleSQL reads and DuckDB does not: a small t or z, a 60th second, an hour of the offset in one digit.
+-#}
 {% macro bigquery__to_timestamp(text) -%}
-    safe_cast({{ text }} as timestamp)
+    case when not regexp_contains({{ text }}, r'[0-9][tz]|:60|:[0-9.]+[+-][0-9](?::|$)') then safe_cast(
+        regexp_replace(
+            regexp_replace(trim({{ text }}, ' '), r'(\.[0-9]{6})[0-9]+', r'\1'),
+            r'([T ][0-9]{1,2}:[0-9]{2})($|[^:0-9])', r'\1:00\2'
+        ) as timestamp
+    ) end
 {%- endmacro %}
 
 {#- A time from the text of an epoch in seconds / units_per_second; null when it is none or beyond the years 1 to 9999. -#}
@@ -142,6 +151,10 @@
     select cast(day as date) as date_day from generate_series(date '{{ first }}', date '{{ last }}', interval 1 day) as days (day)
 {%- endmacro %}
 
+{#- By way of years: GoogleSQL bounds the length of an array. -#}
 {% macro bigquery__date_series(first, last) -%}
-    select date_day from unnest(generate_date_array(date '{{ first }}', date '{{ last }}')) as date_day
+    select date_day
+    from unnest(generate_date_array(date '{{ first }}', date '{{ last }}', interval 1 year)) as first_of_year
+    cross join unnest(generate_date_array(first_of_year, date_sub(date_add(first_of_year, interval 1 year), interval 1 day))) as date_day
+    where date_day <= date '{{ last }}'
 {%- endmacro %}

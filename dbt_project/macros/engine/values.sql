@@ -1,16 +1,3 @@
-{#- A cast that gives null instead of an error. -#}
-{% macro try_cast_as(value, type) -%}
-    {{ return(adapter.dispatch('try_cast_as')(value, type)) }}
-{%- endmacro %}
-
-{% macro duckdb__try_cast_as(value, type) -%}
-    try_cast({{ value }} as {{ type }})
-{%- endmacro %}
-
-{% macro bigquery__try_cast_as(value, type) -%}
-    safe_cast({{ value }} as {{ type }})
-{%- endmacro %}
-
 {#- A whole number from text; null when it is none. -#}
 {% macro to_integer(text) -%}
     {{ return(adapter.dispatch('to_integer')(text)) }}
@@ -21,13 +8,24 @@
     case when regexp_full_match({{ text }}, '-?[0-9]+') then try_cast({{ text }} as bigint) end
 {%- endmacro %}
 
+{#- GoogleSQL would read 0x1 and spaces. -#}
 {% macro bigquery__to_integer(text) -%}
-    safe_cast({{ text }} as int64)
+    case when regexp_contains({{ text }}, r'^-?[0-9]+$') then safe_cast({{ text }} as int64) end
 {%- endmacro %}
 
-{#- Money and other amounts: decimal, so that sums do not depend on the order of rows. -#}
+{#- Money and other amounts: decimal, so that sums do not depend on the order of rows. Null when the text is none. -#}
 {% macro to_amount(text) -%}
-    {{ try_cast_as(text, 'numeric(18, 4)') }}
+    {{ return(adapter.dispatch('to_amount')(text)) }}
+{%- endmacro %}
+
+{% macro duckdb__to_amount(text) -%}
+    try_cast({{ text }} as numeric(18, 4))
+{%- endmacro %}
+
+{#- SAFE_CAST to NUMERIC(18, 4) raises where the amount has too many digits. -#}
+{% macro bigquery__to_amount(text) -%}
+    (select case when abs(amount) < 100000000000000 then cast(amount as numeric) end
+    from unnest([safe.round(safe_cast({{ text }} as bignumeric), 4)]) as amount)
 {%- endmacro %}
 
 {#- A sum of amounts, 0 when there are none. -#}
@@ -35,16 +33,25 @@
     cast(coalesce(sum({{ amounts }}), 0) as numeric(33, 4))
 {%- endmacro %}
 
-{#- A share of two counts to four decimals; null when there is nothing to divide by. -#}
+{#- A share of two counts to four decimals, half up; null when there is nothing to divide by. Never by way of a
+    binary fraction, which is now above and now below the half. -#}
 {% macro ratio(part, whole) -%}
-    cast(round(({{ part }}) / nullif({{ whole }}, 0), 4) as numeric(18, 4))
+    {{ return(adapter.dispatch('ratio')(part, whole)) }}
+{%- endmacro %}
+
+{% macro duckdb__ratio(part, whole) -%}
+    cast(cast((20000 * {{ part }} + {{ whole }}) // nullif(2 * {{ whole }}, 0) as numeric(18, 0)) * cast(0.0001 as numeric(4, 4)) as numeric(18, 4))
+{%- endmacro %}
+
+{% macro bigquery__ratio(part, whole) -%}
+    cast(round(cast({{ part }} as numeric) / nullif({{ whole }}, 0), 4) as numeric(18, 4))
 {%- endmacro %}
 
 {#- Hexadecimal MD5 of texts, each behind its length, so that no delimiter inside one can be mistaken; alike on both engines. -#}
 {% macro hash_of(texts) -%}
     {%- set parts = [] -%}
     {%- for text in texts -%}
-        {%- do parts.append("coalesce(length(" ~ text ~ ") || ':' || " ~ text ~ ", 'null')") -%}
+        {%- do parts.append("coalesce(cast(length(" ~ text ~ ") as " ~ dbt.type_string() ~ ") || ':' || " ~ text ~ ", 'null')") -%}
     {%- endfor -%}
     {{ md5_text(parts | join(" || ',' || ")) }}
 {%- endmacro %}

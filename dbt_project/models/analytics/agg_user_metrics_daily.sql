@@ -9,8 +9,8 @@
 ) }}
 {%- set new_view_dates = dates_of_new_events(ref('stg_page_views'), only='reject_reason is null') %}
 {%- set session_dates = dates_from(
-    'select distinct ' ~ reporting_date('session_started_at') ~ ', ' ~ reporting_date('session_ended_at')
-    ~ ' from ' ~ ref('fct_page_views') ~ ' where ' ~ on_dates('event_date', new_view_dates)
+    'select distinct ' ~ reporting_date('session_started_at') ~ ' as first_date, '
+    ~ reporting_date('session_ended_at') ~ ' as last_date from ' ~ ref('fct_page_views') ~ ' where ' ~ on_dates('event_date', new_view_dates)
     ~ ' and event_key in (select event_key from ' ~ ref('stg_page_views')
     ~ ' where reject_reason is null and ' ~ is_new() ~ ')'
 ) %}

@@ -26,7 +26,8 @@
         and new_views.reject_reason is null and {{ is_new('new_views') }}
 {%- endset %}
 {%- set session_dates = dates_from(
-    'select cast(session_started_at as date), cast(session_ended_at as date) from (' ~ touched_sessions ~ ') as touched'
+    'select cast(session_started_at as date) as first_date, cast(session_ended_at as date) as last_date from ('
+    ~ touched_sessions ~ ') as touched'
 ) %}
 
 with page_views as (

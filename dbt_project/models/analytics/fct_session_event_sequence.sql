@@ -12,7 +12,7 @@
     where reject_reason is null and source_session_id is not null and {{ is_new() }}
 {%- endset %}
 {%- set dates = dates_of_new_events(ref('stg_ecom_events'), only='reject_reason is null') + dates_from(
-    'select distinct event_date, event_date from ' ~ this ~ ' where source_session_id in (' ~ new_sessions ~ ')'
+    'select distinct event_date as first_date, event_date as last_date from ' ~ this ~ ' where source_session_id in (' ~ new_sessions ~ ')'
 ) %}
 
 with store_events as (

@@ -8,11 +8,11 @@
 ) }}
 
 {%- set landed_dates = dates_from(
-    'select distinct cast(landed_at as date), cast(landed_at as date) from ' ~ ref('int_raw_messages')
-    ~ ' where ' ~ is_new()
+    'select distinct cast(landed_at as date) as first_date, cast(landed_at as date) as last_date from '
+    ~ ref('int_raw_messages') ~ ' where ' ~ is_new()
 ) %}
 {%- set event_dates = dates_from(
-    'select distinct event_date, event_date from ' ~ ref('int_staged_messages')
+    'select distinct event_date as first_date, event_date as last_date from ' ~ ref('int_staged_messages')
     ~ ' where reject_reason is null and event_date is not null and ' ~ landed_on('landed_at', landed_dates)
 ) %}
 

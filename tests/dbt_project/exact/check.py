@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ingest.streams import STREAMS
-from tests.dbt_project.exact.warehouse import Arrival, BuildError, Difference, Project, Warehouse
+from tests.dbt_project.exact.warehouse import Arrival, BuildError, Difference, Project
 from tests.dbt_project.exact.worlds import COMMITS_PER_RUN, RUNS, draw_worlds, number_of, place
 from tests.oracle import Settings
 
@@ -61,7 +61,7 @@ def first_failure(project: Project, settings: Settings, seed: int, arrivals: Seq
     when = "before the first run"
     last_run = max((arrival.run for arrival in arrivals), default=0)
     with TemporaryDirectory(prefix="exact-") as folder:
-        warehouse = Warehouse(Path(folder), settings, project)
+        warehouse = project.warehouse(Path(folder), settings)
         try:
             for run in range(last_run + 1):
                 halfway = rng.choice([None, rng.randrange(COMMITS_PER_RUN * LOADERS)])

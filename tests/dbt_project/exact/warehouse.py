@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pyarrow as pa
-from dbt.artifacts.schemas.run import RunExecutionResult
+from dbt.artifacts.schemas.run import RunExecutionResult, RunResult
 from dbt.cli.main import dbtRunner
 from dbt.contracts.graph.manifest import Manifest
 
@@ -112,6 +112,12 @@ class Warehouse:
                 found.extend(compare(mart, built, defined))
         return found
 
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Every row of a table or view, `schema.name`."""
+        with self._sink.connection() as connection:
+            relation = connection.sql(f"select * from {name}")
+            return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
+
     def _clock(self) -> datetime:
         assert self._landing_time is not None
         return self._landing_time
@@ -146,16 +152,27 @@ class Project:
             }
         self._manifest: Manifest | None = None
         self._manifest = self._invoke(work / "warehouse.duckdb", "parse")
-        self.models = [node.name for node in self._manifest.nodes.values() if node.resource_type == "model"]
+        self.nodes = list(self._manifest.nodes.values())
+        self.models = [node.name for node in self.nodes if node.resource_type == "model"]
+
+    def warehouse(self, folder: Path, settings: Settings) -> Warehouse:
+        """An empty one."""
+        return Warehouse(folder, settings, self)
 
     def run(self, warehouse: Path, *arguments: str) -> None:
         self._invoke(warehouse, *arguments)
 
+    def _message(self, failed: RunResult) -> str:
+        return f"{failed.node.name}: {failed.message}"
+
+    def _environment(self, warehouse: Path) -> dict[str, str]:
+        return {"WAREHOUSE": "duckdb", "WAREHOUSE_PATH": str(warehouse)}
+
     def _invoke(self, warehouse: Path, *arguments: str) -> Any:
-        with patch.dict(os.environ, {"WAREHOUSE": "duckdb", "WAREHOUSE_PATH": str(warehouse)}):
+        with patch.dict(os.environ, self._environment(warehouse)):
             outcome = dbtRunner(manifest=self._manifest).invoke([*arguments, *self._arguments])
         if not outcome.success:
             failed = outcome.result.results if isinstance(outcome.result, RunExecutionResult) else []
-            messages = [f"{one.node.name}: {one.message}" for one in failed if one.status == "error"]
+            messages = [self._message(one) for one in failed if one.status in ("error", "fail")]
             raise BuildError("\n".join(messages) or str(outcome.exception))
         return outcome.result

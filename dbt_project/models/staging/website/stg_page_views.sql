@@ -65,8 +65,8 @@ renamed as (
         coalesce(nullif(params.engaged_time, ''), nullif(params.engagement_time_msec, '')) as engaged_text,
         case
             when nullif(params.engaged_time, '') is not null
-                then {{ try_cast_as('params.engaged_time', 'numeric(18, 4)') }}
-            else cast({{ try_cast_as('params.engagement_time_msec', 'numeric(18, 4)') }} * 0.001 as numeric(18, 4))
+                then {{ to_amount('params.engaged_time') }}
+            else round({{ to_amount('params.engagement_time_msec') }} * cast(0.001 as numeric(4, 3)), 4)
         end as engaged_seconds
     from parsed_params
 ),

@@ -1,0 +1,10 @@
+"""One analyzer a session: it takes a second to start, and half a minute the first time on a machine."""
+
+import pytest
+
+from tests.bigquery.googlesql import GoogleSQL
+
+
+@pytest.fixture(scope="session")
+def google_sql() -> GoogleSQL:
+    return GoogleSQL()

@@ -1,0 +1,132 @@
+"""The project built on BigQuery's target, by dbt in this process, with GoogleSQL in memory in BigQuery's place."""
+
+import json
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pyarrow as pa
+from dbt.artifacts.schemas.run import RunResult
+from zetasql.wasi._pb2.zetasql.public import type_pb2
+
+from ingest.message import BATCH_SCHEMA
+from ingest.streams import STREAMS
+from tests.bigquery.client import Client, make_row, python_rows
+from tests.bigquery.googlesql import GoogleSQL, Table
+from tests.dbt_project.exact.warehouse import Arrival, Difference, Project, Warehouse, compare
+from tests.oracle import Landed, Settings, marts
+
+PROJECT = "project"
+BIGQUERY_TYPES = {
+    pa.string(): type_pb2.TYPE_STRING,
+    pa.int32(): type_pb2.TYPE_INT64,
+    pa.int64(): type_pb2.TYPE_INT64,
+    pa.binary(): type_pb2.TYPE_BYTES,
+    pa.timestamp("us"): type_pb2.TYPE_TIMESTAMP,
+}
+RAW_COLUMNS = {
+    "stream": type_pb2.TYPE_STRING,
+    **{field.name: BIGQUERY_TYPES[field.type] for field in BATCH_SCHEMA},
+    "landed_at": type_pb2.TYPE_TIMESTAMP,
+}
+
+
+class BigQueryProject(Project):
+    """The dbt project on target bigquery, whose client is ours."""
+
+    def __init__(self, folder: Path, work: Path, sql: GoogleSQL) -> None:
+        self.sql = sql
+        self.client = Client(PROJECT, sql)
+        super().__init__(folder, work)
+
+    def warehouse(self, folder: Path, settings: Settings) -> "BigQueryWarehouse":
+        return BigQueryWarehouse(settings, self)
+
+    def _message(self, failed: RunResult) -> str:
+        """With the place in the compiled code, which is a part of the statement that was sent."""
+        code = (getattr(failed.node, "compiled_code", None) or "").strip()
+        for statement, error in self.client.failed:
+            if code and error.line and f'"node_id": "{failed.node.unique_id}"' in statement and code in statement:
+                line = error.line - statement[: statement.index(code)].count("\n")
+                place = f"line {line}, column {error.column} of target/compiled"
+                return f"{failed.node.name} ({failed.node.original_file_path}, {place}): {error.message}"
+        return super()._message(failed)
+
+    def _environment(self, warehouse: Path) -> dict[str, str]:
+        return {"WAREHOUSE": "bigquery", "GCP_PROJECT": PROJECT, "DATASET_PREFIX": ""}
+
+    def _invoke(self, warehouse: Path, *arguments: str) -> Any:
+        with patch("dbt.adapters.bigquery.connections.create_bigquery_client", lambda credentials: self.client):
+            return super()._invoke(warehouse, *arguments)
+
+
+class BigQueryWarehouse(Warehouse):
+    """Its tables replace those that the project's client had."""
+
+    def __init__(self, settings: Settings, project: BigQueryProject) -> None:
+        self._settings = settings
+        self._project = project
+        self._sql = project.sql
+        self._path = Path()
+        self._sql.tables.clear()
+        for stream in STREAMS:
+            columns = {name: type_pb2.TypeProto(type_kind=kind) for name, kind in RAW_COLUMNS.items()}
+            self._sql.tables[f"{PROJECT}.raw.{stream}"] = Table(columns)
+        self._newest: dict[str, datetime] = {}
+        self._dbt("seed")
+
+    def land(self, arrivals: Iterable[Arrival], landing_time: datetime) -> None:
+        """One commit, as DuckDBSink's."""
+        batch = {(arrival.stream, arrival.message_id): arrival for arrival in reversed(list(arrivals))}
+        streams = {stream for stream, _ in batch}
+        later = [self._newest[stream] + timedelta(microseconds=1) for stream in streams if stream in self._newest]
+        landed_at = max([landing_time, *later])
+        for (stream, _), arrival in reversed(batch.items()):
+            row = {
+                "stream": stream,
+                "source": "pubsub",
+                "topic": stream,
+                "message_id": arrival.message_id,
+                "key": arrival.key,
+                "published_at": arrival.published_at,
+                "landed_at": landed_at,
+                "payload": arrival.payload,
+            }
+            self._sql.insert(f"{PROJECT}.raw.{stream}", [make_row(row.get(name) for name in RAW_COLUMNS)])
+        self._newest.update(dict.fromkeys(streams, landed_at))
+
+    def differences(self) -> list[Difference]:
+        landed = [
+            Landed(**{name: row[name] for name in Landed.__slots__})
+            for stream in STREAMS
+            for row in self.rows(f"raw.{stream}")
+        ]
+        found: list[Difference] = []
+        for mart, defined in marts(landed, self._settings, self._project.countries).items():
+            found.extend(compare(mart, self.rows(f"analytics.{mart}"), defined))
+        return found
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Every row of a table or view, times as the oracle has them: UTC without a zone."""
+        dataset, identifier = name.split(".")
+        result = self._sql.run(f"select * from `{PROJECT}`.`{dataset}`.`{identifier}`")
+        return [{name: _without_zone(value) for name, value in row.items()} for row in python_rows(result)]
+
+    def build(self, *options: str) -> None:
+        self.run("run", *options)
+
+    def run(self, command: str, *options: str) -> None:
+        """A command of dbt.
+
+        Raises:
+            BuildError: when a node fails.
+        """
+        # the worlds land in years to come: nothing is held back
+        settings = self._settings.as_vars() | {"landing_hold_minutes": -10_000_000}
+        self._dbt(command, "--vars", json.dumps(settings), *options)
+
+
+def _without_zone(value: Any) -> Any:
+    return value.replace(tzinfo=None) if isinstance(value, datetime) else value
