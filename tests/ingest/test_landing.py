@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pyarrow as pa
 import pytest
@@ -23,6 +25,7 @@ from ingest.sinks import StreamStatus
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources.spool import SpoolSource
 from ingest.streams import STREAMS
+from tests.brokers import free_port
 
 from .conftest import Start
 
@@ -290,6 +293,38 @@ def test_following_lands_what_is_appended_until_a_signal(
     assert int(out.split()[1]) == sum(map(len, kept.values()))
     land_spool(settings)
     assert all(landed(settings, stream) == list(range(60)) for stream in SPOOLED)
+
+
+def test_following_serves_metrics_and_logs_no_payload(settings: Settings, start: Start) -> None:
+    port = free_port()
+    publisher = SpoolPublisher(settings)
+    message = Message(b"SECRET", b"SECRET", {"SECRET": "SECRET"}, published_at=time.time_ns() // 1000)
+    publisher.publish(STREAMS["users"], [message] * 10)
+    loader = start("land", "--follow", "--metrics-port", str(port), LANDING_MAX_SECONDS="0.2")
+
+    def metrics() -> dict[str, float]:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+                lines = [line.rpartition(" ") for line in page.read().decode().splitlines() if line[0] != "#"]
+        except URLError:
+            return {}
+        return {name: float(value) for name, _, value in lines}
+
+    wait_for(lambda: metrics().get('landing_messages_total{stream="users"}') == 10)
+    assert metrics()["landing_commit_seconds_count"] == 1
+    assert 0 <= metrics()['landing_lag_seconds{stream="users"}'] < 60
+    second = start("land", "--metrics-port", str(port))
+    assert second.communicate(timeout=30) == (
+        "",
+        f"error: --metrics-port {port} on 127.0.0.1: Address already in use\n",
+    )
+    assert second.returncode == 2
+    loader.terminate()
+    out, err = loader.communicate(timeout=20)
+    [commit] = [json.loads(line) for line in err.splitlines()]
+    assert (commit["messages"], commit["already_landed"]) == (10, 0)
+    assert 0 <= commit["lag_seconds"]["users"] < 60
+    assert "SECRET" not in out + err
 
 
 def test_following_leaves_the_file_to_others_between_commits(settings: Settings, start: Start) -> None:
