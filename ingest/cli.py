@@ -6,7 +6,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ingest.errors import UserError, WarehouseHeldError
+from ingest.errors import UnavailableError, UserError, WarehouseHeldError
 from ingest.settings import Settings, load_settings
 from ingest.simulator.faults import Faults
 from ingest.sinks.duckdb import DuckDBSink, utc_now
@@ -64,6 +64,7 @@ def land(
     metrics_port: MetricsPortOption = None,
 ) -> None:
     """Land all that waits in the warehouse, each message exactly once."""
+    from ingest.landing import RETRY_SECONDS
     from ingest.landing import land as land_all
 
     settings = load_settings()
@@ -71,8 +72,17 @@ def land(
     _serve_metrics(settings, metrics_port)
     stop = _stop_signal() if follow else None
     sink = _sink(settings)
-    sink.create_tables()
-    with open_sources(settings, streams, sink.positions) as sources:
+    with ExitStack() as opened:
+        while True:
+            try:
+                sink.create_tables()
+                sources = opened.enter_context(open_sources(settings, streams, sink.positions, stop))
+                break
+            except UnavailableError as error:
+                if stop is None or stop.is_set():
+                    raise
+                structlog.get_logger().warning("landing waits", reason=str(error))
+                stop.wait(RETRY_SECONDS)
         total = None if follow or not errors.is_terminal else _waiting(sources)
         with _progress("landing", total) as advance:
             report = land_all(settings, sources, sink, follow=follow, stop=stop, on_progress=advance)
@@ -281,7 +291,8 @@ def provision(
 def push(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Where to listen; 0 takes a free one and logs it.")],
     host: Annotated[
-        str, typer.Option(help="The address to listen on; any but loopback needs PUSH_AUDIENCE.")
+        str,
+        typer.Option(help="The address to listen on; any but loopback needs PUSH_AUDIENCE and PUSH_SERVICE_ACCOUNT."),
     ] = "127.0.0.1",
     metrics_port: MetricsPortOption = None,
 ) -> None:

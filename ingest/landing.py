@@ -135,6 +135,7 @@ def _outlast(sink: Sink, batches: Sequence[Batch], stop: threading.Event) -> int
             if stop.is_set():
                 raise
             log.warning("landing waits for the warehouse", reason=str(error))
+            stop.wait(RETRY_SECONDS)
 
 
 @dataclass(slots=True)
@@ -154,13 +155,15 @@ def _collect(settings: Settings, source: Source, follow: bool, stop: threading.E
     rows = size = 0
     while rows < settings.landing_max_rows and size < settings.landing_max_bytes:
         remaining = max(0.0, deadline - time.monotonic())
+        if batches and not remaining:
+            break
         timeout = min(patience, remaining) if batches else patience
         try:
             batch = source.fetch(timeout)
         except UnavailableError as error:
-            if batches:
+            if batches or stop.is_set():
                 break  # these are good; the next fetch tells again
-            if not follow or stop.is_set():
+            if not follow:
                 raise
             log.warning("landing waits", reason=str(error))
             stop.wait(RETRY_SECONDS)
@@ -172,6 +175,4 @@ def _collect(settings: Settings, source: Source, follow: bool, stop: threading.E
             return _Collected(batches, is_drained=True)
         rows += batch.rows
         size += sum(table.nbytes for table in batch.tables.values())
-        if not remaining:
-            break
     return _Collected(batches)

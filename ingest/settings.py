@@ -31,8 +31,7 @@ class Settings(BaseSettings):
     push_audience: str | None = None
     """The audience that the token of each push must be for; without it pushes need no token."""
     push_service_account: str | None = None
-    """E-mail of the only identity that may push. Without it any Google identity may: who knows the audience can
-    have a token for it."""
+    """E-mail of the only identity that may push; set with the audience, which anybody can have a token for."""
 
     topics: dict[str, str] = Field(default_factory=dict)
     """JSON object: stream name to topic of the broker, where they differ."""

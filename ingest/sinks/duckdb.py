@@ -50,9 +50,11 @@ create table if not exists raw.landing_offsets (
 LAND = """
 insert into raw.{stream} by name
 with known as (
-    select source, topic, "partition", next_offset
+    -- '' is of a broker that gave no ids yet
+    select distinct on (source, topic, "partition") source, topic, "partition", next_offset
     from raw.landing_offsets
-    where topic_id = coalesce(cast($topic_ids as map(varchar, varchar))[topic], '')
+    where topic_id in ('', cast($topic_ids as map(varchar, varchar))[topic])
+    order by source, topic, "partition", topic_id desc
 ),
 
 fresh as (
@@ -134,12 +136,17 @@ class DuckDBSink:
             if ("raw", "landing_offsets") not in _tables(connection):
                 return {}
             rows = connection.execute(
-                'select topic, topic_id, "partition", next_offset from raw.landing_offsets where source = ?', [source]
+                """
+                select topic, topic_id, "partition", next_offset from raw.landing_offsets
+                where source = ? order by topic_id
+                """,
+                [source],
             ).fetchall()
         return {
             (topic, partition): next_offset
             for topic, topic_id, partition, next_offset in rows
-            if topic_id == topic_ids.get(topic, "")
+            # '' is of a broker that gave no ids yet; what stands under the id comes later and is taken instead
+            if topic_id in ("", topic_ids.get(topic))
         }
 
     def missing_tables(self) -> list[str]:
@@ -184,7 +191,7 @@ class DuckDBSink:
         topic_ids: dict[str, str] = {}
         positions: dict[tuple[str, str, int], int] = {}
         for batch in batches:
-            topic_ids.update(batch.topic_ids)
+            topic_ids.update(_topic_ids(batch))
             for stream, table in batch.tables.items():
                 tables.setdefault(stream, []).append(table)
             for (topic, partition), next_offset in batch.positions.items():
@@ -349,13 +356,18 @@ def _of_one_id_a_topic(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
     alike: list[Batch] = []
     topic_ids: dict[str, str] = {}
     for batch in batches:
-        if any(topic_ids.get(topic, topic_id) != topic_id for topic, topic_id in batch.topic_ids.items()):
+        if any(topic_ids.get(topic, topic_id) != topic_id for topic, topic_id in _topic_ids(batch).items()):
             yield alike
             alike, topic_ids = [], {}
         alike.append(batch)
-        topic_ids.update(batch.topic_ids)
+        topic_ids.update(_topic_ids(batch))
     if alike:
         yield alike
+
+
+def _topic_ids(batch: Batch) -> dict[str, str]:
+    """The id of each topic of the batch; '' for one that has none, such as the spool's."""
+    return {topic: batch.topic_ids.get(topic, "") for topic, _ in batch.positions}
 
 
 def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:

@@ -1,5 +1,6 @@
 """Where messages come from."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
@@ -48,11 +49,14 @@ class Source(Protocol):
 
 @contextmanager
 def open_sources(
-    settings: Settings, streams: list[Stream], read_positions: Callable[[str, TopicIds], Positions]
+    settings: Settings,
+    streams: list[Stream],
+    read_positions: Callable[[str, TopicIds], Positions],
+    stop: threading.Event | None = None,
 ) -> Iterator[list[Source]]:
     """One source for each transport that these streams arrive by, closed when the context ends.
 
-    `read_positions` takes the transport's name and the ids of the topics.
+    `read_positions` takes the transport's name and the ids of the topics. Set `stop` to end a fetch that waits.
 
     Raises:
         UserError: for a broker that does not answer, or a stream that it does not have.
@@ -71,7 +75,7 @@ def open_sources(
         if "kafka" in by_transport:
             from ingest.sources.kafka import KafkaSource
 
-            kafka = KafkaSource(settings, by_transport["kafka"], partial(read_positions, "kafka"))
+            kafka = KafkaSource(settings, by_transport["kafka"], partial(read_positions, "kafka"), stop)
             sources.append(opened.enter_context(closing(kafka)))
         if "pubsub" in by_transport:
             from ingest.sources.pubsub import PubSubSource

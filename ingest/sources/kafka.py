@@ -1,6 +1,8 @@
 """Reads Kafka from where the warehouse says, never from where the consumer group says."""
 
 import logging
+import re
+import threading
 import time
 from base64 import b64encode
 from collections import Counter
@@ -89,7 +91,8 @@ def open_client(kind: type, config: dict[str, Any]) -> Any:
     try:
         return kind({**config, "logger": _librdkafka_logger})
     except KafkaException as error:
-        raise UserError(f"Kafka configuration: {error.args[0].str()}") from error
+        reason = re.sub(r'([Vv]alue) "[^"]*"', r"\1", error.args[0].str())  # it may be a secret
+        raise UserError(f"Kafka configuration: {reason}") from error
 
 
 def unreachable(config: dict[str, Any], reason: object) -> UnavailableError:
@@ -107,7 +110,8 @@ def _read_properties(path: Path) -> dict[str, str]:
         if not text or text.startswith("#"):
             continue
         name, equals, value = text.partition("=")
-        if not equals:
+        # The rest of a secret that was broken over two lines may hold an equals sign too.
+        if not equals or not re.fullmatch(r"[a-z][a-z0-9._]*", name.strip()):
             raise UserError(f"KAFKA_CONFIG_FILE {path}, line {number}: expected key=value")
         # The files that Confluent Cloud hands out carry their schema registry's settings too.
         if not name.startswith(("schema.registry.", "basic.auth.")):
@@ -136,8 +140,14 @@ class KafkaSource:
 
     drained_after_seconds = 0.0  # a partition says where its end is
 
-    def __init__(self, settings: Settings, streams: Sequence[Stream], read_positions: ReadPositions) -> None:
-        """Connect; the group is joined with the first fetch.
+    def __init__(
+        self,
+        settings: Settings,
+        streams: Sequence[Stream],
+        read_positions: ReadPositions,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Connect; the group is joined with the first fetch. Once `stop` is set, a fetch that waits ends.
 
         Raises:
             UserError: for a configuration that librdkafka does not take, or brokers that do not answer.
@@ -148,6 +158,7 @@ class KafkaSource:
         self._max_bytes = settings.landing_max_bytes
         self._max_seconds = settings.landing_max_seconds
         self._read_positions = read_positions
+        self._stop = stop or threading.Event()
 
         self._assigned: set[TopicAndPartition] | None = None
         """None while the group is handing out partitions."""
@@ -158,6 +169,8 @@ class KafkaSource:
         self._at_end: set[TopicAndPartition] = set()
         self._next: dict[TopicAndPartition, int] = {}
         """Offset of the next message to consume."""
+        self._ends: dict[TopicAndPartition, int] = {}
+        """Where each partition ended when it was assigned for the first time."""
         self._topic_ids: dict[str, str] = {}
         """Of the assigned topics."""
         self._filling = _Filling(self._streams, self._max_rows, self._max_bytes)
@@ -222,6 +235,8 @@ class KafkaSource:
         started = time.monotonic()
         has_looked = False
         while True:
+            if self._stop.is_set():
+                return None
             now = time.monotonic()
             filling = self._filling
             if filling.rows:
@@ -238,21 +253,27 @@ class KafkaSource:
                 wait = started + max(timeout, PATIENCE_SECONDS) - now
                 if wait <= 0:
                     raise self._stalled()
-            generation = self._generation
-            # Short waits: an end of partition may be all that is to come, and Ctrl-C is seen only between calls.
-            count = min(CHUNK_ROWS, self._max_rows - filling.rows, max(1, CHUNK_BYTES // self._message_bytes))
-            arrived, events = self._consume(count, max(0.0, min(wait, 0.1)))
+            # Short waits: an end of partition may be all that is to come, and being told to stop.
+            self._take_more(max(0.0, min(wait, 0.1)))
             has_looked = True
-            if generation != self._generation:
-                continue
-            if arrived:
-                self._message_bytes = 1 + sum(map(len, arrived)) // len(arrived)
-                ends = filling.add(arrived)
-                self._next.update(ends)
-                self._at_end -= ends.keys()
+
+    def _take_more(self, timeout: float) -> None:
+        """Consume into `_filling`."""
+        generation, filling = self._generation, self._filling
+        count = min(CHUNK_ROWS, self._max_rows - filling.rows, max(1, CHUNK_BYTES // self._message_bytes))
+        arrived, events = self._consume(count, timeout)
+        if arrived:
+            self._message_bytes = 1 + sum(map(len, arrived)) // len(arrived)
+            ends = filling.add(arrived)
+            self._next.update(ends)
+            self._at_end -= ends.keys()
+        try:
             for event in events:
                 if generation == self._generation:
                     self._on_event(event.error(), _partition_of(event), event.offset())
+        except UserError:
+            self._assign_again()  # librdkafka tells what has happened once only
+            raise
 
     def _subscribe(self) -> None:
         """Join the group; not before the first fetch, so that who only asks for `waiting` takes no partitions from a
@@ -323,14 +344,20 @@ class KafkaSource:
         """Whether one of the topics has another id than when it was assigned; then all are assigned again.
 
         librdkafka may go on in the new topic where it stood in the old one. An id never comes back: where it is still
-        that of the assignment, so is everything consumed since.
+        that of the assignment, so is everything consumed since (up to how late one broker hears of it from another).
         """
-        if all(topic_id == self._topic_ids[topic] for topic, topic_id in self._ids(topics).items()):
+        # a broker that begins to give ids is no reason
+        known = self._topic_ids
+        if all(known[topic] in ("", topic_id) or not topic_id for topic, topic_id in self._ids(topics).items()):
             return False
+        self._assign_again()
+        return True
+
+    def _assign_again(self) -> None:
+        """Forget what was consumed and not handed out, and go on from the warehouse's positions."""
         given = self._assigned or self._to_assign
         self._on_revoke(self._consumer, [])
         self._to_assign = given
-        return True
 
     def _hand_out(self, filling: "_Filling") -> Batch:
         self._filling = _Filling(self._streams, self._max_rows, self._max_bytes)
@@ -342,7 +369,11 @@ class KafkaSource:
         self._handed_out.update(
             ((topic, topic_ids[topic], partition), end) for (topic, partition), end in filling.positions.items()
         )
-        return filling.batch(topic_ids, self._generation, lag, is_end=self._is_drained())
+        is_end = self._assigned is not None and all(
+            partition in self._at_end or self._next.get(partition, 0) >= self._ends[partition]
+            for partition in self._assigned
+        )
+        return filling.batch(topic_ids, self._generation, lag, is_end)
 
     def _existing_topics(self) -> set[str]:
         try:
@@ -434,13 +465,17 @@ class KafkaSource:
 
     def _take_assignment(self, given: set[TopicAndPartition]) -> None:
         """Assign what the group gave, each partition where the warehouse, or the batch under way to it, ends."""
-        self._topic_ids = self._ids({topic for topic, _ in given})
-        given = {partition for partition in given if partition[0] in self._topic_ids}
+        topic_ids = self._ids({topic for topic, _ in given})
+        if any(topic not in topic_ids for topic, _ in given):
+            return  # the broker that was asked does not know the topic yet, or not any more: asked again
+        self._topic_ids = topic_ids
         positions = self._read_positions(self._topic_ids)
         for topic, partition in given:
             handed_out = self._handed_out.get((topic, self._topic_ids[topic], partition), 0)
             if (topic, partition) in positions or handed_out:
                 self._next[topic, partition] = max(positions.get((topic, partition), 0), handed_out)
+        for one in given - self._ends.keys():
+            _, self._ends[one] = self._watermarks(*one)
         self._assign(given)
         self._existing |= self._topic_ids.keys()
         self._assigned = given
@@ -552,7 +587,7 @@ def _table(topic: str, partitions: list[int], offsets: list[int], messages: list
     # Unbound methods under `map` and Arrow's kernels: a comprehension over a million messages a second is the
     # dearest thing on this path.
     partition, offset = pa.array(partitions, pa.int32()), pa.array(offsets, pa.int64())
-    headers = list(map(RECORD.headers, messages))
+    headers = _headers(messages)
     columns = {
         "source": pa.repeat("kafka", len(messages)),
         "topic": pa.repeat(topic, len(messages)),
@@ -576,6 +611,26 @@ def _published_at(timestamps: list[tuple[int, int]]) -> pa.Array:
     milliseconds = pa.array(list(map(itemgetter(1), timestamps)), pa.int64())
     is_time = pc.and_(pc.greater_equal(milliseconds, FIRST_MILLISECOND), pc.less_equal(milliseconds, LAST_MILLISECOND))
     return pc.multiply(pc.if_else(is_time, milliseconds, None), 1000).cast(pa.timestamp("us"))
+
+
+def _headers(messages: list[Record]) -> list[Any]:
+    try:
+        return list(map(RECORD.headers, messages))
+    except (SystemError, UnicodeDecodeError):  # what the client says to a name that is not UTF-8
+        return [_headers_of_one(message) for message in messages]
+
+
+def _headers_of_one(message: Record) -> Any:
+    try:
+        return message.headers()
+    except (SystemError, UnicodeDecodeError):
+        log.warning(
+            "kafka headers whose names are not UTF-8 cannot be read; the message is landed without them",
+            topic=message.topic(),
+            partition=message.partition(),
+            offset=message.offset(),
+        )
+        return [("unreadable_headers", b"true")]
 
 
 def _attributes(headers: Iterable[tuple[str, bytes | None]] | None) -> str | None:

@@ -185,6 +185,8 @@ class PubSubSource:
                 thread.start()
         started = time.monotonic()
         with self._changed:
+            if self._error is not None:
+                raise self._error
             while not self._buffer:
                 if self._error is not None:
                     raise self._error
@@ -216,7 +218,10 @@ class PubSubSource:
                     break
                 if not self._changed.wait_for(lambda: bool(self._buffer), wait):
                     break
-            is_end = not self._buffer and time.monotonic() - self._old_arrived_at >= self.drained_after_seconds
+            is_end = (
+                not (self._buffer or self._failing)
+                and time.monotonic() - self._old_arrived_at >= self.drained_after_seconds
+            )
         return self._batch(taken, is_end)
 
     def acknowledge(self, batch: Batch) -> None:
@@ -296,6 +301,8 @@ class PubSubSource:
                     self._failing[name] = unreachable(self._settings, error)
                     self._changed.wait_for(lambda: self._is_closed, RETRY_SECONDS)
                 continue
+            except Exception as error:  # noqa: BLE001  without its thread, a stream would wait for ever
+                return self._fail(UserError(f"pulling {subscription} failed: {type(error).__name__}: {error}"))
             else:
                 # The plain protobuf: proto-plus wrappers cost more than everything else here.
                 received = PullResponse.pb(response).received_messages
@@ -315,6 +322,8 @@ class PubSubSource:
 
     def _fail(self, error: UserError) -> None:
         with self._changed:
+            if self._error is None:
+                log.error("pubsub stream ends", reason=str(error))
             self._error = error
             self._changed.notify_all()
 

@@ -359,6 +359,20 @@ def test_following_outlasts_whoever_holds_the_file(settings: Settings, start: St
     assert f"PID {os.getpid()}" in err
 
 
+def test_following_waits_for_the_file_from_its_start(settings: Settings, start: Start) -> None:
+    publish(settings, range(10))
+    land_spool(settings)
+    with DuckDBSink(settings.warehouse_path).connection():
+        publish(settings, range(10, 20))
+        loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2", LOCK_TIMEOUT_SECONDS="0")
+        assert loader.stderr is not None
+        assert "landing waits" in loader.stderr.readline()
+        assert loader.poll() is None
+    wait_for(lambda: len(landed(settings)) == 20)
+    loader.terminate()
+    assert loader.wait(20) == 0
+
+
 def test_told_to_stop_while_the_file_is_held_it_gives_up_and_loses_nothing(settings: Settings, start: Start) -> None:
     loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2", LOCK_TIMEOUT_SECONDS="1")
     publish(settings, range(10))

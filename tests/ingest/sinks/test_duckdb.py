@@ -160,6 +160,24 @@ def test_a_topic_created_anew_begins_anew(path: Path) -> None:
     assert query(path, "select count(distinct (message_id, landed_at)) from raw.users") == [(7,)]
 
 
+def test_the_id_of_a_topic_is_not_that_of_a_spool_log_of_its_name(path: Path) -> None:
+    sink = DuckDBSink(path)
+    both = [batch([0, 1], topic_id="id"), batch([7], source="spool")]
+    assert new_rows(sink.commit(both)) == 3
+    assert sink.positions("kafka", {"users": "id"}) == {("users", 0): 2}
+    assert sink.positions("spool", {}) == {("users", 0): 8}
+    assert new_rows(sink.commit(both)) == 0
+
+
+def test_a_broker_that_begins_to_give_ids_goes_on_where_it_was(path: Path) -> None:
+    sink = DuckDBSink(path)
+    assert new_rows(sink.commit([batch([0, 1, 2])])) == 3
+    assert sink.positions("kafka", {"users": "id"}) == {("users", 0): 3}
+    assert new_rows(sink.commit([batch([1, 2, 3], topic_id="id")])) == 1
+    assert sink.positions("kafka", {"users": "id"}) == {("users", 0): 4}
+    assert new_rows(sink.commit([batch([3, 4], topic_id="id")])) == 1
+
+
 def test_a_redelivery_within_a_commit_is_landed_once(path: Path) -> None:
     sink = DuckDBSink(path)
     assert new_rows(sink.commit([pulled("a", "b", "a"), pulled("b", "c")])) == 3

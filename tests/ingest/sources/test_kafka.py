@@ -1,6 +1,7 @@
 """KafkaSource against a real Kafka: what comes out is what went in, from where the warehouse stands."""
 
 import itertools
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from ingest.errors import UserError
+from ingest.errors import UnavailableError, UserError
 from ingest.message import BATCH_SCHEMA, Batch, Positions, TopicIds
 from ingest.settings import Settings
 from ingest.sources import kafka
@@ -238,6 +239,103 @@ def test_counts_what_retention_deleted_and_goes_on(
     assert values(warehouse) == sorted({*range(80)} - {*range(40, 60, 4)} - {*range(41, 60, 4)})
 
 
+def test_what_goes_wrong_at_a_gap_is_tried_again(
+    settings: Settings, producer: Producer, open_source: Any, admin: AdminClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = topic_of(settings)
+    produce(producer, topic, range(40))
+    warehouse = Warehouse()
+    first = open_source(settings, warehouse)
+    warehouse.commit(first.fetch(0))
+    first.close()
+    produce(producer, topic, range(40, 80))
+    admin.delete_records([TopicPartition(topic, 0, 15)])[TopicPartition(topic, 0, 15)].result()
+    source = open_source(settings, warehouse)
+    skip, away = source._skip_gap, [UnavailableError("away")] * 2
+
+    def skip_gap(*partition: Any) -> None:
+        if away:
+            raise away.pop()
+        skip(*partition)
+
+    monkeypatch.setattr(source, "_skip_gap", skip_gap)
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            warehouse.drain(source)
+    warehouse.drain(source)
+    assert source.gaps == 5
+    assert values(warehouse) == sorted({*range(80)} - {*range(40, 60, 4)})
+
+
+def test_a_topic_that_the_asked_broker_does_not_know_yet_is_asked_for_again(
+    settings: Settings, producer: Producer, open_source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    produce(producer, topic_of(settings), range(40))
+    warehouse = Warehouse()
+    source = open_source(settings, warehouse)
+    ids, ignorant = source._ids, [{}, {}]
+    monkeypatch.setattr(source, "_ids", lambda topics: ignorant.pop() if ignorant else ids(topics))
+    warehouse.drain(source)
+    assert not ignorant
+    assert values(warehouse) == list(range(40))
+
+
+def test_a_busy_topic_has_an_end(settings: Settings, producer: Producer, open_source: Any) -> None:
+    """What waited at the start is all there once a batch says so, though more arrives all the time."""
+    topic = topic_of(settings)
+    produce(producer, topic, range(4000))
+    is_over = threading.Event()
+
+    def keep_producing() -> None:
+        for value in itertools.count(4000):
+            producer.produce(topic, str(value).encode(), partition=value % 4)
+            producer.poll(0)
+            if is_over.wait(0.002):
+                return
+
+    warehouse = Warehouse()
+    source = open_source(settings.model_copy(update={"landing_max_seconds": 0.2}), warehouse)
+    thread = threading.Thread(target=keep_producing)
+    thread.start()
+    try:
+        for _ in range(20):
+            batch = source.fetch(0)
+            warehouse.commit(batch)
+            if batch.is_end:
+                break
+    finally:
+        is_over.set()
+        thread.join()
+    assert batch.is_end
+    assert set(values(warehouse)) >= set(range(4000))
+
+
+def test_headers_whose_names_cannot_be_read_do_not_stop_landing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As confluent-kafka does where a name is not UTF-8; its own producer cannot send one."""
+
+    class Message:
+        def __init__(self, headers: Any) -> None:
+            self._headers = headers
+
+        def headers(self) -> Any:
+            if self._headers is None:
+                raise SystemError("<method 'headers'> returned a result with an exception set")
+            return self._headers
+
+        def topic(self) -> str:
+            return "users"
+
+        partition = offset = lambda self: 0
+
+    monkeypatch.setattr(kafka, "RECORD", Message)
+    readable = [("a", b"1")]
+    assert kafka._headers([Message(readable), Message(None), Message([])]) == [
+        readable,
+        [("unreadable_headers", b"true")],
+        [],
+    ]
+
+
 def test_refuses_a_topic_that_was_created_anew(settings: Settings, producer: Producer, open_source: Any) -> None:
     produce(producer, topic_of(settings), range(8))
     warehouse = Warehouse()
@@ -396,6 +494,8 @@ def test_reads_a_librdkafka_properties_file(tmp_path: Path, settings: Settings) 
     [
         ("sasl.password s3cret", "line 1: expected key=value"),
         ("no.such.thing=s3cret", 'No such configuration property: "no.such.thing"'),
+        ("sasl.password=x\nMIIEs3cret=", "line 2: expected key=value"),
+        ("session.timeout.ms=s3cret", 'Invalid value for configuration property "session.timeout.ms"'),
     ],
 )
 def test_a_wrong_properties_file_tells_no_secret(

@@ -246,6 +246,21 @@ def test_a_subscription_deleted_meanwhile_ends_the_source(settings: Settings, op
     subscriber.close()
 
 
+def test_a_subscription_deleted_meanwhile_is_told_though_others_are_busy(
+    settings: Settings, publish: Callable[..., str]
+) -> None:
+    source = PubSubSource(settings, [STREAM, OTHER])
+    subscriber = open_subscriber(settings)
+    name = f"projects/{settings.pubsub_project}/subscriptions/{settings.subscription(OTHER)}"
+    subscriber.delete_subscription(subscription=name)
+    with pytest.raises(UserError, match="ingest provision"):
+        for _ in range(200):
+            publish(b"x")
+            source.fetch(0.05)
+    source.close()
+    subscriber.close()
+
+
 def test_a_server_that_does_not_answer() -> None:
     host = f"127.0.0.1:{free_port()}"
     settings = Settings(_env_file=None, pubsub_project="test-project", pubsub_emulator_host=host)
