@@ -250,13 +250,18 @@ def test_a_subscription_deleted_meanwhile_is_told_though_others_are_busy(
     settings: Settings, publish: Callable[..., str]
 ) -> None:
     source = PubSubSource(settings, [STREAM, OTHER])
+    publish(b"x")
+    assert source.fetch(PATIENCE) is not None
     subscriber = open_subscriber(settings)
     name = f"projects/{settings.pubsub_project}/subscriptions/{settings.subscription(OTHER)}"
     subscriber.delete_subscription(subscription=name)
+    publish(b"x")
+    until = time.monotonic() + 20
+    while source._error is None or not source._buffer:
+        assert time.monotonic() < until
+        time.sleep(0.05)
     with pytest.raises(UserError, match="ingest provision"):
-        for _ in range(200):
-            publish(b"x")
-            source.fetch(0.05)
+        source.fetch(0)
     source.close()
     subscriber.close()
 
