@@ -19,6 +19,8 @@ from ingest.sources import Source
 
 RETRY_SECONDS = 1.0
 """Between two questions to a broker that does not answer."""
+LONGEST_RETRY_SECONDS = 60.0
+"""Between two commits to a warehouse that does not answer: each may count against a quota that is used up."""
 
 log = structlog.get_logger()
 
@@ -48,7 +50,7 @@ def land(
     known by its offset, or lands again as a counted duplicate.
 
     Args:
-        follow: outlast brokers that do not answer and whoever holds the warehouse. Without it, a source is done when
+        follow: outlast brokers and warehouses that do not answer, and whoever holds the warehouse. Without it, a source is done when
             what waited at the start is landed, or when it delivers nothing for its `drained_after_seconds`: a busy
             stream does not keep landing from ending.
         stop: set it to end after the commit that is under way.
@@ -127,14 +129,19 @@ def _lag_seconds(batches: Sequence[Batch]) -> Mapping[str, float]:
 
 
 def _outlast(sink: Sink, batches: Sequence[Batch], stop: threading.Event) -> int:
-    """Commit, however long another process such as a build holds the warehouse, unless told to stop."""
+    """Commit, however long the warehouse does not answer or another process such as a build holds it, unless told to
+    stop."""
+    pause = RETRY_SECONDS
     while True:
         try:
             return commit(sink, batches)
-        except WarehouseHeldError as error:
+        except UnavailableError as error:
             if stop.is_set():
                 raise
             log.warning("landing waits for the warehouse", reason=str(error))
+            if not isinstance(error, WarehouseHeldError):  # which has waited
+                stop.wait(pause)
+                pause = min(2 * pause, LONGEST_RETRY_SECONDS)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ingest.errors import UserError, WarehouseHeldError
 from ingest.message import BATCH_SCHEMA, Batch, Positions, TopicIds
-from ingest.sinks import FIRST_CURSOR, Cursor, Result, StreamStatus
+from ingest.sinks import FIRST_CURSOR, Cursor, Result, StreamStatus, of_one_id_a_topic, utc_now
 from ingest.streams import STREAMS
 
 RETRY_SECONDS = 0.1
@@ -101,10 +101,6 @@ ROWS_PER_CHUNK = 8_192
 """DuckDB reads chunks side by side, and a single one on one core only."""
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)
-
-
 class DuckDBSink:
     """One DuckDB file. DuckDB lets one process write: a file that another holds is waited for, with a bound.
 
@@ -168,7 +164,7 @@ class DuckDBSink:
 
     def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
         landed: Counter[str] = Counter()
-        for alike in _of_one_id_a_topic(batches):
+        for alike in of_one_id_a_topic(batches):
             try:
                 landed.update(self._commit(alike, None if self._held else MEMORY_LIMIT))
             except (duckdb.OutOfMemoryException, duckdb.FatalException):
@@ -341,21 +337,6 @@ class DuckDBSink:
                         " let it finish or end it, then run this again; nothing is lost"
                     ) from error
             time.sleep(RETRY_SECONDS)
-
-
-def _of_one_id_a_topic(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
-    """Runs of batches. A message id names a partition and an offset: the same ones of a topic and of its successor
-    under the same name are told apart by landed_at, so these do not share a commit."""
-    alike: list[Batch] = []
-    topic_ids: dict[str, str] = {}
-    for batch in batches:
-        if any(topic_ids.get(topic, topic_id) != topic_id for topic, topic_id in batch.topic_ids.items()):
-            yield alike
-            alike, topic_ids = [], {}
-        alike.append(batch)
-        topic_ids.update(batch.topic_ids)
-    if alike:
-        yield alike
 
 
 def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
