@@ -50,9 +50,9 @@ def land(
     known by its offset, or lands again as a counted duplicate.
 
     Args:
-        follow: outlast brokers and warehouses that do not answer, and whoever holds the warehouse. Without it, a source is done when
-            what waited at the start is landed, or when it delivers nothing for its `drained_after_seconds`: a busy
-            stream does not keep landing from ending.
+        follow: outlast brokers and warehouses that do not answer, and whoever holds the warehouse. Without it, a
+            source is done when what waited at the start is landed, or when it delivers nothing for its
+            `drained_after_seconds`: a busy stream does not keep landing from ending.
         stop: set it to end after the commit that is under way.
         on_progress: called with the number of rows of each commit.
     """

@@ -4,12 +4,12 @@ So when following, a commit is due every minute only (the default of LANDING_MAX
 what landed `landing_hold_minutes` ago.
 
 Why nothing is lost and nothing is loaded twice, whoever is killed when. A load job is all or nothing, and two jobs
-never have one id. The positions are those of the rows themselves: max(offset) + 1 of each partition, so rows and
-positions cannot part. The id of a load is made of the positions of its whole table before it. Of all loaders that have
-read the same positions, one is given the job; the others (a second loader, or the same one after a kill) meet it as a
-conflict, wait for its end, read the positions again and load what is left. Who goes on from positions that are out of
-date meets the job that went on from there. So the loads of a table come one after the other, each from where the last
-one ended. A job that failed has landed nothing; the next attempt has the next number.
+never have one id. The position of a partition is a column of the rows themselves, so the two cannot part. The id of a
+load is made of the positions of its whole table before it. Of all loaders that have read the same positions, one is
+given the job; the others (a second loader, or the same one after a kill) meet it as a conflict, wait for its end, read
+the positions again and load what is left. Who goes on from positions that are out of date meets the job that went on
+from there. So the loads of a table come one after the other, each from where the last one ended. A job that failed has
+landed nothing; the next attempt has the next number.
 
 Messages of Pub/Sub have no offset. The id of their load is made of their ids: the same batch again meets its own job,
 and in another batch a redelivery lands again and is counted as a duplicate, as everywhere.
@@ -71,9 +71,11 @@ RAW_SCHEMA = pa.schema(
         pa.field("landed_at", pa.timestamp("us", "UTC"), nullable=False),
         pa.field("payload", pa.binary()),
         pa.field("topic_id", pa.string()),
+        pa.field("next_offset", pa.int64()),
     ]
 )
-"""The raw tables' columns: DuckDB's, and the topic's id, which tells the offsets of a topic that was created anew."""
+"""The raw tables' columns: DuckDB's, and what it has in raw.landing_offsets. `topic_id` tells the offsets of a topic
+that was created anew; `next_offset`, in the last row of a partition in each load, is where landing goes on."""
 
 BIGQUERY_TYPES = {
     pa.string(): "STRING",
@@ -135,8 +137,8 @@ class _Load:
     """What is to be loaded into one raw table."""
 
     stream: str
-    parts: list[tuple[pa.Table, TopicIds]]
-    """Messages in BATCH_SCHEMA, all with offsets or all without, and the ids of their topics."""
+    parts: list[tuple[pa.Table, Batch]]
+    """Messages in BATCH_SCHEMA, all with offsets or all without, and the batch that they are of."""
     has_offsets: bool
 
 
@@ -312,13 +314,14 @@ class BigQuerySink:
         return False
 
     def _read_positions(self, streams: Sequence[str] | set[str]) -> dict[str, TablePositions]:
-        """Stream to the positions of its raw table. Reads five narrow columns of all of it."""
+        """Stream to the positions of its raw table. Reads five narrow columns of all of it: at the start, when
+        partitions are assigned and after a conflict, not at every commit."""
         found: dict[str, dict[tuple[str, str, str, int], int]] = {stream: {} for stream in streams}
         if not found:
             return {}
         union = "\nunion all\n".join(
-            f"select '{stream}', source, topic, ifnull(topic_id, ''), `partition`, max(`offset`) + 1"  # noqa: S608
-            f" from `{self._dataset}raw.{stream}` where `offset` is not null group by 2, 3, 4, 5"
+            f"select '{stream}', source, topic, ifnull(topic_id, ''), `partition`, max(next_offset)"  # noqa: S608
+            f" from `{self._dataset}raw.{stream}` where next_offset is not null group by 2, 3, 4, 5"
             for stream in sorted(found)
         )
         for stream, source, topic, topic_id, partition, next_offset in self._query(union):
@@ -459,39 +462,43 @@ def _loads(batches: Sequence[Batch]) -> Iterator[_Load]:
                 kept = table.filter(pc.is_valid(table["offset"]) if has_offsets else pc.is_null(table["offset"]))
                 if kept.num_rows:
                     load = loads.setdefault((stream, has_offsets), _Load(stream, [], has_offsets))
-                    load.parts.append((kept, batch.topic_ids))
+                    load.parts.append((kept, batch))
     yield from loads.values()
 
 
-def _above(positions: TablePositions, parts: list[tuple[pa.Table, TopicIds]]) -> tuple[pa.Table, TablePositions]:
-    """The messages at and above the positions, with the ids of their topics, and the positions behind them."""
+def _above(positions: TablePositions, parts: list[tuple[pa.Table, Batch]]) -> tuple[pa.Table, TablePositions]:
+    """The messages at and above the positions, with `topic_id` and `next_offset`, and the positions behind them."""
     after = dict(positions)
-    kept = [_with_topic_id(BATCH_SCHEMA.empty_table(), None)]
-    for table, topic_ids in parts:
+    kept = [_with_place(BATCH_SCHEMA.empty_table(), None, None)]
+    for table, batch in parts:
         for partition in table.group_by(["source", "topic", "partition"]).aggregate([]).to_pylist():
-            topic_id = topic_ids.get(partition["topic"], "")
-            key = (partition["source"], partition["topic"], topic_id, partition["partition"])
+            source, topic, number = partition["source"], partition["topic"], partition["partition"]
+            topic_id = batch.topic_ids.get(topic, "")
+            key = (source, topic, topic_id, number)
             is_new = pc.greater_equal(table["offset"], after.get(key, 0))
             for name, value in partition.items():
                 is_new = pc.and_(is_new, pc.equal(table[name], value))
             new = table.filter(is_new)
             if new.num_rows:
-                after[key] = pc.max(new["offset"]).as_py() + 1
-                kept.append(_with_topic_id(new, topic_id or None))
+                after[key] = batch.positions[topic, number]
+                kept.append(_with_place(new, topic_id or None, after[key]))
     return pa.concat_tables(kept), after
 
 
-def _each_once(parts: list[tuple[pa.Table, TopicIds]]) -> pa.Table:
+def _each_once(parts: list[tuple[pa.Table, Batch]]) -> pa.Table:
     """The first of each message id."""
     table = pa.concat_tables([part for part, _ in parts])
     first: dict[str, int] = {}
     for row, message_id in enumerate(table["message_id"].to_pylist()):
         first.setdefault(message_id, row)
-    return _with_topic_id(table.take(list(first.values())), None)
+    return _with_place(table.take(list(first.values())), None, None)
 
 
-def _with_topic_id(table: pa.Table, topic_id: str | None) -> pa.Table:
-    return table.append_column("topic_id", pa.repeat(pa.scalar(topic_id, pa.string()), table.num_rows))
+def _with_place(table: pa.Table, topic_id: str | None, next_offset: int | None) -> pa.Table:
+    """The table with `topic_id` in every row, and `next_offset` in the last."""
+    topic_ids = pa.repeat(pa.scalar(topic_id, pa.string()), table.num_rows)
+    next_offsets = pa.array([*[None] * table.num_rows, next_offset][1:], pa.int64())
+    return table.append_column("topic_id", topic_ids).append_column("next_offset", next_offsets)
 
 
 def _parquet(rows: pa.Table, stream: str, landed_at: datetime) -> io.BytesIO:
