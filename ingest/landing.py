@@ -17,6 +17,8 @@ from ingest.settings import Settings
 from ingest.sinks import Sink
 from ingest.sources import Source
 
+LOOK_SECONDS = 1.0
+"""How often who follows looks whether to stop."""
 RETRY_SECONDS = 1.0
 """Between two questions to a broker that does not answer."""
 LONGEST_RETRY_SECONDS = 60.0
@@ -162,6 +164,8 @@ def _collect(settings: Settings, source: Source, follow: bool, stop: threading.E
     while rows < settings.landing_max_rows and size < settings.landing_max_bytes:
         remaining = max(0.0, deadline - time.monotonic())
         timeout = min(patience, remaining) if batches else patience
+        if follow:
+            timeout = min(timeout, LOOK_SECONDS)
         try:
             batch = source.fetch(timeout)
         except UnavailableError as error:
@@ -173,12 +177,14 @@ def _collect(settings: Settings, source: Source, follow: bool, stop: threading.E
             stop.wait(RETRY_SECONDS)
             return _Collected([])
         if batch is None:
+            if batches and remaining and follow and not stop.is_set():
+                continue
             return _Collected(batches, is_drained=timeout == patience)
         batches.append(batch)
         if batch.is_end and not follow:
             return _Collected(batches, is_drained=True)
         rows += batch.rows
         size += sum(table.nbytes for table in batch.tables.values())
-        if not remaining:
+        if not remaining or stop.is_set():
             break
     return _Collected(batches)

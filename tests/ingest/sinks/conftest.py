@@ -27,6 +27,7 @@ START_SECONDS = 60.0
 def _environment() -> Path:
     """The virtual environment, made the first time."""
     folder = CACHE / "bqemulator-1.4.0"
+    environment = {**os.environ, "HOME": str(folder)}  # where DuckDB looks for its extensions
     if not (folder / "ready").exists():
         shutil.rmtree(folder, ignore_errors=True)
         python = folder / "bin" / "python"
@@ -38,14 +39,7 @@ def _environment() -> Path:
             [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PINS],
             [python, "-c", load_extension],
         ):
-            result = subprocess.run(
-                command,
-                env={**os.environ, "HOME": str(folder)},
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=600,
-            )
+            result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
             assert result.returncode == 0, result.stderr[-2000:]
         (folder / "ready").touch()
     return folder

@@ -516,7 +516,7 @@ def test_a_bigquery_that_does_not_answer_is_unavailable(settings: Settings, monk
     monkeypatch.setattr(sinks, "RETRY", sinks.RETRY.with_timeout(0.5))
     sink = BigQuerySink(settings.model_copy(update={"bigquery_emulator_host": "http://127.0.0.1:9"}))
     for attempt in (sink.create_tables, sink.status, lambda: sink.positions("kafka", {})):
-        with pytest.raises(UnavailableError, match="^BigQuery does not answer: "):
+        with pytest.raises(UnavailableError, match=r"^BigQuery does not answer: "):
             attempt()
 
 
@@ -528,7 +528,7 @@ def test_a_refusal_is_passing_or_not(
         raise Forbidden("no\nway", errors=[{"reason": reason}])
 
     monkeypatch.setattr(sink._client, "list_tables", refuse)
-    with pytest.raises(UserError, match="BigQuery refuses: .*no") as caught:
+    with pytest.raises(UserError, match=r"BigQuery refuses: .*no") as caught:
         sink.status()
     assert isinstance(caught.value, UnavailableError) == passes
     assert "\n" not in str(caught.value)
