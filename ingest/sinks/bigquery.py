@@ -9,7 +9,8 @@ load is made of the positions of its whole table before it. Of all loaders that 
 given the job; the others (a second loader, or the same one after a kill) meet it as a conflict, wait for its end, read
 the positions again and load what is left. Who goes on from positions that are out of date meets the job that went on
 from there. So the loads of a table come one after the other, each from where the last one ended. A job that failed has
-landed nothing; the next attempt has the next number.
+landed nothing; the next attempt has the next number. (Who deletes rows deletes their positions: a partition whose rows
+are all gone is read from its beginning when landing starts again.)
 
 Messages of Pub/Sub have no offset. The id of their load is made of their ids: the same batch again meets its own job,
 and in another batch a redelivery lands again and is counted as a duplicate, as everywhere.

@@ -407,9 +407,9 @@ def test_a_load_that_can_never_succeed_is_the_users(settings: Settings, jobs: Jo
 
 
 def test_what_was_deleted_by_hand_lands_again(settings: Settings, jobs: JobIds) -> None:
-    """The positions are those of before, and so are the names of the loads."""
+    """The positions are those of before; and a table that is created anew knows nothing of the jobs of its name."""
     sink = BigQuerySink(settings)
-    sink.commit([batch([0, 1])])
+    sink.commit([batch([0, 1]), pulled("a")])
     query(sink, "delete from {raw}.users where true")
     assert BigQuerySink(settings).commit([batch([0, 1])]) == {"users": 2}
     sink._client.delete_table(f"{sink._dataset}raw.users")
