@@ -375,14 +375,23 @@ def test_told_to_stop_while_the_file_is_held_it_gives_up_and_loses_nothing(setti
     assert landed(settings) == list(range(20))
 
 
-def test_told_to_stop_it_does_not_wait_for_the_next_commit(settings: Settings, start: Start) -> None:
-    publish(settings, range(10))
-    loader = start("land", "--follow", LANDING_MAX_SECONDS="300")
-    wait_for(settings.warehouse_path.exists)
-    loader.terminate()
-    assert loader.wait(20) == 0
-    land_spool(settings)
-    assert landed(settings) == list(range(10))
+def test_told_to_stop_it_does_not_wait_until_a_commit_is_due() -> None:
+    stop = threading.Event()
+    timeouts: list[float] = []
+
+    class Stopping(Scripted):
+        def fetch(self, timeout: float) -> Batch | None:
+            assert not stop.is_set(), "it fetches on"
+            timeouts.append(timeout)
+            if len(timeouts) == 3:
+                stop.set()
+            return super().fetch(timeout)
+
+    source = Stopping(10)
+    sink = Commits(source)
+    land(limits(landing_max_seconds=300), [source], sink, follow=True, stop=stop)
+    assert timeouts == [1.0] * 3
+    assert (sink.rows, source.acknowledged) == ([10], 10)
 
 
 def test_following_outlasts_a_warehouse_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
