@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build status test test-exact test-data test-brokers check-bigquery brokers lint format clean
+.PHONY: help setup ingest build status test test-exact test-data test-brokers test-bigquery check-bigquery brokers lint format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -45,7 +45,7 @@ status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead let
 	@$(BIN)/python -m ingest status
 
 test: .venv/.ready-dev ## Run the tests that need no broker (some ten minutes on 2 cores)
-	@$(BIN)/python -m pytest -m 'not brokers and not exact and not bigquery'
+	@$(BIN)/python -m pytest -m 'not brokers and not exact and not bigquery and not bigquery_emulator'
 
 test-exact: .venv/.ready-dev ## Compare every mart with its definition in plain Python, in 1,000 random worlds (minutes; EXACT_WORLDS, EXACT_SEED)
 	@$(BIN)/python -m pytest -m exact
@@ -55,6 +55,9 @@ test-data: .venv/.ready ## Run every dbt test over all partitions, not only thos
 
 test-brokers: .venv/.ready-dev ## Run the tests against Apache Kafka and Google's Pub/Sub emulator (needs Java 17 and Maven)
 	@$(BIN)/python -m pytest -m brokers
+
+test-bigquery: .venv/.ready-dev ## Run the tests of landing in BigQuery against an emulator
+	@$(BIN)/python -m pytest -m bigquery_emulator
 
 check-bigquery: .venv/.ready-dev ## Check and run every statement for BigQuery with Google's SQL analyzer and reference implementation (some seven minutes)
 	@$(BIN)/python -m pytest -m bigquery

@@ -41,6 +41,10 @@ def run(settings: Settings, arguments: list[str]) -> int:
     check_vars(arguments)
     os.environ["WAREHOUSE"] = settings.warehouse
     os.environ["WAREHOUSE_PATH"] = str(settings.warehouse_path.absolute())
+    if settings.gcp_project is not None:
+        os.environ["GCP_PROJECT"] = settings.gcp_project
+    os.environ["GCP_LOCATION"] = settings.gcp_location
+    os.environ["DATASET_PREFIX"] = settings.dataset_prefix if settings.warehouse == "bigquery" else ""
     with ExitStack() as held:
         if settings.warehouse == "duckdb":
             if not settings.warehouse_path.exists():

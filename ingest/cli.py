@@ -21,7 +21,8 @@ from rich.text import Text
 from ingest.errors import UnavailableError, UserError, WarehouseHeldError
 from ingest.settings import Settings, load_settings
 from ingest.simulator.faults import Faults
-from ingest.sinks.duckdb import DuckDBSink, utc_now
+from ingest.sinks import Warehouse, utc_now
+from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import Source, open_sources
 from ingest.streams import STREAMS, named
 
@@ -303,6 +304,11 @@ def push(
     from ingest.push import serve
 
     settings = load_settings()
+    if settings.warehouse == "bigquery":
+        raise UserError(
+            "pushes are landed in DuckDB only: a push waits for its commit, and BigQuery takes one load a minute; with"
+            " WAREHOUSE=bigquery let `land --follow` pull"
+        )
     # A wrong path is to be known at once; a warehouse that another process holds is waited for by each commit.
     with suppress(WarehouseHeldError):
         DuckDBSink(settings.warehouse_path, lock_timeout_seconds=0).create_tables()
@@ -311,7 +317,11 @@ def push(
     output.print(f"landed {_messages(landed)}")
 
 
-def _sink(settings: Settings) -> DuckDBSink:
+def _sink(settings: Settings) -> Warehouse:
+    if settings.warehouse == "bigquery":
+        from ingest.sinks.bigquery import BigQuerySink
+
+        return BigQuerySink(settings)
     return DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds)
 
 

@@ -17,8 +17,12 @@ from ingest.settings import Settings
 from ingest.sinks import Sink
 from ingest.sources import Source
 
+LOOK_SECONDS = 1.0
+"""How often who follows looks whether to stop."""
 RETRY_SECONDS = 1.0
 """Between two questions to a broker that does not answer."""
+LONGEST_RETRY_SECONDS = 60.0
+"""Between two commits to a warehouse that does not answer: each may count against a quota that is used up."""
 
 log = structlog.get_logger()
 
@@ -48,9 +52,9 @@ def land(
     known by its offset, or lands again as a counted duplicate.
 
     Args:
-        follow: outlast brokers that do not answer and whoever holds the warehouse. Without it, a source is done when
-            what waited at the start is landed, or when it delivers nothing for its `drained_after_seconds`: a busy
-            stream does not keep landing from ending.
+        follow: outlast brokers and warehouses that do not answer, and whoever holds the warehouse. Without it, a
+            source is done when what waited at the start is landed, or when it delivers nothing for its
+            `drained_after_seconds`: a busy stream does not keep landing from ending.
         stop: set it to end after the commit that is under way.
         on_progress: called with the number of rows of each commit.
     """
@@ -127,15 +131,19 @@ def _lag_seconds(batches: Sequence[Batch]) -> Mapping[str, float]:
 
 
 def _outlast(sink: Sink, batches: Sequence[Batch], stop: threading.Event) -> int:
-    """Commit, however long another process such as a build holds the warehouse, unless told to stop."""
+    """Commit, however long the warehouse does not answer or another process such as a build holds it, unless told to
+    stop."""
+    pause = RETRY_SECONDS
     while True:
         try:
             return commit(sink, batches)
-        except WarehouseHeldError as error:
+        except UnavailableError as error:
             if stop.is_set():
                 raise
             log.warning("landing waits for the warehouse", reason=str(error))
-            stop.wait(RETRY_SECONDS)
+            stop.wait(pause)
+            if not isinstance(error, WarehouseHeldError):  # which costs nothing to ask
+                pause = min(2 * pause, LONGEST_RETRY_SECONDS)
 
 
 @dataclass(slots=True)
@@ -158,6 +166,8 @@ def _collect(settings: Settings, source: Source, follow: bool, stop: threading.E
         if batches and not remaining:
             break
         timeout = min(patience, remaining) if batches else patience
+        if follow:
+            timeout = min(timeout, LOOK_SECONDS)
         try:
             batch = source.fetch(timeout)
         except UnavailableError as error:
@@ -169,10 +179,14 @@ def _collect(settings: Settings, source: Source, follow: bool, stop: threading.E
             stop.wait(RETRY_SECONDS)
             return _Collected([])
         if batch is None:
+            if batches and remaining and follow and not stop.is_set():
+                continue
             return _Collected(batches, is_drained=timeout == patience)
         batches.append(batch)
         if batch.is_end and not follow:
             return _Collected(batches, is_drained=True)
         rows += batch.rows
         size += sum(table.nbytes for table in batch.tables.values())
+        if stop.is_set():
+            break
     return _Collected(batches)

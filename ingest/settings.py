@@ -10,6 +10,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from ingest.errors import UserError
 from ingest.streams import STREAMS, Stream
 
+BIGQUERY_LANDING = {"landing_max_seconds": 60.0, "landing_max_rows": 1_000_000, "landing_max_bytes": 128 * 1024 * 1024}
+"""Defaults where they differ for BigQuery."""
+
 
 class Settings(BaseSettings):
     """Each field is the environment variable of the same name in capitals."""
@@ -18,6 +21,14 @@ class Settings(BaseSettings):
 
     warehouse: Literal["duckdb", "bigquery"] = "duckdb"
     warehouse_path: Path = Path("warehouse.duckdb")
+    gcp_project: str | None = Field(None, pattern=r"^[a-z][a-z0-9.:-]+$")
+    """BigQuery's project."""
+    dataset_prefix: str = Field("", pattern=r"^\w*$")
+    """Before the names of BigQuery's datasets, such as dev_ for dev_raw and dev_analytics."""
+    gcp_location: str = "US"
+    """Of BigQuery's datasets."""
+    bigquery_emulator_host: str | None = None
+    """URL of an emulator instead of the cloud, such as http://127.0.0.1:9050."""
     spool_path: Path = Path("spool")
 
     kafka_bootstrap_servers: str | None = None
@@ -52,6 +63,17 @@ class Settings(BaseSettings):
     """When following, what arrived waits at most this long for its commit."""
     metrics_host: str = "127.0.0.1"
     """The address on which `--metrics-port` serves."""
+
+    @model_validator(mode="after")
+    def _suit_bigquery(self) -> Self:
+        """Each commit is a load job a stream, of which a table takes 1,500 a day: one in 57.6 seconds."""
+        if self.warehouse == "bigquery":
+            if self.gcp_project is None:
+                raise ValueError("GCP_PROJECT: WAREHOUSE=bigquery needs the id of the Google Cloud project")
+            for name, value in BIGQUERY_LANDING.items():
+                if name not in self.model_fields_set:
+                    setattr(self, name, value)
+        return self
 
     @field_validator("topics", "subscriptions")
     @classmethod
@@ -118,6 +140,4 @@ def load_settings() -> Settings:
         raise UserError(f'{variable}: expected a JSON object such as {{"users": "shop-users"}}') from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f".env cannot be read: {error}") from error
-    if settings.warehouse == "bigquery":
-        raise UserError("WAREHOUSE=bigquery is not built yet; use WAREHOUSE=duckdb")
     return settings

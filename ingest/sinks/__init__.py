@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple, Protocol
 
@@ -35,6 +35,8 @@ class Sink(Protocol):
 
     def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
         """Land the batches and their positions in one transaction; returns stream to how many rows were new.
+
+        On BigQuery it is one a stream: when the commit fails, what landed of it is left out of its repetition.
 
         A message below the position that the warehouse holds was landed by another loader and is left out.
         """
@@ -105,3 +107,40 @@ class ResultSource(Protocol):
         Nothing of the warehouse is held between two chunks.
         """
         ...
+
+
+class Warehouse(Sink, ResultSource, Protocol):
+    """All that the command line asks of a warehouse."""
+
+    def missing_tables(self) -> list[str]:
+        """The tables that `create_tables` would create, such as raw.users."""
+        ...
+
+    def create_tables(self) -> None:
+        """Create the raw tables that are missing, so that every model has its source."""
+        ...
+
+
+def utc_now() -> datetime:
+    """Without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def of_one_id_a_topic(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
+    """Runs of batches. A message id names a partition and an offset: the same ones of a topic and of its successor
+    under the same name are told apart by landed_at, so these do not share a commit."""
+    alike: list[Batch] = []
+    topic_ids: dict[str, str] = {}
+    for batch in batches:
+        if any(topic_ids.get(topic, topic_id) != topic_id for topic, topic_id in topic_ids_of(batch).items()):
+            yield alike
+            alike, topic_ids = [], {}
+        alike.append(batch)
+        topic_ids.update(topic_ids_of(batch))
+    if alike:
+        yield alike
+
+
+def topic_ids_of(batch: Batch) -> dict[str, str]:
+    """The id of each topic of the batch; '' for one that has none, such as the spool's."""
+    return {topic: batch.topic_ids.get(topic, "") for topic, _ in batch.positions}

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ingest.errors import UserError, WarehouseHeldError
 from ingest.message import BATCH_SCHEMA, Batch, Positions, TopicIds
-from ingest.sinks import FIRST_CURSOR, Cursor, Result, StreamStatus
+from ingest.sinks import FIRST_CURSOR, Cursor, Result, StreamStatus, of_one_id_a_topic, topic_ids_of, utc_now
 from ingest.streams import STREAMS
 
 RETRY_SECONDS = 0.1
@@ -103,10 +103,6 @@ ROWS_PER_CHUNK = 8_192
 """DuckDB reads chunks side by side, and a single one on one core only."""
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)
-
-
 class DuckDBSink:
     """One DuckDB file. DuckDB lets one process write: a file that another holds is waited for, with a bound.
 
@@ -175,7 +171,7 @@ class DuckDBSink:
 
     def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
         landed: Counter[str] = Counter()
-        for alike in _of_one_id_a_topic(batches):
+        for alike in of_one_id_a_topic(batches):
             try:
                 landed.update(self._commit(alike, None if self._held else MEMORY_LIMIT))
             except (duckdb.OutOfMemoryException, duckdb.FatalException):
@@ -191,7 +187,7 @@ class DuckDBSink:
         topic_ids: dict[str, str] = {}
         positions: dict[tuple[str, str, int], int] = {}
         for batch in batches:
-            topic_ids.update(_topic_ids(batch))
+            topic_ids.update(topic_ids_of(batch))
             for stream, table in batch.tables.items():
                 tables.setdefault(stream, []).append(table)
             for (topic, partition), next_offset in batch.positions.items():
@@ -348,26 +344,6 @@ class DuckDBSink:
                         " let it finish or end it, then run this again; nothing is lost"
                     ) from error
             time.sleep(RETRY_SECONDS)
-
-
-def _of_one_id_a_topic(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
-    """Runs of batches. A message id names a partition and an offset: the same ones of a topic and of its successor
-    under the same name are told apart by landed_at, so these do not share a commit."""
-    alike: list[Batch] = []
-    topic_ids: dict[str, str] = {}
-    for batch in batches:
-        if any(topic_ids.get(topic, topic_id) != topic_id for topic, topic_id in _topic_ids(batch).items()):
-            yield alike
-            alike, topic_ids = [], {}
-        alike.append(batch)
-        topic_ids.update(_topic_ids(batch))
-    if alike:
-        yield alike
-
-
-def _topic_ids(batch: Batch) -> dict[str, str]:
-    """The id of each topic of the batch; '' for one that has none, such as the spool's."""
-    return {topic: batch.topic_ids.get(topic, "") for topic, _ in batch.positions}
 
 
 def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:

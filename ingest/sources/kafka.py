@@ -32,7 +32,7 @@ from ingest import metrics
 from ingest.errors import UnavailableError, UserError
 from ingest.message import BATCH_SCHEMA, Batch, TopicIds
 from ingest.settings import Settings
-from ingest.sources import ReadPositions
+from ingest.sources import LONGEST_FETCH_SECONDS, ReadPositions
 from ingest.streams import Stream
 
 ANSWER_SECONDS = 10.0
@@ -156,7 +156,7 @@ class KafkaSource:
         self._streams = {settings.topic(stream): stream.name for stream in streams}
         self._max_rows = settings.landing_max_rows
         self._max_bytes = settings.landing_max_bytes
-        self._max_seconds = settings.landing_max_seconds
+        self._max_seconds = min(settings.landing_max_seconds, LONGEST_FETCH_SECONDS)
         self._read_positions = read_positions
         self._stop = stop or threading.Event()
 

@@ -29,6 +29,7 @@ from google.pubsub_v1.types import PullResponse
 from ingest.errors import UnavailableError, UserError
 from ingest.message import Batch, PubSubMessage, pubsub_table
 from ingest.settings import Settings
+from ingest.sources import LONGEST_FETCH_SECONDS
 from ingest.streams import Stream
 
 ANSWER_SECONDS = 10.0
@@ -132,7 +133,7 @@ class PubSubSource:
         }
         self._max_rows = settings.landing_max_rows
         self._max_bytes = settings.landing_max_bytes
-        self._max_seconds = settings.landing_max_seconds
+        self._max_seconds = min(settings.landing_max_seconds, LONGEST_FETCH_SECONDS)
 
         self._changed = threading.Condition()
         """Guards everything below, and tells of messages, free space, errors and the end."""

@@ -1,6 +1,7 @@
 """The main job, as a user does it: simulate, land, build, day after day."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -8,7 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from dbt.cli.main import dbtRunnerResult
 
+import dbt_project.__main__ as command
+from ingest.settings import Settings
+from ingest.sinks.duckdb import DuckDBSink
 from tests.dbt_project.warehouse import ROOT, Warehouse
 
 
@@ -181,3 +186,28 @@ def test_a_build_that_cannot_mean_anything_is_one_line(warehouse: Warehouse, opt
 def test_an_unknown_option_of_dbt_is_one_line(warehouse: Warehouse) -> None:
     error = warehouse.build("--no-such-option", expect=2).stderr
     assert error == "error: No such option '--no-such-option'.\n"
+
+
+@pytest.mark.parametrize(("warehouse_name", "prefix"), [("bigquery", "dev_"), ("duckdb", "")])
+def test_dbt_is_given_the_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, warehouse_name: str, prefix: str
+) -> None:
+    """The prefix is of BigQuery's datasets only: landing in DuckDB knows none."""
+    names = ("WAREHOUSE", "GCP_PROJECT", "GCP_LOCATION", "DATASET_PREFIX", "WAREHOUSE_PATH")
+    for name in names:
+        monkeypatch.setenv(name, "before")  # and put back at the end
+    path = tmp_path / "warehouse.duckdb"
+    if warehouse_name == "duckdb":
+        DuckDBSink(path).create_tables()
+    given = {"gcp_project": "shop", "gcp_location": "EU", "dataset_prefix": "dev_", "warehouse_path": path}
+    settings = Settings(_env_file=None, warehouse=warehouse_name, **given)
+    seen: list[str] = []
+
+    def invoke(arguments: list[str]) -> dbtRunnerResult:
+        seen.extend(os.environ[name] for name in names)
+        return dbtRunnerResult(success=True)
+
+    monkeypatch.setattr(command, "_invoke", invoke)
+    assert command.run(settings, ["build"]) == 0
+    assert seen == [warehouse_name, "shop", "EU", prefix, str(path)]
+    assert path.exists() == (warehouse_name == "duckdb")

@@ -101,7 +101,8 @@ def test_help_names_every_command_and_each_has_its_own(run_here: Run) -> None:
         (["push", "--port", "0"], {"WAREHOUSE_PATH": "missing/w.duckdb"}, "see WAREHOUSE_PATH"),
         (["land"], {"LANDING_MAX_ROWS": "x"}, "LANDING_MAX_ROWS"),
         (["land"], {"TOPICS": "not json"}, "TOPICS: expected a JSON object"),
-        (["land"], {"WAREHOUSE": "bigquery"}, "WAREHOUSE"),
+        (["land"], {"WAREHOUSE": "bigquery"}, "GCP_PROJECT: WAREHOUSE=bigquery needs "),
+        (["push", "--port", "0"], {"WAREHOUSE": "bigquery", "GCP_PROJECT": "shop"}, "pushes are landed in DuckDB only"),
         (["land"], {"WAREHOUSE_PATH": "missing/folder/w.duckdb"}, "No such file or directory; see WAREHOUSE_PATH"),
         (["emit"], {}, "no Kafka brokers: set KAFKA_BOOTSTRAP_SERVERS, or bootstrap.servers in KAFKA_CONFIG_FILE"),
         (["emit", "--dry-run"], {}, "has no fct_page_views yet: run `make build` first"),
@@ -264,10 +265,11 @@ def test_provision_takes_the_attempts_that_pubsub_takes(run_here: Run, value: st
 
 
 @pytest.mark.parametrize("command", ["simulate", "land", "status", "emit", "provision"])
-def test_bigquery_is_refused_before_anything_is_done(
+def test_bigquery_without_its_project_is_refused_before_anything_is_done(
     settings: Settings, run_here: Run, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setenv("WAREHOUSE", "bigquery")
-    assert run_here(command) == (2, "", "error: WAREHOUSE=bigquery is not built yet; use WAREHOUSE=duckdb\n")
+    message = "error: GCP_PROJECT: WAREHOUSE=bigquery needs the id of the Google Cloud project\n"
+    assert run_here(command) == (2, "", message)
     assert not settings.spool_path.exists()
     assert not settings.warehouse_path.exists()

@@ -16,7 +16,8 @@ from urllib.request import urlopen
 import pyarrow as pa
 import pytest
 
-from ingest.errors import UserError
+from ingest import landing
+from ingest.errors import UnavailableError, UserError
 from ingest.landing import land
 from ingest.message import BATCH_SCHEMA, Batch, Message, Positions, TopicIds
 from ingest.publish.spool import SpoolPublisher
@@ -386,6 +387,46 @@ def test_told_to_stop_while_the_file_is_held_it_gives_up_and_loses_nothing(setti
     assert err.splitlines()[-1].startswith("error: the warehouse")
     land_spool(settings)
     assert landed(settings) == list(range(20))
+
+
+def test_told_to_stop_it_does_not_wait_until_a_commit_is_due() -> None:
+    stop = threading.Event()
+    timeouts: list[float] = []
+
+    class Stopping(Scripted):
+        def fetch(self, timeout: float) -> Batch | None:
+            assert not stop.is_set(), "it fetches on"
+            timeouts.append(timeout)
+            if len(timeouts) == 3:
+                stop.set()
+            return super().fetch(timeout)
+
+    source = Stopping(10)
+    sink = Commits(source)
+    land(limits(landing_max_seconds=300), [source], sink, follow=True, stop=stop)
+    assert timeouts == [1.0] * 3
+    assert (sink.rows, source.acknowledged) == ([10], 10)
+
+
+def test_following_outlasts_a_warehouse_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked again ever more slowly, and the batch is the same."""
+    monkeypatch.setattr(landing, "LONGEST_RETRY_SECONDS", 3.0)
+    stop = threading.Event()
+    waits: list[float] = []
+    monkeypatch.setattr(stop, "wait", lambda seconds: bool(waits.append(seconds)))
+    source = Scripted(10)
+
+    class Unavailable(Commits):
+        def commit(self, batches: Sequence[Batch]) -> dict[str, int]:
+            if len(waits) < 4:
+                raise UnavailableError("503")
+            stop.set()
+            return super().commit(batches)
+
+    sink = Unavailable(source)
+    report = land(limits(landing_max_seconds=0.1), [source], sink, follow=True, stop=stop)
+    assert waits == [1.0, 2.0, 3.0, 3.0]
+    assert (report.rows, sink.rows, source.acknowledged) == (10, [10], 10)
 
 
 def test_a_log_that_was_cut_stops_landing(settings: Settings, start: Start, tmp_path: Path) -> None:

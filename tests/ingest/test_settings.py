@@ -61,6 +61,8 @@ def test_topics_and_subscriptions_have_names_of_their_own(monkeypatch: pytest.Mo
         ("LANDING_MAX_ROWS", "0", "LANDING_MAX_ROWS: .*greater than or equal to 1"),
         ("LOCK_TIMEOUT_SECONDS", "-1", "LOCK_TIMEOUT_SECONDS: "),
         ("WAREHOUSE", "oracle", "WAREHOUSE: .*'duckdb' or 'bigquery'"),
+        ("GCP_PROJECT", "shop`", "GCP_PROJECT: "),
+        ("DATASET_PREFIX", "dev-", "DATASET_PREFIX: "),
         ("TOPICS", "not json", "TOPICS: expected a JSON object"),
         ("SUBSCRIPTIONS", "{", "SUBSCRIPTIONS: expected a JSON object"),
         ("TOPICS", "[]", "TOPICS: .*dictionary"),
@@ -76,6 +78,22 @@ def test_a_mistake_names_its_variable(monkeypatch: pytest.MonkeyPatch, variable:
         load_settings()
     assert "\n" not in str(caught.value)
     assert "Value error" not in str(caught.value)
+
+
+def test_bigquery_commits_seldom_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes 1,500 loads a table and day."""
+    monkeypatch.setenv("WAREHOUSE", "bigquery")
+    with pytest.raises(UserError, match=r"^GCP_PROJECT: WAREHOUSE=bigquery needs the id of the Google Cloud project$"):
+        load_settings()
+    monkeypatch.setenv("GCP_PROJECT", "shop-1")
+    settings = load_settings()
+    assert (settings.landing_max_seconds, settings.landing_max_rows) == (60, 1_000_000)
+    assert (settings.gcp_location, settings.dataset_prefix) == ("US", "")
+    monkeypatch.setenv("LANDING_MAX_SECONDS", "5")
+    assert load_settings().landing_max_seconds == 5
+    monkeypatch.setenv("WAREHOUSE", "duckdb")
+    monkeypatch.delenv("LANDING_MAX_SECONDS")
+    assert load_settings().landing_max_seconds == 1
 
 
 def test_streams_of_one_pubsub_topic_may_differ_by_subscription(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,573 @@
+"""Lands batches in BigQuery by load jobs, which cost nothing but are limited: 1,500 a table and day.
+
+So when following, a commit is due every minute only (the default of LANDING_MAX_SECONDS is 60 here), and a build sees
+what landed `landing_hold_minutes` ago.
+
+Why nothing is lost and nothing is loaded twice, whoever is killed when. A load job is all or nothing, and two jobs
+never have one id. The position of a partition is a column of the rows themselves, so the two cannot part. The id of a
+load is made of the positions of its whole table before it. Of all loaders that have read the same positions, one is
+given the job; the others (a second loader, or the same one after a kill) meet it as a conflict, wait for its end, read
+the positions again and load what is left. Who goes on from positions that are out of date meets the job that went on
+from there. So the loads of a table come one after the other, each from where the last one ended. A job that failed has
+landed nothing; the next attempt has the next number. (Who deletes rows deletes their positions: a partition whose rows
+are all gone is read from its beginning when landing starts again.)
+
+Messages of Pub/Sub have no offset. The id of their load is made of their ids: the same batch again meets its own job,
+and in another batch a redelivery lands again and is counted as a duplicate, as everywhere.
+
+Each stream of a commit is a job of its own: when one fails, those of the others may be landed, and are known when the
+commit is repeated.
+"""
+
+import hashlib
+import io
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import requests
+from google.api_core import exceptions as api
+from google.auth import exceptions as auth
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
+from google.cloud.bigquery import ScalarQueryParameter, SchemaField
+from google.cloud.bigquery.retry import DEFAULT_RETRY
+from google.resumable_media.common import DataCorruption
+
+from ingest.errors import UnavailableError, UserError
+from ingest.message import BATCH_SCHEMA, Batch, Positions, TopicIds
+from ingest.settings import Settings
+from ingest.sinks import FIRST_CURSOR, Cursor, Result, StreamStatus, of_one_id_a_topic, utc_now
+from ingest.streams import STREAMS
+
+ANSWER_SECONDS = 60.0
+"""How long a request is tried again before BigQuery counts as unavailable."""
+JOB_TIMEOUT_SECONDS = 600
+"""BigQuery ends a load that takes longer: a row must not appear below the cut of a build, which is held back by the
+var landing_hold_minutes (15)."""
+JOB_PATIENCE_SECONDS = 900.0
+"""How long to wait for the end of a job."""
+POLL_SECONDS = 0.5
+RETRY = DEFAULT_RETRY.with_timeout(ANSWER_SECONDS)
+PASSING_REASONS = frozenset(
+    {"backendError", "internalError", "jobBackendError", "jobInternalError", "quotaExceeded", "rateLimitExceeded"}
+    | {"stopped", "timeout", "tableUnavailable"}
+)
+"""Reasons of an error after which the same may succeed later."""
+
+RAW_SCHEMA = pa.schema(
+    [
+        pa.field("stream", pa.string(), nullable=False),
+        *(field for field in BATCH_SCHEMA if field.name not in ("published_at", "payload")),
+        # without a zone it would be a DATETIME
+        pa.field("published_at", pa.timestamp("us", "UTC")),
+        pa.field("landed_at", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("payload", pa.binary()),
+        pa.field("topic_id", pa.string()),
+        pa.field("next_offset", pa.int64()),
+    ]
+)
+"""The raw tables' columns: DuckDB's, and what it has in raw.landing_offsets. `topic_id` tells the offsets of a topic
+that was created anew; `next_offset`, in the last row of a partition in each load, is where landing goes on."""
+
+BIGQUERY_TYPES = {
+    pa.string(): "STRING",
+    pa.int32(): "INTEGER",
+    pa.int64(): "INTEGER",
+    pa.binary(): "BYTES",
+    pa.timestamp("us", "UTC"): "TIMESTAMP",
+}
+
+EMIT_WATERMARKS = (
+    SchemaField("topic", "STRING", "REQUIRED"),
+    SchemaField("session_landed_at", "TIMESTAMP", "REQUIRED"),
+    SchemaField("session_id", "STRING", "REQUIRED"),
+    SchemaField("sequence_number", "INTEGER", "REQUIRED"),
+)
+
+# Saved only by who has read or saved what stands there. A repeated request finds what it saved itself.
+SAVE_EMIT_CURSOR = """
+merge {raw}.emit_watermarks` as saved
+using (select @topic as topic) as new
+on saved.topic = new.topic
+when matched and (
+    (saved.session_landed_at = @known_landed_at and saved.session_id = @known_id
+        and saved.sequence_number = @known_number)
+    or (saved.session_landed_at = @session_landed_at and saved.session_id = @session_id
+        and saved.sequence_number = @sequence_number)
+) then update set
+    session_landed_at = @session_landed_at, session_id = @session_id, sequence_number = @sequence_number
+when not matched and @is_first then insert (topic, session_landed_at, session_id, sequence_number)
+    values (@topic, @session_landed_at, @session_id, @sequence_number)
+"""
+
+# The first bound is implied by the second; it is the one that prunes.
+RESULTS_AFTER = """
+from {analytics}.fct_page_views`
+where time_on_page_seconds is not null
+    and session_landed_at >= @session_landed_at
+    and (
+        session_landed_at > @session_landed_at
+        or session_id > @session_id
+        or (session_id = @session_id and sequence_number > @sequence_number)
+    )
+"""
+
+RESULTS = f"""
+select
+    session_landed_at, session_id, sequence_number, source_session_id, page_title, event_at, time_on_page_seconds,
+    window_start_at, window_end_at
+{RESULTS_AFTER}
+order by session_landed_at, session_id, sequence_number
+"""
+
+TablePositions = Mapping[tuple[str, str, str, int], int]
+"""(source, topic, its id or '', partition) to the offset of the next message to land, of one raw table."""
+
+
+@dataclass(slots=True)
+class _Load:
+    """What is to be loaded into one raw table."""
+
+    stream: str
+    parts: list[tuple[pa.Table, Batch]]
+    """Messages in BATCH_SCHEMA, all with offsets or all without, and the batch that they are of."""
+    has_offsets: bool
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A load whose job has the given id."""
+
+    load: _Load
+    name: str
+    """The job's id without the number of the attempt."""
+    rows: int
+    positions: TablePositions
+    """Once it is done."""
+    job: Any
+    """None when the id was taken."""
+
+
+class BigQuerySink:
+    """The datasets <prefix>raw and <prefix>analytics of one project.
+
+    Args:
+        settings: the project, the prefix, the location.
+        clock: gives the landing time, UTC without a zone.
+
+    Raises:
+        UserError: without credentials, or when BigQuery refuses.
+        UnavailableError: when it does not answer, or a quota is used up.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], datetime] = utc_now) -> None:
+        self._location = settings.gcp_location
+        self._dataset = f"{settings.gcp_project}.{settings.dataset_prefix}"
+        self._clock = clock
+        self._last_landed_at = datetime.min  # noqa: DTZ901  UTC without a zone
+        self._positions: dict[str, TablePositions] = {}
+        """Stream to the positions of its raw table, as last read or loaded; whoever goes on from old ones is told."""
+        self._created_at: dict[str, str] = {}
+        """Stream to when its raw table was created: the loads of a table that was dropped are not those of the next."""
+        self._attempts: Counter[str] = Counter()
+        """The name of a load to how many of its jobs are known to have failed."""
+        self._emit_cursors: dict[str, Cursor | None] = {}
+        """Topic to what stands in the warehouse; None: nothing."""
+        with _told():
+            emulator = settings.bigquery_emulator_host
+            self._client = bigquery.Client(
+                project=settings.gcp_project,
+                location=settings.gcp_location,
+                credentials=AnonymousCredentials() if emulator else None,
+                client_options={"api_endpoint": emulator} if emulator else None,
+            )
+
+    def positions(self, source: str, topic_ids: TopicIds) -> Positions:
+        with _told():
+            found = self._read_positions(self._existing_streams())
+        self._positions.update(found)
+        return {
+            (topic, partition): next_offset
+            for positions in found.values()
+            for (of, topic, topic_id, partition), next_offset in positions.items()
+            if of == source and topic_id == topic_ids.get(topic, "")
+        }
+
+    def missing_tables(self) -> list[str]:
+        """The tables that `create_tables` would create, such as raw.users."""
+        with _told():
+            existing = self._tables("raw")
+        return [f"raw.{name}" for name in (*STREAMS, "emit_watermarks") if name not in existing]
+
+    def create_tables(self) -> None:
+        """Create the dataset and the raw tables that are missing, so that every model has its source."""
+        with _told():
+            if not self.missing_tables():
+                return
+            dataset = bigquery.Dataset(f"{self._dataset}raw")
+            dataset.location = self._location
+            self._client.create_dataset(dataset, exists_ok=True, retry=RETRY)
+            columns = [
+                SchemaField(field.name, BIGQUERY_TYPES[field.type], "NULLABLE" if field.nullable else "REQUIRED")
+                for field in RAW_SCHEMA
+            ]
+            for stream in STREAMS:
+                table = bigquery.Table(f"{self._dataset}raw.{stream}", columns)
+                table.time_partitioning = bigquery.TimePartitioning(field="landed_at")
+                table.clustering_fields = ["message_id"]
+                self._client.create_table(table, exists_ok=True, retry=RETRY)
+            emit_watermarks = bigquery.Table(f"{self._dataset}raw.emit_watermarks", EMIT_WATERMARKS)
+            self._client.create_table(emit_watermarks, exists_ok=True, retry=RETRY)
+
+    def held(self) -> AbstractContextManager[None]:
+        """Nothing is held: BigQuery takes commits side by side."""
+        return nullcontext()
+
+    def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
+        landed: Counter[str] = Counter()
+        with _told():
+            for alike in of_one_id_a_topic(batches):
+                landed.update(self._commit(alike))
+        return landed
+
+    def _commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
+        loads = list(_loads(batches))
+        landed = Counter({load.stream: 0 for load in loads})
+        if new := {load.stream for load in loads} - self._created_at.keys():
+            self.create_tables()
+            for stream in new:
+                created = self._client.get_table(f"{self._dataset}raw.{stream}", retry=RETRY).created
+                self._created_at[stream] = created.isoformat()
+        if unread := {load.stream for load in loads if load.has_offsets} - self._positions.keys():
+            self._positions.update(self._read_positions(unread))
+        while loads:
+            # Of each round: a row that waits for another loader must not land with a time that is long past.
+            landed_at = max(self._clock(), self._last_landed_at + timedelta(microseconds=1))
+            self._last_landed_at = landed_at
+            under_way = [sent for load in loads if (sent := self._send(load, landed_at))]
+            loads = []
+            for sent in under_way:
+                if sent.job is None:
+                    if not self._is_landed_by_another(sent):
+                        loads.append(sent.load)
+                    continue
+                if error := _end(sent.job):
+                    self._attempts[sent.name] += 1
+                    raise _job_error(error)
+                self._attempts.pop(sent.name, None)
+                if sent.load.has_offsets:
+                    self._positions[sent.load.stream] = sent.positions
+                landed[sent.load.stream] += sent.rows
+        return landed
+
+    def _send(self, load: _Load, landed_at: datetime) -> _Sent | None:
+        """Start the job that loads what is new; None when nothing is."""
+        stream = load.stream
+        positions = self._positions[stream] if load.has_offsets else {}
+        if load.has_offsets:
+            rows, after = _above(positions, load.parts)
+            identity: Any = sorted((*partition, next_offset) for partition, next_offset in positions.items())
+        else:
+            rows, after = _each_once(load.parts), {}
+            identity = sorted(zip(rows["topic"].to_pylist(), rows["message_id"].to_pylist(), strict=True))
+        if not rows.num_rows:
+            return None
+        digest = hashlib.sha256(orjson.dumps([self._created_at[stream], load.has_offsets, identity])).hexdigest()
+        name = f"landing_{self._dataset.rpartition('.')[2]}raw_{stream}_{digest[:40]}"
+        try:
+            job = self._client.load_table_from_file(
+                _parquet(rows, STREAMS[stream].name, landed_at),
+                f"{self._dataset}raw.{stream}",
+                job_id=f"{name}_{self._attempts[name]}",
+                job_config=bigquery.LoadJobConfig(
+                    source_format=bigquery.SourceFormat.PARQUET,
+                    write_disposition=bigquery.WriteDisposition.WRITE_APPEND,
+                    create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
+                    job_timeout_ms=JOB_TIMEOUT_SECONDS * 1000,
+                ),
+                timeout=ANSWER_SECONDS,
+            )
+        except api.Conflict:
+            job = None
+        return _Sent(load, name, rows.num_rows, after, job)
+
+    def _is_landed_by_another(self, sent: _Sent) -> bool:
+        """Wait for the job that has the id of this load; whether nothing is left to do."""
+        stream = sent.load.stream
+        job = self._client.get_job(f"{sent.name}_{self._attempts[sent.name]}", retry=RETRY)
+        failed = _end(job) is not None
+        if not sent.load.has_offsets:
+            self._attempts[sent.name] += failed
+            return not failed
+        before = self._positions[stream]
+        self._positions.update(self._read_positions([stream]))
+        # It failed, or somebody has deleted since what it landed.
+        self._attempts[sent.name] += before == self._positions[stream]
+        return False
+
+    def _read_positions(self, streams: Sequence[str] | set[str]) -> dict[str, TablePositions]:
+        """Stream to the positions of its raw table. Reads five narrow columns of all of it: at the start, when
+        partitions are assigned and after a conflict, not at every commit."""
+        found: dict[str, dict[tuple[str, str, str, int], int]] = {stream: {} for stream in streams}
+        if not found:
+            return {}
+        union = "\nunion all\n".join(
+            f"select '{stream}', source, topic, ifnull(topic_id, ''), `partition`, max(next_offset)"  # noqa: S608
+            f" from `{self._dataset}raw.{stream}` where next_offset is not null group by 2, 3, 4, 5"
+            for stream in sorted(found)
+        )
+        for stream, source, topic, topic_id, partition, next_offset in self._query(union):
+            found[stream][source, topic, topic_id, partition] = next_offset
+        return dict(found)
+
+    def status(self) -> dict[str, StreamStatus]:
+        nothing = {stream: StreamStatus(0, None, None) for stream in STREAMS}
+        with _told():
+            streams = self._existing_streams()
+            if not streams:
+                return nothing
+            built = "dead_letters" in self._tables("analytics")
+            dead_letters = (
+                f"select stream, count(*) as dead_letters from `{self._dataset}analytics.dead_letters` group by stream"  # noqa: S608
+                if built
+                else "select '' as stream, 0 as dead_letters"
+            )
+            union = " union all ".join(
+                f"select '{stream}' as stream, count(*) as landed, max(landed_at) as newest from"  # noqa: S608
+                f" `{self._dataset}raw.{stream}`"
+                for stream in streams
+            )
+            rows = self._query(
+                f"select raw.stream, landed, newest, ifnull(dead_letters, 0) from ({union}) as raw"  # noqa: S608
+                f" left join ({dead_letters}) as rejected on rejected.stream = raw.stream"
+            )
+            return nothing | {
+                stream: StreamStatus(landed, newest and _without_zone(newest), rejected if built else None)
+                for stream, landed, newest, rejected in rows
+            }
+
+    @contextmanager
+    def emitting(self) -> Iterator[None]:
+        """BigQuery has no lock: a second `emit` is found out where one of the two saves its cursor, at most a chunk
+        later."""
+        with _told():
+            self._see_mart()
+        yield
+
+    def emit_cursor(self, topic: str) -> Cursor:
+        with _told():
+            rows: list[Any] = []
+            if "emit_watermarks" in self._tables("raw"):
+                rows = list(
+                    self._query(
+                        f"select {', '.join(Cursor._fields)} from `{self._dataset}raw.emit_watermarks`"  # noqa: S608
+                        " where topic = @topic",
+                        topic=topic,
+                    )
+                )
+        saved = Cursor(*map(_without_zone, rows[0])) if rows else None
+        self._emit_cursors[topic] = saved
+        return saved or FIRST_CURSOR
+
+    def save_emit_cursor(self, topic: str, cursor: Cursor) -> None:
+        known = self._emit_cursors.get(topic)
+        with _told():
+            self.create_tables()
+            job = self._query_job(
+                SAVE_EMIT_CURSOR.format(raw=f"`{self._dataset}raw"),
+                topic=topic,
+                **cursor._asdict(),
+                known_landed_at=(known or FIRST_CURSOR).session_landed_at,
+                known_id=(known or FIRST_CURSOR).session_id,
+                known_number=(known or FIRST_CURSOR).sequence_number,
+                is_first=known is None,
+            )
+            job.result(retry=RETRY, timeout=JOB_PATIENCE_SECONDS)
+            if not job.num_dml_affected_rows:
+                raise UserError(
+                    f"another `ingest emit` to {topic} is under way on {self._dataset}analytics: let it finish, then"
+                    " run this again"
+                )
+        self._emit_cursors[topic] = cursor
+
+    def count_results(self, after: Cursor) -> int:
+        with _told():
+            self._see_mart()
+            after_cursor = RESULTS_AFTER.format(analytics=f"`{self._dataset}analytics")
+            [(count,)] = self._query(f"select count(*) {after_cursor}", **after._asdict())
+        return int(count)
+
+    def results(self, after: Cursor, chunk_rows: int) -> Iterator[list[Result]]:
+        with _told():
+            self._see_mart()
+            job = self._query_job(RESULTS.format(analytics=f"`{self._dataset}analytics"), **after._asdict())
+            # BigQuery keeps what the query found for a day.
+            pages = iter(job.result(page_size=chunk_rows, retry=RETRY, timeout=JOB_PATIENCE_SECONDS).pages)
+        while True:
+            with _told():
+                page = next(pages, None)
+                chunk = None if page is None else [Result(*map(_without_zone, row)) for row in page]
+            if chunk is None:
+                return
+            if chunk:
+                yield chunk
+
+    def _see_mart(self) -> None:
+        if "fct_page_views" not in self._tables("analytics"):
+            raise UserError(f"{self._dataset}analytics has no fct_page_views yet: run `make build` first")
+
+    def _existing_streams(self) -> list[str]:
+        existing = self._tables("raw")
+        return [stream for stream in STREAMS if stream in existing]
+
+    def _tables(self, dataset: str) -> set[str]:
+        """Names of the tables and views; none when there is no such dataset."""
+        try:
+            return {table.table_id for table in self._client.list_tables(f"{self._dataset}{dataset}", retry=RETRY)}
+        except api.NotFound:
+            return set()
+
+    def _query(self, sql: str, **parameters: Any) -> Iterator[tuple[Any, ...]]:
+        rows = self._query_job(sql, **parameters).result(retry=RETRY, timeout=JOB_PATIENCE_SECONDS)
+        return (row.values() for row in rows)
+
+    def _query_job(self, sql: str, **parameters: Any) -> Any:
+        kinds = {str: "STRING", int: "INT64", bool: "BOOL", datetime: "TIMESTAMP"}
+        config = bigquery.QueryJobConfig(
+            use_query_cache=False,
+            query_parameters=[
+                ScalarQueryParameter(
+                    name, kinds[type(value)], value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
+                )
+                for name, value in parameters.items()
+            ],
+        )
+        return self._client.query(sql, job_config=config, retry=RETRY)
+
+
+def _loads(batches: Sequence[Batch]) -> Iterator[_Load]:
+    """At most two a stream: its messages with offsets, and those without."""
+    loads: dict[tuple[str, bool], _Load] = {}
+    for batch in batches:
+        for stream, table in batch.tables.items():
+            for has_offsets in (True, False):
+                kept = table.filter(pc.is_valid(table["offset"]) if has_offsets else pc.is_null(table["offset"]))
+                if kept.num_rows:
+                    load = loads.setdefault((stream, has_offsets), _Load(stream, [], has_offsets))
+                    load.parts.append((kept, batch))
+    yield from loads.values()
+
+
+def _above(positions: TablePositions, parts: list[tuple[pa.Table, Batch]]) -> tuple[pa.Table, TablePositions]:
+    """The messages at and above the positions, with `topic_id` and `next_offset`, and the positions behind them."""
+    after = dict(positions)
+    kept = [_with_place(BATCH_SCHEMA.empty_table(), None, None)]
+    for table, batch in parts:
+        for partition in table.group_by(["source", "topic", "partition"]).aggregate([]).to_pylist():
+            source, topic, number = partition["source"], partition["topic"], partition["partition"]
+            topic_id = batch.topic_ids.get(topic, "")
+            key = (source, topic, topic_id, number)
+            is_new = pc.greater_equal(table["offset"], after.get(key, 0))
+            for name, value in partition.items():
+                is_new = pc.and_(is_new, pc.equal(table[name], value))
+            new = table.filter(is_new)
+            if new.num_rows:
+                after[key] = batch.positions[topic, number]
+                kept.append(_with_place(new, topic_id or None, after[key]))
+    return pa.concat_tables(kept), after
+
+
+def _each_once(parts: list[tuple[pa.Table, Batch]]) -> pa.Table:
+    """The first of each message id."""
+    table = pa.concat_tables([part for part, _ in parts])
+    first: dict[str, int] = {}
+    for row, message_id in enumerate(table["message_id"].to_pylist()):
+        first.setdefault(message_id, row)
+    return _with_place(table.take(list(first.values())), None, None)
+
+
+def _with_place(table: pa.Table, topic_id: str | None, next_offset: int | None) -> pa.Table:
+    """The table with `topic_id` in every row, and `next_offset` in the last."""
+    topic_ids = pa.repeat(pa.scalar(topic_id, pa.string()), table.num_rows)
+    next_offsets = pa.array([*[None] * table.num_rows, next_offset][1:], pa.int64())
+    return table.append_column("topic_id", topic_ids).append_column("next_offset", next_offsets)
+
+
+def _parquet(rows: pa.Table, stream: str, landed_at: datetime) -> io.BytesIO:
+    """A file of RAW_SCHEMA."""
+    table = rows.append_column("stream", pa.repeat(stream, rows.num_rows)).append_column(
+        "landed_at", pa.repeat(pa.scalar(landed_at, pa.timestamp("us")), rows.num_rows)
+    )
+    file = io.BytesIO()
+    pq.write_table(table.select(RAW_SCHEMA.names).cast(RAW_SCHEMA), file, compression="zstd")
+    file.seek(0)
+    return file
+
+
+def _end(job: Any) -> Mapping[str, str] | None:
+    """Wait for the end of a job; returns why it failed, or None."""
+    until = time.monotonic() + JOB_PATIENCE_SECONDS
+    while not job.done(retry=RETRY):
+        if time.monotonic() >= until:
+            raise UnavailableError(
+                f"BigQuery: the load job {job.job_id} has not ended for {JOB_PATIENCE_SECONDS:.0f} s; nothing is lost,"
+                " run this again"
+            )
+        time.sleep(POLL_SECONDS)
+    error: Mapping[str, str] | None = job.error_result
+    return error
+
+
+def _job_error(error: Mapping[str, str]) -> UserError:
+    kind = UnavailableError if error.get("reason") in PASSING_REASONS else UserError
+    return kind(f"BigQuery could not load: {_first_line(error.get('message', 'no reason given'))}")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What Google's client raises, as UserError or UnavailableError."""
+    try:
+        yield
+    except auth.DefaultCredentialsError as error:
+        raise UserError(
+            "no Google Cloud credentials: run `gcloud auth application-default login`, or set"
+            " GOOGLE_APPLICATION_CREDENTIALS"
+        ) from error
+    except auth.RefreshError as error:
+        raise UserError(
+            f"Google Cloud takes the credentials no longer ({_first_line(error)}): run `gcloud auth application-default"
+            " login`"
+        ) from error
+    except (
+        api.RetryError,
+        api.ServerError,
+        api.TooManyRequests,
+        auth.TransportError,
+        requests.RequestException,
+        ConnectionError,
+        TimeoutError,
+        DataCorruption,
+    ) as error:
+        raise UnavailableError(f"BigQuery does not answer: {_first_line(error)}") from error
+    except api.GoogleAPICallError as error:
+        reasons = {detail.get("reason") for detail in error.errors if isinstance(detail, dict)}
+        kind = UnavailableError if reasons & PASSING_REASONS else UserError
+        raise kind(f"BigQuery refuses: {_first_line(error)}; see GCP_PROJECT and DATASET_PREFIX") from error
+
+
+def _without_zone(value: Any) -> Any:
+    """UTC without a zone, as all times of the warehouse."""
+    return value.replace(tzinfo=None) if isinstance(value, datetime) else value
+
+
+def _first_line(error: object) -> str:
+    return str(error).strip().partition("\n")[0]
