@@ -220,13 +220,18 @@ class Draw:
         """Messages, most of one kind, in one to five runs and any order."""
         kinds = self.rng.choice(themes)
         times = self.times(number, kinds, is_old)
+        # Clicks of one day whose checkouts are of the next: where these land first, a late click reaches over midnight.
+        over_midnight = self.calm and kinds == ["clicks", "checkouts"] and self.one_in(2)
         for at, run in zip(times, self.runs(times), strict=True):
             self.number += 1
             arrival = {"run": run, "commit": self.rng.randrange(COMMITS_PER_RUN)}
             if drafts and self.rarely(6):
                 drafts.append(self.copy(drafts, arrival))
             else:
-                draft = self.message(self.rng.choice(kinds), at, arrival)
+                kind = self.rng.choice(kinds)
+                if over_midnight:
+                    kind = "clicks" if at.offset % DAY > DAY // 2 else "checkouts"
+                draft = self.message(kind, at, arrival)
                 drafts.append(self.spoilt(draft) if self.rarely(12) else draft)
 
     def runs(self, times: list[At]) -> list[int]:
