@@ -321,7 +321,7 @@ class BigQuerySink:
         if not found:
             return {}
         union = "\nunion all\n".join(
-            f"select '{stream}', source, topic, ifnull(topic_id, ''), `partition`, max(next_offset)"  # noqa: S608
+            f"select '{stream}', source, topic, ifnull(topic_id, ''), `partition`, max(next_offset)"  # noqa: S608  names of ours, DATASET_PREFIX checked
             f" from `{self._dataset}raw.{stream}` where next_offset is not null group by 2, 3, 4, 5"
             for stream in sorted(found)
         )
@@ -337,17 +337,17 @@ class BigQuerySink:
                 return nothing
             built = "dead_letters" in self._tables("analytics")
             dead_letters = (
-                f"select stream, count(*) as dead_letters from `{self._dataset}analytics.dead_letters` group by stream"  # noqa: S608
+                f"select stream, count(*) as dead_letters from `{self._dataset}analytics.dead_letters` group by stream"  # noqa: S608  names of ours, DATASET_PREFIX checked
                 if built
                 else "select '' as stream, 0 as dead_letters"
             )
             union = " union all ".join(
-                f"select '{stream}' as stream, count(*) as landed, max(landed_at) as newest from"  # noqa: S608
+                f"select '{stream}' as stream, count(*) as landed, max(landed_at) as newest from"  # noqa: S608  names of ours, DATASET_PREFIX checked
                 f" `{self._dataset}raw.{stream}`"
                 for stream in streams
             )
             rows = self._query(
-                f"select raw.stream, landed, newest, ifnull(dead_letters, 0) from ({union}) as raw"  # noqa: S608
+                f"select raw.stream, landed, newest, ifnull(dead_letters, 0) from ({union}) as raw"  # noqa: S608  names of ours, DATASET_PREFIX checked
                 f" left join ({dead_letters}) as rejected on rejected.stream = raw.stream"
             )
             return nothing | {
@@ -369,7 +369,7 @@ class BigQuerySink:
             if "emit_watermarks" in self._tables("raw"):
                 rows = list(
                     self._query(
-                        f"select {', '.join(Cursor._fields)} from `{self._dataset}raw.emit_watermarks`"  # noqa: S608
+                        f"select {', '.join(Cursor._fields)} from `{self._dataset}raw.emit_watermarks`"  # noqa: S608  names of ours, DATASET_PREFIX checked
                         " where topic = @topic",
                         topic=topic,
                     )

@@ -272,7 +272,7 @@ class DuckDBSink:
             if ("raw", "emit_watermarks") not in _tables(connection):
                 return FIRST_CURSOR
             saved = connection.execute(
-                f"select {', '.join(Cursor._fields)} from raw.emit_watermarks where topic = ?",  # noqa: S608
+                f"select {', '.join(Cursor._fields)} from raw.emit_watermarks where topic = ?",  # noqa: S608  names of ours
                 [topic],
             ).fetchone()
         return Cursor(*saved) if saved else FIRST_CURSOR
@@ -312,7 +312,7 @@ class DuckDBSink:
     def _landed_at(self, connection: duckdb.DuckDBPyConnection, streams: list[str]) -> datetime:
         """One time a commit, later than every earlier one of these tables even when the clock went back."""
         newest: list[datetime | None] = [
-            connection.execute(f"select max(landed_at) from raw.{STREAMS[stream].name}").fetchall()[0][0]  # noqa: S608
+            connection.execute(f"select max(landed_at) from raw.{STREAMS[stream].name}").fetchall()[0][0]  # noqa: S608  names of STREAMS
             for stream in streams
         ]
         return max([self._clock(), *(time + timedelta(microseconds=1) for time in newest if time is not None)])

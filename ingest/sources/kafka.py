@@ -124,9 +124,9 @@ class KafkaSource:
 
     At every assignment of partitions the warehouse's positions are read again, since another loader may have
     landed from these partitions meanwhile. They are those of the topic's id: a topic that was deleted and created
-    again is read from its beginning (librdkafka asks for messages by this id too, and has the partitions assigned
-    anew when it changes). A batch handed out before and not yet committed is not fetched a second time: its commit is
-    under way, and the source goes on behind it. So that this is exact:
+    again is read from its beginning. librdkafka mostly notices, and has the partitions assigned anew; that it did is
+    asked before each batch is handed out. A batch handed out before and not yet committed is not fetched a second
+    time: its commit is under way, and the source goes on behind it. So that this is exact:
 
     - the sink must refuse (or trim) a batch in which an offset lies below the warehouse's position: that is how a
       batch loses against another loader that took over its partition;
