@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build status test test-exact test-data test-brokers test-bigquery check-bigquery brokers lint format clean
+.PHONY: help setup ingest build query status test test-exact test-data test-brokers test-bigquery check-bigquery brokers lint format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,6 +10,9 @@ EVENTS_PER_DAY ?= 20000
 VARS ?=
 SELECT ?=
 FULL_REFRESH ?=
+Q ?=
+ARGS ?=
+FORMAT ?= table
 KAFKA_PORT ?= 9092
 PUBSUB_PORT ?= 8085
 
@@ -40,6 +43,9 @@ ingest: .venv/.ready ## Land all that waits; with no broker configured, simulate
 
 build: .venv/.ready ## Build and test every model with dbt, and print the marts
 	@$(BIN)/python -m dbt_project build $(if $(SELECT),--select $(SELECT)) $(if $(FULL_REFRESH),--full-refresh) $(if $(VARS),--vars '$(VARS)')
+
+query: .venv/.ready ## Answer a question of analyses/: Q=top_products ARGS="brand=acme limit=5" FORMAT=csv; without Q, list them
+	@$(BIN)/python -m serve query $(Q) $(ARGS) --format $(FORMAT)
 
 status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead letters
 	@$(BIN)/python -m ingest status
@@ -80,4 +86,4 @@ format: .venv/.ready-dev ## Format Python and SQL
 	@$(BIN)/sqlfluff fix --processes 2 dbt_project/models dbt_project/tests
 
 clean: ## Remove the warehouse, the spool and dbt's files (not .venv)
-	rm -rf warehouse.duckdb warehouse.duckdb.wal warehouse.duckdb.emit spool dbt_project/target dbt_project/logs logs
+	rm -rf warehouse.duckdb warehouse.duckdb.wal warehouse.duckdb.emit warehouse.duckdb.published spool dbt_project/target dbt_project/logs logs

@@ -24,8 +24,10 @@ from rich.table import Table
 from ingest.errors import UserError
 from ingest.settings import Settings, load_settings
 from ingest.sinks.duckdb import DuckDBSink
+from serve.publish import publish
 
 PROJECT = Path(__file__).parent
+PROJECT_OPTIONS = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
 output = Console()
 errors = Console(stderr=True)
 
@@ -54,7 +56,9 @@ def run(settings: Settings, arguments: list[str]) -> int:
             sink = DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds)
             held.enter_context(sink.held())
             sink.create_tables()
-        result = _invoke([*arguments, "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)])
+        result = _invoke([*arguments, *PROJECT_OPTIONS])
+        if arguments[0] == "build" and result.success and settings.warehouse == "duckdb":
+            publish(settings, sink, [*_vars_options(arguments), *PROJECT_OPTIONS])
     if isinstance(result.exception, KeyboardInterrupt):
         raise result.exception
     if result.exception is not None:
@@ -109,6 +113,10 @@ def check_vars(arguments: list[str]) -> None:
         if first["type"] == "extra_forbidden":
             raise UserError(f"there is no var {name}; the vars are {', '.join(Vars.model_fields)}") from error
         raise UserError(f"var {name}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}") from error
+
+
+def _vars_options(arguments: list[str]) -> list[str]:
+    return arguments[arguments.index("--vars") :][:2] if "--vars" in arguments[:-1] else []
 
 
 def _invoke(arguments: list[str]) -> dbtRunnerResult:
