@@ -174,7 +174,8 @@ class DuckDBSink:
         for alike in of_one_id_a_topic(batches):
             try:
                 landed.update(self._commit(alike, MEMORY_LIMIT))
-            except (duckdb.OutOfMemoryException, duckdb.FatalException) as error:
+            except (duckdb.OutOfMemoryException, duckdb.TransactionException, duckdb.FatalException) as error:
+                # a TransactionException where it is the statement `commit` that needed more
                 if self._held:
                     if isinstance(error, duckdb.FatalException):
                         raise  # the file must be opened again

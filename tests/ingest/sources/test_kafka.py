@@ -1,7 +1,6 @@
 """KafkaSource against a real Kafka: what comes out is what went in, from where the warehouse stands."""
 
 import itertools
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path

@@ -291,7 +291,7 @@ def test_a_server_that_hangs_is_not_an_empty_subscription(
     pubsub_emulator.pause()
     try:
         monkeypatch.setattr(pubsub, "SILENCE_SECONDS", 8.0)
-        with pytest.raises(UnavailableError, match="Pub/Sub at .* failed"):
+        with pytest.raises(UnavailableError, match=r"Pub/Sub at .* failed"):
             while source.fetch(source.drained_after_seconds):  # what had arrived before the pause
                 pass
     finally:
@@ -317,7 +317,7 @@ def test_leases_that_are_not_extended_any_more_end_the_source(
     source = open_source()
     with monkeypatch.context() as broken:
         broken.setattr(source, "_request", lambda *_, **__: 1 / 0)
-        with pytest.raises(UserError, match="extending the leases.*ZeroDivisionError"):
+        with pytest.raises(UserError, match=r"extending the leases.*ZeroDivisionError"):
             source.fetch(PATIENCE)
 
 
