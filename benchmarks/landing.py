@@ -1,8 +1,8 @@
 """How much slower landing is than only taking the messages: `python -m benchmarks.landing [KAFKA] [PUBSUB]`.
 
-Starts Apache Kafka and Google's Pub/Sub emulator, publishes that many messages of 300 bytes to each (0 leaves one out), and alternates
-between the bare client and `land` into a new DuckDB file, in a process of its own each. Rates leave out what comes
-before the first message: start-up, and joining the group.
+Starts Apache Kafka and Google's Pub/Sub emulator, publishes that many messages of 300 bytes to each (0 leaves one out),
+and alternates between the bare client and `land` into a new DuckDB file, in a process of its own each. Rates leave out
+what comes before the first message: start-up, and joining the group.
 """
 
 import logging
