@@ -36,7 +36,7 @@ from tests.oracle import Settings as OracleSettings
 
 from .conftest import Start
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 120.0
 NOW = datetime(2026, 1, 5, 16, 0, 0, 250_000, tzinfo=UTC)
 topics = (f"time-on-page-{number}" for number in itertools.count())
 
