@@ -36,11 +36,15 @@ clicks as (
 ),
 
 models as (
-    select 'first' as model union all
-    select 'last' union all
-    select 'linear' union all
-    select 'position_based' union all
-    select 'time_decay'
+    select 'first' as model
+    union all
+    select 'last' as model
+    union all
+    select 'linear' as model
+    union all
+    select 'position_based' as model
+    union all
+    select 'time_decay' as model
 ),
 
 weights as (

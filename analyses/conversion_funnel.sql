@@ -1,5 +1,5 @@
--- How many of the people who view products of a category go on to put one into the cart, and of these to buy, on the same
--- day: each step after the one before it.
+-- How many of the people who view products of a category then put one into the cart, and of these then buy, on the
+-- same day.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set brand = param('brand', 'all', 'string') %}

@@ -1,5 +1,5 @@
--- Checkouts by the page of the first click that led to them: its address without what follows a ? or #. Checkouts that no
--- click led to are a row of their own.
+-- Checkouts by the page of the first click that led to them: its address without what follows a ? or #. Checkouts that
+-- no click led to are a row of their own.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set limit = param('limit', 20, 'integer') %}

@@ -22,5 +22,5 @@ from metrics
 left join {{ ref('dim_posts_history') }} as posts on metrics.post_id = posts.post_id and posts.is_current
 left join {{ ref('dim_users_history') }} as users on posts.user_id = users.user_id and users.is_current
 where not coalesce(posts.is_deleted, false)
-order by views desc, likes desc, metrics.post_id
+order by metrics.views desc, metrics.likes desc, metrics.post_id
 limit {{ limit }}

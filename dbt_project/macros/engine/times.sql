@@ -103,6 +103,19 @@
     datetime({{ time }}, '{{ var("reporting_time_zone") }}')
 {%- endmacro %}
 
+{#- Days from one date to another. -#}
+{% macro days_between(first, last) -%}
+    {{ return(adapter.dispatch('days_between')(first, last)) }}
+{%- endmacro %}
+
+{% macro duckdb__days_between(first, last) -%}
+    ({{ last }} - {{ first }})
+{%- endmacro %}
+
+{% macro bigquery__days_between(first, last) -%}
+    date_diff({{ last }}, {{ first }}, day)
+{%- endmacro %}
+
 {#- The first day of the week (a Monday) or of the month that a date is in. -#}
 {% macro first_day_of(part, date) -%}
     {{ return(adapter.dispatch('first_day_of')(part, date)) }}
