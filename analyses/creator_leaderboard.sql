@@ -5,7 +5,7 @@
 {%- set active_days = param('active_days', 7, 'integer') %}
 {%- set limit = param('limit', 10, 'integer') %}
 
-with posts as (
+with undeleted_posts as (
     select post_id, user_id
     from {{ ref('dim_posts_history') }}
     where is_current and not is_deleted and user_id is not null
@@ -30,13 +30,13 @@ activity as (
 
 creators as (
     select
-        posts.user_id,
+        undeleted_posts.user_id,
         count(*) as posts,
         cast(coalesce(sum(metrics.views), 0) as bigint) as views,
         cast(coalesce(sum(metrics.likes), 0) as bigint) as likes
-    from posts
-    left join metrics on posts.post_id = metrics.post_id
-    group by posts.user_id
+    from undeleted_posts
+    left join metrics on undeleted_posts.post_id = metrics.post_id
+    group by undeleted_posts.user_id
 )
 
 select

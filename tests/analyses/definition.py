@@ -104,7 +104,7 @@ def conversion_funnel(facts: Facts, start_time: datetime, end_time: datetime, br
     for key, found in sorted(by_day.items()):
         steps = [0, 0, 0]
         for of_user in grouped(found, lambda event: event["user_id"]).values():
-            reached = datetime.min
+            reached = datetime(1, 1, 1)
             for step, type_ in enumerate(("view", "cart", "purchase")):
                 times = [e["event_at"] for e in of_user if e["event_type"] == type_ and e["event_at"] >= reached]
                 if not times:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pyarrow as pa
+
 from ingest.landing import land
 from ingest.settings import Settings as IngestSettings
 from ingest.sinks.duckdb import DuckDBSink
@@ -55,6 +57,11 @@ class Warehouse:
         question = self.question(name)
         rows = self.published.ask(question, question.values(arguments)).rows
         return list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+
+    def table(self, name: str) -> pa.Table:
+        """Every row of a table or view, `schema.name`."""
+        with DuckDBSink(self.path).connection() as connection:
+            return connection.sql(f"select * from {name}").to_arrow_table()
 
     def define(self, name: str, arguments: Mapping[str, str]) -> list[tuple[Any, ...]]:
         """The rows that the definition says, in order."""
