@@ -66,19 +66,8 @@ def compile_questions(options: list[str]) -> list[Question]:
 
 
 def _question(node: Any) -> Question:
-    descriptions = dict(node.config.meta.get("parameters", {}))
-    parameters = []
     try:
-        for name, default, type_ in parameters_of(node.raw_code):
-            if name not in descriptions:
-                raise UserError(f"its yml does not describe the parameter {name}")
-            if type_ not in EXPECTED:
-                raise UserError(f"parameter {name}: its type is one of {', '.join(EXPECTED)}, not {type_!r}")
-            parameter = Parameter(name=name, type=type_, default=str(default), description=descriptions.pop(name))
-            parameter.read(parameter.default)
-            parameters.append(parameter)
-        if descriptions:
-            raise UserError(f"its yml describes the parameter {next(iter(descriptions))}, which it does not take")
+        parameters = _parameters(node)
     except UserError as error:
         raise UserError(f"{node.original_file_path}: {error}") from error
     return Question(
@@ -88,6 +77,23 @@ def _question(node: Any) -> Question:
         columns=[Column(name=name, description=column.description) for name, column in node.columns.items()],
         sql=node.compiled_code,
     )
+
+
+def _parameters(node: Any) -> list[Parameter]:
+    """As its text names and its yml describes them."""
+    descriptions = dict(node.config.meta.get("parameters", {}))
+    parameters = []
+    for name, default, type_ in parameters_of(node.raw_code):
+        if name not in descriptions:
+            raise UserError(f"its yml does not describe the parameter {name}")
+        if type_ not in EXPECTED:
+            raise UserError(f"parameter {name}: its type is one of {', '.join(EXPECTED)}, not {type_!r}")
+        parameter = Parameter(name=name, type=type_, default=str(default), description=descriptions.pop(name))
+        parameter.read(parameter.default)
+        parameters.append(parameter)
+    if descriptions:
+        raise UserError(f"its yml describes the parameter {next(iter(descriptions))}, which it does not take")
+    return parameters
 
 
 def parameters_of(code: str) -> list[tuple[str, str | int, Any]]:
