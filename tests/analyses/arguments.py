@@ -10,6 +10,7 @@ SETS = (
         "start_date": "2026-01-03",
         "end_date": "2026-01-05",
         "active_days": "1",
+        "limit": "1000",
     },
     {"brand": "gLOw", "product_id": "lamp", "event_type": "Purchase", "half_life_seconds": "1"},
     {"category": "HOME.lamp", "limit": "3", "steps": "2", "half_life_seconds": "60"},

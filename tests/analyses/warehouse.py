@@ -129,4 +129,14 @@ def scene() -> list[Arrival]:
             at = start + timedelta(seconds=90 * place_)
             page = {"session_id": f"way{user}", "page_title": ["Home", "Lamps", "Home", "Cart"][place_]}
             add("page_views", at, **page, event_timestamp_ms=int(at.timestamp() * 1000), event_params=[])
+    for number, deleted in enumerate([None, f"{NOON}"]):
+        writer, time = f"writer{number}", f"{NOON - timedelta(days=3)}"
+        add("users", NOON, user_id=writer, user_name=writer, created_at=time, updated_at=f"{NOON}", deleted_at=deleted)
+        for text in ("kept", "deleted"):
+            ids = {"post_id": f"{writer}.{text}", "user_id": writer}
+            gone = f"{NOON}" if text == "deleted" else None
+            add("posts", NOON, **ids, post_text=text, created_at=time, updated_at=f"{NOON}", deleted_at=gone)
+            for reader in range(40 + number):
+                of = {"event_id": f"{writer}.{text}.{reader}", "post_id": ids["post_id"], "event_type": "view"}
+                add("post_events", NOON, **of, user_id=f"writer{reader}", created_at=f"{NOON}")
     return found
