@@ -44,7 +44,7 @@ ingest: .venv/.ready ## Land all that waits; with no broker configured, simulate
 build: .venv/.ready ## Build and test every model with dbt, and print the marts
 	@$(BIN)/python -m dbt_project build $(if $(SELECT),--select $(SELECT)) $(if $(FULL_REFRESH),--full-refresh) $(if $(VARS),--vars '$(VARS)')
 
-query: .venv/.ready ## Answer a question of analyses/: Q=top_products ARGS="brand=acme limit=5" FORMAT=csv; without Q, list them
+query: .venv/.ready ## Answer a question of analyses/: Q=top_products ARGS="brand=samsung limit=5" FORMAT=csv; without Q, list them
 	@$(BIN)/python -m serve query $(Q) $(ARGS) --format $(FORMAT)
 
 status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead letters

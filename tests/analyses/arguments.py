@@ -2,7 +2,7 @@
 
 from serve.questions import Question
 
-SETS = (
+SETS: tuple[dict[str, str], ...] = (
     {},
     {
         "start_time": "2026-01-03T07:30:00-05:00",

@@ -209,15 +209,15 @@ def creator_leaderboard(facts: Facts, start_date: date, end_date: date, active_d
         if user_id is None:
             continue
         views, likes = (sum(totals.get(post["post_id"], (0, 0))[which] for post in written) for which in (0, 1))
-        person, day = people.get(user_id), last.get(user_id)
+        person, last_day = people.get(user_id), last.get(user_id)
         is_active = (
-            day is not None
-            and (max(last.values()) - day).days < active_days
+            last_day is not None
+            and (max(last.values()) - last_day).days < active_days
             and person is not None
             and not person["is_deleted"]
         )
         name = person["user_name"] if person else None
-        rows.append((user_id, name, len(written), views, likes, ratio(likes, views), day, is_active))
+        rows.append((user_id, name, len(written), views, likes, ratio(likes, views), last_day, is_active))
     return sorted(rows, key=lambda row: (-row[3], -row[4], row[0]))[:limit]
 
 
@@ -350,7 +350,7 @@ def attribution_comparison(
                 totals[f"{model}_amount"] += amount - before_amount
                 totals["clicks"] += model == "linear"
                 before, before_amount = share, amount
-    rows = [(url, *totals.values()) for url, totals in urls.items()]
+    rows: Answer = [(url, *totals.values()) for url, totals in urls.items()]
     linear = columns().index("linear_amount") + 1, columns().index("linear_checkouts") + 1
     return sorted(rows, key=lambda row: (-row[linear[0]], -row[linear[1]], row[0] is None, row[0]))[:limit]
 

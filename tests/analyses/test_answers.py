@@ -1,5 +1,6 @@
 """Every analysis answers what its definition in plain Python says, row for row and in order."""
 
+import re
 from decimal import Decimal
 
 import pytest
@@ -15,6 +16,11 @@ NAMES = sorted(path.stem for path in (ROOT / "analyses").glob("*.sql"))
 def test_every_analysis_is_published_and_defined(warehouse: Warehouse) -> None:
     assert sorted(warehouse.published.questions) == NAMES
     assert sorted(DEFINITIONS) == NAMES
+
+
+def test_readme_lists_every_question() -> None:
+    section = (ROOT / "README.md").read_text().split("## Ask it")[1].split("\n## ")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
