@@ -44,7 +44,7 @@ ingest: .venv/.ready ## Land all that waits; with no broker configured, simulate
 build: .venv/.ready ## Build and test every model with dbt, and print the marts
 	@$(BIN)/python -m dbt_project build $(if $(SELECT),--select $(SELECT)) $(if $(FULL_REFRESH),--full-refresh) $(if $(VARS),--vars '$(VARS)')
 
-query: .venv/.ready ## Answer a question of analyses/: Q=top_products ARGS="brand=acme limit=5" FORMAT=csv; without Q, list them
+query: .venv/.ready ## Answer a question of analyses/: Q=top_products ARGS="brand=samsung limit=5" FORMAT=csv; without Q, list them
 	@$(BIN)/python -m serve query $(Q) $(ARGS) --format $(FORMAT)
 
 status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead letters
@@ -76,14 +76,14 @@ lint: .venv/.ready-dev ## ruff, mypy (strict) and sqlfluff
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@# sqlfluff passes over a file that dbt cannot compile with a mere warning
-	@found=$$($(BIN)/sqlfluff lint --processes 2 dbt_project/models dbt_project/tests 2>&1); status=$$?; \
+	@found=$$($(BIN)/sqlfluff lint --processes 2 analyses dbt_project/models dbt_project/tests 2>&1); status=$$?; \
 		echo "$$found" | grep -v 'because it is a macro'; \
 		if echo "$$found" | grep -q 'fatal exception'; then exit 1; fi; exit $$status
 
 format: .venv/.ready-dev ## Format Python and SQL
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
-	@$(BIN)/sqlfluff fix --processes 2 dbt_project/models dbt_project/tests
+	@$(BIN)/sqlfluff fix --processes 2 analyses dbt_project/models dbt_project/tests
 
 clean: ## Remove the warehouse, the spool and dbt's files (not .venv)
 	rm -rf warehouse.duckdb warehouse.duckdb.wal warehouse.duckdb.emit warehouse.duckdb.published spool dbt_project/target dbt_project/logs logs

@@ -12,6 +12,7 @@ select
     count(case when event_type = 'view' then 1 end) as views,
     count(case when event_type = 'cart' then 1 end) as carts,
     count(case when event_type = 'purchase' then 1 end) as purchases,
+    count(distinct user_id) as users,
     {{ sum_of_amounts("case when event_type = 'purchase' then price end") }} as revenue
 from {{ ref('fct_events') }}
 where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)

@@ -24,7 +24,7 @@ from rich.table import Table
 from ingest.errors import UserError
 from ingest.settings import Settings, load_settings
 from ingest.sinks.duckdb import DuckDBSink
-from serve.publish import publish
+from serve.publish import first_paragraph, publish
 
 PROJECT = Path(__file__).parent
 PROJECT_OPTIONS = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
@@ -62,7 +62,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
     if isinstance(result.exception, KeyboardInterrupt):
         raise result.exception
     if result.exception is not None:
-        raise UserError(_first_paragraph(result.exception))
+        raise UserError(first_paragraph(result.exception))
     if isinstance(result.result, RunExecutionResult):
         if not any(one.node.resource_type != NodeType.Operation for one in result.result.results):
             raise UserError("the selection matches no model and no test")
@@ -136,14 +136,6 @@ def _invoke(arguments: list[str]) -> dbtRunnerResult:
                 progress.advance(task)
 
         return dbtRunner(callbacks=[on_event]).invoke(["--log-level", "none", *arguments])
-
-
-def _first_paragraph(error: BaseException) -> str:
-    """What is wrong, without the chain of macros by which dbt came there, in one line."""
-    lines = [line.strip() for line in str(error).strip().split("\n\n")[0].splitlines()]
-    if len(lines) > 1 and lines[0].startswith("Compilation Error in operation"):
-        lines = lines[1:]
-    return " ".join(line for line in lines if line and not line.startswith(">"))
 
 
 def _print_failures(run_results: RunExecutionResult) -> None:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from ingest.errors import UserError
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
-from serve.questions import CURRENT, QUESTIONS, Column, Parameter, Question, published_folder
+from serve.questions import CURRENT, EXPECTED, QUESTIONS, Column, Parameter, Question, published_folder
 
 KEPT_VERSIONS = 2
 """The current one, and the one that a reader may be about to open."""
@@ -58,23 +58,17 @@ def compile_questions(options: list[str]) -> list[Question]:
     command = ["--log-level", "none", "--no-write-json", "compile", "--select", "resource_type:analysis"]
     result = dbtRunner().invoke([*command, *options])
     if result.exception is not None:
-        raise UserError(str(result.exception).strip())
+        raise UserError(first_paragraph(result.exception))
     if not isinstance(result.result, RunExecutionResult):
         raise TypeError(type(result.result))
     return sorted((_question(one.node) for one in result.result.results), key=lambda question: question.name)
 
 
 def _question(node: Any) -> Question:
-    descriptions = dict(node.config.meta.get("parameters", {}))
-    parameters = []
-    for name, default, type_ in parameters_of(node.raw_code):
-        if name not in descriptions:
-            raise UserError(f"{node.original_file_path}: its yml does not describe the parameter {name}")
-        parameters.append(Parameter(name=name, type=type_, default=str(default), description=descriptions.pop(name)))
-    if descriptions:
-        raise UserError(
-            f"{node.original_file_path}: its yml describes {next(iter(descriptions))}, which it does not take"
-        )
+    try:
+        parameters = _parameters(node)
+    except UserError as error:
+        raise UserError(f"{node.original_file_path}: {error}") from error
     return Question(
         name=node.name,
         description=node.description,
@@ -84,11 +78,43 @@ def _question(node: Any) -> Question:
     )
 
 
-def parameters_of(code: str) -> list[tuple[str, str | int, str]]:
-    """Name, default and type of each `param(...)` of an analysis."""
-    calls = Environment(autoescape=True).parse(code).find_all(nodes.Call)
-    return [
-        tuple(argument.as_const() for argument in call.args)
-        for call in calls
-        if isinstance(call.node, nodes.Name) and call.node.name == "param"
-    ]
+def _parameters(node: Any) -> list[Parameter]:
+    """As its text names and its yml describes them."""
+    descriptions = dict(node.config.meta.get("parameters", {}))
+    parameters = []
+    for name, default, type_ in parameters_of(node.raw_code):
+        if name not in descriptions:
+            raise UserError(f"its yml does not describe the parameter {name}")
+        if type_ not in EXPECTED:
+            raise UserError(f"parameter {name}: its type is one of {', '.join(EXPECTED)}, not {type_!r}")
+        parameter = Parameter(name=name, type=type_, default=str(default), description=descriptions.pop(name))
+        parameter.read(parameter.default)
+        parameters.append(parameter)
+    if descriptions:
+        raise UserError(f"its yml describes the parameter {next(iter(descriptions))}, which it does not take")
+    return parameters
+
+
+def parameters_of(code: str) -> list[tuple[str, str | int, Any]]:
+    """Name, default and type of each `param(...)` of an analysis.
+
+    Raises:
+        UserError: when these are not three literals.
+    """
+    found = []
+    for call in Environment(autoescape=True).parse(code).find_all(nodes.Call):
+        if isinstance(call.node, nodes.Name) and call.node.name == "param":
+            try:
+                name, default, type_ = (argument.as_const() for argument in call.args)
+            except (nodes.Impossible, ValueError) as error:
+                raise UserError(f"line {call.lineno}: expected param(name, default, type) with literals") from error
+            found.append((name, default, type_))
+    return found
+
+
+def first_paragraph(error: object) -> str:
+    """What is wrong by an error of dbt, without the chain of macros by which dbt came there, in one line."""
+    lines = [line.strip() for line in str(error).strip().split("\n\n")[0].splitlines()]
+    if len(lines) > 1 and lines[0].startswith("Compilation Error in operation"):
+        lines = lines[1:]
+    return " ".join(line for line in lines if line and not line.startswith(">"))

@@ -1,14 +1,22 @@
 {#- A parameter of an analysis: bound when the question is asked, never pasted into its text. Call it at the top of the
     file with literals, `set brand = param('brand', 'all', 'string')`: serve/questions.py reads names, defaults and types
-    from there. The types are string, integer, date and timestamp. -#}
+    from there. The types are string, integer, date and timestamp. With the var that only .sqlfluff sets, the default
+    stands in its place, since the linter cannot read a parameter. -#}
 {% macro param(name, default, type) -%}
+    {%- if var('lint', false) -%}
+        {{ return("cast('" ~ default ~ "' as " ~ duckdb_type(type) ~ ')') }}
+    {%- endif -%}
     {{ return(adapter.dispatch('param')(name, type)) }}
 {%- endmacro %}
 
 {% macro duckdb__param(name, type) -%}
-    cast(${{ name }} as {{ {'string': 'varchar', 'integer': 'bigint', 'date': 'date', 'timestamp': 'timestamp'}[type] }})
+    cast(${{ name }} as {{ duckdb_type(type) }})
 {%- endmacro %}
 
 {% macro bigquery__param(name, type) -%}
     @{{ name }}
+{%- endmacro %}
+
+{% macro duckdb_type(type) -%}
+    {{ {'string': 'varchar', 'integer': 'bigint', 'date': 'date', 'timestamp': 'timestamp'}[type] }}
 {%- endmacro %}

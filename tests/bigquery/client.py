@@ -178,7 +178,7 @@ def python_value(kind: int, cell: Any) -> Any:
 
 
 def make_row(values: Any) -> Any:
-    """A row of a table from Python's values: None, str, bytes, int or datetime (UTC without a zone)."""
+    """A row of a table from Python's values, of the types below; a datetime is UTC without a zone."""
     row = service.TableData.Row()
     for value in values:
         cell = row.cell.add()
@@ -189,12 +189,19 @@ def make_row(values: Any) -> Any:
                 cell.string_value = value
             case bytes():
                 cell.bytes_value = value
+            case bool():
+                cell.bool_value = value
             case int():
                 cell.int64_value = value
+            case Decimal():
+                billionths = int(value.scaleb(9))
+                cell.numeric_value = billionths.to_bytes(billionths.bit_length() // 8 + 1, "little", signed=True)
             case datetime():
                 since = value.replace(tzinfo=UTC) - EPOCH
                 cell.timestamp_value.seconds = since.days * 86_400 + since.seconds
                 cell.timestamp_value.nanos = since.microseconds * 1000
+            case date():
+                cell.date_value = (value - EPOCH.date()).days
             case _:
                 raise TypeError(type(value))
     return row

@@ -5,7 +5,7 @@ PyPI's zetasql has both, compiled to WebAssembly. The first start compiles for h
 
 import ctypes
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -163,14 +163,17 @@ class GoogleSQL:
         """As a project's default_time_zone: that of times that name none."""
         self._options.default_timezone = name
 
-    def run(self, sql: str) -> Result:
+    def run(self, sql: str, parameters: Mapping[str, tuple[Any, Any]] | None = None) -> Result:
         """Analyze a statement, then execute it. A script (several statements, DECLARE) is no statement.
+
+        Args:
+            parameters: of a query, by name without the @: TypeProto and ValueProto.
 
         Raises:
             GoogleSQLError: when the analyzer rejects it, or it cannot be executed.
         """
         if QUERY.match(sql):
-            columns, rows = self._evaluate(sql)
+            columns, rows = self._evaluate(sql, parameters=parameters)
             return Result("SELECT", columns, rows)
         kind, statement = self.analyze(sql)
         execute = self._execute.get(kind)
@@ -231,9 +234,17 @@ class GoogleSQL:
             parents[path].table.append(_table_proto(identifier, self.tables[name].columns))
         return catalog
 
-    def _evaluate(self, sql: str, extra: dict[str, Table] | None = None) -> tuple[dict[str, Any], list[Any]]:
+    def _evaluate(
+        self,
+        sql: str,
+        extra: dict[str, Table] | None = None,
+        parameters: Mapping[str, tuple[Any, Any]] | None = None,
+    ) -> tuple[dict[str, Any], list[Any]]:
         request = service.EvaluateQueryRequest(sql=_flat(sql), options=self._options)
         self._add_tables(request, sql, extra or {})
+        for name, (type_, value) in (parameters or {}).items():
+            request.options.query_parameters.add(name=name, type=type_)
+            request.params.add(name=name, value=value)
         response = self._call("EvaluateQuery", request, service.EvaluateQueryResponse, sql)
         columns = {column.name or f"f{place}_": column.type for place, column in enumerate(response.prepared.columns)}
         if len(columns) < len(response.prepared.columns):

@@ -103,6 +103,32 @@
     datetime({{ time }}, '{{ var("reporting_time_zone") }}')
 {%- endmacro %}
 
+{#- Days from one date to another. -#}
+{% macro days_between(first, last) -%}
+    {{ return(adapter.dispatch('days_between')(first, last)) }}
+{%- endmacro %}
+
+{% macro duckdb__days_between(first, last) -%}
+    ({{ last }} - {{ first }})
+{%- endmacro %}
+
+{% macro bigquery__days_between(first, last) -%}
+    date_diff({{ last }}, {{ first }}, day)
+{%- endmacro %}
+
+{#- The first day of the week (a Monday) or of the month that a date is in. -#}
+{% macro first_day_of(part, date) -%}
+    {{ return(adapter.dispatch('first_day_of')(part, date)) }}
+{%- endmacro %}
+
+{% macro duckdb__first_day_of(part, date) -%}
+    cast(date_trunc('{{ part }}', {{ date }}) as date)
+{%- endmacro %}
+
+{% macro bigquery__first_day_of(part, date) -%}
+    date_trunc({{ date }}, {{ 'isoweek' if part == 'week' else part }})
+{%- endmacro %}
+
 {% macro now_utc() -%}
     {{ return(adapter.dispatch('now_utc')()) }}
 {%- endmacro %}

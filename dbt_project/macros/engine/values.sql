@@ -47,6 +47,20 @@
     cast(round(cast({{ part }} as numeric) / nullif({{ whole }}, 0), 4) as numeric(18, 4))
 {%- endmacro %}
 
+{#- The average of amounts or seconds to four decimals, half up and exact as `ratio`; null when there are none. -#}
+{% macro average(amounts) -%}
+    {{ return(adapter.dispatch('average')(amounts)) }}
+{%- endmacro %}
+
+{% macro duckdb__average(amounts) -%}
+    {{ ratio('cast(sum(' ~ amounts ~ ') * 1000000 as hugeint)', '(count(' ~ amounts ~ ') * 1000000)') }}
+{%- endmacro %}
+
+{#- NUMERIC has nine decimals: a quotient that is cut there may look like a half. -#}
+{% macro bigquery__average(amounts) -%}
+    cast(round(cast(sum({{ amounts }}) as bignumeric) / nullif(count({{ amounts }}), 0), 4) as numeric(18, 4))
+{%- endmacro %}
+
 {#- Hexadecimal MD5 of texts, each behind its length, so that no delimiter inside one can be mistaken; alike on both engines. -#}
 {% macro hash_of(texts) -%}
     {%- set parts = [] -%}

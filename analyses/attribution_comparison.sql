@@ -1,0 +1,115 @@
+-- Five ways to share out each checkout among the clicks that led to it, side by side. Every model shares out the same
+-- checkouts and amounts to the last digit: shares are rounded as they add up, so that the parts of one make one.
+{%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
+{%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
+{%- set half_life_seconds = param('half_life_seconds', 900, 'integer') %}
+{%- set limit = param('limit', 20, 'integer') %}
+
+with checkouts as (
+    select event_key, user_id, product_id, checkout_at, coalesce(total_amount, 0) as total_amount
+    from {{ ref('fct_checkout_attribution') }}
+    where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
+        and checkout_at >= {{ start_time }} and checkout_at < {{ end_time }}
+        and is_attributed
+),
+
+-- the clicks of the same user on the same product in the attribution window, in order
+clicks as (
+    select
+        checkouts.event_key,
+        checkouts.total_amount,
+        events.url,
+        events.event_at as click_at,
+        row_number() over (partition by checkouts.event_key order by events.event_at, events.event_id) as place,
+        count(*) over (partition by checkouts.event_key) as clicks,
+        max(events.event_at) over (partition by checkouts.event_key) as last_click_at
+    from checkouts
+    inner join {{ ref('fct_events') }} as events
+        on checkouts.user_id = events.user_id
+        and checkouts.product_id = events.product_id
+        and events.event_at between checkouts.checkout_at - interval {{ var('attribution_window_seconds') }} second
+        and checkouts.checkout_at
+    where events.event_date
+        between cast({{ start_time }} - interval {{ var('attribution_window_seconds') }} second as date)
+        and cast({{ end_time }} as date)
+        and events.event_type = 'click'
+),
+
+models as (
+    select 'first' as model
+    union all
+    select 'last' as model
+    union all
+    select 'linear' as model
+    union all
+    select 'position_based' as model
+    union all
+    select 'time_decay' as model
+),
+
+weights as (
+    select
+        models.model,
+        clicks.*,
+        case models.model
+            when 'first' then case when clicks.place = 1 then 1 else 0 end
+            when 'last' then case when clicks.place = clicks.clicks then 1 else 0 end
+            when 'linear' then 1
+            -- 40 % each to the first and the last, 20 % to those between
+            when 'position_based' then case
+                when clicks.clicks <= 2 then 1
+                when clicks.place in (1, clicks.clicks) then 0.4
+                else 0.2 / (clicks.clicks - 2)
+            end
+            -- counted from the last click, which so is worth 1 however short the half-life is
+            when 'time_decay' then power(
+                0.5, {{ seconds_between('clicks.click_at', 'clicks.last_click_at') }} / {{ half_life_seconds }}
+            )
+        end as weight
+    from clicks
+    cross join models
+),
+
+-- the share of the clicks up to this one
+shares as (
+    select
+        model,
+        event_key,
+        url,
+        place,
+        total_amount,
+        cast(round(
+            sum(weight) over (partition by model, event_key order by place rows unbounded preceding)
+            / sum(weight) over (partition by model, event_key),
+            5
+        ) as numeric(18, 5)) as share
+    from weights
+),
+
+credits as (
+    select
+        model,
+        url,
+        share - coalesce(lag(share) over clicks_in_order, 0) as checkouts,
+        round(total_amount * share, 4) - coalesce(lag(round(total_amount * share, 4)) over clicks_in_order, 0) as amount
+    from shares
+    window clicks_in_order as (partition by model, event_key order by place)
+)
+
+select
+    url,
+    count(case when model = 'linear' then 1 end) as clicks,
+    sum(case when model = 'first' then checkouts end) as first_checkouts,
+    sum(case when model = 'last' then checkouts end) as last_checkouts,
+    sum(case when model = 'linear' then checkouts end) as linear_checkouts,
+    sum(case when model = 'position_based' then checkouts end) as position_based_checkouts,
+    sum(case when model = 'time_decay' then checkouts end) as time_decay_checkouts,
+    sum(case when model = 'first' then amount end) as first_amount,
+    sum(case when model = 'last' then amount end) as last_amount,
+    sum(case when model = 'linear' then amount end) as linear_amount,
+    sum(case when model = 'position_based' then amount end) as position_based_amount,
+    sum(case when model = 'time_decay' then amount end) as time_decay_amount
+from credits
+group by url
+order by linear_amount desc, linear_checkouts desc, url nulls last
+limit {{ limit }}

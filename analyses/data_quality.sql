@@ -1,0 +1,64 @@
+-- For each stream the accounting of what landed, how late its events were, and how fresh they are.
+{%- set start_date = param('start_date', '1970-01-01', 'date') %}
+{%- set end_date = param('end_date', '9999-12-31', 'date') %}
+
+with accounting as (
+    select
+        stream,
+        cast(sum(landed) as bigint) as landed,
+        cast(sum(accepted) as bigint) as accepted,
+        cast(sum(duplicates) as bigint) as duplicates,
+        cast(sum(rejected) as bigint) as rejected,
+        min(case when is_balanced then 1 else 0 end) = 1 as is_balanced
+    from {{ ref('landing_reconciliation') }}
+    where landed_date between {{ start_date }} and {{ end_date }}
+    group by stream
+),
+
+lateness as (
+    select
+        stream,
+        max(p95_latency_seconds) as worst_p95_latency_seconds,
+        max(max_latency_seconds) as max_latency_seconds
+    from {{ ref('agg_arrival_lateness_daily') }}
+    where reporting_date between {{ start_date }} and {{ end_date }}
+    group by stream
+),
+
+-- an id that a source uses again on another day makes another event
+reuse as (
+    select stream, count(*) - count(distinct event_id) as reused_ids
+    from {{ ref('fct_events') }}
+    where event_date between {{ start_date }} and {{ end_date }}
+    group by stream
+),
+
+-- as it is now: without an end
+freshness as (
+    select
+        stream,
+        max(case when reject_reason is null then event_at end) as newest_event_at,
+        max(landed_at) as last_landed_at
+    from {{ ref('int_staged_messages') }}
+    where landed_at >= cast({{ start_date }} as timestamp)
+    group by stream
+)
+
+select
+    accounting.stream,
+    accounting.landed,
+    accounting.accepted,
+    accounting.duplicates,
+    accounting.rejected,
+    accounting.is_balanced,
+    {{ ratio('accounting.rejected', 'accounting.landed') }} as rejected_share,
+    lateness.worst_p95_latency_seconds,
+    lateness.max_latency_seconds,
+    reuse.reused_ids,
+    freshness.newest_event_at,
+    freshness.last_landed_at
+from accounting
+left join lateness on accounting.stream = lateness.stream
+left join reuse on accounting.stream = reuse.stream
+left join freshness on accounting.stream = freshness.stream
+order by accounting.stream

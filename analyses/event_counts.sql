@@ -1,0 +1,20 @@
+-- Events of each type, of one brand and category or of all.
+{%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
+{%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
+{%- set brand = param('brand', 'all', 'string') %}
+{%- set category = param('category', 'all', 'string') %}
+
+select
+    event_type,
+    count(*) as events,
+    count(distinct user_id) as users,
+    count(distinct product_id) as products,
+    min(event_at) as first_event_at,
+    max(event_at) as last_event_at
+from {{ ref('fct_events') }}
+where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
+    and event_at >= {{ start_time }} and event_at < {{ end_time }}
+    and (lower({{ brand }}) = 'all' or lower(brand) = lower({{ brand }}))
+    and (lower({{ category }}) = 'all' or lower(category_code) = lower({{ category }}))
+group by event_type
+order by events desc, event_type

@@ -1,0 +1,20 @@
+-- Checkouts by the page of the first click that led to them: its address without what follows a ? or #. Checkouts that
+-- no click led to are a row of their own.
+{%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
+{%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
+{%- set limit = param('limit', 20, 'integer') %}
+
+select
+    regexp_replace(first_click_url, '[?#].*', '') as page,
+    is_attributed,
+    count(*) as checkouts,
+    count(distinct user_id) as users,
+    {{ sum_of_amounts('total_amount') }} as amount,
+    {{ ratio('count(*)', 'sum(count(*)) over ()') }} as share_of_checkouts,
+    {{ average('seconds_to_checkout') }} as average_seconds_to_checkout
+from {{ ref('fct_checkout_attribution') }}
+where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
+    and checkout_at >= {{ start_time }} and checkout_at < {{ end_time }}
+group by regexp_replace(first_click_url, '[?#].*', ''), is_attributed
+order by checkouts desc, is_attributed desc, regexp_replace(first_click_url, '[?#].*', '') nulls last
+limit {{ limit }}

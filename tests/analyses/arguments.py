@@ -1,0 +1,32 @@
+"""What the analyses are asked: of each set the arguments that a question takes."""
+
+from serve.questions import Question
+
+SETS: tuple[dict[str, str], ...] = (
+    {},
+    {
+        "start_time": "2026-01-03T07:30:00-05:00",
+        "end_time": "2026-01-06 02:00",
+        "start_date": "2026-01-03",
+        "end_date": "2026-01-05",
+        "active_days": "1",
+        "limit": "1000",
+    },
+    {"brand": "gLOw", "product_id": "lamp", "event_type": "Purchase", "half_life_seconds": "1"},
+    {"category": "HOME.lamp", "limit": "3", "steps": "2", "half_life_seconds": "60"},
+)
+OF_LANDING = {
+    "start_time": "2026-02-01T00:00:01Z",
+    "end_time": "2026-02-03",
+    "start_date": "2026-02-01",
+    "end_date": "2026-02-02",
+}
+"""The days on which messages landed, for questions of these."""
+
+
+def arguments_of(question: Question) -> list[dict[str, str]]:
+    """At least two sets."""
+    takes = [parameter.name for parameter in question.parameters]
+    period = OF_LANDING if question.name in ("data_quality", "dead_letters_by_reason") else {}
+    sets = [{name: period.get(name, given[name]) for name in given if name in takes} for given in SETS]
+    return [given for place, given in enumerate(sets) if given not in sets[:place]]

@@ -1,0 +1,72 @@
+"""Every analysis answers what its definition in plain Python says, row for row and in order."""
+
+import re
+from decimal import Decimal
+
+import pytest
+
+from tests.analyses.arguments import arguments_of
+from tests.analyses.definition import DEFINITIONS, MODELS
+from tests.analyses.warehouse import Warehouse
+from tests.dbt_project.exact.warehouse import ROOT
+
+NAMES = sorted(path.stem for path in (ROOT / "analyses").glob("*.sql"))
+
+
+def test_every_analysis_is_published_and_defined(warehouse: Warehouse) -> None:
+    assert sorted(warehouse.published.questions) == NAMES
+    assert sorted(DEFINITIONS) == NAMES
+
+
+def test_readme_lists_every_question() -> None:
+    section = (ROOT / "README.md").read_text().split("## Ask it")[1].split("\n## ")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_answer_is_as_defined(warehouse: Warehouse, name: str) -> None:
+    sets = arguments_of(warehouse.question(name))
+    assert len(sets) > 1
+    answers = []
+    for arguments in sets:
+        answers.append(warehouse.ask(name, arguments))
+        assert answers[-1] == warehouse.define(name, arguments), arguments
+        assert answers[-1], arguments
+    assert all(answer != answers[0] for answer in answers[1:])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_yml_says_the_question_and_every_column(warehouse: Warehouse, name: str) -> None:
+    question = warehouse.question(name)
+    assert question.description.splitlines()[0].endswith("?")
+    answer = warehouse.published.ask(question, question.values({})).rows
+    assert [column.name for column in question.columns] == answer.column_names
+    assert all(described.description.endswith(".") for described in (*question.columns, *question.parameters))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("text", ["' or 1=1 --", "'; drop table analytics.fct_events; --", "$limit", "%"])
+def test_a_text_is_a_value_and_nothing_else(warehouse: Warehouse, name: str, text: str) -> None:
+    for parameter in warehouse.question(name).parameters:
+        if parameter.type == "string":
+            assert warehouse.ask(name, {parameter.name: text}) == []
+
+
+def test_some_creators_are_active_and_some_are_not(warehouse: Warehouse) -> None:
+    rows = warehouse.ask(
+        "creator_leaderboard",
+        {"start_date": "2026-01-03", "end_date": "2026-01-05", "active_days": "1", "limit": "1000"},
+    )
+    assert {row[-1] for row in rows} == {True, False}
+
+
+@pytest.mark.parametrize("half_life", ["1", "60", "900", "1000000"])
+def test_each_model_of_attribution_shares_out_the_same(warehouse: Warehouse, half_life: str) -> None:
+    attributed = [one for one in warehouse.facts.tables["fct_checkout_attribution"] if one["is_attributed"]]
+    amount = sum((one["total_amount"] or Decimal() for one in attributed), Decimal())
+    assert max(one["clicks_in_window"] for one in attributed) > 3
+    rows = warehouse.ask("attribution_comparison", {"half_life_seconds": half_life, "limit": "1000000"})
+    totals = [sum(column) for column in list(zip(*rows, strict=True))[1:]]
+    assert totals == [
+        sum(one["clicks_in_window"] for one in attributed), *[len(attributed)] * len(MODELS), *[amount] * len(MODELS)
+    ]  # fmt: skip
