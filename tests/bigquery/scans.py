@@ -1,0 +1,326 @@
+"""Which columns and partitions of which tables BigQuery would read for a statement, from the analyzer's resolved tree.
+
+Of BigQuery's documented rules for pruning
+(https://cloud.google.com/bigquery/docs/querying-partitioned-tables): a comparison of the partition column itself with
+a constant prunes; one with a function of it, a subquery or another column does not; OR prunes only where each of its
+branches does. Predicates and needed columns are passed down through views, CTEs, joins and UNION, not through windows,
+aggregates and LIMIT; of constants, FALSE alone is passed through everything, and nothing below it is read.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from zetasql.wasi._pb2.zetasql.public import type_pb2
+
+from tests.bigquery.googlesql import GoogleSQL, concrete
+
+Column = tuple[int, int]
+"""The number of the analysis (a view has its own), and the analyzer's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """AND, OR, FALSE, a comparison of a column with constants, or UNKNOWN: anything else."""
+
+    kind: str
+    parts: tuple["Condition", ...] = ()
+    column: Column | None = None
+    values: tuple[date | datetime, ...] = ()
+
+    def renamed(self, names: Mapping[Column, Column]) -> "Condition":
+        column = names.get(self.column, self.column) if self.column else None
+        return replace(self, column=column, parts=tuple(part.renamed(names) for part in self.parts))
+
+    def may_hold(self, column: Column, day: date) -> bool:
+        """Whether a row whose partition column is of that day can fulfil this."""
+        if self.kind == "AND":
+            return all(part.may_hold(column, day) for part in self.parts)
+        if self.kind == "OR":
+            return any(part.may_hold(column, day) for part in self.parts)
+        if self.kind == "FALSE":
+            return False
+        if self.kind == "UNKNOWN" or self.column != column:
+            return True
+        if self.kind == "$is_null":
+            return False
+        first: date | datetime = day
+        last: date | datetime = day
+        if isinstance(self.values[0], datetime):
+            first = datetime(day.year, day.month, day.day, tzinfo=UTC)
+            last = first + timedelta(days=1, microseconds=-1)
+        match self.kind:
+            case "$equal" | "$in":
+                return any(first <= value <= last for value in self.values)  # type: ignore[operator]
+            case "$greater":
+                return last > self.values[0]  # type: ignore[operator]
+            case "$greater_or_equal":
+                return last >= self.values[0]  # type: ignore[operator]
+            case "$less":
+                return first < self.values[0]  # type: ignore[operator]
+            case "$less_or_equal":
+                return first <= self.values[0]  # type: ignore[operator]
+            case _:
+                return True
+
+
+COMPARISONS = ("$equal", "$in", "$greater", "$greater_or_equal", "$less", "$less_or_equal")
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    table: str
+    """project.dataset.name"""
+    columns: frozenset[str]
+    rewrites: bool
+    """Whether the partitions are rewritten: then all columns count."""
+    conditions: tuple[Condition, ...]
+    partition_column: Column | None
+
+    def reads(self, day: date) -> bool:
+        """Whether the partition of that day is read; of a table without partitions, whether anything is."""
+        column = self.partition_column or (-1, -1)
+        return all(condition.may_hold(column, day) for condition in self.conditions)
+
+
+@dataclass
+class _Reader:
+    sql: GoogleSQL
+    partition_column: Callable[[str], str | None]
+    scans: list[Scan] = field(default_factory=list)
+    analyses: int = 0
+
+    def statement(self, sql: str) -> None:
+        _, node = self.sql.analyze(sql)
+        reader = _Analysis(self, self.analyses)
+        self.analyses += 1
+        reader.statement(node)
+
+
+@dataclass
+class _Analysis:
+    """One statement, or the query of one view."""
+
+    reader: _Reader
+    number: int
+    with_queries: dict[str, Any] = field(default_factory=dict)
+
+    def statement(self, node: Any) -> None:
+        fields = node.DESCRIPTOR.fields_by_name
+        if "from_scan" in fields:  # MERGE
+            condition = [self.condition(node.merge_expr)]
+            needed = self.references(node.merge_expr) | self.references(*node.when_clause_list)
+            self.table(node.table_scan, condition, needed, rewrites=True)
+            self.scan(concrete(node.from_scan), condition, needed)
+        elif "where_expr" in fields:  # DELETE
+            self.table(node.table_scan, [self.condition(node.where_expr)], set(), rewrites=True)
+            self.subqueries(node.where_expr)
+        elif "query_output_column_list" in fields:  # INSERT
+            if node.query.WhichOneof("node"):
+                self.scan(concrete(node.query), [], self.ids(node.query_output_column_list))
+        elif "query" in fields and "output_column_list" in fields:  # SELECT, CREATE TABLE AS SELECT
+            self.query(node, [], None)
+
+    def query(self, node: Any, conditions: Sequence[Condition], names: set[str] | None) -> None:
+        """All columns of a query, or those of these names."""
+        needed = {self.id(one.column) for one in node.output_column_list if names is None or one.name in names}
+        self.scan(concrete(node.query), conditions, needed)
+
+    def scan(self, node: Any, conditions: Sequence[Condition], needed: set[Column]) -> None:
+        if any(not may_hold_ever(condition) for condition in conditions):
+            return
+        kind = node.DESCRIPTOR.name.removeprefix("Resolved").removesuffix("ScanProto")
+        match kind:
+            case "Table":
+                self.table(node, conditions, needed)
+            case "Filter":
+                self.subqueries(node.filter_expr)
+                more = [*conditions, self.condition(node.filter_expr)]
+                self.scan(concrete(node.input_scan), more, needed | self.references(node.filter_expr))
+            case "Project":
+                computed = [one for one in node.expr_list if self.id(one.column) in needed]
+                self.subqueries(*computed)
+                names = {
+                    self.id(one.column): self.id(expression.column)
+                    for one in computed
+                    if "column" in (expression := concrete(one.expr)).DESCRIPTOR.fields_by_name
+                }
+                below = [condition.renamed(names) for condition in conditions]
+                self.scan(concrete(node.input_scan), below, needed | self.references(*computed))
+            case "With":
+                for entry in node.with_entry_list:
+                    self.with_queries[entry.with_query_name] = concrete(entry.with_subquery)
+                self.scan(concrete(node.query), conditions, needed)
+            case "WithRef":
+                below = self.with_queries[node.with_query_name]
+                self.renamed(below, node.parent.column_list, below_columns(below), conditions, needed)
+            case "SetOperation":
+                # of UNION DISTINCT every column counts
+                distinct = "DISTINCT" in node.DESCRIPTOR.fields_by_name["op_type"].enum_type.values[node.op_type].name
+                columns = node.parent.column_list
+                for item in node.input_item_list:
+                    wanted = self.ids(columns) if distinct else needed
+                    self.renamed(concrete(item.scan), columns, item.output_column_list, conditions, wanted)
+            case "Join":
+                self.subqueries(node.join_expr)
+                needed = needed | self.references(node.join_expr)
+                join = [self.condition(node.join_expr)]
+                is_left = node.DESCRIPTOR.fields_by_name["join_type"].enum_type.values_by_number[node.join_type].name
+                self.scan(concrete(node.left_scan), [*conditions, *(join if is_left == "INNER" else [])], needed)
+                self.scan(concrete(node.right_scan), [*conditions, *join], needed)
+            case "Analytic":
+                used = [
+                    group
+                    for group in node.function_group_list
+                    if any(self.id(concrete(one).column) in needed for one in group.analytic_function_list)
+                ]
+                self.scan(concrete(node.input_scan), [], needed | self.references(*used))
+            case "Aggregate":
+                base = node.parent
+                used = [one for one in base.aggregate_list if self.id(concrete(one).column) in needed]
+                self.subqueries(*base.group_by_list, *used)
+                self.scan(concrete(base.input_scan), [], self.references(*base.group_by_list, *used))
+            case "OrderBy":
+                self.scan(concrete(node.input_scan), conditions, needed | self.references(*node.order_by_item_list))
+            case "LimitOffset":
+                self.scan(concrete(node.input_scan), [], needed)
+            case "Array":
+                if node.input_scan.WhichOneof("node"):
+                    self.subqueries(*node.array_expr_list)
+                    self.scan(concrete(node.input_scan), conditions, needed | self.references(*node.array_expr_list))
+            case "SingleRow":
+                pass
+            case _:
+                raise NotImplementedError(kind)
+
+    def renamed(
+        self, below: Any, columns: Any, lower_columns: Any, conditions: Sequence[Condition], needed: set[Column]
+    ) -> None:
+        """A scan whose columns have other ids here, place by place."""
+        names = {self.id(a): self.id(b) for a, b in zip(columns, lower_columns, strict=True)}
+        self.scan(
+            below,
+            [condition.renamed(names) for condition in conditions],
+            {names[column] for column in needed if column in names},
+        )
+
+    def table(self, node: Any, conditions: Sequence[Condition], needed: set[Column], *, rewrites: bool = False) -> None:
+        name = node.table.full_name or node.table.name
+        table = self.reader.sql.tables[name]
+        used = [column for column in node.parent.column_list if self.id(column) in needed]
+        if table.view is not None:
+            _, query = self.reader.sql.analyze(table.view)
+            view = _Analysis(self.reader, self.reader.analyses)
+            self.reader.analyses += 1
+            ids = {one.name: view.id(one.column) for one in query.output_column_list}
+            names = {self.id(column): ids[column.name] for column in node.parent.column_list}
+            view.query(query, [one.renamed(names) for one in conditions], {column.name for column in used})
+            return
+        partition_column = self.reader.partition_column(name)
+        [*found] = (self.id(one) for one in node.parent.column_list if one.name == partition_column)
+        columns = frozenset(table.columns if rewrites else (column.name for column in used))
+        self.reader.scans.append(Scan(name, columns, rewrites, tuple(conditions), found[0] if found else None))
+
+    def subqueries(self, *nodes: Any) -> None:
+        for node in nodes:
+            for part in parts(node, into=lambda one: "subquery_type" not in one.DESCRIPTOR.fields_by_name):
+                if "subquery_type" in part.DESCRIPTOR.fields_by_name:
+                    inner = concrete(part.subquery)
+                    is_exists = (
+                        part.DESCRIPTOR.fields_by_name["subquery_type"]
+                        .enum_type.values_by_number[part.subquery_type]
+                        .name
+                        == "EXISTS"
+                    )
+                    self.scan(inner, [], set() if is_exists else self.ids(below_columns(inner)))
+
+    def condition(self, node: Any) -> Condition:
+        if not node.WhichOneof("node"):
+            return Condition("AND")
+        node = concrete(node)
+        if "value" in node.DESCRIPTOR.fields_by_name and node.value.value.WhichOneof("value") == "bool_value":
+            return Condition("AND" if node.value.value.bool_value else "FALSE")
+        if "parent" not in node.DESCRIPTOR.fields_by_name or "function" not in node.parent.DESCRIPTOR.fields_by_name:
+            return Condition("UNKNOWN")
+        name = node.parent.function.name.split(":")[-1]
+        arguments = [concrete(one) for one in node.parent.argument_list]
+        if name in ("$and", "$or"):
+            return Condition(name[1:].upper(), tuple(self.condition(one) for one in node.parent.argument_list))
+        if name == "$is_null" and "column" in arguments[0].DESCRIPTOR.fields_by_name:
+            return Condition(name, column=self.id(arguments[0].column))
+        if name in COMPARISONS and "column" in arguments[0].DESCRIPTOR.fields_by_name:
+            values = tuple(constant(one) for one in arguments[1:])
+            if None not in values:
+                return Condition(name, column=self.id(arguments[0].column), values=values)  # type: ignore[arg-type]
+        return Condition("UNKNOWN")
+
+    def references(self, *nodes: Any) -> set[Column]:
+        """Every column that is named below these nodes."""
+        return {
+            self.id(part.column)
+            for node in nodes
+            for part in parts(node)
+            if part.DESCRIPTOR.name == "ResolvedColumnRefProto"
+        }
+
+    def ids(self, columns: Any) -> set[Column]:
+        return {self.id(column) for column in columns}
+
+    def id(self, column: Any) -> Column:
+        return self.number, column.column_id
+
+
+def scans(sql: GoogleSQL, statement: str, partition_column: Callable[[str], str | None]) -> list[Scan]:
+    """What a statement reads, a scan for each time that it reads a table.
+
+    Args:
+        sql: has the tables.
+        statement: a query, MERGE, INSERT ... SELECT, DELETE or CREATE TABLE AS SELECT; others read nothing.
+        partition_column: gives for project.dataset.name the column by whose days the table is partitioned.
+
+    Raises:
+        GoogleSQLError: when the analyzer rejects it.
+    """
+    reader = _Reader(sql, partition_column)
+    reader.statement(statement)
+    return reader.scans
+
+
+def may_hold_ever(condition: Condition) -> bool:
+    if condition.kind == "AND":
+        return all(may_hold_ever(part) for part in condition.parts)
+    if condition.kind == "OR":
+        return any(may_hold_ever(part) for part in condition.parts)
+    return condition.kind != "FALSE"
+
+
+def constant(node: Any) -> date | datetime | None:
+    """A date or timestamp literal."""
+    if "value" not in node.DESCRIPTOR.fields_by_name:
+        return None
+    value = node.value.value
+    if node.value.type.type_kind == type_pb2.TYPE_DATE and value.WhichOneof("value"):
+        return date(1970, 1, 1) + timedelta(days=value.date_value)
+    if node.value.type.type_kind == type_pb2.TYPE_TIMESTAMP and value.WhichOneof("value"):
+        seconds, nanos = value.timestamp_value.seconds, value.timestamp_value.nanos
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds, microseconds=nanos // 1000)
+    return None
+
+
+def below_columns(scan: Any) -> Any:
+    while "column_list" not in scan.DESCRIPTOR.fields_by_name:
+        scan = scan.parent
+    return scan.column_list
+
+
+def parts(node: Any, into: Any = lambda _: True) -> Iterator[Any]:
+    """A message and all below it; nothing below one that `into` refuses."""
+    yield node
+    if not into(node):
+        return
+    for descriptor, value in node.ListFields():
+        if descriptor.message_type is None:
+            continue
+        for one in value if descriptor.is_repeated else [value]:
+            yield from parts(one, into)
