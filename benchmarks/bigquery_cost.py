@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -104,10 +104,10 @@ def reads_of_a_build(work: Path) -> list[Read]:
     project = BigQueryProject(ROOT / "dbt_project", work, sql)
     warehouse = project.warehouse(Path(), Settings())
     for day in HISTORY:
-        warehouse.land(_messages(day, f"day {day.day}", str(day.day)), datetime(day.year, day.month, day.day, 23))
+        warehouse.land(_messages(day, f"day {day.day}", str(day.day)), datetime.combine(day, time(23)))
     warehouse.run("build", "--exclude-resource-type", "unit_test")
     new = _messages(NEW, "new", str(SESSION_OF.day)) + _messages(LATE, "late", str(LATE.day))
-    warehouse.land(new, datetime(LANDED_ON.year, LANDED_ON.month, LANDED_ON.day, 1))
+    warehouse.land(new, datetime.combine(LANDED_ON, time(1)))
     sql.partition_columns = {f"{PROJECT}.raw.{stream}": "landed_at" for stream in STREAMS} | {
         f"{PROJECT}.{node.schema}.{node.name}": node.config.get("partition_by")["field"]
         for node in project.nodes
@@ -140,7 +140,7 @@ def _messages(day: date, name: str, session: str) -> list[Arrival]:
         "posts": {"post_text": name, **times, **user, **post},
     }
     payloads = [(stream, json.dumps(body).encode()) for stream, body in bodies.items()] + [("clicks", b"{")]
-    published = datetime(day.year, day.month, day.day, 12, 1)  # noqa: DTZ001  UTC without a zone
+    published = datetime.combine(day, time(12, 1))
     return [
         Arrival(0, 0, stream, f"{name} {number}", published, payload)
         for number, (stream, payload) in enumerate(payloads)

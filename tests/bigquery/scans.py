@@ -20,11 +20,22 @@ Column = tuple[int, int]
 """The number of the analysis (a view has its own), and the analyzer's id."""
 
 
+COMPARISONS: dict[str, Callable[[Any, Any, Any], bool]] = {
+    "$equal": lambda first, last, value: first <= value <= last,
+    "$in": lambda first, last, value: first <= value <= last,
+    "$greater": lambda first, last, value: last > value,
+    "$greater_or_equal": lambda first, last, value: last >= value,
+    "$less": lambda first, last, value: first < value,
+    "$less_or_equal": lambda first, last, value: first <= value,
+    "$is_null": lambda first, last, value: False,
+}
+"""The analyzer's names, to whether a time from first to last compares so with the value."""
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """AND, OR, FALSE, a comparison of a column with constants, or UNKNOWN: anything else."""
-
     kind: str
+    """AND, OR, FALSE, a comparison of a column with any of some constants, or UNKNOWN: anything else."""
     parts: tuple["Condition", ...] = ()
     column: Column | None = None
     values: tuple[date | datetime, ...] = ()
@@ -33,39 +44,23 @@ class Condition:
         column = names.get(self.column, self.column) if self.column else None
         return replace(self, column=column, parts=tuple(part.renamed(names) for part in self.parts))
 
-    def may_hold(self, column: Column, day: date) -> bool:
-        """Whether a row whose partition column is of that day can fulfil this."""
-        if self.kind == "AND":
-            return all(part.may_hold(column, day) for part in self.parts)
-        if self.kind == "OR":
-            return any(part.may_hold(column, day) for part in self.parts)
-        if self.kind == "FALSE":
-            return False
-        if self.kind == "UNKNOWN" or self.column != column:
+    def may_hold(self, column: Column | None = None, day: date = date.min) -> bool:
+        """Whether a row whose partition column is of that day can fulfil this; without a column, whether any can."""
+        match self.kind:
+            case "AND":
+                return all(part.may_hold(column, day) for part in self.parts)
+            case "OR":
+                return any(part.may_hold(column, day) for part in self.parts)
+            case "FALSE" | "UNKNOWN":
+                return self.kind == "UNKNOWN"
+        if column is None or self.column != column:
             return True
-        if self.kind == "$is_null":
-            return False
-        first: date | datetime = day
-        last: date | datetime = day
-        if isinstance(self.values[0], datetime):
+        first: date = day
+        last: date = day
+        if any(isinstance(value, datetime) for value in self.values):
             first = datetime(day.year, day.month, day.day, tzinfo=UTC)
             last = first + timedelta(days=1, microseconds=-1)
-        match self.kind:
-            case "$equal" | "$in":
-                return any(first <= value <= last for value in self.values)  # type: ignore[operator]
-            case "$greater":
-                return last > self.values[0]  # type: ignore[operator]
-            case "$greater_or_equal":
-                return last >= self.values[0]  # type: ignore[operator]
-            case "$less":
-                return first < self.values[0]  # type: ignore[operator]
-            case "$less_or_equal":
-                return first <= self.values[0]  # type: ignore[operator]
-            case _:
-                return True
-
-
-COMPARISONS = ("$equal", "$in", "$greater", "$greater_or_equal", "$less", "$less_or_equal")
+        return any(COMPARISONS[self.kind](first, last, value) for value in self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +75,7 @@ class Scan:
 
     def reads(self, day: date) -> bool:
         """Whether the partition of that day is read; of a table without partitions, whether anything is."""
-        column = self.partition_column or (-1, -1)
-        return all(condition.may_hold(column, day) for condition in self.conditions)
+        return all(condition.may_hold(self.partition_column, day) for condition in self.conditions)
 
 
 @dataclass
@@ -127,8 +121,10 @@ class _Analysis:
         needed = {self.id(one.column) for one in node.output_column_list if names is None or one.name in names}
         self.scan(concrete(node.query), conditions, needed)
 
-    def scan(self, node: Any, conditions: Sequence[Condition], needed: set[Column]) -> None:
-        if any(not may_hold_ever(condition) for condition in conditions):
+    def scan(  # noqa: PLR0912, PLR0915  a case for each kind of scan
+        self, node: Any, conditions: Sequence[Condition], needed: set[Column]
+    ) -> None:
+        if not all(condition.may_hold() for condition in conditions):
             return
         kind = node.DESCRIPTOR.name.removeprefix("Resolved").removesuffix("ScanProto")
         match kind:
@@ -236,23 +232,21 @@ class _Analysis:
                     self.scan(inner, [], set() if is_exists else self.ids(below_columns(inner)))
 
     def condition(self, node: Any) -> Condition:
-        if not node.WhichOneof("node"):
-            return Condition("AND")
         node = concrete(node)
-        if "value" in node.DESCRIPTOR.fields_by_name and node.value.value.WhichOneof("value") == "bool_value":
+        fields = node.DESCRIPTOR.fields_by_name
+        if node.DESCRIPTOR.name == "AnyResolvedExprProto":  # a join without a condition
+            return Condition("AND")
+        if "value" in fields and node.value.value.WhichOneof("value") == "bool_value":
             return Condition("AND" if node.value.value.bool_value else "FALSE")
-        if "parent" not in node.DESCRIPTOR.fields_by_name or "function" not in node.parent.DESCRIPTOR.fields_by_name:
-            return Condition("UNKNOWN")
-        name = node.parent.function.name.split(":")[-1]
-        arguments = [concrete(one) for one in node.parent.argument_list]
-        if name in ("$and", "$or"):
-            return Condition(name[1:].upper(), tuple(self.condition(one) for one in node.parent.argument_list))
-        if name == "$is_null" and "column" in arguments[0].DESCRIPTOR.fields_by_name:
-            return Condition(name, column=self.id(arguments[0].column))
-        if name in COMPARISONS and "column" in arguments[0].DESCRIPTOR.fields_by_name:
-            values = tuple(constant(one) for one in arguments[1:])
-            if None not in values:
-                return Condition(name, column=self.id(arguments[0].column), values=values)  # type: ignore[arg-type]
+        if "parent" in fields and "function" in node.parent.DESCRIPTOR.fields_by_name:
+            name = node.parent.function.name.split(":")[-1]
+            arguments = [concrete(one) for one in node.parent.argument_list]
+            if name in ("$and", "$or"):
+                return Condition(name[1:].upper(), tuple(map(self.condition, arguments)))
+            if name in COMPARISONS and "column" in arguments[0].DESCRIPTOR.fields_by_name:
+                values = tuple(value for one in arguments[1:] if (value := constant(one)))
+                if len(values) == len(arguments) - 1:
+                    return Condition(name, column=self.id(arguments[0].column), values=values)
         return Condition("UNKNOWN")
 
     def references(self, *nodes: Any) -> set[Column]:
@@ -285,14 +279,6 @@ def scans(sql: GoogleSQL, statement: str, partition_column: Callable[[str], str 
     reader = _Reader(sql, partition_column)
     reader.statement(statement)
     return reader.scans
-
-
-def may_hold_ever(condition: Condition) -> bool:
-    if condition.kind == "AND":
-        return all(may_hold_ever(part) for part in condition.parts)
-    if condition.kind == "OR":
-        return any(may_hold_ever(part) for part in condition.parts)
-    return condition.kind != "FALSE"
 
 
 def constant(node: Any) -> date | datetime | None:
