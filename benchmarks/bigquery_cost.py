@@ -357,12 +357,12 @@ def billed(reads: Iterable[Read], weights: Weights, events: int, *, builds: int,
 
 
 def sizes_table(reads: Sequence[Read], weights: Weights) -> str:
-    """A row for each number of events a day."""
+    """A row for each number of events a day, and what a build costs at least."""
     without = [read for read in reads if "fct_session_event_sequence" not in read.node]
     rows = [
-        "| events a day | stored a day | one build a day | 24 builds a day | 24, one of them with "
+        "| events a day | stored a day | one build a day | its largest query | 24 builds a day | 24, one of them with "
         "`fct_session_event_sequence` | a late day more, each build |",
-        "|---|--:|--:|--:|--:|--:|",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
     stored = sum(weight for columns in weights.values() for weight in columns.values())
     for name, events in SIZES.items():
@@ -370,9 +370,15 @@ def sizes_table(reads: Sequence[Read], weights: Weights) -> str:
         hourly_without = billed(without, weights, events, builds=24, late_days=0)
         sequence = once - billed(without, weights, events, builds=1, late_days=0)
         late = billed(reads, weights, events, builds=1, late_days=1) - once
-        cells = [_priced(one) for one in (once, hourly, hourly_without + sequence, late)]
+        by_query = defaultdict(list)
+        for read in reads:
+            by_query[read.statement].append(read)
+        largest = max(billed(query, weights, events, builds=1, late_days=0) for query in by_query.values())
+        cells = [_priced(once), _size(largest), *map(_priced, (hourly, hourly_without + sequence, late))]
         rows.append(f"| {name} | {_size(stored * events)} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+    queries = len({read.statement for read in reads})
+    least = f"{queries} queries of a build read {len(reads)} tables: {_size(len(reads) * LEAST_BYTES)} at least."
+    return "\n".join([*rows, "", least])
 
 
 def _priced(size: float) -> str:
@@ -409,10 +415,6 @@ def main() -> None:
         reads = reads_of_a_build(Path(folder))
         weights = column_bytes(Path(folder))
     DOCUMENT.write_text(written(DOCUMENT.read_text(), reads, weights))
-    tables = len(reads)
-    print(
-        f"{tables} tables in {len({read.statement for read in reads})} queries: {_size(tables * LEAST_BYTES)} at least"
-    )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 Of BigQuery's documented rules for pruning
 (https://cloud.google.com/bigquery/docs/querying-partitioned-tables): a comparison of the partition column itself with
-a constant prunes; one with a function of it, a subquery or another column does not; OR prunes only where each of its
-branches does. Predicates and needed columns are passed down through views, CTEs, joins and UNION, not through windows,
-aggregates and LIMIT; of constants, FALSE alone is passed through everything, and nothing below it is read.
+a constant prunes; one with a function of it, a subquery or another column does not; OR prunes only where it names the
+partition column and no other. Predicates and needed columns are passed down through views, CTEs, joins and UNION, not
+through windows, aggregates and LIMIT; of constants, FALSE alone is passed through everything, and nothing below it is
+read.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,7 +51,8 @@ class Condition:
             case "AND":
                 return all(part.may_hold(column, day) for part in self.parts)
             case "OR":
-                return any(part.may_hold(column, day) for part in self.parts)
+                prunes = column is None or self.names_only(column)
+                return not prunes or any(part.may_hold(column, day) for part in self.parts)
             case "FALSE" | "UNKNOWN":
                 return self.kind == "UNKNOWN"
         if column is None or self.column != column:
@@ -61,6 +63,11 @@ class Condition:
             first = datetime(day.year, day.month, day.day, tzinfo=UTC)
             last = first + timedelta(days=1, microseconds=-1)
         return any(COMPARISONS[self.kind](first, last, value) for value in self.values)
+
+    def names_only(self, column: Column) -> bool:
+        if self.parts:
+            return all(part.names_only(column) for part in self.parts)
+        return self.column == column or self.kind == "FALSE"
 
 
 @dataclass(frozen=True, slots=True)

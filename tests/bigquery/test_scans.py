@@ -47,12 +47,12 @@ CASES = {
         "where landed_at > timestamp '2026-01-02 12:00:00' and landed_at < timestamp '2026-01-04'",
         {"landed": ("id landed_at", "23")},
     ),
-    "of OR, both branches have to prune": (
-        f"select id from {EVENTS} where {ON_TWO_DAYS} or (id = 'a' and event_date = date '2026-01-01')",
+    "OR prunes where it names the partition column only": (
+        f"select id from {EVENTS} where {ON_TWO_DAYS} or event_date < date '2026-01-02' or event_date is null",
         {"events": ("event_date id", "124")},
     ),
     "else OR prunes nothing": (
-        f"select id from {EVENTS} where {ON_TWO_DAYS} or id = 'a'",
+        f"select id from {EVENTS} where {ON_TWO_DAYS} or (id = 'a' and event_date = date '2026-01-01')",
         {"events": ("event_date id", "12345")},
     ),
     "a function of the column prunes nothing": (
