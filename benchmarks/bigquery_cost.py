@@ -61,6 +61,7 @@ LANDING_DAYS = {
 }
 Weights = dict[str, dict[str, float]]
 """Table, dataset.name, to column to bytes."""
+LAYERS = ("start", "stg", "fct", "int", "agg", "dim", "dead", "landing", "tests")
 STATE = ("watermarks", "touched_partitions", "green_builds")
 
 
@@ -196,14 +197,15 @@ def reads_table(reads: Sequence[Read], weights: Weights) -> str:
         "| bytes, landed | touched | all |",
         "|---|---|---|---|---|--:|--:|--:|",
     ]
-    for cells, names in sorted(alike.items(), key=lambda item: ORDER.index(re.split("_", item[1][0])[0])):
+    # as the data flows: builds run models side by side, in no order
+    for names, cells in sorted(
+        ((sorted(names), cells) for cells, names in alike.items()),
+        key=lambda row: (LAYERS.index(row[0][0].split("_")[0]), row[0]),
+    ):
         total = cost([read for name in names for read in models[name]], weights)
         numbers = (f"{_rounded(number)}" for number in (total.landed, total.touched, total.whole))
         rows.append(f"| {_named(names)} | {' | '.join(cells)} | {' | '.join(numbers)} |")
     return "\n".join(rows)
-
-
-ORDER = ("start", "stg", "dim", "fct", "int", "agg", "dead", "landing", "posts", "users", "products", "tests")
 
 
 def _cells(model: str, reads: Iterable[Read]) -> tuple[str, ...]:
