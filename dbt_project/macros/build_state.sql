@@ -55,12 +55,24 @@
     ) %}
 {% endmacro %}
 
-{#- Reads max(landed_at) of each stream once: a row that lands meanwhile waits for the next build. -#}
+{#- Reads max(landed_at) of each stream once: a row that lands meanwhile waits for the next build. What landed before the
+    last cut is not read again. -#}
 {% macro cut_streams() %}
+    {% set last_cuts %}
+        select stream, {{ timestamp_text('max(upto)') }} as upto
+        from {{ state_table('watermarks') }}
+        where node = 'raw'
+        group by stream
+    {% endset %}
+    {% set last_cut = {} %}
+    {% for row in run_query(last_cuts).rows %}
+        {% do last_cut.update({row.stream: row.upto}) %}
+    {% endfor %}
     {% set cuts %}
         {% for source in graph.sources.values() if source.source_name == 'raw' %}
         select '{{ source.name }}' as stream, {{ held_back('max(landed_at)') }} as upto
         from {{ source.relation_name }}
+        {{ "where landed_at > timestamp '" ~ last_cut[source.name] ~ "'" if source.name in last_cut }}
         {{ 'union all' if not loop.last }}
         {% endfor %}
     {% endset %}

@@ -16,13 +16,16 @@
     {{ return('(select * from ' ~ relation ~ ' where ' ~ predicate ~ ')' if predicate else relation) }}
 {%- endmacro %}
 
-{#- A predicate on the partition column, or none when everything is to be read. -#}
+{#- A predicate on the partition column, or none when everything is to be read. A view has the partitions of the table
+    that its `meta: partitions_of` names. -#}
 {% macro touched_predicate(relation) %}
-    {% set dates = touched_dates(relation.identifier) %}
+    {% set tested = model_named(relation.identifier) if has_state() else none %}
+    {% set name = tested.config.get('meta', {}).get('partitions_of', tested.name) if tested else relation.identifier %}
+    {% set dates = touched_dates(name) %}
     {% if dates is none %}
         {{ return(none) }}
     {% endif %}
-    {% set partition_by = model_named(relation.identifier).config.partition_by %}
+    {% set partition_by = model_named(name).config.partition_by %}
     {{ return(
         on_dates(partition_by.field, dates) if partition_by.data_type == 'date' else landed_on(partition_by.field, dates)
     ) }}

@@ -5,15 +5,20 @@
 -#}
 
 {#- `where {{ is_new() }}`: rows, of an aliased relation if one is given, that this model has not read yet. Needs the
-    columns stream and landed_at. -#}
+    columns stream and landed_at. The least of the watermarks is implied by the rest: it stands for itself because
+    BigQuery prunes by a predicate that names the partition column and no other. -#}
 {% macro is_new(alias=none) -%}
     {%- set new = [] -%}
+    {%- set watermarks = [] -%}
     {%- set of = alias ~ '.' if alias else '' -%}
     {%- for bound in read_bounds() if bound.upto and (not is_incremental() or not bound.watermark or bound.upto > bound.watermark) -%}
-        {%- set after = ' and ' ~ of ~ "landed_at > timestamp '" ~ bound.watermark ~ "'" if is_incremental() and bound.watermark else '' -%}
+        {%- set watermark = bound.watermark if is_incremental() and bound.watermark else none -%}
+        {%- set after = ' and ' ~ of ~ "landed_at > timestamp '" ~ watermark ~ "'" if watermark else '' -%}
         {%- do new.append('(' ~ of ~ "stream = '" ~ bound.stream ~ "'" ~ after ~ ' and ' ~ of ~ "landed_at <= timestamp '" ~ bound.upto ~ "')") -%}
+        {%- do watermarks.append(watermark) -%}
     {%- endfor -%}
     ({{ new | join(' or ') if new else 'false' }})
+    {%- if watermarks and none not in watermarks %} and {{ of }}landed_at > timestamp '{{ watermarks | min }}' {%- endif -%}
 {%- endmacro %}
 
 {#- `where {{ is_in_build() }}`: rows up to this model's bound, new or not. -#}

@@ -201,7 +201,7 @@ class GoogleSQL:
         request = service.AnalyzeRequest(
             options=self._options, simple_catalog=self._nested_catalog(sql), sql_statement=sql
         )
-        node = _concrete(self._call("Analyze", request, service.AnalyzeResponse, sql).resolved_statement)
+        node = concrete(self._call("Analyze", request, service.AnalyzeResponse, sql).resolved_statement)
         kind = node.DESCRIPTOR.name.removeprefix("Resolved").removesuffix("Proto").removesuffix("Stmt")
         kind = re.sub(r"(?<!^)(?=[A-Z])", "_", kind).upper()
         return ("SELECT" if kind == "QUERY" else kind), node
@@ -231,7 +231,9 @@ class GoogleSQL:
                 parents[project] = catalog.catalog.add(name=project)
             if (path := f"{project}.{dataset}") not in parents:
                 parents[path] = parents[project].catalog.add(name=dataset)
-            parents[path].table.append(_table_proto(identifier, self.tables[name].columns))
+            table = _table_proto(identifier, self.tables[name].columns)
+            table.full_name = name
+            parents[path].table.append(table)
         return catalog
 
     def _evaluate(
@@ -268,7 +270,7 @@ class GoogleSQL:
 
     def _parse(self, sql: str) -> Any:
         request = service.ParseRequest(sql_statement=sql, options=self._language)
-        return _concrete(self._call("Parse", request, service.ParseResponse, sql).parsed_statement)
+        return concrete(self._call("Parse", request, service.ParseResponse, sql).parsed_statement)
 
     # statements, each with the resolved form that the analyzer gave
 
@@ -382,7 +384,7 @@ def _defined(definitions: Iterable[Any]) -> Table:
     return Table(columns, required={column.name for column in definitions if column.annotations.not_null})
 
 
-def _concrete(node: Any) -> Any:
+def concrete(node: Any) -> Any:
     """A node as what it is: each class of the trees is a field of its base class."""
     while "node" in node.DESCRIPTOR.oneofs_by_name and node.WhichOneof("node"):
         node = getattr(node, node.WhichOneof("node"))
@@ -407,7 +409,7 @@ def _flat(sql: str) -> str:
 
 def _text(sql: str, node: Any) -> str:
     """The part of the statement that a node of the parse tree was read from."""
-    node = _concrete(node)
+    node = concrete(node)
     while "parse_location_range" not in node.DESCRIPTOR.fields_by_name:
         node = node.parent
     place = node.parse_location_range

@@ -1,5 +1,5 @@
 -- The user's name is joined when it is read: a version of the user that arrives late counts too.
-{{ config(materialized='view') }}
+{{ config(materialized='view', meta={'partitions_of': 'int_checkout_first_clicks'}) }}
 
 select
     checkouts.event_key,

@@ -1,6 +1,6 @@
 -- One row a session, read off its first page view: a late page view that joins two sessions leaves one row, and
 -- nothing has to be deleted.
-{{ config(materialized='view') }}
+{{ config(materialized='view', meta={'partitions_of': 'fct_page_views'}) }}
 
 select
     session_id,
