@@ -28,6 +28,7 @@ EXPECTED: dict[ParameterType, str] = {
     "timestamp": "a time such as 2026-01-31 or 2026-01-31T18:30:00Z (UTC unless it says otherwise)",
 }
 QUESTIONS = "questions.json"
+SEMANTIC_MANIFEST = "semantic_manifest.json"
 CURRENT = "current"
 
 
@@ -108,9 +109,14 @@ class Published(Protocol):
 
     version: str
     questions: dict[str, Question]
+    semantic_manifest: str
+    """dbt's, as JSON: what the metrics are."""
 
     def ask(self, question: Question, values: Mapping[str, Value]) -> Answer:
         """Run the question with bound values."""
+
+    def query(self, sql: str, values: Mapping[str, Value] | None = None) -> Answer:
+        """Run any query, with bound values; nothing can be written."""
 
     def close(self) -> None: ...
 
@@ -121,15 +127,19 @@ class DuckDBPublished:
     def __init__(self, folder: Path, warehouse: str, threads: int | None = None) -> None:
         self.version = folder.name
         self.questions = _read_questions(folder)
+        self.semantic_manifest = (folder / SEMANTIC_MANIFEST).read_text()
         options: dict[str, Any] = {} if threads is None else {"threads": threads}
         self._connection = duckdb.connect(str(folder / warehouse), read_only=True, config=options)
         self._connection.execute("set global TimeZone = 'UTC'")  # loads an extension, so it comes first
         self._connection.execute("set enable_external_access = false")
 
     def ask(self, question: Question, values: Mapping[str, Value]) -> Answer:
+        return self.query(question.sql, values)
+
+    def query(self, sql: str, values: Mapping[str, Value] | None = None) -> Answer:
         started = time.perf_counter()
         with self._connection.cursor() as cursor:
-            rows = cursor.sql(question.sql, params=dict(values)).to_arrow_table()
+            rows = cursor.sql(sql, params=dict(values or {})).to_arrow_table()
         return Answer(rows, time.perf_counter() - started, self.version)
 
     def close(self) -> None:
