@@ -63,6 +63,10 @@ def run(settings: Settings, arguments: list[str]) -> int:
         raise result.exception
     if result.exception is not None:
         raise UserError(_first_paragraph(result.exception))
+    if arguments[:2] == ["docs", "generate"] and result.success:
+        target = Path(os.environ.get("DBT_TARGET_PATH", PROJECT / "target"))
+        page = target / ("static_index.html" if "--static" in arguments else "index.html")
+        output.print(f"docs: {os.path.relpath(page)}", soft_wrap=True)
     if isinstance(result.result, RunExecutionResult):
         if not any(one.node.resource_type != NodeType.Operation for one in result.result.results):
             raise UserError("the selection matches no model and no test")

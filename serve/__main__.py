@@ -97,10 +97,14 @@ def _print_questions(questions: list[Question]) -> None:
 
 
 def _print_metrics(known: "Metrics") -> None:
-    table = Table("metric", "is", "by", box=None)
+    table = Table("metric", "is", box=None)
+    by: dict[str, list[str]] = {}
     for name, description in known.descriptions.items():
-        table.add_row(name, description, " ".join(known.dimensions([name])))
+        table.add_row(name, description)
+        by.setdefault(", ".join(known.dimensions([name])), []).append(name)
     output.print(table)
+    for dimensions, names in by.items():
+        output.print(f"\n {', '.join(names)}\n by {dimensions}", highlight=False)
 
 
 def _print_answer(answer: Answer, format_: Format) -> None:

@@ -1,4 +1,4 @@
-"""The metrics of the dbt project (models/analytics/_metrics.yml), asked of the published warehouse by way of MetricFlow.
+"""The metrics of dbt_project/models/analytics/_metrics.yml, asked of the published warehouse by way of MetricFlow.
 
 MetricFlow only writes the SQL: it is given no connection, so that a metric keeps no build waiting, and is of the same
 build as every other answer.
@@ -37,7 +37,9 @@ class Metrics:
     def dimensions(self, metrics: Sequence[str]) -> list[str]:
         """What all of these metrics can be grouped by, such as metric_time__day and event__brand."""
         found = self._engine.simple_dimensions_for_metrics(list(metrics))
-        return sorted({dimension.dunder_name for dimension in found})
+        return sorted(
+            {dimension.dunder_name for dimension in found} - {"event__reporting_date", "page_view__reporting_date"}
+        )
 
     def ask(
         self, metrics: Sequence[str], by: Sequence[str] = (), where: str | None = None, limit: int | None = None
@@ -75,5 +77,5 @@ class Metrics:
 
 def _message(error: InformativeUserError) -> str:
     """What is wrong, in one line, without MetricFlow's suggestions and stack."""
-    parts = re.split(r"\n\s*(?:Suggestions:|Common issues|Got exception:|Issue Location:)", str(error))
+    parts = re.split(r"Suggestions:|Common issues|Got exception:|Issue Location:", str(error))
     return " ".join(re.sub(r".*Message:", "", parts[0], flags=re.DOTALL).split()).rstrip(".:")
