@@ -37,9 +37,8 @@ class Metrics:
     def dimensions(self, metrics: Sequence[str]) -> list[str]:
         """What all of these metrics can be grouped by, such as metric_time__day and event__brand."""
         found = self._engine.simple_dimensions_for_metrics(list(metrics))
-        return sorted(
-            {dimension.dunder_name for dimension in found} - {"event__reporting_date", "page_view__reporting_date"}
-        )
+        names = {dimension.dunder_name for dimension in found}
+        return sorted(name for name in names if not name.endswith("__reporting_date"))  # which is metric_time
 
     def ask(
         self, metrics: Sequence[str], by: Sequence[str] = (), where: str | None = None, limit: int | None = None
