@@ -21,8 +21,8 @@ def _():
     # Attribution: which click led to the checkout?
 
     `fct_checkout_attribution` has a row a checkout. Its **first click** is the earliest click of the same user on the
-    same product in the attribution window before it (`attribution_window_seconds` of `dbt_project.yml`; a click at the very
-    moment of the checkout counts, and so does one exactly a window before). A checkout without one stays,
+    same product in the attribution window before it (`attribution_window_seconds` of `dbt_project.yml`; a click at the
+    very moment of the checkout counts, and so does one exactly a window before). A checkout without one stays,
     unattributed: shares are shares of all checkouts.
 
     Read from the copy of the warehouse that the last green build published (`{published.version}`).
@@ -35,7 +35,7 @@ def _():
     [_built] = published.query("""
         select settings from intermediate.watermarks where node = 'int_checkout_first_clicks'
         order by recorded_at desc limit 1
-    """).rows.to_pylist()
+    """).to_pylist()
     window_seconds = int(json.loads(_built["settings"])["attribution_window_seconds"])
     mo.md(f"The table was built with a window of **{window_seconds} seconds**.")
     return (window_seconds,)
@@ -60,7 +60,7 @@ def _():
         from analytics.fct_checkout_attribution
         group by all
         order by day
-    """).rows
+    """)
     _day = (
         alt.Chart(daily).mark_bar().encode(x=alt.X("day:T", title=None), color=alt.Color("attribution:N", title=None))
     )
@@ -86,7 +86,7 @@ def _():
         from analytics.fct_checkout_attribution
         where is_attributed
         group by all
-    """).rows
+    """)
     alt.Chart(delays).mark_bar().encode(
         x=alt.X("minutes:Q", title="minutes from the first click to the checkout"),
         y="sum(checkouts):Q",
@@ -129,7 +129,7 @@ def _(window_seconds):
         order by minutes
         """,
         {"window": window_seconds},
-    ).rows
+    )
     alt.Chart(windows).mark_line(point=True).encode(
         x=alt.X("minutes:Q", title="window in minutes").scale(type="log"),
         y=alt.Y("attributed_share:Q", title="attributed", axis=alt.Axis(format="%")).scale(domain=[0, 1]),
@@ -158,7 +158,7 @@ def _():
         group by product
         order by checkouts desc
         limit 15
-    """).rows
+    """)
     alt.Chart(products).mark_circle(size=120).encode(
         x="checkouts:Q",
         y=alt.Y("attributed_share:Q", axis=alt.Axis(format="%"), title="attributed").scale(zero=False),
@@ -192,7 +192,7 @@ def _():
             on clicks.stream = 'clicks'
             and clicks.event_id = attribution.first_click_id
             and clicks.event_at = attribution.first_click_at
-    """).rows
+    """)
     late_clicks
     return
 
@@ -225,14 +225,14 @@ def _(window_seconds):
             group by checkouts.event_key
         )
 
-        select *
+        select event_key, definition.first_click_at, mart.first_click_at as first_click_at_of_the_mart
         from definition
         full join analytics.fct_checkout_attribution as mart using (event_key)
         where definition.first_click_at is distinct from mart.first_click_at
             or definition.clicks_in_window is distinct from mart.clicks_in_window
         """,
         {"window": window_seconds},
-    ).rows
+    )
     assert differences.num_rows == 0, differences
     mo.md(f"Checkouts that differ: **{differences.num_rows}**")
     return

@@ -52,7 +52,7 @@ def _():
         from analytics.fct_sessions
         group by day
         order by day
-    """).rows
+    """)
     sessions_daily
     return (sessions_daily,)
 
@@ -86,7 +86,7 @@ def _():
         from analytics.fct_sessions
         group by pages
         order by pages
-    """).rows
+    """)
     alt.Chart(session_lengths).mark_bar().encode(
         x=alt.X("pages:O", title="page views of the session (15: or more)"),
         y="sessions:Q",
@@ -116,7 +116,7 @@ def _():
             select page_title from analytics.fct_page_views group by page_title order by count(*) desc limit 10
         )
         group by all
-    """).rows
+    """)
     alt.Chart(sources).mark_bar().encode(
         x="page_views:Q", y=alt.Y("page_title:N", sort="-x", title=None), color="source:N"
     )
@@ -125,14 +125,10 @@ def _():
 
 @app.cell
 def _():
-    pages = (
-        published.query("""
+    pages = published.query("""
         select page_title from analytics.fct_page_views where time_on_page_seconds is not null
         group by page_title order by count(*) desc limit 50
-    """)
-        .rows["page_title"]
-        .to_pylist()
-    )
+    """)["page_title"].to_pylist()
     page = mo.ui.dropdown(pages, value=pages[0], label="page")
     page
     return (page,)
@@ -147,7 +143,7 @@ def _(page):
         where page_title = $page and time_on_page_seconds is not null
         """,
         {"page": page.value},
-    ).rows
+    )
     alt.Chart(times.slice(0, 5_000), title=page.value).mark_bar().encode(
         x=alt.X("seconds:Q", bin=alt.Bin(maxbins=30), title="seconds on the page"), y="count()", color="source:N"
     )
@@ -182,7 +178,7 @@ def _():
         inner join analytics.fct_events as events using (event_key)
         group by arrived
         order by arrived
-    """).rows
+    """)
     lateness
     return
 
@@ -209,11 +205,11 @@ def _():
 
         select
             (select count(*) from neighbours where is_same_session != is_within_gap) as wrong_splits,
-            (select sum(page_views) from analytics.fct_sessions)
+            (select sum(page_views)::bigint from analytics.fct_sessions)
             - (select count(*) from analytics.fct_page_views) as lost_page_views,
             (select count(distinct session_id) from analytics.fct_page_views)
             - (select count(*) from analytics.fct_sessions) as lost_sessions
-    """).rows.to_pylist()
+    """).to_pylist()
     assert check == {"wrong_splits": 0, "lost_page_views": 0, "lost_sessions": 0}, check
     check
     return

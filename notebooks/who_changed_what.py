@@ -51,7 +51,7 @@ def _():
         group by product_id
         order by count(distinct price) desc, product_id
         limit 20
-    """).rows.to_pylist()
+    """).to_pylist()
     product = mo.ui.dropdown(
         {f"{one['name']} ({one['product_id']})": one["product_id"] for one in _products},
         value=f"{_products[0]['name']} ({_products[0]['product_id']})",
@@ -71,7 +71,7 @@ def _(day, product):
         where product_id = $product and $instant >= valid_from and $instant < valid_to
         """,
         {"product": product.value, "instant": datetime.datetime.combine(day.value, datetime.time())},
-    ).rows
+    )
     price_then
     return
 
@@ -86,7 +86,7 @@ def _(product):
         order by version_number
         """,
         {"product": product.value},
-    ).rows
+    )
     alt.Chart(prices, title=product.selected_key).mark_line(interpolate="step-after", point=True).encode(
         x=alt.X("changed_at:T", title=None),
         y=alt.Y("price:Q").scale(zero=False),
@@ -128,7 +128,7 @@ def _():
         union all
         select 'as they are now', region_now, count(*), count(case when region_then != region_now then 1 end)
         from located group by region_now
-    """).rows
+    """)
     alt.Chart(regions).mark_bar().encode(
         x="events:Q",
         y=alt.Y("region:N", title=None),
@@ -167,7 +167,7 @@ def _():
         select 'post', post_id, valid_from, is_tombstone, version_number - 1
         from analytics.dim_posts_history where is_current and is_deleted
         order by deleted_at
-    """).rows
+    """)
     deleted
     return
 
@@ -203,7 +203,7 @@ def _():
         group by all
         order by events_in_between desc
         limit 20
-    """).rows
+    """)
     late_versions
     return
 
@@ -230,7 +230,7 @@ def _():
             count(*) as versions
         from analytics.dim_products_history
         group by version
-    """).rows
+    """)
     alt.Chart(seen).mark_bar().encode(x="versions:Q", y=alt.Y("version:N", title=None))
     return
 
@@ -267,7 +267,7 @@ def _():
                 as holes_or_overlaps,
             count(distinct (entity, id)) - count(case when is_current then 1 end) as without_one_current
         from neighbours
-    """).rows.to_pylist()
+    """).to_pylist()
     assert check == {"holes_or_overlaps": 0, "without_one_current": 0}, check
     check
     return

@@ -2,6 +2,7 @@
 
 import csv
 import sys
+import time
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from ingest.errors import UserError
 from ingest.settings import load_settings
-from serve.questions import Answer, Question, open_published
+from serve.questions import Answer, DuckDBPublished, Question, open_published
 
 if TYPE_CHECKING:
     from serve.metrics import Metrics
@@ -56,26 +57,28 @@ def query(
 
 @app.command()
 def metric(
-    metrics: Annotated[
-        str, typer.Argument(help="Which metrics, such as events,revenue; without one, they are listed.")
-    ] = "",
+    metrics: Annotated[str, typer.Argument(help="Which, such as events,revenue; without one, they are listed.")] = "",
     by: Annotated[str, typer.Option(help="A row for each, such as metric_time__day,event__brand.")] = "",
-    where: Annotated[str, typer.Option(help="Only such, as \"{{ Dimension('event__brand') }} = 'acme'\".")] = "",
+    where: Annotated[str, typer.Option(help="Only such as \"{{ Dimension('event__brand') }} = 'acme'\".")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
     format_: Annotated[Format, typer.Option("--format", help="How the answer is printed.")] = Format.table,
 ) -> None:
-    """Print metrics of the dbt project, by day or any other dimension."""
+    """Print metrics of the dbt project, by day or by any other dimension."""
     try:
         from serve.metrics import Metrics
     except ModuleNotFoundError as error:
-        raise UserError(
-            "MetricFlow is not installed: use `make metric`, or pip install -r requirements-analysts.txt"
-        ) from error
-    known = Metrics(open_published(load_settings()))
+        raise UserError("MetricFlow is not installed: run `make metric` once, which installs it") from error
+
+    published = open_published(load_settings())
+    if not isinstance(published, DuckDBPublished):
+        raise UserError("metrics are read from DuckDB only: on BigQuery, use the command mf of dbt-metricflow")
+    known = Metrics(published)
     if not metrics:
         _print_metrics(known)
         return
-    _print_answer(known.ask(_names(metrics), _names(by), where or None, limit), format_)
+    started = time.perf_counter()
+    rows = known.ask(_names(metrics), _names(by), where or None, limit)
+    _print_answer(Answer(rows, time.perf_counter() - started, published.version), format_)
 
 
 def _names(text: str) -> list[str]:

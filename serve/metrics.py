@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import duckdb
+import pyarrow as pa
 from metricflow.engine.metricflow_engine import MetricFlowEngine, MetricFlowQueryRequest
 from metricflow.protocols.sql_client import SqlClient, SqlEngine
 from metricflow.sql.render.duckdb_renderer import DuckDbSqlPlanRenderer
@@ -18,7 +19,7 @@ from metricflow_semantics.model.dbt_manifest_parser import parse_manifest_from_d
 from metricflow_semantics.model.semantic_manifest_lookup import SemanticManifestLookup
 
 from ingest.errors import UserError
-from serve.questions import Answer, Published
+from serve.questions import SEMANTIC_MANIFEST, DuckDBPublished
 
 DUCKDB = cast(SqlClient, SimpleNamespace(sql_engine_type=SqlEngine.DUCKDB, sql_plan_renderer=DuckDbSqlPlanRenderer()))
 
@@ -26,9 +27,9 @@ DUCKDB = cast(SqlClient, SimpleNamespace(sql_engine_type=SqlEngine.DUCKDB, sql_p
 class Metrics:
     """The metrics of one published version."""
 
-    def __init__(self, published: Published) -> None:
+    def __init__(self, published: DuckDBPublished) -> None:
         self._published = published
-        manifest = parse_manifest_from_dbt_generated_manifest(published.semantic_manifest)
+        manifest = parse_manifest_from_dbt_generated_manifest((published.folder / SEMANTIC_MANIFEST).read_text())
         self._engine = MetricFlowEngine(SemanticManifestLookup(manifest), DUCKDB)
         self.descriptions = {
             metric.name: metric.description or "" for metric in self._engine.list_metrics(include_dimensions=False)
@@ -42,7 +43,7 @@ class Metrics:
 
     def ask(
         self, metrics: Sequence[str], by: Sequence[str] = (), where: str | None = None, limit: int | None = None
-    ) -> Answer:
+    ) -> pa.Table:
         """One row a group, in the order of the groups.
 
         Args:

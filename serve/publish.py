@@ -3,46 +3,37 @@
 import shutil
 import subprocess
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from dbt.artifacts.schemas.run import RunExecutionResult
 from dbt.cli.main import dbtRunner
-from dbt.contracts.graph.manifest import Manifest
-from dbt.contracts.graph.semantic_manifest import SemanticManifest
 from jinja2 import Environment, nodes
 from pydantic import TypeAdapter
 
 from ingest.errors import UserError
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
-from serve.questions import (
-    CURRENT,
-    QUESTIONS,
-    SEMANTIC_MANIFEST,
-    Column,
-    Parameter,
-    Question,
-    published_folder,
-)
+from serve.questions import CURRENT, QUESTIONS, SEMANTIC_MANIFEST, Column, Parameter, Question, published_folder
 
 KEPT_VERSIONS = 2
 """The current one, and the one that a reader may be about to open."""
 
 
-def publish(settings: Settings, sink: DuckDBSink, options: list[str]) -> None:
-    """Copy the warehouse, which the caller holds, its compiled questions and its metrics to a version of their own.
+def publish(settings: Settings, sink: DuckDBSink, options: list[str], target: Path) -> None:
+    """Copy the warehouse, which the caller holds, and its compiled questions to a version of their own.
 
     Args:
         options: of dbt: the project, the profiles and the vars of the build.
+        target: where dbt wrote the artifacts of the build.
     """
     folder = published_folder(settings)
     version = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     version.mkdir(parents=True)
     try:
-        manifest = _parse(options)
-        SemanticManifest(manifest).write_json_to_file(str(version / SEMANTIC_MANIFEST))
-        questions = compile_questions(manifest, options)
+        questions = compile_questions(options)
         (version / QUESTIONS).write_bytes(TypeAdapter(list[Question]).dump_json(questions, indent=1))
+        shutil.copy(target / SEMANTIC_MANIFEST, version)
         with sink.connection() as connection:
             connection.execute("checkpoint")
         # By another process: were the file opened and closed in this one, DuckDB's lock on it would be gone. `cp`
@@ -60,22 +51,13 @@ def publish(settings: Settings, sink: DuckDBSink, options: list[str]) -> None:
         shutil.rmtree(old)
 
 
-def _parse(options: list[str]) -> Manifest:
-    result = dbtRunner().invoke(["--log-level", "none", "parse", *options])
-    if not isinstance(result.result, Manifest):
-        raise UserError(str(result.exception).strip())
-    return result.result
-
-
-def compile_questions(manifest: Manifest, options: list[str]) -> list[Question]:
+def compile_questions(options: list[str]) -> list[Question]:
     """Every analysis, by name.
 
     Raises:
         UserError: when one does not compile, or its yml and its text disagree.
     """
-    result = dbtRunner(manifest).invoke(
-        ["--log-level", "none", "compile", "--select", "resource_type:analysis", *options]
-    )
+    result = dbtRunner().invoke(["--log-level", "none", "compile", "--select", "resource_type:analysis", *options])
     if result.exception is not None:
         raise UserError(str(result.exception).strip())
     if not isinstance(result.result, RunExecutionResult):

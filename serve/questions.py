@@ -109,14 +109,9 @@ class Published(Protocol):
 
     version: str
     questions: dict[str, Question]
-    semantic_manifest: str
-    """dbt's, as JSON: what the metrics are."""
 
     def ask(self, question: Question, values: Mapping[str, Value]) -> Answer:
         """Run the question with bound values."""
-
-    def query(self, sql: str, values: Mapping[str, Value] | None = None) -> Answer:
-        """Run any query, with bound values; nothing can be written."""
 
     def close(self) -> None: ...
 
@@ -125,25 +120,27 @@ class DuckDBPublished:
     """A published copy of a DuckDB warehouse, open for reading. Thread-safe: each question has a cursor of its own."""
 
     def __init__(self, folder: Path, warehouse: str, threads: int | None = None) -> None:
+        self.folder = folder
         self.version = folder.name
         self.questions = _read_questions(folder)
-        self.semantic_manifest = (folder / SEMANTIC_MANIFEST).read_text()
         options: dict[str, Any] = {} if threads is None else {"threads": threads}
         self._connection = duckdb.connect(str(folder / warehouse), read_only=True, config=options)
         self._connection.execute("set global TimeZone = 'UTC'")  # loads an extension, so it comes first
         self._connection.execute("set enable_external_access = false")
 
     def ask(self, question: Question, values: Mapping[str, Value]) -> Answer:
-        return self.query(question.sql, values)
-
-    def query(self, sql: str, values: Mapping[str, Value] | None = None) -> Answer:
         started = time.perf_counter()
         with self._connection.cursor() as cursor:
-            rows = cursor.sql(sql, params=dict(values or {})).to_arrow_table()
+            rows = cursor.sql(question.sql, params=dict(values)).to_arrow_table()
         return Answer(rows, time.perf_counter() - started, self.version)
 
     def close(self) -> None:
         self._connection.close()
+
+    def query(self, sql: str, values: Mapping[str, Value] | None = None) -> pa.Table:
+        """The rows of any query, with bound values ($name); nothing can be written."""
+        with self._connection.cursor() as cursor:
+            return cursor.sql(sql, params=dict(values or {})).to_arrow_table()
 
 
 def published_folder(settings: Settings) -> Path:
