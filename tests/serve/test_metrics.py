@@ -29,7 +29,14 @@ def rows(table: object) -> list[tuple[object, ...]]:
 
 
 def test_a_ratio_and_a_distinct_count_with_a_filter(metrics: Metrics, published: DuckDBPublished) -> None:
-    brand = published.query("select max(brand) as brand from analytics.fct_events")["brand"][0].as_py()
+    [(brand, purchases, buyers)] = rows(
+        published.query("""
+            select brand, count(*) as purchases, count(distinct user_id) as buyers
+            from analytics.fct_events where event_type = 'purchase'
+            group by brand order by purchases desc limit 1
+        """)
+    )
+    assert purchases != buyers
     found = metrics.ask(
         ["conversion", "users"], by=["metric_time__day"], where=f"{{{{ Dimension('event__brand') }}}} = '{brand}'"
     )
@@ -44,7 +51,7 @@ def test_a_ratio_and_a_distinct_count_with_a_filter(metrics: Metrics, published:
         group by day
         order by day
         """,
-        {"brand": brand},
+        {"brand": str(brand)},
     )
     assert len(rows(found)) == 3
     assert rows(found) == rows(expected)
