@@ -35,7 +35,7 @@ setup: .venv/.ready ## Create .venv and install requirements.txt
 	@echo "setting up .venv (a minute or two, once)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
-	@$(BIN)/python -m compileall -q -j 0 .venv/lib ingest dbt_project > /dev/null || true
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib ingest dbt_project serve > /dev/null || true
 	@touch $@
 
 .venv/.ready-analysts: .venv/.ready requirements-analysts.txt
