@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build query status test test-exact test-data test-brokers test-bigquery check-bigquery brokers lint format clean
+.PHONY: help setup ingest build query metric notebooks docs status test test-exact test-data test-brokers test-bigquery check-bigquery brokers lint format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,6 +13,10 @@ FULL_REFRESH ?=
 Q ?=
 ARGS ?=
 FORMAT ?= table
+METRICS ?=
+BY ?=
+# given on the command line, it reaches the recipe's environment as it is, with its quotes
+WHERE ?=
 KAFKA_PORT ?= 9092
 PUBSUB_PORT ?= 8085
 
@@ -21,6 +25,7 @@ help: ## Print this help
 	@echo
 	@echo "  make ingest      DAYS=7 SEED=1 EVENTS_PER_DAY=20000"
 	@echo "  make build       SELECT=fct_events+ FULL_REFRESH=1 VARS='{session_gap_seconds: 1800}'"
+	@echo "  make metric      METRICS=events,revenue BY=metric_time__day WHERE=\"{{ Dimension('event__brand') }} = 'acme'\""
 	@echo "  make brokers     KAFKA_PORT=9092 PUBSUB_PORT=8085"
 
 setup: .venv/.ready ## Create .venv and install requirements.txt
@@ -30,10 +35,14 @@ setup: .venv/.ready ## Create .venv and install requirements.txt
 	@echo "setting up .venv (a minute or two, once)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
-	@$(BIN)/python -m compileall -q -j 0 .venv/lib ingest dbt_project > /dev/null || true
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib ingest dbt_project serve > /dev/null || true
 	@touch $@
 
-.venv/.ready-dev: .venv/.ready requirements-dev.txt
+.venv/.ready-analysts: .venv/.ready requirements-analysts.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-analysts.txt -c constraints.txt
+	@touch $@
+
+.venv/.ready-dev: .venv/.ready requirements-dev.txt requirements-analysts.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
 	@touch $@
 
@@ -46,6 +55,16 @@ build: .venv/.ready ## Build and test every model with dbt, and print the marts
 
 query: .venv/.ready ## Answer a question of analyses/: Q=top_products ARGS="brand=samsung limit=5" FORMAT=csv; without Q, list them
 	@$(BIN)/python -m serve query $(Q) $(ARGS) --format $(FORMAT)
+
+metric: .venv/.ready-analysts ## Ask for metrics: METRICS=events,revenue BY=metric_time__day WHERE="..."; without METRICS, list them
+	@$(BIN)/python -m serve metric "$(METRICS)" --by "$(BY)" --where "$$WHERE" --format $(FORMAT)
+
+notebooks: .venv/.ready-analysts ## Open the notebooks in a browser (marimo, on loopback)
+	@$(BIN)/marimo edit --skip-update-check notebooks
+
+docs: .venv/.ready ## Write dbt's documentation, one static page, and docs/data_dictionary.md
+	@$(BIN)/python -m dbt_project docs generate --static
+	@$(BIN)/python -m dbt_project.dictionary
 
 status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead letters
 	@$(BIN)/python -m ingest status

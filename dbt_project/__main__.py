@@ -32,6 +32,11 @@ output = Console()
 errors = Console(stderr=True)
 
 
+def target() -> Path:
+    """The folder in which dbt writes its artifacts."""
+    return Path(os.environ.get("DBT_TARGET_PATH", PROJECT / "target"))
+
+
 def run(settings: Settings, arguments: list[str]) -> int:
     """Run dbt with these arguments; returns the exit code. A build ends with a table of the marts.
 
@@ -58,11 +63,14 @@ def run(settings: Settings, arguments: list[str]) -> int:
             sink.create_tables()
         result = _invoke([*arguments, *PROJECT_OPTIONS])
         if arguments[0] == "build" and result.success and settings.warehouse == "duckdb":
-            publish(settings, sink, [*_vars_options(arguments), *PROJECT_OPTIONS])
+            publish(settings, sink, [*_vars_options(arguments), *PROJECT_OPTIONS], target())
     if isinstance(result.exception, KeyboardInterrupt):
         raise result.exception
     if result.exception is not None:
         raise UserError(first_paragraph(result.exception))
+    if arguments[:2] == ["docs", "generate"] and result.success:
+        page = target() / ("static_index.html" if "--static" in arguments else "index.html")
+        output.print(f"docs: {os.path.relpath(page)}", soft_wrap=True)
     if isinstance(result.result, RunExecutionResult):
         if not any(one.node.resource_type != NodeType.Operation for one in result.result.results):
             raise UserError("the selection matches no model and no test")
@@ -144,7 +152,7 @@ def _print_failures(run_results: RunExecutionResult) -> None:
             errors.print(f"[red]{one.status}[/] {one.node.resource_type} {one.node.name}: ", end="")
             errors.print((one.message or "").strip(), markup=False, highlight=False)
             if one.node.resource_type == NodeType.Test:
-                errors.print(f"  its query: {PROJECT / 'target' / 'compiled'}", markup=False, highlight=False)
+                errors.print(f"  its query: {target() / 'compiled'}", markup=False, highlight=False)
 
 
 def _print_summary(run_results: RunExecutionResult, settings: Settings, *, with_marts: bool) -> None:

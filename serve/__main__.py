@@ -1,10 +1,11 @@
-"""`python -m serve query top_products brand=nike limit=5`."""
+"""`python -m serve query top_products brand=nike limit=5`, `python -m serve metric revenue --by metric_time__month`."""
 
 import csv
 import sys
+import time
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import pyarrow as pa
@@ -14,7 +15,10 @@ from rich.table import Table
 
 from ingest.errors import UserError
 from ingest.settings import load_settings
-from serve.questions import Answer, Question, open_published
+from serve.questions import Answer, DuckDBPublished, Question, open_published
+
+if TYPE_CHECKING:
+    from serve.metrics import Metrics
 
 app = typer.Typer(
     help="Ask the marts: the questions are the files of analyses/. Settings come from the environment or .env.",
@@ -30,11 +34,6 @@ class Format(StrEnum):
     table = "table"
     csv = "csv"
     json = "json"
-
-
-@app.callback()
-def configure() -> None:
-    """Only so that `query` is a command, not the whole program."""
 
 
 @app.command()
@@ -53,15 +52,37 @@ def query(
         raise UserError(f"there is no question {name!r}; they are {', '.join(published.questions)}")
     given = dict(_split(argument) for argument in arguments or [])
     answer = published.ask(question, question.values(given))
-    match format_:
-        case Format.csv:
-            writer = csv.writer(sys.stdout)
-            writer.writerow(answer.rows.column_names)
-            writer.writerows(zip(*(column.to_pylist() for column in answer.rows.columns), strict=True))
-        case Format.json:
-            print(orjson.dumps(answer.rows.to_pylist(), default=str).decode())  # noqa: T201
-        case Format.table:
-            _print_answer(answer)
+    _print_answer(answer, format_)
+
+
+@app.command()
+def metric(
+    metrics: Annotated[str, typer.Argument(help="Which, such as events,revenue; without one, they are listed.")] = "",
+    by: Annotated[str, typer.Option(help="A row for each, such as metric_time__day,event__brand.")] = "",
+    where: Annotated[str, typer.Option(help="Only such as \"{{ Dimension('event__brand') }} = 'acme'\".")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
+    format_: Annotated[Format, typer.Option("--format", help="How the answer is printed.")] = Format.table,
+) -> None:
+    """Print metrics of the dbt project, by day or by any other dimension."""
+    try:
+        from serve.metrics import Metrics
+    except ModuleNotFoundError as error:
+        raise UserError("MetricFlow is not installed: run `make metric` once, which installs it") from error
+
+    published = open_published(load_settings())
+    if not isinstance(published, DuckDBPublished):
+        raise UserError("metrics are read from DuckDB only: on BigQuery, use the command mf of dbt-metricflow")
+    known = Metrics(published)
+    if not metrics:
+        _print_metrics(known)
+        return
+    started = time.perf_counter()
+    rows = known.ask(_names(metrics), _names(by), where or None, limit)
+    _print_answer(Answer(rows, time.perf_counter() - started, published.version), format_)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _split(argument: str) -> tuple[str, str]:
@@ -78,7 +99,30 @@ def _print_questions(questions: list[Question]) -> None:
     output.print(table)
 
 
-def _print_answer(answer: Answer) -> None:
+def _print_metrics(known: "Metrics") -> None:
+    table = Table("metric", "is", box=None)
+    by: dict[str, list[str]] = {}
+    for name, description in known.descriptions.items():
+        table.add_row(name, description)
+        by.setdefault(", ".join(known.dimensions([name])), []).append(name)
+    output.print(table)
+    for dimensions, names in by.items():
+        output.print(f"\n {', '.join(names)}\n by {dimensions}", highlight=False)
+
+
+def _print_answer(answer: Answer, format_: Format) -> None:
+    match format_:
+        case Format.csv:
+            writer = csv.writer(sys.stdout)
+            writer.writerow(answer.rows.column_names)
+            writer.writerows(zip(*(column.to_pylist() for column in answer.rows.columns), strict=True))
+        case Format.json:
+            print(orjson.dumps(answer.rows.to_pylist(), default=str).decode())  # noqa: T201
+        case Format.table:
+            _print_table(answer)
+
+
+def _print_table(answer: Answer) -> None:
     table = Table(box=None)
     for field in answer.rows.schema:
         is_text = pa.types.is_string(field.type) or pa.types.is_temporal(field.type)
@@ -92,6 +136,8 @@ def _print_answer(answer: Answer) -> None:
 def _shown(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, float):
+        return f"{value:,.4f}"
     return f"{value:,}" if isinstance(value, int | Decimal) else str(value)
 
 

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from dbt.artifacts.schemas.run import RunExecutionResult
@@ -13,17 +14,27 @@ from pydantic import TypeAdapter
 from ingest.errors import UserError
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
-from serve.questions import CURRENT, EXPECTED, QUESTIONS, Column, Parameter, Question, published_folder
+from serve.questions import (
+    CURRENT,
+    EXPECTED,
+    QUESTIONS,
+    SEMANTIC_MANIFEST,
+    Column,
+    Parameter,
+    Question,
+    published_folder,
+)
 
 KEPT_VERSIONS = 2
 """The current one, and the one that a reader may be about to open."""
 
 
-def publish(settings: Settings, sink: DuckDBSink, options: list[str]) -> None:
+def publish(settings: Settings, sink: DuckDBSink, options: list[str], target: Path) -> None:
     """Copy the warehouse, which the caller holds, and its compiled questions to a version of their own.
 
     Args:
         options: of dbt: the project, the profiles and the vars of the build.
+        target: where dbt wrote the artifacts of the build.
     """
     folder = published_folder(settings)
     version = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
@@ -31,6 +42,7 @@ def publish(settings: Settings, sink: DuckDBSink, options: list[str]) -> None:
     try:
         questions = compile_questions(options)
         (version / QUESTIONS).write_bytes(TypeAdapter(list[Question]).dump_json(questions, indent=1))
+        shutil.copy(target / SEMANTIC_MANIFEST, version)
         with sink.connection() as connection:
             connection.execute("checkpoint")
         # By another process: were the file opened and closed in this one, DuckDB's lock on it would be gone. `cp`

@@ -28,6 +28,7 @@ EXPECTED: dict[ParameterType, str] = {
     "timestamp": "a time such as 2026-01-31 or 2026-01-31T18:30:00Z (UTC unless it says otherwise)",
 }
 QUESTIONS = "questions.json"
+SEMANTIC_MANIFEST = "semantic_manifest.json"
 CURRENT = "current"
 
 
@@ -119,6 +120,7 @@ class DuckDBPublished:
     """A published copy of a DuckDB warehouse, open for reading. Thread-safe: each question has a cursor of its own."""
 
     def __init__(self, folder: Path, warehouse: str, threads: int | None = None) -> None:
+        self.folder = folder
         self.version = folder.name
         self.questions = _read_questions(folder)
         options: dict[str, Any] = {} if threads is None else {"threads": threads}
@@ -134,6 +136,11 @@ class DuckDBPublished:
 
     def close(self) -> None:
         self._connection.close()
+
+    def query(self, sql: str, values: Mapping[str, Value] | None = None) -> pa.Table:
+        """The rows of any query, with bound values ($name); nothing can be written."""
+        with self._connection.cursor() as cursor:
+            return cursor.sql(sql, params=dict(values or {})).to_arrow_table()
 
 
 def published_folder(settings: Settings) -> Path:

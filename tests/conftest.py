@@ -5,6 +5,17 @@ from collections.abc import Iterator
 import pytest
 
 from tests.brokers import KafkaServer, PubSubEmulator, running
+from tests.dbt_project.warehouse import Warehouse
+
+
+@pytest.fixture(scope="session")
+def published_shop(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    """Three days of the shop, built and published, for tests that only read."""
+    warehouse = Warehouse(tmp_path_factory.mktemp("published_shop"))
+    warehouse.simulate(days=3)
+    warehouse.land()
+    warehouse.build()
+    return warehouse
 
 
 @pytest.fixture(scope="session")

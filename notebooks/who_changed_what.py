@@ -1,0 +1,277 @@
+import marimo
+
+__generated_with = "0.25.2"
+app = marimo.App(width="medium", app_title="Who changed what")
+
+with app.setup:
+    import datetime
+
+    import altair as alt
+    import marimo as mo
+
+    from ingest.settings import load_settings
+    from serve.questions import open_published
+
+    published = open_published(load_settings())
+
+
+@app.cell(hide_code=True)
+def _():
+    mo.md(f"""
+    # Who changed what, and when
+
+    Users, products and posts are change logs: a message each time something changes. `dim_users_history`,
+    `dim_products_history` and `dim_posts_history` have a row a **version**, valid from `valid_from` (inclusive) to
+    `valid_to` (exclusive; 9999-12-31 for the last): a slowly changing dimension of type 2. At any instant since an
+    entity came to be, exactly one of its versions is valid, so every question *as of* then has one answer:
+
+    ```sql
+    on history.user_id = events.user_id
+        and events.event_at >= history.valid_from and events.event_at < history.valid_to
+    ```
+
+    Read from the copy of the warehouse that the last green build published (`{published.version}`).
+    """)
+    return
+
+
+@app.cell(hide_code=True)
+def _():
+    mo.md("""
+    ## What did a product cost on a day?
+    """)
+    return
+
+
+@app.cell
+def _():
+    _products = published.query("""
+        select product_id, max(name) as name, max(updated_at)::date as last_change
+        from analytics.dim_products_history
+        group by product_id
+        order by count(distinct price) desc, product_id
+        limit 20
+    """).to_pylist()
+    product = mo.ui.dropdown(
+        {f"{one['name']} ({one['product_id']})": one["product_id"] for one in _products},
+        value=f"{_products[0]['name']} ({_products[0]['product_id']})",
+        label="product",
+    )
+    day = mo.ui.date(value=_products[0]["last_change"], label="at the beginning of")
+    mo.hstack([product, day], justify="start")
+    return day, product
+
+
+@app.cell
+def _(day, product):
+    price_then = published.query(
+        """
+        select name, price, version_number, valid_from, valid_to, is_deleted
+        from analytics.dim_products_history
+        where product_id = $product and $instant >= valid_from and $instant < valid_to
+        """,
+        {"product": product.value, "instant": datetime.datetime.combine(day.value, datetime.time())},
+    )
+    price_then
+    return
+
+
+@app.cell
+def _(product):
+    prices = published.query(
+        """
+        select valid_from as changed_at, price::double as price, version_number
+        from analytics.dim_products_history
+        where product_id = $product and not is_tombstone
+        order by version_number
+        """,
+        {"product": product.value},
+    )
+    alt.Chart(prices, title=product.selected_key).mark_line(interpolate="step-after", point=True).encode(
+        x=alt.X("changed_at:T", title=None),
+        y=alt.Y("price:Q").scale(zero=False),
+        tooltip=["version_number", "price", "changed_at"],
+    )
+    return
+
+
+@app.cell(hide_code=True)
+def _():
+    mo.md("""
+    ## Where did users live when it happened?
+
+    Users move. Joining events to users *as they are now* (`dim_users`) moves their past along, and loses those who are
+    deleted; joining the version that was valid at the event does neither.
+    """)
+    return
+
+
+@app.cell
+def _():
+    regions = published.query("""
+        with located as (
+            select
+                coalesce(countries_then.region, 'unknown') as region_then,
+                coalesce(users_now.region, 'unknown') as region_now
+            from analytics.fct_events as events
+            left join analytics.dim_users_history as users_then
+                on events.user_id = users_then.user_id
+                and events.event_at >= users_then.valid_from and events.event_at < users_then.valid_to
+            left join analytics.dim_countries as countries_then on users_then.country_code = countries_then.country_code
+            left join analytics.dim_users as users_now on events.user_id = users_now.user_id
+            where events.user_id is not null
+        )
+
+        select 'as of the event' as joined, region_then as region, count(*) as events,
+            count(case when region_then != region_now then 1 end) as placed_elsewhere
+        from located group by region
+        union all
+        select 'as they are now', region_now, count(*), count(case when region_then != region_now then 1 end)
+        from located group by region_now
+    """)
+    alt.Chart(regions).mark_bar().encode(
+        x="events:Q",
+        y=alt.Y("region:N", title=None),
+        yOffset="joined:N",
+        color=alt.Color("joined:N", title=None),
+        tooltip=["region", "joined", "events", "placed_elsewhere"],
+    )
+    return
+
+
+@app.cell(hide_code=True)
+def _():
+    mo.md("""
+    ## What was deleted?
+
+    A deletion is a version too, with `is_deleted`: either the log said so (`deleted_at`), or Kafka brought a tombstone.
+    `dim_users` has the deleted no more; their history and their events stay.
+    """)
+    return
+
+
+@app.cell
+def _():
+    deleted = published.query("""
+        select
+            'user' as entity,
+            user_id as id,
+            valid_from as deleted_at,
+            is_tombstone,
+            version_number - 1 as versions_before
+        from analytics.dim_users_history where is_current and is_deleted
+        union all
+        select 'product', product_id, valid_from, is_tombstone, version_number - 1
+        from analytics.dim_products_history where is_current and is_deleted
+        union all
+        select 'post', post_id, valid_from, is_tombstone, version_number - 1
+        from analytics.dim_posts_history where is_current and is_deleted
+        order by deleted_at
+    """)
+    deleted
+    return
+
+
+@app.cell(hide_code=True)
+def _():
+    mo.md("""
+    ## What if a version arrives late?
+
+    A version is valid from the moment of the change, whenever its message is published. Between the two, a report made
+    from what had arrived used the version before. These are the events that such a report had wrong, and that the
+    history has right since the version landed:
+    """)
+    return
+
+
+@app.cell
+def _():
+    late_versions = published.query("""
+        select
+            versions.user_id,
+            history.version_number,
+            history.valid_from as changed_at,
+            versions.published_at as became_known_at,
+            count(*) as events_in_between
+        from staging.stg_users as versions
+        inner join analytics.dim_users_history as history using (version_key)
+        inner join analytics.fct_events as events
+            on history.user_id = events.user_id
+            and events.event_at >= history.valid_from and events.event_at < history.valid_to
+            and events.event_at < versions.published_at
+        where history.version_number > 1
+        group by all
+        order by events_in_between desc
+        limit 20
+    """)
+    late_versions
+    return
+
+
+@app.cell(hide_code=True)
+def _():
+    mo.md("""
+    What a build *saw* is in `snapshots`: a version that was replaced between two builds is in the history only. So the
+    history answers what was true, and the snapshots what a report of that day was made from.
+    """)
+    return
+
+
+@app.cell
+def _():
+    seen = published.query("""
+        select
+            case when version_key in (
+                select history.version_key
+                from analytics.dim_products_history as history
+                inner join snapshots.products_snapshot as seen
+                    on history.product_id = seen.product_id and history.updated_at = seen.updated_at
+            ) then 'seen by a build' else 'in the history only' end as version,
+            count(*) as versions
+        from analytics.dim_products_history
+        group by version
+    """)
+    alt.Chart(seen).mark_bar().encode(x="versions:Q", y=alt.Y("version:N", title=None))
+    return
+
+
+@app.cell(hide_code=True)
+def _():
+    mo.md("""
+    ## Why it is exact
+
+    In whatever order versions arrive, all versions of an entity with a new one are put in order again. The check, on
+    this very warehouse: each version ends where the next begins, one is the last, and no event falls into two.
+    """)
+    return
+
+
+@app.cell
+def _():
+    [check] = published.query("""
+        with versions as (
+            select 'user' as entity, user_id as id, valid_from, valid_to, is_current from analytics.dim_users_history
+            union all
+            select 'product', product_id, valid_from, valid_to, is_current from analytics.dim_products_history
+            union all
+            select 'post', post_id, valid_from, valid_to, is_current from analytics.dim_posts_history
+        ),
+
+        neighbours as (
+            select *, lead(valid_from) over (partition by entity, id order by valid_from, valid_to) as next_valid_from
+            from versions
+        )
+
+        select
+            count(case when coalesce(next_valid_from, timestamp '9999-12-31') != valid_to then 1 end)
+                as holes_or_overlaps,
+            count(distinct (entity, id)) - count(case when is_current then 1 end) as without_one_current
+        from neighbours
+    """).to_pylist()
+    assert check == {"holes_or_overlaps": 0, "without_one_current": 0}, check
+    check
+    return
+
+
+if __name__ == "__main__":
+    app.run()

@@ -1,0 +1,81 @@
+"""The metrics of dbt_project/models/analytics/_metrics.yml, asked of the published warehouse by way of MetricFlow.
+
+MetricFlow only writes the SQL: it is given no connection, so that a metric keeps no build waiting, and is of the same
+build as every other answer.
+"""
+
+import re
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import cast
+
+import duckdb
+import pyarrow as pa
+from metricflow.engine.metricflow_engine import MetricFlowEngine, MetricFlowQueryRequest
+from metricflow.protocols.sql_client import SqlClient, SqlEngine
+from metricflow.sql.render.duckdb_renderer import DuckDbSqlPlanRenderer
+from metricflow_semantics.errors.error_classes import InformativeUserError
+from metricflow_semantics.model.dbt_manifest_parser import parse_manifest_from_dbt_generated_manifest
+from metricflow_semantics.model.semantic_manifest_lookup import SemanticManifestLookup
+
+from ingest.errors import UserError
+from serve.questions import SEMANTIC_MANIFEST, DuckDBPublished
+
+DUCKDB = cast(SqlClient, SimpleNamespace(sql_engine_type=SqlEngine.DUCKDB, sql_plan_renderer=DuckDbSqlPlanRenderer()))
+
+
+class Metrics:
+    """The metrics of one published version."""
+
+    def __init__(self, published: DuckDBPublished) -> None:
+        self._published = published
+        manifest = parse_manifest_from_dbt_generated_manifest((published.folder / SEMANTIC_MANIFEST).read_text())
+        self._engine = MetricFlowEngine(SemanticManifestLookup(manifest), DUCKDB)
+        self.descriptions = {
+            metric.name: metric.description or "" for metric in self._engine.list_metrics(include_dimensions=False)
+        }
+
+    def dimensions(self, metrics: Sequence[str]) -> list[str]:
+        """What all of these metrics can be grouped by, such as metric_time__day and event__brand."""
+        found = self._engine.simple_dimensions_for_metrics(list(metrics))
+        names = {dimension.dunder_name for dimension in found}
+        return sorted(name for name in names if not name.endswith("__reporting_date"))  # which is metric_time
+
+    def ask(
+        self, metrics: Sequence[str], by: Sequence[str] = (), where: str | None = None, limit: int | None = None
+    ) -> pa.Table:
+        """One row a group, in the order of the groups.
+
+        Args:
+            where: in SQL, a dimension as `{{ Dimension('event__brand') }}`.
+
+        Raises:
+            UserError: when there is no such metric, or it knows no such group or dimension.
+        """
+        for name in metrics:
+            if name not in self.descriptions:
+                raise UserError(f"there is no metric {name!r}; they are {', '.join(self.descriptions)}")
+        request = MetricFlowQueryRequest.create(
+            metric_names=metrics,
+            group_by_names=by,
+            order_by_names=by,
+            where_constraints=None if where is None else [where],
+            limit=limit,
+        )
+        try:
+            sql = self._engine.explain(request).sql_statement.without_descriptions.sql
+        except InformativeUserError as error:
+            known = ", ".join(self.dimensions(metrics))
+            raise UserError(
+                f"{_message(error)}; {', '.join(metrics)} can be grouped and filtered by {known}"
+            ) from error
+        try:
+            return self._published.query(sql)
+        except duckdb.Error as error:
+            raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
+
+
+def _message(error: InformativeUserError) -> str:
+    """What is wrong, in one line, without MetricFlow's suggestions and stack."""
+    parts = re.split(r"Suggestions:|Common issues|Got exception:|Issue Location:", str(error))
+    return " ".join(re.sub(r".*Message:", "", parts[0], flags=re.DOTALL).split()).rstrip(".:")

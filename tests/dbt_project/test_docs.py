@@ -1,0 +1,57 @@
+"""What is written about the marts: dbt's page, the data dictionary, who reads them."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from dbt_project.dictionary import DICTIONARY, SCHEMAS, dictionary
+from tests.dbt_project.warehouse import ROOT, Warehouse
+
+
+@pytest.fixture(scope="module")
+def manifest(published_shop: Warehouse) -> Any:
+    return json.loads((published_shop.folder / "target" / "manifest.json").read_bytes())
+
+
+def test_the_data_dictionary_is_up_to_date(manifest: Any) -> None:
+    assert DICTIONARY.read_text() == dictionary(manifest), "run `make docs` and commit docs/data_dictionary.md"
+
+
+def test_the_data_dictionary_has_every_column_as_it_is(published_shop: Warehouse) -> None:
+    """The snapshots and the seed have no contract that would see to it."""
+    found = []
+    text = DICTIONARY.read_text().partition("## Metrics")[0]
+    for table, columns in re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL):
+        for name, type_, description in re.findall(r"^\| `(\w+)` \| (.*?) \| (.+?) \|$", columns, re.MULTILINE):
+            assert description
+            kind = type_.upper().replace("STRING", "VARCHAR").replace("NUMERIC", "DECIMAL").replace(", ", ",")
+            found.append((table, name, kind))
+    assert found == published_shop.query(
+        "select table_name, column_name, data_type from information_schema.columns"
+        f" where table_schema in {SCHEMAS} order by table_schema, table_name, ordinal_position"
+    )
+
+
+def test_the_docs_are_one_page_and_it_is_said_where(published_shop: Warehouse) -> None:
+    said = published_shop.run("dbt_project", "docs", "generate", "--static").stdout
+    page = ROOT / said.removeprefix("docs: ").strip()
+    assert page.resolve() == (published_shop.folder / "target" / "static_index.html").resolve()
+    text = page.read_text()
+    assert "One row a page view (event_key) with its place in its session" in text
+    assert re.findall(r"""<(?:script|link|img)[^>]+(?:src|href)=["']?(?:https?:)?//""", text) == []
+
+
+def test_every_mart_that_a_question_reads_is_declared(manifest: Any) -> None:
+    questions = [node for node in manifest["nodes"].values() if node["resource_type"] == "analysis"]
+    declared = set(manifest["exposures"]["exposure.event_warehouse.endpoints"]["depends_on"]["nodes"])
+    assert questions
+    assert {name for node in questions for name in node["depends_on"]["nodes"]} - declared == set()
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)
+def test_every_mart_that_a_notebook_reads_is_declared(manifest: Any, notebook: Any) -> None:
+    read = set(re.findall(r"\b(?:analytics|snapshots|staging)\.(\w+)", notebook.read_text()))
+    declared = manifest["exposures"][f"exposure.event_warehouse.{notebook.stem}"]["depends_on"]["nodes"]
+    assert {name.rpartition(".")[2] for name in declared} == read

@@ -1,0 +1,132 @@
+"""Metrics against plain SQL over the same published copy."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from ingest.errors import UserError
+from ingest.settings import Settings
+from serve.metrics import Metrics
+from serve.questions import DuckDBPublished, open_published
+from tests.dbt_project.warehouse import Warehouse
+
+
+@pytest.fixture(scope="module")
+def published(published_shop: Warehouse) -> Iterator[DuckDBPublished]:
+    published = open_published(Settings(_env_file=None, warehouse_path=published_shop.path))
+    assert isinstance(published, DuckDBPublished)
+    yield published
+    published.close()
+
+
+@pytest.fixture(scope="module")
+def metrics(published: DuckDBPublished) -> Metrics:
+    return Metrics(published)
+
+
+def rows(table: object) -> list[tuple[object, ...]]:
+    return [tuple(row.values()) for row in table.to_pylist()]  # type: ignore[attr-defined]
+
+
+def test_a_ratio_and_a_distinct_count_with_a_filter(metrics: Metrics, published: DuckDBPublished) -> None:
+    [(brand, purchases, buyers)] = rows(
+        published.query("""
+            select brand, count(*) as purchases, count(distinct user_id) as buyers
+            from analytics.fct_events where event_type = 'purchase' and brand is not null
+            group by brand order by purchases desc limit 1
+        """)
+    )
+    assert purchases != buyers
+    found = metrics.ask(
+        ["conversion", "users"], by=["metric_time__day"], where=f"{{{{ Dimension('event__brand') }}}} = '{brand}'"
+    )
+    expected = published.query(
+        """
+        select
+            cast(event_date as timestamp) as day,
+            count(distinct case when event_type = 'purchase' then user_id end) / count(distinct user_id) as conversion,
+            count(distinct user_id) as users
+        from analytics.fct_events
+        where brand = $brand
+        group by day
+        order by day
+        """,
+        {"brand": str(brand)},
+    )
+    assert found.num_rows == 3
+    assert rows(found) == rows(expected)
+
+
+def test_metrics_are_those_of_the_daily_marts(metrics: Metrics, published: DuckDBPublished) -> None:
+    names = ["events", "users", "views", "carts", "purchases", "revenue", "checkout_amount", "page_views", "sessions"]
+    daily = published.query("""
+        select
+            cast(reporting_date as timestamp),
+            events, users, views, carts, purchases, revenue, checkout_amount, page_views,
+            (select count(*) from analytics.fct_sessions as sessions where event_date = reporting_date)
+        from analytics.agg_events_daily as days
+        order by 1
+    """)
+    assert rows(metrics.ask(names, by=["metric_time__day"])) == rows(daily)
+
+
+def test_time_on_page_and_bounce_rate_by_where_the_visit_came_from(
+    metrics: Metrics, published: DuckDBPublished
+) -> None:
+    """Some visits come from nowhere known: they are one row, not one a metric."""
+    by = "page_view__traffic_source"
+    found = rows(metrics.ask(["time_on_page", "bounce_rate"], by=[by]))
+    expected = rows(
+        published.query("""
+            select traffic_source, avg(time_on_page_seconds), any_value(bounce_rate)
+            from analytics.fct_page_views
+            inner join (
+                select traffic_source as source, avg(is_bounce::int) as bounce_rate
+                from analytics.fct_sessions group by source
+            ) on traffic_source is not distinct from source
+            group by traffic_source
+            order by traffic_source
+        """)
+    )
+    assert [row[0] for row in found] == [row[0] for row in expected]
+    assert [row[1:] for row in found] == [pytest.approx(row[1:]) for row in expected]
+
+
+def test_a_metric_by_what_the_user_is(metrics: Metrics, published: DuckDBPublished) -> None:
+    expected = published.query("""
+        select region, sum(price)
+        from analytics.fct_events as events
+        left join analytics.dim_users as users using (user_id)
+        where event_type = 'purchase'
+        group by region
+        order by region
+    """)
+    assert rows(metrics.ask(["revenue"], by=["user__region"])) == rows(expected)
+
+
+def test_a_metric_is_answered_while_a_build_writes(published_shop: Warehouse) -> None:
+    import duckdb
+
+    with duckdb.connect(str(published_shop.path)):
+        done = published_shop.run("serve", "metric", "events", "--format", "csv")
+    [(events,)] = published_shop.query("select count(*) from analytics.fct_events")
+    assert done.stdout.split() == ["events", str(events)]
+
+
+@pytest.mark.parametrize(
+    ("question", "error"),
+    [
+        ({"metrics": ["sales"]}, "there is no metric 'sales'; they are bounce_rate, "),
+        (
+            {"metrics": ["events"], "by": ["colour"]},
+            r"The given input does not match.*; events can be grouped .*event__brand",
+        ),
+        ({"metrics": ["events"], "where": "{{ Dimension('event__colour') }} = 1"}, "does not match.*event__brand"),
+        ({"metrics": ["events"], "where": "{{ Dim"}, "Error parsing where filter"),
+        ({"metrics": ["events"], "where": "colour = 1"}, "^colour = 1: Binder Error"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(metrics: Metrics, question: dict[str, list[str]], error: str) -> None:
+    with pytest.raises(UserError, match=error) as told:
+        metrics.ask(**question)  # type: ignore[arg-type]
+    assert "\n" not in str(told.value)
