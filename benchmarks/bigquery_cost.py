@@ -8,7 +8,7 @@ DuckDB, by BigQuery's logical sizes (https://cloud.google.com/bigquery/pricing#d
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -90,10 +90,10 @@ class _Recorder(GoogleSQL):
         self.partition_columns: dict[str, str] = {}
         self.recorded: list[tuple[str, list[Scan]]] | None = None
 
-    def run(self, sql: str) -> Result:
+    def run(self, sql: str, parameters: Mapping[str, tuple[Any, Any]] | None = None) -> Result:
         if self.recorded is not None:
             self.recorded.append((sql, scans(self, sql, self._partition_column)))
-        return super().run(sql)
+        return super().run(sql, parameters)
 
     def _partition_column(self, table: str) -> str | None:
         return self.partition_columns.get(_without_suffix(table))
