@@ -3,6 +3,7 @@
 Exit code 0 when all is well, 1 when a model or a test failed, 2 when dbt could not start.
 """
 
+import gc
 import os
 import sys
 from collections import Counter
@@ -184,6 +185,7 @@ def _row_counts(settings: Settings, marts: list[str]) -> list[tuple[str, int]]:
 
 def main() -> None:
     """Run the command line."""
+    gc.disable()  # dbt keeps nearly all that it makes: to look for garbage takes a sixth of a build, and frees 100 MB
     arguments = sys.argv[1:] or ["--help"]
     try:
         sys.exit(run(load_settings(), arguments))

@@ -23,7 +23,7 @@ def first_days(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     warehouse = Warehouse(tmp_path_factory.mktemp("first_days"))
     warehouse.simulate(days=3)
     warehouse.land()
-    warehouse.build()
+    warehouse.run("dbt_project", "build")
     return warehouse
 
 
@@ -78,7 +78,7 @@ def test_a_killed_build_is_put_right_by_the_next(warehouse: Warehouse, tmp_path:
         time.sleep(chance.uniform(3, 7))
         build.send_signal(signal.SIGKILL)
         build.wait()
-    warehouse.build()
+    warehouse.run("dbt_project", "build")
     assert warehouse.differences(full_refresh_of(warehouse, tmp_path / "refreshed")) == {}
 
 
