@@ -150,6 +150,31 @@ def test_tests_read_what_was_touched_and_a_failure_stays_until_it_is_mended(ware
 SWEEP = json.dumps({"test_all_partitions": True})
 
 
+def test_only_what_is_new_is_done(warehouse: Warehouse) -> None:
+    def ran(kind: str) -> bool:
+        results = json.loads((warehouse.folder / "target" / "run_results.json").read_text())["results"]
+        return any(one["unique_id"].startswith(f"{kind}.") for one in results)
+
+    nothing_new = "nothing new: "
+    marts = warehouse.build().stdout.splitlines()[:-1]
+    assert ran("unit_test")
+    warehouse.land()  # nothing waits
+    *again, last_line = warehouse.build().stdout.splitlines()
+    assert (again, last_line.startswith(nothing_new)) == (marts, True)
+    # new messages, the same code: its unit tests have passed
+    warehouse.simulate(days=1)
+    warehouse.land()
+    assert nothing_new not in warehouse.build().stdout
+    assert ran("test")
+    assert not ran("unit_test")
+    # a build that got no further than this leaves more than its last line
+    warehouse.run("tests.dbt_project.killed_build", "stg_clicks", expect=-signal.SIGKILL)
+    assert nothing_new not in warehouse.build().stdout
+    assert nothing_new in warehouse.build().stdout
+    warehouse.change("delete from staging.stg_clicks where rowid = (select max(rowid) from staging.stg_clicks)")
+    assert nothing_new not in warehouse.build().stdout
+
+
 def test_a_lost_message_fails_the_build(warehouse: Warehouse) -> None:
     warehouse.simulate(days=1)
     warehouse.land()

@@ -38,17 +38,18 @@ def _server() -> "subprocess.Popen[str]":
 
 def main() -> None:
     """Serve builds until the input ends."""
-    from dbt.cli.main import dbtRunner
+    import dbt.cli.main
 
     import dbt_project.__main__ as command
-    import serve.publish
 
     with TemporaryDirectory() as folder:
         os.environ["WAREHOUSE_PATH"] = f"{folder}/warehouse.duckdb"
         paths = ["--target-path", folder, "--log-path", folder, "--log-level", "none"]
-        parsed = dbtRunner().invoke(["parse", *command.PROJECT_OPTIONS, *paths])
+        parsed = dbt.cli.main.dbtRunner().invoke(["parse", *command.PROJECT_OPTIONS, *paths])
     assert parsed.success, parsed.exception
-    command.dbtRunner = serve.publish.dbtRunner = partial(dbtRunner, manifest=parsed.result)  # type: ignore[misc]
+    dbt.cli.main.dbtRunner = partial(dbt.cli.main.dbtRunner, manifest=parsed.result)  # type: ignore[misc]
+    import serve.publish  # noqa: F401  which imports what stands there now
+
     gc.freeze()
     for line in sys.stdin:
         asked = json.loads(line)
@@ -64,7 +65,8 @@ def main() -> None:
             except SystemExit as end:
                 sys.stdout.flush()
                 os._exit(int(end.code or 0))  # the end of an interpreter belongs to the process that began it
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
