@@ -1,8 +1,8 @@
 """How much slower landing is than only taking the messages: `python -m benchmarks.landing [KAFKA] [PUBSUB]`.
 
-Starts Apache Kafka and Google's Pub/Sub emulator, publishes that many messages of 300 bytes to each, and alternates
-between the bare client and `land` into a new DuckDB file, in a process of its own each. Rates leave out what comes
-before the first message: start-up, and joining the group.
+Starts Apache Kafka and Google's Pub/Sub emulator, publishes that many messages of 300 bytes to each (0 leaves one out),
+and alternates between the bare client and `land` into a new DuckDB file, in a process of its own each. Rates leave out
+what comes before the first message: start-up, and joining the group.
 """
 
 import logging
@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
@@ -121,24 +122,27 @@ def messages(count: int) -> Iterator[Message]:
 def main(kafka_count: int = 2_000_000, pubsub_count: int = 60_000) -> None:
     with (
         TemporaryDirectory() as folder,
-        running(KafkaServer(Path(folder))) as kafka,
-        running(PubSubEmulator(Path(folder))) as pubsub,
+        ExitStack() as opened,
     ):
-        settings = Settings(
-            _env_file=None,
-            kafka_bootstrap_servers=kafka.bootstrap_servers,
-            pubsub_project=pubsub.project,
-            pubsub_emulator_host=pubsub.host,
-        )
-        provision(settings, [KAFKA, PUBSUB])
-        with RoutingPublisher(settings) as publisher:
-            publisher.publish(KAFKA, messages(kafka_count))
+        settings = Settings(_env_file=None)
+        if kafka_count:
+            kafka = opened.enter_context(running(KafkaServer(Path(folder))))
+            settings.kafka_bootstrap_servers = kafka.bootstrap_servers
+            provision(settings, [KAFKA])
+            with RoutingPublisher(settings) as publisher:
+                publisher.publish(KAFKA, messages(kafka_count))
+        if pubsub_count:
+            pubsub = opened.enter_context(running(PubSubEmulator(Path(folder))))
+            settings.pubsub_project, settings.pubsub_emulator_host = pubsub.project, pubsub.host
+            provision(settings, [PUBSUB])
         print(f"{'':8}{'alone/s':>12}{'land/s':>12}{'ratio':>8}{'MiB':>8}")
         for number in range(ROUNDS):
             for name, bare, stream, count in (
                 ("kafka", consume, KAFKA, kafka_count),
                 ("pubsub", pull, PUBSUB, pubsub_count),
             ):
+                if not count:
+                    continue
                 rates = []
                 for work, more in ((bare, ()), (land_all, (stream,))):
                     if stream is PUBSUB:

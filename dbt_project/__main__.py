@@ -89,7 +89,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
     if result.exception is not None:
         raise UserError(_first_paragraph(result.exception))
     if isinstance(result.result, RunExecutionResult):
-        if not any(one.node.resource_type != "operation" for one in result.result.results):
+        if not any(one.node.resource_type.value != "operation" for one in result.result.results):
             raise UserError("the selection matches no model and no test")
         _print_failures(result.result)
         _print_summary(result.result, settings, with_marts=arguments[0] == "build")
@@ -178,7 +178,7 @@ def _print_failures(run_results: RunExecutionResult) -> None:
         if one.status in ("error", "fail", "runtime error", "partial success"):
             errors.print(f"[red]{one.status}[/] {one.node.resource_type} {one.node.name}: ", end="")
             errors.print((one.message or "").strip(), markup=False, highlight=False)
-            if one.node.resource_type == "test":
+            if one.node.resource_type.value == "test":
                 errors.print(f"  its query: {PROJECT / 'target' / 'compiled'}", markup=False, highlight=False)
 
 
@@ -190,7 +190,7 @@ def _built_marts(run_results: RunExecutionResult) -> list[str]:
     return sorted(
         one.node.name
         for one in run_results.results
-        if one.node.resource_type == "model" and one.node.schema.endswith("analytics") and one.status == "success"
+        if one.node.resource_type.value == "model" and one.node.schema.endswith("analytics") and one.status == "success"
     )
 
 

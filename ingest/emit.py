@@ -16,10 +16,12 @@ cursor that was saved from it. So what changes during a run lies behind the curs
 run sends it.
 """
 
+import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import orjson
+import structlog
 
 from ingest.message import Message
 from ingest.publish.kafka import KafkaPublisher
@@ -29,6 +31,7 @@ from ingest.sinks import FIRST_CURSOR, Result, ResultSource
 CHUNK_ROWS = 50_000
 """Results published between two saved cursors: what a killed run sends twice at most."""
 MICROSECOND = timedelta(microseconds=1)
+log = structlog.get_logger()
 JSON_TIMES = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 
 
@@ -41,6 +44,9 @@ def emit(
 ) -> int:
     """Publish the results that are new since the last run, all of them with `from_start`; returns how many.
 
+    One that is too large for Kafka (`message.max.bytes` of KAFKA_CONFIG_FILE), as by a page title of a megabyte, is
+    logged and left out, since it would keep all that lie behind it from ever being sent.
+
     The cursor is saved after each chunk is delivered: a run that is killed leaves no gap, and the next one sends
     again, in the same order, what was under way.
 
@@ -50,6 +56,13 @@ def emit(
     """
     topic = settings.emit_topic
     emitted = 0
+    too_large = itertools.count(1)
+
+    def left_out(message: Message) -> None:
+        log.error(
+            "a result is too large for Kafka and left out", bytes=len(message.payload or b""), so_far=next(too_large)
+        )
+
     with KafkaPublisher(settings) as publisher, warehouse.emitting():
         cursor = warehouse.emit_cursor(topic)
         if from_start:
@@ -57,10 +70,10 @@ def emit(
             warehouse.save_emit_cursor(topic, cursor)
         for results in warehouse.results(cursor, CHUNK_ROWS):
             processing_time = datetime.now(UTC)
-            publisher.publish_to(topic, (result_message(result, processing_time) for result in results))
+            messages = (result_message(result, processing_time) for result in results)
+            emitted += publisher.publish_to(topic, messages, left_out)
             publisher.flush()
             warehouse.save_emit_cursor(topic, results[-1].cursor)
-            emitted += len(results)
             on_progress(len(results))
     return emitted
 

@@ -68,8 +68,11 @@ class Batch:
         return sum(table.num_rows for table in self.tables.values())
 
 
+NO_ATTRIBUTES: Mapping[str, str] = {}
+
+
 class PubSubMessage(NamedTuple):
-    """One message of Pub/Sub, pulled or pushed."""
+    """One message of Pub/Sub: the columns of `pubsub_table`."""
 
     message_id: str
     ordering_key: str
@@ -80,19 +83,28 @@ class PubSubMessage(NamedTuple):
     payload: bytes
 
 
-def pubsub_table(topic: str, messages: Sequence[PubSubMessage]) -> pa.Table:
-    """The messages of one topic in BATCH_SCHEMA; no attributes and no ordering key are null."""
+def pubsub_table(
+    topic: str,
+    message_ids: Sequence[str],
+    ordering_keys: Sequence[str],
+    attributes: Sequence[Mapping[str, str]],
+    published_at: Sequence[int | None],
+    payloads: Sequence[bytes],
+) -> pa.Table:
+    """Messages of one topic in BATCH_SCHEMA, from the columns of PubSubMessage; no attributes and no ordering key are
+    null."""
+    rows = len(message_ids)
     columns = {
-        "source": pa.repeat("pubsub", len(messages)),
-        "topic": pa.repeat(topic, len(messages)),
-        "partition": pa.nulls(len(messages), pa.int32()),
-        "offset": pa.nulls(len(messages), pa.int64()),
-        "message_id": [message.message_id for message in messages],
-        "key": pa.array([message.ordering_key.encode() or None for message in messages], pa.binary()),
-        "attributes": [
-            orjson.dumps(message.attributes).decode() if message.attributes else None for message in messages
-        ],
-        "published_at": pa.array([message.published_at for message in messages], pa.timestamp("us")),
-        "payload": pa.array([message.payload for message in messages], pa.binary()),
+        "source": pa.repeat("pubsub", rows),
+        "topic": pa.repeat(topic, rows),
+        "partition": pa.nulls(rows, pa.int32()),
+        "offset": pa.nulls(rows, pa.int64()),
+        "message_id": pa.array(message_ids, pa.string()),
+        "key": pa.array([key.encode() or None for key in ordering_keys], pa.binary())
+        if any(ordering_keys)
+        else pa.nulls(rows, pa.binary()),
+        "attributes": pa.array([orjson.dumps(some).decode() if some else None for some in attributes], pa.string()),
+        "published_at": pa.array(published_at, pa.timestamp("us")),
+        "payload": pa.array(payloads, pa.binary()),
     }
     return pa.Table.from_pydict(columns, schema=BATCH_SCHEMA)

@@ -156,7 +156,12 @@ class Committer:
         for one in waiting:
             messages[one.stream].append(one.message)
         topic = self._settings.topic
-        return Batch({stream: pubsub_table(topic(STREAMS[stream]), some) for stream, some in messages.items()})
+        return Batch(
+            {
+                stream: pubsub_table(topic(STREAMS[stream]), *zip(*some, strict=True))
+                for stream, some in messages.items()
+            }
+        )
 
     def _take(self, patience: float | None) -> list[_Waiting]:
         """All that waits; nothing when nothing comes for so many seconds (None: wait on), or at the end."""

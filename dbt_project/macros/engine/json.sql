@@ -22,7 +22,7 @@
 {% macro duckdb_is_strict_json(text) -%}
     {%- set value = '-?(?i:nan|inf(inity)?)\s*[,}\]]' -%}
     (json_valid({{ text }}) and case
-        {# one search each: a pattern that begins with a fixed character is three times as fast -#}
+        {# one search each: a pattern that begins with a fixed character is three times as fast #}
         when regexp_matches({{ text }}, ':\s*{{ value }}')
             or regexp_matches({{ text }}, '\[\s*{{ value }}')
             or regexp_matches({{ text }}, ',\s*({{ value }}|[}\]])')

@@ -1,5 +1,6 @@
 """The DuckDB sink: rows and offsets together or not at all, each message once, and one writer at a time."""
 
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from ingest.errors import UserError
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.sinks import StreamStatus
+from ingest.sinks import duckdb as duckdb_sink
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.streams import STREAMS
 
@@ -257,6 +259,31 @@ def test_landing_time_is_later_than_that_of_every_table_of_the_commit(path: Path
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_commit_has_a_memory_limit_unless_its_messages_need_more(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = DuckDBSink(path)
+
+    def memory_limit() -> str:
+        with sink.connection() as connection:
+            return str(connection.sql("select current_setting('memory_limit')").fetchall()[0][0])
+
+    large = Batch({"clicks": pa.concat_tables([large_pulled(number) for number in range(40)])})
+    with sink.held():
+        own = memory_limit()
+        sink.commit([pulled("a")])
+        assert memory_limit() == "384.0 MiB" != own
+        monkeypatch.setattr(duckdb_sink, "MEMORY_LIMIT", "16 MiB")
+        assert new_rows(sink.commit([large])) == 40
+        assert memory_limit() == own
+        assert new_rows(sink.commit([pulled("b")])) == 1
+    assert new_rows(sink.commit([large])) == 40
+    assert query(path, "select count(*), count(distinct landed_at) from raw.clicks") == [(82, 4)]
+
+
+def large_pulled(number: int) -> pa.Table:
+    row = {"source": "pubsub", "topic": "clicks", "message_id": str(number), "payload": os.urandom(1_000_000)}
+    return pa.Table.from_pylist([row], BATCH_SCHEMA)
 
 
 @contextmanager

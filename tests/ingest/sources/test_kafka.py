@@ -1,7 +1,6 @@
 """KafkaSource against a real Kafka: what comes out is what went in, from where the warehouse stands."""
 
 import itertools
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Any
 
 import orjson
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from prometheus_client import REGISTRY
 
 from ingest.errors import UnavailableError, UserError
 from ingest.message import BATCH_SCHEMA, Batch, Positions, TopicIds
@@ -81,7 +81,7 @@ def producer(kafka_server: KafkaServer) -> Iterator[Producer]:
         }
     )
     yield producer
-    assert producer.flush(10) == 0
+    assert producer.flush(60) == 0
 
 
 @pytest.fixture
@@ -199,11 +199,10 @@ def test_drains_to_the_end_in_bounded_batches(settings: Settings, producer: Prod
     assert source.waiting() == {STREAM.name: 0}
     started = time.monotonic()
     assert source.fetch(0) is None
-    assert time.monotonic() - started < 0.5
     assert source.fetch(1.0) is None
-    assert 1.0 <= time.monotonic() - started < 2.0
+    assert time.monotonic() - started >= 1.0
     produce(producer, topic_of(settings), range(5000, 5010))
-    late = source.fetch(5.0)
+    late = source.fetch(60.0)
     assert late is not None and 1 <= late.rows <= 10
 
 
@@ -233,15 +232,26 @@ def test_counts_what_retention_deleted_and_goes_on(
     deleted = admin.delete_records([TopicPartition(topic, partition, 15) for partition in (0, 1)])
     for future in deleted.values():
         future.result()
-    later = open_source(settings.model_copy(update={"kafka_group_id": f"{topic}-later"}), warehouse)
-    warehouse.drain(later)
-    assert later.gaps == 10
+    before = lost()
+    warehouse.drain(open_source(settings.model_copy(update={"kafka_group_id": f"{topic}-later"}), warehouse))
+    assert lost() - before == 10
     assert values(warehouse) == sorted({*range(80)} - {*range(40, 60, 4)} - {*range(41, 60, 4)})
 
 
-def test_what_goes_wrong_at_a_gap_is_tried_again(
-    settings: Settings, producer: Producer, open_source: Any, admin: AdminClient, monkeypatch: pytest.MonkeyPatch
+def lost() -> float:
+    return REGISTRY.get_sample_value("landing_lost_messages_total", {"stream": STREAM.name}) or 0.0
+
+
+@pytest.mark.parametrize("is_counted", [False, True])
+def test_what_goes_wrong_at_a_gap_is_tried_again_and_counted_once(
+    settings: Settings,
+    producer: Producer,
+    open_source: Any,
+    admin: AdminClient,
+    monkeypatch: pytest.MonkeyPatch,
+    is_counted: bool,
 ) -> None:
+    """Trying again reads the warehouse's positions, as each assignment of partitions does."""
     topic = topic_of(settings)
     produce(producer, topic, range(40))
     warehouse = Warehouse()
@@ -253,7 +263,11 @@ def test_what_goes_wrong_at_a_gap_is_tried_again(
     source = open_source(settings, warehouse)
     skip, away = source._skip_gap, [UnavailableError("away")] * 2
 
+    before = lost()
+
     def skip_gap(*partition: Any) -> None:
+        if is_counted:
+            skip(*partition)
         if away:
             raise away.pop()
         skip(*partition)
@@ -263,7 +277,7 @@ def test_what_goes_wrong_at_a_gap_is_tried_again(
         with pytest.raises(UnavailableError):
             warehouse.drain(source)
     warehouse.drain(source)
-    assert source.gaps == 5
+    assert lost() - before == 5
     assert values(warehouse) == sorted({*range(80)} - {*range(40, 60, 4)})
 
 
@@ -280,34 +294,32 @@ def test_a_topic_that_the_asked_broker_does_not_know_yet_is_asked_for_again(
     assert values(warehouse) == list(range(40))
 
 
-def test_a_busy_topic_has_an_end(settings: Settings, producer: Producer, open_source: Any) -> None:
-    """What waited at the start is all there once a batch says so, though more arrives all the time."""
+def test_a_busy_topic_has_an_end(
+    settings: Settings, producer: Producer, open_source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waited at the start is all there once a batch says so, though the partitions never come to an end."""
     topic = topic_of(settings)
     produce(producer, topic, range(4000))
-    is_over = threading.Event()
-
-    def keep_producing() -> None:
-        for value in itertools.count(4000):
-            producer.produce(topic, str(value).encode(), partition=value % 4)
-            producer.poll(0)
-            if value % 10 == 0 and is_over.wait(0.0002):
-                return
-
     warehouse = Warehouse()
-    source = open_source(settings.model_copy(update={"landing_max_seconds": 0.2}), warehouse)
-    thread = threading.Thread(target=keep_producing)
-    thread.start()
-    try:
-        for _ in range(20):
-            batch = source.fetch(0)
-            warehouse.commit(batch)
-            if batch.is_end:
-                break
-    finally:
-        is_over.set()
-        thread.join()
-    assert batch.is_end
-    assert set(values(warehouse)) >= set(range(4000))
+    source = open_source(settings.model_copy(update={"landing_max_seconds": 0.2, "landing_max_rows": 999}), warehouse)
+    on_event = source._on_event
+
+    def on_event_but_no_end(error: Any, *of_partition: Any) -> None:
+        if error.code() != KafkaError._PARTITION_EOF:
+            on_event(error, *of_partition)
+
+    monkeypatch.setattr(source, "_on_event", on_event_but_no_end)
+    ends = []
+    for produced in range(4000, 12_000, 1000):  # more with each batch, as on a topic where messages never cease
+        batch = source.fetch(0)
+        warehouse.commit(batch)
+        ends.append(batch.is_end)
+        assert batch.is_end == (set(values(warehouse)) >= set(range(4000)))
+        produce(producer, topic, range(produced, produced + 1000))
+        if batch.is_end:
+            break
+    assert ends[0] is False
+    assert ends[-1] is True
 
 
 def test_headers_whose_names_cannot_be_read_do_not_stop_landing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,7 +369,7 @@ def test_a_rebalance_loses_and_doubles_nothing(settings: Settings, producer: Pro
     fetched = {one: 0, two: 0}
     ids: dict[KafkaSource, list[str]] = {one: under_way[0].tables[STREAM.name]["message_id"].to_pylist(), two: []}
     produced = 2000
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while time.monotonic() < until and not (len(warehouse.rows) == produced == 4000):
         for source in (two, one):
             # Not `fetch`, which would wait for the other, which waits for this thread.
@@ -399,7 +411,7 @@ def test_reads_positions_again_at_every_assignment(settings: Settings, producer:
     source = open_source(settings, warehouse)
     warehouse.drain(source)
     other = open_source(settings, warehouse)
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while len(source._assigned or ()) != 2 or len(other._assigned or ()) != 2:
         assert time.monotonic() < until
         assert _fetch_without_waiting(source) is _fetch_without_waiting(other) is None
@@ -426,7 +438,7 @@ def test_survives_a_restart_of_the_broker(
     assert source.fetch(0.5) is None
     kafka_server.start()
     produce(producer, topic_of(settings), range(100, 200))
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while len(warehouse.rows) < 200 and time.monotonic() < until:
         if batch := source.fetch(1.0):
             warehouse.commit(batch)
