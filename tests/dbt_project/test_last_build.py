@@ -19,23 +19,23 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def append(path: str) -> Callable[[Path], None]:
-    return lambda root: (root / path).write_text((root / path).read_text() + " ")
+def reverse(path: str) -> Callable[[Path], None]:
+    return lambda root: (root / path).write_text((root / path).read_text()[::-1])
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        append("dbt_project/models/analytics/fct_events.sql"),
-        append("dbt_project/models/analytics/fct_events.yml"),
-        append("dbt_project/macros/watermarks.sql"),
-        append("dbt_project/seeds/dim_countries.csv"),
-        append("dbt_project/tests/accounting_balances.sql"),
-        append("dbt_project/dbt_project.yml"),
-        append("dbt_project/profiles.yml"),
-        append("snapshots/_snapshots.yml"),
-        append("analyses/top_products.sql"),
-        append("serve/publish.py"),
+        reverse("dbt_project/models/analytics/fct_events.sql"),
+        reverse("dbt_project/models/analytics/fct_events.yml"),
+        reverse("dbt_project/macros/watermarks.sql"),
+        reverse("dbt_project/seeds/dim_countries.csv"),
+        reverse("dbt_project/tests/accounting_balances.sql"),
+        reverse("dbt_project/dbt_project.yml"),
+        reverse("dbt_project/profiles.yml"),
+        reverse("snapshots/_snapshots.yml"),
+        reverse("analyses/top_products.sql"),
+        reverse("serve/publish.py"),
         lambda root: (root / "dbt_project/models/analytics/new.sql").write_text("select 1"),
         lambda root: (root / "dbt_project/models/analytics/fct_events.yml").unlink(),
         lambda root: (root / "snapshots/_snapshots.yml").rename(root / "snapshots/other.yml"),
