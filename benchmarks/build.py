@@ -101,7 +101,8 @@ def measure(messages: int, folder: Path) -> None:
     environment["WAREHOUSE_PATH"] = str(warehouse)
     land(1, messages // 100)
     row("dbt, 1 % more", messages, [build(environment)])
-    row("dbt, nothing new", messages, [build(environment) for _ in range(ROUNDS)])
+    nothing_new = [run("-m", "dbt_project", "build", environment=environment) for _ in range(ROUNDS)]
+    row("dbt, nothing new", messages, nothing_new)
 
 
 def check_same_rows(floor: Path, warehouse: Path) -> None:

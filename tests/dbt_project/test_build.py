@@ -3,12 +3,14 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 from dbt.cli.main import dbtRunnerResult
 
 import dbt_project.__main__ as command
@@ -23,7 +25,7 @@ def first_days(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     warehouse = Warehouse(tmp_path_factory.mktemp("first_days"))
     warehouse.simulate(days=3)
     warehouse.land()
-    warehouse.build()
+    warehouse.run("dbt_project", "build")
     return warehouse
 
 
@@ -78,7 +80,7 @@ def test_a_killed_build_is_put_right_by_the_next(warehouse: Warehouse, tmp_path:
         time.sleep(chance.uniform(3, 7))
         build.send_signal(signal.SIGKILL)
         build.wait()
-    warehouse.build()
+    warehouse.run("dbt_project", "build")
     assert warehouse.differences(full_refresh_of(warehouse, tmp_path / "refreshed")) == {}
 
 
@@ -147,7 +149,37 @@ def test_tests_read_what_was_touched_and_a_failure_stays_until_it_is_mended(ware
     warehouse.run("dbt_project", "test", "--vars", SWEEP)
 
 
+def unit_tests() -> int:
+    files = (ROOT / "dbt_project" / "models").rglob("*.yml")
+    return sum(len(yaml.safe_load(file.read_text()).get("unit_tests", [])) for file in files)
+
+
 SWEEP = json.dumps({"test_all_partitions": True})
+
+
+def test_only_what_is_new_is_done(warehouse: Warehouse) -> None:
+    def passed() -> int:
+        found = re.search(r"(\d+) pass", warehouse.build().stdout)
+        assert found, "nothing new"
+        return int(found[1])
+
+    nothing_new = "nothing new: "
+    tests_and_unit_tests = passed()
+    again = warehouse.build().stdout
+    assert nothing_new in again
+    assert re.search(rf"fct_events +{warehouse.marts()['fct_events']:,}", again)
+    warehouse.land()  # nothing waits
+    assert nothing_new in warehouse.build().stdout
+    # new messages, the same code: its unit tests have passed
+    warehouse.simulate(days=1)
+    warehouse.land()
+    assert tests_and_unit_tests - passed() == unit_tests()
+    # a build that got no further than this leaves more than its last line
+    warehouse.run("tests.dbt_project.killed_build", "stg_clicks", expect=-signal.SIGKILL)
+    assert nothing_new not in warehouse.build().stdout
+    assert nothing_new in warehouse.build().stdout
+    warehouse.change("delete from staging.stg_clicks where rowid = (select max(rowid) from staging.stg_clicks)")
+    assert nothing_new not in warehouse.build().stdout
 
 
 def test_a_lost_message_fails_the_build(warehouse: Warehouse) -> None:
@@ -208,6 +240,7 @@ def test_dbt_is_given_the_settings(
         return dbtRunnerResult(success=True)
 
     monkeypatch.setattr(command, "_invoke", invoke)
+    monkeypatch.setattr("serve.publish.publish", lambda *arguments: None)
     assert command.run(settings, ["build"]) == 0
     assert seen == [warehouse_name, "shop", "EU", prefix, str(path)]
     assert path.exists() == (warehouse_name == "duckdb")

@@ -1,4 +1,7 @@
-"""A warehouse in a folder of its own, driven as a user drives it: by commands in processes of their own."""
+"""A warehouse in a folder of its own, driven as a user drives it: by commands in processes of their own.
+
+Builds are forked from a process that is warm; those that are to show how a build starts are run as commands.
+"""
 
 import os
 import shutil
@@ -8,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
+
+from tests.dbt_project import warm_build
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +43,7 @@ class Warehouse:
         }
 
     def copy_to(self, folder: Path) -> "Warehouse":
-        shutil.copytree(self.folder, folder)
+        shutil.copytree(self.folder, folder, symlinks=True)
         return Warehouse(folder, self.settings)
 
     def command(self, *arguments: str) -> list[str]:
@@ -48,8 +53,7 @@ class Warehouse:
         done = subprocess.run(
             self.command(*arguments), cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False
         )
-        assert done.returncode == expect, f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done
+        return _as_expected(done, expect)
 
     def simulate(self, days: int, events_per_day: int = 2_000, *options: str) -> None:
         self.run("ingest", "simulate", "--days", str(days), "--events-per-day", str(events_per_day), *options)
@@ -58,7 +62,7 @@ class Warehouse:
         self.run("ingest", "land")
 
     def build(self, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-        return self.run("dbt_project", "build", *arguments, expect=expect)
+        return _as_expected(warm_build.build([*arguments], self.environment), expect)
 
     def query(self, sql: str) -> list[tuple[object, ...]]:
         with duckdb.connect(str(self.path)) as connection:
@@ -90,3 +94,8 @@ class Warehouse:
                 if any(only):
                     differences[mart] = (only[0], only[1])
         return differences
+
+
+def _as_expected(done: subprocess.CompletedProcess[str], returncode: int) -> subprocess.CompletedProcess[str]:
+    assert done.returncode == returncode, f"{done.args} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done

@@ -1,0 +1,1 @@
+"""The dbt project, and the command that runs it."""

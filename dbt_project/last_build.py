@@ -1,0 +1,67 @@
+"""What the last build in which every test passed was made from: what has not changed since is not done again.
+
+The warehouse is compared as a file, so that whatever wrote to it counts: landing, a build that failed, was killed or
+had other options, a hand. The code is compared as all that a build reads beside the warehouse.
+"""
+
+import hashlib
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from ingest.settings import Settings
+from serve.questions import published_folder
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("dbt_project", "snapshots", "analyses", "serve", "ingest")
+WRITTEN_BY_DBT = ("target", "logs", "__pycache__")
+PACKAGES = ("dbt-core", "dbt-adapters", "dbt-duckdb", "duckdb")
+
+
+class LastBuild(BaseModel, frozen=True):
+    code: str
+    warehouse: tuple[int, int] | None
+    marts: list[str]
+
+
+def read_last_build(settings: Settings) -> LastBuild | None:
+    """None when there is none."""
+    try:
+        return LastBuild.model_validate_json(_file(settings).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def write_last_build(settings: Settings, last: LastBuild) -> None:
+    """Remember it, whole or not at all."""
+    new = _file(settings).with_suffix(".new")
+    new.write_text(last.model_dump_json())
+    new.replace(_file(settings))
+
+
+def warehouse_now(settings: Settings) -> tuple[int, int] | None:
+    """Size and time of the last change (ns) of the file; None while a commit is not in it yet."""
+    path = settings.warehouse_path
+    if path.with_name(f"{path.name}.wal").exists():
+        return None
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def code_now(arguments: list[str]) -> str:
+    """A hash of the project's files, the arguments, dbt's environment variables and the versions of what runs it."""
+    found = hashlib.sha256(repr(arguments).encode())
+    environment = sorted((name, value) for name, value in os.environ.items() if name.startswith("DBT_"))
+    found.update(repr((environment, [version(package) for package in PACKAGES])).encode())
+    for folder in FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.is_file() and not set(path.relative_to(ROOT).parts) & set(WRITTEN_BY_DBT):
+                found.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode())
+                found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def _file(settings: Settings) -> Path:
+    return published_folder(settings) / "last_build.json"
