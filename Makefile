@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build query status test test-exact test-data test-brokers test-bigquery check-bigquery brokers lint format clean
+.PHONY: help setup ingest build query serve status test test-exact test-data test-brokers test-bigquery check-bigquery brokers lint format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,6 +13,7 @@ FULL_REFRESH ?=
 Q ?=
 ARGS ?=
 FORMAT ?= table
+PORT ?= 8000
 KAFKA_PORT ?= 9092
 PUBSUB_PORT ?= 8085
 
@@ -46,6 +47,9 @@ build: .venv/.ready ## Build and test every model with dbt, and print the marts
 
 query: .venv/.ready ## Answer a question of analyses/: Q=top_products ARGS="brand=acme limit=5" FORMAT=csv; without Q, list them
 	@$(BIN)/python -m serve query $(Q) $(ARGS) --format $(FORMAT)
+
+serve: .venv/.ready ## Answer the questions over HTTP on loopback, until Ctrl-C: PORT=8000; /docs describes them
+	@exec $(BIN)/python -m serve --port $(PORT)
 
 status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead letters
 	@$(BIN)/python -m ingest status
