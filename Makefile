@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build query metric notebooks docs status test test-exact test-data test-brokers test-bigquery check-bigquery brokers lint format clean
+.PHONY: help setup ingest build query serve metric notebooks docs status test test-exact test-data test-brokers test-bigquery check-bigquery brokers lint format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,6 +17,7 @@ METRICS ?=
 BY ?=
 # given on the command line, it reaches the recipe's environment as it is, with its quotes
 WHERE ?=
+PORT ?= 8000
 KAFKA_PORT ?= 9092
 PUBSUB_PORT ?= 8085
 
@@ -65,6 +66,8 @@ notebooks: .venv/.ready-analysts ## Open the notebooks in a browser (marimo, on 
 docs: .venv/.ready ## Write dbt's documentation, one static page, and docs/data_dictionary.md
 	@$(BIN)/python -m dbt_project docs generate --static
 	@$(BIN)/python -m dbt_project.dictionary
+serve: .venv/.ready ## Answer the questions over HTTP on loopback, until Ctrl-C: PORT=8000; /docs describes them
+	@exec $(BIN)/python -m serve --port $(PORT)
 
 status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead letters
 	@$(BIN)/python -m ingest status
@@ -105,4 +108,4 @@ format: .venv/.ready-dev ## Format Python and SQL
 	@$(BIN)/sqlfluff fix --processes 2 analyses dbt_project/models dbt_project/tests
 
 clean: ## Remove the warehouse, the spool and dbt's files (not .venv)
-	rm -rf warehouse.duckdb warehouse.duckdb.wal warehouse.duckdb.emit warehouse.duckdb.published spool dbt_project/target dbt_project/logs logs
+	rm -rf warehouse.duckdb warehouse.duckdb.wal warehouse.duckdb.emit *.published spool dbt_project/target dbt_project/logs logs

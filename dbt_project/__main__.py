@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # imported when first needed: it takes most of the time of a 
 
 PROJECT = Path(__file__).parent
 PROJECT_OPTIONS = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
+SELECTIONS = ("select", "exclude", "selector", "resource_types", "exclude_resource_types")
+"""Options of dbt after which it builds a part only."""
 output = Console()
 errors = Console(stderr=True)
 
@@ -52,14 +54,14 @@ def run(settings: Settings, arguments: list[str]) -> int:
 
         return 0 if dbtRunner().invoke(arguments).success else 2
     check_vars(arguments)
-    # a build of everything, by which the next one may go
-    is_whole = settings.warehouse == "duckdb" and arguments == ["build", *_vars_options(arguments)]
-    code = code_now(arguments) if is_whole else ""
-    last = read_last_build(settings) if is_whole else None
+    # of a build of everything, by which the next one may go
+    is_plain = settings.warehouse == "duckdb" and arguments == ["build", *_vars_options(arguments)]
+    code = code_now(arguments) if is_plain else ""
+    last = read_last_build(settings) if is_plain else None
     known_code: list[str] = []
     if last and last.code == code:
         if settings.warehouse_path.exists() and last.warehouse == warehouse_now(settings) is not None:
-            _print_marts(settings, last.marts)
+            _print_marts(DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds), last.marts)
             output.print("nothing new: the last build, which passed every test, stands")
             return 0
         known_code = ["--exclude-resource-type", "unit_test"]  # they test the code alone
@@ -71,6 +73,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
         os.environ["GCP_PROJECT"] = settings.gcp_project
     os.environ["GCP_LOCATION"] = settings.gcp_location
     os.environ["DATASET_PREFIX"] = settings.dataset_prefix if settings.warehouse == "bigquery" else ""
+    sink = None
     with ExitStack() as held:
         if settings.warehouse == "duckdb":
             if not settings.warehouse_path.exists():
@@ -83,24 +86,23 @@ def run(settings: Settings, arguments: list[str]) -> int:
         result = _invoke([*arguments, *known_code, *PROJECT_OPTIONS])
         from serve.publish import first_paragraph, publish
 
-        if arguments[0] == "build" and result.success and settings.warehouse == "duckdb":
-            publish(settings, sink, [*_vars_options(arguments), *PROJECT_OPTIONS], target())
-            if is_whole and isinstance(result.result, RunExecutionResult) and _is_green(result.result):
-                # while nobody else can land: what is in the file now is what was built
-                marts = _built_marts(result.result)
-                write_last_build(settings, LastBuild(code=code, warehouse=warehouse_now(settings), marts=marts))
-    if isinstance(result.exception, KeyboardInterrupt):
-        raise result.exception
-    if result.exception is not None:
-        raise UserError(first_paragraph(result.exception))
+        if isinstance(result.exception, KeyboardInterrupt):
+            raise result.exception
+        if result.exception is not None:
+            raise UserError(first_paragraph(result.exception))
+        if isinstance(result.result, RunExecutionResult):
+            _print_results(result.result, sink, with_marts=arguments[0] == "build")
+            # Marts of which some are older than others are half a build.
+            is_whole = is_plain or not any(result.result.args.get(name) for name in SELECTIONS)
+            if arguments[0] == "build" and result.success and is_whole:
+                publish(settings, sink, [*_vars_options(arguments), *PROJECT_OPTIONS], target())
+                if code and _is_green(result.result):
+                    # while nobody else can land: what is in the file now is what was built
+                    marts = _built_marts(result.result)
+                    write_last_build(settings, LastBuild(code=code, warehouse=warehouse_now(settings), marts=marts))
     if arguments[:2] == ["docs", "generate"] and result.success:
         page = target() / ("static_index.html" if "--static" in arguments else "index.html")
         output.print(f"docs: {os.path.relpath(page)}", soft_wrap=True)
-    if isinstance(result.result, RunExecutionResult):
-        if not any(one.node.resource_type.value != "operation" for one in result.result.results):
-            raise UserError("the selection matches no model and no test")
-        _print_failures(result.result)
-        _print_summary(result.result, settings, with_marts=arguments[0] == "build")
     return 0 if result.success else 1
 
 
@@ -173,6 +175,13 @@ def _invoke(arguments: list[str]) -> dbtRunnerResult:
         return dbtRunner(callbacks=[on_event]).invoke(["--log-level", "none", *arguments])
 
 
+def _print_results(run_results: RunExecutionResult, sink: DuckDBSink | None, *, with_marts: bool) -> None:
+    if not any(one.node.resource_type.value != "operation" for one in run_results.results):
+        raise UserError("the selection matches no model and no test")
+    _print_failures(run_results)
+    _print_summary(run_results, sink, with_marts=with_marts)
+
+
 def _print_failures(run_results: RunExecutionResult) -> None:
     for one in run_results.results:
         if one.status in ("error", "fail", "runtime error", "partial success"):
@@ -194,28 +203,28 @@ def _built_marts(run_results: RunExecutionResult) -> list[str]:
     )
 
 
-def _print_summary(run_results: RunExecutionResult, settings: Settings, *, with_marts: bool) -> None:
+def _print_summary(run_results: RunExecutionResult, sink: DuckDBSink | None, *, with_marts: bool) -> None:
     counts = Counter(str(one.status) for one in run_results.results)
     marts = _built_marts(run_results)
-    if settings.warehouse == "duckdb" and with_marts and marts:
-        _print_marts(settings, marts)
+    if sink is not None and with_marts and marts:
+        _print_marts(sink, marts)
     output.print(
         f"{'built' if with_marts else 'done'} in {run_results.elapsed_time:.1f} s: "
         + ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
     )
 
 
-def _print_marts(settings: Settings, marts: list[str]) -> None:
+def _print_marts(sink: DuckDBSink, marts: list[str]) -> None:
     table = Table("mart", box=None)
     table.add_column("rows", justify="right")
-    for mart, rows in _row_counts(settings, marts):
+    for mart, rows in _row_counts(sink, marts):
         table.add_row(mart, f"{rows:,}")
     output.print(table)
 
 
-def _row_counts(settings: Settings, marts: list[str]) -> list[tuple[str, int]]:
+def _row_counts(sink: DuckDBSink, marts: list[str]) -> list[tuple[str, int]]:
     counts = " union all ".join(f"select '{mart}', count(*) from analytics.{mart}" for mart in marts)  # noqa: S608
-    with DuckDBSink(settings.warehouse_path).connection() as connection:
+    with sink.connection() as connection:
         return connection.sql(f"{counts} order by 1").fetchall()
 
 

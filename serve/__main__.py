@@ -1,30 +1,32 @@
-"""`python -m serve query top_products brand=nike limit=5`, `python -m serve metric revenue --by metric_time__month`."""
+"""`python -m serve`, `python -m serve query top_products brand=nike limit=5`, `python -m serve metric revenue`."""
 
-import csv
+import logging
 import sys
 import time
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
-import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ingest.errors import UserError
 from ingest.settings import load_settings
-from serve.questions import Answer, DuckDBPublished, Question, open_published
+from ingest.web import configure_logs, serve_metrics
+from serve.formats import as_csv, as_json
+from serve.questions import Answer, Column, ColumnType, DuckDBPublished, Question, open_published
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from serve.metrics import Metrics
 
 app = typer.Typer(
     help="Ask the marts: the questions are the files of analyses/. Settings come from the environment or .env.",
     add_completion=False,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
 )
 output = Console(width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True)
@@ -34,6 +36,32 @@ class Format(StrEnum):
     table = "table"
     csv = "csv"
     json = "json"
+
+
+@app.callback(invoke_without_command=True)
+def endpoints(
+    context: typer.Context,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Where to listen; 0 takes a free one and logs it.")
+    ] = 8000,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; any but loopback needs SERVE_TOKENS.")
+    ] = "127.0.0.1",
+    metrics_port: Annotated[
+        int | None,
+        typer.Option("--metrics-port", metavar="PORT", min=1, max=65535, help="Serve Prometheus metrics on this port."),
+    ] = None,
+) -> None:
+    """Answer the questions at http://HOST:PORT/v0/pipes/QUESTION.json?PARAMETER=VALUE and .csv until Ctrl-C or SIGTERM.
+    /docs describes them, /healthz tells the version and its age."""
+    if context.invoked_subcommand is not None:
+        return
+    from serve.endpoints import serve
+
+    configure_logs(logging.INFO)
+    settings = load_settings()
+    serve_metrics(settings, metrics_port)
+    serve(settings, host, port)
 
 
 @app.command()
@@ -52,7 +80,7 @@ def query(
         raise UserError(f"there is no question {name!r}; they are {', '.join(published.questions)}")
     given = dict(_split(argument) for argument in arguments or [])
     answer = published.ask(question, question.values(given))
-    _print_answer(answer, format_)
+    _print_answer(question, answer, format_)
 
 
 @app.command()
@@ -78,7 +106,23 @@ def metric(
         return
     started = time.perf_counter()
     rows = known.ask(_names(metrics), _names(by), where or None, limit)
-    _print_answer(Answer(rows, time.perf_counter() - started, published.version), format_)
+    seconds = time.perf_counter() - started
+    columns = [Column(name=one.name, type=_type(one.type), description="") for one in rows.schema]
+    asked = Question(name=metrics, description="", parameters=[], columns=columns, sql="")
+    found = list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+    answer = Answer(found, is_cut=False, seconds=seconds, version=published.version)
+    _print_answer(asked, answer, format_)
+
+
+def _type(type_: "pa.DataType") -> ColumnType:
+    """Of MetricFlow's rows: dimensions and measures."""
+    import pyarrow as pa
+
+    if pa.types.is_integer(type_):
+        return "integer"
+    if pa.types.is_decimal(type_) or pa.types.is_floating(type_):
+        return "number"
+    return "timestamp" if pa.types.is_timestamp(type_) else "string"
 
 
 def _names(text: str) -> list[str]:
@@ -110,27 +154,24 @@ def _print_metrics(known: "Metrics") -> None:
         output.print(f"\n {', '.join(names)}\n by {dimensions}", highlight=False)
 
 
-def _print_answer(answer: Answer, format_: Format) -> None:
+def _print_answer(question: Question, answer: Answer, format_: Format) -> None:
     match format_:
         case Format.csv:
-            writer = csv.writer(sys.stdout)
-            writer.writerow(answer.rows.column_names)
-            writer.writerows(zip(*(column.to_pylist() for column in answer.rows.columns), strict=True))
+            sys.stdout.buffer.write(as_csv(question, answer))
         case Format.json:
-            print(orjson.dumps(answer.rows.to_pylist(), default=str).decode())  # noqa: T201
+            sys.stdout.buffer.write(as_json(question, answer) + b"\n")
         case Format.table:
-            _print_table(answer)
+            _print_table(question, answer)
 
 
-def _print_table(answer: Answer) -> None:
+def _print_table(question: Question, answer: Answer) -> None:
     table = Table(box=None)
-    for field in answer.rows.schema:
-        is_text = pa.types.is_string(field.type) or pa.types.is_temporal(field.type)
-        table.add_column(field.name, justify="left" if is_text else "right")
-    for row in zip(*(column.to_pylist() for column in answer.rows.columns), strict=True):
+    for column in question.columns:
+        table.add_column(column.name, justify="right" if column.type in ("integer", "number") else "left")
+    for row in answer.rows:
         table.add_row(*map(_shown, row))
     output.print(table)
-    output.print(f"{answer.rows.num_rows} rows in {answer.seconds * 1000:.0f} ms")
+    output.print(f"{len(answer.rows)} rows in {answer.seconds * 1000:.0f} ms")
 
 
 def _shown(value: Any) -> str:
@@ -142,12 +183,15 @@ def _shown(value: Any) -> str:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; an error is one line, with exit code 2."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except UserError as error:
-        errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        message = str(error)
+    except typer.TyperException as error:  # a bad option
+        message = error.format_message()
+    errors.print(Text.assemble(("error: ", "red"), message), highlight=False, soft_wrap=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -55,8 +55,7 @@ class Warehouse:
     def ask(self, name: str, arguments: Mapping[str, str]) -> list[tuple[Any, ...]]:
         """The rows of the answer, in order."""
         question = self.question(name)
-        rows = self.published.ask(question, question.values(arguments)).rows
-        return list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+        return self.published.ask(question, question.values(arguments)).rows
 
     def table(self, name: str) -> pa.Table:
         """Every row of a table or view, `schema.name`."""
@@ -90,7 +89,7 @@ def build(folder: Path) -> Warehouse:
         *("--vars", json.dumps(SETTINGS.as_vars())),
     ]
     with patch.dict(os.environ, {"WAREHOUSE": "duckdb", "WAREHOUSE_PATH": str(settings.warehouse_path)}):
-        publish(settings, sink, options)
+        publish(settings, sink, options, folder / "target")
     facts = definition.Facts({name.split(".")[1]: warehouse.rows(name) for name in FACTS}, SETTINGS)
     return Warehouse(settings.warehouse_path, open_published(settings), facts)
 

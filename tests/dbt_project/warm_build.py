@@ -47,7 +47,7 @@ def main() -> None:
         paths = ["--target-path", folder, "--log-path", folder, "--log-level", "none"]
         parsed = dbt.cli.main.dbtRunner().invoke(["parse", *command.PROJECT_OPTIONS, *paths])
     assert parsed.success, parsed.exception
-    dbt.cli.main.dbtRunner = partial(dbt.cli.main.dbtRunner, manifest=parsed.result)  # type: ignore[misc]
+    dbt.cli.main.dbtRunner = partial(dbt.cli.main.dbtRunner, manifest=parsed.result)  # type: ignore[misc, assignment, arg-type]
     import serve.publish  # noqa: F401  which imports what stands there now
 
     gc.freeze()
