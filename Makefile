@@ -86,4 +86,4 @@ format: .venv/.ready-dev ## Format Python and SQL
 	@$(BIN)/sqlfluff fix --processes 2 analyses dbt_project/models dbt_project/tests
 
 clean: ## Remove the warehouse, the spool and dbt's files (not .venv)
-	rm -rf warehouse.duckdb warehouse.duckdb.wal warehouse.duckdb.emit warehouse.duckdb.published spool dbt_project/target dbt_project/logs logs
+	rm -rf warehouse.duckdb warehouse.duckdb.wal warehouse.duckdb.emit *.published spool dbt_project/target dbt_project/logs logs

@@ -28,6 +28,8 @@ from serve.publish import first_paragraph, publish
 
 PROJECT = Path(__file__).parent
 PROJECT_OPTIONS = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
+SELECTIONS = ("select", "exclude", "selector", "resource_types", "exclude_resource_types")
+"""Options of dbt after which it builds a part only."""
 output = Console()
 errors = Console(stderr=True)
 
@@ -47,6 +49,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
         os.environ["GCP_PROJECT"] = settings.gcp_project
     os.environ["GCP_LOCATION"] = settings.gcp_location
     os.environ["DATASET_PREFIX"] = settings.dataset_prefix if settings.warehouse == "bigquery" else ""
+    sink = None
     with ExitStack() as held:
         if settings.warehouse == "duckdb":
             if not settings.warehouse_path.exists():
@@ -57,17 +60,19 @@ def run(settings: Settings, arguments: list[str]) -> int:
             held.enter_context(sink.held())
             sink.create_tables()
         result = _invoke([*arguments, *PROJECT_OPTIONS])
-        if arguments[0] == "build" and result.success and settings.warehouse == "duckdb":
-            publish(settings, sink, [*_vars_options(arguments), *PROJECT_OPTIONS])
-    if isinstance(result.exception, KeyboardInterrupt):
-        raise result.exception
-    if result.exception is not None:
-        raise UserError(first_paragraph(result.exception))
-    if isinstance(result.result, RunExecutionResult):
-        if not any(one.node.resource_type != NodeType.Operation for one in result.result.results):
-            raise UserError("the selection matches no model and no test")
-        _print_failures(result.result)
-        _print_summary(result.result, settings, with_marts=arguments[0] == "build")
+        if isinstance(result.exception, KeyboardInterrupt):
+            raise result.exception
+        if result.exception is not None:
+            raise UserError(first_paragraph(result.exception))
+        if isinstance(result.result, RunExecutionResult):
+            if not any(one.node.resource_type != NodeType.Operation for one in result.result.results):
+                raise UserError("the selection matches no model and no test")
+            _print_failures(result.result)
+            _print_summary(result.result, sink, with_marts=arguments[0] == "build")
+            # Marts of which some are older than others are half a build.
+            is_whole = arguments[0] == "build" and not any(result.result.args.get(name) for name in SELECTIONS)
+            if is_whole and result.success:
+                publish(settings, sink, [*_vars_options(arguments), *PROJECT_OPTIONS])
     return 0 if result.success else 1
 
 
@@ -147,7 +152,7 @@ def _print_failures(run_results: RunExecutionResult) -> None:
                 errors.print(f"  its query: {PROJECT / 'target' / 'compiled'}", markup=False, highlight=False)
 
 
-def _print_summary(run_results: RunExecutionResult, settings: Settings, *, with_marts: bool) -> None:
+def _print_summary(run_results: RunExecutionResult, sink: DuckDBSink | None, *, with_marts: bool) -> None:
     counts = Counter(str(one.status) for one in run_results.results)
     marts = sorted(
         one.node.name
@@ -156,10 +161,10 @@ def _print_summary(run_results: RunExecutionResult, settings: Settings, *, with_
         and one.node.schema.endswith("analytics")
         and one.status == "success"
     )
-    if settings.warehouse == "duckdb" and with_marts and marts:
+    if sink is not None and with_marts and marts:
         table = Table("mart", box=None)
         table.add_column("rows", justify="right")
-        for mart, rows in _row_counts(settings, marts):
+        for mart, rows in _row_counts(sink, marts):
             table.add_row(mart, f"{rows:,}")
         output.print(table)
     output.print(
@@ -168,9 +173,9 @@ def _print_summary(run_results: RunExecutionResult, settings: Settings, *, with_
     )
 
 
-def _row_counts(settings: Settings, marts: list[str]) -> list[tuple[str, int]]:
+def _row_counts(sink: DuckDBSink, marts: list[str]) -> list[tuple[str, int]]:
     counts = " union all ".join(f"select '{mart}', count(*) from analytics.{mart}" for mart in marts)  # noqa: S608
-    with DuckDBSink(settings.warehouse_path).connection() as connection:
+    with sink.connection() as connection:
         return connection.sql(f"{counts} order by 1").fetchall()
 
 

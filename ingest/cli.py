@@ -25,6 +25,7 @@ from ingest.sinks import Warehouse, utc_now
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import Source, open_sources
 from ingest.streams import STREAMS, named
+from ingest.web import configure_logs, serve_metrics
 
 app = typer.Typer(
     help="Publish, land and inspect the messages of the event warehouse. Settings come from the environment or .env.",
@@ -48,12 +49,7 @@ StreamOption = Annotated[
 def configure(
     verbose: Annotated[bool, typer.Option("--verbose", help="Debug logs, and tracebacks of errors.")] = False,
 ) -> None:
-    renderer = structlog.dev.ConsoleRenderer() if errors.is_terminal else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper("iso", utc=True), renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    configure_logs(logging.DEBUG if verbose else logging.INFO)
 
 
 @app.command()
@@ -70,7 +66,7 @@ def land(
 
     settings = load_settings()
     streams = named(stream)
-    _serve_metrics(settings, metrics_port)
+    serve_metrics(settings, metrics_port)
     stop = _stop_signal() if follow else None
     sink = _sink(settings)
     with ExitStack() as opened:
@@ -312,7 +308,7 @@ def push(
     # A wrong path is to be known at once; a warehouse that another process holds is waited for by each commit.
     with suppress(WarehouseHeldError):
         DuckDBSink(settings.warehouse_path, lock_timeout_seconds=0).create_tables()
-    _serve_metrics(settings, metrics_port)
+    serve_metrics(settings, metrics_port)
     landed = serve(settings, _sink(settings), host, port)
     output.print(f"landed {_messages(landed)}")
 
@@ -323,17 +319,6 @@ def _sink(settings: Settings) -> Warehouse:
 
         return BigQuerySink(settings)
     return DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds)
-
-
-def _serve_metrics(settings: Settings, port: int | None) -> None:
-    if port is None:
-        return
-    from prometheus_client import start_http_server
-
-    try:
-        start_http_server(port, settings.metrics_host)
-    except OSError as error:
-        raise UserError(f"--metrics-port {port} on {settings.metrics_host}: {error.strerror}") from error
 
 
 @contextmanager

@@ -5,23 +5,16 @@ together, so the rate does not hang on how long a commit takes.
 """
 
 import asyncio
-import ipaddress
 import logging
-import os
 import queue
-import signal
-import socket
 import threading
 import time
-import traceback
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import structlog
-import uvicorn
 from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -29,7 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from ingest import metrics
+from ingest import metrics, web
 from ingest.errors import UserError
 from ingest.landing import commit
 from ingest.message import Batch, PubSubMessage, pubsub_table
@@ -47,8 +40,6 @@ HOLD_SECONDS = 1.0
 """... but not longer than this, ..."""
 FREE_SECONDS = 0.25
 """... and is then left alone: who waits for it looks every 0.1 s."""
-KEEP_ALIVE_SECONDS = 620
-"""Longer than Google's load balancers keep an idle connection, so that it is they who close it."""
 SHUTDOWN_SECONDS = 10
 """How much longer than LOCK_TIMEOUT_SECONDS the last answers may take."""
 SECONDS_BETWEEN_LOGS = 10.0
@@ -300,63 +291,13 @@ def serve(settings: Settings, sink: Sink, host: str, port: int) -> int:
     Raises:
         UserError: when the address cannot be listened on, or is not loopback and PUSH_AUDIENCE is not set.
     """
-    listener = _listen(settings, host, port)
+    to_expose = None if settings.push_audience else "set PUSH_AUDIENCE, for only Pub/Sub to push"
+    listener = web.listen(host, port, to_expose)
     verifier = None
     if settings.push_audience is not None and settings.push_service_account is not None:
         verifier = TokenVerifier(settings.push_audience, settings.push_service_account)
-    logging.basicConfig(level=logging.WARNING, handlers=[_Structlog()], force=True)
     committer = Committer(sink, settings)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            _Endpoint(settings, committer, verifier).app(),
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=int(settings.lock_timeout_seconds) + SHUTDOWN_SECONDS,
-        )
-    )
-    # uvicorn handles these while it serves, and at its end restores what it found and raises the signal again
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
-    address, port = listener.getsockname()[:2]
-    log.info("listening", host=address, port=port, path=PATH)
-    server.run([listener])
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)  # by now all is answered: another signal need not wait
+    app = _Endpoint(settings, committer, verifier).app()
+    web.run(app, listener, PATH, int(settings.lock_timeout_seconds) + SHUTDOWN_SECONDS)
     committer.close()
     return committer.rows
-
-
-def _listen(settings: Settings, host: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise UserError(f"--host {host}: {error.strerror}") from error
-    if settings.push_audience is None and not ipaddress.ip_address(address[0]).is_loopback:
-        raise UserError(
-            f"--host {host} can be reached by others: set PUSH_AUDIENCE, for only Pub/Sub to push, or use 127.0.0.1"
-        )
-    try:
-        return socket.create_server(address[:2], family=family)
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise UserError(f"cannot listen on {host}, port {port}: {reason}; choose another --port") from error
-
-
-class _Structlog(logging.Handler):
-    """Hands on what the libraries log, without what an exception's message might quote of a payload."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        log.log(record.levelno, record.getMessage().partition("\n")[0], **_what_and_where(error) if error else {})
-
-
-def _what_and_where(error: BaseException) -> dict[str, str]:
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return {"error": type(error).__name__, "at": f"{Path(last.filename).name}:{last.lineno}"}

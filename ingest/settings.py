@@ -64,6 +64,16 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     """The address on which `--metrics-port` serves."""
 
+    serve_tokens: dict[str, Literal["*"] | list[str]] = Field(default_factory=dict, repr=False)
+    """JSON object: bearer token to the questions that it may ask, "*" for all. Without it the endpoints are open, and
+    on loopback only."""
+    serve_max_rows: int = Field(10_000, ge=1)
+    """An answer is cut behind so many rows."""
+    serve_timeout_seconds: float = Field(10.0, gt=0)
+    """A question that takes longer is interrupted."""
+    serve_max_bytes_billed: int = Field(10 * 1024**3, ge=1)
+    """BigQuery refuses a question that would read more."""
+
     @model_validator(mode="after")
     def _suit_bigquery(self) -> Self:
         """Each commit is a load job a stream, of which a table takes 1,500 a day: one in 57.6 seconds."""
@@ -81,6 +91,13 @@ class Settings(BaseSettings):
         if unknown := sorted(names.keys() - STREAMS):
             raise ValueError(f"unknown stream {unknown[0]!r}; the streams are {', '.join(STREAMS)}")
         return names
+
+    @field_validator("serve_tokens")
+    @classmethod
+    def _fit_a_header(cls, tokens: dict[str, Literal["*"] | list[str]]) -> dict[str, Literal["*"] | list[str]]:
+        if not all(re.fullmatch(r"[!-~]+", token) for token in tokens):
+            raise ValueError("a token consists of visible ASCII characters, without spaces")
+        return tokens
 
     @model_validator(mode="after")
     def _share_nothing(self) -> Self:

@@ -1,26 +1,25 @@
-"""`python -m serve query top_products brand=nike limit=5`."""
+"""`python -m serve`, and `python -m serve query top_products brand=nike limit=5`."""
 
-import csv
+import logging
 import sys
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any
 
-import orjson
-import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from ingest.errors import UserError
 from ingest.settings import load_settings
+from ingest.web import configure_logs, serve_metrics
+from serve.formats import as_csv, as_json
 from serve.questions import Answer, Question, open_published
 
 app = typer.Typer(
     help="Ask the marts: the questions are the files of analyses/. Settings come from the environment or .env.",
     add_completion=False,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
 )
 output = Console(width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True)
@@ -32,9 +31,30 @@ class Format(StrEnum):
     json = "json"
 
 
-@app.callback()
-def configure() -> None:
-    """Only so that `query` is a command, not the whole program."""
+@app.callback(invoke_without_command=True)
+def endpoints(
+    context: typer.Context,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Where to listen; 0 takes a free one and logs it.")
+    ] = 8000,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; any but loopback needs SERVE_TOKENS.")
+    ] = "127.0.0.1",
+    metrics_port: Annotated[
+        int | None,
+        typer.Option("--metrics-port", metavar="PORT", min=1, max=65535, help="Serve Prometheus metrics on this port."),
+    ] = None,
+) -> None:
+    """Answer the questions at http://HOST:PORT/v0/pipes/QUESTION.json?PARAMETER=VALUE and .csv until Ctrl-C or SIGTERM.
+    /docs describes them, /healthz tells the version and its age."""
+    if context.invoked_subcommand is not None:
+        return
+    from serve.endpoints import serve
+
+    configure_logs(logging.INFO)
+    settings = load_settings()
+    serve_metrics(settings, metrics_port)
+    serve(settings, host, port)
 
 
 @app.command()
@@ -55,13 +75,11 @@ def query(
     answer = published.ask(question, question.values(given))
     match format_:
         case Format.csv:
-            writer = csv.writer(sys.stdout)
-            writer.writerow(answer.rows.column_names)
-            writer.writerows(zip(*(column.to_pylist() for column in answer.rows.columns), strict=True))
+            sys.stdout.buffer.write(as_csv(question, answer))
         case Format.json:
-            print(orjson.dumps(answer.rows.to_pylist(), default=str).decode())  # noqa: T201
+            sys.stdout.buffer.write(as_json(question, answer) + b"\n")
         case Format.table:
-            _print_answer(answer)
+            _print_answer(question, answer)
 
 
 def _split(argument: str) -> tuple[str, str]:
@@ -78,15 +96,14 @@ def _print_questions(questions: list[Question]) -> None:
     output.print(table)
 
 
-def _print_answer(answer: Answer) -> None:
+def _print_answer(question: Question, answer: Answer) -> None:
     table = Table(box=None)
-    for field in answer.rows.schema:
-        is_text = pa.types.is_string(field.type) or pa.types.is_temporal(field.type)
-        table.add_column(field.name, justify="left" if is_text else "right")
-    for row in zip(*(column.to_pylist() for column in answer.rows.columns), strict=True):
+    for column in question.columns:
+        table.add_column(column.name, justify="right" if column.type in ("integer", "number") else "left")
+    for row in answer.rows:
         table.add_row(*map(_shown, row))
     output.print(table)
-    output.print(f"{answer.rows.num_rows} rows in {answer.seconds * 1000:.0f} ms")
+    output.print(f"{len(answer.rows)} rows in {answer.seconds * 1000:.0f} ms")
 
 
 def _shown(value: Any) -> str:

@@ -1,10 +1,16 @@
 """Publishes what a green build made, for serve/questions.py to read."""
 
+import fcntl
+import os
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import duckdb
 from dbt.artifacts.schemas.run import RunExecutionResult
 from dbt.cli.main import dbtRunner
 from jinja2 import Environment, nodes
@@ -13,42 +19,130 @@ from pydantic import TypeAdapter
 from ingest.errors import UserError
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
-from serve.questions import CURRENT, EXPECTED, QUESTIONS, Column, Parameter, Question, published_folder
+from serve.questions import (
+    CURRENT,
+    EXPECTED,
+    QUESTIONS,
+    VERSION,
+    Column,
+    ColumnType,
+    Parameter,
+    Question,
+    bigquery_parameters,
+    published_folder,
+    published_version,
+)
 
-KEPT_VERSIONS = 2
-"""The current one, and the one that a reader may be about to open."""
+Described = Callable[[Question], list[tuple[str, str]]]
+"""Name and the engine's type of each column of the answer."""
+
+COLUMN_TYPES: dict[str, ColumnType] = {
+    **dict.fromkeys(("varchar", "STRING"), "string"),
+    **dict.fromkeys(("tinyint", "smallint", "integer", "bigint", "hugeint", "INTEGER", "INT64"), "integer"),
+    **dict.fromkeys(("decimal", "float", "double", "NUMERIC", "BIGNUMERIC", "FLOAT", "FLOAT64"), "number"),
+    **dict.fromkeys(("boolean", "BOOLEAN", "BOOL"), "boolean"),
+    **dict.fromkeys(("date", "DATE"), "date"),
+    **dict.fromkeys(("timestamp", "timestamp with time zone", "TIMESTAMP"), "timestamp"),
+}
 
 
-def publish(settings: Settings, sink: DuckDBSink, options: list[str]) -> None:
-    """Copy the warehouse, which the caller holds, and its compiled questions to a version of their own.
+def publish(settings: Settings, sink: DuckDBSink | None, options: list[str]) -> None:
+    """Publish the compiled questions as a version of their own and, on DuckDB, a copy of the warehouse.
 
     Args:
+        sink: the DuckDB warehouse, which the caller holds.
         options: of dbt: the project, the profiles and the vars of the build.
+
+    Raises:
+        UserError: when it cannot be published; the version before stays.
     """
     folder = published_folder(settings)
-    version = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
-    version.mkdir(parents=True)
     try:
-        questions = compile_questions(options)
-        (version / QUESTIONS).write_bytes(TypeAdapter(list[Question]).dump_json(questions, indent=1))
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder):
+            before = published_version(settings)
+            version = folder / f"{datetime.now(UTC):{VERSION}}"
+            # what a killed build left, too
+            _sweep(folder, {before})
+            try:
+                _fill(version, settings, sink, options)
+                link = folder / f"{CURRENT}.new"
+                link.symlink_to(version.name)
+                link.replace(folder / CURRENT)
+            except BaseException:
+                shutil.rmtree(version, ignore_errors=True)
+                raise
+            # a reader may be about to open the one before
+            _sweep(folder, {before, version.name})
+    except (OSError, subprocess.CalledProcessError, duckdb.Error) as error:
+        reason = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
+        raise UserError(
+            f"built, but not published in {folder}: {reason.strip().partition(chr(10))[0]}; what was published before"
+            " stays: build again once that is put right"
+        ) from error
+
+
+def _fill(version: Path, settings: Settings, sink: DuckDBSink | None, options: list[str]) -> None:
+    version.mkdir()
+    with _describing(settings, sink) as described:
+        questions = compile_questions(options, described)
+    (version / QUESTIONS).write_bytes(TypeAdapter(list[Question]).dump_json(questions, indent=1))
+    if sink is not None:
         with sink.connection() as connection:
             connection.execute("checkpoint")
         # By another process: were the file opened and closed in this one, DuckDB's lock on it would be gone. `cp`
         # shares the blocks where the file system can.
-        subprocess.run(["cp", settings.warehouse_path, version / settings.warehouse_path.name], check=True)  # noqa: S603, S607
-        link = folder / f"{CURRENT}.new"
-        link.unlink(missing_ok=True)
-        link.symlink_to(version.name)
-        link.replace(folder / CURRENT)
-    except BaseException:
-        shutil.rmtree(version, ignore_errors=True)
-        raise
-    versions = sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
-    for old in versions[:-KEPT_VERSIONS]:
-        shutil.rmtree(old)
+        copy: list[str | Path] = ["cp", settings.warehouse_path, version / settings.warehouse_path.name]
+        subprocess.run(copy, check=True, capture_output=True, text=True)  # noqa: S603
 
 
-def compile_questions(options: list[str]) -> list[Question]:
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Builds on BigQuery, which nothing else keeps apart, publish one after the other."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(folder: Path, kept: set[str | None]) -> None:
+    for path in folder.iterdir():
+        if path.is_symlink():
+            if path.name != CURRENT:
+                path.unlink()
+        elif path.name not in kept:
+            shutil.rmtree(path, ignore_errors=True)  # the next build sweeps what a server just wrote there
+
+
+@contextmanager
+def _describing(settings: Settings, sink: DuckDBSink | None) -> Iterator[Described]:
+    """Neither engine runs the question for this."""
+    if sink is not None:
+        with sink.connection() as connection, connection.cursor() as cursor:
+
+            def by_duckdb(question: Question) -> list[tuple[str, str]]:
+                described = cursor.execute(f"describe {question.sql}", question.values({})).fetchall()
+                return [(name, type_.partition("(")[0].lower()) for name, type_, *_ in described]
+
+            yield by_duckdb
+        return
+
+    from google.cloud.bigquery import QueryJobConfig
+
+    from ingest.sinks.bigquery import open_client, told
+
+    with told(), open_client(settings) as client:
+
+        def by_bigquery(question: Question) -> list[tuple[str, str]]:
+            config = QueryJobConfig(dry_run=True, query_parameters=bigquery_parameters(question, question.values({})))
+            return [(field.name, field.field_type) for field in client.query(question.sql, job_config=config).schema]
+
+        yield by_bigquery
+
+
+def compile_questions(options: list[str], described: Described) -> list[Question]:
     """Every analysis, by name.
 
     Raises:
@@ -62,10 +156,10 @@ def compile_questions(options: list[str]) -> list[Question]:
     for one in result.result.results:
         if one.status == "error":
             raise UserError(f"{one.node.original_file_path}: {first_paragraph(one.message)}")
-    return sorted((_question(one.node) for one in result.result.results), key=lambda question: question.name)
+    return sorted((_question(one.node, described) for one in result.result.results), key=lambda one: one.name)
 
 
-def _question(node: Any) -> Question:
+def _question(node: Any, described: Described) -> Question:
     descriptions = dict(node.config.meta.get("parameters", {}))
     parameters = []
     try:
@@ -81,13 +175,17 @@ def _question(node: Any) -> Question:
             raise UserError(f"its yml describes the parameter {next(iter(descriptions))}, which it does not take")
     except UserError as error:
         raise UserError(f"{node.original_file_path}: {error}") from error
-    return Question(
-        name=node.name,
-        description=node.description,
-        parameters=parameters,
-        columns=[Column(name=name, description=column.description) for name, column in node.columns.items()],
-        sql=node.compiled_code,
+    question = Question(
+        name=node.name, description=node.description, parameters=parameters, columns=[], sql=node.compiled_code
     )
+    columns = []
+    for name, type_ in described(question):
+        if name not in node.columns:
+            raise UserError(f"{node.original_file_path}: its yml does not describe the column {name}")
+        if type_ not in COLUMN_TYPES:
+            raise UserError(f"{node.original_file_path}: the column {name} is of type {type_}, which no answer has")
+        columns.append(Column(name=name, type=COLUMN_TYPES[type_], description=node.columns[name].description))
+    return question.model_copy(update={"columns": columns})
 
 
 def parameters_of(code: str) -> list[tuple[str, str | int, Any]]:

@@ -2,25 +2,28 @@
 
 A build publishes (publish.py) a folder a version: the questions compiled for its engine and, on DuckDB, a
 copy of the warehouse, since DuckDB lets nobody read a file that another process writes. A symbolic link names the
-newest, so that a reader sees one whole build or the next, and keeps no build waiting.
+newest, so that a reader sees one whole build or the next, and keeps no build waiting. BigQuery needs no copy: the
+questions are asked of the datasets as they are.
 """
 
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
 import duckdb
-import pyarrow as pa
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from ingest.errors import UserError
 from ingest.settings import Settings
 
 Value = str | int | date | datetime
 ParameterType = Literal["string", "integer", "date", "timestamp"]
+ColumnType = Literal["string", "integer", "number", "boolean", "date", "timestamp"]
 EXPECTED: dict[ParameterType, str] = {
     "string": "text",
     "integer": "a whole number from 1 on",
@@ -29,10 +32,15 @@ EXPECTED: dict[ParameterType, str] = {
 }
 QUESTIONS = "questions.json"
 CURRENT = "current"
+VERSION = "%Y%m%dT%H%M%S.%fZ"
 
 
 class ArgumentError(UserError):
     """An argument that the question does not take, or of another type; the message names it."""
+
+
+class QuestionTimeoutError(UserError):
+    """An answer took longer than it may."""
 
 
 class Parameter(BaseModel, frozen=True):
@@ -65,6 +73,8 @@ class Parameter(BaseModel, frozen=True):
 
 class Column(BaseModel, frozen=True):
     name: str
+    type: ColumnType
+    """The same on both engines."""
     description: str
 
 
@@ -96,7 +106,10 @@ class Question(BaseModel, frozen=True):
 
 @dataclass(frozen=True)
 class Answer:
-    rows: pa.Table
+    rows: list[tuple[Any, ...]]
+    """A value a column of the question. Timestamps are UTC, with or without saying so."""
+    is_cut: bool
+    """There were more rows than asked for."""
     seconds: float
     """That the warehouse took."""
     version: str
@@ -104,19 +117,29 @@ class Answer:
 
 
 class Published(Protocol):
-    """One published version."""
+    """One published version. Thread-safe."""
 
     version: str
     questions: dict[str, Question]
 
-    def ask(self, question: Question, values: Mapping[str, Value]) -> Answer:
-        """Run the question with bound values."""
+    def ask(
+        self,
+        question: Question,
+        values: Mapping[str, Value],
+        max_rows: int | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Answer:
+        """Run the question with bound values.
+
+        Raises:
+            QuestionTimeoutError: when it took longer; it is no longer under way then.
+        """
 
     def close(self) -> None: ...
 
 
 class DuckDBPublished:
-    """A published copy of a DuckDB warehouse, open for reading. Thread-safe: each question has a cursor of its own."""
+    """A published copy of a DuckDB warehouse, open for reading; each question has a cursor of its own."""
 
     def __init__(self, folder: Path, warehouse: str, threads: int | None = None) -> None:
         self.version = folder.name
@@ -126,33 +149,151 @@ class DuckDBPublished:
         self._connection.execute("set global TimeZone = 'UTC'")  # loads an extension, so it comes first
         self._connection.execute("set enable_external_access = false")
 
-    def ask(self, question: Question, values: Mapping[str, Value]) -> Answer:
+    def ask(
+        self,
+        question: Question,
+        values: Mapping[str, Value],
+        max_rows: int | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Answer:
         started = time.perf_counter()
-        with self._connection.cursor() as cursor:
-            rows = cursor.sql(question.sql, params=dict(values)).to_arrow_table()
-        return Answer(rows, time.perf_counter() - started, self.version)
+        with self._connection.cursor() as cursor, _interrupted(cursor, timeout_seconds):
+            # not sql(), which plans twice
+            found = cursor.execute(question.sql, dict(values))
+            rows = found.fetchall() if max_rows is None else found.fetchmany(max_rows + 1)
+        return Answer(rows[:max_rows], len(rows[:max_rows]) < len(rows), time.perf_counter() - started, self.version)
 
     def close(self) -> None:
         self._connection.close()
 
 
+@contextmanager
+def _interrupted(cursor: duckdb.DuckDBPyConnection, timeout_seconds: float | None) -> Iterator[None]:
+    """What runs longer ends with QuestionTimeoutError."""
+    if timeout_seconds is None:
+        yield
+        return
+
+    def interrupt() -> None:
+        with suppress(duckdb.Error):  # it ended just now
+            cursor.interrupt()
+
+    timer = threading.Timer(timeout_seconds, interrupt)
+    timer.start()
+    try:
+        yield
+    except duckdb.InterruptException as error:
+        raise _took_longer(timeout_seconds) from error
+    finally:
+        timer.cancel()
+
+
+class BigQueryPublished:
+    """The questions as they were published, on the datasets as they are.
+
+    Args:
+        client: a google.cloud.bigquery.Client.
+        max_bytes_billed: BigQuery refuses a question that would read more.
+    """
+
+    def __init__(self, folder: Path, client: Any, max_bytes_billed: int) -> None:
+        self.version = folder.name
+        self.questions = _read_questions(folder)
+        self._client = client
+        self._max_bytes_billed = max_bytes_billed
+
+    def ask(
+        self,
+        question: Question,
+        values: Mapping[str, Value],
+        max_rows: int | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Answer:
+        from google.cloud.bigquery import QueryJobConfig
+
+        from ingest.sinks.bigquery import told
+
+        config = QueryJobConfig(
+            query_parameters=bigquery_parameters(question, values), maximum_bytes_billed=self._max_bytes_billed
+        )
+        if timeout_seconds is not None:
+            config.job_timeout_ms = int(timeout_seconds * 1000)  # should this process be gone by then
+        started = time.perf_counter()
+        with told():
+            job = self._client.query(question.sql, job_config=config)
+            try:
+                found = job.result(max_results=None if max_rows is None else max_rows + 1, timeout=timeout_seconds)
+                rows = [tuple(row.values()) for row in found]
+            except TimeoutError as error:
+                job.cancel()
+                raise _took_longer(timeout_seconds or 0) from error
+        return Answer(rows[:max_rows], len(rows[:max_rows]) < len(rows), time.perf_counter() - started, self.version)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def bigquery_parameters(question: Question, values: Mapping[str, Value]) -> list[Any]:
+    """ScalarQueryParameters of the types that the question says."""
+    from google.cloud.bigquery import ScalarQueryParameter
+
+    types = {"string": "STRING", "integer": "INT64", "date": "DATE", "timestamp": "TIMESTAMP"}
+    return [
+        ScalarQueryParameter(
+            parameter.name,
+            types[parameter.type],
+            value.replace(tzinfo=UTC) if isinstance(value := values[parameter.name], datetime) else value,
+        )
+        for parameter in question.parameters
+    ]
+
+
+def _took_longer(seconds: float) -> QuestionTimeoutError:
+    return QuestionTimeoutError(f"the answer took longer than {seconds:.3g} s: ask for less, such as a shorter period")
+
+
 def published_folder(settings: Settings) -> Path:
-    """Where builds publish: beside the warehouse, one folder a version."""
+    """Where builds publish, one folder a version: beside the warehouse, or where one of DuckDB would be."""
+    if settings.warehouse == "bigquery":
+        return settings.warehouse_path.with_name(f"{settings.gcp_project}.{settings.dataset_prefix}analytics.published")
     return settings.warehouse_path.with_name(f"{settings.warehouse_path.name}.published")
+
+
+def published_version(settings: Settings) -> str | None:
+    """The name of the version that was published last; None when there is none yet. A single system call."""
+    try:
+        return (published_folder(settings) / CURRENT).readlink().name
+    except OSError:
+        return None
+
+
+def published_at(version: str) -> datetime:
+    """When a version was published, UTC."""
+    return datetime.strptime(version, VERSION).replace(tzinfo=UTC)
 
 
 def open_published(settings: Settings, threads: int | None = None) -> Published:
     """The version that was published last.
 
+    Args:
+        threads: of DuckDB, a question; all cores unless given.
+
     Raises:
-        UserError: when no build has published one yet.
+        UserError: when no build has published one yet, or another release of this project has.
     """
+    failure: Exception | None = None
     for _ in range(3):
         try:
             folder = (published_folder(settings) / CURRENT).resolve(strict=True)
+            if settings.warehouse == "bigquery":
+                from ingest.sinks.bigquery import open_client
+
+                return BigQueryPublished(folder, open_client(settings), settings.serve_max_bytes_billed)
             return DuckDBPublished(folder, settings.warehouse_path.name, threads)
         except (OSError, duckdb.IOException) as error:  # between the two, builds may have published and swept it
             failure = error
+        except ValidationError as error:
+            raise UserError("what is published is of another release: run `make build`") from error
     raise UserError("nothing is published yet: run `make ingest build` first") from failure
 
 

@@ -182,17 +182,10 @@ class BigQuerySink:
         """The name of a load to how many of its jobs are known to have failed."""
         self._emit_cursors: dict[str, Cursor | None] = {}
         """Topic to what stands in the warehouse; None: nothing."""
-        with _told():
-            emulator = settings.bigquery_emulator_host
-            self._client = bigquery.Client(
-                project=settings.gcp_project,
-                location=settings.gcp_location,
-                credentials=AnonymousCredentials() if emulator else None,
-                client_options={"api_endpoint": emulator} if emulator else None,
-            )
+        self._client = open_client(settings)
 
     def positions(self, source: str, topic_ids: TopicIds) -> Positions:
-        with _told():
+        with told():
             found = self._read_positions(self._existing_streams())
         self._positions.update(found)
         return {
@@ -204,13 +197,13 @@ class BigQuerySink:
 
     def missing_tables(self) -> list[str]:
         """The tables that `create_tables` would create, such as raw.users."""
-        with _told():
+        with told():
             existing = self._tables("raw")
         return [f"raw.{name}" for name in (*STREAMS, "emit_watermarks") if name not in existing]
 
     def create_tables(self) -> None:
         """Create the dataset and the raw tables that are missing, so that every model has its source."""
-        with _told():
+        with told():
             if not self.missing_tables():
                 return
             dataset = bigquery.Dataset(f"{self._dataset}raw")
@@ -234,7 +227,7 @@ class BigQuerySink:
 
     def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
         landed: Counter[str] = Counter()
-        with _told():
+        with told():
             for alike in of_one_id_a_topic(batches):
                 landed.update(self._commit(alike))
         return landed
@@ -331,7 +324,7 @@ class BigQuerySink:
 
     def status(self) -> dict[str, StreamStatus]:
         nothing = {stream: StreamStatus(0, None, None) for stream in STREAMS}
-        with _told():
+        with told():
             streams = self._existing_streams()
             if not streams:
                 return nothing
@@ -359,12 +352,12 @@ class BigQuerySink:
     def emitting(self) -> Iterator[None]:
         """BigQuery has no lock: a second `emit` is found out where one of the two saves its cursor, at most a chunk
         later."""
-        with _told():
+        with told():
             self._see_mart()
         yield
 
     def emit_cursor(self, topic: str) -> Cursor:
-        with _told():
+        with told():
             rows: list[Any] = []
             if "emit_watermarks" in self._tables("raw"):
                 rows = list(
@@ -380,7 +373,7 @@ class BigQuerySink:
 
     def save_emit_cursor(self, topic: str, cursor: Cursor) -> None:
         known = self._emit_cursors.get(topic)
-        with _told():
+        with told():
             self.create_tables()
             job = self._query_job(
                 SAVE_EMIT_CURSOR.format(raw=f"`{self._dataset}raw"),
@@ -400,20 +393,20 @@ class BigQuerySink:
         self._emit_cursors[topic] = cursor
 
     def count_results(self, after: Cursor) -> int:
-        with _told():
+        with told():
             self._see_mart()
             after_cursor = RESULTS_AFTER.format(analytics=f"`{self._dataset}analytics")
             [(count,)] = self._query(f"select count(*) {after_cursor}", **after._asdict())
         return int(count)
 
     def results(self, after: Cursor, chunk_rows: int) -> Iterator[list[Result]]:
-        with _told():
+        with told():
             self._see_mart()
             job = self._query_job(RESULTS.format(analytics=f"`{self._dataset}analytics"), **after._asdict())
             # BigQuery keeps what the query found for a day.
             pages = iter(job.result(page_size=chunk_rows, retry=RETRY, timeout=JOB_PATIENCE_SECONDS).pages)
         while True:
-            with _told():
+            with told():
                 page = next(pages, None)
                 chunk = None if page is None else [Result(*map(_without_zone, row)) for row in page]
             if chunk is None:
@@ -532,8 +525,24 @@ def _job_error(error: Mapping[str, str]) -> UserError:
     return kind(f"BigQuery could not load: {_first_line(error.get('message', 'no reason given'))}")
 
 
+def open_client(settings: Settings) -> Any:
+    """A google.cloud.bigquery.Client of the project, or of the emulator.
+
+    Raises:
+        UserError: without credentials.
+    """
+    emulator = settings.bigquery_emulator_host
+    with told():
+        return bigquery.Client(
+            project=settings.gcp_project,
+            location=settings.gcp_location,
+            credentials=AnonymousCredentials() if emulator else None,
+            client_options={"api_endpoint": emulator} if emulator else None,
+        )
+
+
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """What Google's client raises, as UserError or UnavailableError."""
     try:
         yield

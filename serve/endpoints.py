@@ -1,0 +1,307 @@
+"""The questions over HTTP: `GET /v0/pipes/top_products.json?brand=acme`, as Tinybird's pipes.
+
+Everything here runs in the event loop but the questions themselves, which a pool of threads asks. A version is opened
+when it is first seen, and closed when the last question that was asked of it is answered.
+"""
+
+import asyncio
+import hashlib
+import os
+import secrets
+import time
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import structlog
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from prometheus_client import Gauge, Histogram
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from ingest import web
+from ingest.errors import UserError
+from ingest.settings import Settings
+from serve.formats import as_csv, as_json
+from serve.openapi import describe
+from serve.questions import (
+    ArgumentError,
+    Published,
+    Question,
+    QuestionTimeoutError,
+    Value,
+    open_published,
+    published_at,
+    published_version,
+)
+
+PATH = "/v0/pipes"
+FORMATS = {"json": (as_json, "application/json"), "csv": (as_csv, "text/csv; charset=utf-8")}
+CACHE_BYTES = 64 * 1024 * 1024
+GZIP_BYTES = 8 * 1024
+"""Below, compressing takes longer than sending."""
+WAITING_THREADS = 16
+"""Of questions that wait for BigQuery; DuckDB has a thread a core."""
+SHUTDOWN_SECONDS = 5
+"""How much longer than SERVE_TIMEOUT_SECONDS the last answers may take."""
+NOTHING_PUBLISHED = "nothing is published yet: try again once a build is done"
+CHALLENGE = {"WWW-Authenticate": "Bearer"}
+# no-cache: kept, but asked for again, which is a 304 until the next build
+HEADERS = {"Cache-Control": "private, no-cache"}
+
+REQUESTS = Histogram(
+    "serve_request_seconds",
+    "Time of a request, by question and HTTP status.",
+    ["question", "status"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+PUBLISHED = Gauge("serve_published_timestamp_seconds", "When the version that is served was published.")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    content: bytes
+    is_cut: bool
+
+
+class _Version:
+    """A published version, with the answers it gave: those used last, up to CACHE_BYTES."""
+
+    def __init__(self, published: Published, settings: Settings, pool: ThreadPoolExecutor) -> None:
+        self.published = published
+        self._settings = settings
+        self._pool = pool
+        self._bodies: OrderedDict[str, _Body] = OrderedDict()
+        self._bytes = 0
+        self._under_way: dict[str, asyncio.Task[_Body]] = {}
+        self._is_retired = False
+
+    def etag(self, question: Question, values: dict[str, Value], extension: str) -> str:
+        """Weak: two answers of one tag differ in the time they took."""
+        parts = (self.published.version, self._settings.serve_max_rows, question.name, extension, values)
+        return f'W/"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'
+
+    async def answer(self, etag: str, question: Question, values: dict[str, Value], extension: str) -> _Body:
+        """From memory, or together with whoever is asking the same just now.
+
+        Raises:
+            QuestionTimeoutError: when it takes longer than SERVE_TIMEOUT_SECONDS.
+            HTTPException: 503 when as long passed before it could be asked.
+        """
+        if body := self._bodies.get(etag):
+            self._bodies.move_to_end(etag)
+            return body
+        task = self._under_way.get(etag)
+        if task is None:
+            # a task of its own: whoever asked first may go away
+            task = asyncio.create_task(self._ask(etag, question, values, extension))
+            self._under_way[etag] = task
+            task.add_done_callback(lambda _: self._done(etag))
+        return await asyncio.shield(task)
+
+    def retire(self) -> None:
+        """Close it once nothing is asked of it."""
+        self._is_retired = True
+        self._close_unused()
+
+    async def _ask(self, etag: str, question: Question, values: dict[str, Value], extension: str) -> _Body:
+        deadline = time.monotonic() + self._settings.serve_timeout_seconds
+
+        def ask() -> _Body:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise HTTPException(503, "too many questions wait: try again later", {"Retry-After": "1"})
+            answer = self.published.ask(question, values, self._settings.serve_max_rows, left)
+            return _Body(FORMATS[extension][0](question, answer), answer.is_cut)
+
+        body = await asyncio.get_running_loop().run_in_executor(self._pool, ask)
+        self._bodies[etag] = body
+        self._bytes += len(body.content)
+        while self._bytes > CACHE_BYTES:
+            self._bytes -= len(self._bodies.popitem(last=False)[1].content)
+        return body
+
+    def _done(self, etag: str) -> None:
+        task = self._under_way.pop(etag)
+        task.cancelled() or task.exception()  # looked at, should nobody be waiting
+        self._close_unused()
+
+    def _close_unused(self) -> None:
+        if self._is_retired and not self._under_way:
+            self.published.close()
+
+
+class Endpoints:
+    """What answers the requests. A readlink at each of them tells the version: who has built asks what was built."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        threads = os.cpu_count() if settings.warehouse == "duckdb" else WAITING_THREADS
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="question")
+        self._version: _Version | None = None
+        self._opening = asyncio.Lock()
+        self._unreadable: str | None = None
+        """A version that could not be opened, so that it is logged once."""
+
+    def app(self) -> ASGIApp:
+        app: FastAPI = FastAPIOffline(
+            title="Questions to the marts", redoc_url=None, exception_handlers={Exception: self._failed}
+        )
+        app.router.routes = [route for route in app.routes if getattr(route, "path", "") != app.openapi_url]
+        app.add_route("/openapi.json", self._openapi)
+        app.add_route("/healthz", self._health)
+        app.add_route(PATH + "/{file}", self._pipe)
+        app.add_exception_handler(HTTPException, _refuse)
+        app.add_middleware(GZipMiddleware, minimum_size=GZIP_BYTES, compresslevel=5)
+        return app
+
+    async def _pipe(self, request: Request) -> Response:
+        started = time.perf_counter()
+        seen: dict[str, Any] = {"question": ""}
+        try:
+            response = await self._answer(request, seen)
+        except HTTPException as error:
+            response = await _refuse(request, error)
+        except Exception as error:  # noqa: BLE001  a question that fails: its values must not be logged
+            log.error("failed", question=seen["question"], **web.what_and_where(error))  # noqa: TRY400
+            response = await _refuse(request, HTTPException(500, "the question failed: see the server's log"))
+        seconds = time.perf_counter() - started
+        REQUESTS.labels(seen["question"], response.status_code).observe(seconds)
+        log.info("request", **seen, status=response.status_code, seconds=round(seconds, 6))
+        return response
+
+    async def _answer(self, request: Request, seen: dict[str, Any]) -> Response:
+        allowed = self._allowed(request)
+        version = await self._current()
+        questions = version.published.questions
+        name, _, extension = request.path_params["file"].rpartition(".")
+        question = questions.get(name)
+        if question is None or extension not in FORMATS:
+            known = [one for one in questions if allowed == "*" or one in allowed]
+            raise HTTPException(
+                404, f"there is no {request.path_params['file']!r}; there are {', '.join(known)}, as .json and .csv"
+            )
+        seen["question"] = name
+        if allowed != "*" and name not in allowed:
+            raise HTTPException(403, f"this token may not ask {name}")
+        given = request.query_params.multi_items()
+        arguments = dict(given)
+        try:
+            values = question.values(arguments)
+        except ArgumentError as error:
+            raise HTTPException(400, str(error)) from error
+        seen["arguments"] = list(arguments)
+        if len(given) != len(arguments):
+            twice = next(name for name in arguments if [one for one, _ in given].count(name) > 1)
+            raise HTTPException(400, f"{twice}: given more than once")
+        etag = version.etag(question, values, extension)
+        headers = {**HEADERS, "ETag": etag}
+        if etag in (tag.strip() for tag in request.headers.get("if-none-match", "").split(",")):
+            return Response(status_code=304, headers=headers)
+        try:
+            body = await version.answer(etag, question, values, extension)
+        except QuestionTimeoutError as error:
+            raise HTTPException(408, str(error)) from error
+        if body.is_cut:
+            headers["X-Truncated"] = "true"
+        return Response(body.content, media_type=FORMATS[extension][1], headers=headers)
+
+    def _allowed(self, request: Request) -> str | list[str]:
+        """The questions that the request's token may ask, or "*"."""
+        tokens = self._settings.serve_tokens
+        if not tokens:
+            return "*"
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            raise HTTPException(401, "there is no Authorization: Bearer header", CHALLENGE)
+        # all of them, so that the time does not tell which began alike
+        scopes = [scope for token, scope in tokens.items() if secrets.compare_digest(token.encode(), given.encode())]
+        if not scopes:
+            raise HTTPException(401, "this token is not known", CHALLENGE)
+        return scopes[0]
+
+    async def _current(self) -> _Version:
+        """The version that was published last; the one before as long as that cannot be opened.
+
+        Raises:
+            HTTPException: 503 when there is none.
+        """
+        if self._is_current():
+            assert self._version is not None  # noqa: S101
+            return self._version
+        async with self._opening:
+            if not self._is_current():
+                await self._open()
+            if self._version is None:
+                raise HTTPException(503, NOTHING_PUBLISHED, {"Retry-After": "5"})
+            return self._version
+
+    def _is_current(self) -> bool:
+        newest = published_version(self._settings)
+        return self._version is not None and newest in (None, self._version.published.version, self._unreadable)
+
+    async def _open(self) -> None:
+        newest = published_version(self._settings)
+        if newest is None:
+            return
+        try:
+            published = await run_in_threadpool(open_published, self._settings, threads=1)
+        except Exception as error:  # noqa: BLE001  whatever it is, the next build may put it right
+            if newest != self._unreadable:
+                self._unreadable = newest
+                reason = str(error) if isinstance(error, UserError) else type(error).__name__
+                log.warning("cannot be opened", version=newest, reason=reason)
+            return
+        before, self._version = self._version, _Version(published, self._settings, self._pool)
+        if before is not None:
+            before.retire()
+        PUBLISHED.set(published_at(published.version).timestamp())
+        log.info("serving", version=published.version, questions=len(published.questions))
+
+    async def _openapi(self, request: Request) -> Response:
+        version = await self._current()
+        published = version.published
+        with_tokens = bool(self._settings.serve_tokens)
+        document = describe(published.questions.values(), published.version, PATH, with_tokens=with_tokens)
+        return _json(document)
+
+    async def _health(self, request: Request) -> Response:
+        version = (await self._current()).published.version
+        at = published_at(version)
+        age = (datetime.now(UTC) - at).total_seconds()
+        return _json({"version": version, "published_at": at, "age_seconds": round(age)})
+
+    async def _failed(self, request: Request, error: Exception) -> Response:
+        log.error("failed", path=request.url.path, **web.what_and_where(error))
+        return await _refuse(request, HTTPException(500, "internal error: see the server's log"))
+
+
+def _json(document: Any, status: int = 200, headers: Any = None) -> Response:
+    content = orjson.dumps(document, option=orjson.OPT_UTC_Z)
+    return Response(content, status, headers, media_type="application/json")
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101  what Starlette calls this for
+    return _json({"error": error.detail}, error.status_code, error.headers)
+
+
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        UserError: when the address cannot be listened on, or is not loopback and SERVE_TOKENS is not set.
+    """
+    to_expose = None if settings.serve_tokens else "set SERVE_TOKENS, for only those who have one to ask"
+    listener = web.listen(host, port, to_expose)
+    web.run(Endpoints(settings).app(), listener, PATH, int(settings.serve_timeout_seconds) + SHUTDOWN_SECONDS)

@@ -1,0 +1,65 @@
+"""Answers as text, the same from both engines."""
+
+import csv
+import io
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from serve.questions import Answer, Question
+
+
+def as_json(question: Question, answer: Answer) -> bytes:
+    """{"meta": [{"name", "type"}], "data": [{column: value}], "rows", "truncated", "statistics": {"elapsed"}}.
+
+    A decimal is a number with its own digits, times are ISO 8601 with Z.
+    """
+    names = [column.name for column in question.columns]
+    return orjson.dumps(
+        {
+            "meta": [{"name": column.name, "type": column.type} for column in question.columns],
+            "data": [dict(zip(names, row, strict=True)) for row in answer.rows],
+            "rows": len(answer.rows),
+            "truncated": answer.is_cut,
+            "statistics": {"elapsed": round(answer.seconds, 6)},
+        },
+        default=_decimal,
+        option=orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z,
+    )
+
+
+def as_csv(question: Question, answer: Answer) -> bytes:
+    """A header line and a line a row, UTF-8; NULL is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(column.name for column in question.columns)
+    writer.writerows(_texts(row) for row in answer.rows)
+    return text.getvalue().encode()
+
+
+def plain(value: Decimal) -> str:
+    """12.5 of 12.5000: how many zeros there are is the engine's."""
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _decimal(value: Any) -> orjson.Fragment:
+    if isinstance(value, Decimal):
+        return orjson.Fragment(plain(value))
+    raise TypeError(type(value))
+
+
+def _texts(row: Iterable[Any]) -> Iterable[Any]:
+    for value in row:
+        match value:
+            case bool():
+                yield "true" if value else "false"
+            case Decimal():
+                yield plain(value)
+            case datetime():
+                yield f"{(value.astimezone(UTC) if value.tzinfo else value).replace(tzinfo=None).isoformat()}Z"
+            case _:
+                yield value

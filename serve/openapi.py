@@ -1,0 +1,91 @@
+"""The endpoints as OpenAPI describes them, from the published questions."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi.openapi.utils import get_openapi
+
+from serve.questions import Column, Parameter, Question
+
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "string": {"type": "string"},
+    "integer": {"type": "integer", "format": "int64"},
+    "number": {"type": "number"},
+    "boolean": {"type": "boolean"},
+    "date": {"type": "string", "format": "date"},
+    "timestamp": {"type": "string", "format": "date-time"},
+}
+REFUSALS = {
+    "304": "The ETag of If-None-Match still is the answer's.",
+    "400": "A parameter that the question does not take, or that cannot be read.",
+    "408": "The answer took longer than SERVE_TIMEOUT_SECONDS.",
+    "503": "Nothing is published yet, or too many questions wait.",
+}
+TOKEN_REFUSALS = {"401": "No token, or an unknown one.", "403": "The token may not ask this question."}
+ERROR = {
+    "application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}},
+}
+
+
+def describe(questions: Iterable[Question], version: str, path: str, *, with_tokens: bool) -> dict[str, Any]:
+    """The OpenAPI document of the endpoints under a path.
+
+    Args:
+        with_tokens: whether they need a bearer token.
+    """
+    document = get_openapi(title="Questions to the marts", version=version, routes=[])
+    refusals = REFUSALS | (TOKEN_REFUSALS if with_tokens else {})
+    responses = {
+        status: {"description": text} | ({} if status == "304" else {"content": ERROR})
+        for status, text in sorted(refusals.items())
+    }
+    if with_tokens:
+        document["components"] = {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}}
+        document["security"] = [{"token": []}]
+    for question in questions:
+        contents = {
+            "json": {"application/json": {"schema": _answer(question.columns)}},
+            "csv": {"text/csv": {"schema": {"type": "string"}}},
+        }
+        for extension, content in contents.items():
+            document["paths"][f"{path}/{question.name}.{extension}"] = {
+                "get": {
+                    "operationId": f"{question.name}_{extension}",
+                    "tags": [question.name],
+                    "summary": question.description,
+                    "parameters": [_parameter(parameter) for parameter in question.parameters],
+                    "responses": {"200": {"description": "The answer.", "content": content}, **responses},
+                }
+            }
+    return document
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    schema = {**SCHEMAS[parameter.type], "default": parameter.default}
+    if parameter.type == "integer":
+        schema |= {"minimum": 1, "default": int(parameter.default)}
+    elif parameter.type == "timestamp":
+        del schema["format"]  # a date alone, or a time without a zone, is read too
+    return {"name": parameter.name, "in": "query", "description": parameter.description, "schema": schema}
+
+
+def _answer(columns: list[Column]) -> dict[str, Any]:
+    row = {
+        column.name: SCHEMAS[column.type]
+        | {"type": [SCHEMAS[column.type]["type"], "null"], "description": column.description}
+        for column in columns
+    }
+    meta = _object({"name": {"type": "string"}, "type": {"type": "string", "enum": list(SCHEMAS)}})
+    return _object(
+        {
+            "meta": {"type": "array", "items": meta, "description": "The columns."},
+            "data": {"type": "array", "items": _object(row)},
+            "rows": {"type": "integer"},
+            "truncated": {"type": "boolean", "description": "There are more rows than SERVE_MAX_ROWS."},
+            "statistics": _object({"elapsed": {"type": "number", "description": "Seconds that the warehouse took."}}),
+        }
+    )
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
