@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build query status test test-exact test-data test-brokers test-bigquery check-bigquery brokers lint format clean
+.PHONY: help setup ingest build query dashboard report status test test-exact test-data test-brokers test-bigquery check-bigquery brokers lint format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -46,6 +46,12 @@ build: .venv/.ready ## Build and test every model with dbt, and print the marts
 
 query: .venv/.ready ## Answer a question of analyses/: Q=top_products ARGS="brand=acme limit=5" FORMAT=csv; without Q, list them
 	@$(BIN)/python -m serve query $(Q) $(ARGS) --format $(FORMAT)
+
+dashboard: .venv/.ready ## Show the figures as a page at http://127.0.0.1:8001/, until Ctrl-C
+	@exec $(BIN)/python -m serve dashboard
+
+report: .venv/.ready ## Write the same page to report.html, one file: ARGS="period=30d brand=acme"
+	@$(BIN)/python -m serve report $(ARGS)
 
 status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead letters
 	@$(BIN)/python -m ingest status
