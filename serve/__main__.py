@@ -81,10 +81,11 @@ def report(
     file: Annotated[Path, typer.Option("--file", help="Where to write it.")] = Path("report.html"),
 ) -> None:
     """Write the dashboard's page to a file that needs nothing else."""
-    from serve.dashboard import render
+    from serve.dashboard import Filters, render
 
+    read = Filters.read(dict(_split(one) for one in filters or []))
     with closing(open_published(load_settings())) as published:
-        page = render(published, dict(_split(one) for one in filters or []), live=False)
+        page = render(published, read, live=False)
     try:
         file.write_text(page, encoding="utf-8")
     except OSError as error:

@@ -26,7 +26,7 @@ from starlette.routing import Route
 from ingest import web
 from ingest.errors import UserError
 from ingest.settings import Settings
-from serve.questions import Published, open_published, published_at
+from serve.questions import Published, Question, open_published, published_at
 
 Row = dict[str, Any]
 """Column to value."""
@@ -42,6 +42,7 @@ PERIODS: dict[Period, str] = {
 MOST_CHOICES = "1000"
 """Brands and categories that the form offers: those with most revenue."""
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+YEARS = 1970, 9998
 
 
 class Filters(BaseModel, extra="forbid", frozen=True):
@@ -75,9 +76,12 @@ class Filters(BaseModel, extra="forbid", frozen=True):
     @classmethod
     def _is_a_date(cls, text: str) -> date:
         try:
-            return date.fromisoformat(text)
-        except ValueError as error:
-            raise ValueError(f"expected a date such as 2026-01-31, got {text!r}") from error
+            read = date.fromisoformat(text)
+        except ValueError:
+            read = date.min
+        if not YEARS[0] <= read.year <= YEARS[1]:  # at the ends of the calendar there is no day before or after
+            raise ValueError(f"expected a date such as 2026-01-31, got {text!r}")
+        return read
 
     @model_validator(mode="after")
     def _is_in_order(self) -> Self:
@@ -401,31 +405,27 @@ SECTIONS: dict[str, list[Panel]] = {
 }
 
 
-def render(published: Published, given: Mapping[str, str], *, live: bool) -> str:
+def render(published: Published, filters: Filters, *, live: bool, error: str = "") -> str:
     """The page as HTML that refers to nothing outside itself.
 
     Args:
-        given: the filters, as in the URL.
-        live: with the form of filters, which reports a wrong one; a report states them.
+        live: with the form of filters; without it, what was picked is only stated.
+        error: what is wrong with the filters that were given, instead of figures.
 
     Raises:
-        UserError: when a filter cannot be read and the page is not live, or what is published lacks a question.
+        UserError: when what is published lacks a question.
     """
-    error = ""
-    try:
-        filters = Filters.read(given)
-    except UserError as wrong:
-        if not live:
-            raise
-        filters, error = Filters(), str(wrong)
+
+    def question(name: str) -> Question:
+        if name not in published.questions:
+            raise UserError(f"what is published does not know the question {name}: run `make build`")
+        return published.questions[name]
 
     @cache
     def ask(name: str, **arguments: str) -> list[Row]:
-        if name not in published.questions:
-            raise UserError(f"what is published has no answer to {name!r}: run `make build`")
-        question = published.questions[name]
-        columns = [column.name for column in question.columns]
-        rows = published.ask(question, question.values(arguments)).rows
+        asked = question(name)
+        columns = [column.name for column in asked.columns]
+        rows = published.ask(asked, asked.values(arguments)).rows
         return [dict(zip(columns, map(_without_zone, row), strict=True)) for row in rows]
 
     quality = ask("data_quality")
@@ -443,7 +443,7 @@ def render(published: Published, given: Mapping[str, str], *, live: bool) -> str
             bounds |= {"start_time": since.isoformat(), "start_date": str(since.date())}
         if end and not panel.is_of_all_time:
             bounds |= {"end_time": end.isoformat(), "end_date": str((end - timedelta.resolution).date())}
-        takes = {parameter.name for parameter in published.questions[panel.question].parameters}
+        takes = {parameter.name for parameter in question(panel.question).parameters}
         arguments = {**panel.arguments, **picked, **bounds}
         rows = ask(panel.question, **{name: value for name, value in arguments.items() if name in takes})
         notes = [panel.note] if panel.note else []
@@ -566,19 +566,24 @@ def _without_time(moment: date) -> datetime:
 
 def nice_ceiling(value: Any) -> int:
     """The least of 2, 4, 6, 8, 10, 20, 40 ... that is not less: half of it is a whole number, too."""
-    magnitude: int = 10 ** floor(log10(max(value, 1)))
-    return next(step * magnitude for step in (2, 4, 6, 8, 10, 20) if step * magnitude >= value)
+    magnitude: int = 10 ** floor(log10(max(value, 2)))
+    return next(step * magnitude for step in (1, 2, 4, 6, 8, 10) if step * magnitude >= max(value, 2))
 
 
 def app(settings: Settings) -> Starlette:
     """The page at /, of what was published last when it is loaded."""
 
     def page(request: Request) -> Response:
+        filters, error = Filters(), ""
+        try:
+            filters = Filters.read(request.query_params)
+        except UserError as wrong:
+            error = str(wrong)
         try:
             with closing(open_published(settings)) as published:
-                return HTMLResponse(render(published, request.query_params, live=True))
-        except UserError as error:
-            return PlainTextResponse(f"{error}\n", 503)
+                return HTMLResponse(render(published, filters, live=True, error=error), 400 if error else 200)
+        except UserError as missing:
+            return PlainTextResponse(f"{missing}\n", 503)
 
     return Starlette(routes=[Route("/", page)])
 
