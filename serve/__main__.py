@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ingest.errors import UserError
 from ingest.settings import load_settings
@@ -149,12 +150,15 @@ def _shown(value: Any) -> str:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; an error is one line, with exit code 2."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except UserError as error:
-        errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        message = str(error)
+    except typer.TyperException as error:  # a bad option
+        message = error.format_message()
+    errors.print(Text.assemble(("error: ", "red"), message), highlight=False, soft_wrap=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

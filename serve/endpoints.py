@@ -28,7 +28,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from ingest import web
-from ingest.errors import UserError
+from ingest.errors import UnavailableError, UserError
 from ingest.settings import Settings
 from serve.formats import as_csv, as_json
 from serve.openapi import describe
@@ -212,6 +212,8 @@ class Endpoints:
             body = await version.answer(etag, question, values, extension)
         except QuestionTimeoutError as error:
             raise HTTPException(408, str(error)) from error
+        except UnavailableError as error:
+            raise HTTPException(503, "the warehouse does not answer: try again later", {"Retry-After": "5"}) from error
         if body.is_cut:
             headers["X-Truncated"] = "true"
         return Response(body.content, media_type=FORMATS[extension][1], headers=headers)

@@ -75,7 +75,7 @@ def publish(settings: Settings, sink: DuckDBSink | None, options: list[str]) -> 
             # a reader may be about to open the one before
             _sweep(folder, {before, version.name})
     except (OSError, subprocess.CalledProcessError, duckdb.Error) as error:
-        reason = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
+        reason = str(getattr(error, "stderr", None) or error)
         raise UserError(
             f"built, but not published in {folder}: {reason.strip().partition(chr(10))[0]}; what was published before"
             " stays: build again once that is put right"
@@ -148,7 +148,8 @@ def compile_questions(options: list[str], described: Described) -> list[Question
     Raises:
         UserError: when one does not compile, or its yml and its text disagree.
     """
-    result = dbtRunner().invoke(["--log-level", "none", "compile", "--select", "resource_type:analysis", *options])
+    compile_analyses = ["compile", "--select", "resource_type:analysis", "--no-populate-cache"]
+    result = dbtRunner().invoke(["--log-level", "none", *compile_analyses, *options])
     if result.exception is not None:
         raise UserError(first_paragraph(result.exception))
     if not isinstance(result.result, RunExecutionResult):

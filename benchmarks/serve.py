@@ -1,0 +1,119 @@
+"""How many questions a second are answered: `python -m benchmarks.serve [EVENTS_PER_DAY] [CONNECTIONS] [SECONDS]`.
+
+Builds a warehouse of seven days (143,000 events a day make a million) and loads the endpoint of top_products with wrk
+(Debian: `apt-get install wrk`), one kind of load after the other:
+
+- cached: one question again and again;
+- varied: a brand or all, a category or all, some whole days, 10 or 20 products: what the pages of a shop ask, so that
+  some were asked before;
+- distinct: the same, but from a second that was never asked for, so that none was;
+- building: varied, while three builds pass, each with a day of news.
+
+Set SERVE_BENCHMARK_FOLDER to keep the warehouse for the next run.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+WRK_SCRIPT = """
+local brands = {"all", "apple", "nike", "philips", "samsung", "xiaomi", "adidas", "sony", "lg", "bosch", "huawei"}
+local categories = {"all", "electronics.clocks", "apparel.shoes", "furniture.bedroom.lamp"}
+local kind, asked = os.getenv("KIND"), 0
+math.randomseed(1)
+function request()
+  asked = asked + 1
+  if kind == "cached" then return wrk.format("GET", "/v0/pipes/top_products.json?brand=nike") end
+  local first, days = math.random(1, 7), math.random(1, 7)
+  local time = "T00:00:00"
+  if kind == "distinct" then
+    time = string.format("T%02d:%02d:%02d", math.floor(asked / 3600) % 24, math.floor(asked / 60) % 60, asked % 60)
+  end
+  return wrk.format("GET", string.format(
+    "/v0/pipes/top_products.json?brand=%s&category=%s&start_time=2026-01-%02d%s&end_time=2026-01-%02d&limit=%d",
+    brands[math.random(#brands)], categories[math.random(#categories)], first, time, first + days,
+    10 * math.random(1, 2)))
+end
+function done(summary, latency, requests)
+  local failed = summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout
+  print(string.format("%-9s %7.0f requests/s  p50 %6.1f ms  p99 %6.1f ms  max %6.1f ms  %d failed", kind,
+    summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    latency.max / 1e3, failed))
+end
+"""
+
+
+def main() -> None:
+    events_per_day, connections, seconds = (*sys.argv[1:], *("143000", "8", "20")[len(sys.argv) - 1 :])
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(os.environ.get("SERVE_BENCHMARK_FOLDER", temporary)).absolute()
+        folder.mkdir(exist_ok=True)
+        # none of the settings of whoever runs this
+        environment = {
+            **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+            "PYTHONPATH": str(PROJECT),
+            "WAREHOUSE_PATH": str(folder / "warehouse.duckdb"),
+            "SPOOL_PATH": str(folder / "spool"),
+            "DBT_TARGET_PATH": str(folder / "target"),
+            "DBT_LOG_PATH": str(folder / "logs"),
+        }
+
+        def run(*arguments: str) -> None:
+            command = [sys.executable, "-m", *arguments]
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+            if done.returncode:
+                sys.exit(f"{arguments}: {done.stdout}{done.stderr}")
+
+        def build(days: str, events: str) -> float:
+            run("ingest", "simulate", "--days", days, "--events-per-day", events)
+            run("ingest", "land")
+            started = time.perf_counter()
+            run("dbt_project", "build")
+            return time.perf_counter() - started
+
+        if not Path(f"{environment['WAREHOUSE_PATH']}.published").exists():
+            print(f"built in {build('7', events_per_day):.0f} s")
+        script = folder / "serve.lua"
+        script.write_text(WRK_SCRIPT)
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        with (folder / "serve.log").open("w") as log:
+            command = [sys.executable, "-m", "serve", "--port", str(port)]
+            server = subprocess.Popen(command, cwd=folder, env=environment, stderr=log)
+
+        def wrk(kind: str, duration: str) -> subprocess.Popen[str]:
+            command = ["wrk", "-t1", f"-c{connections}", f"-d{duration}s", "--latency", "-s", str(script)]
+            return subprocess.Popen(
+                [*command, f"http://127.0.0.1:{port}"],
+                env=environment | {"KIND": kind},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+
+        def report(load: subprocess.Popen[str]) -> None:
+            print((load.communicate()[0]).splitlines()[-1], f"  load average {os.getloadavg()[0]:.1f}", flush=True)
+
+        try:
+            while socket.socket().connect_ex(("127.0.0.1", port)):
+                if server.poll() is not None:
+                    sys.exit("the server did not start")
+                time.sleep(0.1)
+            for kind in ("cached", "varied", "distinct"):
+                report(wrk(kind, seconds))
+            load = wrk("building", "3600")
+            took = [build("1", str(int(events_per_day) // 10)) for _ in range(3)]
+            load.send_signal(2)
+            report(load)
+            print(f"three builds beside it: {', '.join(f'{one:.0f} s' for one in took)}")
+        finally:
+            server.terminate()
+            server.wait(60)
+
+
+if __name__ == "__main__":
+    main()

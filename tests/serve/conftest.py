@@ -1,0 +1,106 @@
+"""A warehouse that was built and published once; tests publish changed copies of it."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from ingest.settings import Settings
+from serve.endpoints import Endpoints
+from serve.questions import Column, Parameter, Question, open_published
+from tests.dbt_project.warehouse import Warehouse
+from tests.serve.publishing import publish_again
+
+NUMBERS = [
+    Parameter(name="rows", type="integer", default="3", description="How many."),
+    Parameter(name="at", type="timestamp", default="2026-01-31T18:30:00.5", description="When."),
+    Parameter(name="on", type="date", default="2026-01-31", description="When."),
+]
+EXTRA = [
+    Question(
+        name="numbers",
+        description="A value of each type.",
+        parameters=NUMBERS,
+        columns=[
+            Column(name=name, type=type_, description="")
+            for name, type_ in (
+                ("i", "integer"),
+                ("price", "number"),
+                ("text", "string"),
+                ("is_even", "boolean"),
+                ("on", "date"),
+                ("at", "timestamp"),
+                ("nothing", "string"),
+            )
+        ],
+        sql="""
+            select range as i, cast(range + 0.5 as decimal(33, 4)) as price, 'a,"b' || chr(10) as text,
+                range % 2 = 0 as is_even, cast($on as date) as "on", cast($at as timestamp) as at, null as nothing
+            from range(cast($rows as bigint)) order by range
+        """,
+    ),
+    Question(
+        name="slow",
+        description="Takes hours.",
+        parameters=NUMBERS[:1],
+        columns=[Column(name="i", type="integer", description="")],
+        sql="select count(*) as i from range(10000000) as a, range(10000000) as b where a.range + b.range = $rows",
+    ),
+    Question(name="broken", description="Fails.", parameters=[], columns=[], sql="select error('a secret')"),
+]
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    """Two days of the shop, built as users build; published by the build itself."""
+    warehouse = Warehouse(tmp_path_factory.mktemp("served"))
+    warehouse.simulate(days=2, events_per_day=3_000)
+    warehouse.land()
+    warehouse.build()
+    return warehouse
+
+
+@pytest.fixture(scope="session")
+def questions(built: Warehouse) -> list[Question]:
+    """Those of analyses/ as the build compiled them, and some that are only for tests."""
+    published = open_published(Settings(_env_file=None, warehouse_path=built.path))
+    published.close()
+    return [*published.questions.values(), *EXTRA]
+
+
+@pytest.fixture
+def settings(built: Warehouse, tmp_path: Path) -> Settings:
+    """Of a copy of the warehouse of which nothing is published."""
+    shutil.copy(built.path, tmp_path)
+    return Settings(_env_file=None, warehouse_path=tmp_path / built.path.name)
+
+
+@pytest.fixture
+def published(settings: Settings, questions: list[Question]) -> Settings:
+    publish_again(settings, questions)
+    return settings
+
+
+Clients = Callable[..., TestClient]
+
+
+@pytest.fixture
+def client_of(published: Settings) -> Iterator[Clients]:
+    """A client of a server with these settings."""
+    opened: list[TestClient] = []
+
+    def make(**changes: object) -> TestClient:
+        client = TestClient(Endpoints(published.model_copy(update=changes)).app(), raise_server_exceptions=False)
+        opened.append(client.__enter__())
+        return opened[-1]
+
+    yield make
+    for client in opened:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(client_of: Clients) -> TestClient:
+    return client_of()

@@ -1,0 +1,36 @@
+"""Publishes at once what takes dbt some seconds to compile: `python -m tests.serve.publishing FOLDER KILLED_AT`."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+from pydantic import TypeAdapter
+
+from ingest.settings import Settings
+from ingest.sinks.duckdb import DuckDBSink
+from serve.publish import publish
+from serve.questions import Question
+
+
+def publish_again(settings: Settings, questions: list[Question], change: str = "") -> None:
+    """As a build does, after a change to the warehouse."""
+    sink = DuckDBSink(settings.warehouse_path)
+    with sink.held(), patch("serve.publish.compile_questions", lambda *_: questions):
+        if change:
+            with sink.connection() as connection:
+                connection.execute(change)
+        publish(settings, sink, [])
+
+
+def main() -> None:
+    """Publish, and be killed where that method of pathlib.Path is called."""
+    warehouse, killed_at = Path(sys.argv[1]), sys.argv[2]
+    questions = TypeAdapter(list[Question]).validate_json(sys.stdin.read())
+    with patch.object(Path, killed_at, lambda *_: os.kill(os.getpid(), signal.SIGKILL)):
+        publish_again(Settings(_env_file=None, warehouse_path=warehouse), questions)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Versions: whole, swapped at once, and whatever ends a build."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import duckdb
+import pytest
+from pydantic import TypeAdapter
+
+from ingest.errors import UserError
+from ingest.settings import Settings
+from ingest.sinks.duckdb import DuckDBSink
+from serve.publish import COLUMN_TYPES, _describing
+from serve.questions import CURRENT, Question, open_published, published_folder
+from tests.dbt_project.warehouse import ROOT, Warehouse
+from tests.serve.publishing import publish_again
+
+
+def versions(settings: Settings) -> set[str]:
+    return {path.name for path in published_folder(settings).iterdir()} - {CURRENT}
+
+
+def current(settings: Settings) -> str:
+    return (published_folder(settings) / CURRENT).readlink().name
+
+
+def brands(settings: Settings, questions: list[Question]) -> set[str]:
+    published = open_published(settings)
+    try:
+        question = published.questions["top_products"]
+        return {row[1] for row in published.ask(question, question.values({})).rows}
+    finally:
+        published.close()
+
+
+@pytest.mark.parametrize("killed_at", ["write_bytes", "symlink_to", "replace"])
+def test_a_killed_publish_leaves_the_version_before(
+    published: Settings, questions: list[Question], killed_at: str
+) -> None:
+    before, answered = current(published), brands(published, questions)
+    for _ in range(2):
+        killed = subprocess.run(
+            [sys.executable, "-m", "tests.serve.publishing", str(published.warehouse_path), killed_at],
+            input=TypeAdapter(list[Question]).dump_json(questions),
+            cwd=ROOT,
+            check=False,
+        )
+        assert killed.returncode == -9
+        assert versions(published) > {before}, "the test wants debris"
+        assert current(published) == before
+        assert brands(published, questions) == answered
+    publish_again(published, questions)
+    assert versions(published) == {before, current(published)}
+    assert current(published) != before
+
+
+def test_two_versions_stay_even_if_the_clock_goes_back(published: Settings, questions: list[Question]) -> None:
+    folder = published_folder(published)
+    (folder / current(published)).rename(folder / "29990101T000000.000000Z")
+    (folder / CURRENT).unlink()
+    (folder / CURRENT).symlink_to("29990101T000000.000000Z")
+    for _ in range(2):
+        before = current(published)
+        publish_again(published, questions)
+        assert current(published).startswith("20") and current(published) != before
+        assert versions(published) == {before, current(published)}
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_version_before(
+    published: Settings, questions: list[Question], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = current(published)
+    full = tmp_path / "bin" / "cp"
+    full.parent.mkdir()
+    full.write_text(
+        "#!/bin/sh\nhead -c 1000 $1 > $2\necho \"cp: error writing '$2': No space left on device\" >&2\nexit 1\n"
+    )
+    full.chmod(0o755)
+    monkeypatch.setenv("PATH", str(full.parent), prepend=":")
+    with pytest.raises(UserError, match=r"^built, but not published in .*: No space left on device; what was") as told:
+        publish_again(published, questions)
+    assert "\n" not in str(told.value)
+    assert (current(published), versions(published)) == (before, {before})
+
+
+def test_a_version_is_a_copy(published: Settings, questions: list[Question]) -> None:
+    before = brands(published, questions)
+    with duckdb.connect(str(published.warehouse_path)) as connection:
+        connection.execute("update analytics.fct_events set brand = 'later'")
+        assert brands(published, questions) == before, "while another writes"
+
+
+def test_only_a_whole_green_build_publishes(built: Warehouse, tmp_path: Path) -> None:
+    warehouse = Warehouse(tmp_path)
+    shutil.copy(built.path, warehouse.path)
+    warehouse.build("--select", "dim_dates")
+    assert not Path(f"{warehouse.path}.published").exists()
+
+
+def test_columns_have_types_whatever_the_question_computes(settings: Settings) -> None:
+    sql = """
+        select sum(1) as a, count(*) as b, 1.5 as c, 1::double as d, true as e, current_date as f,
+            now() as g, now()::timestamp as h, 'x' as i, [1] as j
+    """
+    question = Question(name="q", description="", parameters=[], columns=[], sql=sql)
+    sink = DuckDBSink(settings.warehouse_path)
+    with sink.held(), _describing(settings, sink) as described:
+        found = {name: COLUMN_TYPES.get(type_) for name, type_ in described(question)}
+    assert list(found.values()) == (
+        ["integer", "integer", "number", "number", "boolean", "date", "timestamp", "timestamp", "string", None]
+    )
+
+
+class BigQueryClient:
+    """Remembers what it is sent."""
+
+    def __init__(self, rows: list[dict[str, Any]] | Exception) -> None:
+        self._rows = rows
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.cancelled = 0
+        self.limits: dict[str, Any] = {}
+        self.schema = [
+            SimpleNamespace(name="n", field_type="INTEGER"),
+            SimpleNamespace(name="price", field_type="NUMERIC"),
+        ]
+
+    def __enter__(self) -> "BigQueryClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def query(self, sql: str, job_config: Any) -> Any:
+        self.sent.append((sql, job_config.to_api_repr()))
+        return self
+
+    def result(self, **limits: Any) -> list[dict[str, Any]]:
+        self.limits = limits
+        if isinstance(self._rows, Exception):
+            raise self._rows
+        return self._rows[: limits["max_results"]]
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+def on_bigquery(tmp_path: Path) -> Settings:
+    return Settings(
+        _env_file=None,
+        warehouse="bigquery",
+        gcp_project="my-project",
+        dataset_prefix="dev_",
+        warehouse_path=tmp_path / "warehouse.duckdb",
+        serve_max_bytes_billed=1_000,
+    )
+
+
+def bigquery_question() -> Question:
+    parameters = [
+        {"name": "brand", "type": "string", "default": "all", "description": ""},
+        {"name": "on", "type": "date", "default": "2026-01-31", "description": ""},
+        {"name": "at", "type": "timestamp", "default": "2026-01-31T18:30:00", "description": ""},
+        {"name": "limit", "type": "integer", "default": "10", "description": ""},
+    ]
+    columns = [{"name": "n", "type": "integer", "description": ""}]
+    sql = "select @brand, @on, @at, @limit"
+    return Question.model_validate(
+        {"name": "q", "description": "", "parameters": parameters, "columns": columns, "sql": sql}
+    )
+
+
+def publish_on_bigquery(settings: Settings) -> None:
+    from serve.publish import publish
+
+    with patch("serve.publish.compile_questions", lambda *_: [bigquery_question()]):
+        publish(settings, None, [])
+
+
+def test_on_bigquery_questions_are_published_and_parameters_bound(on_bigquery: Settings) -> None:
+    client = BigQueryClient([{"n": 1}, {"n": 2}, {"n": 3}])
+    with patch("ingest.sinks.bigquery.open_client", lambda _: client):
+        publish_on_bigquery(on_bigquery)
+        assert [path.name for path in published_folder(on_bigquery).parent.iterdir()] == [
+            "my-project.dev_analytics.published"
+        ]
+        published = open_published(on_bigquery)
+        question = published.questions["q"]
+        answer = published.ask(question, question.values({"brand": "'", "limit": "2"}), 2, 7.5)
+    assert (answer.rows, answer.is_cut, answer.version) == ([(1,), (2,)], True, current(on_bigquery))
+    [(sql, config)] = client.sent
+    assert sql == question.sql
+    bound = {
+        one["name"]: (one["parameterType"]["type"], one["parameterValue"]["value"])
+        for one in config["query"]["queryParameters"]
+    }
+    assert bound == {
+        "brand": ("STRING", "'"),
+        "on": ("DATE", "2026-01-31"),
+        "at": ("TIMESTAMP", "2026-01-31 18:30:00+00:00"),
+        "limit": ("INT64", "2"),
+    }
+    assert config["query"]["maximumBytesBilled"] == "1000"
+    assert config["jobTimeoutMs"] == "7500"
+    assert client.limits == {"max_results": 3, "timeout": 7.5}
+
+
+def test_on_bigquery_a_question_that_takes_too_long_is_cancelled(on_bigquery: Settings) -> None:
+    client = BigQueryClient(TimeoutError())
+    with patch("ingest.sinks.bigquery.open_client", lambda _: client):
+        publish_on_bigquery(on_bigquery)
+        published = open_published(on_bigquery)
+        question = published.questions["q"]
+        with pytest.raises(UserError, match=r"took longer than 0\.5 s"):
+            published.ask(question, question.values({}), 10, 0.5)
+    assert client.cancelled == 1
+
+
+def test_on_bigquery_a_dry_run_tells_the_columns(on_bigquery: Settings) -> None:
+    client = BigQueryClient([])
+    with patch("ingest.sinks.bigquery.open_client", lambda _: client), _describing(on_bigquery, None) as described:
+        assert [(name, COLUMN_TYPES[type_]) for name, type_ in described(bigquery_question())] == [
+            ("n", "integer"),
+            ("price", "number"),
+        ]
+    assert json.dumps(client.sent[0][1]).count('"dryRun": true') == 1
