@@ -1,4 +1,5 @@
-"""The dashboard in Chromium: its figures are those of SQL on the warehouse, nothing leaves the machine, and it can be read on a phone, in the dark, and as a file without a network.
+"""The dashboard in Chromium: its figures are those of SQL on the warehouse, nothing leaves the machine, and it can be
+read on a phone, in the dark, and as a file without a network.
 """
 
 import json
