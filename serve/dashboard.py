@@ -186,7 +186,7 @@ SECTIONS: dict[str, list[Panel]] = {
             },
             longest=timedelta(days=7),
             at="reporting_hour_at",
-            plots={"events": "Events an hour"},
+            plots={"events": "Events an hour (UTC)"},
         ),
         Panel(
             "Recent events",
@@ -219,6 +219,7 @@ SECTIONS: dict[str, list[Panel]] = {
             },
             longest=timedelta(days=92),
             at="reporting_date",
+            note="Days of the reporting time zone.",
             plots={"users": "Users a day", "purchases": "Purchases a day", "revenue": "Revenue a day"},
         ),
         Panel(
@@ -259,6 +260,7 @@ SECTIONS: dict[str, list[Panel]] = {
             total="sessions",
             longest=timedelta(days=92),
             at="reporting_date",
+            note="Days of the reporting time zone.",
             plots={"sessions": "Sessions a day", "average_duration_seconds": "Average duration (m:ss)"},
         ),
         Panel(
