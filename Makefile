@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build query serve metric notebooks docs status test test-exact test-data test-brokers test-bigquery check-bigquery brokers lint format clean
+.PHONY: help setup ingest build query serve dashboard report metric notebooks docs status test test-exact test-data test-brokers test-bigquery test-browser check-bigquery brokers lint format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,6 +18,7 @@ BY ?=
 # given on the command line, it reaches the recipe's environment as it is, with its quotes
 WHERE ?=
 PORT ?= 8000
+DASHBOARD_PORT ?= 8001
 KAFKA_PORT ?= 9092
 PUBSUB_PORT ?= 8085
 
@@ -69,11 +70,17 @@ docs: .venv/.ready ## Write dbt's documentation, one static page, and docs/data_
 serve: .venv/.ready ## Answer the questions over HTTP on loopback, until Ctrl-C: PORT=8000; /docs describes them
 	@exec $(BIN)/python -m serve --port $(PORT)
 
+dashboard: .venv/.ready ## Show the figures as a page at http://127.0.0.1:8001/, until Ctrl-C: DASHBOARD_PORT=8001
+	@exec $(BIN)/python -m serve dashboard --port $(DASHBOARD_PORT)
+
+report: .venv/.ready ## Write the same page to report.html, one file: ARGS="period=30d brand=acme"
+	@$(BIN)/python -m serve report $(ARGS)
+
 status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead letters
 	@$(BIN)/python -m ingest status
 
 test: .venv/.ready-dev ## Run the tests that need no broker (some ten minutes on 2 cores)
-	@$(BIN)/python -m pytest -m 'not brokers and not exact and not bigquery and not bigquery_emulator'
+	@$(BIN)/python -m pytest -m 'not brokers and not exact and not bigquery and not bigquery_emulator and not browser'
 
 test-exact: .venv/.ready-dev ## Compare every mart with its definition in plain Python, in 1,000 random worlds (minutes; EXACT_WORLDS, EXACT_SEED)
 	@$(BIN)/python -m pytest -m exact
@@ -86,6 +93,11 @@ test-brokers: .venv/.ready-dev ## Run the tests against Apache Kafka and Google'
 
 test-bigquery: .venv/.ready-dev ## Run the tests of landing in BigQuery against an emulator
 	@$(BIN)/python -m pytest -m bigquery_emulator
+
+test-browser: .venv/.ready-dev ## Run the tests of the dashboard in Chromium (installs one if there is none)
+	@command -v chromium > /dev/null || command -v google-chrome > /dev/null || $(BIN)/playwright install --only-shell chromium \
+		|| { apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends chromium; }
+	@$(BIN)/python -m pytest -m browser
 
 check-bigquery: .venv/.ready-dev ## Check and run every statement for BigQuery with Google's SQL analyzer and reference implementation (some ten minutes)
 	@$(BIN)/python -m pytest -m bigquery

@@ -1,10 +1,12 @@
-"""`python -m serve`, `python -m serve query top_products brand=nike limit=5`, `python -m serve metric revenue`."""
+"""`python -m serve [query | metric | dashboard | report]`: questions over HTTP, one answer, metrics, all as a page."""
 
 import logging
 import sys
 import time
+from contextlib import closing
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -62,6 +64,40 @@ def endpoints(
     settings = load_settings()
     serve_metrics(settings, metrics_port)
     serve(settings, host, port)
+
+
+@app.command()
+def dashboard(
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Where to listen; 0 takes a free one and logs it.")
+    ] = 8001,
+    host: Annotated[str, typer.Option(help="The address to listen on, of loopback.")] = "127.0.0.1",
+) -> None:
+    """Show the figures as a page at http://HOST:PORT/ until Ctrl-C or SIGTERM."""
+    from serve.dashboard import serve
+
+    configure_logs(logging.INFO)
+    serve(load_settings(), host, port)
+
+
+@app.command()
+def report(
+    filters: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILTER=VALUE]...", help="Those of the dashboard's address.")
+    ] = None,
+    file: Annotated[Path, typer.Option("--file", help="Where to write it.")] = Path("report.html"),
+) -> None:
+    """Write the dashboard's page to a file that needs nothing else."""
+    from serve.dashboard import Filters, render
+
+    read = Filters.read(dict(_split(one) for one in filters or []))
+    with closing(open_published(load_settings())) as published:
+        page = render(published, read, live=False)
+    try:
+        file.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--file {file}: {error.strerror}") from error
+    output.print(f"wrote {file}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -164,6 +164,12 @@ def daily_kpis(facts: Facts, start_date: date, end_date: date) -> Answer:
     return rows
 
 
+def hourly_event_counts(facts: Facts, start_time: datetime, end_time: datetime, brand: str, category: str) -> Answer:
+    chosen = of_brand(of_category(within(facts.events, start_time, end_time), category), brand)
+    by_hour = grouped(chosen, lambda event: facts.days.hour(event["event_at"]))
+    return [(hour, len(found), *shop(found)) for hour, found in sorted(by_hour.items())]
+
+
 def hourly_events(facts: Facts, start_date: date, end_date: date) -> Answer:
     by_hour = grouped(facts.reported(start_date, end_date), lambda event: facts.days.hour(event["event_at"]))
     return [(hour, *kpis(found)) for hour, found in sorted(by_hour.items())]
@@ -472,6 +478,7 @@ DEFINITIONS: dict[str, Callable[..., Answer]] = {
         daily_kpis,
         data_quality,
         dead_letters_by_reason,
+        hourly_event_counts,
         event_counts,
         first_click_by_page,
         first_click_by_url,
