@@ -59,7 +59,7 @@ test-brokers: .venv/.ready-dev ## Run the tests against Apache Kafka and Google'
 test-bigquery: .venv/.ready-dev ## Run the tests of landing in BigQuery against an emulator
 	@$(BIN)/python -m pytest -m bigquery_emulator
 
-check-bigquery: .venv/.ready-dev ## Check and run every statement for BigQuery with Google's SQL analyzer and reference implementation (some seven minutes)
+check-bigquery: .venv/.ready-dev ## Check and run every statement for BigQuery with Google's SQL analyzer and reference implementation (some ten minutes)
 	@$(BIN)/python -m pytest -m bigquery
 
 brokers: .venv/.ready ## Run Kafka and the Pub/Sub emulator on loopback without Docker, until Ctrl-C (without Java and Maven: a stand-in for Kafka alone)
