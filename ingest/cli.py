@@ -35,6 +35,8 @@ app = typer.Typer(
 output = Console(width=None if sys.stdout.isatty() else 120)  # a pipe is no 80 columns wide
 errors = Console(stderr=True)
 FAULTS = Faults()
+LOAD_SECONDS = 60.0
+"""Between two commits to BigQuery by load jobs, of which a table takes 1,500 a day."""
 
 MetricsPortOption = Annotated[
     int | None,
@@ -65,10 +67,12 @@ def land(
     from ingest.landing import land as land_all
 
     settings = load_settings()
+    if settings.warehouse == "bigquery" and not follow and "landing_max_seconds" not in settings.model_fields_set:
+        settings.landing_max_seconds = LOAD_SECONDS
     streams = named(stream)
     serve_metrics(settings, metrics_port)
     stop = _stop_signal() if follow else None
-    sink = _sink(settings)
+    sink = _sink(settings, follow)
     with ExitStack() as opened:
         while True:
             try:
@@ -301,10 +305,7 @@ def push(
 
     settings = load_settings()
     if settings.warehouse == "bigquery":
-        raise UserError(
-            "pushes are landed in DuckDB only: a push waits for its commit, and BigQuery takes one load a minute; with"
-            " WAREHOUSE=bigquery let `land --follow` pull"
-        )
+        raise UserError("pushes are landed in DuckDB only: with WAREHOUSE=bigquery let `land --follow` pull")
     # A wrong path is to be known at once; a warehouse that another process holds is waited for by each commit.
     with suppress(WarehouseHeldError):
         DuckDBSink(settings.warehouse_path, lock_timeout_seconds=0).create_tables()
@@ -313,11 +314,11 @@ def push(
     output.print(f"landed {_messages(landed)}")
 
 
-def _sink(settings: Settings) -> Warehouse:
+def _sink(settings: Settings, follow: bool = False) -> Warehouse:
     if settings.warehouse == "bigquery":
         from ingest.sinks.bigquery import BigQuerySink
 
-        return BigQuerySink(settings)
+        return BigQuerySink(settings, by_streams=follow)
     return DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds)
 
 

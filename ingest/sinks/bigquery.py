@@ -1,33 +1,45 @@
-"""Lands batches in BigQuery by load jobs, which cost nothing but are limited: 1,500 a table and day.
+"""Lands batches in BigQuery: by load jobs, or, for who follows, by write streams.
 
-So when following, a commit is due every minute only (the default of LANDING_MAX_SECONDS is 60 here), and a build sees
-what landed `landing_hold_minutes` ago.
+Load jobs cost nothing but are limited, 1,500 a table and day: a commit a minute. Appends to write streams are paid by
+volume, and readable at once. A build sees what landed `landing_hold_minutes` ago: rows take the time just before they
+are sent, a load is ended after ten minutes, and an append that is not answered within one is given up.
+
+The position of a partition is a column of the rows themselves, so the two cannot part.
 
 Why nothing is lost and nothing is loaded twice, whoever is killed when. A load job is all or nothing, and two jobs
-never have one id. The position of a partition is a column of the rows themselves, so the two cannot part. The id of a
-load is made of the positions of its whole table before it. Of all loaders that have read the same positions, one is
-given the job; the others (a second loader, or the same one after a kill) meet it as a conflict, wait for its end, read
-the positions again and load what is left. Who goes on from positions that are out of date meets the job that went on
-from there. So the loads of a table come one after the other, each from where the last one ended. A job that failed has
-landed nothing; the next attempt has the next number. (Who deletes rows deletes their positions: a partition whose rows
-are all gone is read from its beginning when landing starts again.)
+never have one id. The id of a load is made of the positions of its whole table before it. Of all loaders that have read
+the same positions, one is given the job; the others (a second loader, or the same one after a kill) meet it as a
+conflict, wait for its end, read the positions again and load what is left. Who goes on from positions that are out of
+date meets the job that went on from there. So the loads of a table come one after the other, each from where the last
+one ended. A job that failed has landed nothing; the next attempt has the next number. (Who deletes rows deletes their
+positions: a partition whose rows are all gone is read from its beginning when landing starts again.)
+
+Write streams have no names of ours, so no two loaders could meet in them. Instead a raw table has one writer after the
+other, numbered in raw.landing_writers: load jobs, or one write stream. Who wants to be the next finalizes the write
+stream of the one before, which then takes no more, even of what is under way; reads the positions; and loads a row
+into raw.landing_writers, by a job that has the very id which a load from these positions would have. So it is given to
+one only, after all loads before it, and no load comes behind it that does not know of it. The loader that was replaced
+finds its stream finalized, and ends: the newest goes on. A loader whose append is not answered does the same to itself:
+its stream, finalized, says how many rows it took.
 
 Messages of Pub/Sub have no offset. The id of their load is made of their ids: the same batch again meets its own job,
-and in another batch a redelivery lands again and is counted as a duplicate, as everywhere.
+and in another batch, or after a loader by write streams was killed, a redelivery lands again and is counted as a
+duplicate, as everywhere.
 
-Each stream of a commit is a job of its own: when one fails, those of the others may be landed, and are known when the
-commit is repeated.
+Each stream of a commit is a job or an append of its own, and a large append is cut: when one fails, the others may be
+landed, and are known when the commit is repeated.
 """
 
 import hashlib
 import io
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -40,12 +52,14 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 from google.cloud.bigquery import ScalarQueryParameter, SchemaField
 from google.cloud.bigquery.retry import DEFAULT_RETRY
+from google.cloud.bigquery_storage_v1 import BigQueryWriteClient
 from google.resumable_media.common import DataCorruption
 
 from ingest.errors import UnavailableError, UserError
 from ingest.message import BATCH_SCHEMA, Batch, Positions, TopicIds
 from ingest.settings import Settings
 from ingest.sinks import FIRST_CURSOR, Cursor, Result, StreamStatus, of_one_id_a_topic, utc_now
+from ingest.sinks.write_stream import WriteStream, finalize, open_write_client
 from ingest.streams import STREAMS
 
 ANSWER_SECONDS = 60.0
@@ -76,7 +90,7 @@ RAW_SCHEMA = pa.schema(
     ]
 )
 """The raw tables' columns: DuckDB's, and what it has in raw.landing_offsets. `topic_id` tells the offsets of a topic
-that was created anew; `next_offset`, in the last row of a partition in each load, is where landing goes on."""
+that was created anew; `next_offset` is where the partition goes on behind the row."""
 
 BIGQUERY_TYPES = {
     pa.string(): "STRING",
@@ -85,6 +99,16 @@ BIGQUERY_TYPES = {
     pa.binary(): "BYTES",
     pa.timestamp("us", "UTC"): "TIMESTAMP",
 }
+
+WRITERS_SCHEMA = pa.schema(
+    [
+        pa.field("stream", pa.string(), nullable=False),
+        pa.field("generation", pa.int64(), nullable=False),
+        pa.field("write_stream", pa.string()),
+    ]
+)
+"""Of each raw table who has been writing it, one after the other: load jobs (null, as before the first row), or who
+follows, by a write stream."""
 
 EMIT_WATERMARKS = (
     SchemaField("topic", "STRING", "REQUIRED"),
@@ -133,6 +157,23 @@ TablePositions = Mapping[tuple[str, str, str, int], int]
 """(source, topic, its id or '', partition) to the offset of the next message to land, of one raw table."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Who writes a raw table."""
+
+    generation: int = 0
+    write_stream: str | None = None
+    """None: load jobs."""
+
+
+class _Known(NamedTuple):
+    """Of a raw table."""
+
+    positions: TablePositions
+    writer: _Writer
+    """Who was it before and after these positions were read: they are of its time."""
+
+
 @dataclass(slots=True)
 class _Load:
     """What is to be loaded into one raw table."""
@@ -151,7 +192,7 @@ class _Sent:
     name: str
     """The job's id without the number of the attempt."""
     rows: int
-    positions: TablePositions
+    known: _Known
     """Once it is done."""
     job: Any
     """None when the id was taken."""
@@ -163,34 +204,48 @@ class BigQuerySink:
     Args:
         settings: the project, the prefix, the location.
         clock: gives the landing time, UTC without a zone.
+        by_streams: write streams instead of load jobs.
 
     Raises:
         UserError: without credentials, or when BigQuery refuses.
         UnavailableError: when it does not answer, or a quota is used up.
     """
 
-    def __init__(self, settings: Settings, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self, settings: Settings, clock: Callable[[], datetime] = utc_now, *, by_streams: bool = False
+    ) -> None:
         self._location = settings.gcp_location
         self._dataset = f"{settings.gcp_project}.{settings.dataset_prefix}"
         self._clock = clock
         self._last_landed_at = datetime.min  # noqa: DTZ901  UTC without a zone
-        self._positions: dict[str, TablePositions] = {}
-        """Stream to the positions of its raw table, as last read or loaded; whoever goes on from old ones is told."""
+        self._known: dict[str, _Known] = {}
+        """By stream, as last read or written; a load that goes on from what is out of date is told."""
         self._created_at: dict[str, str] = {}
         """Stream to when its raw table was created: the loads of a table that was dropped are not those of the next."""
         self._attempts: Counter[str] = Counter()
         """The name of a load to how many of its jobs are known to have failed."""
         self._emit_cursors: dict[str, Cursor | None] = {}
         """Topic to what stands in the warehouse; None: nothing."""
+        self._emulator = settings.bigquery_emulator_host
         self._client = open_client(settings)
+        self._by_streams = by_streams
+        self._open: dict[str, WriteStream] = {}
+        """Stream to its write stream, while all that was appended to it is answered."""
+        self._unsure: dict[str, tuple[WriteStream, pa.Table]] = {}
+        """Stream to the write stream that failed, and the rows of which nobody knows how many it took."""
+        self._settled: dict[str, set[str]] = {}
+        """Stream to the ids of messages without offset that such a write stream took."""
+        self._own: set[str] = set()
+        """Names of the write streams of this loader."""
 
     def positions(self, source: str, topic_ids: TopicIds) -> Positions:
         with told():
-            found = self._read_positions(self._existing_streams())
-        self._positions.update(found)
+            found = self._read(self._existing_streams())
+        if not self._by_streams:  # those of its open streams it knows better
+            self._known.update(found)
         return {
             (topic, partition): next_offset
-            for positions in found.values()
+            for positions, _ in found.values()
             for (of, topic, topic_id, partition), next_offset in positions.items()
             if of == source and topic_id == topic_ids.get(topic, "")
         }
@@ -199,7 +254,7 @@ class BigQuerySink:
         """The tables that `create_tables` would create, such as raw.users."""
         with told():
             existing = self._tables("raw")
-        return [f"raw.{name}" for name in (*STREAMS, "emit_watermarks") if name not in existing]
+        return [f"raw.{name}" for name in (*STREAMS, "landing_writers", "emit_watermarks") if name not in existing]
 
     def create_tables(self) -> None:
         """Create the dataset and the raw tables that are missing, so that every model has its source."""
@@ -209,17 +264,15 @@ class BigQuerySink:
             dataset = bigquery.Dataset(f"{self._dataset}raw")
             dataset.location = self._location
             self._client.create_dataset(dataset, exists_ok=True, retry=RETRY)
-            columns = [
-                SchemaField(field.name, BIGQUERY_TYPES[field.type], "NULLABLE" if field.nullable else "REQUIRED")
-                for field in RAW_SCHEMA
-            ]
             for stream in STREAMS:
-                table = bigquery.Table(f"{self._dataset}raw.{stream}", columns)
+                table = bigquery.Table(f"{self._dataset}raw.{stream}", _columns(RAW_SCHEMA))
                 table.time_partitioning = bigquery.TimePartitioning(field="landed_at")
                 table.clustering_fields = ["message_id"]
                 self._client.create_table(table, exists_ok=True, retry=RETRY)
-            emit_watermarks = bigquery.Table(f"{self._dataset}raw.emit_watermarks", EMIT_WATERMARKS)
-            self._client.create_table(emit_watermarks, exists_ok=True, retry=RETRY)
+            for name, columns in (("landing_writers", _columns(WRITERS_SCHEMA)), ("emit_watermarks", EMIT_WATERMARKS)):
+                self._client.create_table(
+                    bigquery.Table(f"{self._dataset}raw.{name}", columns), exists_ok=True, retry=RETRY
+                )
 
     def held(self) -> AbstractContextManager[None]:
         """Nothing is held: BigQuery takes commits side by side."""
@@ -240,12 +293,20 @@ class BigQuerySink:
             for stream in new:
                 created = self._client.get_table(f"{self._dataset}raw.{stream}", retry=RETRY).created
                 self._created_at[stream] = created.isoformat()
-        if unread := {load.stream for load in loads if load.has_offsets} - self._positions.keys():
-            self._positions.update(self._read_positions(unread))
+        if self._by_streams:
+            for stream in {load.stream for load in loads} - self._open.keys():
+                landed[stream] += self._open_stream(stream)
+            landed_at = self._next_landed_at()
+            for load in loads:
+                landed[load.stream] += self._append(load, landed_at)
+            return landed
+        self._known.update(self._read({load.stream for load in loads} - self._known.keys()))
         while loads:
+            for stream in {load.stream for load in loads}:
+                if self._known[stream].writer.write_stream:
+                    self._take_over(stream, None)
             # Of each round: a row that waits for another loader must not land with a time that is long past.
-            landed_at = max(self._clock(), self._last_landed_at + timedelta(microseconds=1))
-            self._last_landed_at = landed_at
+            landed_at = self._next_landed_at()
             under_way = [sent for load in loads if (sent := self._send(load, landed_at))]
             loads = []
             for sent in under_way:
@@ -253,33 +314,52 @@ class BigQuerySink:
                     if not self._is_landed_by_another(sent):
                         loads.append(sent.load)
                     continue
-                if error := _end(sent.job):
-                    self._attempts[sent.name] += 1
-                    raise _job_error(error)
-                self._attempts.pop(sent.name, None)
+                self._see_end(sent.job, sent.name)
                 if sent.load.has_offsets:
-                    self._positions[sent.load.stream] = sent.positions
+                    self._known[sent.load.stream] = sent.known
                 landed[sent.load.stream] += sent.rows
         return landed
+
+    def _next_landed_at(self) -> datetime:
+        self._last_landed_at = max(self._clock(), self._last_landed_at + timedelta(microseconds=1))
+        return self._last_landed_at
 
     def _send(self, load: _Load, landed_at: datetime) -> _Sent | None:
         """Start the job that loads what is new; None when nothing is."""
         stream = load.stream
-        positions = self._positions[stream] if load.has_offsets else {}
+        known = self._known[stream]
         if load.has_offsets:
-            rows, after = _above(positions, load.parts)
-            identity: Any = sorted((*partition, next_offset) for partition, next_offset in positions.items())
+            rows, after = _above(known.positions, load.parts)
+            name = self._name_behind(stream, known)
+            known = _Known(after, known.writer)
         else:
-            rows, after = _each_once(load.parts), {}
-            identity = sorted(zip(rows["topic"].to_pylist(), rows["message_id"].to_pylist(), strict=True))
+            rows = _each_once(load.parts)
+            name = self._name(
+                stream, sorted(zip(rows["topic"].to_pylist(), rows["message_id"].to_pylist(), strict=True))
+            )
         if not rows.num_rows:
             return None
-        digest = hashlib.sha256(orjson.dumps([self._created_at[stream], load.has_offsets, identity])).hexdigest()
-        name = f"landing_{self._dataset.rpartition('.')[2]}raw_{stream}_{digest[:40]}"
+        job = self._start(name, stream, _raw_rows(rows, stream, landed_at))
+        return _Sent(load, name, rows.num_rows, known, job)
+
+    def _name_behind(self, stream: str, known: _Known) -> str:
+        """Of the one job that goes on from here."""
+        positions = sorted((*partition, next_offset) for partition, next_offset in known.positions.items())
+        return self._name(stream, [known.writer.generation, positions])
+
+    def _name(self, stream: str, identity: Any) -> str:
+        digest = hashlib.sha256(orjson.dumps([self._created_at[stream], identity])).hexdigest()
+        return f"landing_{self._dataset.rpartition('.')[2]}raw_{stream}_{digest[:40]}"
+
+    def _start(self, name: str, table: str, rows: pa.Table) -> Any:
+        """The job that loads the rows; None when its id is taken."""
+        file = io.BytesIO()
+        pq.write_table(rows, file, compression="zstd")
+        file.seek(0)
         try:
-            job = self._client.load_table_from_file(
-                _parquet(rows, STREAMS[stream].name, landed_at),
-                f"{self._dataset}raw.{stream}",
+            return self._client.load_table_from_file(
+                file,
+                f"{self._dataset}raw.{table}",
                 job_id=f"{name}_{self._attempts[name]}",
                 job_config=bigquery.LoadJobConfig(
                     source_format=bigquery.SourceFormat.PARQUET,
@@ -290,24 +370,141 @@ class BigQuerySink:
                 timeout=ANSWER_SECONDS,
             )
         except api.Conflict:
-            job = None
-        return _Sent(load, name, rows.num_rows, after, job)
+            return None
+
+    def _see_end(self, job: Any, name: str) -> None:
+        """Wait for the end of a job of ours."""
+        if error := _end(job):
+            self._attempts[name] += 1
+            raise _job_error(error)
+        self._attempts.pop(name, None)
+
+    def _has_failed(self, name: str) -> bool:
+        """Wait for the job that has the id."""
+        return _end(self._client.get_job(f"{name}_{self._attempts[name]}", retry=RETRY)) is not None
 
     def _is_landed_by_another(self, sent: _Sent) -> bool:
         """Wait for the job that has the id of this load; whether nothing is left to do."""
         stream = sent.load.stream
-        job = self._client.get_job(f"{sent.name}_{self._attempts[sent.name]}", retry=RETRY)
-        failed = _end(job) is not None
+        failed = self._has_failed(sent.name)
         if not sent.load.has_offsets:
             self._attempts[sent.name] += failed
             return not failed
-        before = self._positions[stream]
-        self._positions.update(self._read_positions([stream]))
+        before = self._known[stream]
+        self._known.update(self._read([stream]))
         # It failed, or somebody has deleted since what it landed.
-        self._attempts[sent.name] += before == self._positions[stream]
+        self._attempts[sent.name] += before == self._known[stream]
         return False
 
-    def _read_positions(self, streams: Sequence[str] | set[str]) -> dict[str, TablePositions]:
+    def _append(self, load: _Load, landed_at: datetime) -> int:
+        """Append what is new, or once more on a new stream what is left; returns how many rows landed."""
+        stream = load.stream
+        landed = 0
+        for is_last in (False, True):
+            if stream not in self._open:
+                landed += self._open_stream(stream)
+                landed_at = self._next_landed_at()
+            known = self._known[stream]
+            if load.has_offsets:
+                rows, after = _above(known.positions, load.parts)
+                known = _Known(after, known.writer)
+            else:
+                rows = _each_once(load.parts)
+                settled = pa.array(self._settled.get(stream, ()), pa.string())
+                rows = rows.filter(pc.invert(pc.is_in(rows["message_id"], settled)))
+            if not rows.num_rows:
+                break
+            try:
+                self._open[stream].append(_raw_rows(rows, stream, landed_at))
+            except api.GoogleAPICallError:
+                self._unsure[stream] = self._open.pop(stream), rows
+                if is_last:
+                    raise
+                continue
+            self._known[stream] = known
+            if not load.has_offsets:
+                self._settled.pop(stream, None)
+            landed += rows.num_rows
+            break
+        return landed
+
+    def _open_stream(self, stream: str) -> int:
+        """Take a raw table over with a write stream of its own; returns how many of the rows that nobody was sure of
+        have landed."""
+        project, _, dataset = f"{self._dataset}raw".rpartition(".")
+        table = f"projects/{project}/datasets/{dataset}/tables/{stream}"
+        try:
+            opened = WriteStream(self._write_client, table)
+        except api.NotFound as error:
+            del self._created_at[stream]  # somebody has dropped it, or it is so new that streams do not know of it yet
+            raise UnavailableError(f"BigQuery has no table {self._dataset}raw.{stream} for a write stream") from error
+        self._own.add(opened.name)
+        landed = 0
+        if stream in self._unsure:
+            failed, rows = self._unsure[stream]
+            if self._read_writers([stream])[stream].write_stream not in self._own:
+                raise UserError(
+                    f"another `ingest land` has taken over {self._dataset}raw.{stream}: let one at a time land a stream"
+                )
+            landed = max(0, finalize(self._write_client, failed.name) - failed.rows)
+            self._settled.setdefault(stream, set()).update(rows["message_id"][:landed].to_pylist())
+        self._take_over(stream, opened.name)
+        self._unsure.pop(stream, None)
+        self._open[stream] = opened
+        return landed
+
+    def _take_over(self, stream: str, write_stream: str | None) -> None:
+        """Be the next writer of a raw table, by this write stream or by load jobs. When it returns, nobody before can
+        write any more, and the positions are those behind all that they wrote."""
+        while True:
+            writer = self._read_writers([stream])[stream]
+            if writer.write_stream:
+                finalize(self._write_client, writer.write_stream)
+            known = self._read([stream])[stream]
+            if known.writer != writer:
+                continue
+            name = self._name_behind(stream, known)
+            following = _Writer(writer.generation + 1, write_stream)
+            row = {"stream": stream, "generation": following.generation, "write_stream": write_stream}
+            job = self._start(name, "landing_writers", pa.Table.from_pylist([row], WRITERS_SCHEMA))
+            if job is None:
+                failed = self._has_failed(name)
+                self._attempts[name] += failed or known == self._read([stream])[stream]
+                continue
+            self._see_end(job, name)
+            self._known[stream] = _Known(known.positions, following)
+            return
+
+    @cached_property
+    def _write_client(self) -> BigQueryWriteClient:
+        return open_write_client(self._emulator)
+
+    def _read(self, streams: Collection[str]) -> dict[str, _Known]:
+        writers = self._read_writers(streams)
+        while True:
+            positions = self._read_positions(streams)
+            before, writers = writers, self._read_writers(streams)
+            if before == writers:
+                return {stream: _Known(positions[stream], writers[stream]) for stream in streams}
+
+    def _read_writers(self, streams: Collection[str]) -> dict[str, _Writer]:
+        writers = dict.fromkeys(streams, _Writer())
+        if not writers:
+            return writers
+        try:
+            rows = list(
+                self._query(
+                    f"select stream, generation, write_stream from `{self._dataset}raw.landing_writers`"  # noqa: S608  names of ours, DATASET_PREFIX checked
+                )
+            )
+        except api.NotFound:
+            return writers  # the tables are of before there were any
+        for stream, generation, write_stream in rows:
+            if stream in writers and generation > writers[stream].generation:
+                writers[stream] = _Writer(generation, write_stream)
+        return writers
+
+    def _read_positions(self, streams: Collection[str]) -> dict[str, TablePositions]:
         """Stream to the positions of its raw table. Reads five narrow columns of all of it: at the start, when
         partitions are assigned and after a conflict, not at every commit."""
         found: dict[str, dict[tuple[str, str, str, int], int]] = {stream: {} for stream in streams}
@@ -463,7 +660,7 @@ def _loads(batches: Sequence[Batch]) -> Iterator[_Load]:
 def _above(positions: TablePositions, parts: list[tuple[pa.Table, Batch]]) -> tuple[pa.Table, TablePositions]:
     """The messages at and above the positions, with `topic_id` and `next_offset`, and the positions behind them."""
     after = dict(positions)
-    kept = [_with_place(BATCH_SCHEMA.empty_table(), None, None)]
+    kept = [_with_place(BATCH_SCHEMA.empty_table(), None, [])]
     for table, batch in parts:
         for partition in table.group_by(["source", "topic", "partition"]).aggregate([]).to_pylist():
             source, topic, number = partition["source"], partition["topic"], partition["partition"]
@@ -475,7 +672,7 @@ def _above(positions: TablePositions, parts: list[tuple[pa.Table, Batch]]) -> tu
             new = table.filter(is_new)
             if new.num_rows:
                 after[key] = batch.positions[topic, number]
-                kept.append(_with_place(new, topic_id or None, after[key]))
+                kept.append(_with_place(new, topic_id or None, [*new["offset"].to_pylist()[1:], after[key]]))
     return pa.concat_tables(kept), after
 
 
@@ -485,25 +682,27 @@ def _each_once(parts: list[tuple[pa.Table, Batch]]) -> pa.Table:
     first: dict[str, int] = {}
     for row, message_id in enumerate(table["message_id"].to_pylist()):
         first.setdefault(message_id, row)
-    return _with_place(table.take(list(first.values())), None, None)
+    return _with_place(table.take(list(first.values())), None, [None] * len(first))
 
 
-def _with_place(table: pa.Table, topic_id: str | None, next_offset: int | None) -> pa.Table:
-    """The table with `topic_id` in every row, and `next_offset` in the last."""
+def _with_place(table: pa.Table, topic_id: str | None, next_offsets: Sequence[int | None]) -> pa.Table:
     topic_ids = pa.repeat(pa.scalar(topic_id, pa.string()), table.num_rows)
-    next_offsets = pa.array([*[None] * table.num_rows, next_offset][1:], pa.int64())
-    return table.append_column("topic_id", topic_ids).append_column("next_offset", next_offsets)
+    return table.append_column("topic_id", topic_ids).append_column("next_offset", pa.array(next_offsets, pa.int64()))
 
 
-def _parquet(rows: pa.Table, stream: str, landed_at: datetime) -> io.BytesIO:
-    """A file of RAW_SCHEMA."""
+def _raw_rows(rows: pa.Table, stream: str, landed_at: datetime) -> pa.Table:
+    """In RAW_SCHEMA."""
     table = rows.append_column("stream", pa.repeat(stream, rows.num_rows)).append_column(
         "landed_at", pa.repeat(pa.scalar(landed_at, pa.timestamp("us")), rows.num_rows)
     )
-    file = io.BytesIO()
-    pq.write_table(table.select(RAW_SCHEMA.names).cast(RAW_SCHEMA), file, compression="zstd")
-    file.seek(0)
-    return file
+    return table.select(RAW_SCHEMA.names).cast(RAW_SCHEMA)
+
+
+def _columns(schema: pa.Schema) -> list[SchemaField]:
+    return [
+        SchemaField(field.name, BIGQUERY_TYPES[field.type], "NULLABLE" if field.nullable else "REQUIRED")
+        for field in schema
+    ]
 
 
 def _end(job: Any) -> Mapping[str, str] | None:
@@ -560,6 +759,8 @@ def told() -> Iterator[None]:
         api.RetryError,
         api.ServerError,
         api.TooManyRequests,
+        api.Aborted,
+        api.Cancelled,
         auth.TransportError,
         requests.RequestException,
         ConnectionError,

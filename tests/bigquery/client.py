@@ -1,17 +1,28 @@
-"""What dbt-bigquery asks of google.cloud.bigquery.Client, answered by GoogleSQL in memory."""
+"""What dbt-bigquery and BigQuerySink ask of google.cloud.bigquery.Client, answered by GoogleSQL in memory."""
 
 import csv
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
-from google.api_core.exceptions import BadRequest, NotFound
-from google.cloud.bigquery import DatasetReference, LoadJobConfig, SchemaField, TableReference
+import pyarrow as pa
+import pyarrow.parquet as pq
+from google.api_core.exceptions import BadRequest, Conflict, NotFound
+from google.cloud.bigquery import (
+    Dataset,
+    DatasetReference,
+    LoadJobConfig,
+    SchemaField,
+    SourceFormat,
+    TableReference,
+    WriteDisposition,
+)
 from google.cloud.bigquery import Table as BigQueryTable
 from zetasql.wasi._pb2.zetasql.local_service import local_service_pb2 as service
 from zetasql.wasi._pb2.zetasql.public import type_pb2
@@ -32,6 +43,16 @@ STANDARD_TYPES = {
     type_pb2.TYPE_INTERVAL: "INTERVAL",
     type_pb2.TYPE_JSON: "JSON",
 }
+KINDS = {name: kind for kind, name in STANDARD_TYPES.items()}
+PARQUET_TYPES = {
+    pa.string(): type_pb2.TYPE_STRING,
+    pa.int32(): type_pb2.TYPE_INT64,
+    pa.int64(): type_pb2.TYPE_INT64,
+    pa.binary(): type_pb2.TYPE_BYTES,
+    pa.timestamp("us"): type_pb2.TYPE_DATETIME,
+    pa.timestamp("us", "UTC"): type_pb2.TYPE_TIMESTAMP,
+}
+"""What BigQuery makes of the columns of a file."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -46,7 +67,7 @@ class Rows:
 
 @dataclass
 class Job:
-    """A finished query or load."""
+    """A query, which has ended, or a load."""
 
     statement_type: str
     rows: Rows = field(default_factory=lambda: Rows([], []))
@@ -60,8 +81,17 @@ class Job:
     slot_millis: int = 0
     state: str = "DONE"
     error_result: None = None
+    load: Callable[[], None] | None = None
+    """Runs once somebody waits for the job, as one that was under way until then."""
+
+    def done(self, **options: Any) -> bool:
+        load, self.load = self.load, None
+        if load:
+            load()
+        return True
 
     def result(self, **options: Any) -> Any:
+        self.done()
         return self if self.statement_type == "LOAD" else self.rows
 
 
@@ -73,6 +103,10 @@ class Client:
         self.sql = sql
         self.statements: list[str] = []
         """What was sent, in order."""
+        self.loads: dict[str, Job] = {}
+        """By id: no two have one."""
+        self.refused: list[str] = []
+        """Ids of loads that were there already."""
         self.failed: list[tuple[str, GoogleSQLError]] = []
         self._lock = threading.Lock()
 
@@ -97,16 +131,25 @@ class Client:
             job.num_dml_affected_rows = result.affected
         return job
 
-    def get_table(self, reference: Any) -> Any:
-        if not isinstance(reference, TableReference):
+    def get_table(self, reference: Any, **options: Any) -> Any:
+        if not isinstance(reference, TableReference | str):
             return reference  # the destination of a job
-        name = f"{reference.project}.{reference.dataset_id}.{reference.table_id}"
+        name = _name(reference)
         if name not in self.sql.tables:
             raise NotFound(f"Not found: Table {name}")
         return _bigquery_table(name, self.sql.tables[name])
 
-    def list_tables(self, dataset: DatasetReference, **options: Any) -> list[Any]:
-        prefix = f"{dataset.project}.{dataset.dataset_id}."
+    def create_dataset(self, dataset: Dataset, exists_ok: bool, **options: Any) -> None:
+        """There are those that have tables."""
+
+    def create_table(self, table: BigQueryTable, exists_ok: bool, **options: Any) -> None:
+        columns = {column.name: type_pb2.TypeProto(type_kind=KINDS[column.field_type]) for column in table.schema}
+        required = {column.name for column in table.schema if column.mode == "REQUIRED"}
+        with self._lock:
+            self.sql.tables.setdefault(_name(table.reference), Table(columns, required))
+
+    def list_tables(self, dataset: DatasetReference | str, **options: Any) -> list[Any]:
+        prefix = f"{dataset}." if isinstance(dataset, str) else f"{dataset.project}.{dataset.dataset_id}."
         with self._lock:
             return [_bigquery_table(name, table) for name, table in self.sql.tables.items() if name.startswith(prefix)]
 
@@ -117,33 +160,75 @@ class Client:
 
     def delete_table(self, reference: TableReference, not_found_ok: bool = False) -> None:
         with self._lock:
-            self.sql.drop(f"{reference.project}.{reference.dataset_id}.{reference.table_id}")
+            self.sql.drop(_name(reference))
 
     def update_table(self, table: BigQueryTable, fields: list[str]) -> None:
         """Descriptions, of columns too."""
 
     def load_table_from_file(
-        self, file: BinaryIO, reference: TableReference, job_config: LoadJobConfig, **options: Any
+        self,
+        file: BinaryIO,
+        reference: TableReference | str,
+        job_config: LoadJobConfig,
+        job_id: str | None = None,
+        **options: Any,
     ) -> Job:
-        """A seed: a CSV with a header line, whose columns are of the job's types."""
-        lines = list(csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline="")))[1:]
-        assert {column.field_type.upper() for column in job_config.schema} == {"STRING"}
-        columns = {column.name: type_pb2.TypeProto(type_kind=type_pb2.TYPE_STRING) for column in job_config.schema}
-        rows = [make_row(line) for line in lines]
+        """Rows of a parquet file; or a seed: a CSV with a header line, whose columns are of the job's types."""
+        name = _name(reference)
+        if job_config.source_format == SourceFormat.PARQUET:
+            assert job_config.write_disposition == WriteDisposition.WRITE_APPEND
+            load = partial(self._append, name, _parquet_rows(file, self.sql.tables[name]))
+        else:
+            load = partial(self._replace, name, _seed(file, job_config))
         with self._lock:
-            self.sql.tables[f"{reference.project}.{reference.dataset_id}.{reference.table_id}"] = Table(
-                columns, rows=rows
-            )
-        return Job("LOAD")
+            job_id = job_id or f"load {len(self.loads)}"
+            if job_id in self.loads:
+                self.refused.append(job_id)
+                raise Conflict(f"Already Exists: Job {self.project}:{job_id}")
+            job = self.loads[job_id] = Job("LOAD", job_id=job_id, load=load)
+        return job
+
+    def get_job(self, job_id: str, **options: Any) -> Job:
+        return self.loads[job_id]
+
+    def _append(self, name: str, rows: list[Any]) -> None:
+        with self._lock:
+            self.sql.insert(name, rows)
+
+    def _replace(self, name: str, table: Table) -> None:
+        with self._lock:
+            self.sql.tables[name] = table
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _name(reference: TableReference | str) -> str:
+    return (
+        reference if isinstance(reference, str) else f"{reference.project}.{reference.dataset_id}.{reference.table_id}"
+    )
+
+
+def _parquet_rows(file: BinaryIO, table: Table) -> list[Any]:
+    """The rows of a file for a table whose columns are those of the file, in whatever order."""
+    found = pq.read_table(file)
+    kinds = {field.name: PARQUET_TYPES[field.type] for field in found.schema}
+    assert kinds == {name: type_.type_kind for name, type_ in table.columns.items()}
+    return [make_row(row[name] for name in table.columns) for row in found.to_pylist()]
+
+
+def _seed(file: BinaryIO, job_config: LoadJobConfig) -> Table:
+    lines = list(csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline="")))[1:]
+    assert {column.field_type.upper() for column in job_config.schema} == {"STRING"}
+    columns = {column.name: type_pb2.TypeProto(type_kind=type_pb2.TYPE_STRING) for column in job_config.schema}
+    return Table(columns, rows=[make_row(line) for line in lines])
 
 
 def _bigquery_table(name: str, table: Table) -> BigQueryTable:
     made = BigQueryTable(name, schema=_schema(table))
     made._properties["type"] = "VIEW" if table.view else "TABLE"
     made._properties["numRows"] = str(len(table.rows))
+    made._properties["creationTime"] = str((table.created - EPOCH) // timedelta(milliseconds=1))
     return made
 
 

@@ -7,6 +7,7 @@ import ctypes
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import wasmtime
@@ -65,7 +66,7 @@ FEATURES = (
 INTEGER_ALIASES = ("INT", "SMALLINT", "INTEGER", "BIGINT", "TINYINT", "BYTEINT")
 """Names that BigQuery gives to INT64 itself."""
 
-TABLE_NAME = re.compile(r"`([\w-]+)`\.`(\w+)`\.`(\w+)`")
+TABLE_NAME = re.compile(r"`([\w-]+)(?:`\.`|\.)(\w+)(?:`\.`|\.)(\w+)`")
 QUERY = re.compile(r"(?:\s|/\*.*?\*/|--[^\n]*\n)*(?:select|with)\b", re.IGNORECASE | re.DOTALL)
 
 
@@ -92,6 +93,7 @@ class Table:
     """TableData.Row protos, a cell a column."""
     view: str | None = None
     """The query of a view."""
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True)
@@ -183,8 +185,12 @@ class GoogleSQL:
         return execute(kind, sql, statement)
 
     def insert(self, name: str, rows: list[Any]) -> None:
-        """Add rows to a table."""
-        self.tables[name].rows.extend(rows)
+        """Add rows to a table.
+
+        Raises:
+            GoogleSQLError: when a required value is null.
+        """
+        self._write(self.tables[name], rows, "")
         self._view_rows.clear()
 
     def drop(self, name: str) -> None:
@@ -404,7 +410,7 @@ def _names(sql: str) -> list[str]:
 
 def _flat(sql: str) -> str:
     """The same text with each table's name in one pair of quotes; what follows stays in its column."""
-    return TABLE_NAME.sub(r"`\1.\2.\3`    ", sql)
+    return TABLE_NAME.sub(lambda found: f"`{'.'.join(found.groups())}`".ljust(len(found[0])), sql)
 
 
 def _text(sql: str, node: Any) -> str:

@@ -2,35 +2,22 @@
 
 import json
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import pyarrow as pa
 from dbt.artifacts.schemas.run import RunResult
-from zetasql.wasi._pb2.zetasql.public import type_pb2
 
-from ingest.message import BATCH_SCHEMA
+from ingest.settings import Settings as LandingSettings
+from ingest.sinks.bigquery import BigQuerySink
 from ingest.streams import STREAMS
-from tests.bigquery.client import Client, make_row, python_rows
-from tests.bigquery.googlesql import GoogleSQL, Table
+from tests.bigquery.client import Client, python_rows
+from tests.bigquery.googlesql import GoogleSQL
 from tests.dbt_project.exact.warehouse import Arrival, Difference, Project, Warehouse, compare
 from tests.oracle import Landed, Settings, marts
 
 PROJECT = "project"
-BIGQUERY_TYPES = {
-    pa.string(): type_pb2.TYPE_STRING,
-    pa.int32(): type_pb2.TYPE_INT64,
-    pa.int64(): type_pb2.TYPE_INT64,
-    pa.binary(): type_pb2.TYPE_BYTES,
-    pa.timestamp("us"): type_pb2.TYPE_TIMESTAMP,
-}
-RAW_COLUMNS = {
-    "stream": type_pb2.TYPE_STRING,
-    **{field.name: BIGQUERY_TYPES[field.type] for field in BATCH_SCHEMA},
-    "landed_at": type_pb2.TYPE_TIMESTAMP,
-}
 
 
 class BigQueryProject(Project):
@@ -65,37 +52,27 @@ class BigQueryProject(Project):
 class BigQueryWarehouse(Warehouse):
     """Its tables replace those that the project's client had."""
 
+    _project: BigQueryProject
+    _sink: BigQuerySink  # type: ignore[assignment]  # its counterpart
+
     def __init__(self, settings: Settings, project: BigQueryProject) -> None:
         self._settings = settings
         self._project = project
         self._sql = project.sql
         self._path = Path()
         self._sql.tables.clear()
-        for stream in STREAMS:
-            columns = {name: type_pb2.TypeProto(type_kind=kind) for name, kind in RAW_COLUMNS.items()}
-            self._sql.tables[f"{PROJECT}.raw.{stream}"] = Table(columns)
-        self._newest: dict[str, datetime] = {}
+        self.loader().create_tables()
         self._dbt("seed")
 
+    def loader(self) -> BigQuerySink:  # type: ignore[override]
+        """As one that has just started."""
+        settings = LandingSettings(_env_file=None, warehouse="bigquery", gcp_project=PROJECT)
+        with patch("google.cloud.bigquery.Client", lambda **options: self._project.client):
+            return BigQuerySink(settings, clock=self._clock)
+
     def land(self, arrivals: Iterable[Arrival], landing_time: datetime) -> None:
-        """One commit, as DuckDBSink's."""
-        batch = {(arrival.stream, arrival.message_id): arrival for arrival in reversed(list(arrivals))}
-        streams = {stream for stream, _ in batch}
-        later = [self._newest[stream] + timedelta(microseconds=1) for stream in streams if stream in self._newest]
-        landed_at = max([landing_time, *later])
-        for (stream, _), arrival in reversed(batch.items()):
-            row = {
-                "stream": stream,
-                "source": "pubsub",
-                "topic": stream,
-                "message_id": arrival.message_id,
-                "key": arrival.key,
-                "published_at": arrival.published_at,
-                "landed_at": landed_at,
-                "payload": arrival.payload,
-            }
-            self._sql.insert(f"{PROJECT}.raw.{stream}", [make_row(row.get(name) for name in RAW_COLUMNS)])
-        self._newest.update(dict.fromkeys(streams, landed_at))
+        self._sink = self.loader()  # of the stream: several with clocks of their own land in turn
+        super().land(arrivals, landing_time)
 
     def differences(self) -> list[Difference]:
         landed = [

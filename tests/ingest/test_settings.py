@@ -81,20 +81,19 @@ def test_a_mistake_names_its_variable(monkeypatch: pytest.MonkeyPatch, variable:
     assert "Value error" not in str(caught.value)
 
 
-def test_bigquery_commits_seldom_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes 1,500 loads a table and day."""
+def test_bigquery_takes_larger_commits_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WAREHOUSE", "bigquery")
     with pytest.raises(UserError, match=r"^GCP_PROJECT: WAREHOUSE=bigquery needs the id of the Google Cloud project$"):
         load_settings()
     monkeypatch.setenv("GCP_PROJECT", "shop-1")
     settings = load_settings()
-    assert (settings.landing_max_seconds, settings.landing_max_rows) == (60, 1_000_000)
+    assert (settings.landing_max_seconds, settings.landing_max_rows) == (1, 1_000_000)
     assert (settings.gcp_location, settings.dataset_prefix) == ("US", "")
-    monkeypatch.setenv("LANDING_MAX_SECONDS", "5")
-    assert load_settings().landing_max_seconds == 5
+    monkeypatch.setenv("LANDING_MAX_ROWS", "5")
+    assert load_settings().landing_max_rows == 5
     monkeypatch.setenv("WAREHOUSE", "duckdb")
-    monkeypatch.delenv("LANDING_MAX_SECONDS")
-    assert load_settings().landing_max_seconds == 1
+    monkeypatch.delenv("LANDING_MAX_ROWS")
+    assert load_settings().landing_max_rows == 122_880
 
 
 def test_streams_of_one_pubsub_topic_may_differ_by_subscription(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,9 +64,13 @@ class Warehouse:
         self._settings = settings
         self._project = project
         self._landing_time: datetime | None = None
-        self._sink = DuckDBSink(self._path, clock=self._clock)
+        self._sink = self.loader()
         self._sink.create_tables()
         self._dbt("seed")
+
+    def loader(self) -> DuckDBSink:
+        """As one that has just started."""
+        return DuckDBSink(self._path, clock=self._clock)
 
     def land(self, arrivals: Iterable[Arrival], landing_time: datetime) -> None:
         """One commit. As from Pub/Sub, a message that comes twice in it is landed once."""

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -77,6 +78,15 @@ def sink(settings: Settings) -> BigQuerySink:
     return BigQuerySink(settings)
 
 
+Opened = Callable[..., BigQuerySink]
+
+
+@pytest.fixture(params=["by load jobs", "by streams"])
+def opened(request: pytest.FixtureRequest, settings: Settings) -> Opened:
+    """Opens a sink, in each of the two ways of landing."""
+    return partial(BigQuerySink, settings, by_streams=request.param == "by streams")
+
+
 def query(sink: BigQuerySink, sql: str) -> list[tuple[Any, ...]]:
     """`sql` with {raw} and {analytics} for the datasets of the test; times in UTC without a zone."""
     datasets = {name: f"`{sink._dataset}{name}`" for name in ("raw", "analytics")}
@@ -93,7 +103,7 @@ def offsets(sink: BigQuerySink, stream: str = "users") -> list[int]:
 
 
 def test_tables_are_created_once(sink: BigQuerySink) -> None:
-    assert sink.missing_tables() == [f"raw.{name}" for name in (*STREAMS, "emit_watermarks")]
+    assert sink.missing_tables() == [f"raw.{name}" for name in (*STREAMS, "landing_writers", "emit_watermarks")]
     sink.create_tables()
     assert sink.missing_tables() == []
     sink.commit([batch([0])])
@@ -124,8 +134,8 @@ def test_tables_are_created_once(sink: BigQuerySink) -> None:
 # -- rows and positions -----------------------------------------------------------------------------------------------
 
 
-def test_a_row_is_the_message_with_its_stream_and_landing_time(settings: Settings) -> None:
-    sink = BigQuerySink(settings, clock=lambda: NOON + MICROSECOND)
+def test_a_row_is_the_message_with_its_stream_and_landing_time(opened: Opened) -> None:
+    sink = opened(clock=lambda: NOON + MICROSECOND)
     assert new_rows(sink.commit([batch([7], topic="shop-users", topic_id="id")])) == 1
     names = "stream, source, topic, `partition`, `offset`, message_id, topic_id"
     assert query(sink, f"select {names} from {{raw}}.users") == [
@@ -136,9 +146,10 @@ def test_a_row_is_the_message_with_its_stream_and_landing_time(settings: Setting
     ]
 
 
-def test_positions_are_kept_by_source_topic_and_partition(sink: BigQuerySink) -> None:
+def test_positions_are_kept_by_source_topic_and_partition(opened: Opened) -> None:
+    sink = opened()
     assert sink.positions("kafka", {}) == {}
-    assert len(sink.missing_tables()) == len(STREAMS) + 1
+    assert len(sink.missing_tables()) == len(STREAMS) + 2
     landed = sink.commit([batch([0, 1]), batch([5], partition=1), batch([100], source="spool"), pulled("a")])
     assert landed == {"users": 4, "clicks": 1}
     assert sink.positions("kafka", {}) == {("users", 0): 2, ("users", 1): 6}
@@ -146,27 +157,28 @@ def test_positions_are_kept_by_source_topic_and_partition(sink: BigQuerySink) ->
     assert sink.positions("pubsub", {}) == {}
 
 
-def test_the_next_offset_is_the_batchs_own(settings: Settings) -> None:
+def test_the_next_offset_is_the_batchs_own(opened: Opened) -> None:
     """A spool's offsets are bytes, and a Kafka transaction ends with an offset that carries no message."""
-    sink = BigQuerySink(settings)
+    sink = opened()
     bytes_of_lines = Batch(batch([0, 70]).tables, {("users", 0): 145})
     assert sink.commit([bytes_of_lines]) == {"users": 2}
-    for loader in (sink, BigQuerySink(settings)):
+    for loader in (sink, opened()):
         assert loader.positions("kafka", {}) == {("users", 0): 145}
         assert loader.commit([bytes_of_lines]) == {"users": 0}
 
 
-def test_what_is_below_the_position_was_landed_by_another_loader(settings: Settings) -> None:
-    sink = BigQuerySink(settings)
+def test_what_is_below_the_position_was_landed_by_another_loader(opened: Opened) -> None:
+    sink = opened()
     assert new_rows(sink.commit([batch([0, 1, 2])])) == 3
     assert new_rows(sink.commit([batch([1, 2, 3]), batch([0], partition=1), batch([0], source="spool")])) == 3
     assert offsets(sink) == [0, 1, 2, 3, 0, 0]
-    for loader in (sink, BigQuerySink(settings)):
+    for loader in (sink, opened()):
         assert loader.commit([batch([0, 1])]) == {"users": 0}
     assert sink.positions("kafka", {})["users", 0] == 4
 
 
-def test_batches_of_one_commit_land_together(sink: BigQuerySink) -> None:
+def test_batches_of_one_commit_land_together(opened: Opened) -> None:
+    sink = opened()
     assert new_rows(sink.commit([batch([0, 1]), batch([2, 3]), batch([4], stream="posts"), pulled("a")])) == 6
     assert offsets(sink) == [0, 1, 2, 3]
     assert sink.positions("kafka", {}) == {("users", 0): 4, ("posts", 0): 5}
@@ -174,8 +186,9 @@ def test_batches_of_one_commit_land_together(sink: BigQuerySink) -> None:
     assert len(times) == 1
 
 
-def test_a_topic_created_anew_begins_anew(sink: BigQuerySink) -> None:
+def test_a_topic_created_anew_begins_anew(opened: Opened) -> None:
     """Its offsets begin at 0. The positions of the topic before it stay: a loader may still hold a batch of it."""
+    sink = opened()
     assert new_rows(sink.commit([batch([0, 1, 2], topic_id="old")])) == 3
     assert sink.positions("kafka", {"users": "new"}) == {}
     assert new_rows(sink.commit([batch([2, 3], topic_id="old"), batch([0, 1], topic_id="new")])) == 3
@@ -188,16 +201,17 @@ def test_a_topic_created_anew_begins_anew(sink: BigQuerySink) -> None:
     ]
 
 
-def test_a_redelivery_within_a_commit_is_landed_once(sink: BigQuerySink) -> None:
+def test_a_redelivery_within_a_commit_is_landed_once(opened: Opened) -> None:
+    sink = opened()
     assert new_rows(sink.commit([pulled("a", "b", "a"), pulled("b", "c")])) == 3
     assert new_rows(sink.commit([pulled("a")])) == 1  # in another commit staging counts it as a duplicate
     counts = query(sink, "select message_id, count(*) from {raw}.clicks group by 1 order by 1")
     assert counts == [("a", 2), ("b", 1), ("c", 1)]
 
 
-def test_landing_time_rises_even_when_the_clock_goes_back(settings: Settings) -> None:
+def test_landing_time_rises_even_when_the_clock_goes_back(opened: Opened) -> None:
     times = iter([NOON, NOON, NOON - timedelta(days=1), NOON + timedelta(hours=1)])
-    sink = BigQuerySink(settings, clock=lambda: next(times))
+    sink = opened(clock=lambda: next(times))
     for offset in range(4):
         sink.commit([batch([offset])])
     assert [row[0] for row in query(sink, "select landed_at from {raw}.users order by `offset`")] == [

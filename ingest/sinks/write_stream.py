@@ -1,0 +1,114 @@
+"""A write stream of BigQuery's Storage Write API: rows that are appended are in the table once that is answered.
+
+An append names the place in its stream at which its rows come to stand, so that none of them is written twice. A
+stream that is finalized takes no more, and says how many rows it took: by this a loader knows what became of an append
+that was not answered, and shuts out one that was killed or replaced.
+"""
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import grpc  # type: ignore[import-untyped]
+import pyarrow as pa
+from google.api_core import exceptions as api
+from google.api_core.retry import Retry
+from google.cloud.bigquery_storage_v1 import BigQueryWriteClient
+from google.cloud.bigquery_storage_v1.services.big_query_write.transports import BigQueryWriteGrpcTransport
+from google.cloud.bigquery_storage_v1.types import AppendRowsRequest
+from google.cloud.bigquery_storage_v1.types import WriteStream as Created
+
+from ingest.errors import UserError
+
+ANSWER_SECONDS = 60.0
+"""An append that is not answered for so long is given up: its stream is finalized, which tells what became of it."""
+RETRY = Retry(timeout=ANSWER_SECONDS)
+APPEND_BYTES = 8 * 1024 * 1024
+"""BigQuery takes requests of 10 MB."""
+MAX_MESSAGE_BYTES = 9_900_000
+
+
+def open_write_client(emulator: str | None) -> BigQueryWriteClient:
+    """Args:
+    emulator: the URL of its REST; the port of gRPC is ten above, as emulators have it by default.
+    """
+    if emulator is None:
+        return BigQueryWriteClient()
+    url = urlsplit(emulator)
+    channel = grpc.insecure_channel(f"{url.hostname}:{(url.port or 80) + 10}")
+    return BigQueryWriteClient(transport=BigQueryWriteGrpcTransport(channel=channel))
+
+
+class WriteStream:
+    """A new stream of one table, whose rows are readable at once ("committed").
+
+    Args:
+        table: projects/PROJECT/datasets/DATASET/tables/TABLE.
+    """
+
+    def __init__(self, client: BigQueryWriteClient, table: str) -> None:
+        self._client = client
+        self.name: str = client.create_write_stream(
+            parent=table,
+            write_stream=Created(type_=Created.Type.COMMITTED),
+            retry=RETRY,
+            timeout=ANSWER_SECONDS,
+        ).name
+        self.rows = 0
+        """That are known to stand in it."""
+
+    def append(self, rows: pa.Table) -> None:
+        """Append the rows, in requests each of which is all or nothing and of which none is taken without those before
+        it.
+
+        Raises:
+            UserError: for a message that is too large for BigQuery's streams; nothing is appended.
+            GoogleAPICallError: nobody knows what is appended until the stream is finalized; do not use it any more.
+        """
+        offset = self.rows
+        requests = []
+        for batch in _batches(rows):
+            request = AppendRowsRequest(write_stream=self.name, offset=offset)
+            request.arrow_rows.writer_schema.serialized_schema = rows.schema.serialize().to_pybytes()
+            request.arrow_rows.rows.serialized_record_batch = batch.serialize().to_pybytes()
+            requests.append(request)
+            offset += batch.num_rows
+        if not requests:
+            return
+        answers = self._client.append_rows(
+            iter(requests),
+            retry=None,
+            timeout=ANSWER_SECONDS,
+            metadata=[("x-goog-request-params", f"write_stream={self.name}")],
+        )
+        taken = 0
+        for answer in answers:
+            if answer.error.code:
+                raise api.from_grpc_status(answer.error.code, answer.error.message)
+            taken += 1
+        if taken < len(requests):
+            raise api.Aborted("the connection was closed before all was answered")
+        self.rows = offset
+
+
+def finalize(client: BigQueryWriteClient, name: str) -> int:
+    """Let a stream take no more; returns how many rows it took, 0 when BigQuery has forgotten it."""
+    try:
+        return int(client.finalize_write_stream(name=name, retry=RETRY, timeout=ANSWER_SECONDS).row_count)
+    except api.NotFound:
+        return 0
+
+
+def _batches(rows: pa.Table) -> Iterator[pa.RecordBatch]:
+    if not rows.num_rows:
+        return
+    if rows.nbytes <= APPEND_BYTES or (rows.num_rows == 1 and rows.nbytes <= MAX_MESSAGE_BYTES):
+        yield rows.combine_chunks().to_batches()[0]
+    elif rows.num_rows == 1:
+        raise UserError(
+            f"a message of {rows.nbytes:,} bytes is too large for BigQuery's streams ({MAX_MESSAGE_BYTES:,}): run"
+            " `python -m ingest land` without --follow once, which lands it by a load job"
+        )
+    else:
+        half = rows.num_rows // 2
+        yield from _batches(rows.slice(0, half))
+        yield from _batches(rows.slice(half))
