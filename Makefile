@@ -67,6 +67,7 @@ notebooks: .venv/.ready-analysts ## Open the notebooks in a browser (marimo, on 
 docs: .venv/.ready ## Write dbt's documentation, one static page, and docs/data_dictionary.md
 	@$(BIN)/python -m dbt_project docs generate --static
 	@$(BIN)/python -m dbt_project.dictionary
+
 serve: .venv/.ready ## Answer the questions over HTTP on loopback, until Ctrl-C: PORT=8000; /docs describes them
 	@exec $(BIN)/python -m serve --port $(PORT)
 
