@@ -163,7 +163,8 @@ def load_settings() -> Settings:
     except SettingsError as error:  # a value that is no JSON
         field = re.search(r'field "(\w+)"', str(error))
         variable = field[1].upper() if field else "settings"
-        raise UserError(f'{variable}: expected a JSON object such as {{"users": "shop-users"}}') from error
+        example = '{"a-long-random-token": "*"}' if variable == "SERVE_TOKENS" else '{"users": "shop-users"}'
+        raise UserError(f"{variable}: expected a JSON object such as {example}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f".env cannot be read: {error}") from error
     return settings

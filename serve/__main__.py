@@ -7,7 +7,7 @@ from contextlib import closing
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -203,7 +203,8 @@ def _print_answer(question: Question, answer: Answer, format_: Format) -> None:
 def _print_table(question: Question, answer: Answer) -> None:
     table = Table(box=None)
     for column in question.columns:
-        table.add_column(column.name, justify="right" if column.type in ("integer", "number") else "left")
+        justify: Literal["left", "right"] = "right" if column.type in ("integer", "number") else "left"
+        table.add_column(column.name, justify=justify, overflow="fold")
     for row in answer.rows:
         table.add_row(*map(_shown, row))
     output.print(table)
@@ -213,9 +214,15 @@ def _print_table(question: Question, answer: Answer) -> None:
 def _shown(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, float):
-        return f"{value:,.4f}"
-    return f"{value:,}" if isinstance(value, int | Decimal) else str(value)
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return f"{value:,.4f}"
+        case int() | Decimal():
+            return f"{value:,}"
+        case _:
+            return " ".join(str(value).split())
 
 
 def main() -> None:

@@ -64,7 +64,10 @@ class Filters(BaseModel, extra="forbid", frozen=True):
             UserError: naming the first that is unknown or cannot be read.
         """
         try:
-            return cls.model_validate({name: value for name, value in given.items() if value})
+            chosen = {name: value for name, value in given.items() if value}
+            if "period" not in chosen and chosen.keys() & {"from", "to"}:
+                chosen["period"] = "custom"
+            return cls.model_validate(chosen)
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0]) if first["loc"] else "from"

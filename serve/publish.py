@@ -168,8 +168,8 @@ def _question(node: Any, described: Described) -> Question:
             name=node.name, description=node.description, parameters=parameters, columns=[], sql=node.compiled_code
         )
         return question.model_copy(update={"columns": _columns(node, described(question))})
-    except UserError as error:
-        raise UserError(f"{node.original_file_path}: {error}") from error
+    except (UserError, duckdb.Error) as error:
+        raise UserError(f"{node.original_file_path}: {str(error).splitlines()[0]}") from error
 
 
 def _columns(node: Any, types: list[tuple[str, str]]) -> list[Column]:

@@ -102,10 +102,14 @@ class Question(BaseModel, frozen=True):
             if name not in known:
                 takes = f"it takes {', '.join(known)}" if known else "it takes none"
                 raise ArgumentError(f"{name}: no parameter of {self.name}; {takes}")
-        return {
+        values = {
             parameter.name: parameter.read(arguments.get(parameter.name, parameter.default))
             for parameter in self.parameters
         }
+        for start, end in (("start_time", "end_time"), ("start_date", "end_date")):
+            if start in values and end in values and values[start] > values[end]:  # type: ignore[operator]
+                raise ArgumentError(f"{end}: {values[end]} is before {start}, {values[start]}")
+        return values
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import errno
 import json
 import os
 import re
@@ -908,15 +909,23 @@ def test_with_an_audience_nothing_is_taken_without_a_token(start: Start) -> None
     assert process.returncode == 0
 
 
-def test_with_an_audience_it_may_be_reached_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_an_audience_it_may_be_reached_by_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     listened = []
-    monkeypatch.setattr("socket.create_server", lambda address, **_: listened.append(address))
+
+    def listen(address: tuple[str, int], **_: Any) -> None:
+        listened.append(address)
+        raise OSError(errno.EADDRINUSE, "")  # which ends it
+
+    monkeypatch.setattr("socket.create_server", listen)
+    sink = DuckDBSink(tmp_path / "warehouse.duckdb")
     anybody = Settings(_env_file=None)
     with pytest.raises(UserError, match="set PUSH_AUDIENCE"):
-        ingest.push._listen(anybody, "0.0.0.0", 8080)  # noqa: S104
-    ingest.push._listen(anybody, "127.0.0.1", 8080)
+        ingest.push.serve(anybody, sink, "0.0.0.0", 8080)  # noqa: S104
+    with pytest.raises(UserError, match="already in use"):
+        ingest.push.serve(anybody, sink, "127.0.0.1", 8080)
     signed = Settings(_env_file=None, push_audience=AUDIENCE, push_service_account=ACCOUNT)
-    ingest.push._listen(signed, "0.0.0.0", 8080)  # noqa: S104
+    with pytest.raises(UserError, match="already in use"):
+        ingest.push.serve(signed, sink, "0.0.0.0", 8080)  # noqa: S104
     assert listened == [("127.0.0.1", 8080), ("0.0.0.0", 8080)]  # noqa: S104
 
 

@@ -48,7 +48,14 @@ class Published:
             types |= {"brand": "string", "category": "string"}
         defaults = {"string": "all", "integer": "10", "date": "1970-01-01", "timestamp": "1970-01-01"}
         parameters = [
-            Parameter.model_validate({"name": one, "type": type_, "default": defaults[type_], "description": ""})
+            Parameter.model_validate(
+                {
+                    "name": one,
+                    "type": type_,
+                    "default": "9999-12-31" if one.startswith("end_") else defaults[type_],
+                    "description": "",
+                }
+            )
             for one, type_ in types.items()
         ]
         columns = [Column(name=column, type="string", description="") for column in ACCOUNTING]
@@ -133,7 +140,7 @@ def test_questions_get_the_filters_that_they_take_and_the_page_says_which_not() 
 @pytest.mark.parametrize(
     ("given", "start", "end"),
     [
-        ({"period": "all"}, datetime(2026, 1, 1), datetime(1970, 1, 1)),  # the default: no end
+        ({"period": "all"}, datetime(2026, 1, 1), datetime(9999, 12, 31)),  # the default: no end
         ({"period": "30d"}, datetime(2026, 1, 1), datetime(2026, 1, 8)),
         ({"period": "24h"}, datetime(2026, 1, 7), datetime(2026, 1, 8)),
         ({"period": "custom", "to": "2025-06-30"}, datetime(2025, 6, 24), datetime(2025, 7, 1)),
