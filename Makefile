@@ -121,4 +121,4 @@ format: .venv/.ready-dev ## Format Python and SQL
 	@$(BIN)/sqlfluff fix --processes 2 analyses dbt_project/models dbt_project/tests
 
 clean: ## Remove the warehouse, the spool and dbt's files (not .venv)
-	rm -rf warehouse.duckdb warehouse.duckdb.wal warehouse.duckdb.emit *.published spool dbt_project/target dbt_project/logs logs
+	rm -rf warehouse.duckdb warehouse.duckdb.wal warehouse.duckdb.emit *.published report.html spool dbt_project/target dbt_project/logs logs

@@ -25,6 +25,7 @@ from dbt_project.last_build import LastBuild, code_now, read_last_build, warehou
 from ingest.errors import UserError
 from ingest.settings import Settings, load_settings
 from ingest.sinks.duckdb import DuckDBSink
+from serve.questions import CURRENT, published_folder
 
 if TYPE_CHECKING:  # imported when first needed: it takes most of the time of a build that has nothing to do
     from dbt.artifacts.schemas.run import RunExecutionResult
@@ -53,6 +54,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
         from dbt.cli.main import dbtRunner
 
         return 0 if dbtRunner().invoke(arguments).success else 2
+    arguments = [part for argument in arguments for part in _apart(argument)]
     check_vars(arguments)
     # of a build of everything, by which the next one may go
     is_plain = settings.warehouse == "duckdb" and arguments == ["build", *_vars_options(arguments)]
@@ -60,7 +62,8 @@ def run(settings: Settings, arguments: list[str]) -> int:
     last = read_last_build(settings) if is_plain else None
     known_code: list[str] = []
     if last and last.code == code:
-        if settings.warehouse_path.exists() and last.warehouse == warehouse_now(settings) is not None:
+        is_published = (published_folder(settings) / CURRENT).exists()
+        if is_published and settings.warehouse_path.exists() and last.warehouse == warehouse_now(settings) is not None:
             _print_marts(DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds), last.marts)
             output.print("nothing new: the last build, which passed every test, stands")
             return 0
@@ -93,7 +96,9 @@ def run(settings: Settings, arguments: list[str]) -> int:
         if isinstance(result.result, RunExecutionResult):
             _print_results(result.result, sink, with_marts=arguments[0] == "build")
             # Marts of which some are older than others are half a build.
-            is_whole = is_plain or not any(result.result.args.get(name) for name in SELECTIONS)
+            selections = {name: result.result.args.get(name) for name in SELECTIONS}
+            selections["exclude_resource_types"] = set(selections["exclude_resource_types"] or ()) - {"unit_test"}
+            is_whole = not any(selections.values())
             if arguments[0] == "build" and result.success and is_whole:
                 publish(settings, sink, [*_vars_options(arguments), *PROJECT_OPTIONS], target())
                 if code and _is_green(result.result):
@@ -148,6 +153,11 @@ def check_vars(arguments: list[str]) -> None:
         if first["type"] == "extra_forbidden":
             raise UserError(f"there is no var {name}; the vars are {', '.join(Vars.model_fields)}") from error
         raise UserError(f"var {name}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}") from error
+
+
+def _apart(argument: str) -> list[str]:
+    """--vars=X as two arguments."""
+    return ["--vars", argument.removeprefix("--vars=")] if argument.startswith("--vars=") else [argument]
 
 
 def _vars_options(arguments: list[str]) -> list[str]:

@@ -30,7 +30,7 @@ def read_last_build(settings: Settings) -> LastBuild | None:
     """None when there is none."""
     try:
         return LastBuild.model_validate_json(_file(settings).read_bytes())
-    except (FileNotFoundError, ValidationError):
+    except (OSError, ValidationError):
         return None
 
 

@@ -61,8 +61,8 @@ def listen(host: str, port: int, exposed: str | None) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise UserError(f"--host {host}: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"--host {host}: {getattr(error, 'strerror', None) or 'no name of a host'}") from error
     if exposed is not None and not ipaddress.ip_address(address[0]).is_loopback:
         raise UserError(f"--host {host} can be reached by others: {exposed}, or use 127.0.0.1")
     try:
@@ -70,6 +70,10 @@ def listen(host: str, port: int, exposed: str | None) -> socket.socket:
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise UserError(f"cannot listen on {host}, port {port}: {reason}; choose another --port") from error
+
+
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1", "[::1]")
+"""What a client that asks a loopback address calls it: any other name is a web page's that was made to point there."""
 
 
 def run(app: "ASGIApp", listener: socket.socket, path: str, shutdown_seconds: int) -> None:

@@ -206,7 +206,8 @@ def _print_table(question: Question, answer: Answer) -> None:
         justify: Literal["left", "right"] = "right" if column.type in ("integer", "number") else "left"
         table.add_column(column.name, justify=justify, overflow="fold")
     for row in answer.rows:
-        table.add_row(*map(_shown, row))
+        # as text: rich would read [bold] of a page title as its own
+        table.add_row(*(Text(_shown(value)) for value in row))
     output.print(table)
     output.print(f"{len(answer.rows)} rows in {answer.seconds * 1000:.0f} ms")
 
@@ -222,7 +223,7 @@ def _shown(value: Any) -> str:
         case int() | Decimal():
             return f"{value:,}"
         case _:
-            return " ".join(str(value).split())
+            return "".join(one if one.isprintable() else " " for one in str(value))
 
 
 def main() -> None:

@@ -19,6 +19,8 @@ from typing import Any, Literal, Self
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -443,7 +445,9 @@ def render(published: Published, filters: Filters, *, live: bool, error: str = "
         if since and not panel.is_of_all_time:
             bounds |= {"start_time": since.isoformat(), "start_date": str(since.date())}
         if end and not panel.is_of_all_time:
-            bounds |= {"end_time": end.isoformat(), "end_date": str((end - timedelta.resolution).date())}
+            bounds["end_time"] = end.isoformat()
+            if filters.period == "custom":  # the others end with the newest event, whose day may be the next one there
+                bounds["end_date"] = str((end - timedelta.resolution).date())
         takes = {parameter.name for parameter in question(panel.question).parameters}
         arguments = {**panel.arguments, **picked, **bounds}
         rows = ask(panel.question, **{name: value for name, value in arguments.items() if name in takes})
@@ -454,6 +458,8 @@ def render(published: Published, filters: Filters, *, live: bool, error: str = "
             notes.append(f"Of the last {panel.longest.days} days at most.")
         if unfiltered := picked.keys() - takes:
             notes.append(f"Of every {' and '.join(sorted(unfiltered))}.")
+        if filters.period == "24h" and "start_date" in takes and not panel.is_of_all_time:
+            notes.append("Whole days.")
         rows = panel.fold(rows) if panel.fold else rows
         numbers = [columns for columns in panel.columns if any(is_number(cell(row, columns)[1]) for row in rows)]
         return {"panel": panel, "rows": rows, "numbers": numbers, "notes": " ".join(notes)}
@@ -586,7 +592,8 @@ def app(settings: Settings) -> Starlette:
         except UserError as missing:
             return PlainTextResponse(f"{missing}\n", 503)
 
-    return Starlette(routes=[Route("/", page)])
+    only_here = Middleware(TrustedHostMiddleware, allowed_hosts=web.LOOPBACK_HOSTS)
+    return Starlette(routes=[Route("/", page)], middleware=[only_here])
 
 
 def serve(settings: Settings, host: str, port: int) -> None:

@@ -23,6 +23,7 @@ from prometheus_client import Gauge, Histogram
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -163,6 +164,8 @@ class Endpoints:
         app.add_route(PATH + "/{file}", self._pipe)
         app.add_exception_handler(HTTPException, _refuse)
         app.add_middleware(GZipMiddleware, minimum_size=GZIP_BYTES, compresslevel=5)
+        if not self._settings.serve_tokens:
+            app.add_middleware(TrustedHostMiddleware, allowed_hosts=web.LOOPBACK_HOSTS)
         return app
 
     async def _pipe(self, request: Request) -> Response:

@@ -32,9 +32,9 @@ def as_json(question: Question, answer: Answer) -> bytes:
 
 
 def as_csv(question: Question, answer: Answer) -> bytes:
-    """A header line and a line a row, UTF-8; NULL is empty."""
+    """RFC 4180: a header line and a line a row; UTF-8, NULL is empty."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)
     writer.writerow(column.name for column in question.columns)
     writer.writerows(_texts(row) for row in answer.rows)
     return text.getvalue().encode()

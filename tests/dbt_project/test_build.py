@@ -187,7 +187,10 @@ def test_a_lost_message_fails_the_build(warehouse: Warehouse) -> None:
     warehouse.land()
     warehouse.run("dbt_project", "run", "--select", "staging")
     warehouse.change("delete from staging.stg_clicks where rowid = (select max(rowid) from staging.stg_clicks)")
+    current = Path(f"{warehouse.path}.published/current")
+    before = current.readlink()
     assert "accounting_balances" in warehouse.build(expect=1).stderr
+    assert current.readlink() == before, "a build that failed publishes nothing"
 
 
 def test_without_a_warehouse_the_error_says_what_to_run(tmp_path: Path) -> None:
@@ -203,6 +206,7 @@ def test_without_a_warehouse_the_error_says_what_to_run(tmp_path: Path) -> None:
             ["--vars", "{sesion_gap_seconds: 1800}"],
             "there is no var sesion_gap_seconds; the vars are ",
         ),
+        (["--vars={sesion_gap_seconds: 1800}"], "there is no var sesion_gap_seconds; the vars are "),
         (["--vars", "{session_gap_seconds: abc}"], "var session_gap_seconds: Input should be a valid integer"),
         (["--vars", "{reporting_time_zone: Mars}"], "var reporting_time_zone: expected an IANA name"),
         (["--vars", "abc"], "vars are given as a mapping"),

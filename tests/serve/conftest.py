@@ -92,7 +92,8 @@ def client_of(published: Settings) -> Iterator[Clients]:
     opened: list[TestClient] = []
 
     def make(**changes: object) -> TestClient:
-        client = TestClient(Endpoints(published.model_copy(update=changes)).app(), raise_server_exceptions=False)
+        app = Endpoints(published.model_copy(update=changes)).app()
+        client = TestClient(app, "http://127.0.0.1", raise_server_exceptions=False)
         opened.append(client.__enter__())
         return opened[-1]
 

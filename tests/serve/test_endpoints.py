@@ -22,7 +22,8 @@ from structlog.testing import capture_logs
 
 from ingest.settings import Settings
 from serve.endpoints import Endpoints
-from serve.questions import CURRENT, DuckDBPublished, Question, published_folder
+from serve.formats import as_csv
+from serve.questions import CURRENT, Answer, Column, DuckDBPublished, Question, published_folder
 from tests.dbt_project.warehouse import ROOT
 from tests.serve.conftest import Clients
 from tests.serve.publishing import publish_again
@@ -124,7 +125,7 @@ def test_every_type_has_one_notation(client: TestClient) -> None:
     assert '"at":"2026-01-31T20:30:00Z","nothing":null}]' in answer.text
     answer = client.get("/v0/pipes/numbers.csv?rows=1")
     assert answer.text.splitlines()[0] == "i,price,text,is_even,on,at,nothing"
-    assert answer.text.endswith('0,0.5,"a,""b\n",true,2026-01-31,2026-01-31T18:30:00.500000Z,\n')
+    assert answer.text.endswith('0,0.5,"a,""b\n",true,2026-01-31,2026-01-31T18:30:00.500000Z,\r\n')
 
 
 @pytest.mark.parametrize(
@@ -266,7 +267,7 @@ def test_large_answers_are_compressed(client: TestClient) -> None:
 
 
 def test_before_the_first_build_and_after(settings: Settings, questions: list[Question]) -> None:
-    with TestClient(Endpoints(settings).app()) as client:
+    with TestClient(Endpoints(settings).app(), "http://localhost:8000") as client:
         for path in (TOP, "/healthz", "/openapi.json"):
             response = client.get(path)
             assert response.status_code == 503
@@ -374,3 +375,25 @@ def wait_until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_without_tokens_a_page_of_the_web_cannot_ask_by_its_own_name(client: TestClient) -> None:
+    assert client.get(TOP, headers={"Host": "evil.example:8000"}).status_code == 400
+    assert client.get(TOP, headers={"Host": "localhost:8000"}).status_code == 200
+
+
+def test_a_row_of_csv_is_one_whatever_its_text() -> None:
+    question = Question(
+        name="text",
+        description="",
+        parameters=[],
+        columns=[Column(name="title", type="string", description="")],
+        sql="",
+    )
+    answer = Answer([("a\rb",), ("c\nd",)], is_cut=False, seconds=0, version="")
+    read = csv.reader(io.StringIO(as_csv(question, answer).decode(), newline=""))
+    assert list(read) == [["title"], ["a\rb"], ["c\nd"]]
+        ["title"],
+        ["a\rb"],
+        ["c\nd"],
+    ]
