@@ -393,7 +393,3 @@ def test_a_row_of_csv_is_one_whatever_its_text() -> None:
     answer = Answer([("a\rb",), ("c\nd",)], is_cut=False, seconds=0, version="")
     read = csv.reader(io.StringIO(as_csv(question, answer).decode(), newline=""))
     assert list(read) == [["title"], ["a\rb"], ["c\nd"]]
-        ["title"],
-        ["a\rb"],
-        ["c\nd"],
-    ]
