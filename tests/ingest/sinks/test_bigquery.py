@@ -220,6 +220,22 @@ def test_landing_time_rises_even_when_the_clock_goes_back(opened: Opened) -> Non
     ]
 
 
+def test_each_load_job_has_the_time_at_which_it_is_sent(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [NOON]
+    sink = BigQuerySink(settings, clock=lambda: now[0])
+    start = sink._start
+
+    def slow(*arguments: Any) -> Any:
+        now[0] += timedelta(minutes=16)
+        return start(*arguments)
+
+    monkeypatch.setattr(sink, "_start", slow)
+    sink.commit([batch([0]), pulled("a")])
+    [(users,)] = query(sink, "select landed_at from {raw}.users")
+    [(clicks,)] = query(sink, "select landed_at from {raw}.clicks")
+    assert (users, clicks) == (NOON, NOON + timedelta(minutes=16))
+
+
 def test_a_loader_killed_behind_its_load_has_landed_it(settings: Settings) -> None:
     """The upload is answered, and the answer never read."""
     killed = subprocess.run(
