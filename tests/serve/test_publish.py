@@ -1,6 +1,7 @@
 """Versions: whole, swapped at once, and whatever ends a build."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,16 @@ from unittest.mock import patch
 
 import duckdb
 import pytest
+from google.api_core.exceptions import GoogleAPICallError
+from google.cloud.bigquery.job import _error_result_to_exception
+from google.cloud.bigquery.retry import DEFAULT_RETRY
 from pydantic import TypeAdapter
+from starlette.testclient import TestClient
 
 from ingest.errors import UserError
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
+from serve.endpoints import Endpoints
 from serve.publish import COLUMN_TYPES, _describing
 from serve.questions import CURRENT, Question, open_published, published_folder
 from tests.dbt_project.warehouse import ROOT, Warehouse
@@ -124,6 +130,7 @@ class BigQueryClient:
         self._rows = rows
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.cancelled = 0
+        self.retry_seconds: float | None = None
         self.limits: dict[str, Any] = {}
         self.schema = [
             SimpleNamespace(name="n", field_type="INTEGER"),
@@ -136,7 +143,8 @@ class BigQueryClient:
     def __exit__(self, *_: object) -> None:
         """Nothing is open."""
 
-    def query(self, sql: str, job_config: Any) -> Any:
+    def query(self, sql: str, job_config: Any, retry: Any = DEFAULT_RETRY) -> Any:
+        self.retry_seconds = retry.timeout
         self.sent.append((sql, job_config.to_api_repr()))
         return self
 
@@ -212,6 +220,7 @@ def test_on_bigquery_questions_are_published_and_parameters_bound(on_bigquery: S
     assert config["query"]["maximumBytesBilled"] == "1000"
     assert config["jobTimeoutMs"] == "7500"
     assert client.limits == {"max_results": 3, "timeout": 7.5}
+    assert client.retry_seconds == 7.5
 
 
 def test_on_bigquery_a_question_that_takes_too_long_is_cancelled(on_bigquery: Settings) -> None:
@@ -223,6 +232,41 @@ def test_on_bigquery_a_question_that_takes_too_long_is_cancelled(on_bigquery: Se
         with pytest.raises(UserError, match=r"took longer than 0\.5 s"):
             published.ask(question, question.values({}), 10, 0.5)
     assert client.cancelled == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "told"),
+    [
+        ("bytesBilledLimitExceeded", 400, r"the answer would read more than SERVE_MAX_BYTES_BILLED \(1,000\): "),
+        ("stopped", 408, "the answer took longer than "),
+        ("timeout", 408, "the answer took longer than "),
+        ("backendError", 503, "the warehouse does not answer"),
+    ],
+)
+def test_on_bigquery_a_question_that_is_ended_says_why(
+    on_bigquery: Settings, reason: str, status: int, told: str
+) -> None:
+    """As the library raises it."""
+    failure: GoogleAPICallError = _error_result_to_exception({"reason": reason, "message": "ended"})
+    with patch("ingest.sinks.bigquery.open_client", lambda _: BigQueryClient(failure)):
+        publish_on_bigquery(on_bigquery)
+        with TestClient(Endpoints(on_bigquery).app()) as client:
+            response = client.get("/v0/pipes/q.json")
+    assert response.status_code == status
+    assert re.match(told, response.json()["error"])
+
+
+def test_on_bigquery_no_answer_is_kept(on_bigquery: Settings) -> None:
+    """Its tables change without being published."""
+    rows = [{"n": 1}]
+    with patch("ingest.sinks.bigquery.open_client", lambda _: BigQueryClient(rows)):
+        publish_on_bigquery(on_bigquery)
+        with TestClient(Endpoints(on_bigquery).app()) as client:
+            first = client.get("/v0/pipes/q.json")
+            rows[0] = {"n": 2}
+            second = client.get("/v0/pipes/q.json", headers={"If-None-Match": first.headers.get("etag", "")})
+    assert [one.json()["data"] for one in (first, second)] == [[{"n": 1}], [{"n": 2}]]
+    assert "etag" not in first.headers
 
 
 def test_on_bigquery_a_dry_run_tells_the_columns(on_bigquery: Settings) -> None:
