@@ -230,23 +230,25 @@ class BigQueryPublished:
     ) -> Answer:
         from google.api_core.exceptions import GoogleAPICallError
         from google.cloud.bigquery import QueryJobConfig
-        from google.cloud.bigquery.retry import DEFAULT_RETRY
+        from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY, DEFAULT_RETRY
 
         from ingest.sinks.bigquery import told
 
         config = QueryJobConfig(
             query_parameters=bigquery_parameters(question, values), maximum_bytes_billed=self._max_bytes_billed
         )
-        retry = DEFAULT_RETRY
+        retry, job_retry = DEFAULT_RETRY, DEFAULT_JOB_RETRY
         if timeout_seconds is not None:
-            retry = retry.with_timeout(timeout_seconds)
+            # the second would try for ten minutes what the first gave up
+            retry, job_retry = retry.with_timeout(timeout_seconds), None
             config.job_timeout_ms = int(timeout_seconds * 1000)  # should this process be gone by then
         started = time.perf_counter()
         with told():
             try:
-                job = self._client.query(question.sql, job_config=config, retry=retry)
+                job = self._client.query(question.sql, job_config=config, retry=retry, job_retry=job_retry)
                 try:
-                    found = job.result(max_results=None if max_rows is None else max_rows + 1, timeout=timeout_seconds)
+                    limit = None if max_rows is None else max_rows + 1
+                    found = job.result(max_results=limit, retry=retry, timeout=timeout_seconds)
                     rows = [tuple(row.values()) for row in found]
                 except TimeoutError as error:
                     job.cancel()

@@ -12,13 +12,16 @@ from unittest.mock import patch
 
 import duckdb
 import pytest
+import requests
 from google.api_core.exceptions import GoogleAPICallError
+from google.auth.credentials import AnonymousCredentials
+from google.auth.transport.requests import AuthorizedSession
+from google.cloud import bigquery
 from google.cloud.bigquery.job import _error_result_to_exception
-from google.cloud.bigquery.retry import DEFAULT_RETRY
 from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
-from ingest.errors import UserError
+from ingest.errors import UnavailableError, UserError
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
 from serve.endpoints import Endpoints
@@ -130,7 +133,6 @@ class BigQueryClient:
         self._rows = rows
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.cancelled = 0
-        self.retry_seconds: float | None = None
         self.limits: dict[str, Any] = {}
         self.schema = [
             SimpleNamespace(name="n", field_type="INTEGER"),
@@ -143,12 +145,11 @@ class BigQueryClient:
     def __exit__(self, *_: object) -> None:
         """Nothing is open."""
 
-    def query(self, sql: str, job_config: Any, retry: Any = DEFAULT_RETRY) -> Any:
-        self.retry_seconds = retry.timeout
+    def query(self, sql: str, job_config: Any, **_: Any) -> Any:
         self.sent.append((sql, job_config.to_api_repr()))
         return self
 
-    def result(self, **limits: Any) -> list[dict[str, Any]]:
+    def result(self, retry: Any = None, **limits: Any) -> list[dict[str, Any]]:
         self.limits = limits
         if isinstance(self._rows, Exception):
             raise self._rows
@@ -220,7 +221,6 @@ def test_on_bigquery_questions_are_published_and_parameters_bound(on_bigquery: S
     assert config["query"]["maximumBytesBilled"] == "1000"
     assert config["jobTimeoutMs"] == "7500"
     assert client.limits == {"max_results": 3, "timeout": 7.5}
-    assert client.retry_seconds == 7.5
 
 
 def test_on_bigquery_a_question_that_takes_too_long_is_cancelled(on_bigquery: Settings) -> None:
@@ -254,6 +254,28 @@ def test_on_bigquery_a_question_that_is_ended_says_why(
             response = client.get("/v0/pipes/q.json")
     assert response.status_code == status
     assert re.match(told, response.json()["error"])
+
+
+def test_on_bigquery_a_question_is_not_tried_for_longer_than_it_may_take(on_bigquery: Settings) -> None:
+    class Unavailable(AuthorizedSession):
+        tried = 0
+
+        def request(self, *_: Any, **__: Any) -> requests.Response:
+            self.tried += 1
+            assert self.tried < 5, "it goes on and on"
+            response = requests.Response()
+            response.status_code = 503
+            response.request = requests.Request("POST", "http://127.0.0.1").prepare()
+            response._content = b'{"error": {"errors": [{"reason": "backendError"}]}}'
+            return response
+
+    client = bigquery.Client("my-project", _http=Unavailable(AnonymousCredentials()))
+    with patch("ingest.sinks.bigquery.open_client", lambda _: client):
+        publish_on_bigquery(on_bigquery)
+        published = open_published(on_bigquery)
+        question = published.questions["q"]
+        with pytest.raises(UnavailableError, match="does not answer"):
+            published.ask(question, question.values({}), 10, 0.01)
 
 
 def test_on_bigquery_no_answer_is_kept(on_bigquery: Settings) -> None:
