@@ -325,8 +325,6 @@ class Cost:
     """For an event of each touched day."""
     whole: float
     """For an event of all days."""
-    unpartitioned: float
-    """For an event of the days that were simulated."""
 
 
 def cost(reads: Iterable[Read], weights: Weights) -> Cost:
@@ -334,7 +332,7 @@ def cost(reads: Iterable[Read], weights: Weights) -> Cost:
     for read in reads:
         kind, weight = _weight(read, weights)
         sums[kind] += weight  # type: ignore[assignment]
-    return Cost(sums[LANDED], sums[TOUCHED], sums[WHOLE], sums[UNPARTITIONED])
+    return Cost(sums[LANDED], sums[TOUCHED], sums[WHOLE])
 
 
 def _weight(read: Read, weights: Weights) -> tuple[str, float]:

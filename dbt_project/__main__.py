@@ -75,6 +75,8 @@ def run(settings: Settings, arguments: list[str]) -> int:
     if settings.gcp_project is not None:
         os.environ["GCP_PROJECT"] = settings.gcp_project
     os.environ["GCP_LOCATION"] = settings.gcp_location
+    os.environ["BIGQUERY_MAXIMUM_BYTES_BILLED"] = str(settings.bigquery_maximum_bytes_billed)
+    os.environ["BIGQUERY_PRIORITY"] = settings.bigquery_priority
     os.environ["DATASET_PREFIX"] = settings.dataset_prefix if settings.warehouse == "bigquery" else ""
     sink = None
     with ExitStack() as held:

@@ -29,6 +29,10 @@ class Settings(BaseSettings):
     """Before the names of BigQuery's datasets, such as dev_ for dev_raw and dev_analytics."""
     gcp_location: str = "US"
     """Of BigQuery's datasets."""
+    bigquery_maximum_bytes_billed: int = Field(1024**4, ge=1)
+    """BigQuery refuses a query of a build that would read more."""
+    bigquery_priority: Literal["interactive", "batch"] = "interactive"
+    """Of a build's queries; those of a batch wait for idle slots."""
     bigquery_emulator_host: str | None = None
     """URL of an emulator instead of the cloud, such as http://127.0.0.1:9050."""
     spool_path: Path = Path("spool")

@@ -38,6 +38,7 @@ from serve.questions import (
     Published,
     Question,
     QuestionTimeoutError,
+    QuestionTooLargeError,
     Value,
     open_published,
     published_at,
@@ -86,6 +87,8 @@ class _Version:
         self._bytes = 0
         self._under_way: dict[str, asyncio.Task[_Body]] = {}
         self._is_retired = False
+        self.is_copy = settings.warehouse == "duckdb"
+        """BigQuery's tables change without a new version: no answer of theirs holds."""
 
     def etag(self, question: Question, values: dict[str, Value], extension: str) -> str:
         """Weak: two answers of one tag differ in the time they took."""
@@ -93,10 +96,11 @@ class _Version:
         return f'W/"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'
 
     async def answer(self, etag: str, question: Question, values: dict[str, Value], extension: str) -> _Body:
-        """From memory, or together with whoever is asking the same just now.
+        """From memory (of a copy only), or together with whoever is asking the same just now.
 
         Raises:
             QuestionTimeoutError: when it takes longer than SERVE_TIMEOUT_SECONDS.
+            QuestionTooLargeError: when it would read more than SERVE_MAX_BYTES_BILLED.
             HTTPException: 503 when as long passed before it could be asked.
         """
         if body := self._bodies.get(etag):
@@ -126,6 +130,8 @@ class _Version:
             return _Body(FORMATS[extension][0](question, answer), answer.is_cut)
 
         body = await asyncio.get_running_loop().run_in_executor(self._pool, ask)
+        if not self.is_copy:
+            return body
         self._bodies[etag] = body
         self._bytes += len(body.content)
         while self._bytes > CACHE_BYTES:
@@ -208,13 +214,15 @@ class Endpoints:
             twice = next(name for name in arguments if [one for one, _ in given].count(name) > 1)
             raise HTTPException(400, f"{twice}: given more than once")
         etag = version.etag(question, values, extension)
-        headers = {**HEADERS, "ETag": etag}
-        if etag in (tag.strip() for tag in request.headers.get("if-none-match", "").split(",")):
+        headers = {**HEADERS, "ETag": etag} if version.is_copy else {**HEADERS}
+        if version.is_copy and etag in (tag.strip() for tag in request.headers.get("if-none-match", "").split(",")):
             return Response(status_code=304, headers=headers)
         try:
             body = await version.answer(etag, question, values, extension)
         except QuestionTimeoutError as error:
             raise HTTPException(408, str(error)) from error
+        except QuestionTooLargeError as error:
+            raise HTTPException(400, str(error)) from error
         except UnavailableError as error:
             raise HTTPException(503, "the warehouse does not answer: try again later", {"Retry-After": "5"}) from error
         if body.is_cut:

@@ -16,8 +16,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "timestamp": {"type": "string", "format": "date-time"},
 }
 REFUSALS = {
-    "304": "The ETag of If-None-Match still is the answer's.",
-    "400": "A parameter that the question does not take, or that cannot be read.",
+    "304": "The ETag of If-None-Match still is the answer's (never on BigQuery).",
+    "400": "A parameter that the question does not take or that cannot be read, or more than SERVE_MAX_BYTES_BILLED.",
     "408": "The answer took longer than SERVE_TIMEOUT_SECONDS.",
     "503": "Nothing is published yet, or too many questions wait.",
 }

@@ -47,6 +47,10 @@ class QuestionTimeoutError(UserError):
     """An answer took longer than it may."""
 
 
+class QuestionTooLargeError(UserError):
+    """An answer would read more than it may."""
+
+
 class Parameter(BaseModel, frozen=True):
     name: str
     type: ParameterType
@@ -141,6 +145,7 @@ class Published(Protocol):
 
         Raises:
             QuestionTimeoutError: when it took longer; it is no longer under way then.
+            QuestionTooLargeError: when BigQuery would read more for it than SERVE_MAX_BYTES_BILLED.
         """
 
     def close(self) -> None: ...
@@ -223,24 +228,41 @@ class BigQueryPublished:
         max_rows: int | None = None,
         timeout_seconds: float | None = None,
     ) -> Answer:
+        from google.api_core.exceptions import GoogleAPICallError
         from google.cloud.bigquery import QueryJobConfig
+        from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY, DEFAULT_RETRY
 
         from ingest.sinks.bigquery import told
 
         config = QueryJobConfig(
             query_parameters=bigquery_parameters(question, values), maximum_bytes_billed=self._max_bytes_billed
         )
+        retry, job_retry = DEFAULT_RETRY, DEFAULT_JOB_RETRY
         if timeout_seconds is not None:
+            # the second would try for ten minutes what the first gave up
+            retry, job_retry = retry.with_timeout(timeout_seconds), None
             config.job_timeout_ms = int(timeout_seconds * 1000)  # should this process be gone by then
         started = time.perf_counter()
         with told():
-            job = self._client.query(question.sql, job_config=config)
             try:
-                found = job.result(max_results=None if max_rows is None else max_rows + 1, timeout=timeout_seconds)
-                rows = [tuple(row.values()) for row in found]
-            except TimeoutError as error:
-                job.cancel()
-                raise _took_longer(timeout_seconds or 0) from error
+                job = self._client.query(question.sql, job_config=config, retry=retry, job_retry=job_retry)
+                try:
+                    limit = None if max_rows is None else max_rows + 1
+                    found = job.result(max_results=limit, retry=retry, timeout=timeout_seconds)
+                    rows = [tuple(row.values()) for row in found]
+                except TimeoutError as error:
+                    job.cancel()
+                    raise _took_longer(timeout_seconds or 0) from error
+            except GoogleAPICallError as error:
+                reasons = {detail.get("reason") for detail in error.errors if isinstance(detail, dict)}
+                if "bytesBilledLimitExceeded" in reasons:
+                    raise QuestionTooLargeError(
+                        f"the answer would read more than SERVE_MAX_BYTES_BILLED ({self._max_bytes_billed:,}): ask for"
+                        " less, such as a shorter period"
+                    ) from error
+                if timeout_seconds is not None and reasons & {"stopped", "timeout"}:  # by job_timeout_ms
+                    raise _took_longer(timeout_seconds) from error
+                raise
         return Answer(rows[:max_rows], len(rows[:max_rows]) < len(rows), time.perf_counter() - started, self.version)
 
     def close(self) -> None:

@@ -296,18 +296,15 @@ class BigQuerySink:
         if self._by_streams:
             for stream in {load.stream for load in loads} - self._open.keys():
                 landed[stream] += self._open_stream(stream)
-            landed_at = self._next_landed_at()
             for load in loads:
-                landed[load.stream] += self._append(load, landed_at)
+                landed[load.stream] += self._append(load)
             return landed
         self._known.update(self._read({load.stream for load in loads} - self._known.keys()))
         while loads:
             for stream in {load.stream for load in loads}:
                 if self._known[stream].writer.write_stream:
                     self._take_over(stream, None)
-            # Of each round: a row that waits for another loader must not land with a time that is long past.
-            landed_at = self._next_landed_at()
-            under_way = [sent for load in loads if (sent := self._send(load, landed_at))]
+            under_way = [sent for load in loads if (sent := self._send(load))]
             loads = []
             for sent in under_way:
                 if sent.job is None:
@@ -321,10 +318,12 @@ class BigQuerySink:
         return landed
 
     def _next_landed_at(self) -> datetime:
+        """Just before rows are sent: while a load waits, for another loader or for the loads before it, a build may go
+        by."""
         self._last_landed_at = max(self._clock(), self._last_landed_at + timedelta(microseconds=1))
         return self._last_landed_at
 
-    def _send(self, load: _Load, landed_at: datetime) -> _Sent | None:
+    def _send(self, load: _Load) -> _Sent | None:
         """Start the job that loads what is new; None when nothing is."""
         stream = load.stream
         known = self._known[stream]
@@ -339,7 +338,7 @@ class BigQuerySink:
             )
         if not rows.num_rows:
             return None
-        job = self._start(name, stream, _raw_rows(rows, stream, landed_at))
+        job = self._start(name, stream, _raw_rows(rows, stream, self._next_landed_at()))
         return _Sent(load, name, rows.num_rows, known, job)
 
     def _name_behind(self, stream: str, known: _Known) -> str:
@@ -396,14 +395,13 @@ class BigQuerySink:
         self._attempts[sent.name] += before == self._known[stream]
         return False
 
-    def _append(self, load: _Load, landed_at: datetime) -> int:
+    def _append(self, load: _Load) -> int:
         """Append what is new, or once more on a new stream what is left; returns how many rows landed."""
         stream = load.stream
         landed = 0
         for is_last in (False, True):
             if stream not in self._open:
                 landed += self._open_stream(stream)
-                landed_at = self._next_landed_at()
             known = self._known[stream]
             if load.has_offsets:
                 rows, after = _above(known.positions, load.parts)
@@ -415,7 +413,7 @@ class BigQuerySink:
             if not rows.num_rows:
                 break
             try:
-                self._open[stream].append(_raw_rows(rows, stream, landed_at))
+                self._open[stream].append(_raw_rows(rows, stream, self._next_landed_at()))
             except api.GoogleAPICallError:
                 self._unsure[stream] = self._open.pop(stream), rows
                 if is_last:
@@ -447,7 +445,9 @@ class BigQuerySink:
                     f"another `ingest land` has taken over {self._dataset}raw.{stream}: let one at a time land a stream"
                 )
             landed = max(0, finalize(self._write_client, failed.name) - failed.rows)
-            self._settled.setdefault(stream, set()).update(rows["message_id"][:landed].to_pylist())
+            taken = rows.slice(0, landed)
+            taken = taken.filter(pc.is_null(taken["offset"]))
+            self._settled.setdefault(stream, set()).update(taken["message_id"].to_pylist())
         self._take_over(stream, opened.name)
         self._unsure.pop(stream, None)
         self._open[stream] = opened

@@ -230,13 +230,15 @@ def test_dbt_is_given_the_settings(
 ) -> None:
     """The prefix is of BigQuery's datasets only: landing in DuckDB knows none."""
     names = ("WAREHOUSE", "GCP_PROJECT", "GCP_LOCATION", "DATASET_PREFIX", "WAREHOUSE_PATH")
+    names = (*names, "BIGQUERY_MAXIMUM_BYTES_BILLED", "BIGQUERY_PRIORITY")
     for name in names:
         monkeypatch.setenv(name, "before")  # and put back at the end
     path = tmp_path / "warehouse.duckdb"
     if warehouse_name == "duckdb":
         DuckDBSink(path).create_tables()
     given = {"gcp_project": "shop", "gcp_location": "EU", "dataset_prefix": "dev_", "warehouse_path": path}
-    settings = Settings(_env_file=None, warehouse=warehouse_name, **given)
+    limits = {"bigquery_maximum_bytes_billed": 5, "bigquery_priority": "batch"}
+    settings = Settings(_env_file=None, warehouse=warehouse_name, **given, **limits)
     seen: list[str] = []
 
     def invoke(arguments: list[str]) -> dbtRunnerResult:
@@ -246,5 +248,5 @@ def test_dbt_is_given_the_settings(
     monkeypatch.setattr(command, "_invoke", invoke)
     monkeypatch.setattr("serve.publish.publish", lambda *arguments: None)
     assert command.run(settings, ["build"]) == 0
-    assert seen == [warehouse_name, "shop", "EU", prefix, str(path)]
+    assert seen == [warehouse_name, "shop", "EU", prefix, str(path), "5", "batch"]
     assert path.exists() == (warehouse_name == "duckdb")

@@ -1,6 +1,7 @@
 """Versions: whole, swapped at once, and whatever ends a build."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,19 @@ from unittest.mock import patch
 
 import duckdb
 import pytest
+import requests
+from google.api_core.exceptions import GoogleAPICallError
+from google.auth.credentials import AnonymousCredentials
+from google.auth.transport.requests import AuthorizedSession
+from google.cloud import bigquery
+from google.cloud.bigquery.job import _error_result_to_exception
 from pydantic import TypeAdapter
+from starlette.testclient import TestClient
 
-from ingest.errors import UserError
+from ingest.errors import UnavailableError, UserError
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
+from serve.endpoints import Endpoints
 from serve.publish import COLUMN_TYPES, _describing
 from serve.questions import CURRENT, Question, open_published, published_folder
 from tests.dbt_project.warehouse import ROOT, Warehouse
@@ -148,11 +157,11 @@ class BigQueryClient:
     def __exit__(self, *_: object) -> None:
         """Nothing is open."""
 
-    def query(self, sql: str, job_config: Any) -> Any:
+    def query(self, sql: str, job_config: Any, **_: Any) -> Any:
         self.sent.append((sql, job_config.to_api_repr()))
         return self
 
-    def result(self, **limits: Any) -> list[dict[str, Any]]:
+    def result(self, retry: Any = None, **limits: Any) -> list[dict[str, Any]]:
         self.limits = limits
         if isinstance(self._rows, Exception):
             raise self._rows
@@ -235,6 +244,63 @@ def test_on_bigquery_a_question_that_takes_too_long_is_cancelled(on_bigquery: Se
         with pytest.raises(UserError, match=r"took longer than 0\.5 s"):
             published.ask(question, question.values({}), 10, 0.5)
     assert client.cancelled == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "told"),
+    [
+        ("bytesBilledLimitExceeded", 400, r"the answer would read more than SERVE_MAX_BYTES_BILLED \(1,000\): "),
+        ("stopped", 408, "the answer took longer than "),
+        ("timeout", 408, "the answer took longer than "),
+        ("backendError", 503, "the warehouse does not answer"),
+    ],
+)
+def test_on_bigquery_a_question_that_is_ended_says_why(
+    on_bigquery: Settings, reason: str, status: int, told: str
+) -> None:
+    """As the library raises it."""
+    failure: GoogleAPICallError = _error_result_to_exception({"reason": reason, "message": "ended"})
+    with patch("ingest.sinks.bigquery.open_client", lambda _: BigQueryClient(failure)):
+        publish_on_bigquery(on_bigquery)
+        with TestClient(Endpoints(on_bigquery).app()) as client:
+            response = client.get("/v0/pipes/q.json")
+    assert response.status_code == status
+    assert re.match(told, response.json()["error"])
+
+
+def test_on_bigquery_a_question_is_not_tried_for_longer_than_it_may_take(on_bigquery: Settings) -> None:
+    class Unavailable(AuthorizedSession):
+        tried = 0
+
+        def request(self, *_: Any, **__: Any) -> requests.Response:
+            self.tried += 1
+            assert self.tried < 5, "it goes on and on"
+            response = requests.Response()
+            response.status_code = 503
+            response.request = requests.Request("POST", "http://127.0.0.1").prepare()
+            response._content = b'{"error": {"errors": [{"reason": "backendError"}]}}'
+            return response
+
+    client = bigquery.Client("my-project", _http=Unavailable(AnonymousCredentials()))
+    with patch("ingest.sinks.bigquery.open_client", lambda _: client):
+        publish_on_bigquery(on_bigquery)
+        published = open_published(on_bigquery)
+        question = published.questions["q"]
+        with pytest.raises(UnavailableError, match="does not answer"):
+            published.ask(question, question.values({}), 10, 0.01)
+
+
+def test_on_bigquery_no_answer_is_kept(on_bigquery: Settings) -> None:
+    """Its tables change without being published."""
+    rows = [{"n": 1}]
+    with patch("ingest.sinks.bigquery.open_client", lambda _: BigQueryClient(rows)):
+        publish_on_bigquery(on_bigquery)
+        with TestClient(Endpoints(on_bigquery).app()) as client:
+            first = client.get("/v0/pipes/q.json")
+            rows[0] = {"n": 2}
+            second = client.get("/v0/pipes/q.json", headers={"If-None-Match": first.headers.get("etag", "")})
+    assert [one.json()["data"] for one in (first, second)] == [[{"n": 1}], [{"n": 2}]]
+    assert "etag" not in first.headers
 
 
 def test_on_bigquery_a_dry_run_tells_the_columns(on_bigquery: Settings) -> None:

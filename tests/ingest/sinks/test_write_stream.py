@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +151,34 @@ def test_an_append_that_is_not_answered_lands_once(
     sink.commit([batch([0]), pulled("z")])
     lose(monkeypatch, appended=appended)
     assert sink.commit([batch([0, 1, 2])]) == {"users": 2}
+    assert not sink._settled.get("users"), "positions tell what landed"
     lose(monkeypatch, appended=appended)
     assert sink.commit([pulled("a", "b")]) == {"clicks": 2}
     assert sink.commit([batch([2, 3]), pulled("c")]) == {"users": 1, "clicks": 1}
     assert offsets(sink) == [0, 1, 2, 3]
     assert ids(sink) == ["a", "b", "c", "z"]
+
+
+def test_rows_that_waited_for_a_takeover_before_them_land_with_a_later_time(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else they appear below the cut of a build that went by meanwhile, and no later build looks there."""
+    now = [NOON]
+    sink = BigQuerySink(settings, clock=lambda: now[0], by_streams=True)
+    sink.commit([batch([0]), pulled("a")])
+    take_over = sink._take_over
+
+    def slow(stream: str, write_stream: str | None) -> None:
+        take_over(stream, write_stream)
+        now[0] += timedelta(minutes=16)
+
+    monkeypatch.setattr(sink, "_take_over", slow)
+    lose(monkeypatch, appended=False)
+    sink.commit([batch([1]), pulled("b")])
+    [(users,)] = query(sink, "select max(landed_at) from {raw}.users")
+    [(clicks,)] = query(sink, "select max(landed_at) from {raw}.clicks")
+    assert users == NOON + timedelta(minutes=16)
+    assert clicks > users
 
 
 @pytest.mark.parametrize("appended", [False, True])
