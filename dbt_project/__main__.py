@@ -70,15 +70,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
         known_code = ["--exclude-resource-type", "unit_test"]  # they test the code alone
     from dbt.artifacts.schemas.run import RunExecutionResult
 
-    os.environ["WAREHOUSE"] = settings.warehouse
-    os.environ["WAREHOUSE_PATH"] = str(settings.warehouse_path.absolute())
-    if settings.gcp_project is not None:
-        os.environ["GCP_PROJECT"] = settings.gcp_project
-    os.environ["GCP_LOCATION"] = settings.gcp_location
-    os.environ["BIGQUERY_MAXIMUM_BYTES_BILLED"] = str(settings.bigquery_maximum_bytes_billed)
-    os.environ["BIGQUERY_PRIORITY"] = settings.bigquery_priority
-    os.environ["DATASET_PREFIX"] = settings.dataset_prefix if settings.warehouse == "bigquery" else ""
-    sink = None
+    _tell_dbt(settings)
     with ExitStack() as held:
         if settings.warehouse == "duckdb":
             if not settings.warehouse_path.exists():
@@ -155,6 +147,19 @@ def check_vars(arguments: list[str]) -> None:
         if first["type"] == "extra_forbidden":
             raise UserError(f"there is no var {name}; the vars are {', '.join(Vars.model_fields)}") from error
         raise UserError(f"var {name}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}") from error
+
+
+def _tell_dbt(settings: Settings) -> None:
+    """What profiles.yml reads."""
+    os.environ["WAREHOUSE"] = settings.warehouse
+    os.environ["WAREHOUSE_PATH"] = str(settings.warehouse_path.absolute())
+    if settings.gcp_project is not None:
+        os.environ["GCP_PROJECT"] = settings.gcp_project
+    os.environ["GCP_LOCATION"] = settings.gcp_location
+    os.environ["BIGQUERY_MAXIMUM_BYTES_BILLED"] = str(settings.bigquery_maximum_bytes_billed)
+    os.environ["BIGQUERY_PRIORITY"] = settings.bigquery_priority
+    os.environ["DATASET_PREFIX"] = settings.dataset_prefix if settings.warehouse == "bigquery" else ""
+    sink = None
 
 
 def _apart(argument: str) -> list[str]:
