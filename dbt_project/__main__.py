@@ -71,6 +71,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
     from dbt.artifacts.schemas.run import RunExecutionResult
 
     _tell_dbt(settings)
+    sink = None
     with ExitStack() as held:
         if settings.warehouse == "duckdb":
             if not settings.warehouse_path.exists():
@@ -159,7 +160,6 @@ def _tell_dbt(settings: Settings) -> None:
     os.environ["BIGQUERY_MAXIMUM_BYTES_BILLED"] = str(settings.bigquery_maximum_bytes_billed)
     os.environ["BIGQUERY_PRIORITY"] = settings.bigquery_priority
     os.environ["DATASET_PREFIX"] = settings.dataset_prefix if settings.warehouse == "bigquery" else ""
-    sink = None
 
 
 def _apart(argument: str) -> list[str]:
