@@ -258,35 +258,53 @@ def simulate_and_kill(draw: random.Random, both: Landing, spool: Landing) -> Non
     draw.shuffle(fates)
     simulate = ("ingest", "simulate", "--events-per-day", "3000", "--seed", str(draw.randrange(1000)), "--days")
     killed = Landing(both.folder, both.settings | {"LANDING_MAX_ROWS": "50", "LANDING_MAX_SECONDS": "0.2"})
-    publishing: subprocess.Popen[bytes] | None = None
+    publishing: list[subprocess.Popen[bytes]] = []
+
+    def publish() -> None:
+        days = str(draw.choice((1, 2)))
+        assert all(earlier.wait(240) == 0 for earlier in publishing)
+        publishing.append(both.start(*simulate, days))
+        spool.run(*simulate, days)
+
+    def wait_for_more(condition: Callable[[], bool], what: str) -> None:
+        """Where nothing is left to land, another day comes."""
+        for _ in range(5):
+            with suppress(AssertionError):
+                return wait_for(condition, 30)
+            publish()
+        return wait_for(condition, what=what)
+
     for number, (step, nth) in enumerate(fates):
         if number % KILLS_PER_DAYS == 0:
-            days = str(draw.choice((1, 2)))
-            assert publishing is None or publishing.wait(240) == 0
-            publishing = both.start(*simulate, days)
-            spool.run(*simulate, days)
+            publish()
         if step:
             loader = killed.start("tests.ingest.killed_loader", step, str(nth), "land", "--follow")
-            # Nothing else kills it: this is how it died.
-            assert loader.wait(180) == -signal.SIGKILL, f"{step}, {nth}: {both.log[-3000:]}"
-            continue
-        loader = killed.start("ingest", "land", "--follow")
-        if draw.random() < 0.7:
-            wait_for_a_commit(killed, loader)
-            time.sleep(draw.uniform(0, 0.5))
         else:
-            time.sleep(draw.uniform(0, 2))
-        assert loader.poll() is None, both.log[-3000:]
-        kill(loader)
-    assert publishing is not None and publishing.wait(240) == 0
+            loader = killed.start("ingest", "land", "--follow")
+        try:
+            if step:
+                wait_for_more(lambda: loader.poll() is not None, f"{step}, {nth}")  # noqa: B023  called at once
+                # Nothing else kills it: this is how it died.
+                assert loader.wait() == -signal.SIGKILL, f"{step}, {nth}: {both.log[-3000:]}"
+                continue
+            if draw.random() < 0.7:
+                committed = a_commit(killed, loader)
+                wait_for_more(committed, "a commit")
+                time.sleep(draw.uniform(0, 0.5))
+            else:
+                time.sleep(draw.uniform(0, 2))
+            assert loader.poll() is None, both.log[-3000:]
+        finally:
+            kill(loader)
+    assert all(earlier.wait(240) == 0 for earlier in publishing)
 
 
 def topic(landing: Landing, stream: str) -> str:
     return str(json.loads(landing.settings["TOPICS"])[stream])
 
 
-def wait_for_a_commit(landing: Landing, loader: "subprocess.Popen[bytes]") -> None:
-    """By the file's or its log's time: this loader has begun."""
+def a_commit(landing: Landing, loader: "subprocess.Popen[bytes]") -> Callable[[], bool]:
+    """Whether this loader has begun, by the file's or its log's time."""
 
     def changed() -> list[int]:
         times = []
@@ -296,7 +314,7 @@ def wait_for_a_commit(landing: Landing, loader: "subprocess.Popen[bytes]") -> No
         return times
 
     before = changed()
-    wait_for(lambda: changed() != before or loader.poll() is not None, 120, "a commit")
+    return lambda: changed() != before or loader.poll() is not None
 
 
 # -- brokers, partitions and topics that come and go ------------------------------------------------------------------
