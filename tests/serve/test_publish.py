@@ -262,7 +262,7 @@ def test_on_bigquery_a_question_that_is_ended_says_why(
     failure: GoogleAPICallError = _error_result_to_exception({"reason": reason, "message": "ended"})
     with patch("ingest.sinks.bigquery.open_client", lambda _: BigQueryClient(failure)):
         publish_on_bigquery(on_bigquery)
-        with TestClient(Endpoints(on_bigquery).app()) as client:
+        with TestClient(Endpoints(on_bigquery).app(), "http://127.0.0.1") as client:
             response = client.get("/v0/pipes/q.json")
     assert response.status_code == status
     assert re.match(told, response.json()["error"])
@@ -295,7 +295,7 @@ def test_on_bigquery_no_answer_is_kept(on_bigquery: Settings) -> None:
     rows = [{"n": 1}]
     with patch("ingest.sinks.bigquery.open_client", lambda _: BigQueryClient(rows)):
         publish_on_bigquery(on_bigquery)
-        with TestClient(Endpoints(on_bigquery).app()) as client:
+        with TestClient(Endpoints(on_bigquery).app(), "http://127.0.0.1") as client:
             first = client.get("/v0/pipes/q.json")
             rows[0] = {"n": 2}
             second = client.get("/v0/pipes/q.json", headers={"If-None-Match": first.headers.get("etag", "")})
