@@ -80,7 +80,7 @@ report: .venv/.ready ## Write the same page to report.html, one file: ARGS="peri
 status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead letters
 	@$(BIN)/python -m ingest status
 
-test: .venv/.ready-dev ## Run the tests that need no broker (some ten minutes on 2 cores)
+test: .venv/.ready-dev ## Run the tests that need no broker (ten to fifteen minutes on 2 cores)
 	@$(BIN)/python -m pytest -m 'not brokers and not exact and not bigquery and not bigquery_emulator and not browser'
 
 test-exact: .venv/.ready-dev ## Compare every mart with its definition in plain Python, in 1,000 random worlds (minutes; EXACT_WORLDS, EXACT_SEED)
