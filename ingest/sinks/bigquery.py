@@ -217,7 +217,7 @@ class BigQuerySink:
         self._location = settings.gcp_location
         self._dataset = f"{settings.gcp_project}.{settings.dataset_prefix}"
         self._clock = clock
-        self._last_landed_at = datetime.min  # noqa: DTZ901  UTC without a zone
+        self._last_landed_at: dict[str, datetime] = {}
         self._known: dict[str, _Known] = {}
         """By stream, as last read or written; a load that goes on from what is out of date is told."""
         self._created_at: dict[str, str] = {}
@@ -317,11 +317,12 @@ class BigQuerySink:
                 landed[sent.load.stream] += sent.rows
         return landed
 
-    def _next_landed_at(self) -> datetime:
+    def _next_landed_at(self, stream: str) -> datetime:
         """Just before rows are sent: while a load waits, for another loader or for the loads before it, a build may go
-        by."""
-        self._last_landed_at = max(self._clock(), self._last_landed_at + timedelta(microseconds=1))
-        return self._last_landed_at
+        by. Ordered within a stream."""
+        last = self._last_landed_at.get(stream, datetime.min)
+        self._last_landed_at[stream] = max(self._clock(), last + timedelta(microseconds=1))
+        return self._last_landed_at[stream]
 
     def _send(self, load: _Load) -> _Sent | None:
         """Start the job that loads what is new; None when nothing is."""
@@ -338,7 +339,7 @@ class BigQuerySink:
             )
         if not rows.num_rows:
             return None
-        job = self._start(name, stream, _raw_rows(rows, stream, self._next_landed_at()))
+        job = self._start(name, stream, _raw_rows(rows, stream, self._next_landed_at(stream)))
         return _Sent(load, name, rows.num_rows, known, job)
 
     def _name_behind(self, stream: str, known: _Known) -> str:
@@ -413,7 +414,7 @@ class BigQuerySink:
             if not rows.num_rows:
                 break
             try:
-                self._open[stream].append(_raw_rows(rows, stream, self._next_landed_at()))
+                self._open[stream].append(_raw_rows(rows, stream, self._next_landed_at(stream)))
             except api.GoogleAPICallError:
                 self._unsure[stream] = self._open.pop(stream), rows
                 if is_last:
