@@ -320,7 +320,7 @@ class BigQuerySink:
     def _next_landed_at(self, stream: str) -> datetime:
         """Just before rows are sent: while a load waits, for another loader or for the loads before it, a build may go
         by. Ordered within a stream."""
-        last = self._last_landed_at.get(stream, datetime.min)
+        last = self._last_landed_at.get(stream, datetime.min)  # noqa: DTZ901  UTC without a zone
         self._last_landed_at[stream] = max(self._clock(), last + timedelta(microseconds=1))
         return self._last_landed_at[stream]
 
