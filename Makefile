@@ -83,7 +83,7 @@ status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead let
 test: .venv/.ready-dev ## Run the tests that need no broker (ten to fifteen minutes on 2 cores)
 	@$(BIN)/python -m pytest -m 'not brokers and not exact and not bigquery and not bigquery_emulator and not browser'
 
-test-exact: .venv/.ready-dev ## Compare every mart with its definition in plain Python, in 1,000 random worlds (minutes; EXACT_WORLDS, EXACT_SEED)
+test-exact: .venv/.ready-dev ## Compare every mart with its definition in plain Python, in 1,000 random worlds (half an hour; EXACT_WORLDS, EXACT_SEED)
 	@$(BIN)/python -m pytest -m exact
 
 test-data: .venv/.ready ## Run every dbt test over all partitions, not only those touched since the last green build
@@ -100,7 +100,7 @@ test-browser: .venv/.ready-dev ## Run the tests of the dashboard in Chromium (in
 		|| { apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends chromium; }
 	@$(BIN)/python -m pytest -m browser
 
-check-bigquery: .venv/.ready-dev ## Check and run every statement for BigQuery with Google's SQL analyzer and reference implementation (some ten minutes)
+check-bigquery: .venv/.ready-dev ## Check and run every statement for BigQuery with Google's SQL analyzer and reference implementation (ten to fifteen minutes)
 	@$(BIN)/python -m pytest -m bigquery
 
 brokers: .venv/.ready ## Run Kafka and the Pub/Sub emulator on loopback without Docker, until Ctrl-C (without Java and Maven: a stand-in for Kafka alone)
