@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build query serve dashboard report metric notebooks docs status test test-exact test-data test-brokers test-bigquery test-browser check-bigquery brokers lint format clean
+.PHONY: help setup ingest build query serve dashboard report metric notebooks docs status test test-exact test-data test-brokers test-bigquery test-browser check-bigquery bench bench-quick brokers lint format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -42,6 +42,10 @@ setup: .venv/.ready ## Create .venv and install requirements.txt
 
 .venv/.ready-analysts: .venv/.ready requirements-analysts.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-analysts.txt -c constraints.txt
+	@touch $@
+
+.venv/.ready-bench: .venv/.ready-analysts requirements-bench.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-bench.txt -c constraints.txt
 	@touch $@
 
 .venv/.ready-dev: .venv/.ready requirements-dev.txt requirements-analysts.txt
@@ -102,6 +106,12 @@ test-browser: .venv/.ready-dev ## Run the tests of the dashboard in Chromium (in
 
 check-bigquery: .venv/.ready-dev ## Check and run every statement for BigQuery with Google's SQL analyzer and reference implementation (ten to fifteen minutes)
 	@$(BIN)/python -m pytest -m bigquery
+
+bench: .venv/.ready-bench ## Measure landing, builds, increments and start-up against floors and peers; writes benchmarks/RESULTS.md (an hour; Java 17, Maven, 60 GB)
+	@$(BIN)/python -m benchmarks
+
+bench-quick: .venv/.ready-bench ## The same of less input, printed only (under five minutes)
+	@$(BIN)/python -m benchmarks --quick
 
 brokers: .venv/.ready ## Run Kafka and the Pub/Sub emulator on loopback without Docker, until Ctrl-C (without Java and Maven: a stand-in for Kafka alone)
 	@exec $(BIN)/python -m tests.brokers --kafka-port $(KAFKA_PORT) --pubsub-port $(PUBSUB_PORT)

@@ -1,130 +1,412 @@
-"""How long a build takes, against the same marts written by hand: `python -m benchmarks.build [MESSAGES]...`.
-
-For each number of messages (1,000,000 unless given): a simulated shop of ten days is landed once; then, alternating and
-each in a process of its own, the marts are made by benchmarks/floor.sql (the floor: hand-written SQL for DuckDB, no
-tests, nothing incremental) and by a first `dbt_project build`; then one hundredth more messages are landed and built
-onto it, and then nothing more. Prints a table in Markdown: seconds of wall time, of CPU, and peak memory; of dbt also
-the seconds that its models took, since it starts, tests and unit-tests besides.
-"""
+"""How long builds take: a first one against the same marts by hand and in chDB, and a day more onto a history."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from statistics import median
-from tempfile import TemporaryDirectory
+from typing import Any
 
-ROUNDS = 3
-DAYS = 10
-ROOT = Path(__file__).parents[1]
+import duckdb
+
+from benchmarks import shop
+from benchmarks.measure import ROOT, Figure, Run, peer_python, run
+from benchmarks.report import Plot, Ratio, Section, Table
+from tests.dbt_project.test_cost import costs
+
 FLOOR = """
-import duckdb, sys
+import duckdb, json, re, sys, time
 connection = duckdb.connect(sys.argv[2])
 connection.execute(f"attach '{sys.argv[1]}' as raw (read_only)")
-connection.execute(open(sys.argv[3]).read())
+seconds = {"staging and facts": 0.0, "marts": 0.0}
+part = "staging and facts"
+for statement in duckdb.extract_statements(open(sys.argv[3]).read()):
+    started = time.perf_counter()
+    connection.execute(statement)
+    seconds[part] += time.perf_counter() - started
+    if "create table fct_events " in statement.query:
+        part = "marts"
+connection.close()
+print(json.dumps(seconds))
 """
 SAME_ROWS = ("fct_events", "fct_page_views", "agg_product_events_hourly", "agg_user_metrics_daily")
+WITHOUT_TESTS = ("--exclude-resource-type", "test", "unit_test", "snapshot")
+LATE_PARTS = 3
+LESS_MEMORY = "2GiB"
+"""The largest first build is done once more with this WAREHOUSE_MEMORY_LIMIT."""
 
 
-@dataclass
-class Run:
-    seconds: float
-    cpu_seconds: float
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A build by dbt."""
+
+    run: Run
+    starting_seconds: float
+    """Until the first node."""
+    node_seconds: float
+    """From the first node's start to the last one's end."""
+    nodes: int
+
+    @property
+    def ending_seconds(self) -> float:
+        """Behind the last node: publishing, and the table of the marts."""
+        return self.run.seconds - self.starting_seconds - self.node_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Warehouse:
+    """A DuckDB file in a folder of its own, with all that builds leave beside it."""
+
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "warehouse.duckdb"
+
+    @property
+    def target(self) -> Path:
+        return self.folder / "target"
+
+    def copy_of(self, landed: Path) -> "Warehouse":
+        """Begin anew with these raw tables."""
+        self.remove()
+        self.folder.mkdir(parents=True)
+        shutil.copy(landed, self.path)
+        return self
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def build(self, *options: str, **settings: str) -> Built:
+        """`python -m dbt_project build`, to its end."""
+        environment = {
+            "WAREHOUSE_PATH": str(self.path),
+            "SPOOL_PATH": str(self.folder / "spool"),
+            "DBT_TARGET_PATH": str(self.target),
+            "DBT_LOG_PATH": str(self.folder / "logs"),
+        }
+        results = self.target / "run_results.json"
+        results.unlink(missing_ok=True)
+        done = run("-m", "dbt_project", "build", *options, environment=environment | settings)
+        if not results.exists():  # nothing was new
+            return Built(done, done.seconds, 0.0, 0)
+        times = [
+            _seconds_since_epoch(step[end])
+            for one in json.loads(results.read_text())["results"]
+            for step in one["timing"]
+            for end in ("started_at", "completed_at")
+        ]
+        nodes = len(json.loads(results.read_text())["results"])
+        return Built(done, min(times) - done.started_at, max(times) - min(times), nodes)
+
+
+def _seconds_since_epoch(text: str) -> float:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+@dataclass(slots=True)
+class FirstBuild:
+    """The first build of everything, in two steps, and the tests behind it."""
+
+    facts: Built
+    marts: Built
+    rest: Built
+
+    @property
+    def models_seconds(self) -> float:
+        return self.facts.node_seconds + self.marts.node_seconds
+
+    @property
+    def whole_seconds(self) -> float:
+        """As if one command had done it."""
+        return self.models_seconds + self.rest.run.seconds
+
+    @property
+    def peak_mib(self) -> int:
+        return max(part.run.peak_mib for part in (self.facts, self.marts, self.rest))
+
+
+def first_build(warehouse: Warehouse, **settings: str) -> FirstBuild:
+    return FirstBuild(
+        warehouse.build("--select", "+fct_events", *WITHOUT_TESTS, **settings),
+        warehouse.build("--exclude", "+fct_events", *WITHOUT_TESTS, **settings),
+        warehouse.build(**settings),
+    )
+
+
+def in_millions(messages: int) -> str:
+    return f"{messages / 1e6:.0f}M" if messages >= 1e6 else f"{messages / 1e6:.1f}M"
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """From raw to all marts, once."""
+
+    facts: float
+    """Seconds for staging and fct_events."""
+    marts: float
+    """Seconds for the rest."""
+    cpu: float
     peak_mib: int
-    model_seconds: float | None = None
+
+    @property
+    def both(self) -> float:
+        return self.facts + self.marts
 
 
-def run(*command: str | Path, environment: dict[str, str] | None = None) -> Run:
-    """Run a command to its end.
+def by_hand(landed: Path, made: Path) -> Timed:
+    made.unlink(missing_ok=True)
+    done = run("-c", FLOOR, landed, made, ROOT / "benchmarks/floor.sql")
+    return Timed(done.said["staging and facts"], done.said["marts"], done.cpu_seconds, done.peak_mib)
 
-    Raises:
-        subprocess.CalledProcessError: when it fails.
-    """
-    started = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, *command], cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=subprocess.DEVNULL
+
+def by_dbt(build: FirstBuild) -> Timed:
+    cpu = build.facts.run.cpu_seconds + build.marts.run.cpu_seconds
+    return Timed(build.facts.node_seconds, build.marts.node_seconds, cpu, build.peak_mib)
+
+
+def by_chdb(python: Path, days: int, database: Path) -> tuple[Timed, dict[str, Any]]:
+    """And what the script said: its version, the rows of its marts."""
+    done = run(ROOT / "benchmarks/peers/chdb_marts.py", shop.FOLDER, str(days), database, python=python)
+    shutil.rmtree(database)
+    said = done.said
+    timed = Timed(said["staging_and_facts_seconds"], said["marts_seconds"], said["cpu_seconds"], done.peak_mib)
+    return timed, said
+
+
+def first_builds(sizes: list[int], rounds: int, folder: Path) -> Section:
+    """Builds of the first so many days, from raw to all marts, by hand, by dbt and in chDB."""
+    python = peer_python("chdb")
+    table = Table(["contender", "messages", "staging and facts, s", "marts, s", "both, s", "CPU, s", "peak MiB"], [])
+    apart = Table(["dbt, messages", "start-up, s", "tests, snapshots and publishing, s", "one `make build`, s"], [])
+    ratios: list[Ratio] = []
+    seconds: dict[str, dict[str, float]] = {}
+    throughput: dict[str, dict[str, float]] = {}
+    said: dict[str, Any] = {}
+    for days in sizes:
+        landed, floor, warehouse = folder / "landed.duckdb", folder / "floor.duckdb", Warehouse(folder / "built")
+        messages = shop.land(landed, range(days))
+        size = in_millions(messages)
+        done: dict[str, list[Timed]] = {"by hand, DuckDB": [], "dbt, DuckDB": [], "chDB": []}
+        builds: list[FirstBuild] = []
+        for _ in range(rounds):
+            done["by hand, DuckDB"].append(by_hand(landed, floor))
+            builds.append(first_build(warehouse.copy_of(landed)))
+            done["dbt, DuckDB"].append(by_dbt(builds[-1]))
+            timed, said = by_chdb(python, days, folder / "chdb")
+            done["chDB"].append(timed)
+            see_same_rows(floor, warehouse.path, said["rows"])
+        for name, timings in done.items():
+            facts, marts = Figure([one.facts for one in timings]), Figure([one.marts for one in timings])
+            seconds[f"{size}, {name}"] = {"staging and facts": facts.median, "marts": marts.median}
+            throughput[f"{size}, {name}"] = {"": messages / Figure([one.both for one in timings]).median}
+        is_largest = days == max(sizes)
+        ratios += [
+            Ratio(
+                f"build of {size}: dbt's models / by hand",
+                [
+                    one.both / other.both
+                    for one, other in zip(done["dbt, DuckDB"], done["by hand, DuckDB"], strict=True)
+                ],
+                at_most=1.3 if is_largest else None,
+            ),
+            Ratio(
+                f"build of {size}: dbt's models / chDB",
+                [one.both / other.both for one, other in zip(done["dbt, DuckDB"], done["chDB"], strict=True)],
+            ),
+            Ratio(
+                f"staging and facts of {size}: dbt's models / chDB",
+                [one.facts / other.facts for one, other in zip(done["dbt, DuckDB"], done["chDB"], strict=True)],
+                at_most=1.0 if is_largest else None,
+            ),
+        ]
+        if is_largest:
+            with_less = by_dbt(first_build(warehouse.copy_of(landed), WAREHOUSE_MEMORY_LIMIT=LESS_MEMORY))
+            done[f"dbt, WAREHOUSE_MEMORY_LIMIT={LESS_MEMORY}"] = [with_less]
+            ratios.append(
+                Ratio(
+                    f"build of {size} with {LESS_MEMORY} for DuckDB: peak GiB", [with_less.peak_mib / 1024], at_most=4.0
+                )
+            )
+        table.rows.extend(
+            [
+                name,
+                messages,
+                Figure([one.facts for one in timings]),
+                Figure([one.marts for one in timings]),
+                Figure([one.both for one in timings]),
+                Figure([one.cpu for one in timings]),
+                max(one.peak_mib for one in timings),
+            ]
+            for name, timings in done.items()
+        )
+        apart.rows.append(
+            [
+                size,
+                Figure([one.facts.starting_seconds for one in builds]),
+                Figure([one.rest.run.seconds for one in builds]),
+                Figure([one.whole_seconds for one in builds]),
+            ]
+        )
+        warehouse.remove()
+        landed.unlink()
+        floor.unlink()
+    return Section(
+        "A first build",
+        "The first days of the shop, from raw to all marts. By hand: benchmarks/floor.sql, the same marts as one would"
+        " write them in SQL for one run, without tests, accounting and anything incremental, in one process; what leads"
+        " to the facts is temporary there. The time of dbt's models is that from the first node's start to the last"
+        " one's end, tests and snapshots left out; what else a `make build` does stands below. CPU includes dbt's start,"
+        " twice. The numbers of rows are compared in each round.",
+        [table, apart],
+        ratios,
+        [
+            Plot("build", "From raw to all marts", "seconds", seconds),
+            Plot("build_throughput", "Messages built a second", "messages a second", throughput),
+        ],
+        {
+            "chDB": f"ClickHouse {said['version']}, MergeTree tables, benchmarks/peers/chdb_marts.sql: parses and"
+            " deduplicates in one statement a stream, so that nothing is staged. Loading raw, in the order of landing,"
+            " is not counted"
+        },
     )
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, list(map(str, command)))
-    peak = used.ru_maxrss // (1024 if sys.platform == "linux" else 1024 * 1024)
-    return Run(time.monotonic() - started, used.ru_utime + used.ru_stime, peak)
 
 
-def build(environment: dict[str, str]) -> Run:
-    """One build by dbt, and how long its models took."""
-    done = run("-m", "dbt_project", "build", environment=environment)
-    results = json.loads((ROOT / "dbt_project/target/run_results.json").read_text())["results"]
-    done.model_seconds = sum(one["execution_time"] for one in results if one["unique_id"].startswith("model."))
-    return done
-
-
-def row(name: str, messages: int, runs: list[Run]) -> None:
-    seconds = [one.seconds for one in runs]
-    models = [one.model_seconds for one in runs if one.model_seconds is not None]
-    print(
-        f"| {messages:,} | {name} | {median(seconds):.1f} ({min(seconds):.1f}-{max(seconds):.1f}) "
-        f"| {median(one.cpu_seconds for one in runs):.1f} | {f'{median(models):.1f}' if models else ''} "
-        f"| {max(one.peak_mib for one in runs):,} |",
-        flush=True,
-    )
-
-
-def measure(messages: int, folder: Path) -> None:
-    landed, warehouse, floor = folder / "landed.duckdb", folder / "built/landed.duckdb", folder / "floor.duckdb"
-    environment = {"WAREHOUSE_PATH": str(landed), "SPOOL_PATH": str(folder / "spool")}
-
-    def land(days: int, count: int) -> None:
-        simulate = ("-m", "ingest", "simulate", "--days", str(days), "--events-per-day", str(count))
-        run(*simulate, environment=environment)
-        run("-m", "ingest", "land", environment=environment)
-
-    land(DAYS, messages // DAYS)
-    floors: list[Run] = []
-    builds: list[Run] = []
-    for _ in range(ROUNDS):
-        floor.unlink(missing_ok=True)
-        floors.append(run("-c", FLOOR, landed, floor, ROOT / "benchmarks/floor.sql"))
-        shutil.rmtree(warehouse.parent, ignore_errors=True)
-        warehouse.parent.mkdir()
-        shutil.copy(landed, warehouse)
-        builds.append(build(environment | {"WAREHOUSE_PATH": str(warehouse)}))
-    row("floor", messages, floors)
-    row("dbt, first build", messages, builds)
-    check_same_rows(floor, warehouse)
-
-    environment["WAREHOUSE_PATH"] = str(warehouse)
-    land(1, messages // 100)
-    row("dbt, 1 % more", messages, [build(environment)])
-    nothing_new = [run("-m", "dbt_project", "build", environment=environment) for _ in range(ROUNDS)]
-    row("dbt, nothing new", messages, nothing_new)
-
-
-def check_same_rows(floor: Path, warehouse: Path) -> None:
-    """The floor is no floor if it makes other marts."""
-    import duckdb
-
+def see_same_rows(floor: Path, warehouse: Path, others: dict[str, int]) -> None:
+    """Whoever makes other marts is no contender."""
     with duckdb.connect(str(warehouse), read_only=True) as connection:
         connection.execute(f"attach '{floor}' as floor (read_only)")
         for mart in SAME_ROWS:
             counts = connection.sql(
                 f"select (select count(*) from analytics.{mart}), (select count(*) from floor.{mart})"  # noqa: S608
             ).fetchall()[0]
-            if counts[0] != counts[1]:
-                raise ValueError(f"{mart}: {counts[0]:,} rows by dbt, {counts[1]:,} by hand")
+            if len({*counts, others[mart]}) > 1:
+                raise ValueError(f"{mart}: rows by dbt and by hand {counts}, by the peer {others}")
 
 
-def main() -> None:
-    print("| messages | | seconds, median (range) | CPU | models | peak MiB |\n|--:|---|--:|--:|--:|--:|")
-    for messages in map(int, sys.argv[1:] or ["1000000"]):
-        with TemporaryDirectory(prefix="benchmark-build-") as folder:
-            measure(messages, Path(folder))
+@dataclass(slots=True)
+class History:
+    """A warehouse of so many days, and what was built onto it."""
+
+    days: int
+    warehouse: Warehouse
+    messages: int
+    first: FirstBuild
+    next_day: list[tuple[int, Built]] = field(default_factory=list)
+    """Messages, and their build."""
+    late: list[tuple[int, Built]] = field(default_factory=list)
+    rows: tuple[int, int] = (0, 0)
+    """Read and rewritten by the models of a next day's build."""
+
+    @property
+    def size(self) -> str:
+        return in_millions(self.messages)
 
 
-if __name__ == "__main__":
-    main()
+def increments(sizes: list[int], rounds: int, folder: Path) -> tuple[Section, Warehouse]:
+    """One more day onto histories of so many days, then as many messages that are up to 90 days late.
+
+    Returns the warehouse of the shortest history too.
+    """
+    histories: list[History] = []
+    for days in sizes:
+        warehouse = Warehouse(folder / f"history-{days}")
+        warehouse.remove()
+        warehouse.folder.mkdir(parents=True)
+        has_late = days >= shop.LATE_DAYS
+        messages = shop.land(warehouse.path, range(days), but_late_parts=LATE_PARTS if has_late else 0)
+        histories.append(History(days, warehouse, messages, first_build(warehouse)))
+    for number in range(rounds):
+        for history in histories:
+            day = history.days + number
+            landed = shop.land(history.warehouse.path, range(day, day + 1))
+            history.next_day.append((landed, history.warehouse.build()))
+            if number == rounds - 1:
+                touched = costs(history.warehouse.target, history.warehouse.path).values()
+                history.rows = sum(read for read, _ in touched), sum(rewritten for _, rewritten in touched)
+    for part in range(min(rounds, LATE_PARTS)):
+        for history in histories:
+            if history.days >= shop.LATE_DAYS:
+                landed = shop.land_late(history.warehouse.path, history.days, part, history.days + rounds + part)
+                history.late.append((landed, history.warehouse.build()))
+
+    table = Table(
+        [
+            *("history", "what comes", "messages", "build, s", "of it start-up", "models and tests", "publishing"),
+            *("rows read", "rewritten", "peak MiB"),
+        ],
+        [],
+    )
+    bars: dict[str, dict[str, float]] = {}
+    for history in histories:
+        for name, built, rows in (
+            ("the next day", history.next_day, history.rows),
+            ("90 days late", history.late, None),
+        ):
+            if not built:
+                continue
+            parts = {
+                "start-up": Figure([one.starting_seconds for _, one in built]),
+                "models and tests": Figure([one.node_seconds for _, one in built]),
+                "publishing": Figure([one.ending_seconds for _, one in built]),
+            }
+            rewritten: list[str | int | Figure] = [*rows] if rows else ["", ""]
+            table.rows.append(
+                [
+                    *(history.size, name, built[-1][0], Figure([one.run.seconds for _, one in built])),
+                    *parts.values(),
+                    *rewritten,
+                    max(one.run.peak_mib for _, one in built),
+                ]
+            )
+            bars[f"{history.size}, {name}"] = {part: figure.median for part, figure in parts.items()}
+    shortest, longest = histories[0], histories[-1]
+    ratios = [
+        Ratio(
+            f"a day more on {longest.size} / on {shortest.size}: models and tests",
+            _paired(longest, shortest, lambda one: one.node_seconds),
+            at_most=1.3,
+        ),
+        Ratio(
+            f"a day more on {longest.size} / on {shortest.size}: whole build",
+            _paired(longest, shortest, lambda one: one.run.seconds),
+            at_most=1.3,
+        ),
+    ]
+    ratios += [
+        Ratio(
+            f"a day more on {history.size} / first build of {history.size}",
+            [one.run.seconds / history.first.whole_seconds for _, one in history.next_day],
+            at_most=0.1,
+        )
+        for history in histories
+        if history is not shortest
+    ]
+    first = Table(
+        ["history", "messages", "models, s", "one `make build`, s", "peak MiB"],
+        [
+            [
+                one.size,
+                one.messages,
+                Figure([one.first.models_seconds]),
+                Figure([one.first.whole_seconds]),
+                one.first.peak_mib,
+            ]
+            for one in histories
+        ],
+    )
+    section = Section(
+        "A day more",
+        "A day of messages is landed and built onto histories of several lengths, one after the other; then a day's"
+        " worth of messages of the last 90 days of the history. A build runs all tests and publishes: at once on a file"
+        " system that shares blocks between copies (XFS, btrfs, APFS), otherwise by copying the warehouse. Rows read and"
+        " rewritten are those of all incremental models, as DuckDB's EXPLAIN ANALYZE counts them.",
+        [table, first],
+        ratios,
+        [Plot("increment", "A build of one more day, by history", "seconds", bars)],
+    )
+    return section, shortest.warehouse
+
+
+def _paired(one: History, other: History, of: Any) -> list[float]:
+    return [of(a) / of(b) for (_, a), (_, b) in zip(one.next_day, other.next_day, strict=True)]

@@ -1,40 +1,56 @@
-"""How much slower landing is than only taking the messages: `python -m benchmarks.landing [KAFKA] [PUBSUB]`.
+"""How fast landing is, beside only taking the messages and beside other ways to land them.
 
-Starts Apache Kafka and Google's Pub/Sub emulator, publishes that many messages of 300 bytes to each (0 leaves one out),
-and alternates between the bare client and `land` into a new DuckDB file, in a process of its own each. Rates leave out
-what comes before the first message: start-up, and joining the group.
+Apache Kafka and Google's Pub/Sub emulator are given messages of 300 bytes, and the contenders take turns, each in a
+process of its own and into a new DuckDB file, which must then hold what it was to land. Every clock runs from the first
+messages taken to the last commit, so that rates leave out start-up and joining the group.
 """
 
+import json
 import logging
 import multiprocessing
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
 from uuid import uuid4
 
+import duckdb
 import structlog
 from confluent_kafka import Consumer
 from google.pubsub_v1.types import PullResponse
 
+from benchmarks.measure import Figure, peer_python
+from benchmarks.report import Plot, Ratio, Section, Table
 from ingest.landing import land
 from ingest.message import Message
 from ingest.provision import provision
 from ingest.publish import RoutingPublisher
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
-from ingest.sources import open_sources
-from ingest.sources.pubsub import PULLERS_PER_STREAM, open_subscriber
+from ingest.sources import kafka, open_sources, pubsub
 from ingest.streams import STREAMS, Stream
 from tests.brokers import KafkaServer, PubSubEmulator, running
 
+PEERS = Path(__file__).parent / "peers"
+
 BYTES = 300
-ROUNDS = 3
 KAFKA, PUBSUB = STREAMS["ecom_events"], STREAMS["clicks"]
+# Of the topic's messages as many as take the peers some ten seconds.
+DLT_COUNT, LOOP_COUNT, ONE_INSERT_COUNT = 200_000, 20_000, 1_000_000
+
+ONE_INSERT = "plain loop, one insert a batch"
+DLT_VERSION = next(
+    line.partition("==")[2]
+    for line in (PEERS / "requirements-dlt.txt").read_text().splitlines()
+    if line.startswith("dlt[")
+)
 
 Rate = tuple[float, int]
 """Messages a second, and peak memory in MiB."""
@@ -51,39 +67,49 @@ def consume(settings: Settings, group: str, count: int) -> Rate:
         }
     )
     consumer.subscribe([settings.topic(KAFKA)])
-    taken = first = 0
+    taken = 0
     started = 0.0
     while taken < count:
         taken += len(consumer.consume(5_000, 1.0))
         if not started and taken:
-            started, first = time.monotonic(), taken
-    rate = (count - first) / (time.monotonic() - started)
+            started = time.monotonic()
+    rate = count / (time.monotonic() - started)
     consumer.close()
     return rate, peak_memory()
 
 
 def pull(settings: Settings, _: str, count: int) -> Rate:
     """Pub/Sub's messages, pulled and acknowledged by as many threads as landing has."""
-    client = open_subscriber(settings)
+    client = pubsub.open_subscriber(settings)
     subscription = f"projects/{settings.pubsub_project}/subscriptions/{settings.subscription(PUBSUB)}"
+    arrivals: list[float] = []
     taken: list[tuple[float, int]] = []
-    started = time.monotonic()
 
     def pull_some(_: int) -> None:
         while sum(rows for _, rows in taken) < count:
             response = PullResponse.pb(client.pull(subscription=subscription, max_messages=1_000, timeout=10))
             if ack_ids := [one.ack_id for one in response.received_messages]:
+                arrivals.append(time.monotonic())
                 client.acknowledge(subscription=subscription, ack_ids=ack_ids)
                 taken.append((time.monotonic(), len(ack_ids)))
 
-    with ThreadPoolExecutor(PULLERS_PER_STREAM) as pool:
-        list(pool.map(pull_some, range(PULLERS_PER_STREAM)))
+    with ThreadPoolExecutor(pubsub.PULLERS_PER_STREAM) as pool:
+        list(pool.map(pull_some, range(pubsub.PULLERS_PER_STREAM)))
     # not until the threads end, which wait for more
-    return count / (taken[-1][0] - started), peak_memory()
+    return count / (taken[-1][0] - arrivals[0]), peak_memory()
 
 
 def land_all(settings: Settings, group: str, count: int, stream: Stream) -> Rate:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    module = {"kafka": kafka, "pubsub": pubsub}[stream.transport]
+    to_table = module._table
+    arrivals: list[float] = []
+
+    def timed(*arguments: object) -> object:
+        """What the sources call first on messages that the client has just given them."""
+        arrivals.append(time.monotonic())
+        return to_table(*arguments)
+
     with TemporaryDirectory() as folder:
         settings = settings.model_copy(
             update={"kafka_group_id": group, "warehouse_path": Path(folder) / "warehouse.duckdb"}
@@ -91,15 +117,32 @@ def land_all(settings: Settings, group: str, count: int, stream: Stream) -> Rate
         sink = DuckDBSink(settings.warehouse_path)
         sink.create_tables()
         commits: list[tuple[float, int]] = []
-        started = time.monotonic()
-        with open_sources(settings, [stream], sink.positions) as sources:
+        with patch.object(module, "_table", timed), open_sources(settings, [stream], sink.positions) as sources:
             land(settings, sources, sink, on_progress=lambda rows: commits.append((time.monotonic(), rows)))
+        memory = peak_memory()
         landed = sum(rows for _, rows in commits)
         assert landed == count, f"landed {landed} of {count}"  # noqa: S101
-        (first_at, first), (last_at, _) = commits[0], commits[-1]
-        if stream.transport == "pubsub":  # has nothing to join: counted from the start
-            first_at, first = started, 0
-        return (count - first) / (last_at - first_at), peak_memory()
+        check(settings.warehouse_path, f"raw.{stream.name}", "message_id", count)
+        return count / (commits[-1][0] - arrivals[0]), memory
+
+
+def run_peer(command: list[str], table: str, key: str, settings: Settings, group: str, count: int) -> Rate:
+    """A peer's script, which reads the clock itself."""
+    with TemporaryDirectory() as folder:
+        database = Path(folder) / "peer.duckdb"
+        where = [settings.kafka_bootstrap_servers or "", settings.topic(KAFKA), group, str(count), str(database)]
+        result = subprocess.run([*command, *where], cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
+        told = json.loads(result.stdout.splitlines()[-1])
+        check(database, table, key, count)
+        return count / told["seconds"], told["peak_mib"]
+
+
+def check(database: Path, table: str, key: str, count: int) -> None:
+    """That the table holds so many messages, none of them twice."""
+    with duckdb.connect(str(database), read_only=True) as connection:
+        query = f"select count(*), count(distinct ({key})) from {table}"  # noqa: S608  names of ours
+        rows, different = connection.execute(query).fetchall()[0]
+    assert rows == different == count, f"{table} holds {rows} rows, {different} different, of {count}"  # noqa: S101
 
 
 def peak_memory() -> int:
@@ -119,39 +162,114 @@ def messages(count: int) -> Iterator[Message]:
         yield Message(f"{body:{BYTES - 1}}}}".encode(), str(number).encode())
 
 
-def main(kafka_count: int = 2_000_000, pubsub_count: int = 60_000) -> None:
-    with (
-        TemporaryDirectory() as folder,
-        ExitStack() as opened,
+def publish(settings: Settings, stream: Stream, count: int) -> None:
+    with RoutingPublisher(settings) as publisher:
+        publisher.publish(stream, messages(count))
+
+
+def measure_kafka(count: int, rounds: int, dlt_python: Path) -> dict[str, list[Rate]]:
+    """Contender to its rate in each round."""
+    contenders: dict[str, tuple[int, Callable[[Settings, str, int], Rate]]] = {
+        "consume only": (count, partial(apart, consume)),
+        "land": (count, lambda *arguments: apart(land_all, *arguments, KAFKA)),
+    }
+    dlt = [str(dlt_python), str(PEERS / "dlt_landing.py")]
+    contenders["dlt"] = (DLT_COUNT, partial(run_peer, dlt, "raw.events", "_kafka__partition, _kafka__offset"))
+    plain = [sys.executable, str(PEERS / "plain_landing.py")]
+    for name, command, wanted in (
+        ("plain loop", plain, LOOP_COUNT),
+        (ONE_INSERT, [*plain, "--one-insert"], ONE_INSERT_COUNT),
     ):
-        settings = Settings(_env_file=None)
-        if kafka_count:
-            kafka = opened.enter_context(running(KafkaServer(Path(folder))))
-            settings.kafka_bootstrap_servers = kafka.bootstrap_servers
-            provision(settings, [KAFKA])
-            with RoutingPublisher(settings) as publisher:
-                publisher.publish(KAFKA, messages(kafka_count))
-        if pubsub_count:
-            pubsub = opened.enter_context(running(PubSubEmulator(Path(folder))))
-            settings.pubsub_project, settings.pubsub_emulator_host = pubsub.project, pubsub.host
-            provision(settings, [PUBSUB])
-        print(f"{'':8}{'alone/s':>12}{'land/s':>12}{'ratio':>8}{'MiB':>8}")
-        for number in range(ROUNDS):
-            for name, bare, stream, count in (
-                ("kafka", consume, KAFKA, kafka_count),
-                ("pubsub", pull, PUBSUB, pubsub_count),
-            ):
-                if not count:
-                    continue
-                rates = []
-                for work, more in ((bare, ()), (land_all, (stream,))):
-                    if stream is PUBSUB:
-                        with RoutingPublisher(settings) as publisher:
-                            publisher.publish(PUBSUB, messages(pubsub_count))
-                    rates.append(apart(work, settings, f"{work.__name__}-{number}", count, *more))
-                (alone, _), (landed, memory) = rates
-                print(f"{name:8}{alone:12,.0f}{landed:12,.0f}{landed / alone:8.2f}{memory:8}", flush=True)
+        contenders[name] = (wanted, partial(run_peer, command, "events", '"partition", "offset"'))
+    rates: dict[str, list[Rate]] = {name: [] for name in contenders}
+    with TemporaryDirectory() as folder, running(KafkaServer(Path(folder))) as server:
+        settings = Settings(_env_file=None, kafka_bootstrap_servers=server.bootstrap_servers)
+        provision(settings, [KAFKA])
+        publish(settings, KAFKA, count)
+        for number in range(rounds):
+            for name, (wanted, measure) in contenders.items():
+                rates[name].append(measure(settings, f"{name}-{number}", min(wanted, count)))
+    return rates
 
 
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+def measure_pubsub(count: int, rounds: int) -> dict[str, list[Rate]]:
+    """Contender to its rate in each round."""
+    contenders: dict[str, tuple[Any, ...]] = {"pull only": (pull,), "land": (land_all, PUBSUB)}
+    rates: dict[str, list[Rate]] = {name: [] for name in contenders}
+    with TemporaryDirectory() as folder, running(PubSubEmulator(Path(folder))) as emulator:
+        for number in range(-1, rounds):
+            # in turn the first, which finds less behind it in the emulator
+            for name, (work, *more) in list(contenders.items())[:: -1 if number % 2 else 1]:
+                # a topic each, so that nothing of one run is left to the next
+                settings = Settings(
+                    _env_file=None,
+                    pubsub_project=emulator.project,
+                    pubsub_emulator_host=emulator.host,
+                    topics={PUBSUB.name: f"{name.replace(' ', '-')}-{number}"},
+                )
+                provision(settings, [PUBSUB])
+                publish(settings, PUBSUB, count)
+                rate = apart(work, settings, "", count, *more)
+                if number >= 0:  # the emulator's code is compiled while it runs: the first round is its start-up
+                    rates[name].append(rate)
+    return rates
+
+
+def landing(kafka_count: int, pubsub_count: int, rounds: int) -> Section:
+    """So many messages in Kafka, and in each topic of Pub/Sub."""
+    from_kafka = measure_kafka(kafka_count, rounds, peer_python("dlt"))
+    from_pubsub = measure_pubsub(pubsub_count, rounds)
+    tables = []
+    for transport, rates in (("Kafka", from_kafka), ("Pub/Sub emulator", from_pubsub)):
+        first = next(iter(rates))
+        tables.append(
+            Table(
+                [f"from {transport}", "messages a second", f"share of {first}", "peak MiB"],
+                [
+                    [
+                        name,
+                        Figure([rate for rate, _ in of_rounds]),
+                        Figure(_ratios(rates, name, first)),
+                        max(memory for _, memory in of_rounds),
+                    ]
+                    for name, of_rounds in rates.items()
+                ],
+            )
+        )
+    ratios = [
+        Ratio("Kafka: land / consume only", _ratios(from_kafka, "land", "consume only"), at_least=0.55),
+        Ratio("Kafka: land / dlt", _ratios(from_kafka, "land", "dlt")),
+        Ratio("Kafka: land / plain loop", _ratios(from_kafka, "land", "plain loop")),
+        Ratio("Kafka: land / plain loop, one insert a batch", _ratios(from_kafka, "land", ONE_INSERT)),
+        Ratio("Pub/Sub emulator: land / pull only", _ratios(from_pubsub, "land", "pull only"), at_least=0.7),
+        Ratio("Kafka: peak GiB of land", [memory / 1024 for _, memory in from_kafka["land"]], at_most=1.0),
+    ]
+    bars = {f"Kafka, {name}": rates for name, rates in from_kafka.items()} | {
+        f"Pub/Sub emulator, {name}": rates for name, rates in from_pubsub.items()
+    }
+    return Section(
+        "Landing",
+        f"Messages of 300 bytes, {kafka_count:,} of them in 4 partitions of Kafka and {pubsub_count:,} in a"
+        " subscription of the emulator, which slows down by its backlog; brokers run on the same cores. dlt and the"
+        " loops are slower and land fewer messages. What is landed is counted.",
+        tables,
+        ratios,
+        [
+            Plot(
+                "landing",
+                "Messages landed",
+                "messages a second",
+                {name: {"": Figure([rate for rate, _ in rates]).median} for name, rates in bars.items()},
+            )
+        ],
+        {
+            "dlt": f"{DLT_VERSION}, the loop of its Kafka source into DuckDB by Parquet, with larger buffers and two"
+            " workers (benchmarks/peers/dlt_landing.py)",
+            "plain loop": "consume 1,000, json.loads, `executemany` in one transaction, commit the offsets; with one"
+            " insert a batch, DuckDB parses the texts of a batch (benchmarks/peers/plain_landing.py)",
+        },
+    )
+
+
+def _ratios(rates: dict[str, list[Rate]], one: str, other: str) -> list[float]:
+    return [a / b for (a, _), (b, _) in zip(rates[one], rates[other], strict=True)]

@@ -1,11 +1,11 @@
 """The input of the benchmarks: days of the simulated shop as raw messages, drawn by seed, kept as Parquet in .cache.
 
-A day is 100,000 events and their faults; a history of N days is the first N of them, so that warehouses of 1 million and
-of 30 million messages differ in their length only. Every contender reads the same files.
+A day is 100,000 events and their faults; a history of N days is the first N of them, so that warehouses of 1 million
+and of 30 million messages differ in their length only. Every contender reads the same files.
 """
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
@@ -26,6 +26,7 @@ EVENTS_PER_DAY = 100_000
 FOLDER = Path(__file__).parents[1] / ".cache" / "benchmarks" / f"shop-{SEED}-{EVENTS_PER_DAY}"
 LATE_DAYS = 90
 """Late messages are of this many days."""
+OFFSET = "cast(split_part(message_id, '/', 3) as bigint)"
 
 COLUMNS = pa.schema(
     [
@@ -61,49 +62,60 @@ def draw(days: int) -> None:
         )
 
 
-def land(warehouse: Path, first_day: int, last_day: int) -> int:
-    """Put the messages of these days into a warehouse as landing would, a commit a day; returns how many."""
-    return _land(warehouse, range(first_day, last_day + 1), "true", _noon_after(last_day))
+def land(warehouse: Path, days: range, *, but_late_parts: int = 0) -> int:
+    """Put the messages of these days into a warehouse as landing would, a commit a day; returns how many.
+
+    Args:
+        but_late_parts: so many of the parts that `land_late` lands are left out.
+    """
+    where = f"not ({_is_late(days.stop, range(but_late_parts))})" if but_late_parts else "true"
+    return _land(warehouse, days, where, "day + 1")
 
 
-def land_but_late(warehouse: Path, days: int) -> int:
-    """The first `days` days, but for a hundredth of the messages of the last LATE_DAYS of them."""
-    return _land(warehouse, range(days), f"not ({_is_late(days)})", _noon_after(days - 1))
+def land_late(warehouse: Path, days: int, part: int, on_day: int) -> int:
+    """A part that was left out of the first `days` days, in one commit on a later day; returns how many messages."""
+    where = _is_late(days, range(part, part + 1))
+    return _land(warehouse, range(max(0, days - LATE_DAYS), days), where, f"{on_day} + 1")
 
 
-def land_late(warehouse: Path, days: int) -> int:
-    """What `land_but_late` has left out, in one commit a day later; returns how many messages."""
-    return _land(warehouse, range(max(0, days - LATE_DAYS), days), _is_late(days), _noon_after(days), one_commit=True)
+def land_part(warehouse: Path, day: int, part: int) -> int:
+    """A ninetieth of the messages of a day, in a commit on a later one; returns how many."""
+    return _land(warehouse, range(day, day + 1), f"{OFFSET} % {LATE_DAYS} = {part}", f"day + 1 + {part}")
 
 
-def _is_late(days: int) -> str:
+def _is_late(days: int, parts: range) -> str:
+    """A part is a day's worth of messages, drawn from the last LATE_DAYS days."""
     first = DEFAULT_START + timedelta(days=max(0, days - LATE_DAYS))
-    return f"published_at >= timestamp '{first}' and hash(message_id) % 90 = 0"
+    numbers = f"{parts.start} and {parts.stop - 1}"
+    return f"published_at >= timestamp '{first}' and {OFFSET} % {LATE_DAYS} between {numbers}"
 
 
-def _noon_after(day: int) -> datetime:
-    return datetime(DEFAULT_START.year, DEFAULT_START.month, DEFAULT_START.day, 12) + timedelta(days=day + 1)  # noqa: DTZ001  UTC without a zone
+def _land(warehouse: Path, days: range, where: str, landed_at: str) -> int:
+    """Messages of these days, in their order.
 
-
-def _land(warehouse: Path, days: range, where: str, newest: datetime, *, one_commit: bool = False) -> int:
+    Args:
+        where: an expression over COLUMNS.
+        landed_at: an expression over `day`, that of the file.
+    """
     draw(days.stop)
     DuckDBSink(warehouse).create_tables()
     landed = 0
     with duckdb.connect(str(warehouse)) as connection:
-        connection.execute("set preserve_insertion_order = true")
         for stream in STREAMS:
-            for day in days:
-                landed_at = newest if one_commit else newest - timedelta(days=days.stop - 1 - day)
-                landed += connection.execute(
-                    f"""
-                    insert into raw.{stream} by name
-                    select '{stream}' as stream, 'spool' as source, '{stream}' as topic, 0 as "partition",
-                        cast(split_part(message_id, '/', 3) as bigint) as "offset", *, $landed_at as landed_at
-                    from read_parquet($path)
-                    where {where}
-                    """,  # noqa: S608  names of ours
-                    {"landed_at": landed_at, "path": str(path(stream, day))},
-                ).fetchall()[0][0]
+            landed += connection.execute(
+                f"""
+                insert into raw.{stream} by name
+                select '{stream}' as stream, 'spool' as source, '{stream}' as topic, 0 as "partition",
+                    {OFFSET} as "offset", message_id, key, attributes, published_at, payload,
+                    timestamp '{DEFAULT_START} 12:00:00' + to_days({landed_at}) as landed_at
+                from (
+                    select *, cast(parse_filename(filename, true) as integer) as day
+                    from read_parquet($paths, filename = true)
+                )
+                where {where}
+                """,  # noqa: S608  names of ours
+                {"paths": [str(path(stream, day)) for day in days]},
+            ).fetchall()[0][0]
     return landed
 
 

@@ -154,6 +154,8 @@ def _tell_dbt(settings: Settings) -> None:
     """What profiles.yml reads."""
     os.environ["WAREHOUSE"] = settings.warehouse
     os.environ["WAREHOUSE_PATH"] = str(settings.warehouse_path.absolute())
+    if settings.warehouse_memory_limit is not None:
+        os.environ["WAREHOUSE_MEMORY_LIMIT"] = settings.warehouse_memory_limit
     if settings.gcp_project is not None:
         os.environ["GCP_PROJECT"] = settings.gcp_project
     os.environ["GCP_LOCATION"] = settings.gcp_location

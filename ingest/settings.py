@@ -23,6 +23,9 @@ class Settings(BaseSettings):
 
     warehouse: Literal["duckdb", "bigquery"] = "duckdb"
     warehouse_path: Path = Path("warehouse.duckdb")
+    warehouse_memory_limit: str | None = Field(None, pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$")
+    """The most memory that DuckDB takes for a build, such as 2GiB; what does not fit goes to disk. Four fifths of the
+    machine's unless set."""
     gcp_project: str | None = Field(None, pattern=r"^[a-z][a-z0-9.:-]+$")
     """BigQuery's project."""
     dataset_prefix: str = Field("", pattern=r"^\w*$")

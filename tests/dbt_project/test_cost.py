@@ -52,9 +52,18 @@ def cost_of_a_day(folder: Path, days_of_history: int) -> dict[str, tuple[int, in
     warehouse.simulate(1, EVENTS_PER_DAY, "--late", "0")
     land_at(warehouse, datetime(2026, 8, 2))
     warehouse.run("dbt_project", "build", "--exclude-resource-type", "test", "unit_test", "snapshot")
-    costs = {}
-    nodes = json.loads((folder / "target" / "manifest.json").read_text())["nodes"]
-    with duckdb.connect(str(warehouse.path), read_only=True) as connection:
+    return costs(folder / "target", warehouse.path)
+
+
+def costs(target: Path, warehouse: Path) -> dict[str, tuple[int, int]]:
+    """By incremental model: rows read, rows rewritten by the last build.
+
+    Args:
+        target: where dbt wrote the artifacts of that build.
+    """
+    found = {}
+    nodes = json.loads((target / "manifest.json").read_text())["nodes"]
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
         for node in nodes.values():
             if node["resource_type"] == "model" and node["config"]["materialized"] == "incremental":
                 compiled = (ROOT / "dbt_project" / node["compiled_path"]).read_text()
@@ -64,8 +73,8 @@ def cost_of_a_day(folder: Path, days_of_history: int) -> dict[str, tuple[int, in
                 rewritten = connection.sql(f"select count(*) from ({compiled})").fetchall()[0][0]
                 # the entities' histories are small beside the events, and no plan says which rows a join needs
                 read = sum(rows for table, rows in reads.items() if not table.endswith("_history"))
-                costs[node["name"]] = (read, rewritten)
-    return costs
+                found[node["name"]] = (read, rewritten)
+    return found
 
 
 def test_a_day_costs_the_same_on_a_short_and_a_long_history(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""How fast landing, builds and the endpoints are, and what BigQuery costs, on paper."""

@@ -1,0 +1,95 @@
+"""`make bench` runs every benchmark and writes RESULTS.md; `make bench-quick` prints the same of less input."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from benchmarks import report
+from benchmarks.build import first_builds, increments
+from benchmarks.landing import landing
+from benchmarks.measure import ROOT
+from benchmarks.report import Section
+from benchmarks.startup import startup
+from benchmarks.time_on_page import time_on_page
+
+output = Console()
+errors = Console(stderr=True)
+
+
+class Part(StrEnum):
+    LANDING = "landing"
+    BUILD = "build"
+    INCREMENT = "increment"
+    TIME_ON_PAGE = "time-on-page"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much each part measures, in days of 100,000 events and in messages."""
+
+    builds: list[int]
+    histories: list[int]
+    streaming_days: int
+    kafka: int
+    pubsub: int
+
+
+FULL = Scale(builds=[10, 30, 100], histories=[10, 100, 300], streaming_days=3, kafka=1_500_000, pubsub=60_000)
+QUICK = Scale(builds=[3], histories=[3, 10], streaming_days=1, kafka=300_000, pubsub=40_000)
+
+
+def bench(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Less input and one round; prints, and writes nothing.")
+    ] = False,
+    only: Annotated[list[Part] | None, typer.Option(help="This part; prints, and writes nothing.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=9, help="How often each contender runs.")] = 3,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where warehouses are made, up to 60 GB; a temporary folder unless given.")
+    ] = None,
+) -> None:
+    """Measure landing, builds, start-up and time on page against their floors and peers, and write RESULTS.md."""
+    scale = QUICK if quick else FULL
+    rounds = 1 if quick else rounds
+    with TemporaryDirectory(prefix="benchmark-", dir=folder) as name:
+        work = Path(name)
+        parts: dict[Part, Callable[[], list[Section]]] = {
+            Part.LANDING: lambda: [landing(scale.kafka, scale.pubsub, rounds)],
+            Part.BUILD: lambda: [first_builds(scale.builds, rounds, work)],
+            Part.INCREMENT: lambda: _onto_histories(scale.histories, rounds, work),
+            Part.TIME_ON_PAGE: lambda: [time_on_page(scale.streaming_days, rounds, work)],
+        }
+        sections: list[Section] = []
+        for part, measure in parts.items():
+            if only is None or part in only:
+                started = monotonic()
+                found = measure()
+                errors.print(f"{part} took {monotonic() - started:.0f} s", highlight=False)
+                for section in found:
+                    output.print(Markdown("\n\n".join([f"## {section.title}", *map(str, section.tables)])))
+                sections += found
+    ratios = [ratio for section in sections for ratio in section.ratios]
+    output.print(Markdown(str(report.ratio_table(ratios))))
+    if not quick:
+        output.print(Markdown(str(report.compare(ratios))))
+    if not quick and only is None:
+        report.write(sections, "make bench")
+        output.print(f"written: {report.RESULTS.relative_to(ROOT)}")
+
+
+def _onto_histories(histories: list[int], rounds: int, folder: Path) -> list[Section]:
+    """Increments, and start-up on the shortest of the histories."""
+    section, shortest = increments(histories, rounds, folder)
+    return [section, startup(rounds, shortest, histories[0] + rounds, folder)]
+
+
+if __name__ == "__main__":
+    typer.run(bench)

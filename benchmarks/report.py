@@ -1,0 +1,163 @@
+"""Writes RESULTS.md and its plots, and results.json, from which the next run tells how far its ratios are off."""
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.measure import Figure
+
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "RESULTS.md"
+FIGURES = FOLDER / "results.json"
+PLOTS = FOLDER / "plots"
+PACKAGES = ("dbt-core", "dbt-duckdb", "duckdb", "confluent-kafka", "google-cloud-pubsub", "pyarrow")
+INTRODUCTION = """\
+# Benchmark results
+
+Written by `make bench`, which measures all of it again: two cores are enough, and a quiet machine gives steadier
+figures. The input is drawn by seed; contenders alternate within a run, each in a process of its own. A figure is the
+median of the rounds, with the least and the most in brackets; a ratio is the median of the ratios of each round. Peers
+are installed with the versions named below in environments of their own, and are used in their natural way.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """One figure against another of the same round."""
+
+    name: str
+    values: list[float]
+    """One a round."""
+    at_most: float | None = None
+    at_least: float | None = None
+    """What it is to reach, if anything."""
+
+    @property
+    def figure(self) -> Figure:
+        return Figure(self.values)
+
+    @property
+    def reach(self) -> str:
+        if self.at_most is not None:
+            return f"at most {self.at_most:g}"
+        return f"at least {self.at_least:g}" if self.at_least is not None else ""
+
+    @property
+    def holds(self) -> str:
+        if not self.reach:
+            return ""
+        above = self.at_most is None or self.figure.median <= self.at_most
+        below = self.at_least is None or self.figure.median >= self.at_least
+        return "yes" if above and below else "**no**"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    columns: list[str]
+    rows: list[list[str | int | Figure]]
+
+    def __str__(self) -> str:
+        lines = [self.columns, ["---", *["--:"] * (len(self.columns) - 1)]]
+        lines += [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """Bars, stacked where a bar has several parts."""
+
+    name: str
+    title: str
+    unit: str
+    bars: dict[str, dict[str, float]]
+    """Label of a bar to its parts, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    title: str
+    text: str
+    tables: list[Table]
+    ratios: list[Ratio] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
+    peers: dict[str, str] = field(default_factory=dict)
+    """Peer to its version and settings."""
+
+
+def write(sections: list[Section], command: str) -> None:
+    """Write RESULTS.md, plots and results.json."""
+    peers = {name: described for section in sections for name, described in section.peers.items()}
+    ratios = [ratio for section in sections for ratio in section.ratios]
+    parts = [
+        INTRODUCTION,
+        f"`{command}` on {datetime.now(UTC):%Y-%m-%d}: {machine()}. Python {platform.python_version()}, "
+        + ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+        + ".\n",
+        "\n".join(f"- **{name}**: {described}" for name, described in sorted(peers.items())) + "\n",
+        "## Ratios\n",
+        f"{ratio_table(ratios)}\n",
+    ]
+    for section in sections:
+        parts += [f"## {section.title}\n", f"{section.text}\n", *(f"{table}\n" for table in section.tables)]
+        parts += [f"![{plot.title}](plots/{draw(plot)})\n" for plot in section.plots]
+    RESULTS.write_text("\n".join(parts))
+    FIGURES.write_text(json.dumps([asdict(ratio) for ratio in ratios], indent=1) + "\n")
+
+
+def ratio_table(ratios: list[Ratio]) -> Table:
+    return Table(
+        ["ratio", "measured", "to reach", "holds"],
+        [[ratio.name, ratio.figure, ratio.reach, ratio.holds] for ratio in ratios],
+    )
+
+
+def compare(ratios: list[Ratio]) -> Table:
+    """The ratios beside those of the run that wrote results.json."""
+    before = {one["name"]: Figure(one["values"]) for one in json.loads(FIGURES.read_text())} if FIGURES.exists() else {}
+    rows: list[list[str | int | Figure]] = []
+    for ratio in ratios:
+        if ratio.name not in before:
+            continue
+        known = before[ratio.name]
+        rows.append([ratio.name, known, ratio.figure, f"{ratio.figure.median / known.median - 1:+.0%}"])
+    return Table(["ratio", "as in results.json", "now", "off by"], rows)
+
+
+def machine() -> str:
+    """Cores, processor, memory and system."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.partition(": ")[2] for line in info.read_text().splitlines() if line.startswith("model name")]
+        if (info.exists())
+        else [platform.processor()]
+    )
+    return f"{os.cpu_count()} cores of {names[0]}, {memory:.0f} GiB, {platform.system()} {platform.release()}"
+
+
+def draw(plot: Plot) -> str:
+    """Draw it; returns the name of the file."""
+    import altair
+
+    rows = [
+        {"bar": bar, "part": part, "value": value, "order": order}
+        for bar, parts in plot.bars.items()
+        for order, (part, value) in enumerate(parts.items())
+    ]
+    parts = list(dict.fromkeys(row["part"] for row in rows))
+    bars = altair.Y("bar:N", sort=list(plot.bars), title=None, axis=altair.Axis(labelLimit=300))
+    base = altair.Chart(altair.Data(values=rows), title=altair.Title(plot.title, anchor="start"))
+    colour = altair.Color("part:N", sort=parts, title=None, legend=altair.Legend(orient="bottom"))
+    chart = base.mark_bar().encode(y=bars, x=altair.X("sum(value):Q", title=plot.unit), order="order:Q")
+    totals = base.mark_text(align="left", dx=4).encode(
+        y=bars, x="sum(value):Q", text=altair.Text("sum(value):Q", format=",.3~r")
+    )
+    PLOTS.mkdir(exist_ok=True)
+    if len(parts) > 1:
+        chart = chart.encode(color=colour)
+    (chart + totals).properties(width=420, background="white").save(PLOTS / f"{plot.name}.svg")
+    return f"{plot.name}.svg"
