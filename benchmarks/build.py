@@ -168,7 +168,6 @@ def by_dbt(build: FirstBuild) -> Timed:
 def by_chdb(python: Path, days: int, database: Path) -> tuple[Timed, dict[str, Any]]:
     """And what the script said: its version, the rows of its marts."""
     done = run(ROOT / "benchmarks/peers/chdb_marts.py", shop.FOLDER, str(days), database, python=python)
-    shutil.rmtree(database)
     said = done.said
     timed = Timed(said["staging_and_facts_seconds"], said["marts_seconds"], said["cpu_seconds"], done.peak_mib)
     return timed, said
@@ -251,13 +250,14 @@ def first_builds(sizes: list[int], rounds: int, folder: Path) -> Section:
         warehouse.remove()
         landed.unlink()
         floor.unlink()
+        shutil.rmtree(folder / "chdb")
     return Section(
         "A first build",
         "The first days of the shop, from raw to all marts. By hand: benchmarks/floor.sql, the same marts as one would"
         " write them in SQL for one run, without tests, accounting and anything incremental, in one process; what leads"
         " to the facts is temporary there. The time of dbt's models is that from the first node's start to the last"
-        " one's end, tests and snapshots left out; what else a `make build` does stands below. CPU includes dbt's start,"
-        " twice. The numbers of rows are compared in each round.",
+        " one's end, tests and snapshots left out; what else a `make build` does stands below. CPU includes dbt's"
+        " start, twice. The numbers of rows are compared in each round.",
         [table, apart],
         ratios,
         [
@@ -399,8 +399,8 @@ def increments(sizes: list[int], rounds: int, folder: Path) -> tuple[Section, Wa
         "A day more",
         "A day of messages is landed and built onto histories of several lengths, one after the other; then a day's"
         " worth of messages of the last 90 days of the history. A build runs all tests and publishes: at once on a file"
-        " system that shares blocks between copies (XFS, btrfs, APFS), otherwise by copying the warehouse. Rows read and"
-        " rewritten are those of all incremental models, as DuckDB's EXPLAIN ANALYZE counts them.",
+        " system that shares blocks between copies (XFS, btrfs, APFS), otherwise by copying the warehouse. Rows read"
+        " and rewritten are those of all incremental models, as DuckDB's EXPLAIN ANALYZE counts them.",
         [table, first],
         ratios,
         [Plot("increment", "A build of one more day, by history", "seconds", bars)],

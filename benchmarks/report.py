@@ -148,7 +148,7 @@ def draw(plot: Plot) -> str:
         for bar, parts in plot.bars.items()
         for order, (part, value) in enumerate(parts.items())
     ]
-    parts = list(dict.fromkeys(row["part"] for row in rows))
+    parts = list(dict.fromkeys(part for bar in plot.bars.values() for part in bar))
     bars = altair.Y("bar:N", sort=list(plot.bars), title=None, axis=altair.Axis(labelLimit=300))
     base = altair.Chart(altair.Data(values=rows), title=altair.Title(plot.title, anchor="start"))
     colour = altair.Color("part:N", sort=parts, title=None, legend=altair.Legend(orient="bottom"))

@@ -5,16 +5,16 @@
 -- A message is parsed once, by one JSONExtract into a named tuple. It parses whole messages by simdjson, which refuses
 -- what is not UTF-8 or not JSON as it goes: such a message has no field, and so lacks the required ones. Only a list
 -- has to be refused besides, as a tuple takes it by position.
-create function is_object as (payload) -> startsWith(trimLeft(payload), '{');
+create or replace function is_object as (payload) -> startsWith(trimLeft(payload), '{');
 -- 1970 when there is none, which is not plausible; a bare number would be taken for a Unix time
-create function instant as (text) -> parseDateTime64BestEffortOrZero(
+create or replace function instant as (text) -> parseDateTime64BestEffortOrZero(
     if(substring(text, 5, 1) in ('-', '/'), text, ''), 6, 'UTC'
 );
-create function unix_micros as (text, factor) -> fromUnixTimestamp64Micro(toInt64OrZero(text) * factor, 'UTC');
-create function amount as (text) -> toDecimal64OrNull(text, 4);
-create function plausible as (event_at, published_at) ->
+create or replace function unix_micros as (text, factor) -> fromUnixTimestamp64Micro(toInt64OrZero(text) * factor, 'UTC');
+create or replace function amount as (text) -> toDecimal64OrNull(text, 4);
+create or replace function plausible as (event_at, published_at) ->
     event_at >= toDateTime64('2000-01-01', 6, 'UTC') and event_at <= published_at + toIntervalDay(1);
-create function known as (text) -> if(text = 'null', '', ifNull(text, ''));
+create or replace function known as (text) -> if(text = 'null', '', ifNull(text, ''));
 
 -- In the order of the windows over sessions, so that they need not sort.
 create table fct_events (

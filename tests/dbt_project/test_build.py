@@ -230,14 +230,14 @@ def test_dbt_is_given_the_settings(
 ) -> None:
     """The prefix is of BigQuery's datasets only: landing in DuckDB knows none."""
     names = ("WAREHOUSE", "GCP_PROJECT", "GCP_LOCATION", "DATASET_PREFIX", "WAREHOUSE_PATH")
-    names = (*names, "BIGQUERY_MAXIMUM_BYTES_BILLED", "BIGQUERY_PRIORITY")
+    names = (*names, "BIGQUERY_MAXIMUM_BYTES_BILLED", "BIGQUERY_PRIORITY", "WAREHOUSE_MEMORY_LIMIT")
     for name in names:
         monkeypatch.setenv(name, "before")  # and put back at the end
     path = tmp_path / "warehouse.duckdb"
     if warehouse_name == "duckdb":
         DuckDBSink(path).create_tables()
     given = {"gcp_project": "shop", "gcp_location": "EU", "dataset_prefix": "dev_", "warehouse_path": path}
-    limits = {"bigquery_maximum_bytes_billed": 5, "bigquery_priority": "batch"}
+    limits = {"bigquery_maximum_bytes_billed": 5, "bigquery_priority": "batch", "warehouse_memory_limit": "2GiB"}
     settings = Settings(_env_file=None, warehouse=warehouse_name, **given, **limits)
     seen: list[str] = []
 
@@ -248,5 +248,5 @@ def test_dbt_is_given_the_settings(
     monkeypatch.setattr(command, "_invoke", invoke)
     monkeypatch.setattr("serve.publish.publish", lambda *arguments: None)
     assert command.run(settings, ["build"]) == 0
-    assert seen == [warehouse_name, "shop", "EU", prefix, str(path), "5", "batch"]
+    assert seen == [warehouse_name, "shop", "EU", prefix, str(path), "5", "batch", "2GiB"]
     assert path.exists() == (warehouse_name == "duckdb")

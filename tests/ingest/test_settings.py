@@ -59,6 +59,7 @@ def test_topics_and_subscriptions_have_names_of_their_own(monkeypatch: pytest.Mo
     [
         ("LANDING_MAX_ROWS", "x", "LANDING_MAX_ROWS: .*integer"),
         ("WAREHOUSE_PATH", "data/analytics.duckdb", "WAREHOUSE_PATH: .*analytics is one of its schemas"),
+        ("WAREHOUSE_MEMORY_LIMIT", "plenty", "WAREHOUSE_MEMORY_LIMIT: "),
         ("LANDING_MAX_ROWS", "0", "LANDING_MAX_ROWS: .*greater than or equal to 1"),
         ("LOCK_TIMEOUT_SECONDS", "-1", "LOCK_TIMEOUT_SECONDS: "),
         ("WAREHOUSE", "oracle", "WAREHOUSE: .*'duckdb' or 'bigquery'"),
