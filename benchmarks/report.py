@@ -150,7 +150,7 @@ def draw(plot: Plot) -> str:
     ]
     parts = list(dict.fromkeys(part for bar in plot.bars.values() for part in bar))
     bars = altair.Y("bar:N", sort=list(plot.bars), title=None, axis=altair.Axis(labelLimit=300))
-    base = altair.Chart(altair.Data(values=rows), title=altair.Title(plot.title, anchor="start"))
+    base = altair.Chart(altair.InlineData(values=rows), title=altair.Title(plot.title, anchor="start"))
     colour = altair.Color("part:N", sort=parts, title=None, legend=altair.Legend(orient="bottom"))
     chart = base.mark_bar().encode(y=bars, x=altair.X("sum(value):Q", title=plot.unit), order="order:Q")
     totals = base.mark_text(align="left", dx=4).encode(
