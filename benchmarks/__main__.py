@@ -43,7 +43,7 @@ class Scale:
 
 
 FULL = Scale(builds=[10, 30, 100], histories=[10, 100, 300], streaming_days=3, kafka=1_500_000, pubsub=60_000)
-QUICK = Scale(builds=[3], histories=[3, 10], streaming_days=1, kafka=300_000, pubsub=40_000)
+QUICK = Scale(builds=[2], histories=[2, 6], streaming_days=1, kafka=200_000, pubsub=20_000)
 
 
 def bench(

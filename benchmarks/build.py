@@ -254,8 +254,8 @@ def first_builds(sizes: list[int], rounds: int, folder: Path) -> Section:
         " write them in SQL for one run, without tests, accounting and anything incremental, in one process; what leads"
         " to the facts is temporary there. The time of dbt's models is that from the first node's start to the last"
         " one's end, tests and snapshots left out; the rest of a `make build`, start-up, tests of all rows, snapshots"
-        " and publishing, stands below, as measured once. CPU includes dbt's start, twice. The numbers of rows are compared"
-        " in each round.",
+        " and publishing, stands below, as measured once. CPU includes dbt's start, twice. The numbers of rows are"
+        " compared in each round.",
         [table, apart],
         ratios,
         [
