@@ -222,7 +222,9 @@ class Draw:
         times = self.times(number, kinds, is_old)
         # Clicks of one day whose checkouts are of the next: where these land first, a late click reaches over midnight.
         over_midnight = self.calm and kinds == ["clicks", "checkouts"] and self.one_in(2)
-        for at, run in zip(times, self.runs(times), strict=True):
+        # Page views of one day that land behind those of the next: the first place of their session moves a day back.
+        backwards = self.calm and kinds == ["page_views"] and self.one_in(2)
+        for at, run in zip(times, self.runs(times, backwards=backwards), strict=True):
             self.number += 1
             arrival = {"run": run, "commit": self.rng.randrange(COMMITS_PER_RUN)}
             if drafts and self.rarely(6):
@@ -234,9 +236,13 @@ class Draw:
                 draft = self.message(kind, at, arrival)
                 drafts.append(self.spoilt(draft) if self.rarely(12) else draft)
 
-    def runs(self, times: list[At]) -> list[int]:
-        """The run of each message: those of a day or of a stretch of time come together, or any."""
+    def runs(self, times: list[At], *, backwards: bool) -> list[int]:
+        """The run of each message: those of a day or of a stretch of time come together, or any; backwards, the last
+        day comes first."""
         runs = self.rng.sample(range(RUNS), 2 if self.calm else self.any_of(1, 2, 2, 3, 3, 4, 5))
+        if backwards:
+            last_day = max(at.offset // DAY for at in times)
+            return [min(runs) if at.offset // DAY == last_day else max(runs) for at in times]
         together = self.any_of("days", "days", "stretches", "stretches", "none")
         if together == "days":
             return [runs[at.offset // DAY % len(runs)] for at in times]
