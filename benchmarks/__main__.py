@@ -15,7 +15,6 @@ from rich.markdown import Markdown
 from benchmarks import report
 from benchmarks.build import first_builds, increments
 from benchmarks.landing import landing
-from benchmarks.measure import ROOT
 from benchmarks.report import Section
 from benchmarks.startup import startup
 from benchmarks.time_on_page import time_on_page
@@ -25,10 +24,10 @@ errors = Console(stderr=True)
 
 
 class Part(StrEnum):
+    TIME_ON_PAGE = "time-on-page"
     LANDING = "landing"
     BUILD = "build"
     INCREMENT = "increment"
-    TIME_ON_PAGE = "time-on-page"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class Scale:
     pubsub: int
 
 
-FULL = Scale(builds=[10, 30, 100], histories=[10, 100, 300], streaming_days=3, kafka=1_500_000, pubsub=60_000)
+FULL = Scale(builds=[10, 30, 100], histories=[10, 100, 300], streaming_days=3, kafka=1_000_000, pubsub=60_000)
 QUICK = Scale(builds=[2], histories=[2, 6], streaming_days=1, kafka=200_000, pubsub=20_000)
 
 
@@ -59,13 +58,14 @@ def bench(
     """Measure landing, builds, start-up and time on page against their floors and peers, and write RESULTS.md."""
     scale = QUICK if quick else FULL
     rounds = 1 if quick else rounds
+    before = report.known_ratios()
     with TemporaryDirectory(prefix="benchmark-", dir=folder) as name:
         work = Path(name)
         parts: dict[Part, Callable[[], list[Section]]] = {
+            Part.TIME_ON_PAGE: lambda: [time_on_page(scale.streaming_days, rounds, work)],
             Part.LANDING: lambda: [landing(scale.kafka, scale.pubsub, rounds)],
             Part.BUILD: lambda: [first_builds(scale.builds, rounds, work)],
             Part.INCREMENT: lambda: _onto_histories(scale.histories, rounds, work),
-            Part.TIME_ON_PAGE: lambda: [time_on_page(scale.streaming_days, rounds, work)],
         }
         sections: list[Section] = []
         for part, measure in parts.items():
@@ -76,13 +76,12 @@ def bench(
                 for section in found:
                     output.print(Markdown("\n\n".join([f"## {section.title}", *map(str, section.tables)])))
                 sections += found
+                if not quick and only is None:  # what was measured stays when a later part fails
+                    report.write(sections, f"make bench ROUNDS={rounds}")
     ratios = [ratio for section in sections for ratio in section.ratios]
     output.print(Markdown(str(report.ratio_table(ratios))))
     if not quick:
-        output.print(Markdown(str(report.compare(ratios))))
-    if not quick and only is None:
-        report.write(sections, "make bench")
-        output.print(f"written: {report.RESULTS.relative_to(ROOT)}")
+        output.print(Markdown(str(report.compare(ratios, before))))
 
 
 def _onto_histories(histories: list[int], rounds: int, folder: Path) -> list[Section]:

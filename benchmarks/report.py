@@ -115,9 +115,15 @@ def ratio_table(ratios: list[Ratio]) -> Table:
     )
 
 
-def compare(ratios: list[Ratio]) -> Table:
-    """The ratios beside those of the run that wrote results.json."""
-    before = {one["name"]: Figure(one["values"]) for one in json.loads(FIGURES.read_text())} if FIGURES.exists() else {}
+def known_ratios() -> dict[str, Figure]:
+    """Those of the run that wrote results.json."""
+    if not FIGURES.exists():
+        return {}
+    return {one["name"]: Figure(one["values"]) for one in json.loads(FIGURES.read_text())}
+
+
+def compare(ratios: list[Ratio], before: dict[str, Figure]) -> Table:
+    """The ratios beside those of an earlier run."""
     rows: list[list[str | int | Figure]] = []
     for ratio in ratios:
         if ratio.name not in before:

@@ -34,7 +34,7 @@ def test_what_is_written_is_compared_with_by_the_next_run(tmp_path: Path, monkey
         monkeypatch.setattr(report, name, tmp_path / file)
     monkeypatch.setattr(report, "draw", lambda plot: f"{plot.name}.svg")
     first = [Ratio("build / floor", [1.0, 1.2, 1.1], at_most=1.3), Ratio("gone", [1.0])]
-    assert report.compare(first).rows == [], "there is nothing to compare with"
+    assert report.compare(first, report.known_ratios()).rows == [], "there is nothing to compare with"
     table = Table(["", "seconds", "rows"], [["dbt", Figure([2.0]), 1_000_000]])
     plot = Plot("build", "Build", "seconds", {"dbt": {"": 2.0}})
     report.write([Section("A build", "Of much.", [table], first, [plot], {"peer": "1.0"})], "make bench")
@@ -48,5 +48,5 @@ def test_what_is_written_is_compared_with_by_the_next_run(tmp_path: Path, monkey
         "- **peer**: 1.0",
     ):
         assert expected in written
-    [row] = report.compare([Ratio("build / floor", [1.21]), Ratio("new", [1.0])]).rows
+    [row] = report.compare([Ratio("build / floor", [1.21]), Ratio("new", [1.0])], report.known_ratios()).rows
     assert row == ["build / floor", Figure([1.0, 1.2, 1.1]), Figure([1.21]), "+10%"]
