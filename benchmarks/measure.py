@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryFile
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -37,22 +38,24 @@ def run(*command: str | Path, environment: dict[str, str] | None = None, python:
     """Run Python (this one unless another is given) with these arguments to its end, in the project's folder.
 
     Raises:
-        subprocess.CalledProcessError: when it fails; what it printed last stands in `output`.
+        subprocess.CalledProcessError: when it fails; what it printed last is printed.
     """
     started, started_at = time.monotonic(), time.time()
     arguments = [str(python or sys.executable), *map(str, command)]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DBT_", "WAREHOUSE"))}
-    process = subprocess.Popen(
-        arguments, cwd=ROOT, env=inherited | (environment or {}), stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None  # noqa: S101  as asked for
-    output = process.stdout.read()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.monotonic() - started
-    if process.returncode:
-        print(output[-2000:], file=sys.stderr)
-        raise subprocess.CalledProcessError(process.returncode, arguments, output)
+    with TemporaryFile("w+") as printed, TemporaryFile("w+") as logged:
+        process = subprocess.Popen(
+            arguments, cwd=ROOT, env=inherited | (environment or {}), stdout=printed, stderr=logged, text=True
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.monotonic() - started
+        printed.seek(0)
+        logged.seek(0)
+        output = printed.read()
+        if process.returncode:
+            print(output[-2000:], logged.read()[-2000:], sep="\n", file=sys.stderr)
+            raise subprocess.CalledProcessError(process.returncode, arguments, output)
     peak = used.ru_maxrss // (1024 if sys.platform == "linux" else 1024 * 1024)
     return Run(seconds, used.ru_utime + used.ru_stime, peak, output, started_at)
 
