@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from benchmarks import shop
-from benchmarks.measure import ROOT, Figure, Run, peer_python, run
+from benchmarks.measure import ROOT, Figure, Run, apart, peer_python, run
 from benchmarks.report import Plot, Ratio, Section, Table
 from tests.dbt_project.test_cost import costs
 
@@ -170,7 +170,7 @@ def first_builds(sizes: list[int], rounds: int, folder: Path) -> Section:
     """Builds of the first so many days, from raw to all marts, by hand, by dbt and in chDB."""
     python = peer_python("chdb")
     table = Table(["contender", "messages", "staging and facts, s", "marts, s", "both, s", "CPU, s", "peak MiB"], [])
-    apart = Table(
+    whole = Table(
         ["dbt, messages", "start-up, s", "models, s", "the rest, s", "one `make build`, s", "peak MiB of the rest"], []
     )
     ratios: list[Ratio] = []
@@ -179,7 +179,7 @@ def first_builds(sizes: list[int], rounds: int, folder: Path) -> Section:
     said: dict[str, Any] = {}
     for days in sizes:
         landed, floor, warehouse = folder / "landed.duckdb", folder / "floor.duckdb", Warehouse(folder / "built")
-        messages = shop.land(landed, range(days))
+        messages = apart(shop.land, landed, range(days))
         size = in_millions(messages)
         done: dict[str, list[Timed]] = {"by hand, DuckDB": [], "dbt, DuckDB": [], "chDB": []}
         is_largest = days == max(sizes)
@@ -189,7 +189,7 @@ def first_builds(sizes: list[int], rounds: int, folder: Path) -> Section:
             done["dbt, DuckDB"].append(by_dbt(models))
             timed, said = by_chdb(python, days, folder / "chdb")
             done["chDB"].append(timed)
-            see_same_rows(floor, warehouse.path, said["rows"])
+            apart(see_same_rows, floor, warehouse.path, said["rows"])
         rest = warehouse.build()
         for name, timings in done.items():
             facts, marts = Figure([one.facts for one in timings]), Figure([one.marts for one in timings])
@@ -234,7 +234,7 @@ def first_builds(sizes: list[int], rounds: int, folder: Path) -> Section:
             ]
             for name, timings in done.items()
         )
-        apart.rows.append(
+        whole.rows.append(
             [
                 size,
                 Figure([models.facts.starting_seconds]),
@@ -256,7 +256,7 @@ def first_builds(sizes: list[int], rounds: int, folder: Path) -> Section:
         " one's end, tests and snapshots left out; the rest of a `make build`, start-up, tests of all rows, snapshots"
         " and publishing, stands below, as measured once. CPU includes dbt's start, twice. The numbers of rows are"
         " compared in each round.",
-        [table, apart],
+        [table, whole],
         ratios,
         [
             Plot("build", "From raw to all marts", "seconds", seconds),
@@ -313,20 +313,20 @@ def increments(sizes: list[int], rounds: int, folder: Path) -> tuple[Section, Wa
         warehouse.remove()
         warehouse.folder.mkdir(parents=True)
         has_late = days >= shop.LATE_DAYS
-        messages = shop.land(warehouse.path, range(days), but_late_parts=1 if has_late else 0)
+        messages = apart(shop.land, warehouse.path, range(days), but_late_parts=1 if has_late else 0)
         models = first_models(warehouse)
         histories.append(History(days, warehouse, messages, models.models_seconds + warehouse.build().run.seconds))
     for number in range(rounds):
         for history in histories:
             day = history.days + number
-            landed = shop.land(history.warehouse.path, range(day, day + 1))
+            landed = apart(shop.land, history.warehouse.path, range(day, day + 1))
             history.next_day.append((landed, history.warehouse.build()))
             if number == rounds - 1:
-                touched = costs(history.warehouse.target, history.warehouse.path).values()
+                touched = apart(costs, history.warehouse.target, history.warehouse.path).values()
                 history.rows = sum(read for read, _ in touched), sum(rewritten for _, rewritten in touched)
     for history in histories:
         if history.days >= shop.LATE_DAYS:
-            landed = shop.land_late(history.warehouse.path, history.days, 0, history.days + rounds)
+            landed = apart(shop.land_late, history.warehouse.path, history.days, 0, history.days + rounds)
             history.late.append((landed, history.warehouse.build()))
 
     table = Table(

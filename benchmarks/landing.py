@@ -7,7 +7,6 @@ messages taken to the last commit, so that rates leave out start-up and joining 
 
 import json
 import logging
-import multiprocessing
 import resource
 import subprocess
 import sys
@@ -26,7 +25,7 @@ import structlog
 from confluent_kafka import Consumer
 from google.pubsub_v1.types import PullResponse
 
-from benchmarks.measure import Figure, peer_python
+from benchmarks.measure import Figure, apart, peer_python
 from benchmarks.report import Plot, Ratio, Section, Table
 from ingest.landing import land
 from ingest.message import Message
@@ -133,7 +132,7 @@ def run_peer(command: list[str], table: str, key: str, settings: Settings, group
         where = [settings.kafka_bootstrap_servers or "", settings.topic(KAFKA), group, str(count), str(database)]
         result = subprocess.run([*command, *where], cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
         told = json.loads(result.stdout.splitlines()[-1])
-        check(database, table, key, count)
+        apart(check, database, table, key, count)
         return count / told["seconds"], told["peak_mib"]
 
 
@@ -147,11 +146,6 @@ def check(database: Path, table: str, key: str, count: int) -> None:
 
 def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
-
-def apart(work: Callable[..., Rate], *arguments: object) -> Rate:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(work, arguments)
 
 
 def messages(count: int) -> Iterator[Message]:
@@ -185,7 +179,7 @@ def measure_kafka(count: int, rounds: int, dlt_python: Path) -> dict[str, list[R
     with TemporaryDirectory() as folder, running(KafkaServer(Path(folder))) as server:
         settings = Settings(_env_file=None, kafka_bootstrap_servers=server.bootstrap_servers)
         provision(settings, [KAFKA])
-        publish(settings, KAFKA, count)
+        apart(publish, settings, KAFKA, count)
         for number in range(rounds):
             for name, (wanted, measure) in contenders.items():
                 rates[name].append(measure(settings, f"{name}-{number}", min(wanted, count)))
@@ -208,7 +202,7 @@ def measure_pubsub(count: int, rounds: int) -> dict[str, list[Rate]]:
                     topics={PUBSUB.name: f"{name.replace(' ', '-')}-{number}"},
                 )
                 provision(settings, [PUBSUB])
-                publish(settings, PUBSUB, count)
+                apart(publish, settings, PUBSUB, count)
                 rate = apart(work, settings, "", count, *more)
                 if number >= 0:  # the emulator's code is compiled while it runs: the first round is its start-up
                     rates[name].append(rate)

@@ -1,18 +1,22 @@
 """Runs contenders as processes of their own, and puts what they took in numbers."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".cache"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,13 @@ def run(*command: str | Path, environment: dict[str, str] | None = None, python:
             raise subprocess.CalledProcessError(process.returncode, arguments, output)
     peak = used.ru_maxrss // (1024 if sys.platform == "linux" else 1024 * 1024)
     return Run(seconds, used.ru_utime + used.ru_stime, peak, output, started_at)
+
+
+def apart(work: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """Do it in a process of its own: a process that is large would lend its size to the peak memory of those it
+    starts."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(work, arguments, options)
 
 
 @dataclass(frozen=True, slots=True)

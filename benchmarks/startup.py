@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks import shop
 from benchmarks.build import Built, Warehouse
-from benchmarks.measure import Figure, Run, run
+from benchmarks.measure import Figure, Run, apart, run
 from benchmarks.report import Ratio, Section, Table
 
 EMPTY_PROJECT = {
@@ -37,7 +37,7 @@ def startup(rounds: int, warehouse: Warehouse, day: int, folder: Path) -> Sectio
         versions.append(run("-c", DBT, "--version", environment={"DBT_LOG_PATH": str(empty / "logs")}))
         empties.append(run("-c", DBT, "build", *in_empty, environment={"DBT_LOG_PATH": str(empty / "logs")}))
         nothings.append(warehouse.build().run)
-        messages = shop.land_part(warehouse.path, day, number)
+        messages = apart(shop.land_part, warehouse.path, day, number)
         news.append(warehouse.build())
     rows = {
         "`dbt --version`": [one.seconds for one in versions],

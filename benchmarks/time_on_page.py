@@ -7,7 +7,7 @@ import duckdb
 
 from benchmarks import shop
 from benchmarks.build import WITHOUT_TESTS, Built, Warehouse
-from benchmarks.measure import ROOT, Figure, Run, peer_python, run
+from benchmarks.measure import ROOT, Figure, Run, apart, peer_python, run
 from benchmarks.report import Ratio, Section, Table
 
 RESULTS = {
@@ -24,7 +24,7 @@ def time_on_page(days: int, rounds: int, folder: Path) -> Section:
     """Both results of the first `days` days, from raw, by each."""
     python = peer_python("beam")
     landed, warehouse, output = folder / "landed.duckdb", Warehouse(folder / "built"), folder / "beam"
-    shop.land(landed, range(days))
+    apart(shop.land, landed, range(days))
     with duckdb.connect(str(landed), read_only=True) as connection:
         messages = sum(
             connection.sql(f"select count(*) from raw.{stream}").fetchall()[0][0]  # noqa: S608  names of ours
@@ -39,7 +39,7 @@ def time_on_page(days: int, rounds: int, folder: Path) -> Section:
         beams.append(run(script, shop.FOLDER, str(days), output, python=python))
         selection = ("--select", *(f"+{mart}" for mart in RESULTS))
         builds.append(warehouse.copy_of(landed).build(*selection, *WITHOUT_TESTS))
-        if differing := differing_rows(warehouse.path, output):
+        if differing := apart(differing_rows, warehouse.path, output):
             raise ValueError(f"{differing:,} rows are only dbt's or only Beam's")
     warehouse.remove()
     landed.unlink()

@@ -22,12 +22,18 @@ copied as (
 -- copies that arrive in one build
 first_copies as (
     select * from new_events
-    where not exists (select 1 from copied where copied.event_key = new_events.event_key)
+    where not exists (
+        select 1 from copied
+        where copied.event_key = new_events.event_key
+    )
 
     union all
 
     select * from new_events
-    where exists (select 1 from copied where copied.event_key = new_events.event_key)
+    where exists (
+        select 1 from copied
+        where copied.event_key = new_events.event_key
+    )
     qualify row_number() over (partition by event_key order by landed_at, message_id) = 1
 )
 
