@@ -101,6 +101,7 @@ def _land(warehouse: Path, days: range, where: str, landed_at: str) -> int:
     DuckDBSink(warehouse).create_tables()
     landed = 0
     with duckdb.connect(str(warehouse)) as connection:
+        connection.execute("set enable_progress_bar = false")
         for stream in STREAMS:
             landed += connection.execute(
                 f"""
