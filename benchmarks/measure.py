@@ -81,10 +81,6 @@ class Figure:
     def median(self) -> float:
         return median(self.values)
 
-    @property
-    def spread(self) -> tuple[float, float]:
-        return min(self.values), max(self.values)
-
     def __str__(self) -> str:
         if len(self.values) == 1:
             return _short(self.values[0])
