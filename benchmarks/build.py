@@ -314,8 +314,7 @@ def increments(sizes: list[int], rounds: int, folder: Path) -> tuple[Section, Wa
         warehouse.folder.mkdir(parents=True)
         has_late = days >= shop.LATE_DAYS
         messages = apart(shop.land, warehouse.path, range(days), but_late_parts=1 if has_late else 0)
-        models = first_models(warehouse)
-        histories.append(History(days, warehouse, messages, models.models_seconds + warehouse.build().run.seconds))
+        histories.append(History(days, warehouse, messages, warehouse.build().run.seconds))
     for number in range(rounds):
         for history in histories:
             day = history.days + number

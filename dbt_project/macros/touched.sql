@@ -107,7 +107,17 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- partition_by speaks to BigQuery; a DuckDB file has no partitions, only the order in which rows came. -#}
+{#- partition_by speaks to BigQuery. A DuckDB file has no partitions, but a scan skips the row groups in which none of its
+    dates is: so a first build writes them by date, where joins and windows have left them in none (facts and staging
+    come in the order of landing). Without it, a new day reads the whole history of these models. -#}
+{% macro duckdb__create_table_as(temporary, relation, compiled_code, language='sql', partitioned_by=none, sorted_by=none) %}
+    {% set partition_by = config.get('partition_by', {}) %}
+    {% if not temporary and config.get('unique_key') and partition_by.data_type == 'date' %}
+        {% set compiled_code = 'select * from (' ~ compiled_code ~ ') as model_rows order by ' ~ partition_by.field %}
+    {% endif %}
+    {{ return(dbt.duckdb__create_table_as(temporary, relation, compiled_code, language)) }}
+{% endmacro %}
+
 {% macro duckdb__get_partitioned_by(relation, temporary) %}
     {{ return(none) }}
 {% endmacro %}

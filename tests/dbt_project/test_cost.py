@@ -84,3 +84,19 @@ def test_a_day_costs_the_same_on_a_short_and_a_long_history(tmp_path: Path) -> N
         longer_read, longer_rewritten = long[model]
         assert longer_read <= 1.25 * read + 20, f"{model} reads {read} rows, and {longer_read} on the longer history"
         assert longer_rewritten <= 1.25 * rewritten + 20, f"{model} rewrites {rewritten} rows, then {longer_rewritten}"
+
+
+def test_a_first_build_writes_replaced_rows_by_date(published_shop: Warehouse) -> None:
+    """Else no row group can be skipped, and what a day reads of them is the whole history: no count above shows that."""
+    nodes = json.loads((published_shop.folder / "target" / "manifest.json").read_text())["nodes"]
+    replaced = {
+        node["name"]: (node["schema"], node["config"]["partition_by"]["field"])
+        for node in nodes.values()
+        if node["config"].get("unique_key")
+        and (node["config"].get("partition_by") or {}).get("data_type") == "date"
+    }
+    assert len(replaced) == 12
+    with duckdb.connect(str(published_shop.path), read_only=True) as connection:
+        for model, (schema, date) in replaced.items():
+            dates = [row[0] for row in connection.sql(f"select {date} from {schema}.{model}").fetchall()]
+            assert dates == sorted(dates), model
