@@ -42,7 +42,7 @@ class Scale:
 
 
 FULL = Scale(builds=[10, 30, 100], histories=[10, 100, 300], streaming_days=3, kafka=1_000_000, pubsub=60_000)
-QUICK = Scale(builds=[2], histories=[2, 6], streaming_days=1, kafka=200_000, pubsub=20_000)
+QUICK = Scale(builds=[2], histories=[1, 3], streaming_days=1, kafka=200_000, pubsub=20_000)
 
 
 def bench(
@@ -77,7 +77,7 @@ def bench(
                     output.print(Markdown("\n\n".join([f"## {section.title}", *map(str, section.tables)])))
                 sections += found
                 if not quick and only is None:  # what was measured stays when a later part fails
-                    report.write(sections, f"make bench ROUNDS={rounds}")
+                    report.write(sections, f"make bench ROUNDS={rounds}", work)
     ratios = [ratio for section in sections for ratio in section.ratios]
     output.print(Markdown(str(report.ratio_table(ratios))))
     if not quick:

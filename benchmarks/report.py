@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import shutil
+import subprocess
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -88,13 +90,17 @@ class Section:
     """Peer to its version and settings."""
 
 
-def write(sections: list[Section], command: str) -> None:
-    """Write RESULTS.md, plots and results.json."""
+def write(sections: list[Section], command: str, folder: Path) -> None:
+    """Write RESULTS.md, plots and results.json.
+
+    Args:
+        folder: where the warehouses were made.
+    """
     peers = {name: described for section in sections for name, described in section.peers.items()}
     ratios = [ratio for section in sections for ratio in section.ratios]
     parts = [
         INTRODUCTION,
-        f"`{command}` on {datetime.now(UTC):%Y-%m-%d}: {machine()}. Python {platform.python_version()}, "
+        f"`{command}` on {datetime.now(UTC):%Y-%m-%d}: {machine(folder)}. Python {platform.python_version()}, "
         + ", ".join(f"{package} {version(package)}" for package in PACKAGES)
         + ".\n",
         "\n".join(f"- **{name}**: {described}" for name, described in sorted(peers.items())) + "\n",
@@ -133,8 +139,8 @@ def compare(ratios: list[Ratio], before: dict[str, Figure]) -> Table:
     return Table(["ratio", "as in results.json", "now", "off by"], rows)
 
 
-def machine() -> str:
-    """Cores, processor, memory and system."""
+def machine(folder: Path) -> str:
+    """Cores, processor, memory, system, and the file system of a folder, where findmnt can tell."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     info = Path("/proc/cpuinfo")
     names = (
@@ -142,7 +148,13 @@ def machine() -> str:
         if (info.exists())
         else [platform.processor()]
     )
-    return f"{os.cpu_count()} cores of {names[0]}, {memory:.0f} GiB, {platform.system()} {platform.release()}"
+    described = f"{os.cpu_count()} cores of {names[0]}, {memory:.0f} GiB, {platform.system()} {platform.release()}"
+    if findmnt := shutil.which("findmnt"):
+        command: list[str | Path] = [findmnt, "--noheadings", "--output", "FSTYPE", "--target", folder]
+        described += (
+            f", warehouses on {subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()}"  # noqa: S603
+        )
+    return described
 
 
 def draw(plot: Plot) -> str:

@@ -25,7 +25,7 @@ from dbt_project.last_build import LastBuild, code_now, read_last_build, warehou
 from ingest.errors import UserError
 from ingest.settings import Settings, load_settings
 from ingest.sinks.duckdb import DuckDBSink
-from serve.questions import CURRENT, published_folder
+from serve.questions import CURRENT, published_folder, published_version
 
 if TYPE_CHECKING:  # imported when first needed: it takes most of the time of a build that has nothing to do
     from dbt.artifacts.schemas.run import RunExecutionResult
@@ -58,11 +58,14 @@ def run(settings: Settings, arguments: list[str]) -> int:
     check_vars(arguments)
     # of a build of everything, by which the next one may go
     is_plain = settings.warehouse == "duckdb" and arguments == ["build", *_vars_options(arguments)]
-    code = code_now(arguments) if is_plain else ""
+    # compiled SQL names the database by its file
+    code = code_now([settings.warehouse_path.name, *arguments]) if is_plain else ""
     last = read_last_build(settings) if is_plain else None
+    same_code_as = None
     known_code: list[str] = []
     if last and last.code == code:
-        is_published = (published_folder(settings) / CURRENT).exists()
+        same_code_as = last.version
+        is_published = (published_folder(settings) / CURRENT).exists() and published_version(settings) == last.version
         if is_published and settings.warehouse_path.exists() and last.warehouse == warehouse_now(settings) is not None:
             _print_marts(DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds), last.marts)
             output.print("nothing new: the last build, which passed every test, stands")
@@ -95,11 +98,14 @@ def run(settings: Settings, arguments: list[str]) -> int:
             selections["exclude_resource_types"] = set(selections["exclude_resource_types"] or ()) - {"unit_test"}
             is_whole = not any(selections.values())
             if arguments[0] == "build" and result.success and is_whole:
-                publish(settings, sink, [*_vars_options(arguments), *PROJECT_OPTIONS], target())
+                options = [*_vars_options(arguments), *PROJECT_OPTIONS]
+                version = publish(settings, sink, options, target(), same_code_as)
                 if code and _is_green(result.result):
                     # while nobody else can land: what is in the file now is what was built
                     marts = _built_marts(result.result)
-                    write_last_build(settings, LastBuild(code=code, warehouse=warehouse_now(settings), marts=marts))
+                    write_last_build(
+                        settings, LastBuild(code=code, version=version, warehouse=warehouse_now(settings), marts=marts)
+                    )
     if arguments[:2] == ["docs", "generate"] and result.success:
         page = target() / ("static_index.html" if "--static" in arguments else "index.html")
         output.print(f"docs: {os.path.relpath(page)}", soft_wrap=True)

@@ -22,6 +22,8 @@ PACKAGES = ("dbt-core", "dbt-adapters", "dbt-duckdb", "duckdb")
 
 class LastBuild(BaseModel, frozen=True):
     code: str
+    version: str
+    """Under which it was published."""
     warehouse: tuple[int, int] | None
     marts: list[str]
 

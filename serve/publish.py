@@ -47,13 +47,19 @@ COLUMN_TYPES: dict[str, ColumnType] = {
 }
 
 
-def publish(settings: Settings, sink: DuckDBSink | None, options: list[str], target: Path) -> None:
+def publish(
+    settings: Settings, sink: DuckDBSink | None, options: list[str], target: Path, same_code_as: str | None = None
+) -> str:
     """Publish the compiled questions as a version of their own and, on DuckDB, a copy of the warehouse.
 
     Args:
         sink: the DuckDB warehouse, which the caller holds.
         options: of dbt: the project, the profiles and the vars of the build.
         target: where dbt wrote the artifacts of the build.
+        same_code_as: a version by the same code and vars; while it is the newest, its questions are taken as they are.
+
+    Returns:
+        The name of the version.
 
     Raises:
         UserError: when it cannot be published; the version before stays.
@@ -67,7 +73,14 @@ def publish(settings: Settings, sink: DuckDBSink | None, options: list[str], tar
             # what a killed build left, too
             _sweep(folder, {before})
             try:
-                _fill(version, settings, sink, options, target)
+                questions = folder / str(before) / QUESTIONS
+                version.mkdir()
+                if before == same_code_as and questions.exists():
+                    shutil.copy(questions, version)
+                else:
+                    _compile(version, settings, sink, options)
+                if sink is not None:
+                    _copy(settings, sink, target, version)
                 link = folder / f"{CURRENT}.new"
                 link.symlink_to(version.name)
                 link.replace(folder / CURRENT)
@@ -76,6 +89,7 @@ def publish(settings: Settings, sink: DuckDBSink | None, options: list[str], tar
                 raise
             # a reader may be about to open the one before
             _sweep(folder, {before, version.name})
+            return version.name
     except (OSError, subprocess.CalledProcessError, duckdb.Error) as error:
         reason = str(getattr(error, "stderr", None) or error)
         raise UserError(
@@ -84,19 +98,20 @@ def publish(settings: Settings, sink: DuckDBSink | None, options: list[str], tar
         ) from error
 
 
-def _fill(version: Path, settings: Settings, sink: DuckDBSink | None, options: list[str], target: Path) -> None:
-    version.mkdir()
+def _compile(version: Path, settings: Settings, sink: DuckDBSink | None, options: list[str]) -> None:
     with _describing(settings, sink) as described:
         questions = compile_questions(options, described)
     (version / QUESTIONS).write_bytes(TypeAdapter(list[Question]).dump_json(questions, indent=1))
-    if sink is not None:
-        shutil.copy(target / SEMANTIC_MANIFEST, version)
-        with sink.connection() as connection:
-            connection.execute("checkpoint")
-        # By another process: were the file opened and closed in this one, DuckDB's lock on it would be gone. `cp`
-        # shares the blocks where the file system can.
-        copy: list[str | Path] = ["cp", settings.warehouse_path, version / settings.warehouse_path.name]
-        subprocess.run(copy, check=True, capture_output=True, text=True)  # noqa: S603
+
+
+def _copy(settings: Settings, sink: DuckDBSink, target: Path, version: Path) -> None:
+    shutil.copy(target / SEMANTIC_MANIFEST, version)
+    with sink.connection() as connection:
+        connection.execute("checkpoint")
+    # By another process: were the file opened and closed in this one, DuckDB's lock on it would be gone. `cp` shares
+    # the blocks where the file system can.
+    copy: list[str | Path] = ["cp", settings.warehouse_path, version / settings.warehouse_path.name]
+    subprocess.run(copy, check=True, capture_output=True, text=True)  # noqa: S603
 
 
 @contextmanager

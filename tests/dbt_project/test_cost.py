@@ -87,13 +87,12 @@ def test_a_day_costs_the_same_on_a_short_and_a_long_history(tmp_path: Path) -> N
 
 
 def test_a_first_build_writes_replaced_rows_by_date(published_shop: Warehouse) -> None:
-    """Else no row group can be skipped, and what a day reads of them is the whole history: no count above shows that."""
+    """Else no row group can be skipped, and a day reads the whole history of them, which no count above shows."""
     nodes = json.loads((published_shop.folder / "target" / "manifest.json").read_text())["nodes"]
     replaced = {
         node["name"]: (node["schema"], node["config"]["partition_by"]["field"])
         for node in nodes.values()
-        if node["config"].get("unique_key")
-        and (node["config"].get("partition_by") or {}).get("data_type") == "date"
+        if node["config"].get("unique_key") and (node["config"].get("partition_by") or {}).get("data_type") == "date"
     }
     assert len(replaced) == 12
     with duckdb.connect(str(published_shop.path), read_only=True) as connection:

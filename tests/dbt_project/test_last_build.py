@@ -82,7 +82,7 @@ def test_a_record_that_cannot_be_read_is_none(settings: Settings) -> None:
     assert read_last_build(settings) is None
     folder = settings.warehouse_path.with_name("warehouse.duckdb.published")
     folder.mkdir()
-    last = LastBuild(code="c", warehouse=(1, 2), marts=["fct_events"])
+    last = LastBuild(code="c", version="v", warehouse=(1, 2), marts=["fct_events"])
     write_last_build(settings, last)
     assert read_last_build(settings) == last
     (folder / "last_build.json").write_text('{"code": "c"')

@@ -14,7 +14,9 @@ from serve.publish import publish
 from serve.questions import SEMANTIC_MANIFEST, Question
 
 
-def publish_again(settings: Settings, questions: list[Question], change: str = "") -> None:
+def publish_again(
+    settings: Settings, questions: list[Question], change: str = "", same_code_as: str | None = None
+) -> None:
     """As a build does, after a change to the warehouse."""
     sink = DuckDBSink(settings.warehouse_path)
     with sink.held(), patch("serve.publish.compile_questions", lambda *_: questions):
@@ -23,7 +25,7 @@ def publish_again(settings: Settings, questions: list[Question], change: str = "
                 connection.execute(change)
         target = settings.warehouse_path.parent
         (target / SEMANTIC_MANIFEST).write_text("{}")
-        publish(settings, sink, [], target)
+        publish(settings, sink, [], target, same_code_as)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
 from serve.endpoints import Endpoints
 from serve.publish import COLUMN_TYPES, _describing
-from serve.questions import CURRENT, Question, open_published, published_folder
+from serve.questions import CURRENT, QUESTIONS, Question, open_published, published_folder
 from tests.dbt_project.warehouse import ROOT, Warehouse
 from tests.serve.publishing import publish_again
 
@@ -37,6 +37,12 @@ def versions(settings: Settings) -> set[str]:
 
 def current(settings: Settings) -> str:
     return (published_folder(settings) / CURRENT).readlink().name
+
+
+def published_questions(settings: Settings) -> set[str]:
+    published = open_published(settings)
+    published.close()
+    return set(published.questions)
 
 
 def brands(settings: Settings, questions: list[Question]) -> set[str]:
@@ -103,6 +109,21 @@ def test_a_version_is_a_copy(published: Settings, questions: list[Question]) -> 
     with duckdb.connect(str(published.warehouse_path)) as connection:
         connection.execute("update analytics.fct_events set brand = 'later'")
         assert brands(published, questions) == before, "while another writes"
+
+
+def test_questions_are_compiled_anew_unless_the_newest_version_is_of_the_same_code(
+    published: Settings, questions: list[Question]
+) -> None:
+    first = current(published)
+    publish_again(published, questions[:1], same_code_as=first)
+    second = current(published)
+    assert published_questions(published) == {one.name for one in questions}, "as they were"
+    publish_again(published, questions[:1], same_code_as=first)
+    assert published_questions(published) == {questions[0].name}, "another was published since"
+    (published_folder(published) / current(published) / QUESTIONS).unlink()
+    publish_again(published, questions[:2], same_code_as=current(published))
+    assert published_questions(published) == {one.name for one in questions[:2]}
+    assert second not in versions(published)
 
 
 def test_only_a_whole_green_build_publishes(built: Warehouse, tmp_path: Path) -> None:
