@@ -44,6 +44,9 @@ KAFKA, PUBSUB = STREAMS["ecom_events"], STREAMS["clicks"]
 # Of the topic's messages as many as take the peers some ten seconds.
 DLT_COUNT, LOOP_COUNT, ONE_INSERT_COUNT = 200_000, 20_000, 1_000_000
 
+PUBSUB_ROUNDS = 3
+"""As many of each round: the emulator is not steady."""
+
 ONE_INSERT = "plain loop, one insert a batch"
 DLT_VERSION = next(
     line.partition("==")[2]
@@ -212,7 +215,7 @@ def measure_pubsub(count: int, rounds: int) -> dict[str, list[Rate]]:
 def landing(kafka_count: int, pubsub_count: int, rounds: int) -> Section:
     """So many messages in Kafka, and in each topic of Pub/Sub."""
     from_kafka = measure_kafka(kafka_count, rounds, peer_python("dlt"))
-    from_pubsub = measure_pubsub(pubsub_count, rounds)
+    from_pubsub = measure_pubsub(pubsub_count, rounds * PUBSUB_ROUNDS)
     tables = []
     for transport, rates in (("Kafka", from_kafka), ("Pub/Sub emulator", from_pubsub)):
         first = next(iter(rates))

@@ -115,6 +115,7 @@ def write(sections: list[Section], command: str, folder: Path) -> None:
 
 
 def ratio_table(ratios: list[Ratio]) -> Table:
+    """With what each is to reach."""
     return Table(
         ["ratio", "measured", "to reach", "holds"],
         [[ratio.name, ratio.figure, ratio.reach, ratio.holds] for ratio in ratios],
@@ -152,7 +153,7 @@ def machine(folder: Path) -> str:
     if findmnt := shutil.which("findmnt"):
         command: list[str | Path] = [findmnt, "--noheadings", "--output", "FSTYPE", "--target", folder]
         described += (
-            f", warehouses on {subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()}"  # noqa: S603
+            f", warehouses on {subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()}"
         )
     return described
 

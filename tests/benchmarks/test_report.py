@@ -37,7 +37,7 @@ def test_what_is_written_is_compared_with_by_the_next_run(tmp_path: Path, monkey
     assert report.compare(first, report.known_ratios()).rows == [], "there is nothing to compare with"
     table = Table(["", "seconds", "rows"], [["dbt", Figure([2.0]), 1_000_000]])
     plot = Plot("build", "Build", "seconds", {"dbt": {"": 2.0}})
-    report.write([Section("A build", "Of much.", [table], first, [plot], {"peer": "1.0"})], "make bench")
+    report.write([Section("A build", "Of much.", [table], first, [plot], {"peer": "1.0"})], "make bench", tmp_path)
     written = report.RESULTS.read_text()
     for expected in (
         "`make bench` on ",
