@@ -41,9 +41,12 @@ class Run:
 def run(*command: str | Path, environment: dict[str, str] | None = None, python: Path | None = None) -> Run:
     """Run Python (this one unless another is given) with these arguments to its end, in the project's folder.
 
+    What others have left to write is written before, so that nobody waits for it but they.
+
     Raises:
         subprocess.CalledProcessError: when it fails; what it printed last is printed.
     """
+    os.sync()
     started, started_at = time.monotonic(), time.time()
     arguments = [str(python or sys.executable), *map(str, command)]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DBT_", "WAREHOUSE"))}
