@@ -1,10 +1,11 @@
 """`make bench` runs every benchmark and writes RESULTS.md; `make bench-quick` prints the same of less input."""
 
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Annotated
 
@@ -59,8 +60,9 @@ def bench(
     scale = QUICK if quick else FULL
     rounds = 1 if quick else rounds
     before = report.known_ratios()
-    with TemporaryDirectory(prefix="benchmark-", dir=folder) as name:
+    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=folder) as name:
         work = Path(name)
+        os.environ["TMPDIR"] = tempfile.tempdir = name  # for brokers and what lands from them, too
         parts: dict[Part, Callable[[], list[Section]]] = {
             Part.TIME_ON_PAGE: lambda: [time_on_page(scale.streaming_days, rounds, work)],
             Part.LANDING: lambda: [landing(scale.kafka, scale.pubsub, rounds)],

@@ -31,7 +31,6 @@ print(json.dumps(seconds))
 """
 SAME_ROWS = ("fct_events", "fct_page_views", "agg_product_events_hourly", "agg_user_metrics_daily")
 WITHOUT_TESTS = ("--exclude-resource-type", "test", "unit_test", "snapshot")
-ROUNDS_OF_LARGEST = 2
 LESS_MEMORY = "2GiB"
 """The largest first build is done once more with this WAREHOUSE_MEMORY_LIMIT."""
 
@@ -183,7 +182,7 @@ def first_builds(sizes: list[int], rounds: int, folder: Path) -> Section:
         size = in_millions(messages)
         done: dict[str, list[Timed]] = {"by hand, DuckDB": [], "dbt, DuckDB": [], "chDB": []}
         is_largest = days == max(sizes)
-        for _ in range(min(rounds, ROUNDS_OF_LARGEST) if is_largest else rounds):
+        for _ in range(rounds):
             done["by hand, DuckDB"].append(by_hand(landed, floor))
             models = first_models(warehouse.copy_of(landed))
             done["dbt, DuckDB"].append(by_dbt(models))

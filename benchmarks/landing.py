@@ -7,6 +7,7 @@ messages taken to the last commit, so that rates leave out start-up and joining 
 
 import json
 import logging
+import os
 import resource
 import subprocess
 import sys
@@ -185,6 +186,7 @@ def measure_kafka(count: int, rounds: int, dlt_python: Path) -> dict[str, list[R
         apart(publish, settings, KAFKA, count)
         for number in range(rounds):
             for name, (wanted, measure) in contenders.items():
+                os.sync()  # commits wait for the disk: for what they write, not for what others have left
                 rates[name].append(measure(settings, f"{name}-{number}", min(wanted, count)))
     return rates
 
@@ -206,6 +208,7 @@ def measure_pubsub(count: int, rounds: int) -> dict[str, list[Rate]]:
                 )
                 provision(settings, [PUBSUB])
                 apart(publish, settings, PUBSUB, count)
+                os.sync()
                 rate = apart(work, settings, "", count, *more)
                 if number >= 0:  # the emulator's code is compiled while it runs: the first round is its start-up
                     rates[name].append(rate)
