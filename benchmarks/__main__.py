@@ -53,7 +53,13 @@ def bench(
     only: Annotated[list[Part] | None, typer.Option(help="This part; prints, and writes nothing.")] = None,
     rounds: Annotated[int, typer.Option(min=1, max=9, help="How often each contender runs.")] = 2,
     folder: Annotated[
-        Path | None, typer.Option(help="Where warehouses are made, up to 60 GB; a temporary folder unless given.")
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            resolve_path=True,
+            help="Where warehouses are made, up to 60 GB; that of temporary files unless given.",
+        ),
     ] = None,
 ) -> None:
     """Measure landing, builds, start-up and time on page against their floors and peers, and write RESULTS.md."""

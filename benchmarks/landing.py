@@ -46,7 +46,7 @@ KAFKA, PUBSUB = STREAMS["ecom_events"], STREAMS["clicks"]
 DLT_COUNT, LOOP_COUNT, ONE_INSERT_COUNT = 200_000, 20_000, 1_000_000
 
 PUBSUB_ROUNDS = 3
-"""As many of each round: the emulator is not steady."""
+"""Of the emulator, for each of the others: it is not steady."""
 
 ONE_INSERT = "plain loop, one insert a batch"
 DLT_VERSION = next(

@@ -25,7 +25,7 @@ from dbt_project.last_build import LastBuild, code_now, read_last_build, warehou
 from ingest.errors import UserError
 from ingest.settings import Settings, load_settings
 from ingest.sinks.duckdb import DuckDBSink
-from serve.questions import CURRENT, published_folder, published_version
+from serve.questions import CURRENT, published_folder
 
 if TYPE_CHECKING:  # imported when first needed: it takes most of the time of a build that has nothing to do
     from dbt.artifacts.schemas.run import RunExecutionResult
@@ -58,14 +58,13 @@ def run(settings: Settings, arguments: list[str]) -> int:
     check_vars(arguments)
     # of a build of everything, by which the next one may go
     is_plain = settings.warehouse == "duckdb" and arguments == ["build", *_vars_options(arguments)]
-    # compiled SQL names the database by its file
-    code = code_now([settings.warehouse_path.name, *arguments]) if is_plain else ""
+    code = code_now(arguments) if is_plain else ""
     last = read_last_build(settings) if is_plain else None
     same_code_as = None
     known_code: list[str] = []
     if last and last.code == code:
         same_code_as = last.version
-        is_published = (published_folder(settings) / CURRENT).exists() and published_version(settings) == last.version
+        is_published = (published_folder(settings) / CURRENT).exists()
         if is_published and settings.warehouse_path.exists() and last.warehouse == warehouse_now(settings) is not None:
             _print_marts(DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds), last.marts)
             output.print("nothing new: the last build, which passed every test, stands")

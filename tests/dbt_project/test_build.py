@@ -182,6 +182,19 @@ def test_only_what_is_new_is_done(warehouse: Warehouse) -> None:
     assert nothing_new not in warehouse.build().stdout
 
 
+def test_questions_are_compiled_anew_when_what_they_are_made_from_changes(warehouse: Warehouse) -> None:
+    questions = Path(f"{warehouse.path}.published/current/questions.json")
+    warehouse.build()
+    marked = json.dumps(json.loads(questions.read_bytes()))
+    questions.write_text(marked)
+    warehouse.simulate(days=1)
+    warehouse.land()
+    warehouse.build()
+    assert questions.read_text() == marked, "only messages are new"
+    warehouse.build("--vars", SWEEP)
+    assert questions.read_text() != marked, "as of other vars"
+
+
 def test_a_lost_message_fails_the_build(warehouse: Warehouse) -> None:
     warehouse.simulate(days=1)
     warehouse.land()
