@@ -37,6 +37,8 @@ QUESTIONS = "questions.json"
 SEMANTIC_MANIFEST = "semantic_manifest.json"
 CURRENT = "current"
 VERSION = "%Y%m%dT%H%M%S.%fZ"
+INTERRUPT_SECONDS = 0.05
+"""Between two attempts to stop what took too long."""
 
 
 class ArgumentError(UserError):
@@ -193,9 +195,14 @@ def _interrupted(cursor: duckdb.DuckDBPyConnection, timeout_seconds: float | Non
         yield
         return
 
+    ended = threading.Event()
+
     def interrupt() -> None:
+        # again until it has: DuckDB forgets an interrupt that comes before the query has begun
         with suppress(duckdb.Error):  # it ended just now
-            cursor.interrupt()
+            while not ended.is_set():
+                cursor.interrupt()
+                ended.wait(INTERRUPT_SECONDS)
 
     timer = threading.Timer(timeout_seconds, interrupt)
     timer.start()
@@ -205,6 +212,7 @@ def _interrupted(cursor: duckdb.DuckDBPyConnection, timeout_seconds: float | Non
         raise _took_longer(timeout_seconds) from error
     finally:
         timer.cancel()
+        ended.set()
 
 
 class BigQueryPublished:

@@ -23,7 +23,16 @@ from structlog.testing import capture_logs
 from ingest.settings import Settings
 from serve.endpoints import Endpoints
 from serve.formats import as_csv
-from serve.questions import CURRENT, Answer, Column, DuckDBPublished, Question, published_folder
+from serve.questions import (
+    CURRENT,
+    Answer,
+    Column,
+    DuckDBPublished,
+    Question,
+    QuestionTimeoutError,
+    open_published,
+    published_folder,
+)
 from tests.dbt_project.warehouse import ROOT
 from tests.serve.conftest import Clients
 from tests.serve.publishing import publish_again
@@ -205,6 +214,16 @@ def test_time_is_limited_and_waiting_too(client_of: Clients, monkeypatch: pytest
     assert {response.status_code for response in responses} == {408, 503}
     assert all("\n" not in response.json()["error"] for response in responses)
     assert client.get(TOP).status_code == 200, "the thread was given back"
+
+
+@pytest.mark.timeout(60, method="thread")  # what hangs is in DuckDB, where no signal reaches it
+def test_a_question_whose_time_is_up_before_it_begins_is_stopped_too(published: Settings) -> None:
+    version = open_published(published)
+    slow = version.questions["slow"]
+    for _ in range(20):
+        with pytest.raises(QuestionTimeoutError):
+            version.ask(slow, slow.values({}), timeout_seconds=0)
+    version.close()
 
 
 def test_an_answer_is_kept_until_the_next_version(
