@@ -19,7 +19,7 @@ BY ?=
 WHERE ?=
 PORT ?= 8000
 DASHBOARD_PORT ?= 8001
-ROUNDS ?= 2
+ROUNDS ?= 3
 FOLDER ?=
 KAFKA_PORT ?= 9092
 PUBSUB_PORT ?= 8085
@@ -30,7 +30,7 @@ help: ## Print this help
 	@echo "  make ingest      DAYS=7 SEED=1 EVENTS_PER_DAY=20000"
 	@echo "  make build       SELECT=fct_events+ FULL_REFRESH=1 VARS='{session_gap_seconds: 1800}'"
 	@echo "  make metric      METRICS=events,revenue BY=metric_time__day WHERE=\"{{ Dimension('event__brand') }} = 'acme'\""
-	@echo "  make bench       ROUNDS=2 FOLDER=/somewhere/with/60/GB"
+	@echo "  make bench       ROUNDS=3 FOLDER=/somewhere/with/60/GB"
 	@echo "  make brokers     KAFKA_PORT=9092 PUBSUB_PORT=8085"
 
 setup: .venv/.ready ## Create .venv and install requirements.txt
@@ -110,7 +110,7 @@ test-browser: .venv/.ready-dev ## Run the tests of the dashboard in Chromium (in
 check-bigquery: .venv/.ready-dev ## Check and run every statement for BigQuery with Google's SQL analyzer and reference implementation (ten to fifteen minutes)
 	@$(BIN)/python -m pytest -m bigquery
 
-bench: .venv/.ready-bench ## Measure landing, builds, increments and start-up against floors and peers; writes benchmarks/RESULTS.md (forty minutes; Java 17, Maven, 60 GB)
+bench: .venv/.ready-bench ## Measure landing, builds, increments and start-up against floors and peers; writes benchmarks/RESULTS.md (an hour; Java 17, Maven, 60 GB)
 	@$(BIN)/python -m benchmarks --rounds $(ROUNDS) $(if $(FOLDER),--folder '$(FOLDER)')
 
 bench-quick: .venv/.ready-bench ## The same of less input, printed only (four minutes, once its peers are installed)

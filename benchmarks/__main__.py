@@ -51,7 +51,7 @@ def bench(
         bool, typer.Option("--quick", help="Less input and one round; prints, and writes nothing.")
     ] = False,
     only: Annotated[list[Part] | None, typer.Option(help="This part; prints, and writes nothing.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=9, help="How often each contender runs.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, max=9, help="How often each contender runs.")] = 3,
     folder: Annotated[
         Path | None,
         typer.Option(

@@ -45,7 +45,7 @@ KAFKA, PUBSUB = STREAMS["ecom_events"], STREAMS["clicks"]
 # Of the topic's messages as many as take the peers some ten seconds.
 DLT_COUNT, LOOP_COUNT, ONE_INSERT_COUNT = 200_000, 20_000, 1_000_000
 
-PUBSUB_ROUNDS = 3
+PUBSUB_ROUNDS = 2
 """Of the emulator, for each of the others: it is not steady."""
 
 ONE_INSERT = "plain loop, one insert a batch"
