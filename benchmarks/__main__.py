@@ -1,6 +1,5 @@
 """`make bench` runs every benchmark and writes RESULTS.md; `make bench-quick` prints the same of less input."""
 
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,7 +57,7 @@ def bench(
             exists=True,
             file_okay=False,
             resolve_path=True,
-            help="Where warehouses are made, up to 60 GB; that of temporary files unless given.",
+            help="Where what is built is made, up to 60 GB; that of temporary files unless given.",
         ),
     ] = None,
 ) -> None:
@@ -68,7 +67,6 @@ def bench(
     before = report.known_ratios()
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=folder) as name:
         work = Path(name)
-        os.environ["TMPDIR"] = tempfile.tempdir = name  # for brokers and what lands from them, too
         parts: dict[Part, Callable[[], list[Section]]] = {
             Part.TIME_ON_PAGE: lambda: [time_on_page(scale.streaming_days, rounds, work)],
             Part.LANDING: lambda: [landing(scale.kafka, scale.pubsub, rounds)],

@@ -141,7 +141,7 @@ def compare(ratios: list[Ratio], before: dict[str, Figure]) -> Table:
 
 
 def machine(folder: Path) -> str:
-    """Cores, processor, memory, system, and the file system of a folder, where findmnt can tell."""
+    """Cores, processor, memory, system, and the file system of a folder."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     info = Path("/proc/cpuinfo")
     names = (
@@ -149,13 +149,16 @@ def machine(folder: Path) -> str:
         if (info.exists())
         else [platform.processor()]
     )
-    described = f"{os.cpu_count()} cores of {names[0]}, {memory:.0f} GiB, {platform.system()} {platform.release()}"
-    if findmnt := shutil.which("findmnt"):
-        command: list[str | Path] = [findmnt, "--noheadings", "--output", "FSTYPE", "--target", folder]
-        described += (
-            f", warehouses on {subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()}"
-        )
-    return described
+    system = f"{platform.system()} {platform.release()}"
+    return f"{os.cpu_count()} cores of {names[0]}, {memory:.0f} GiB, {system}, warehouses on {file_system(folder)}"
+
+
+def file_system(folder: Path) -> str:
+    """The type of the file system that a folder is on, where findmnt can tell."""
+    if not (findmnt := shutil.which("findmnt")):
+        return "a file system of unknown type"
+    command: list[str | Path] = [findmnt, "--noheadings", "--output", "FSTYPE", "--target", folder]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def draw(plot: Plot) -> str:
