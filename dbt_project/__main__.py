@@ -5,6 +5,7 @@ Exit code 0 when all is well, 1 when a model or a test failed, 2 when dbt could 
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -256,14 +257,24 @@ def main() -> None:
     """Run the command line."""
     gc.disable()  # dbt keeps nearly all that it makes: to look for garbage takes a sixth of a build, and frees 100 MB
     arguments = sys.argv[1:] or ["--help"]
+    status = 1
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+    # Python would free one by one, in a second, what the system frees at once. Registered first, this is run last.
+    atexit.register(leave)
     try:
-        sys.exit(run(load_settings(), arguments))
+        status = run(load_settings(), arguments)
     except KeyboardInterrupt:
         errors.print("interrupted: run it again, it goes on where it stopped", highlight=False)
-        sys.exit(130)
+        status = 130
     except UserError as error:
         errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        status = 2
+    sys.exit(status)
 
 
 if __name__ == "__main__":
