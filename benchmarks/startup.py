@@ -15,14 +15,13 @@ EMPTY_PROJECT = {
 DBT = "from dbt.cli.main import cli; cli()"
 NO_NETWORK = {"HTTPS_PROXY": "http://127.0.0.1:9"}
 """`dbt --version` would ask PyPI for newer ones."""
-TIMES = 3
-"""Here, for each round of the others: what takes a second is disturbed by little."""
 
 
 def startup(rounds: int, warehouse: Warehouse, day: int, folder: Path) -> Section:
     """Builds of a warehouse whose last build is green, against dbt itself.
 
     Args:
+        rounds: of the other parts; here its square, since little is enough to disturb what takes a second.
         day: not landed yet; it is now, in small parts.
     """
     empty = folder / "empty"
@@ -38,7 +37,7 @@ def startup(rounds: int, warehouse: Warehouse, day: int, folder: Path) -> Sectio
     in_empty = ("--project-dir", empty, "--profiles-dir", empty)
     environment = {"DBT_LOG_PATH": str(empty / "logs")}
     run("-c", DBT, "build", *in_empty, environment=environment)  # parsed once
-    for number in range(rounds * TIMES):
+    for number in range(rounds**2):
         versions.append(run("-c", DBT, "--version", environment=environment | NO_NETWORK))
         empties.append(run("-c", DBT, "build", *in_empty, environment=environment))
         nothings.append(warehouse.build().run)
