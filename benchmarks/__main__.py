@@ -57,7 +57,7 @@ def bench(
             exists=True,
             file_okay=False,
             resolve_path=True,
-            help="Where what is built is made, up to 60 GB; that of temporary files unless given.",
+            help="Where warehouses are built, up to 60 GB; that of temporary files unless given.",
         ),
     ] = None,
 ) -> None:

@@ -84,6 +84,13 @@ def test_a_killed_build_is_put_right_by_the_next(warehouse: Warehouse, tmp_path:
     assert warehouse.differences(full_refresh_of(warehouse, tmp_path / "refreshed")) == {}
 
 
+def test_a_process_tells_how_it_ended_and_leaves_the_warehouse_closed(warehouse: Warehouse) -> None:
+    assert "no var nothing" in warehouse.run("dbt_project", "build", "--vars", "{nothing: 1}", expect=2).stderr
+    # which publishes nothing, so that only closing it writes all to the file
+    warehouse.run("dbt_project", "run", "--full-refresh", "--select", "stg_clicks")
+    assert not warehouse.path.with_name(f"{warehouse.path.name}.wal").exists()
+
+
 def test_replayed_store_events_are_accounted_for(tmp_path: Path) -> None:
     header = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session\n"
     rows = [f"2019-10-01 00:00:{second:02} UTC,view,{second},1,,acme,9.90,7,s\n" for second in range(50)]
