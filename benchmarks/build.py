@@ -289,8 +289,8 @@ class History:
     days: int
     warehouse: Warehouse
     messages: int
-    first_seconds: float
-    """Of one `make build`."""
+    first: list[float]
+    """Seconds of a `make build` of all of it."""
     next_day: list[tuple[int, Built]] = field(default_factory=list)
     """Messages, and their build."""
     late: list[tuple[int, Built]] = field(default_factory=list)
@@ -308,25 +308,31 @@ def increments(sizes: list[int], rounds: int, folder: Path) -> tuple[Section, Wa
     Returns the warehouse of the shortest history too.
     """
     histories: list[History] = []
+    landed = folder / "landed.duckdb"
     for days in sizes:
         warehouse = Warehouse(folder / f"history-{days}")
         warehouse.remove()
         warehouse.folder.mkdir(parents=True)
         has_late = days >= shop.LATE_DAYS
         messages = apart(shop.land, warehouse.path, range(days), but_late_parts=1 if has_late else 0)
-        histories.append(History(days, warehouse, messages, warehouse.build().run.seconds))
+        if days == sizes[1]:
+            shutil.copy(warehouse.path, landed)
+        histories.append(History(days, warehouse, messages, [warehouse.build().run.seconds]))
+    shortest, middle, longest = histories[0], histories[1], histories[-1]
     for number in range(rounds):
+        if number:  # one divides by it, so that once is not enough
+            middle.first.append(Warehouse(folder / "anew").copy_of(landed).build().run.seconds)
         for history in histories:
             day = history.days + number
-            landed = apart(shop.land, history.warehouse.path, range(day, day + 1))
-            history.next_day.append((landed, history.warehouse.build()))
+            messages = apart(shop.land, history.warehouse.path, range(day, day + 1))
+            history.next_day.append((messages, history.warehouse.build()))
             if number == rounds - 1:
                 touched = apart(costs, history.warehouse.target, history.warehouse.path).values()
                 history.rows = sum(read for read, _ in touched), sum(rewritten for _, rewritten in touched)
     for history in histories:
         if history.days >= shop.LATE_DAYS:
-            landed = apart(shop.land_late, history.warehouse.path, history.days, 0, history.days + rounds)
-            history.late.append((landed, history.warehouse.build()))
+            messages = apart(shop.land_late, history.warehouse.path, history.days, 0, history.days + rounds)
+            history.late.append((messages, history.warehouse.build()))
 
     table = Table(
         [
@@ -358,7 +364,6 @@ def increments(sizes: list[int], rounds: int, folder: Path) -> tuple[Section, Wa
                 ]
             )
             bars[f"{history.size}, {name}"] = {part: figure.median for part, figure in parts.items()}
-    shortest, longest = histories[0], histories[-1]
     ratios = [
         Ratio(
             f"a day more on {longest.size} / on {shortest.size}: models and tests",
@@ -370,19 +375,15 @@ def increments(sizes: list[int], rounds: int, folder: Path) -> tuple[Section, Wa
             _paired(longest, shortest, lambda one: one.run.seconds),
             at_most=1.3,
         ),
-    ]
-    ratios += [
         Ratio(
-            f"a day more on {history.size} / first build of {history.size}",
-            [one.run.seconds / history.first_seconds for _, one in history.next_day],
+            f"a day more on {middle.size} / first build of {middle.size}",
+            [one.run.seconds / first for first, (_, one) in zip(middle.first, middle.next_day, strict=True)],
             at_most=0.1,
-        )
-        for history in histories
-        if history is not shortest
+        ),
     ]
     first = Table(
         ["history", "messages", "first `make build`, s"],
-        [[one.size, one.messages, Figure([one.first_seconds])] for one in histories],
+        [[one.size, one.messages, Figure(one.first)] for one in histories],
     )
     section = Section(
         "A day more",
