@@ -320,8 +320,10 @@ def increments(sizes: list[int], rounds: int, folder: Path) -> tuple[Section, Wa
         histories.append(History(days, warehouse, messages, [warehouse.build().run.seconds]))
     shortest, middle, longest = histories[0], histories[1], histories[-1]
     for number in range(rounds):
-        if number:  # one divides by it, so that once is not enough
-            middle.first.append(Warehouse(folder / "anew").copy_of(landed).build().run.seconds)
+        if number:  # a ratio divides by it, which one build would leave to chance
+            anew = Warehouse(folder / "anew").copy_of(landed)
+            middle.first.append(anew.build().run.seconds)
+            anew.remove()
         for history in histories:
             day = history.days + number
             messages = apart(shop.land, history.warehouse.path, range(day, day + 1))
