@@ -15,6 +15,7 @@ from rich.markdown import Markdown
 from benchmarks import report
 from benchmarks.build import first_builds, increments
 from benchmarks.landing import landing
+from benchmarks.measure import short_rounds
 from benchmarks.report import Section, Table
 from benchmarks.startup import startup
 from benchmarks.time_on_page import time_on_page
@@ -95,7 +96,7 @@ def bench(
 def _onto_histories(histories: list[int], rounds: int, folder: Path) -> list[Section]:
     """Increments, and start-up on the shortest of the histories."""
     section, shortest = increments(histories, rounds, folder)
-    return [section, startup(rounds, shortest, histories[0] + rounds, folder)]
+    return [section, startup(rounds, shortest, histories[0] + short_rounds(rounds), folder)]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import duckdb
 
 from benchmarks import shop
 from benchmarks.build import WITHOUT_TESTS, Built, Warehouse
-from benchmarks.measure import ROOT, Figure, Run, apart, peer_python, run
+from benchmarks.measure import ROOT, Figure, Run, apart, peer_python, run, short_rounds
 from benchmarks.report import Ratio, Section, Table
 
 RESULTS = {
@@ -32,7 +32,7 @@ def time_on_page(days: int, rounds: int, folder: Path) -> Section:
         )
     beams: list[Run] = []
     builds: list[Built] = []
-    for _ in range(rounds):
+    for _ in range(short_rounds(rounds)):
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir()
         script = ROOT / "benchmarks/peers/beam_time_on_page.py"
