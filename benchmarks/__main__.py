@@ -15,7 +15,7 @@ from rich.markdown import Markdown
 from benchmarks import report
 from benchmarks.build import first_builds, increments
 from benchmarks.landing import landing
-from benchmarks.measure import short_rounds
+from benchmarks.measure import processor_times, short_rounds
 from benchmarks.report import Section, Table
 from benchmarks.startup import startup
 from benchmarks.time_on_page import time_on_page
@@ -65,7 +65,7 @@ def bench(
     """Measure landing, builds, start-up and time on page against their floors and peers, and write RESULTS.md."""
     scale = QUICK if quick else FULL
     rounds = 1 if quick else rounds
-    before = report.known_ratios()
+    before, times = report.known_ratios(), processor_times()
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=folder) as name:
         work = Path(name)
         parts: dict[Part, Callable[[], list[Section]]] = {
@@ -84,7 +84,8 @@ def bench(
                     output.print(Markdown("\n\n".join([f"## {section.title}", *map(str, section.tables)])))
                 sections += found
                 if not quick and only is None:  # what was measured stays when a later part fails
-                    report.write(sections, f"make bench ROUNDS={rounds}", work)
+                    report.write(sections, f"make bench ROUNDS={rounds}", report.machine(work, times))
+        errors.print(report.machine(work, times), highlight=False)
     ratios = [ratio for section in sections for ratio in section.ratios]
     if quick:  # of so little input, no ratio says what it is to reach
         output.print(Markdown(str(Table(["ratio", "measured"], [[one.name, one.figure] for one in ratios]))))

@@ -67,6 +67,18 @@ def run(*command: str | Path, environment: dict[str, str] | None = None, python:
     return Run(seconds, used.ru_utime + used.ru_stime, peak, output, started_at)
 
 
+def processor_times() -> tuple[int, int] | None:
+    """For how long processes of this machine had something to run, and for how much of it the host let them wait
+    (steal), in ticks since it started. Source: proc_stat(5). None where the system does not tell.
+    """
+    try:
+        line = Path("/proc/stat").read_text().partition("\n")[0]
+    except FileNotFoundError:
+        return None
+    user, nice, system, _, _, irq, softirq, steal = map(int, line.split()[1:9])
+    return user + nice + system + irq + softirq + steal, steal
+
+
 def short_rounds(rounds: int) -> int:
     """Of what takes seconds, where `rounds` are of what takes minutes: it is disturbed by less, and costs less."""
     return rounds * 2 if rounds > 1 else 1

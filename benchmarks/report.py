@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.measure import Figure
+from benchmarks.measure import Figure, processor_times
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "RESULTS.md"
@@ -90,17 +90,13 @@ class Section:
     """Peer to its version and settings."""
 
 
-def write(sections: list[Section], command: str, folder: Path) -> None:
-    """Write RESULTS.md, plots and results.json.
-
-    Args:
-        folder: where the warehouses were made.
-    """
+def write(sections: list[Section], command: str, machine: str) -> None:
+    """Write RESULTS.md, plots and results.json."""
     peers = {name: described for section in sections for name, described in section.peers.items()}
     ratios = [ratio for section in sections for ratio in section.ratios]
     parts = [
         INTRODUCTION,
-        f"`{command}` on {datetime.now(UTC):%Y-%m-%d}: {machine(folder)}. Python {platform.python_version()}, "
+        f"`{command}` on {datetime.now(UTC):%Y-%m-%d}: {machine}. Python {platform.python_version()}, "
         + ", ".join(f"{package} {version(package)}" for package in PACKAGES)
         + ".\n",
         "\n".join(f"- **{name}**: {described}" for name, described in sorted(peers.items())) + "\n",
@@ -140,8 +136,13 @@ def compare(ratios: list[Ratio], before: dict[str, Figure]) -> Table:
     return Table(["ratio", "as in results.json", "now", "off by"], rows)
 
 
-def machine(folder: Path) -> str:
-    """Cores, processor, memory, system, and the file system of a folder."""
+def machine(folder: Path, before: tuple[int, int] | None) -> str:
+    """Cores, processor, memory, system, the file system of a folder, and how quiet the machine was.
+
+    Args:
+        folder: where the warehouses were made.
+        before: `processor_times` when the run began.
+    """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     info = Path("/proc/cpuinfo")
     names = (
@@ -150,7 +151,11 @@ def machine(folder: Path) -> str:
         else [platform.processor()]
     )
     system = f"{platform.system()} {platform.release()}"
-    return f"{os.cpu_count()} cores of {names[0]}, {memory:.0f} GiB, {system}, warehouses on {file_system(folder)}"
+    described = f"{os.cpu_count()} cores of {names[0]}, {memory:.0f} GiB, {system}, warehouses on {file_system(folder)}"
+    if before and (now := processor_times()):
+        busy, steal = (later - earlier for earlier, later in zip(before, now, strict=True))
+        described += f"; the host kept its processors waiting for {steal / busy:.1%} of their work"
+    return described
 
 
 def file_system(folder: Path) -> str:

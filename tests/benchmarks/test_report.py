@@ -29,6 +29,15 @@ def test_figures_have_three_digits() -> None:
     assert str(Figure([123456.7])) == "123,457"
 
 
+def test_the_machine_says_how_quiet_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "processor_times", lambda: (500, 30))
+    assert report.machine(tmp_path, (100, 10)).endswith("; the host kept its processors waiting for 5.0% of their work")
+    assert "the host" not in report.machine(tmp_path, None), "where the system does not tell"
+    monkeypatch.undo()
+    if times := report.processor_times():
+        assert times[0] > times[1] >= 0
+
+
 def test_what_is_written_is_compared_with_by_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, file in (("RESULTS", "RESULTS.md"), ("FIGURES", "results.json"), ("PLOTS", "plots")):
         monkeypatch.setattr(report, name, tmp_path / file)
@@ -37,10 +46,11 @@ def test_what_is_written_is_compared_with_by_the_next_run(tmp_path: Path, monkey
     assert report.compare(first, report.known_ratios()).rows == [], "there is nothing to compare with"
     table = Table(["", "seconds", "rows"], [["dbt", Figure([2.0]), 1_000_000]])
     plot = Plot("build", "Build", "seconds", {"dbt": {"": 2.0}})
-    report.write([Section("A build", "Of much.", [table], first, [plot], {"peer": "1.0"})], "make bench", tmp_path)
+    report.write([Section("A build", "Of much.", [table], first, [plot], {"peer": "1.0"})], "make bench", "2 cores")
     written = report.RESULTS.read_text()
     for expected in (
         "`make bench` on ",
+        ": 2 cores. Python ",
         "| build / floor | 1.10 (1.00-1.20) | at most 1.3 | yes |",
         "## A build\n\nOf much.",
         "| dbt | 2.00 | 1,000,000 |",
