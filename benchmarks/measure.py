@@ -80,7 +80,7 @@ def processor_times() -> tuple[int, int] | None:
 
 
 def short_rounds(rounds: int) -> int:
-    """Of what takes seconds, where `rounds` are of what takes minutes: it is disturbed by less, and costs less."""
+    """Of what takes seconds, where `rounds` are of what takes minutes: little is enough to disturb it."""
     return rounds * 2 if rounds > 1 else 1
 
 
