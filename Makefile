@@ -110,7 +110,7 @@ test-browser: .venv/.ready-dev ## Run the tests of the dashboard in Chromium (in
 check-bigquery: .venv/.ready-dev ## Check and run every statement for BigQuery with Google's SQL analyzer and reference implementation (ten to fifteen minutes)
 	@$(BIN)/python -m pytest -m bigquery
 
-bench: .venv/.ready-bench ## Measure landing, builds, increments and start-up against floors and peers; writes benchmarks/RESULTS.md (an hour, or one and a half; Java 17, Maven, 60 GB)
+bench: .venv/.ready-bench ## Measure landing, builds, increments and start-up against floors and peers; writes benchmarks/RESULTS.md (one to two hours; Java 17, Maven, 60 GB)
 	@$(BIN)/python -m benchmarks --rounds $(ROUNDS) $(if $(FOLDER),--folder '$(FOLDER)')
 
 bench-quick: .venv/.ready-bench ## The same of less input, printed only (four to eight minutes, once its peers are installed)
