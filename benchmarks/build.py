@@ -182,7 +182,7 @@ def first_builds(sizes: list[int], rounds: int, folder: Path) -> Section:
         size = in_millions(messages)
         done: dict[str, list[Timed]] = {"by hand, DuckDB": [], "dbt, DuckDB": [], "chDB": []}
         is_largest = days == max(sizes)
-        for _ in range(short_rounds(rounds) if days == min(sizes) else rounds):
+        for _ in range(rounds if is_largest else short_rounds(rounds)):
             done["by hand, DuckDB"].append(by_hand(landed, floor))
             models = first_models(warehouse.copy_of(landed))
             done["dbt, DuckDB"].append(by_dbt(models))

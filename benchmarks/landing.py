@@ -43,9 +43,9 @@ PEERS = Path(__file__).parent / "peers"
 BYTES = 300
 KAFKA, PUBSUB = STREAMS["ecom_events"], STREAMS["clicks"]
 # Of the topic's messages as many as take the peers some ten seconds.
-DLT_COUNT, LOOP_COUNT, ONE_INSERT_COUNT = 200_000, 20_000, 1_000_000
+DLT_COUNT, LOOP_COUNT, ONE_INSERT_COUNT = 200_000, 10_000, 500_000
 
-BROKER_ROUNDS = 2
+BROKER_ROUNDS = 3
 """Here, for each round of the others: brokers are not steady."""
 
 ONE_INSERT = "plain loop, one insert a batch"
