@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks import shop
 from benchmarks.build import Built, Warehouse
-from benchmarks.measure import Figure, Run, apart, run
+from benchmarks.measure import Figure, Run, apart, run, short_rounds
 from benchmarks.report import Ratio, Section, Table
 
 EMPTY_PROJECT = {
@@ -21,7 +21,7 @@ def startup(rounds: int, warehouse: Warehouse, day: int, folder: Path) -> Sectio
     """Builds of a warehouse whose last build is green, against dbt itself.
 
     Args:
-        rounds: of the other parts; here its square, since little is enough to disturb what takes a second.
+        rounds: of what takes minutes.
         day: not landed yet; it is now, in small parts.
     """
     empty = folder / "empty"
@@ -37,7 +37,7 @@ def startup(rounds: int, warehouse: Warehouse, day: int, folder: Path) -> Sectio
     in_empty = ("--project-dir", empty, "--profiles-dir", empty)
     environment = {"DBT_LOG_PATH": str(empty / "logs")}
     run("-c", DBT, "build", *in_empty, environment=environment)  # parsed once
-    for number in range(rounds**2):
+    for number in range(short_rounds(rounds)):
         versions.append(run("-c", DBT, "--version", environment=environment | NO_NETWORK))
         empties.append(run("-c", DBT, "build", *in_empty, environment=environment))
         nothings.append(warehouse.build().run)
