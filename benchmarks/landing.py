@@ -26,7 +26,7 @@ import structlog
 from confluent_kafka import Consumer
 from google.pubsub_v1.types import PullResponse
 
-from benchmarks.measure import Figure, apart, peer_python
+from benchmarks.measure import Figure, apart, peer_python, short_rounds
 from benchmarks.report import Plot, Ratio, Section, Table, file_system
 from ingest.landing import land
 from ingest.message import Message
@@ -217,8 +217,8 @@ def measure_pubsub(count: int, rounds: int) -> dict[str, list[Rate]]:
 
 def landing(kafka_count: int, pubsub_count: int, rounds: int) -> Section:
     """So many messages in Kafka, and in each topic of Pub/Sub."""
-    from_kafka = measure_kafka(kafka_count, rounds * BROKER_ROUNDS, peer_python("dlt"))
-    from_pubsub = measure_pubsub(pubsub_count, rounds * BROKER_ROUNDS)
+    from_kafka = measure_kafka(kafka_count, short_rounds(rounds, BROKER_ROUNDS), peer_python("dlt"))
+    from_pubsub = measure_pubsub(pubsub_count, short_rounds(rounds, BROKER_ROUNDS))
     tables = []
     for transport, rates in (("Kafka", from_kafka), ("Pub/Sub emulator", from_pubsub)):
         first = next(iter(rates))

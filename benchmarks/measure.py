@@ -79,9 +79,11 @@ def processor_times() -> tuple[int, int] | None:
     return user + nice + system + irq + softirq + steal, steal
 
 
-def short_rounds(rounds: int) -> int:
-    """Of what takes seconds, where `rounds` are of what takes minutes: little is enough to disturb it."""
-    return rounds * 2 if rounds > 1 else 1
+def short_rounds(rounds: int, times: int = 2) -> int:
+    """Of what takes seconds, so many times the `rounds` of what takes minutes, since little is enough to disturb it; a
+    single round stays one.
+    """
+    return rounds * times if rounds > 1 else 1
 
 
 def apart(work: Callable[..., T], *arguments: Any, **options: Any) -> T:
