@@ -113,7 +113,7 @@ check-bigquery: .venv/.ready-dev ## Check and run every statement for BigQuery w
 bench: .venv/.ready-bench ## Measure landing, builds, increments and start-up against floors and peers; writes benchmarks/RESULTS.md (one to two hours; Java 17, Maven, 60 GB)
 	@$(BIN)/python -m benchmarks --rounds $(ROUNDS) $(if $(FOLDER),--folder '$(FOLDER)')
 
-bench-quick: .venv/.ready-bench ## The same of less input, printed only (four to eight minutes, once its peers are installed)
+bench-quick: .venv/.ready-bench ## The same of less input, printed only (some six minutes, once its peers are installed)
 	@$(BIN)/python -m benchmarks --quick
 
 brokers: .venv/.ready ## Run Kafka and the Pub/Sub emulator on loopback without Docker, until Ctrl-C (without Java and Maven: a stand-in for Kafka alone)
