@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build query serve dashboard report metric notebooks docs status test test-exact test-data test-brokers test-bigquery test-browser check-bigquery bench bench-quick brokers lint format clean
+.PHONY: help setup ingest build query serve dashboard report metric notebooks docs status test test-all test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -87,8 +87,11 @@ report: .venv/.ready ## Write the same page to report.html, one file: ARGS="peri
 status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead letters
 	@$(BIN)/python -m ingest status
 
-test: .venv/.ready-dev ## Run the tests that need no broker (ten to fifteen minutes on 2 cores)
-	@$(BIN)/python -m pytest -m 'not brokers and not exact and not bigquery and not bigquery_emulator and not browser'
+test: .venv/.ready-dev ## Run the tests that need nothing but Python (two to four minutes on 2 cores)
+	@$(BIN)/python -m pytest -n auto
+
+test-all: ## Run every test: these, random worlds, brokers, BigQuery, the dashboard in a browser (about an hour)
+	@$(MAKE) --keep-going test test-exact test-brokers test-bigquery check-bigquery test-browser
 
 test-exact: .venv/.ready-dev ## Compare every mart with its definition in plain Python, in 1,000 random worlds (half an hour; EXACT_WORLDS, EXACT_SEED)
 	@$(BIN)/python -m pytest -m exact
@@ -106,6 +109,9 @@ test-browser: .venv/.ready-dev ## Run the tests of the dashboard in Chromium (in
 	@command -v chromium > /dev/null || command -v google-chrome > /dev/null || $(BIN)/playwright install --only-shell chromium \
 		|| { apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends chromium; }
 	@$(BIN)/python -m pytest -m browser
+
+test-mutations: .venv/.ready-dev ## Break the product in some 70 ways, and see each noticed by the tests (an hour)
+	@$(BIN)/python -m tests.mutations
 
 check-bigquery: .venv/.ready-dev ## Check and run every statement for BigQuery with Google's SQL analyzer and reference implementation (ten to fifteen minutes)
 	@$(BIN)/python -m pytest -m bigquery

@@ -22,11 +22,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dbt_project.last_build import LastBuild, code_now, read_last_build, warehouse_now, write_last_build
+from dbt_project.last_build import LastBuild, code_now, is_built, read_last_build, warehouse_now, write_last_build
 from ingest.errors import UserError
 from ingest.settings import Settings, load_settings
 from ingest.sinks.duckdb import DuckDBSink
-from serve.questions import CURRENT, published_folder
 
 if TYPE_CHECKING:  # imported when first needed: it takes most of the time of a build that has nothing to do
     from dbt.artifacts.schemas.run import RunExecutionResult
@@ -65,8 +64,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
     known_code: list[str] = []
     if last and last.code == code:
         same_code_as = last.version
-        is_published = (published_folder(settings) / CURRENT).exists()
-        if is_published and settings.warehouse_path.exists() and last.warehouse == warehouse_now(settings) is not None:
+        if is_built(settings, last):
             _print_marts(DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds), last.marts)
             output.print("nothing new: the last build, which passed every test, stands")
             return 0

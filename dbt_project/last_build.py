@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from ingest.settings import Settings
-from serve.questions import published_folder
+from serve.questions import CURRENT, published_folder
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("dbt_project", "snapshots", "analyses", "serve", "ingest")
@@ -41,6 +41,12 @@ def write_last_build(settings: Settings, last: LastBuild) -> None:
     new = _file(settings).with_suffix(".new")
     new.write_text(last.model_dump_json())
     new.replace(_file(settings))
+
+
+def is_built(settings: Settings, last: LastBuild) -> bool:
+    """Whether the warehouse is as the last build left it, and what that build published is still there."""
+    is_published = (published_folder(settings) / CURRENT).exists()
+    return is_published and settings.warehouse_path.exists() and last.warehouse == warehouse_now(settings) is not None
 
 
 def warehouse_now(settings: Settings) -> tuple[int, int] | None:

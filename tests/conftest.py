@@ -1,21 +1,49 @@
-"""Real brokers, started once for all tests that ask for them."""
+"""Fixtures that are expensive: a built warehouse, made once per run, and real brokers, started once per worker."""
 
-from collections.abc import Iterator
+import fcntl
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.brokers import KafkaServer, PubSubEmulator, running
 from tests.dbt_project.warehouse import Warehouse
 
+SHOP_OUTPUT = "build.txt"
+"""What the build of the shop printed."""
+Shared = Callable[[str, Callable[[Path], object]], Path]
+
 
 @pytest.fixture(scope="session")
-def published_shop(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
-    """Three days of the shop, built and published, for tests that only read."""
-    warehouse = Warehouse(tmp_path_factory.mktemp("published_shop"))
-    warehouse.simulate(days=3)
-    warehouse.land()
-    warehouse.build()
-    return warehouse
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Shared:
+    """Returns a folder by its name, and fills it first if no other worker of this run has."""
+
+    def fill_once(name: str, fill: Callable[[Path], object]) -> Path:
+        base = tmp_path_factory.getbasetemp()
+        folder = (base if worker_id == "master" else base.parent) / name
+        is_filled = folder.with_name(f"{name}.filled")
+        with folder.with_name(f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not is_filled.exists():
+                folder.mkdir()
+                fill(folder)
+                is_filled.touch()
+        return folder
+
+    return fill_once
+
+
+@pytest.fixture(scope="session")
+def shop(shared: Shared) -> Warehouse:
+    """Three days of the shop, built and published by the commands that users run. Read it, and write to copies of it."""
+
+    def build(folder: Path) -> None:
+        warehouse = Warehouse(folder)
+        warehouse.simulate(days=3)
+        warehouse.land()
+        (folder / SHOP_OUTPUT).write_text(warehouse.run("dbt_project", "build").stdout)
+
+    return Warehouse(shared("shop", build))
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
 import pytest
 
-from tests.analyses.warehouse import Warehouse, build
+from tests.analyses.warehouse import Warehouse, build, opened
+from tests.conftest import Shared
 
 
 @pytest.fixture(scope="session")
-def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
-    return build(tmp_path_factory.mktemp("analyses"))
+def warehouse(shared: Shared) -> Warehouse:
+    return opened(shared("analyses", build))

@@ -11,6 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pyarrow as pa
+from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
 from ingest.landing import land
 from ingest.settings import Settings as IngestSettings
@@ -59,7 +60,7 @@ class Warehouse:
 
     def table(self, name: str) -> pa.Table:
         """Every row of a table or view, `schema.name`."""
-        with DuckDBSink(self.path).connection() as connection:
+        with DuckDBSink(self.path).connection(read_only=True) as connection:
             return connection.sql(f"select * from {name}").to_arrow_table()
 
     def define(self, name: str, arguments: Mapping[str, str]) -> list[tuple[Any, ...]]:
@@ -67,12 +68,10 @@ class Warehouse:
         return definition.DEFINITIONS[name](self.facts, **self.question(name).values(arguments))
 
 
-def build(folder: Path) -> Warehouse:
+def build(folder: Path) -> None:
     """Land, build and publish it in this process."""
     commands.Warehouse(folder).simulate(days=9, events_per_day=120)
-    settings = IngestSettings(
-        _env_file=None, spool_path=folder / "spool", warehouse_path=(folder / "warehouse.duckdb").absolute()
-    )
+    settings = settings_of(folder)
     sink = DuckDBSink(settings.warehouse_path, clock=lambda: datetime(2026, 1, 20))
     sink.create_tables()
     with open_sources(settings, list(STREAMS.values()), sink.positions) as sources:
@@ -90,8 +89,25 @@ def build(folder: Path) -> Warehouse:
     ]
     with patch.dict(os.environ, {"WAREHOUSE": "duckdb", "WAREHOUSE_PATH": str(settings.warehouse_path)}):
         publish(settings, sink, options, folder / "target")
-    facts = definition.Facts({name.split(".")[1]: warehouse.rows(name) for name in FACTS}, SETTINGS)
-    return Warehouse(settings.warehouse_path, open_published(settings), facts)
+    DuckDBConnectionManager.close_all_connections()  # dbt keeps the file open, and other processes are to read it
+
+
+def opened(folder: Path) -> Warehouse:
+    """The warehouse that `build` left in a folder, and what it published."""
+    settings = settings_of(folder)
+    with DuckDBSink(settings.warehouse_path).connection(read_only=True) as connection:
+        tables = {}
+        for name in FACTS:
+            relation = connection.sql(f"select * from {name}")
+            rows = relation.fetchall()
+            tables[name.split(".")[1]] = [dict(zip(relation.columns, row, strict=True)) for row in rows]
+    return Warehouse(settings.warehouse_path, open_published(settings), definition.Facts(tables, SETTINGS))
+
+
+def settings_of(folder: Path) -> IngestSettings:
+    return IngestSettings(
+        _env_file=None, spool_path=folder / "spool", warehouse_path=(folder / "warehouse.duckdb").absolute()
+    )
 
 
 def scene() -> list[Arrival]:

@@ -15,10 +15,11 @@ from serve.publish import compile_questions
 from serve.questions import ParameterType, Question
 from tests.analyses.arguments import arguments_of
 from tests.analyses.test_answers import NAMES
-from tests.analyses.warehouse import SETTINGS, Warehouse, build
+from tests.analyses.warehouse import SETTINGS, Warehouse, build, opened
 from tests.bigquery.client import Client, make_row, python_rows
 from tests.bigquery.googlesql import TABLE_NAME, GoogleSQL, GoogleSQLError, Table
 from tests.bigquery.warehouse import PROJECT
+from tests.conftest import Shared
 from tests.dbt_project.exact.warehouse import ROOT
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(1800)]
@@ -46,8 +47,8 @@ def kind(type_: pa.DataType) -> int:
 
 
 @pytest.fixture(scope="module")
-def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
-    return build(tmp_path_factory.mktemp("analyses"))
+def warehouse(shared: Shared) -> Warehouse:
+    return opened(shared("analyses", build))
 
 
 @pytest.fixture(scope="module")

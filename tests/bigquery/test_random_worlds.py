@@ -6,9 +6,9 @@ import pytest
 
 from tests.bigquery.googlesql import GoogleSQL
 from tests.bigquery.warehouse import BigQueryProject
-from tests.dbt_project.exact.check import check_random_worlds, described, first_failure, together
+from tests.dbt_project.exact.check import check_random_worlds
+from tests.dbt_project.exact.examples import examples
 from tests.dbt_project.exact.test_random_worlds import EVERYTHING_ELSE
-from tests.dbt_project.exact.test_regressions import EXAMPLES, example
 from tests.dbt_project.exact.warehouse import ROOT
 from tests.oracle import Settings
 
@@ -22,12 +22,9 @@ def project(google_sql: GoogleSQL, tmp_path_factory: pytest.TempPathFactory) -> 
     return BigQueryProject(ROOT / "dbt_project", tmp_path_factory.mktemp("worlds"), google_sql)
 
 
-@pytest.mark.parametrize("settings", [Settings(), EVERYTHING_ELSE], ids=["default", "everything else"])
-def test_random_worlds(project: BigQueryProject, settings: Settings) -> None:
-    check_random_worlds(project, settings, WORLDS, secrets.randbelow(2**31))
+def test_random_worlds_and_all_examples(project: BigQueryProject) -> None:
+    check_random_worlds(project, Settings(), WORLDS, secrets.randbelow(2**31), examples(first_number=WORLDS))
 
 
-def test_examples(project: BigQueryProject) -> None:
-    arrivals = together([example(number, *messages) for number, messages in enumerate(EXAMPLES.values())])
-    failure = first_failure(project, Settings(), 0, arrivals)
-    assert failure is None, f"\n{dict(enumerate(EXAMPLES))}\n{described(arrivals)}\n{failure}"
+def test_random_worlds_with_other_settings(project: BigQueryProject) -> None:
+    check_random_worlds(project, EVERYTHING_ELSE, WORLDS, secrets.randbelow(2**31))

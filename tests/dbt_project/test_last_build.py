@@ -78,6 +78,23 @@ def test_a_warehouse_is_the_same_until_it_is_written_to(settings: Settings) -> N
     assert warehouse_now(settings) != before
 
 
+def test_a_warehouse_is_built_while_it_and_what_was_published_are_as_the_build_left_them(settings: Settings) -> None:
+    path, published = settings.warehouse_path, settings.warehouse_path.with_name("warehouse.duckdb.published")
+    path.write_bytes(b"as built")
+    published.mkdir()
+    (published / "version").mkdir()
+    (published / "current").symlink_to("version")
+    last = LastBuild(code="c", version="version", warehouse=warehouse_now(settings), marts=[])
+    assert last_build.is_built(settings, last)
+    (published / "version").rmdir()
+    assert not last_build.is_built(settings, last), "it is not published any more"
+    (published / "version").mkdir()
+    path.write_bytes(b"changed!")
+    assert not last_build.is_built(settings, last)
+    path.unlink()
+    assert not last_build.is_built(settings, last)
+
+
 def test_a_record_that_cannot_be_read_is_none(settings: Settings) -> None:
     assert read_last_build(settings) is None
     folder = settings.warehouse_path.with_name("warehouse.duckdb.published")

@@ -15,11 +15,11 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).parents[2]
 
 
-def build(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """As `python -m dbt_project build ARGUMENTS` in this environment."""
+def run(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """As `python -m dbt_project ARGUMENTS` in this environment."""
     with TemporaryDirectory() as folder:
         files = {"stdout": f"{folder}/stdout", "stderr": f"{folder}/stderr"}
-        command = ["dbt_project", "build", *arguments]
+        command = ["dbt_project", *arguments]
         server = _server()
         assert server.stdin is not None
         assert server.stdout is not None

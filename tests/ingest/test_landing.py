@@ -226,14 +226,14 @@ def test_landing_again_lands_only_what_is_new(settings: Settings) -> None:
 
 
 def test_kill_at_any_instant_loses_nothing_and_doubles_nothing(settings: Settings, start: Start) -> None:
-    """Ten times kill -9 somewhere in the midst of landing, then once to the end."""
+    """Six times kill -9 somewhere in the midst of landing, then once to the end."""
     seed = random.randrange(10**9)
     draw = random.Random(seed)
     published = range(20_000)
     publish(settings, published)
     before = 0
     in_the_midst = 0
-    for _ in range(10):
+    for _ in range(6):
         # Hundreds of commits of some 40 ms: the kill comes after the first few, and never too late.
         written = _written(settings)
         loader = start("land", LANDING_MAX_ROWS="100")
@@ -248,7 +248,7 @@ def test_kill_at_any_instant_loses_nothing_and_doubles_nothing(settings: Setting
         for stream in SPOOLED:
             numbers = landed(settings, stream)
             assert numbers == list(range(len(numbers))), f"seed {seed}: {stream} has a hole or a double after a kill"
-    assert in_the_midst >= 5, f"seed {seed}: the kills came before landing began"
+    assert in_the_midst >= 3, f"seed {seed}: the kills came before landing began"
     loader = start("land")
     out, err = loader.communicate()
     assert (loader.returncode, err) == (0, "")

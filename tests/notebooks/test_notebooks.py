@@ -20,18 +20,18 @@ def exported(notebook: Path, warehouse: Warehouse, page: Path) -> subprocess.Com
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_cell_runs_and_its_charts_are_drawn(notebook: Path, published_shop: Warehouse, tmp_path: Path) -> None:
+def test_every_cell_runs_and_its_charts_are_drawn(notebook: Path, shop: Warehouse, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    done = exported(notebook, published_shop, page)
+    done = exported(notebook, shop, page)
     assert (done.returncode, done.stderr) == (0, "")
     assert "vnd.vegalite" in page.read_text()
 
 
-def test_a_cell_that_fails_is_noticed(published_shop: Warehouse, tmp_path: Path) -> None:
+def test_a_cell_that_fails_is_noticed(shop: Warehouse, tmp_path: Path) -> None:
     notebook = tmp_path / "broken.py"
     text = (ROOT / "notebooks" / "attribution.py").read_text()
     notebook.write_text(text.replace("analytics.dim_products", "analytics.no_such_mart"))
-    done = exported(notebook, published_shop, tmp_path / "page.html")
+    done = exported(notebook, shop, tmp_path / "page.html")
     assert done.returncode == 1
     assert "no_such_mart" in done.stderr
 

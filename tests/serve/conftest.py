@@ -1,4 +1,4 @@
-"""A warehouse that was built and published once; tests publish changed copies of it."""
+"""Copies of the shop's warehouse, and servers that answer from what a copy publishes."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -53,28 +53,18 @@ EXTRA = [
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
-    """Two days of the shop, built as users build; published by the build itself."""
-    warehouse = Warehouse(tmp_path_factory.mktemp("served"))
-    warehouse.simulate(days=2, events_per_day=3_000)
-    warehouse.land()
-    warehouse.build()
-    return warehouse
-
-
-@pytest.fixture(scope="session")
-def questions(built: Warehouse) -> list[Question]:
+def questions(shop: Warehouse) -> list[Question]:
     """Those of analyses/ as the build compiled them, and some that are only for tests."""
-    published = open_published(Settings(_env_file=None, warehouse_path=built.path))
+    published = open_published(Settings(_env_file=None, warehouse_path=shop.path))
     published.close()
     return [*published.questions.values(), *EXTRA]
 
 
 @pytest.fixture
-def settings(built: Warehouse, tmp_path: Path) -> Settings:
+def settings(shop: Warehouse, tmp_path: Path) -> Settings:
     """Of a copy of the warehouse of which nothing is published."""
-    shutil.copy(built.path, tmp_path)
-    return Settings(_env_file=None, warehouse_path=tmp_path / built.path.name)
+    shutil.copy(shop.path, tmp_path)
+    return Settings(_env_file=None, warehouse_path=tmp_path / shop.path.name)
 
 
 @pytest.fixture

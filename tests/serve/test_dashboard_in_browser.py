@@ -23,11 +23,11 @@ TITLES = [panel.title for panels in SECTIONS.values() for panel in panels]
 
 
 @pytest.fixture(scope="module")
-def address(built: Warehouse) -> Iterator[str]:
+def address(shop: Warehouse) -> Iterator[str]:
     process = subprocess.Popen(
-        built.command("serve", "dashboard", "--port", "0"),
+        shop.command("serve", "dashboard", "--port", "0"),
         cwd=ROOT,
-        env=built.environment,
+        env=shop.environment,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -41,9 +41,9 @@ def address(built: Warehouse) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def report(built: Warehouse) -> Path:
-    file = built.folder / "report.html"
-    built.run("serve", "report", "period=all", "--file", str(file))
+def report(shop: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("report") / "report.html"
+    shop.run("serve", "report", "period=all", "--file", str(file))
     return file
 
 
@@ -104,9 +104,9 @@ def texts(rows: list[tuple[object, ...]]) -> list[list[str]]:
     return [[shown(value) for value in row] for row in rows]
 
 
-def funnel(built: Warehouse, where: str) -> list[int]:
+def funnel(shop: Warehouse, where: str) -> list[int]:
     """Viewers, carters and buyers by their definition, a person at a time."""
-    events = built.query(
+    events = shop.query(
         f"""select event_at::date, category_code, user_id, event_type, event_at from analytics.fct_events
         where user_id is not null and category_code is not null and {where}"""
     )
@@ -126,10 +126,10 @@ def funnel(built: Warehouse, where: str) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def wheres(built: Warehouse) -> dict[str, tuple[dict[str, str], str]]:
+def wheres(shop: Warehouse) -> dict[str, tuple[dict[str, str], str]]:
     """What people pick, and the same as a condition in SQL."""
-    [(newest,)] = built.query("select max(event_at) from analytics.fct_events")
-    [(brand, category)] = built.query(
+    [(newest,)] = shop.query("select max(event_at) from analytics.fct_events")
+    [(brand, category)] = shop.query(
         """select lower(brand), lower(category_code) from analytics.fct_events
         where event_type = 'purchase' and brand is not null and category_code is not null
         group by all order by count(*) desc, 1, 2 limit 1"""
@@ -154,12 +154,12 @@ def wheres(built: Warehouse) -> dict[str, tuple[dict[str, str], str]]:
 
 @pytest.mark.parametrize("picked", ["all", "24 hours", "a day", "brand", "category", "all three"])
 def test_figures_are_those_of_the_warehouse(
-    page: Page, address: str, built: Warehouse, wheres: dict[str, tuple[dict[str, str], str]], picked: str
+    page: Page, address: str, shop: Warehouse, wheres: dict[str, tuple[dict[str, str], str]], picked: str
 ) -> None:
     filters, where = wheres[picked]
     page.goto(address)
     choose(page, **filters)
-    by_type = built.query(
+    by_type = shop.query(
         f"""select event_type, count(*), count(distinct user_id) from analytics.fct_events where {where}
         group by 1 order by 2 desc, 1"""
     )
@@ -167,14 +167,14 @@ def test_figures_are_those_of_the_warehouse(
     assert panel(page, "Total events") == texts(by_type)
     assert total(page, "Total events") == shown(sum(int(str(row[1])) for row in by_type))
     assert panel(page, "Top 5 products") == texts(
-        built.query(
+        shop.query(
             f"""select product_id, max(brand), count(*) filter (event_type = 'purchase') as purchases,
                 coalesce(sum(price) filter (event_type = 'purchase'), 0) as revenue
             from analytics.fct_events where product_id is not null and {where}
             group by 1 order by purchases desc, revenue desc, 1 limit 5"""
         )
     )
-    hourly = built.query(
+    hourly = shop.query(
         f"""select date_trunc('hour', event_at), count(*), count(*) filter (event_type = 'view'),
             count(*) filter (event_type = 'cart'), count(*) filter (event_type = 'purchase')
         from analytics.fct_events where {where} group by 1 order by 1"""
@@ -182,7 +182,7 @@ def test_figures_are_those_of_the_warehouse(
     assert panel(page, "Hourly events") == texts(hourly)
     bars = page.locator("article").filter(has_text="Hourly events").locator(".bars i")
     assert bars.count() == len(hourly)
-    newest = built.query(f"select event_at from analytics.fct_events where {where} order by 1 desc limit 10")
+    newest = shop.query(f"select event_at from analytics.fct_events where {where} order by 1 desc limit 10")
     assert [row[:1] for row in panel(page, "Recent events")] == texts(newest)
     viewed, carted, bought = funnel(built, where)
     assert [row[1] for row in panel(page, "Funnel")] == [f"{count:,}" for count in (viewed, carted, bought)]
@@ -195,36 +195,36 @@ def test_figures_are_those_of_the_warehouse(
     ]
 
 
-def test_figures_of_the_site_and_the_community_follow_the_period(page: Page, address: str, built: Warehouse) -> None:
-    [(day,)] = built.query("select max(event_date) - 1 from analytics.fct_events")
+def test_figures_of_the_site_and_the_community_follow_the_period(page: Page, address: str, shop: Warehouse) -> None:
+    [(day,)] = shop.query("select max(event_date) - 1 from analytics.fct_events")
     page.goto(f"{address}?{urlencode({'period': 'custom', 'from': day, 'to': day})}")
-    [sessions] = built.query(
+    [sessions] = shop.query(
         f"""select count(*), count(distinct user_id), sum(page_views)::bigint from analytics.fct_sessions
         where session_started_at::date = '{day}'"""
     )
     [shown_sessions] = panel(page, "Sessions")
     assert shown_sessions[:4] == [shown(day), *texts([sessions])[0]]
     assert total(page, "Sessions") == shown(sessions[0])
-    [daily] = built.query(
+    [daily] = shop.query(
         f"""select count(*), count(distinct user_id), count(*) filter (event_type = 'view'),
             count(*) filter (event_type = 'cart'), count(*) filter (event_type = 'purchase')
         from analytics.fct_events where event_date = '{day}'"""
     )
     assert panel(page, "Daily figures")[0][:6] == [shown(day), *texts([daily])[0]]
-    [(seconds, views)] = built.query(
+    [(seconds, views)] = shop.query(
         f"""select avg(time_on_page_seconds), count(*) from analytics.fct_page_views
         where event_date = '{day}' and page_title = 'Home Page'"""
     )
     [home] = [row for row in panel(page, "Time on page") if row[0] == "Home Page"]
     assert (home[1], home[3]) == (shown(seconds, "seconds"), shown(views))
-    clicked = built.query(
+    clicked = shop.query(
         f"""select first_click_url, count(*) from analytics.fct_checkout_attribution
         where event_date = '{day}' and is_attributed group by 1"""
     )
     shown_clicks = {row[0]: row[1] for row in panel(page, "First click of each checkout") if row[0] != "-"}
     assert shown_clicks
     assert shown_clicks.items() <= {str(url): shown(count) for url, count in clicked}.items()
-    liked = built.query(
+    liked = shop.query(
         f"""select posts.post_text, count(*) from analytics.fct_events as events
         inner join analytics.dim_posts as posts on events.post_id = posts.post_id
         where event_type = 'post_like' and event_date = '{day}' group by posts.post_id, 1"""
@@ -234,18 +234,18 @@ def test_figures_of_the_site_and_the_community_follow_the_period(page: Page, add
     assert shown_likes <= {(str(text), shown(count)) for text, count in liked}
 
 
-def test_data_quality_is_of_all_time_whatever_the_period(page: Page, address: str, built: Warehouse) -> None:
+def test_data_quality_is_of_all_time_whatever_the_period(page: Page, address: str, shop: Warehouse) -> None:
     page.goto(f"{address}?period=24h")
-    accounting = built.query(
+    accounting = shop.query(
         """select stream, sum(landed)::bigint, sum(accepted)::bigint, sum(duplicates)::bigint, sum(rejected)::bigint
         from analytics.landing_reconciliation group by 1 order by 1"""
     )
     assert [[row[0], *row[2:6]] for row in panel(page, "Accounting")] == texts(accounting)
     assert {row[1] for row in panel(page, "Accounting")} == {"✓ yes"}
-    reasons = built.query("select reason, stream, count(*) from analytics.dead_letters group by all")
+    reasons = shop.query("select reason, stream, count(*) from analytics.dead_letters group by all")
     assert sorted(row[:3] for row in panel(page, "Dead letters by reason")) == sorted(texts(reasons))
     assert total(page, "Dead letters by reason") == shown(sum(int(str(row[2])) for row in reasons))
-    [(newest, landed)] = built.query("select max(event_at), max(landed_at) from analytics.fct_events")
+    [(newest, landed)] = shop.query("select max(event_at), max(landed_at) from analytics.fct_events")
     header = page.get_by_role("banner").inner_text()
     assert f"Newest event {shown(newest)}" in header.replace("\n", " ")
     assert f"Landed {shown(landed)}" in header.replace("\n", " ")

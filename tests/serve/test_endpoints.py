@@ -371,8 +371,9 @@ def test_a_version_that_cannot_be_opened_leaves_the_one_before(
 
 
 def test_a_version_is_closed_behind_its_last_answer(
-    client: TestClient, published: Settings, questions: list[Question]
+    client_of: Clients, published: Settings, questions: list[Question]
 ) -> None:
+    client = client_of(serve_timeout_seconds=2)
     before = client.get("/healthz").json()["version"]
     with ThreadPoolExecutor() as pool:
         slow = pool.submit(client.get, "/v0/pipes/slow.json")

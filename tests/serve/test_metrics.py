@@ -1,7 +1,9 @@
 """Metrics against plain SQL over the same published copy."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import duckdb
 import pytest
 
 from ingest.errors import UserError
@@ -12,8 +14,8 @@ from tests.dbt_project.warehouse import Warehouse
 
 
 @pytest.fixture(scope="module")
-def published(published_shop: Warehouse) -> Iterator[DuckDBPublished]:
-    published = open_published(Settings(_env_file=None, warehouse_path=published_shop.path))
+def published(shop: Warehouse) -> Iterator[DuckDBPublished]:
+    published = open_published(Settings(_env_file=None, warehouse_path=shop.path))
     assert isinstance(published, DuckDBPublished)
     yield published
     published.close()
@@ -104,12 +106,11 @@ def test_a_metric_by_what_the_user_is(metrics: Metrics, published: DuckDBPublish
     assert rows(metrics.ask(["revenue"], by=["user__region"])) == rows(expected)
 
 
-def test_a_metric_is_answered_while_a_build_writes(published_shop: Warehouse) -> None:
-    import duckdb
-
-    with duckdb.connect(str(published_shop.path)):
-        done = published_shop.run("serve", "metric", "events", "--format", "csv")
-    [(events,)] = published_shop.query("select count(*) from analytics.fct_events")
+def test_a_metric_is_answered_while_a_build_writes(shop: Warehouse, tmp_path: Path) -> None:
+    copy = shop.copy_to(tmp_path / "copy")
+    with duckdb.connect(str(copy.path)):
+        done = copy.run("serve", "metric", "events", "--format", "csv")
+    [(events,)] = copy.query("select count(*) from analytics.fct_events")
     assert done.stdout.split() == ["events", str(events)]
 
 

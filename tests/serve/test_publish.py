@@ -126,23 +126,13 @@ def test_questions_are_compiled_anew_unless_the_newest_version_is_of_the_same_co
     assert second not in versions(published)
 
 
-def test_only_a_whole_green_build_publishes(built: Warehouse, tmp_path: Path) -> None:
+def test_only_a_whole_green_build_publishes(shop: Warehouse, tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
-    shutil.copy(built.path, warehouse.path)
+    shutil.copy(shop.path, warehouse.path)
     warehouse.build("--select", "dim_dates")
     assert not Path(f"{warehouse.path}.published").exists()
     warehouse.build("--exclude-resource-type", "unit_test")  # they test the code alone
     assert Path(f"{warehouse.path}.published/current").exists()
-
-
-def test_what_is_no_longer_published_is_published_again(built: Warehouse, tmp_path: Path) -> None:
-    warehouse = Warehouse(tmp_path)
-    shutil.copy(built.path, warehouse.path)
-    warehouse.build()
-    current = Path(f"{warehouse.path}.published/current")
-    shutil.rmtree(current.resolve())
-    warehouse.build()
-    assert current.exists()
 
 
 def test_columns_have_types_whatever_the_question_computes(settings: Settings) -> None:

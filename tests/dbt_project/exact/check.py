@@ -33,9 +33,12 @@ class Failure:
         return "\n".join([self.when, *shown, *([f"... and {left} more"] if left else []), *filter(None, [self.error])])
 
 
-def check_random_worlds(project: Project, settings: Settings, number: int, seed: int) -> None:
-    """Build random worlds together; when one fails, fail with the least part of it that still does."""
-    placed = place(draw_worlds(number, settings, seed), settings, seed)
+def check_random_worlds(
+    project: Project, settings: Settings, number: int, seed: int, examples: Sequence[list[Arrival]] = ()
+) -> None:
+    """Build random worlds, and worlds that are given, together; when one fails, fail with the least part of it that
+    still does."""
+    placed = [*place(draw_worlds(number, settings, seed), settings, seed), *examples]
     failure = first_failure(project, settings, seed, together(placed))
     if failure is None:
         return
@@ -147,5 +150,5 @@ def parts(world: list[Arrival]) -> list[list[Arrival]]:
 
 
 def described(world: Sequence[Arrival]) -> str:
-    """A line a message, by run: what test_regressions.py takes."""
+    """A line a message, by run: what examples.py takes."""
     return "\n".join(f"    {arrival}," for arrival in sorted(world, key=lambda a: (a.run, a.commit)))

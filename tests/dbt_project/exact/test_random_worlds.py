@@ -5,6 +5,7 @@ import os
 import pytest
 
 from tests.dbt_project.exact.check import check_random_worlds
+from tests.dbt_project.exact.examples import examples
 from tests.dbt_project.exact.warehouse import Project
 from tests.oracle import Settings
 
@@ -27,8 +28,8 @@ EVERYTHING_ELSE = Settings(
 )
 
 
-def test_few_worlds(project: Project, seed: int) -> None:
-    check_random_worlds(project, Settings(), 60, seed)
+def test_few_worlds_and_all_examples(project: Project, seed: int) -> None:
+    check_random_worlds(project, Settings(), 60, seed, examples(first_number=60))
 
 
 @pytest.mark.exact

@@ -1,0 +1,607 @@
+"""Mutation tests: breaks the product in many small ways and reports which test tier notices each one.
+
+`make test-mutations` copies the repository once per mutation, replaces one piece of text, and runs the tests that are
+expected to fail. The fast tier (`make test`) runs first, then the slow tier. A mutation that neither tier notices needs a
+test.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ROOT = Path(__file__).parents[1]
+SLOW = "brokers or exact or bigquery or bigquery_emulator or browser"
+TIERS = {"fast": [], "slow": ["-m", SLOW]}
+"""Tier to options of pytest: without -m it runs the fast tier (pyproject.toml)."""
+TESTS_FAILED = 1
+"""Pytest's exit code when tests ran and some failed. Any other code than this, 0 and 5 is an error of the mutation."""
+NO_TESTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One piece of a file, and the text that breaks it."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    tests: str
+    """Where the failure is expected: paths for pytest, separated by spaces."""
+
+
+PAGE_VIEWS = "dbt_project/models/analytics/fct_page_views.sql"
+FIRST_CLICKS = "dbt_project/models/intermediate/int_checkout_first_clicks.sql"
+FACTS = "dbt_project/models/analytics/fct_events.sql"
+WATERMARKS = "dbt_project/macros/watermarks.sql"
+WORLDS = "tests/dbt_project/exact/test_random_worlds.py"
+BUILD = "tests/dbt_project/test_build.py"
+ANSWERS = "tests/analyses/test_answers.py"
+
+MUTATIONS = (
+    # --- rules of the models
+    Mutation(
+        "a gap of exactly the limit splits a session",
+        PAGE_VIEWS,
+        "event_at > key_previous_at + interval",
+        "event_at >= key_previous_at + interval",
+        WORLDS,
+    ),
+    Mutation(
+        "a late page view on another day leaves its neighbour sessions alone",
+        PAGE_VIEWS,
+        "before=gap, after=gap",
+        "before=0, after=0",
+        WORLDS,
+    ),
+    Mutation(
+        "engaged time replaces the time until the next page",
+        PAGE_VIEWS,
+        "when next_event_at is not null then {{ seconds_between",
+        "when next_event_at is not null and engaged_seconds is null then {{ seconds_between",
+        WORLDS,
+    ),
+    Mutation(
+        "a click exactly at the start of the attribution window does not count",
+        FIRST_CLICKS,
+        "interval {{ window_seconds }} second\n",
+        "interval {{ window_seconds }} second + interval 1 microsecond\n",
+        WORLDS,
+    ),
+    Mutation("a late click re-attributes its own day only", FIRST_CLICKS, "after=window_seconds, ", "", WORLDS),
+    Mutation(
+        "the last click before a checkout gets the credit",
+        FIRST_CLICKS,
+        "order by clicks.event_at, clicks.event_id",
+        "order by clicks.event_at desc, clicks.event_id desc",
+        WORLDS,
+    ),
+    Mutation(
+        "copies of events from earlier builds are inserted again",
+        FACTS,
+        "known.event_key = first_copies.event_key",
+        "known.event_key = 'none'",
+        f"{WORLDS} {BUILD}",
+    ),
+    Mutation(
+        "the last copy of an event within a build wins",
+        FACTS,
+        "order by landed_at, message_id",
+        "order by landed_at desc, message_id desc",
+        WORLDS,
+    ),
+    Mutation(
+        "a session that starts on another day is not counted again",
+        "dbt_project/models/analytics/agg_user_metrics_daily.sql",
+        "(reporting_dates_of_new_events(ref('int_accepted_events')) + session_dates)",
+        "reporting_dates_of_new_events(ref('int_accepted_events'))",
+        WORLDS,
+    ),
+    Mutation(
+        "daily users are counted once per event",
+        "dbt_project/models/analytics/agg_events_daily.sql",
+        "count(distinct user_id) as users",
+        "count(user_id) as users",
+        WORLDS,
+    ),
+    Mutation(
+        "views of a post are counted once per event",
+        "dbt_project/models/analytics/agg_post_metrics_daily.sql",
+        "count(distinct case when event_type = 'post_view' then user_id end) as views",
+        "count(case when event_type = 'post_view' then user_id end) as views",
+        WORLDS,
+    ),
+    Mutation(
+        "the 95th percentile is the 90th",
+        "dbt_project/models/analytics/agg_arrival_lateness_daily.sql",
+        "0.95 * events",
+        "0.9 * events",
+        f"{WORLDS} {ANSWERS}",
+    ),
+    Mutation(
+        "an event may be published two days before it happens",
+        "dbt_project/macros/staging.sql",
+        "published_at + interval 1 day",
+        "published_at + interval 2 day",
+        WORLDS,
+    ),
+    Mutation(
+        "the text null in a CSV is a value",
+        "dbt_project/models/staging/store/stg_ecom_events.sql",
+        "nullif(nullif(body.{{ field }}, ''), 'null')",
+        "nullif(body.{{ field }}, '')",
+        WORLDS,
+    ),
+    Mutation(
+        "test events are accepted",
+        "dbt_project/models/staging/website/stg_page_views.sql",
+        "when is_test_event then 'test_event'",
+        "when is_test_event and is_malformed then 'test_event'",
+        WORLDS,
+    ),
+    Mutation(
+        "engagement_time_msec is read as hundredths of a second",
+        "dbt_project/models/staging/website/stg_page_views.sql",
+        "cast(0.001 as numeric(4, 3))",
+        "cast(0.01 as numeric(4, 3))",
+        WORLDS,
+    ),
+    Mutation(
+        "hashes join texts without their lengths",
+        "dbt_project/macros/engine/values.sql",
+        "coalesce(cast(length(\" ~ text ~ \") as \" ~ dbt.type_string() ~ \") || ':' || \" ~ text ~ \", 'null')",
+        'coalesce(" ~ text ~ ", \'null\')',
+        WORLDS,
+    ),
+    Mutation(
+        "hours of a half-hour time zone start at full UTC hours",
+        "dbt_project/macros/engine/times.sql",
+        "{{ time }} - ({{ to_local(time) }} - date_trunc('hour', {{ to_local(time) }}))",
+        "date_trunc('hour', {{ time }})",
+        f"{BUILD} {WORLDS}",
+    ),
+    Mutation(
+        "a local day is read from one UTC day",
+        "dbt_project/macros/touched.sql",
+        "for shift in (-1, 0, 1)",
+        "for shift in (0,)",
+        f"{BUILD} {WORLDS}",
+    ),
+    Mutation(
+        "of two deletions and versions at one instant the version wins",
+        "dbt_project/models/analytics/dim_users_history.sql",
+        "order by updated_at, is_tombstone",
+        "order by updated_at, not is_tombstone",
+        WORLDS,
+    ),
+    Mutation(
+        "the first version of an entity ignores created_at",
+        "dbt_project/models/analytics/dim_posts_history.sql",
+        "when version_number = 1 and created_at < updated_at then created_at else updated_at end",
+        "when version_number = 1 and created_at < updated_at then updated_at else updated_at end",
+        WORLDS,
+    ),
+    Mutation(
+        "a session of two pages is a bounce",
+        "dbt_project/models/analytics/fct_sessions.sql",
+        "session_page_views = 1 as is_bounce",
+        "session_page_views <= 2 as is_bounce",
+        WORLDS,
+    ),
+    Mutation(
+        "NaN in JSON is accepted",
+        "dbt_project/macros/engine/json.sql",
+        "when regexp_matches({{ text }}, ':\\s*{{ value }}')",
+        "when regexp_matches({{ text }}, 'no such text')",
+        WORLDS,
+    ),
+    # --- watermarks, state and accounting
+    Mutation(
+        "a model reads what its slowest parent has not read",
+        WATERMARKS,
+        "{{ timestamp_text('min(latest.upto)') }}",
+        "{{ timestamp_text('max(latest.upto)') }}",
+        WORLDS,
+    ),
+    Mutation(
+        "all streams share one watermark",
+        WATERMARKS,
+        "on own.node = '{{ model.name }}' and own.stream = parents.stream",
+        "on own.node = '{{ model.name }}'",
+        WORLDS,
+    ),
+    Mutation(
+        "what landed exactly at the upper bound is left out",
+        WATERMARKS,
+        "landed_at <= timestamp '\" ~ bound.upto ~ \"')\") -%}\n        {%- do watermarks",
+        "landed_at < timestamp '\" ~ bound.upto ~ \"')\") -%}\n        {%- do watermarks",
+        f"{BUILD} {WORLDS}",
+    ),
+    Mutation(
+        "other settings than those of the last build are let through",
+        "dbt_project/macros/build_state.sql",
+        "{% do check_settings() %}",
+        "",
+        BUILD,
+    ),
+    Mutation(
+        "a build that left tests out counts as one in which all passed",
+        "dbt_project/macros/build_state.sql",
+        "{% do not_green.append(id) %}",
+        "",
+        BUILD,
+    ),
+    Mutation(
+        "tests read no partition",
+        "dbt_project/macros/touched_since_green.sql",
+        "{{ return(none if none in touched else touched | map('string') | sort) }}",
+        "{{ return([]) }}",
+        BUILD,
+    ),
+    Mutation(
+        "landed messages are counted in staging",
+        "dbt_project/models/analytics/landing_reconciliation.sql",
+        "from raw_messages",
+        "from staged_messages",
+        f"{BUILD} {WORLDS}",
+    ),
+    Mutation(
+        "dead letters lose their payload",
+        "dbt_project/models/analytics/dead_letters.sql",
+        "rejected_payload as payload",
+        "cast(null as blob) as payload",
+        WORLDS,
+    ),
+    # --- commits and positions
+    Mutation(
+        "what another loader landed is landed again",
+        "ingest/sinks/duckdb.py",
+        'where batch."offset" >= coalesce(next_offset, 0)',
+        'where batch."offset" >= 0',
+        "tests/ingest/sinks/test_duckdb.py tests/ingest/test_landing.py",
+    ),
+    Mutation(
+        "positions are not committed",
+        "ingest/sinks/duckdb.py",
+        "            if positions:\n",
+        "            if not positions:\n",
+        "tests/ingest/sinks/test_duckdb.py tests/ingest/test_landing.py",
+    ),
+    Mutation(
+        "positions may go back",
+        "ingest/sinks/duckdb.py",
+        "greatest(next_offset, excluded.next_offset)",
+        "excluded.next_offset",
+        "tests/ingest/sinks/test_duckdb.py tests/ingest/test_landing.py",
+    ),
+    Mutation(
+        "landed_at follows a clock that goes back",
+        "ingest/sinks/duckdb.py",
+        "return max([self._clock(), *(time + timedelta(microseconds=1) for time in newest if time is not None)])",
+        "return self._clock()",
+        "tests/ingest/sinks/test_duckdb.py",
+    ),
+    Mutation(
+        "a redelivery within a commit lands twice",
+        "ingest/sinks/duckdb.py",
+        "select distinct on (message_id) * from batch",
+        "select * from batch",
+        "tests/ingest/sinks/test_duckdb.py tests/ingest/test_push.py",
+    ),
+    Mutation(
+        "messages are acknowledged before their commit",
+        "ingest/landing.py",
+        "                rows = _outlast(sink, batches, stop) if follow else commit(sink, batches, logging.DEBUG)\n",
+        "                [source.acknowledge(batch) for source, found in collected for batch in found.batches]\n"
+        "                rows = _outlast(sink, batches, stop) if follow else commit(sink, batches, logging.DEBUG)\n",
+        "tests/ingest/test_landing.py",
+    ),
+    Mutation(
+        "what was fetched when landing is stopped is forgotten",
+        "ingest/landing.py",
+        "            if batches:\n                rows =",
+        "            if batches and not stop.is_set():\n                rows =",
+        "tests/ingest/test_landing.py",
+    ),
+    Mutation(
+        "a replaced spool log is read on where the old one ended",
+        "ingest/sources/spool.py",
+        'if start and os.pread(file.fileno(), 1, start - 1) != b"\\n":',
+        "if False:",
+        "tests/ingest/sources/test_spool.py tests/ingest/test_landing.py",
+    ),
+    Mutation(
+        "a torn line stays in the spool",
+        "ingest/publish/spool.py",
+        "            _drop_torn_line(log.fileno())\n",
+        "",
+        "tests/ingest/publish/test_spool.py",
+    ),
+    Mutation(
+        "emit saves its cursor before the results are delivered",
+        "ingest/emit.py",
+        "            publisher.flush()\n",
+        "",
+        "tests/ingest/test_emit.py",
+    ),
+    Mutation(
+        "the simulator saves its state before the messages are delivered",
+        "ingest/simulator/__init__.py",
+        "        publisher.flush()\n        plans.append(plan)\n        _write_state(state_path, seed, start, plans)\n",
+        "        plans.append(plan)\n        _write_state(state_path, seed, start, plans)\n        publisher.flush()\n",
+        "tests/ingest/simulator/test_simulator.py",
+    ),
+    Mutation(
+        "a new Kafka partition is read from its end",
+        "ingest/sources/kafka.py",
+        "self._next.get(partition, OFFSET_BEGINNING)",
+        "self._next.get(partition, -1)",
+        "tests/ingest/sources/test_kafka.py",
+    ),
+    Mutation(
+        "messages that Kafka deleted are stepped over in silence",
+        "ingest/sources/kafka.py",
+        "metrics.LOST.labels(self._streams[topic]).inc(low - expected)",
+        "metrics.LOST.labels(self._streams[topic]).inc(0)",
+        "tests/ingest/sources/test_kafka.py",
+    ),
+    Mutation(
+        "a Kafka topic that was created anew is read on at the old position",
+        "ingest/sinks/duckdb.py",
+        'if topic_id in ("", topic_ids.get(topic))',
+        "if True",
+        "tests/ingest/sinks/test_duckdb.py",
+    ),
+    Mutation(
+        "leases of Pub/Sub messages run out during a slow commit",
+        "ingest/sources/pubsub.py",
+        "expiring = [pulled for pulled in self._leased if pulled.expires < now + LEASE_MARGIN_SECONDS]",
+        "expiring = []",
+        "tests/ingest/sources/test_pubsub.py",
+    ),
+    Mutation(
+        "a BigQuery load has a new id at each attempt",
+        "ingest/sinks/bigquery.py",
+        'job_id=f"{name}_{self._attempts[name]}"',
+        'job_id=f"{name}_{time.time_ns()}"',
+        "tests/ingest/sinks/test_bigquery.py tests/bigquery/test_end_to_end.py",
+    ),
+    Mutation(
+        "an append to BigQuery does not name its offset",
+        "ingest/sinks/write_stream.py",
+        "AppendRowsRequest(write_stream=self.name, offset=offset)",
+        "AppendRowsRequest(write_stream=self.name)",
+        "tests/ingest/sinks/test_write_stream.py",
+    ),
+    # --- push and its tokens
+    Mutation(
+        "a push is answered before its commit",
+        "ingest/push.py",
+        "            if refusal := await self._committer.commit(stream, message):\n"
+        "                raise HTTPException(503, refusal)\n",
+        "            asyncio.create_task(self._committer.commit(stream, message))\n",
+        "tests/ingest/test_push.py",
+    ),
+    Mutation(
+        "a token for another audience may push",
+        "ingest/oidc.py",
+        'if claims.get("aud") != self._audience:',
+        "if False:",
+        "tests/ingest/test_push.py",
+    ),
+    Mutation(
+        "a token of an unverified address may push",
+        "ingest/oidc.py",
+        'if claims.get("email_verified") is not True:',
+        "if False:",
+        "tests/ingest/test_push.py",
+    ),
+    # --- publishing
+    Mutation(
+        "a build that failed is published",
+        "dbt_project/__main__.py",
+        'if arguments[0] == "build" and result.success and is_whole:',
+        'if arguments[0] == "build" and is_whole:',
+        BUILD,
+    ),
+    Mutation(
+        "a build of some models is published",
+        "dbt_project/__main__.py",
+        'if arguments[0] == "build" and result.success and is_whole:',
+        'if arguments[0] == "build" and result.success:',
+        "tests/serve/test_publish.py",
+    ),
+    Mutation(
+        "a changed warehouse counts as built",
+        "dbt_project/last_build.py",
+        "last.warehouse == warehouse_now(settings) is not None",
+        "last.warehouse is not None",
+        "tests/dbt_project/test_last_build.py",
+    ),
+    Mutation(
+        "the version that a reader may be opening is removed",
+        "serve/publish.py",
+        "_sweep(folder, {before, version.name})",
+        "_sweep(folder, {version.name})",
+        "tests/serve/test_publish.py",
+    ),
+    Mutation(
+        "a version is visible before it is whole",
+        "serve/publish.py",
+        "                version.mkdir()\n",
+        "                version.mkdir()\n"
+        '                (folder / "early").symlink_to(version.name)\n'
+        '                (folder / "early").replace(folder / CURRENT)\n',
+        "tests/serve/test_publish.py tests/serve/test_server.py",
+    ),
+    # --- answers and their parameters
+    Mutation(
+        "an answer is kept after the next build",
+        "serve/endpoints.py",
+        "parts = (self.published.version, self._settings.serve_max_rows,",
+        "parts = (self._settings.serve_max_rows,",
+        "tests/serve/test_endpoints.py",
+    ),
+    Mutation(
+        "a token may ask every question",
+        "serve/endpoints.py",
+        'if allowed != "*" and name not in allowed:',
+        "if False:",
+        "tests/serve/test_endpoints.py",
+    ),
+    Mutation(
+        "a question may run for ever",
+        "serve/questions.py",
+        "    if timeout_seconds is None:\n",
+        "    if True:\n",
+        "tests/serve/test_endpoints.py",
+    ),
+    Mutation(
+        "a period may end before it starts",
+        "serve/questions.py",
+        "values[start] > values[end]",
+        "values[start] is values[end]",
+        "tests/serve/test_endpoints.py",
+    ),
+    Mutation(
+        "a text parameter is pasted into the SQL",
+        "dbt_project/macros/param.sql",
+        "    cast(${{ name }} as {{ duckdb_type(type) }})",
+        "    cast('${{ name }}' as {{ duckdb_type(type) }})",
+        ANSWERS,
+    ),
+    Mutation(
+        "end_time is inclusive",
+        "analyses/event_counts.sql",
+        "event_at < {{ end_time }}",
+        "event_at <= {{ end_time }}",
+        ANSWERS,
+    ),
+    Mutation(
+        "a brand is found in one spelling only",
+        "analyses/top_products.sql",
+        "lower(brand) = lower({{ brand }})",
+        "brand = {{ brand }}",
+        ANSWERS,
+    ),
+    Mutation(
+        "a cart before the view counts in the funnel",
+        "analyses/conversion_funnel.sql",
+        "when event_type = 'cart' and event_at >= viewed_at then",
+        "when event_type = 'cart' then",
+        ANSWERS,
+    ),
+    Mutation(
+        "the dashboard asks without its filters",
+        "serve/dashboard.py",
+        'chosen = {name: value for name, value in given.items() if value}',
+        'chosen = {name: value for name, value in given.items() if value and name != "brand"}',
+        "tests/serve/test_dashboard.py",
+    ),
+    Mutation(
+        "land takes every stream whatever --stream says",
+        "ingest/cli.py",
+        "    streams = named(stream)\n    serve_metrics",
+        "    streams = named(None)\n    serve_metrics",
+        "tests/ingest/test_cli.py",
+    ),
+    Mutation(
+        "two streams may share a topic",
+        "ingest/settings.py",
+        "if names.count(name) > 1",
+        "if names.count(name) > 9",
+        "tests/ingest/test_settings.py",
+    ),
+    Mutation(
+        "replayed messages are published at the present time",
+        "ingest/replay.py",
+        'yield Message(orjson.dumps(dict(zip(header, fields, strict=True))), key or None, {}, published_at)',
+        'yield Message(orjson.dumps(dict(zip(header, fields, strict=True))), key or None, {}, None)',
+        "tests/ingest/test_replay.py",
+    ),
+)
+
+
+def copy_repository(folder: Path, source: Path) -> None:
+    """The files that git tracks, as they are now, and a link to the environment and to the cache of downloads."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=source,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (source / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / name, folder / name)
+    for name in (".venv", ".cache"):
+        if (source / name).exists():
+            (folder / name).symlink_to(source / name)
+
+
+def outcome(mutation: Mutation, *, expected_only: bool, source: Path = ROOT) -> str:
+    """The tier that notices: fast, slow or none; or what is wrong with the mutation."""
+    with tempfile.TemporaryDirectory(prefix="mutation-") as name:
+        folder = Path(name)
+        copy_repository(folder, source)
+        target = folder / mutation.file
+        if not target.exists() or mutation.right not in target.read_text():
+            return "error: the text to replace is not in the file"
+        target.write_text(target.read_text().replace(mutation.right, mutation.wrong))
+        for tests in ([mutation.tests.split()] if expected_only else [mutation.tests.split(), []]):
+            for tier, options in TIERS.items():
+                command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *options, *tests]
+                done = subprocess.run(
+                    command,
+                    cwd=folder,
+                    env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                if done.returncode == TESTS_FAILED:
+                    return tier
+                if done.returncode not in (0, NO_TESTS):
+                    return f"error: pytest ended with {done.returncode}: {done.stdout[-300:]}{done.stderr[-300:]}"
+    return "none"
+
+
+def main(
+    only: Annotated[str, typer.Option(help="Mutations whose name contains this text.")] = "",
+    expected_only: Annotated[
+        bool, typer.Option("--expected-only", help="Run only the tests that are expected to fail, not the whole tiers.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Mutations that run side by side.")] = 1,
+    source: Annotated[Path, typer.Option(help="The checkout to break.")] = ROOT,
+) -> None:
+    """Break the product in many small ways; exit with 1 when a mutation goes unnoticed."""
+    chosen = [mutation for mutation in MUTATIONS if only in mutation.name]
+
+    def timed(mutation: Mutation) -> tuple[Mutation, str, float]:
+        started = time.monotonic()
+        return mutation, outcome(mutation, expected_only=expected_only, source=source), time.monotonic() - started
+
+    found: list[str] = []
+    with ThreadPoolExecutor(jobs) as pool:
+        for mutation, tier, seconds in pool.map(timed, chosen):
+            found.append(tier)
+            typer.echo(f"{tier:5} {seconds:5.0f} s  {mutation.name}")
+    fast, slow = found.count("fast"), found.count("slow")
+    typer.echo(f"{len(found)} mutations: {fast} noticed by the fast tier, {slow} by the slow tier only")
+    if fast + slow < len(found):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()
