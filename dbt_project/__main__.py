@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import available_timezones
 
+import duckdb
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 from rich.console import Console
@@ -35,6 +36,8 @@ PROJECT = Path(__file__).parent
 PROJECT_OPTIONS = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
 SELECTIONS = ("select", "exclude", "selector", "resource_types", "exclude_resource_types")
 """Options of dbt after which it builds a part only."""
+FAILING_ROWS = 3
+"""Of a test that fails, so many are printed."""
 output = Console()
 errors = Console(stderr=True)
 
@@ -94,7 +97,8 @@ def run(settings: Settings, arguments: list[str]) -> int:
             # Marts of which some are older than others are half a build.
             selections = {name: result.result.args.get(name) for name in SELECTIONS}
             selections["exclude_resource_types"] = set(selections["exclude_resource_types"] or ()) - {"unit_test"}
-            is_whole = not any(selections.values())
+            reads_all_rows = not result.result.args.get("empty") and not result.result.args.get("sample")
+            is_whole = reads_all_rows and not any(selections.values())
             if arguments[0] == "build" and result.success and is_whole:
                 options = [*_vars_options(arguments), *PROJECT_OPTIONS]
                 version = publish(settings, sink, options, target(), same_code_as)
@@ -201,17 +205,29 @@ def _invoke(arguments: list[str]) -> dbtRunnerResult:
 def _print_results(run_results: RunExecutionResult, sink: DuckDBSink | None, *, with_marts: bool) -> None:
     if not any(one.node.resource_type.value != "operation" for one in run_results.results):
         raise UserError("the selection matches no model and no test")
-    _print_failures(run_results)
+    _print_failures(run_results, sink)
     _print_summary(run_results, sink, with_marts=with_marts)
 
 
-def _print_failures(run_results: RunExecutionResult) -> None:
+def _print_failures(run_results: RunExecutionResult, sink: DuckDBSink | None) -> None:
     for one in run_results.results:
         if one.status in ("error", "fail", "runtime error", "partial success"):
             errors.print(f"[red]{one.status}[/] {one.node.resource_type} {one.node.name}: ", end="")
             errors.print((one.message or "").strip(), markup=False, highlight=False)
             if one.node.resource_type.value == "test":
+                if sink is not None and one.status == "fail":
+                    _print_failing_rows(sink, one.node.compiled_code)
                 errors.print(f"  its query: {target() / 'compiled'}", markup=False, highlight=False)
+
+
+def _print_failing_rows(sink: DuckDBSink, query: str) -> None:
+    """The first rows that a test found, so that one sees what is wrong without asking again."""
+    with sink.connection() as connection, connection.cursor() as cursor, suppress(duckdb.Error):
+        found = cursor.execute(f"select * from ({query}) limit {FAILING_ROWS}")  # noqa: S608  dbt's own query
+        names = [column[0] for column in found.description]
+        for row in found.fetchall():
+            shown = ", ".join(f"{name}={value}" for name, value in zip(names, row, strict=True))
+            errors.print(f"  {shown}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _is_green(run_results: RunExecutionResult) -> bool:

@@ -1,7 +1,8 @@
 {#-
-  What builds remember, in three append-only tables of the schema `intermediate`:
+  What builds remember, in append-only tables of the schema `intermediate`:
     watermarks (node, stream, upto, settings): how far each incremental model has read each stream;
-      node 'raw' is the cut, the upper bound of the whole build.
+      node 'raw' is the upper bound of the whole build.
+    rebuilds (model, step, code): when a rebuild of all rows of a model began and was done, and by which code.
     touched_partitions (model, partition_date): what each merge has rewritten.
     green_builds (invocation_id): when every test last passed; tests read what was touched since.
   Models only append, so that two of them never wait for or undo each other.
@@ -22,16 +23,46 @@
     {{ return(flags.WHICH in ('build', 'run', 'test', 'snapshot', 'seed', 'retry')) }}
 {% endmacro %}
 
+{#- Whether models read all rows that are there. With --empty and --sample they do not, and then no state may move: what
+    was left out would never be read. -#}
+{% macro reads_all_rows() %}
+    {{ return(not flags.EMPTY and not flags.SAMPLE) }}
+{% endmacro %}
+
 {% macro start_build() %}
     {% if execute and starts_build() %}
+        {% do check_partial_reads() %}
         {% do check_time_zone() %}
         {% do adapter.create_schema(state_table('watermarks')) %}
         {% do create_state_table('watermarks', ['node', 'stream', 'settings'], 'upto timestamp') %}
+        {% do create_state_table('rebuilds', ['model', 'step', 'code'], none) %}
         {% do create_state_table('touched_partitions', ['model'], 'partition_date date') %}
         {% do create_state_table('green_builds', ['invocation_id'], none) %}
+        {% do plan_rebuilds() %}
         {% do check_settings() %}
-        {% do cut_streams() %}
+        {% if reads_all_rows() %}
+            {% do check_raw_is_whole() %}
+            {% do set_upper_bounds() %}
+        {% endif %}
     {% endif %}
+{% endmacro %}
+
+{#- Stops what --empty and --sample would destroy: they read no or few rows, and these take what they do not see for gone. -#}
+{% macro check_partial_reads() %}
+    {% if flags.FULL_REFRESH and not reads_all_rows() %}
+        {% do exceptions.raise_compiler_error(
+            '--full-refresh with --empty or --sample would empty the tables: leave one of the two out'
+        ) %}
+    {% endif %}
+    {% for node in graph.nodes.values()
+        if node.resource_type == 'snapshot' and node.unique_id in selected_resources and not reads_all_rows() %}
+        {% if adapter.get_relation(node.database, node.schema, node.alias) is not none %}
+            {% do exceptions.raise_compiler_error(
+                '--empty or --sample would make ' ~ node.name ~ ' record that what it does not read was deleted: '
+                ~ 'add --exclude-resource-type snapshot'
+            ) %}
+        {% endif %}
+    {% endfor %}
 {% endmacro %}
 
 {#- Literals, dates of times and texts of times are those of the session's zone: it has to be UTC. -#}
@@ -56,32 +87,36 @@
 {% endmacro %}
 
 {#- Reads max(landed_at) of each stream once: a row that lands meanwhile waits for the next build. What landed before the
-    last cut is not read again. -#}
-{% macro cut_streams() %}
-    {% set last_cuts %}
-        select stream, {{ timestamp_text('max(upto)') }} as upto
-        from {{ state_table('watermarks') }}
-        where node = 'raw'
-        group by stream
-    {% endset %}
-    {% set last_cut = {} %}
-    {% for row in run_query(last_cuts).rows %}
-        {% do last_cut.update({row.stream: row.upto}) %}
-    {% endfor %}
-    {% set cuts %}
+    last upper bound is not read again. -#}
+{% macro set_upper_bounds() %}
+    {% set last_bound = watermarks_of('raw') %}
+    {% set bounds %}
         {% for source in graph.sources.values() if source.source_name == 'raw' %}
         select '{{ source.name }}' as stream, {{ held_back('max(landed_at)') }} as upto
         from {{ source.relation_name }}
-        {{ "where landed_at > timestamp '" ~ last_cut[source.name] ~ "'" if source.name in last_cut }}
+        {{ "where landed_at > timestamp '" ~ last_bound[source.name] ~ "'" if source.name in last_bound }}
         {{ 'union all' if not loop.last }}
         {% endfor %}
     {% endset %}
     {% do run_query(
         'insert into ' ~ state_table('watermarks') ~ ' (node, stream, upto, settings, recorded_at) '
-        ~ "select 'raw', stream, upto, '{}', " ~ now_utc() ~ ' from (' ~ cuts ~ ') as cuts where upto is not null '
+        ~ "select 'raw', stream, upto, '{}', " ~ now_utc() ~ ' from (' ~ bounds ~ ') as bounds where upto is not null '
         ~ 'and not exists (select 1 from ' ~ state_table('watermarks') ~ " as known where known.node = 'raw' "
-        ~ 'and known.stream = cuts.stream and known.upto >= cuts.upto)'
+        ~ 'and known.stream = bounds.stream and known.upto >= bounds.upto)'
     ) %}
+{% endmacro %}
+
+{#- Stream to the time, as text, up to which a model has read it; node 'raw': up to which the build reads it. -#}
+{% macro watermarks_of(node) %}
+    {% set found = {} %}
+    {% set rows = run_query(
+        'select stream, ' ~ timestamp_text('max(upto)') ~ ' as upto from ' ~ state_table('watermarks')
+        ~ " where node = '" ~ node ~ "' group by stream"
+    ).rows if has_state() else [] %}
+    {% for row in rows %}
+        {% do found.update({row.stream: row.upto}) %}
+    {% endfor %}
+    {{ return(found) }}
 {% endmacro %}
 
 {#-
@@ -89,7 +124,7 @@
   has no reader any more; it goes, here where nothing else runs.
 -#}
 {% macro finish_build(results) %}
-    {% if execute and flags.WHICH == 'build' %}
+    {% if execute and flags.WHICH == 'build' and reads_all_rows() %}
         {% set not_green = results | rejectattr('status', 'in', ['success', 'pass', 'warn', 'no-op']) | list %}
         {% for id, node in graph.nodes.items()
             if node.resource_type == 'test' and id not in selected_resources %}

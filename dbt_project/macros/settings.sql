@@ -33,7 +33,8 @@
         {% do known.update({row.node: row.settings}) %}
     {% endfor %}
     {% for id, node in graph.nodes.items()
-        if node.resource_type == 'model' and node.name in known and not (flags.FULL_REFRESH and id in selected_resources) %}
+        if node.resource_type == 'model' and node.name in known and id not in graph.planned_rebuilds
+        and not (flags.FULL_REFRESH and id in selected_resources) %}
         {% set before, now = fromjson(known[node.name]), fromjson(settings_of(id)) %}
         {% for name in (before.keys() | list + now.keys() | list) | unique | sort if before.get(name) != now.get(name) %}
             {% do exceptions.raise_compiler_error(

@@ -1,4 +1,4 @@
-{#- What stands the same in every staging model. -#}
+{#- What all staging models share. -#}
 
 {#- Whether a time can be that of a message published then: not before var earliest_event_at, at most a day ahead.
     Kafka's producers set published_at freely: nothing is of the year 9999, which stands for "until now" in histories. -#}
@@ -9,23 +9,69 @@
     )
 {%- endmacro %}
 
-{#- Identity of an event: deduplication prunes by the date, since a copy carries the same time. -#}
-{% macro event_key() -%}
-    case when reject_reason is null then {{ hash_of([
-        'stream', 'event_id', 'cast(cast(event_at as date) as ' ~ dbt.type_string() ~ ')'
-    ]) }} end
+{#- An id from text. What programs write when they have none is null: as an id it would make one person of all visitors
+    who are not signed in. -#}
+{% macro id_text(text) -%}
+    {#- most ids are longer than these words, and are not searched for them -#}
+    case when length({{ text }}) > 11 or not {{ is_no_value(text) }} then {{ text }} end
 {%- endmacro %}
 
-{#- Identity of a version of an entity. -#}
-{% macro version_key(id) -%}
-    case when reject_reason is null then {{ hash_of([
-        'stream', id, 'cast(' ~ epoch_microseconds('updated_at') ~ ' as ' ~ dbt.type_string() ~ ')',
-        "case when is_tombstone then 'tombstone' else 'version' end"
-    ]) }} end
+{#- The most characters that a text of an event may have: one of megabytes would be carried through every join. -#}
+{% macro most_characters() -%}
+    65536
 {%- endmacro %}
 
-{#- Says more of a rejected message than its reason does. -#}
-{% macro reject_detail(time_text) -%}
+{#- `when ... then 'too_long:url'` for the first of these columns that is too long; a column that has another name in the
+    body is given as [column, field]. -#}
+{% macro reject_long_texts(columns) -%}
+    {%- for column in columns -%}
+    {%- set name, field = (column, column) if column is string else column -%}
+    when length({{ name }}) > {{ most_characters() }} then 'too_long:{{ field }}'
+            {% endfor -%}
+{%- endmacro %}
+
+{#- Identity of an event. Deduplication prunes by the date: a copy carries the same time as its original. `parts` are
+    columns that tell the events of one event_id apart, such as the lines of an order. -#}
+{% macro event_key(parts=[]) -%}
+    case when reject_reason is null then {{ hash_of(
+        ['stream', 'event_id', 'cast(cast(event_at as date) as ' ~ dbt.type_string() ~ ')'] + parts
+    ) }} end
+{%- endmacro %}
+
+{#- Identity of a version of an entity: two versions of one time with other contents are two, and neither is lost. -#}
+{% macro version_key(id, contents) -%}
+    case when reject_reason is null then {{ hash_of([
+        'stream', id, time_text_of('updated_at'), "case when is_tombstone then 'tombstone' else 'version' end",
+        time_text_of('created_at'), time_text_of('deleted_at')
+    ] + contents) }} end
+{%- endmacro %}
+
+{#- A time and an amount as text that is alike on both engines, for hashes. -#}
+{% macro time_text_of(time) -%}
+    cast({{ epoch_microseconds(time) }} as {{ dbt.type_string() }})
+{%- endmacro %}
+
+{% macro amount_text_of(amount) -%}
+    cast(cast(cast({{ amount }} as numeric(33, 4)) * 10000 as bigint) as {{ dbt.type_string() }})
+{%- endmacro %}
+
+{#- The id in a message key: the bare id, a JSON string, an object that has the id, or one of these in Kafka Connect's
+    envelope. Null when the key is something else, such as a binary number. -#}
+{% macro key_id(field) -%}
+    {%- set text = utf8_text('key') -%}
+    {%- set scalars = [] -%}
+    {%- for path in ('$', '$.' ~ field, '$.payload', '$.payload.' ~ field) -%}
+        {%- do scalars.append(json_scalar(text, path)) -%}
+    {%- endfor -%}
+    case
+        when {{ has_control_characters(text) }} then null
+        when starts_with({{ text }}, '{') or starts_with({{ text }}, '"') then {{ id_text('coalesce(' ~ scalars | join(', ') ~ ')') }}
+        else {{ id_text(text) }}
+    end
+{%- endmacro %}
+
+{#- Says more of a rejected message than its reason does. Entities have a `key` too, which tombstones are read from. -#}
+{% macro reject_detail(time_text, key=none) -%}
     case
         when reject_reason = 'malformed_json' then case
             when payload is null then 'no payload'
@@ -33,5 +79,8 @@
             else 'not a JSON object'
         end
         when reject_reason = 'invalid:timestamp' then {{ time_text }}
+        {%- if key %}
+        when reject_reason = 'invalid:key' then {{ readable_bytes(key) }}
+        {%- endif %}
     end
 {%- endmacro %}

@@ -100,13 +100,15 @@
 
 {#- Post-hook: after the rows are in, remember how far they were read. A kill in between repeats idempotent work. -#}
 {% macro advance_watermark() %}
-    {% if execute and model.config.materialized == 'incremental' %}
+    {% if execute and model.config.materialized == 'incremental' and reads_all_rows() %}
         {% set bounds = read_bounds() %}
-        {% if flags.FULL_REFRESH or not bounds | selectattr('watermark') | list %}
+        {% set is_rebuilt = should_full_refresh() or not bounds | selectattr('watermark') | list %}
+        {% if is_rebuilt %}
+            {% do run_query(record_rebuild('done')) %}
             {% do log_touched_partitions(['null']) %}
         {% endif %}
         {% set rows = [] %}
-        {% for bound in bounds if bound.upto and (flags.FULL_REFRESH or bound.upto != bound.watermark) %}
+        {% for bound in bounds if bound.upto and (is_rebuilt or bound.upto != bound.watermark) %}
             {% do rows.append(
                 "select '" ~ model.name ~ "', '" ~ bound.stream ~ "', timestamp '" ~ bound.upto ~ "', '"
                 ~ settings_of(model.unique_id) ~ "', " ~ now_utc()

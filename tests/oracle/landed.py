@@ -1,5 +1,6 @@
 """What the marts are made from."""
 
+import re
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -18,6 +19,14 @@ class Landed:
     """When it was committed to the warehouse: the order of arrival within a stream, never across streams."""
     payload: bytes | None
     """The body as received; None is a Kafka tombstone."""
+
+    @property
+    def log_order(self) -> tuple[datetime, int, int, datetime, str]:
+        """The order of the messages of a stream: by commit; within one by partition and offset, which end the id of a
+        message from a log; those of Pub/Sub by when they were published."""
+        found = re.search(r"/(\d+)/(\d+)$", self.message_id)
+        partition, offset = (int(found[1]), int(found[2])) if found else (-1, -1)
+        return self.landed_at, partition, offset, self.published_at or self.landed_at, self.message_id
 
 
 @dataclass(frozen=True, slots=True)

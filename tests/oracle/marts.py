@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -69,18 +68,23 @@ def marts(messages: Iterable[Landed], settings: Settings, countries: Countries) 
 
 
 def first_copies(copies: Iterable[T]) -> list[T]:
-    """Of accepted copies with one key the smallest (landed_at, message_id) counts, whatever the others say."""
+    """Of accepted copies with one key the first in the log counts, whatever the others say."""
     first: dict[str, T] = {}
-    for copy in sorted(copies, key=lambda copy: (copy.landed_at, copy.message_id)):
+    for copy in sorted(copies, key=lambda copy: copy.message.log_order):
         first.setdefault(copy.key, copy)
     return list(first.values())
 
 
 def event_row(event: Event) -> Row:
     return {
-        **{field.name: getattr(event, field.name) for field in fields(event)},
+        **event.contents,
+        "stream": event.stream,
+        "event_id": event.event_id,
         "event_key": event.key,
         "event_date": event.event_at.date(),
+        "message_id": event.message.message_id,
+        "published_at": event.published_at,
+        "landed_at": event.landed_at,
         "latency_seconds": seconds_between(event.event_at, event.published_at),
     }
 
@@ -100,17 +104,24 @@ def dead_letter(message: Landed, rejected: Rejected) -> Row:
 def reconciliation(
     messages: list[Landed], accepted: Sequence[Event | Version], kept: Sequence[Event | Version], dead_letters: Mart
 ) -> Mart:
-    """For every stream and landing date: landed = accepted + duplicates + rejected."""
-    counts: dict[tuple[str, date], dict[str, int]] = defaultdict(
-        lambda: {"landed": 0, "accepted": 0, "duplicates": 0, "rejected": 0}
-    )
+    """For every stream and landing date: landed = accepted + duplicates + rejected.
+
+    A copy of an event is conflicting when it says something else than the one that counts. Versions of an entity are not:
+    what they say is a part of their identity.
+    """
+    names = ("landed", "accepted", "duplicates", "conflicting", "rejected", "mismatched_keys")
+    counts: dict[tuple[str, date], dict[str, int]] = defaultdict(lambda: dict.fromkeys(names, 0))
+    first = {one.key: one for one in kept}
     for message in messages:
         counts[message.stream, message.landed_at.date()]["landed"] += 1
     for copy in accepted:
-        counts[copy.stream, copy.landed_at.date()]["duplicates"] += 1
-    for first in kept:
-        counts[first.stream, first.landed_at.date()]["accepted"] += 1
-        counts[first.stream, first.landed_at.date()]["duplicates"] -= 1
+        day = counts[copy.stream, copy.landed_at.date()]
+        counting = first[copy.key]
+        day["accepted" if copy is counting else "duplicates"] += 1
+        if isinstance(copy, Event) and isinstance(counting, Event):
+            day["conflicting"] += copy.contents != counting.contents
+        else:
+            day["mismatched_keys"] += isinstance(copy, Version) and copy.has_mismatched_key
     for letter in dead_letters:
         counts[letter["stream"], letter["landed_at"].date()]["rejected"] += 1
     return [
@@ -178,7 +189,7 @@ def page_view_rows(session_key: str, session: list[Event], gap: timedelta) -> Ma
                 "entry_page_title": first.page_title,
                 "exit_page_title": last.page_title,
                 "session_duration_seconds": seconds_between(first.event_at, last.event_at),
-                "message_id": view.message_id,
+                "message_id": view.message.message_id,
                 "landed_at": view.landed_at,
                 "session_landed_at": max(one.landed_at for one in session),
             }
@@ -466,16 +477,23 @@ def place(percent: int, number: int) -> int:
 def history(versions: Sequence[Version]) -> Mart:
     """Every version with the time that it was valid, from its own time to the next one's, the last for ever.
 
-    At one instant a tombstone comes last. The first version is valid from its created_at, if that is earlier.
+    A tombstone deletes what stands before it in the log, whatever clock those versions had: its time is at least theirs.
+    Of what happened at one instant the later in the log comes last. The first version is valid from its created_at, if
+    that is earlier.
     """
     rows: Mart = []
     for entity_id, of_entity in grouped(versions, lambda version: version.id).items():
-        ordered = sorted(of_entity, key=lambda version: (version.updated_at, version.is_tombstone))
-        for number, version in enumerate(ordered, 1):
-            following = ordered[number] if number < len(ordered) else None
-            valid_from = version.updated_at
+        placed: list[tuple[datetime, int, Version]] = []
+        newest = datetime.min
+        for place_in_log, version in enumerate(sorted(of_entity, key=lambda version: version.message.log_order)):
+            newest = max(newest, version.updated_at)
+            placed.append((newest if version.is_tombstone else version.updated_at, place_in_log, version))
+        placed.sort(key=lambda one: one[:2])
+        for number, (effective_at, _, version) in enumerate(placed, 1):
+            following = placed[number][0] if number < len(placed) else None
+            valid_from = effective_at
             if number == 1 and version.created_at is not None:
-                valid_from = min(version.created_at, version.updated_at)
+                valid_from = min(version.created_at, effective_at)
             rows.append(
                 {
                     "version_key": version.key,
@@ -488,9 +506,10 @@ def history(versions: Sequence[Version]) -> Mart:
                     "updated_at": version.updated_at,
                     "deleted_at": version.deleted_at,
                     "valid_from": valid_from,
-                    "valid_to": following.updated_at if following else END_OF_TIME,
+                    "valid_to": END_OF_TIME if following is None else following,
                     "is_current": following is None,
-                    "message_id": version.message_id,
+                    "message_id": version.message.message_id,
+                    "published_at": published(version.message),
                     "landed_at": version.landed_at,
                 }
             )

@@ -39,6 +39,17 @@ def text(value: Any) -> str | None:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
+NO_VALUES = ("undefined", "null", "nan", "none", "nil", "(not set)")
+
+
+def identifier(value: Any) -> str | None:
+    """An id as text; blank, or what programs write for no value in whatever case, is None."""
+    written = text(value)
+    if written is None or written.strip(" \t\n\f\r").lower() in ("", *NO_VALUES):
+        return None
+    return written
+
+
 def read_time(written: str | None) -> datetime | None:
     """An ISO 8601 time with or without a zone (a `UTC` after it is one); without, it is UTC. None when it is none."""
     if written is None:

@@ -131,3 +131,40 @@
 {% macro bigquery__utf8_text(bytes) -%}
     safe_cast({{ bytes }} as string)
 {%- endmacro %}
+
+{#- The scalar at a path of a JSON text, as text; null where there is none, or the text is no JSON. -#}
+{% macro json_scalar(text, path) -%}
+    {{ return(adapter.dispatch('json_scalar')(text, path)) }}
+{%- endmacro %}
+
+{#- json_value keeps the quotes of a string, and json_extract_string takes objects too. -#}
+{% macro duckdb__json_scalar(text, path) -%}
+    case
+        when not json_valid({{ text }}) then null
+        when json_value({{ text }}, '{{ path }}') is not null then json_extract_string({{ text }}, '{{ path }}')
+    end
+{%- endmacro %}
+
+{% macro bigquery__json_scalar(text, path) -%}
+    json_value({{ text }}, '{{ path }}')
+{%- endmacro %}
+
+{#- Bytes for people to read: as text, or in hexadecimal where they are none. -#}
+{% macro readable_bytes(bytes) -%}
+    case
+        when {{ has_control_characters(utf8_text(bytes)) }} or {{ utf8_text(bytes) }} is null then {{ hex_text(bytes) }}
+        else {{ utf8_text(bytes) }}
+    end
+{%- endmacro %}
+
+{% macro hex_text(bytes) -%}
+    {{ return(adapter.dispatch('hex_text')(bytes)) }}
+{%- endmacro %}
+
+{% macro duckdb__hex_text(bytes) -%}
+    lower(hex({{ bytes }}))
+{%- endmacro %}
+
+{% macro bigquery__hex_text(bytes) -%}
+    to_hex({{ bytes }})
+{%- endmacro %}

@@ -81,3 +81,49 @@
 {% macro bigquery__md5_text(text) -%}
     to_hex(md5({{ text }}))
 {%- endmacro %}
+
+{#- Whether a text is what programs write for no value, in any case and with spaces around. -#}
+{% macro is_no_value(text) -%}
+    {{ return(adapter.dispatch('is_no_value')(text)) }}
+{%- endmacro %}
+
+{% macro duckdb__is_no_value(text) -%}
+    regexp_full_match({{ text }}, '(?i)\s*(undefined|null|nan|none|nil|\(not set\))?\s*')
+{%- endmacro %}
+
+{% macro bigquery__is_no_value(text) -%}
+    regexp_contains({{ text }}, r'(?i)^\s*(undefined|null|nan|none|nil|\(not set\))?\s*$')
+{%- endmacro %}
+
+{% macro has_control_characters(text) -%}
+    {{ return(adapter.dispatch('has_control_characters')(text)) }}
+{%- endmacro %}
+
+{% macro duckdb__has_control_characters(text) -%}
+    regexp_matches({{ text }}, '[\x00-\x1f\x7f]')
+{%- endmacro %}
+
+{% macro bigquery__has_control_characters(text) -%}
+    regexp_contains({{ text }}, r'[\x00-\x1f\x7f]')
+{%- endmacro %}
+
+{#-
+  The order of the messages of a stream: by commit, and within one as they are in the log. The ids of Kafka's and the
+  spool's messages end in /partition/offset, which are numbers: as text, 1060 would come before 888. Pub/Sub's have
+  neither, and are ordered by when they were published.
+-#}
+{% macro log_order() -%}
+    landed_at, {{ log_number('/([0-9]+)/[0-9]+$') }}, {{ log_number('/([0-9]+)$') }}, published_at, message_id
+{%- endmacro %}
+
+{% macro log_number(pattern) -%}
+    {{ return(adapter.dispatch('log_number')(pattern)) }}
+{%- endmacro %}
+
+{% macro duckdb__log_number(pattern) -%}
+    coalesce(try_cast(regexp_extract(message_id, '{{ pattern }}', 1) as bigint), -1)
+{%- endmacro %}
+
+{% macro bigquery__log_number(pattern) -%}
+    coalesce(safe_cast(regexp_extract(message_id, r'{{ pattern }}') as int64), -1)
+{%- endmacro %}

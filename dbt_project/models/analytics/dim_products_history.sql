@@ -1,5 +1,5 @@
--- Every version of every product with the time it was valid (SCD2), from the change log: exact in whatever order
--- versions arrive, since all versions of a product with a new one are put in order again.
+-- Every version of every product with the time it was valid (SCD2), from the change log. Exact whatever arrives late: all
+-- versions of a product with a new one are put in order again.
 {{ config(
     materialized='incremental',
     unique_key='version_key',
@@ -21,6 +21,7 @@ with new_versions as (
         updated_at,
         deleted_at,
         message_id,
+        published_at,
         landed_at
     from {{ ref('stg_products') }}
     where reject_reason is null and {{ is_new() }}
@@ -44,25 +45,44 @@ all_versions as (
         updated_at,
         deleted_at,
         message_id,
+        published_at,
         landed_at
     from {{ this }}
     where product_id in (select new_versions.product_id from new_versions)
     {% endif %}
 ),
 
--- of copies of a version the first landed wins
+-- of copies of a version the first in the log counts
 versions as (
     select * from all_versions
-    qualify row_number() over (partition by version_key order by landed_at, message_id) = 1
+    qualify row_number() over (partition by version_key order by {{ log_order() }}) = 1
 ),
 
--- at one instant a deletion comes last
+logged as (
+    select *, row_number() over (partition by product_id order by {{ log_order() }}) as log_number
+    from versions
+),
+
+-- A tombstone deletes what stands before it in the log, also a version whose clock was ahead of the broker's.
+effective as (
+    select
+        *,
+        case
+            when is_tombstone then max(updated_at) over (
+                partition by product_id order by log_number rows between unbounded preceding and current row
+            )
+            else updated_at
+        end as effective_at
+    from logged
+),
+
+-- of what happened at one instant the later in the log counts
 ordered as (
     select
         *,
-        row_number() over (partition by product_id order by updated_at, is_tombstone) as version_number,
-        lead(updated_at) over (partition by product_id order by updated_at, is_tombstone) as next_updated_at
-    from versions
+        row_number() over (partition by product_id order by effective_at, log_number) as version_number,
+        lead(effective_at) over (partition by product_id order by effective_at, log_number) as next_effective_at
+    from effective
 )
 
 select
@@ -80,9 +100,10 @@ select
     created_at,
     updated_at,
     deleted_at,
-    case when version_number = 1 and created_at < updated_at then created_at else updated_at end as valid_from,
-    coalesce(next_updated_at, timestamp '9999-12-31') as valid_to,
-    next_updated_at is null as is_current,
+    case when version_number = 1 and created_at < effective_at then created_at else effective_at end as valid_from,
+    coalesce(next_effective_at, timestamp '9999-12-31') as valid_to,
+    next_effective_at is null as is_current,
     message_id,
+    published_at,
     landed_at
 from ordered

@@ -1,5 +1,5 @@
--- Every accepted event of every stream, once. Of copies with one event_key the one with the smallest
--- (landed_at, message_id) wins, and it never changes: whatever arrives later is a duplicate.
+-- Every accepted event of every stream, once. Of copies with one event_key the first that landed counts, and it never
+-- changes: whatever arrives later is a duplicate.
 {{ config(
     materialized='incremental',
     partition_by={'field': 'event_date', 'data_type': 'date'},
@@ -34,7 +34,7 @@ first_copies as (
         select 1 from copied
         where copied.event_key = new_events.event_key
     )
-    qualify row_number() over (partition by event_key order by landed_at, message_id) = 1
+    qualify row_number() over (partition by event_key order by {{ log_order() }}) = 1
 )
 
 select
@@ -44,23 +44,9 @@ select
     event_type,
     event_at,
     event_date,
-    user_id,
-    source_session_id,
-    product_id,
-    post_id,
-    page_title,
-    category_code,
-    brand,
-    price,
-    total_amount,
-    country,
-    city,
-    browser,
-    os,
-    url,
-    engaged_seconds,
-    account_number,
-    traffic_source,
+    {%- for attribute in event_attributes() %}
+    {{ attribute }},
+    {%- endfor %}
     message_id,
     published_at,
     landed_at,

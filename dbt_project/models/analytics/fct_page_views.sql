@@ -11,23 +11,44 @@
 {%- set gap = var('session_gap_seconds') %}
 {%- set session_key = var('session_key') %}
 
-{#- Sessions of this table that a new page view comes within a gap of, and the dates that they span. -#}
+{#- Sessions of this table that a new page view comes within a gap of, and the dates that they span. The new page views
+    and those around them are put in one order and each looks at its neighbours: a join by time would pair every page view
+    of a busy session key with every other. -#}
 {%- set accepted = 'reject_reason is null' %}
 {%- set new_dates = dates_of_new_events(ref('stg_page_views'), only=accepted) %}
 {%- set nearby_dates = dates_of_new_events(ref('stg_page_views'), before=gap, after=gap, only=accepted) %}
-{%- set touched_sessions %}
-    select distinct known.session_key, known.session_started_at, known.session_ended_at
-    from {{ this }} as known
-    inner join {{ ref('stg_page_views') }} as new_views
-        on known.session_key = new_views.{{ session_key }}
-        and known.event_at between new_views.event_at - interval {{ gap }} second
-            and new_views.event_at + interval {{ gap }} second
-    where {{ on_dates('known.event_date', nearby_dates) }}
-        and new_views.reject_reason is null and {{ is_new('new_views') }}
+{%- set affected_sessions %}
+    select distinct session_id, session_started_at, session_ended_at
+    from (
+        select
+            *,
+            max(new_at) over (partition by session_key order by event_at) as new_before,
+            min(new_at) over (
+                partition by session_key order by event_at range between current row and unbounded following
+            ) as new_after
+        from (
+            select session_key, event_at, session_id, session_started_at, session_ended_at, cast(null as timestamp) as new_at
+            from {{ this }}
+            where {{ on_dates('event_date', nearby_dates) }}
+                and session_key in (
+                    select {{ session_key }} from {{ ref('stg_page_views') }}
+                    where reject_reason is null and {{ is_new() }}
+                )
+            union all
+            select {{ session_key }}, event_at, null, null, null, event_at
+            from {{ ref('stg_page_views') }}
+            where reject_reason is null and {{ is_new() }}
+        ) as nearby
+    ) as neighbours
+    where session_id is not null
+        and (
+            new_before >= event_at - interval {{ gap }} second
+            or new_after <= event_at + interval {{ gap }} second
+        )
 {%- endset %}
 {%- set session_dates = dates_from(
     'select cast(session_started_at as date) as first_date, cast(session_ended_at as date) as last_date from ('
-    ~ touched_sessions ~ ') as touched'
+    ~ affected_sessions ~ ') as affected'
 ) %}
 
 with page_views as (
@@ -40,35 +61,28 @@ with page_views as (
 ),
 
 {% if is_incremental() %}
--- from the first to the last moment of each touched session, and the moment of each new page view
-spans as (
-    select session_key, session_started_at as started_at, session_ended_at as ended_at
-    from ({{ touched_sessions }}) as touched
+affected_keys as (
+    select event_key from {{ this }}
+    where {{ on_dates('event_date', session_dates) }}
+        and session_id in (select affected.session_id from ({{ affected_sessions }}) as affected)
     union distinct
-    select {{ session_key }} as session_key, event_at as started_at, event_at as ended_at
-    from {{ ref('stg_page_views') }}
+    select event_key from {{ ref('stg_page_views') }}
     where reject_reason is null and {{ is_new() }}
 ),
-
-touched_page_views as (
-    select page_views.*
-    from page_views
-    inner join spans
-        on page_views.session_key = spans.session_key
-        and page_views.event_at between spans.started_at and spans.ended_at
-    qualify row_number() over (partition by page_views.event_key order by spans.started_at, spans.ended_at) = 1
-),
-{% else %}
-touched_page_views as (
-    select * from page_views
-),
 {% endif %}
+
+affected_page_views as (
+    select * from page_views
+    {% if is_incremental() %}
+    where event_key in (select affected_keys.event_key from affected_keys)
+    {% endif %}
+),
 
 neighbours as (
     select
         *,
         lag(event_at) over (partition by session_key order by event_at, event_id) as key_previous_at
-    from touched_page_views
+    from affected_page_views
 ),
 
 -- a gap of exactly the limit does not split

@@ -1,6 +1,6 @@
--- The accounting: for every stream and landing date, landed = accepted + duplicates + rejected. No count is a
--- remainder of the others: landed counts raw, accepted the facts, duplicates the copies whose fact came from another
--- message. The days on which new messages landed are counted again.
+-- The accounting: for every stream and landing date, landed = accepted + duplicates + rejected. Each is counted by itself:
+-- landed in raw, accepted in the facts, rejected in staging, and duplicates are the copies whose fact came from another
+-- message. The dates on which new messages landed are counted again.
 {{ config(
     materialized='incremental',
     unique_key=['stream', 'landed_date'],
@@ -37,12 +37,10 @@ facts as (
     {% if is_incremental() %}
     where {{ on_dates('event_date', event_dates) }}
     {% endif %}
+    {%- for history in entity_streams().values() %}
     union all
-    select version_key, message_id, landed_at from {{ ref('dim_users_history') }}
-    union all
-    select version_key, message_id, landed_at from {{ ref('dim_products_history') }}
-    union all
-    select version_key, message_id, landed_at from {{ ref('dim_posts_history') }}
+    select version_key, message_id, landed_at from {{ ref(history) }}
+    {%- endfor %}
 ),
 
 landed as (
@@ -51,19 +49,46 @@ landed as (
     group by 1, 2
 ),
 
-judged as (
+compared as (
     select
-        staged_messages.stream,
-        cast(staged_messages.landed_at as date) as landed_date,
-        count(case
-            when facts.message_id = staged_messages.message_id and facts.landed_at = staged_messages.landed_at then 1
-        end) as accepted,
-        count(case
-            when facts.message_id != staged_messages.message_id or facts.landed_at != staged_messages.landed_at then 1
-        end) as duplicates,
-        count(staged_messages.reject_reason) as rejected
+        staged_messages.*,
+        facts.message_id = staged_messages.message_id and facts.landed_at = staged_messages.landed_at as is_fact
     from staged_messages
     left join facts on staged_messages.event_key = facts.event_key
+),
+
+-- copies that say something else than their fact, in the columns that facts have
+conflicting_copies as (
+    select copies.stream, copies.message_id, copies.landed_at
+    from {{ ref('int_accepted_events') }} as copies
+    inner join {{ ref('fct_events') }} as facts on copies.event_key = facts.event_key
+    where copies.event_key in (select compared.event_key from compared where not compared.is_fact)
+    {% if is_incremental() %}
+        and {{ landed_on('copies.landed_at', landed_dates) }}
+        and {{ on_dates('facts.event_date', event_dates) }}
+    {% endif %}
+        and (
+            {% for column in ['event_type', 'event_at'] + event_attributes() -%}
+            copies.{{ column }} is distinct from facts.{{ column }}
+            {{ 'or ' if not loop.last }}
+            {%- endfor %}
+        )
+),
+
+counted as (
+    select
+        compared.stream,
+        cast(compared.landed_at as date) as landed_date,
+        count(case when compared.is_fact then 1 end) as accepted,
+        count(case when not compared.is_fact then 1 end) as duplicates,
+        count(conflicting_copies.message_id) as conflicting,
+        count(compared.reject_reason) as rejected,
+        count(case when compared.is_key_mismatch and compared.reject_reason is null then 1 end) as mismatched_keys
+    from compared
+    left join conflicting_copies
+        on compared.stream = conflicting_copies.stream
+        and compared.message_id = conflicting_copies.message_id
+        and compared.landed_at = conflicting_copies.landed_at
     group by 1, 2
 )
 
@@ -71,10 +96,12 @@ select
     landed.stream,
     landed.landed_date,
     landed.landed,
-    coalesce(judged.accepted, 0) as accepted,
-    coalesce(judged.duplicates, 0) as duplicates,
-    coalesce(judged.rejected, 0) as rejected,
-    landed.landed = coalesce(judged.accepted, 0) + coalesce(judged.duplicates, 0) + coalesce(judged.rejected, 0)
-        as is_balanced
+    coalesce(counted.accepted, 0) as accepted,
+    coalesce(counted.duplicates, 0) as duplicates,
+    coalesce(counted.conflicting, 0) as conflicting,
+    coalesce(counted.rejected, 0) as rejected,
+    coalesce(counted.mismatched_keys, 0) as mismatched_keys,
+    landed.landed
+    = coalesce(counted.accepted, 0) + coalesce(counted.duplicates, 0) + coalesce(counted.rejected, 0) as is_balanced
 from landed
-left join judged on landed.stream = judged.stream and landed.landed_date = judged.landed_date
+left join counted on landed.stream = counted.stream and landed.landed_date = counted.landed_date

@@ -1,9 +1,5 @@
--- Accepted copies of the events of all streams in one vocabulary; an event that came twice stands here twice.
+-- Accepted copies of the events of all streams in one vocabulary; an event that came twice is here twice.
 -- A null stands in the union itself: one of a CTE would be an INT64 on BigQuery.
-{%- set attributes = [
-    'user_id', 'source_session_id', 'product_id', 'post_id', 'page_title', 'category_code', 'brand', 'price',
-    'total_amount', 'country', 'city', 'browser', 'os', 'url', 'engaged_seconds', 'account_number', 'traffic_source'
-] %}
 {%- set streams = {
     'web_events': ['user_id', 'product_id', 'price', 'country', 'city', 'browser', 'os'],
     'page_views': [
@@ -21,7 +17,7 @@ select
     stream, message_id, landed_at, published_at, event_key, event_id,
     {{ event_types.get(stream, 'event_type') }} as event_type,
     event_at, event_date
-    {%- for attribute in attributes %},
+    {%- for attribute in event_attributes() %},
     {{ '' if attribute in given else 'null as ' }}{{ attribute }}
     {%- endfor %}
 from {{ ref('stg_' ~ stream) }}

@@ -1,5 +1,5 @@
 -- Every checkout with the earliest click of the same user on the same product in the attribution window before it.
--- A new click or checkout touches the checkouts of its user and product within the window; these are attributed again.
+-- A new click or checkout affects the checkouts of its user and product within the window; these are attributed again.
 {{ config(
     materialized='incremental',
     unique_key='event_key',
@@ -16,7 +16,8 @@
 {%- set click_dates = dates_before(checkout_dates, window_seconds) %}
 
 with checkouts as (
-    select * from {{ ref('fct_events') }}
+    select event_key, event_id, event_at, event_date, user_id, product_id, total_amount
+    from {{ ref('fct_events') }}
     where stream = 'checkouts' and {{ is_in_build() }}
     {% if is_incremental() %}
         and {{ on_dates('event_date', checkout_dates) }}
@@ -24,7 +25,8 @@ with checkouts as (
 ),
 
 clicks as (
-    select * from {{ ref('fct_events') }}
+    select event_key, event_id, event_at, user_id, product_id, url
+    from {{ ref('fct_events') }}
     where stream = 'clicks' and {{ is_in_build() }}
     {% if is_incremental() %}
         and {{ on_dates('event_date', click_dates) }}
@@ -41,45 +43,72 @@ new_pairs as (
 ),
 {% endif %}
 
-touched_checkouts as (
-    select checkouts.*
-    from checkouts
+-- Clicks and checkouts of a user and product in one order, so that a window finds the clicks before each checkout: a
+-- join would pair every click of a busy user with every checkout. Numbers stand for the clicks until the end, where the
+-- first one's address is looked up.
+numbered_clicks as (
+    select
+        clicks.event_key,
+        clicks.event_at,
+        clicks.user_id,
+        clicks.product_id,
+        row_number() over (
+            partition by clicks.user_id, clicks.product_id order by clicks.event_at, clicks.event_id
+        ) as click_number
+    from clicks
     {% if is_incremental() %}
-    inner join new_pairs
-        on checkouts.user_id = new_pairs.user_id and checkouts.product_id = new_pairs.product_id
+    inner join new_pairs on clicks.user_id = new_pairs.user_id and clicks.product_id = new_pairs.product_id
     {% endif %}
 ),
 
-matched as (
+clicks_and_checkouts as (
+    select user_id, product_id, event_key, event_at, click_number from numbered_clicks
+    union all
+    select checkouts.user_id, checkouts.product_id, checkouts.event_key, checkouts.event_at, null as click_number
+    from checkouts
+    {% if is_incremental() %}
+    inner join new_pairs on checkouts.user_id = new_pairs.user_id and checkouts.product_id = new_pairs.product_id
+    {% endif %}
+),
+
+windowed as (
     select
-        touched_checkouts.event_key,
-        clicks.event_id as click_id,
-        clicks.event_at as click_at,
-        clicks.url as click_url,
-        count(*) over (partition by touched_checkouts.event_key) as clicks_in_window
-    from touched_checkouts
-    inner join clicks
-        on touched_checkouts.user_id = clicks.user_id
-        and touched_checkouts.product_id = clicks.product_id
-        and clicks.event_at between touched_checkouts.event_at - interval {{ window_seconds }} second
-            and touched_checkouts.event_at
-    qualify row_number() over (
-        partition by touched_checkouts.event_key order by clicks.event_at, clicks.event_id
-    ) = 1
+        *,
+        min(click_number) over attribution_window as first_click_number,
+        count(click_number) over attribution_window as clicks_in_window
+    from clicks_and_checkouts
+    window attribution_window as (
+        partition by user_id, product_id order by {{ epoch_microseconds('event_at') }}
+        range between {{ window_seconds * 1000000 }} preceding and current row
+    )
+),
+
+attributed as (
+    select
+        windowed.event_key,
+        windowed.clicks_in_window,
+        numbered_clicks.event_key as click_key
+    from windowed
+    left join numbered_clicks
+        on windowed.user_id = numbered_clicks.user_id
+        and windowed.product_id = numbered_clicks.product_id
+        and windowed.first_click_number = numbered_clicks.click_number
+    where windowed.click_number is null
 )
 
 select
-    touched_checkouts.event_key,
-    touched_checkouts.event_id as checkout_id,
-    touched_checkouts.event_at as checkout_at,
-    touched_checkouts.event_date,
-    touched_checkouts.user_id,
-    touched_checkouts.product_id,
-    touched_checkouts.total_amount,
-    matched.click_id as first_click_id,
-    matched.click_at as first_click_at,
-    matched.click_url as first_click_url,
-    {{ seconds_between('matched.click_at', 'touched_checkouts.event_at') }} as seconds_to_checkout,
-    coalesce(matched.clicks_in_window, 0) as clicks_in_window
-from touched_checkouts
-left join matched on touched_checkouts.event_key = matched.event_key
+    checkouts.event_key,
+    checkouts.event_id as checkout_id,
+    checkouts.event_at as checkout_at,
+    checkouts.event_date,
+    checkouts.user_id,
+    checkouts.product_id,
+    checkouts.total_amount,
+    clicks.event_id as first_click_id,
+    clicks.event_at as first_click_at,
+    clicks.url as first_click_url,
+    {{ seconds_between('clicks.event_at', 'checkouts.event_at') }} as seconds_to_checkout,
+    attributed.clicks_in_window
+from attributed
+inner join checkouts on attributed.event_key = checkouts.event_key
+left join clicks on attributed.click_key = clicks.event_key

@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from ingest.streams import STREAMS
 from tests.dbt_project.exact.warehouse import Arrival
 from tests.oracle import Settings
 
@@ -43,6 +44,15 @@ class At:
 
 
 @dataclass(frozen=True, slots=True)
+class Key:
+    """An id as the key of a message, written in one of KEY_FORMS."""
+
+    id: Id
+    field: str
+    form: str
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """A message without a place."""
 
@@ -52,7 +62,9 @@ class Draft:
     body: dict[str, Any] | bytes | None
     """Values, Ids and Ats; bytes when it is broken; None for a tombstone."""
     published: At | None
-    key: Id | bytes | None = None
+    key: Key | bytes | None = None
+    is_of_log: bool = False
+    """Its id ends in /partition/offset, as in Kafka and in the spool."""
     redelivers: int | None = None
     """The place of the message in the world that this one is, once more."""
 
@@ -116,7 +128,7 @@ def place_one(world: World, number: int, day: date, old_day: date) -> list[Arriv
         if draft.redelivers is not None:
             arrivals.append(replace(arrivals[draft.redelivers], run=draft.run, commit=draft.commit))
             continue
-        body = draft.body
+        body, key = draft.body, draft.key
         arrivals.append(
             Arrival(
                 run=draft.run,
@@ -125,10 +137,38 @@ def place_one(world: World, number: int, day: date, old_day: date) -> list[Arriv
                 message_id=f"w{number}.m{index}",
                 published_at=time(draft.published) if draft.published else None,
                 payload=json.dumps(placed(body)).encode() if isinstance(body, dict) else body,
-                key=str(placed(draft.key)).encode() if isinstance(draft.key, Id) else draft.key,
+                key=KEY_FORMS[key.form](placed(key.id), key.field) if isinstance(key, Key) else key,
             )
         )
-    return arrivals
+    return in_logs(world, arrivals, number)
+
+
+def in_logs(world: World, arrivals: list[Arrival], number: int) -> list[Arrival]:
+    """With offsets for the messages of a log, which are landed in the order of these; one key is in one partition.
+
+    Offsets go from two digits to three: as numbers they are in another order than as text."""
+    found = list(arrivals)
+    next_offset: dict[tuple[str, int], int] = {}
+    for index in sorted(range(len(world)), key=lambda index: (arrivals[index].run, arrivals[index].commit, index)):
+        if world[index].is_of_log:
+            arrival = arrivals[index]
+            partition = len(arrival.key or b"") % 2
+            log = arrival.stream, partition
+            offset = next_offset[log] = next_offset.get(log, 96) + 1
+            found[index] = replace(arrival, message_id=f"w{number}.{arrival.stream}/{partition}/{offset}")
+    return found
+
+
+KEY_FORMS: dict[str, Callable[[Any, str], bytes]] = {
+    "bare": lambda id_, field: str(id_).encode(),
+    "string": lambda id_, field: json.dumps(str(id_)).encode(),
+    "object": lambda id_, field: json.dumps({field: id_}).encode(),
+    "connect": lambda id_, field: json.dumps({"schema": {"type": "string"}, "payload": id_}).encode(),
+    "connect object": lambda id_, field: json.dumps({"schema": None, "payload": {field: id_}}).encode(),
+    "other object": lambda id_, field: json.dumps({"other": id_}).encode(),
+    "number": lambda id_, field: (7).to_bytes(8, "big"),
+}
+"""How clients write a key; of the last two no id can be read."""
 
 
 def numeric_id(value: Id, number: int) -> int:
@@ -169,6 +209,9 @@ class Draw:
         self.calm = not self.one_in(3)
         """Few messages of one person and one session: only the order in which they arrive is odd."""
         self.as_numbers = self.one_in(4)
+        self.has_logs = self.one_in(2)
+        """Streams of Kafka come with offsets, and nothing is delivered twice by the broker."""
+        self.key_form = self.any_of("bare", "bare", *KEY_FORMS)
         self.first, self.other = "1", "1" if self.calm else "2"
         self.spelling = rng.choice(["query", "query", "object", "older", "export"])
         self.number = 0
@@ -280,9 +323,15 @@ class Draw:
         return found
 
     def message(self, stream: str, at: At, arrival: dict[str, int]) -> Draft:
-        body, key = BODIES[stream](self, at)
+        body, id_ = BODIES[stream](self, at)
         published = at if body is None and self.one_in(2) else self.publication(at)
-        return Draft(stream=stream, body=body, published=published, key=key, **arrival)
+        is_of_log = self.has_logs and stream in KAFKA_STREAMS
+        key = None if id_ is None else Key(self.key_of(id_), f"{stream[:-1]}_id", self.key_form)
+        return Draft(stream=stream, body=body, published=published, key=key, is_of_log=is_of_log, **arrival)
+
+    def key_of(self, id_: Id) -> Id:
+        """The id that the key has; by mistake another one than the body's."""
+        return replace(id_, name=id_.name[0] + "2") if self.rarely(12) else id_
 
     def publication(self, at: At) -> At | None:
         """Mostly soon; hours, days or years late; up to exactly a day before its time, or longer before; unknown."""
@@ -298,7 +347,7 @@ class Draw:
         """The same message again; the same body again; or another body under the same id."""
         place = self.rng.randrange(len(drafts))
         original = drafts[place]
-        if self.one_in(3):
+        if self.one_in(3) and not original.is_of_log:
             known = place if original.redelivers is None else original.redelivers
             return replace(original, redelivers=known, **arrival)
         copy = replace(original, redelivers=None, **arrival)
@@ -321,7 +370,7 @@ class Draw:
         """A message that may have to be rejected: broken, without a field, or with a value that is none."""
         body = draft.body
         if body is None:
-            return replace(draft, key=self.any_of(None, b"", b"\xff"))
+            return replace(draft, key=self.any_of(None, b"", b"\xff", b"undefined", b"{", b"1\n2"))
         if not isinstance(body, dict) or self.one_in(4):
             return replace(draft, body=self.rng.choice(BROKEN))
         changed = dict(body)
@@ -335,13 +384,15 @@ class Draw:
         elif name == "event_params":
             changed[name] = self.rng.choice(BAD_PARAMS)
         else:
-            changed[name] = self.any_of(None, "", "null", "unknown")
+            changed[name] = self.any_of(*NO_VALUES, "unknown", "x" * (65_536 + self.one_in(2)))
         return replace(draft, body=changed)
 
     def page_spelling(self) -> str:
         return self.spelling if not self.rarely(6) else self.any_of("query", "object", "older", "export")
 
 
+NO_VALUES = (None, "", " ", "null", "undefined", "NaN", "None", " (not set)\t")
+KAFKA_STREAMS = [stream.name for stream in STREAMS.values() if stream.transport == "kafka"]
 THEMES = (
     ["page_views"],
     ["page_views", "page_views", "post_events", "users"],
@@ -404,7 +455,7 @@ def web_event(draw: Draw, at: At) -> Drawn:
         "event_id": draw.any_of(..., ..., draw.own_id("e"), ""),
         "user_id": draw.any_of(..., draw.id("u")),
         "price": draw.amount(),
-        "actor": {"id": "a", "location": {"x": [1, 2.5]}},
+        "actor": {"id": draw.any_of("a", "b"), "location": {"x": [1, 2.5]}},
         "location": {},
     }
     return given(body), None
@@ -432,10 +483,11 @@ def page_view(draw: Draw, at: At) -> Drawn:
             "event_timestamp": replace(at, form="us"),
             "user_pseudo_id": draw.id("s"),
             "user_id": user_id,
+            "batch_event_index": draw.any_of(..., ..., 1, "1", 2),
             "event_params": [
                 {"key": "ga_session_id", "value": {"int_value": 1738286883}},
                 {"key": "page_title", "value": {"string_value": page}},
-                {"key": "page_location", "value": {"string_value": "https://shop/" + page}},
+                {"key": "page_location", "value": {"string_value": "https://shop/" + draw.any_of(page, page, "?a")}},
                 {"key": "engagement_time_msec", "value": {"int_value": "1500"}},
                 {"key": "page_title", "value": {"string_value": "a second title"}},
             ],
@@ -539,6 +591,7 @@ def version(draw: Draw, at: At, id_name: str, values: dict[str, Any]) -> Drawn:
         "created_at": draw.any_of(*created, At(0, is_old=True), ..., None, ""),
         "updated_at": draw.written(at),
         "deleted_at": draw.any_of(at, ..., None, None, None, ""),
+        "__deleted": draw.any_of(*[...] * 9, "true", "false", True),
     }
     return given(body), entity_id
 

@@ -5,6 +5,7 @@
 {%- set fields = [
     'event_time', 'event_type', 'product_id', 'category_id', 'category_code', 'brand', 'price', 'user_id', 'user_session'
 ] %}
+{%- set ids = ['product_id', 'category_id', 'user_id', 'user_session'] %}
 
 with messages as (
     select stream, message_id, landed_at, coalesce(published_at, landed_at) as published_at, payload
@@ -25,7 +26,7 @@ cleaned as (
         payload,
         body is null as is_malformed
         {%- for field in fields %},
-        nullif(nullif(body.{{ field }}, ''), 'null') as {{ field }}
+        {{ id_text('body.' ~ field) if field in ids else "nullif(nullif(body." ~ field ~ ", ''), 'null')" }} as {{ field }}
         {%- endfor %}
     from parsed
 ),
@@ -49,6 +50,7 @@ judged as (
             when event_at is null or not {{ is_plausible('event_at') }} then 'invalid:timestamp'
             when event_type not in ('view', 'cart', 'purchase', 'remove_from_cart') then 'invalid:event_type'
             when price is not null and amount is null then 'invalid:price'
+            {{ reject_long_texts(['product_id', 'category_code', 'brand', 'user_id', 'user_session']) }}
         end as reject_reason
     from typed
 ),
@@ -57,9 +59,9 @@ identified as (
     select
         *,
         {{ hash_of([
-            'cast(' ~ epoch_microseconds('event_at') ~ ' as ' ~ dbt.type_string() ~ ')',
+            time_text_of('event_at'),
             'event_type', 'product_id', 'category_id', 'category_code', 'brand',
-            'cast(cast(cast(amount as numeric(33, 4)) * 10000 as bigint) as ' ~ dbt.type_string() ~ ')',
+            amount_text_of('amount'),
             'user_id', 'user_session'
         ]) }} as event_id
     from judged

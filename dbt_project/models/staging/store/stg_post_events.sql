@@ -20,9 +20,9 @@ renamed as (
         published_at,
         payload,
         body is null as is_malformed,
-        nullif(body.event_id, '') as event_id,
-        nullif(body.user_id, '') as user_id,
-        nullif(body.post_id, '') as post_id,
+        {{ id_text('body.event_id') }} as event_id,
+        {{ id_text('body.user_id') }} as user_id,
+        {{ id_text('body.post_id') }} as post_id,
         nullif(body.event_type, '') as event_type,
         nullif(body.created_at, '') as time_text,
         {{ to_timestamp('body.created_at') }} as event_at
@@ -41,6 +41,7 @@ judged as (
             when event_type is null then 'missing:event_type'
             when event_at is null or not {{ is_plausible('event_at') }} then 'invalid:timestamp'
             when event_type not in ('view', 'like') then 'invalid:event_type'
+            {{ reject_long_texts(['event_id', 'user_id', 'post_id']) }}
         end as reject_reason
     from renamed
 )

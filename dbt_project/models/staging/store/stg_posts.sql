@@ -12,7 +12,7 @@ parsed as (
     select
         *,
         {{ parse_json('payload', [
-            'post_id', 'user_id', 'post_text', 'created_at', 'updated_at', 'deleted_at'
+            'post_id', 'user_id', 'post_text', 'created_at', 'updated_at', 'deleted_at', '__deleted'
         ]) }} as body
     from messages
 ),
@@ -23,21 +23,26 @@ renamed as (
         message_id,
         landed_at,
         published_at,
+        key,
         payload,
         payload is null as is_tombstone,
         payload is not null and body is null as is_malformed,
         case
-            when payload is null then nullif({{ utf8_text('key') }}, '')
-            else nullif(body.post_id, '')
+            when payload is null then {{ key_id('post_id') }}
+            else {{ id_text('body.post_id') }}
         end as post_id,
-        nullif(body.user_id, '') as user_id,
+        case when payload is not null and key is not null then {{ key_id('post_id') }} end as key_id,
+        {{ id_text('body.user_id') }} as user_id,
         nullif(body.post_text, '') as post_text,
         nullif(body.created_at, '') as created_text,
         {{ to_timestamp('body.created_at') }} as created_at,
         nullif(body.updated_at, '') as updated_text,
         case when payload is null then published_at else {{ to_timestamp('body.updated_at') }} end as updated_at,
         nullif(body.deleted_at, '') as deleted_text,
-        {{ to_timestamp('body.deleted_at') }} as deleted_at
+        -- Debezium's unwrapped deletes have no time of their own
+        case when lower(body.__deleted) = 'true' and nullif(body.deleted_at, '') is null
+            then {{ to_timestamp('body.updated_at') }} else {{ to_timestamp('body.deleted_at') }}
+        end as deleted_at
     from parsed
 ),
 
@@ -46,6 +51,7 @@ judged as (
         *,
         case
             when is_malformed then 'malformed_json'
+            when is_tombstone and octet_length(key) > 0 and post_id is null then 'invalid:key'
             when post_id is null then 'missing:post_id'
             when updated_text is null and not is_tombstone then 'missing:updated_at'
             when updated_at is null or not {{ is_plausible('updated_at') }} then 'invalid:timestamp'
@@ -53,6 +59,7 @@ judged as (
                 then 'invalid:created_at'
             when deleted_text is not null and (deleted_at is null or not {{ is_plausible('deleted_at') }})
                 then 'invalid:deleted_at'
+            {{ reject_long_texts(['post_id', 'user_id', 'post_text']) }}
         end as reject_reason
     from renamed
 )
@@ -61,7 +68,7 @@ select
     -- ids
     stream,
     message_id,
-    {{ version_key('post_id') }} as version_key,
+    {{ version_key('post_id', ['user_id', 'post_text']) }} as version_key,
     post_id,
     -- what it is
     user_id,
@@ -75,6 +82,7 @@ select
     landed_at,
     -- judgement
     reject_reason,
-    {{ reject_detail('updated_text') }} as reject_detail,
+    {{ reject_detail('updated_text', key='key') }} as reject_detail,
+    key is not null and not is_tombstone and coalesce(key_id != post_id, true) as is_key_mismatch,
     case when reject_reason is not null then payload end as rejected_payload
 from judged

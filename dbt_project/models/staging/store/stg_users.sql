@@ -12,7 +12,7 @@ parsed as (
     select
         *,
         {{ parse_json('payload', [
-            'user_id', 'user_name', 'first_name', 'last_name', 'country_code', 'favorite_color', 'created_at', 'updated_at', 'deleted_at'
+            'user_id', 'user_name', 'first_name', 'last_name', 'country_code', 'favorite_color', 'created_at', 'updated_at', 'deleted_at', '__deleted'
         ]) }} as body
     from messages
 ),
@@ -23,13 +23,15 @@ renamed as (
         message_id,
         landed_at,
         published_at,
+        key,
         payload,
         payload is null as is_tombstone,
         payload is not null and body is null as is_malformed,
         case
-            when payload is null then nullif({{ utf8_text('key') }}, '')
-            else nullif(body.user_id, '')
+            when payload is null then {{ key_id('user_id') }}
+            else {{ id_text('body.user_id') }}
         end as user_id,
+        case when payload is not null and key is not null then {{ key_id('user_id') }} end as key_id,
         nullif(body.user_name, '') as user_name,
         nullif(body.first_name, '') as first_name,
         nullif(body.last_name, '') as last_name,
@@ -40,7 +42,10 @@ renamed as (
         nullif(body.updated_at, '') as updated_text,
         case when payload is null then published_at else {{ to_timestamp('body.updated_at') }} end as updated_at,
         nullif(body.deleted_at, '') as deleted_text,
-        {{ to_timestamp('body.deleted_at') }} as deleted_at
+        -- Debezium's unwrapped deletes have no time of their own
+        case when lower(body.__deleted) = 'true' and nullif(body.deleted_at, '') is null
+            then {{ to_timestamp('body.updated_at') }} else {{ to_timestamp('body.deleted_at') }}
+        end as deleted_at
     from parsed
 ),
 
@@ -49,6 +54,7 @@ judged as (
         *,
         case
             when is_malformed then 'malformed_json'
+            when is_tombstone and octet_length(key) > 0 and user_id is null then 'invalid:key'
             when user_id is null then 'missing:user_id'
             when updated_text is null and not is_tombstone then 'missing:updated_at'
             when updated_at is null or not {{ is_plausible('updated_at') }} then 'invalid:timestamp'
@@ -56,6 +62,7 @@ judged as (
                 then 'invalid:created_at'
             when deleted_text is not null and (deleted_at is null or not {{ is_plausible('deleted_at') }})
                 then 'invalid:deleted_at'
+            {{ reject_long_texts(['user_id', 'user_name', 'first_name', 'last_name', 'country_code', 'favorite_color']) }}
         end as reject_reason
     from renamed
 )
@@ -64,7 +71,7 @@ select
     -- ids
     stream,
     message_id,
-    {{ version_key('user_id') }} as version_key,
+    {{ version_key('user_id', ['user_name', 'first_name', 'last_name', 'country_code', 'favorite_color']) }} as version_key,
     user_id,
     -- what it is
     user_name,
@@ -81,6 +88,7 @@ select
     landed_at,
     -- judgement
     reject_reason,
-    {{ reject_detail('updated_text') }} as reject_detail,
+    {{ reject_detail('updated_text', key='key') }} as reject_detail,
+    key is not null and not is_tombstone and coalesce(key_id != user_id, true) as is_key_mismatch,
     case when reject_reason is not null then payload end as rejected_payload
 from judged

@@ -1,4 +1,5 @@
--- One row a message, parsed once. Addresses, user_agent and ip_address go no further than this.
+-- One row per message, parsed once. Addresses, user_agent and ip_address go no further than this. A checkout is of one
+-- product: the lines of an order share a checkout_id, and the product tells them apart.
 {{ config(meta={'settings': ['earliest_event_at']}) }}
 
 with messages as (
@@ -25,9 +26,9 @@ renamed as (
         published_at,
         payload,
         body is null as is_malformed,
-        nullif(body.checkout_id, '') as event_id,
-        nullif(body.user_id, '') as user_id,
-        nullif(body.product_id, '') as product_id,
+        {{ id_text('body.checkout_id') }} as event_id,
+        {{ id_text('body.user_id') }} as user_id,
+        {{ id_text('body.product_id') }} as product_id,
         nullif(body.payment_method, '') as payment_method,
         nullif(body.total_amount, '') as amount_text,
         {{ to_amount('body.total_amount') }} as total_amount,
@@ -51,6 +52,7 @@ judged as (
             when time_text is null then 'missing:datetime_occured'
             when event_at is null or not {{ is_plausible('event_at') }} then 'invalid:timestamp'
             when amount_text is not null and total_amount is null then 'invalid:total_amount'
+            {{ reject_long_texts([['event_id', 'checkout_id'], 'user_id', 'product_id']) }}
         end as reject_reason
     from renamed
 )
@@ -59,7 +61,7 @@ select
     -- ids
     stream,
     message_id,
-    {{ event_key() }} as event_key,
+    {{ event_key(['product_id']) }} as event_key,
     event_id,
     user_id,
     product_id,

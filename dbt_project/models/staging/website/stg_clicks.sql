@@ -24,9 +24,9 @@ renamed as (
         published_at,
         payload,
         body is null as is_malformed,
-        nullif(body.click_id, '') as event_id,
-        nullif(body.user_id, '') as user_id,
-        nullif(body.product_id, '') as product_id,
+        {{ id_text('body.click_id') }} as event_id,
+        {{ id_text('body.user_id') }} as user_id,
+        {{ id_text('body.product_id') }} as product_id,
         nullif(body.product, '') as product_name,
         nullif(body.price, '') as price_text,
         {{ to_amount('body.price') }} as price,
@@ -49,6 +49,7 @@ judged as (
             when time_text is null then 'missing:datetime_occured'
             when event_at is null or not {{ is_plausible('event_at') }} then 'invalid:timestamp'
             when price_text is not null and price is null then 'invalid:price'
+            {{ reject_long_texts([['event_id', 'click_id'], 'user_id', 'product_id', 'url']) }}
         end as reject_reason
     from renamed
 )

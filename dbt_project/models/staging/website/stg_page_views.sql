@@ -13,7 +13,8 @@ parsed as (
         *,
         {{ parse_json('payload', [
             'event_id', 'session_id', 'page_title', 'page_id', 'account_number', 'user_id', 'user_pseudo_id',
-            'event_name', 'ga_event_dtm', 'event_timestamp_ms', 'timestamp_ms', 'event_timestamp', 'event_params'
+            'event_name', 'ga_event_dtm', 'event_timestamp_ms', 'timestamp_ms', 'event_timestamp', 'event_params',
+            'event_bundle_sequence_id', 'batch_event_index', 'batch_page_id', 'batch_ordering_id'
         ]) }} as body
     from messages
 ),
@@ -36,18 +37,22 @@ renamed as (
         published_at,
         payload,
         body is null as is_malformed,
-        nullif(body.event_id, '') as source_event_id,
+        {{ id_text('body.event_id') }} as source_event_id,
         -- the older body has no session: all of a person's page views are one key
         coalesce(
-            nullif(body.session_id, ''),
-            nullif(body.user_pseudo_id, '') || '.' || nullif(params.ga_session_id, ''),
-            case when body.page_id is not null then nullif(body.user_id, '') end
+            {{ id_text('body.session_id') }},
+            {{ id_text('body.user_pseudo_id') }} || '.' || {{ id_text('params.ga_session_id') }},
+            case when body.page_id is not null then {{ id_text('body.user_id') }} end
         ) as source_session_id,
-        nullif(body.user_id, '') as user_id,
-        nullif(body.user_pseudo_id, '') as user_pseudo_id,
-        nullif(body.account_number, '') as account_number,
+        {{ id_text('body.user_id') }} as user_id,
+        {{ id_text('body.user_pseudo_id') }} as user_pseudo_id,
+        {{ id_text('body.account_number') }} as account_number,
         coalesce(nullif(body.page_title, ''), nullif(body.page_id, ''), nullif(params.page_title, '')) as page_title,
         nullif(params.page_location, '') as url,
+        body.event_bundle_sequence_id,
+        body.batch_event_index,
+        body.batch_page_id,
+        body.batch_ordering_id,
         nullif(params.traffic_source, '') as traffic_source,
         coalesce(body.event_name, 'page_view') as event_name,
         coalesce(lower(params.test_event) in ('true', '1'), false) as is_test_event,
@@ -87,6 +92,10 @@ judged as (
             -- thirty thousand years and more do not fit in seconds with microseconds
             when engaged_text is not null and coalesce(engaged_seconds not between 0 and 999999999999, true)
                 then 'invalid:engaged_time'
+            {{ reject_long_texts([
+                ['source_event_id', 'event_id'], ['source_session_id', 'session_id'], 'user_id', 'user_pseudo_id', 'account_number',
+                'page_title', ['url', 'page_location'], 'traffic_source'
+            ]) }}
             when is_test_event then 'test_event'
             {% if var('customer_id_filter') %}
             when account_number is null
@@ -99,14 +108,15 @@ judged as (
     from renamed
 ),
 
+-- GA4 sends the events of a page in batches, with one time: their address and place in the batch tell them apart
 identified as (
     select
         *,
         coalesce(
             source_event_id,
             {{ hash_of([
-                'source_session_id', 'cast(' ~ epoch_microseconds('event_at') ~ ' as ' ~ dbt.type_string() ~ ')',
-                'page_title', 'user_pseudo_id'
+                'source_session_id', time_text_of('event_at'), 'page_title', 'user_pseudo_id', 'url',
+                'event_bundle_sequence_id', 'batch_event_index', 'batch_page_id', 'batch_ordering_id'
             ]) }}
         ) as event_id
     from judged

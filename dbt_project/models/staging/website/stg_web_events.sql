@@ -26,9 +26,9 @@ renamed as (
         published_at,
         payload,
         body is null as is_malformed,
-        coalesce(nullif(body.event_id, ''), message_id) as event_id,
-        nullif(body.user_id, '') as user_id,
-        nullif(body.product, '') as product_id,
+        {{ id_text('body.event_id') }} as source_event_id,
+        {{ id_text('body.user_id') }} as user_id,
+        {{ id_text('body.product') }} as product_id,
         nullif(body.publisher_id, '') as publisher_id,
         nullif(body.event, '') as event,
         case body.event when 'sale' then 'purchase' else nullif(body.event, '') end as event_type,
@@ -58,8 +58,25 @@ judged as (
             when event_at is null or not {{ is_plausible('event_at') }} then 'invalid:timestamp'
             when event not in ('view', 'cart', 'sale') then 'invalid:event'
             when price_text is not null and price is null then 'invalid:price'
+            {{ reject_long_texts([
+                ['source_event_id', 'event_id'], 'user_id', ['product_id', 'product'], 'country', 'city', 'browser', ['os', 'OS']
+            ]) }}
         end as reject_reason
     from renamed
+),
+
+-- without an id, an event that is sent twice is known by what it says
+identified as (
+    select
+        *,
+        coalesce(
+            source_event_id,
+            {{ hash_of([
+                time_text_of('event_at'), 'event', 'product_id', 'user_id', 'publisher_id', 'environment', 'country',
+                'city', 'browser', 'os', amount_text_of('price')
+            ]) }}
+        ) as event_id
+    from judged
 )
 
 select
@@ -91,4 +108,4 @@ select
     reject_reason,
     {{ reject_detail('time_text') }} as reject_detail,
     case when reject_reason is not null then payload end as rejected_payload
-from judged
+from identified

@@ -1,0 +1,57 @@
+{#- What tests/every_message_is_accounted_for.sql asks of the project. -#}
+
+{#- (relation, column, streams): the rows of the relation are the sum of that column of the accounting over the streams. -#}
+{% macro accounted_relations() %}
+    {% set found = [
+        (ref('fct_events'), 'accepted', event_streams()),
+        (ref('dead_letters'), 'rejected', streams())
+    ] %}
+    {% for stream, history in entity_streams().items() %}
+        {% do found.append((ref(history), 'accepted', [stream])) %}
+    {% endfor %}
+    {{ return(found) }}
+{% endmacro %}
+
+{#- Whether a model has read what the accounting has: after a build of a part only, one may be ahead of the other. -#}
+{% macro is_as_far_as_the_accounting(model_name) %}
+    {% set own, bounds = watermarks_of(model_name), watermarks_of('landing_reconciliation') %}
+    {% for stream in own if own[stream] != bounds.get(stream) %}
+        {{ return(false) }}
+    {% endfor %}
+    {{ return(own | length > 0) }}
+{% endmacro %}
+
+{#- Tables in raw that hold messages and are no source: what landed there is in no mart. -#}
+{% macro raw_tables_without_a_model() %}
+    {% set found = [] %}
+    {% if execute %}
+        {% set sources = graph.sources.values() | selectattr('source_name', 'equalto', 'raw') | list %}
+        {% set schema = api.Relation.create(database=sources[0].database, schema=sources[0].schema) %}
+        {% for name in tables_of_messages(schema) if name not in sources | map(attribute='identifier') %}
+            {% do found.append(api.Relation.create(database=schema.database, schema=schema.schema, identifier=name)) %}
+        {% endfor %}
+    {% endif %}
+    {{ return(found) }}
+{% endmacro %}
+
+{#- Names of the tables of a schema that have payloads. -#}
+{% macro tables_of_messages(schema) %}
+    {{ return(adapter.dispatch('tables_of_messages')(schema)) }}
+{% endmacro %}
+
+{% macro duckdb__tables_of_messages(schema) %}
+    {{ return(run_query(
+        "select table_name from information_schema.columns where table_catalog = '" ~ schema.database
+        ~ "' and table_schema = '" ~ schema.schema ~ "' and column_name = 'payload' order by table_name"
+    ).columns[0].values() | list) }}
+{% endmacro %}
+
+{% macro bigquery__tables_of_messages(schema) %}
+    {% set found = [] %}
+    {% for table in adapter.list_relations_without_caching(schema) %}
+        {% if 'payload' in adapter.get_columns_in_relation(table) | map(attribute='name') | list %}
+            {% do found.append(table.identifier) %}
+        {% endif %}
+    {% endfor %}
+    {{ return(found) }}
+{% endmacro %}

@@ -1,0 +1,111 @@
+{#-
+  A model is rebuilt, with all of its rows, by --full-refresh, when its table is gone, or when one of the incremental models
+  that it reads was rebuilt since: other rules may have decided there what is accepted, and rows that were read before would
+  stay as they were. So a rebuild of one model reaches all that is made from it, in the same build or the next.
+-#}
+
+{#- dbt asks this macro whether to rebuild a model. -#}
+{% macro should_full_refresh() %}
+    {{ return(dbt.should_full_refresh() or model.unique_id in graph.get('planned_rebuilds', [])) }}
+{% endmacro %}
+
+{#- At the start of a build: which models it will rebuild though nobody said --full-refresh. Kept in `graph`, which all
+    nodes of a build share, so that it is asked once and not by every model. -#}
+{% macro plan_rebuilds() %}
+    {% set begun, done, code = {}, {}, {} %}
+    {% set steps %}
+        select model, step, code, recorded_at
+        from {{ state_table('rebuilds') }}
+        qualify row_number() over (partition by model, step order by recorded_at desc) = 1
+    {% endset %}
+    {% for row in run_query(steps).rows %}
+        {% do (begun if row.step == 'begun' else done).update({row.model: row.recorded_at}) %}
+        {% do code.update({row.model: row.code}) if row.step == 'done' %}
+    {% endfor %}
+    {% set planned = [] %}
+    {% do graph.update({'planned_rebuilds': planned}) %}
+    {% for id in incremental_models_in_order() if id in selected_resources %}
+        {% set node = graph.nodes[id] %}
+        {% set relation = adapter.get_relation(node.database, node.schema, node.alias) %}
+        {% set parents = [] %}
+        {% for parent in incremental_parents(id) if not parent.startswith('source.') %}
+            {% set name = graph.nodes[parent].name %}
+            {% if parent in planned or (name in begun and (node.name not in done or done[node.name] < begun[name])) %}
+                {% do parents.append(name) %}
+            {% endif %}
+        {% endfor %}
+        {% if relation is none %}
+            {% do planned.append(id) %}
+        {% elif flags.FULL_REFRESH %}
+        {% elif parents %}
+            {% do planned.append(id) %}
+            {% do log(node.name ~ ' is rebuilt, as ' ~ parents[0] ~ ' was', info=true) %}
+        {% elif code.get(node.name, '') not in ('', code_of(node)) %}
+            {% do exceptions.warn(
+                node.name ~ ' has changed since its rows were built: those keep what the code said then. `make build SELECT='
+                ~ node.name ~ '+ FULL_REFRESH=1` builds them again'
+            ) %}
+        {% endif %}
+    {% endfor %}
+{% endmacro %}
+
+{#- Parents before their children. -#}
+{% macro incremental_models_in_order() %}
+    {% set ordered = [] %}
+    {% set todo = graph.nodes.values() | selectattr('resource_type', 'equalto', 'model') | selectattr('config.materialized', 'equalto', 'incremental')
+        | selectattr('package_name', 'equalto', project_name) | map(attribute='unique_id') | list %}
+    {% for _ in range(todo | length) if todo | length > ordered | length %}
+        {% for id in todo if id not in ordered %}
+            {% set missing = [] %}
+            {% for parent in incremental_parents(id) if parent in todo and parent not in ordered %}
+                {% do missing.append(parent) %}
+            {% endfor %}
+            {% do ordered.append(id) if not missing %}
+        {% endfor %}
+    {% endfor %}
+    {{ return(ordered) }}
+{% endmacro %}
+
+{#- Identifies what a model computes: its text without comments and spaces. -#}
+{% macro code_of(node) %}
+    {% set text = modules.re.sub('(?s)\\{#.*?#\\}|--[^\\n]*', '', node.raw_code) %}
+    {{ return(local_md5(text.split() | join(' '))) }}
+{% endmacro %}
+
+{#- Hooks. The beginning is recorded before the first row is written and the end after the last, so that a build that is
+    killed in between is seen by the next. -#}
+{% macro begin_rebuild() %}
+    {% if execute and model.config.materialized == 'incremental' and reads_all_rows() and not is_incremental() %}
+        {{ record_rebuild('begun') }}
+    {% endif %}
+{% endmacro %}
+
+{% macro record_rebuild(step) %}
+    insert into {{ state_table('rebuilds') }} (model, step, code, recorded_at)
+    select '{{ model.name }}', '{{ step }}', '{{ code_of(model) }}', {{ now_utc() }}
+{% endmacro %}
+
+{#- Before a rebuild: whether raw still has all messages that are accounted for. What is gone from raw would be gone from
+    the marts, without a word. -#}
+{% macro check_raw_is_whole() %}
+    {% set accounting = adapter.get_relation(
+        target.database, generate_schema_name('analytics', none) | trim, 'landing_reconciliation'
+    ) %}
+    {% set bounds = watermarks_of('landing_reconciliation') %}
+    {% for source in graph.sources.values() if accounting is not none and source.source_name == 'raw' and source.name in bounds %}
+        {% set staging = 'model.' ~ project_name ~ '.stg_' ~ source.name %}
+        {% if staging in selected_resources and (flags.FULL_REFRESH or staging in graph.planned_rebuilds) %}
+            {% set counts = run_query(
+                'select (select count(*) from ' ~ source.relation_name ~ " where landed_at <= timestamp '" ~ bounds[source.name]
+                ~ "') as found, (select coalesce(sum(landed), 0) from " ~ accounting ~ " where stream = '" ~ source.name ~ "') as accounted"
+            ).rows[0] %}
+            {% if counts.found < counts.accounted %}
+                {% do exceptions.raise_compiler_error(
+                    'raw.' ~ source.name ~ ' has ' ~ counts.found ~ ' of the ' ~ counts.accounted | int ~ ' messages that are accounted for: '
+                    ~ 'to rebuild stg_' ~ source.name ~ ' now would lose the others from the marts. Put them back; or, to go on without '
+                    ~ 'them, drop the table ' ~ accounting.schema ~ '.' ~ accounting.identifier ~ ' first'
+                ) %}
+            {% endif %}
+        {% endif %}
+    {% endfor %}
+{% endmacro %}

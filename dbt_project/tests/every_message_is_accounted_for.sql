@@ -1,0 +1,45 @@
+-- The accounting counts what is in every table, whatever dates this build has touched: messages that never reached staging,
+-- rows that somebody deleted, and a raw table that no model reads are all seen. Whole tables are counted, which neither
+-- engine reads a column for.
+{%- set bounds = watermarks_of('landing_reconciliation') %}
+
+with accounted as (
+    select
+        stream,
+        cast(sum(landed) as bigint) as landed,
+        cast(sum(accepted) as bigint) as accepted,
+        cast(sum(rejected) as bigint) as rejected
+    from {{ ref('landing_reconciliation') }}
+    group by stream
+),
+
+counted as (
+    {% for stream in streams() %}
+    {%- for relation in [source('raw', stream), ref('stg_' ~ stream)] %}
+    -- what landed after the accounting was made is left for the next one
+    select
+        '{{ relation.schema }}.{{ relation.identifier }}' as relation,
+        (select count(*) from {{ relation }})
+        - (select count(*) from {{ relation }} where landed_at > timestamp '{{ bounds.get(stream, '2000-01-01') }}') as found,
+        (select sum(landed) from accounted where stream = '{{ stream }}') as expected
+    union all
+    {%- endfor %}
+    {%- endfor %}
+    {%- for relation, column, streams_of_it in accounted_relations() if is_as_far_as_the_accounting(relation.identifier) %}
+    select
+        '{{ relation.schema }}.{{ relation.identifier }}' as relation,
+        (select count(*) from {{ relation }}) as found,
+        (select sum({{ column }}) from accounted where stream in ('{{ streams_of_it | join("', '") }}')) as expected
+    union all
+    {%- endfor %}
+    {%- for table in raw_tables_without_a_model() %}
+    select '{{ table.schema }}.{{ table.identifier }}, which no model reads' as relation, count(*) as found, 0 as expected
+    from {{ table }}
+    union all
+    {%- endfor %}
+    select 'nothing' as relation, 0 as found, 0 as expected
+)
+
+select relation, found, coalesce(expected, 0) as expected
+from counted
+where found != coalesce(expected, 0)

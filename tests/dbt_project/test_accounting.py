@@ -1,0 +1,152 @@
+"""Whatever goes missing between raw and the marts fails the build, also where no message is new."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest.message import Message
+from ingest.publish.spool import SpoolPublisher
+from ingest.settings import Settings
+from ingest.streams import STREAMS
+from tests.dbt_project.warehouse import Warehouse
+
+ACCOUNTED = "every_message_is_accounted_for"
+
+
+@pytest.fixture
+def warehouse(shop: Warehouse, tmp_path: Path) -> Warehouse:
+    return shop.copy_to(tmp_path / "copy")
+
+
+def publish(warehouse: Warehouse, stream: str, *bodies: dict[str, Any]) -> None:
+    messages = [Message(json.dumps(body).encode()) for body in bodies]
+    SpoolPublisher(Settings(_env_file=None, spool_path=warehouse.folder / "spool")).publish(STREAMS[stream], messages)
+
+
+def land_a_click(warehouse: Warehouse, click_id: str) -> None:
+    click = {"click_id": click_id, "user_id": "u", "product_id": "p", "datetime_occured": "2026-01-02 10:00:00"}
+    publish(warehouse, "clicks", click)
+    warehouse.land()
+
+
+def has_click(warehouse: Warehouse, click_id: str) -> bool:
+    return warehouse.query(f"select count(*) from analytics.fct_events where event_id = '{click_id}'") == [(1,)]
+
+
+def test_an_empty_run_leaves_what_waits_for_the_next(warehouse: Warehouse) -> None:
+    land_a_click(warehouse, "waiting")
+    models = ("--exclude-resource-type", "snapshot", "unit_test")
+    warehouse.dbt("build", "--empty", *models)
+    assert not has_click(warehouse, "waiting")
+    current = Path(f"{warehouse.path}.published/current")
+    before = current.readlink()
+    warehouse.dbt("run", "--empty")
+    assert current.readlink() == before, "a run that read nothing publishes nothing"
+    warehouse.run_models()
+    assert has_click(warehouse, "waiting")
+
+
+def test_an_empty_run_does_not_make_snapshots_forget(warehouse: Warehouse) -> None:
+    snapshot = "select count(*), count(*) filter (dbt_is_deleted = 'True') from snapshots.users_snapshot"
+    before = warehouse.query(snapshot)
+    error = warehouse.dbt("build", "--empty", expect=2).stderr
+    assert "--exclude-resource-type snapshot" in error
+    assert error.count("\n") == 1
+    assert warehouse.query(snapshot) == before
+    error = warehouse.dbt("run", "--empty", "--full-refresh", expect=2).stderr
+    assert "--full-refresh with --empty or --sample would empty the tables" in error
+    assert warehouse.marts()["fct_events"]
+
+
+@pytest.mark.parametrize(
+    ("change", "relation"),
+    [
+        ("delete from raw.clicks where landed_at = (select min(landed_at) from raw.clicks)", "raw.clicks"),
+        ("delete from staging.stg_users where user_id = (select min(user_id) from staging.stg_users)", "staging.stg_users"),
+        ("delete from analytics.fct_events where event_date = (select min(event_date) from analytics.fct_events)", "analytics.fct_events"),
+        ("delete from analytics.dim_posts_history where version_number > 1", "analytics.dim_posts_history"),
+        ("delete from analytics.dead_letters where stream = 'page_views'", "analytics.dead_letters"),
+        ("delete from analytics.landing_reconciliation where stream = 'clicks'", "raw.clicks"),
+        ("create table raw.signups as select * from raw.clicks", "raw.signups, which no model reads"),
+    ],
+    ids=["raw", "staging", "facts", "history", "dead letters", "accounting", "unknown table"],
+)
+def test_rows_that_are_missing_anywhere_fail_the_build(warehouse: Warehouse, change: str, relation: str) -> None:
+    """Though no message is new, so that no date is counted again."""
+    warehouse.change(change)
+    warehouse.run_models()
+    error = warehouse.dbt("test", "--select", ACCOUNTED, expect=1).stderr
+    assert ACCOUNTED in error
+    assert f"relation={relation}" in error
+
+
+def test_messages_that_never_reached_staging_fail_the_build(warehouse: Warehouse) -> None:
+    """Watermarks that moved without their messages being read, as an empty run once did."""
+    warehouse.change(
+        "insert into intermediate.watermarks by name"
+        " select * replace (timestamp '2999-01-01' as upto) from intermediate.watermarks where stream = 'clicks'"
+    )
+    land_a_click(warehouse, "unread")
+    warehouse.run_models()
+    assert not has_click(warehouse, "unread")
+    assert "relation=raw.clicks, found=" in warehouse.dbt("test", "--select", ACCOUNTED, expect=1).stderr
+
+
+def test_a_build_of_some_models_is_no_gap(warehouse: Warehouse) -> None:
+    """What one model has read and another has not is left for the next build."""
+    land_a_click(warehouse, "new")
+    warehouse.dbt("run", "--select", "stg_clicks", "fct_events")
+    warehouse.dbt("test", "--select", ACCOUNTED)
+    warehouse.run_models()
+    warehouse.dbt("test", "--select", ACCOUNTED)
+
+
+def test_conflicting_copies_are_counted_beside_true_ones(warehouse: Warehouse) -> None:
+    click = {"click_id": "c", "user_id": "u", "product_id": "p", "datetime_occured": "2026-01-02 10:00:00", "price": 1}
+    publish(warehouse, "clicks", click, click, {**click, "price": 2})
+    [before] = warehouse.query(COUNTS)
+    warehouse.land()
+    warehouse.run_models()
+    [after] = warehouse.query(COUNTS)
+    assert [new - old for old, new in zip(before, after, strict=True)] == [3, 1, 2, 1]
+
+
+COUNTS = """
+    select sum(landed), sum(accepted), sum(duplicates), sum(conflicting)
+    from analytics.landing_reconciliation where stream = 'clicks'
+"""
+
+
+def test_a_full_refresh_does_not_lose_what_is_gone_from_raw(warehouse: Warehouse) -> None:
+    events = warehouse.marts()["fct_events"]
+    warehouse.change("delete from raw.clicks where landed_at = (select min(landed_at) from raw.clicks)")
+    error = warehouse.dbt("build", "--full-refresh", expect=2).stderr
+    assert error.startswith("error: raw.clicks has 0 of the ")
+    assert error.count("\n") == 1
+    assert warehouse.marts()["fct_events"] == events
+    warehouse.change("drop table analytics.landing_reconciliation")
+    warehouse.run_models("--full-refresh")
+    assert warehouse.marts()["fct_events"] < events
+
+
+def test_a_rebuild_of_one_model_reaches_what_is_made_from_it(warehouse: Warehouse, tmp_path: Path) -> None:
+    """As when a rule of a staging model was mended: what it rejected before is accepted now."""
+    warehouse.change(
+        "update staging.stg_ecom_events set reject_reason = 'invalid:price', event_key = null where event_type = 'purchase'"
+    )
+    warehouse.run_models("--full-refresh", "--exclude", "stg_ecom_events")
+    purchases = "select sum(purchases) from analytics.agg_events_daily"
+    [(before,)] = warehouse.query(purchases)
+    warehouse.dbt("run", "--full-refresh", "--select", "stg_ecom_events")
+    assert warehouse.query(purchases) == [(before,)]
+    warehouse.run_models()
+    assert warehouse.query(purchases) > [(before,)]
+    refreshed = warehouse.copy_to(tmp_path / "refreshed")
+    refreshed.run_models("--full-refresh")
+    assert warehouse.differences(refreshed) == {}
+    rebuilt = "select count(*) from intermediate.rebuilds"
+    before_again = warehouse.query(rebuilt)
+    warehouse.run_models()
+    assert warehouse.query(rebuilt) == before_again, "once is enough"
