@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from contextlib import ExitStack, suppress
 from datetime import date
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import available_timezones
@@ -36,6 +37,8 @@ PROJECT = Path(__file__).parent
 PROJECT_OPTIONS = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
 SELECTIONS = ("select", "exclude", "selector", "resource_types", "exclude_resource_types")
 """Options of dbt after which it builds a part only."""
+SUMMARIZED = ("build", "run", "test", "seed", "snapshot", "retry", "docs")
+"""Commands of which the results are printed as a summary."""
 FAILING_ROWS = 3
 """Of a test that fails, so many are printed."""
 output = Console()
@@ -61,6 +64,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
     check_vars(arguments)
     # of a build of everything, by which the next one may go
     is_plain = settings.warehouse == "duckdb" and arguments == ["build", *_vars_options(arguments)]
+    is_plain = is_plain and settings.build_prefix is None
     code = code_now(arguments) if is_plain else ""
     last = read_last_build(settings) if is_plain else None
     same_code_as = None
@@ -98,8 +102,9 @@ def run(settings: Settings, arguments: list[str]) -> int:
             selections = {name: result.result.args.get(name) for name in SELECTIONS}
             selections["exclude_resource_types"] = set(selections["exclude_resource_types"] or ()) - {"unit_test"}
             reads_all_rows = not result.result.args.get("empty") and not result.result.args.get("sample")
+            is_shared = settings.build_prefix is None and result.result.args.get("target") in (None, settings.warehouse)
             is_whole = reads_all_rows and not any(selections.values())
-            if arguments[0] == "build" and result.success and is_whole:
+            if arguments[0] == "build" and result.success and is_whole and is_shared:
                 options = [*_vars_options(arguments), *PROJECT_OPTIONS]
                 version = publish(settings, sink, options, target(), same_code_as)
                 if code and _is_green(result.result):
@@ -114,8 +119,9 @@ def run(settings: Settings, arguments: list[str]) -> int:
     return 0 if result.success else 1
 
 
-class Vars(BaseModel, extra="forbid"):
-    """The vars of dbt_project.yml, which describes them; dbt itself takes any name and any value."""
+class Vars(BaseModel, extra="ignore"):
+    """The vars that the models use: dbt_project.yml describes them. dbt itself takes any value, and other vars may be
+    those of a package or of somebody's own models."""
 
     session_gap_seconds: int = Field(ge=0)
     session_key: Literal["source_session_id", "user_id"]
@@ -136,10 +142,10 @@ class Vars(BaseModel, extra="forbid"):
 
 
 def check_vars(arguments: list[str]) -> None:
-    """See that every var is one of the project's and has a value that its models can use.
+    """Check that the vars of the project's own models have values that these can use.
 
     Raises:
-        UserError: naming the first that is not.
+        UserError: for the first that has not, and for a name that is nearly one of theirs.
     """
     given: Any = {}
     if "--vars" in arguments[:-1]:
@@ -148,13 +154,15 @@ def check_vars(arguments: list[str]) -> None:
         if not isinstance(given, dict):
             raise UserError("vars are given as a mapping, such as VARS='{session_gap_seconds: 1800}'")
     project = yaml.safe_load((PROJECT / "dbt_project.yml").read_text())["vars"]
+    values = {**project, **{str(name): value for name, value in given.items()}}
+    for name in values.keys() - Vars.model_fields.keys():
+        if meant := get_close_matches(name, Vars.model_fields, n=1, cutoff=0.85):
+            raise UserError(f"there is no var {name}: did you mean {meant[0]}?")
     try:
-        Vars(**{**project, **{str(name): value for name, value in given.items()}})
+        Vars(**values)
     except ValidationError as error:
         first = error.errors()[0]
         name = first["loc"][0]
-        if first["type"] == "extra_forbidden":
-            raise UserError(f"there is no var {name}; the vars are {', '.join(Vars.model_fields)}") from error
         raise UserError(f"var {name}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}") from error
 
 
@@ -170,6 +178,8 @@ def _tell_dbt(settings: Settings) -> None:
     os.environ["BIGQUERY_MAXIMUM_BYTES_BILLED"] = str(settings.bigquery_maximum_bytes_billed)
     os.environ["BIGQUERY_PRIORITY"] = settings.bigquery_priority
     os.environ["DATASET_PREFIX"] = settings.dataset_prefix if settings.warehouse == "bigquery" else ""
+    if settings.build_prefix is not None:
+        os.environ["BUILD_PREFIX"] = settings.build_prefix
 
 
 def _apart(argument: str) -> list[str]:
@@ -182,10 +192,10 @@ def _vars_options(arguments: list[str]) -> list[str]:
 
 
 def _invoke(arguments: list[str]) -> dbtRunnerResult:
-    """dbt behind a progress bar, or with --verbose its own log."""
+    """Run dbt behind a progress bar; with --verbose, and where its output is what one asks for, with its own log."""
     from dbt.cli.main import dbtRunner
 
-    if "--verbose" in arguments:
+    if "--verbose" in arguments or arguments[0] not in SUMMARIZED:
         return dbtRunner().invoke([argument for argument in arguments if argument != "--verbose"])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
@@ -235,8 +245,9 @@ def _is_green(run_results: RunExecutionResult) -> bool:
 
 
 def _built_marts(run_results: RunExecutionResult) -> list[str]:
+    """Names with their schemas."""
     return sorted(
-        one.node.name
+        f"{one.node.schema}.{one.node.name}"
         for one in run_results.results
         if one.node.resource_type.value == "model" and one.node.schema.endswith("analytics") and one.status == "success"
     )
@@ -257,12 +268,12 @@ def _print_marts(sink: DuckDBSink, marts: list[str]) -> None:
     table = Table("mart", box=None)
     table.add_column("rows", justify="right")
     for mart, rows in _row_counts(sink, marts):
-        table.add_row(mart, f"{rows:,}")
+        table.add_row(mart.partition(".")[2], f"{rows:,}")
     output.print(table)
 
 
 def _row_counts(sink: DuckDBSink, marts: list[str]) -> list[tuple[str, int]]:
-    counts = " union all ".join(f"select '{mart}', count(*) from analytics.{mart}" for mart in marts)  # noqa: S608
+    counts = " union all ".join(f"select '{mart}', count(*) from {mart}" for mart in marts)  # noqa: S608
     with sink.connection() as connection:
         return connection.sql(f"{counts} order by 1").fetchall()
 

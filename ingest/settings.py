@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     """BigQuery's project."""
     dataset_prefix: str = Field("", pattern=r"^\w*$")
     """Before the names of BigQuery's datasets, such as dev_ for dev_raw and dev_analytics."""
+    build_prefix: str | None = Field(None, pattern=r"^\w+$")
+    """Before the names of the schemas that builds write, such as ann_ for ann_analytics; they read the same raw tables."""
     gcp_location: str = "US"
     """Of BigQuery's datasets."""
     bigquery_maximum_bytes_billed: int = Field(1024**4, ge=1)

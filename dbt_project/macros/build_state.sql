@@ -32,6 +32,7 @@
 {% macro start_build() %}
     {% if execute and starts_build() %}
         {% do check_partial_reads() %}
+        {% do check_sources() %}
         {% do check_time_zone() %}
         {% do adapter.create_schema(state_table('watermarks')) %}
         {% do create_state_table('watermarks', ['node', 'stream', 'settings'], 'upto timestamp') %}
@@ -60,6 +61,19 @@
             {% do exceptions.raise_compiler_error(
                 '--empty or --sample would make ' ~ node.name ~ ' record that what it does not read was deleted: '
                 ~ 'add --exclude-resource-type snapshot'
+            ) %}
+        {% endif %}
+    {% endfor %}
+{% endmacro %}
+
+{#- Says so at once when there is nothing to build from, as in a warehouse that dbt has just made. -#}
+{% macro check_sources() %}
+    {% for source in graph.sources.values() if source.source_name == 'raw' %}
+        {% if adapter.get_relation(source.database, source.schema, source.identifier) is none %}
+            {% do exceptions.raise_compiler_error(
+                'there is no table ' ~ source.schema ~ '.' ~ source.identifier ~ ' in ' ~ (target.path or source.database)
+                ~ ': land messages first (`make ingest`), or set '
+                ~ ('WAREHOUSE_PATH' if target.type == 'duckdb' else 'GCP_PROJECT and DATASET_PREFIX')
             ) %}
         {% endif %}
     {% endfor %}

@@ -46,7 +46,8 @@
 {% endmacro %}
 
 {% macro model_named(name) %}
-    {% for node in graph.nodes.values() if node.resource_type == 'model' and node.name == name %}
+    {% for node in graph.nodes.values()
+        if node.resource_type == 'model' and node.name == name and node.package_name == project_name %}
         {{ return(node) }}
     {% endfor %}
     {{ return(none) }}

@@ -63,3 +63,14 @@ def test_a_snapshot_that_the_history_does_not_know_fails_the_build(tmp_path: Pat
     warehouse.change("update snapshots.users_snapshot set updated_at = '2026-01-01 12:00:00'")
     test = "snapshots_are_versions_of_history"
     assert test in warehouse.dbt("test", "--select", test, expect=1).stderr
+
+
+def test_a_version_that_other_rules_reject_leaves_the_snapshots_right(tmp_path: Path) -> None:
+    """It stays in the snapshots as what builds saw, closed by a deletion."""
+    warehouse = Warehouse(tmp_path)
+    land_and_build(warehouse, version("old", "2026-01-02T00:00:00Z"))
+    later = ("--vars", json.dumps({"earliest_event_at": "2026-01-10"}))
+    warehouse.build("--full-refresh", "--exclude-resource-type", "unit_test", *later)
+    rows = "select user_name, dbt_is_deleted from snapshots.users_snapshot order by dbt_valid_from"
+    assert warehouse.query(rows) == [("old", "False"), ("old", "True")]
+    warehouse.build("--exclude-resource-type", "unit_test", *later)

@@ -1,0 +1,127 @@
+"""dbt by itself, without `make`: where it looks, what it says, and models of one's own beside the project's."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.dbt_project.warehouse import ROOT, Warehouse
+
+OWN = ("WAREHOUSE", "SPOOL_", "DBT_", "BUILD_PREFIX", "DATASET_PREFIX")
+DBT = str(Path(sys.executable).with_name("dbt"))
+
+
+@pytest.fixture
+def checkout(shop: Warehouse, tmp_path: Path) -> Path:
+    """The project with a built warehouse at its top."""
+    for folder in ("dbt_project", "snapshots", "analyses"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("target", "logs", "__pycache__"))
+    (tmp_path / "profiles.yml").symlink_to("dbt_project/profiles.yml")
+    shutil.copy(shop.path, tmp_path / "warehouse.duckdb")
+    return tmp_path
+
+
+def dbt(folder: Path, *arguments: str, expect: int = 0, **variables: str) -> str:
+    """What plain dbt prints when it is run in a folder."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
+    done = subprocess.run(
+        [DBT, "--no-use-colors", *arguments],
+        cwd=folder,
+        env={**inherited, "PWD": str(folder), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == expect, done.stdout
+    return done.stdout
+
+
+def test_one_warehouse_from_wherever_dbt_is_started(checkout: Path) -> None:
+    for folder, options in ((checkout, ["--project-dir", "dbt_project"]), (checkout / "dbt_project", [])):
+        assert "Completed successfully" in dbt(folder, "run", "--select", "agg_events_daily", *options)
+    assert [path.relative_to(checkout) for path in checkout.rglob("*.duckdb")] == [Path("warehouse.duckdb")]
+
+
+def test_without_landed_messages_the_error_says_what_to_run(checkout: Path) -> None:
+    (checkout / "warehouse.duckdb").unlink()
+    said = dbt(checkout / "dbt_project", "run", expect=2)
+    assert re.search(r"there is no table raw\.\w+ in \S*warehouse.duckdb: land messages first \(`make ingest`\)", said)
+
+
+def test_a_target_of_ones_own_leaves_the_shared_marts_alone(checkout: Path) -> None:
+    profiles = checkout / "dbt_project" / "profiles.yml"
+    mine = "    dev: {type: duckdb, path: ../warehouse.duckdb, schema: dev_ann, settings: {TimeZone: UTC}}\n"
+    profiles.write_text(profiles.read_text().replace("  outputs:\n", f"  outputs:\n{mine}"))
+    warehouse = Warehouse(checkout)
+    before = warehouse.query("select max(recorded_at) from intermediate.watermarks")
+    dbt(checkout / "dbt_project", "run", "--target", "dev", "--select", "+fct_events")
+    assert warehouse.query("select count(*) from dev_ann_analytics.fct_events") == warehouse.query(
+        "select count(*) from analytics.fct_events"
+    )
+    assert warehouse.query("select max(recorded_at) from intermediate.watermarks") == before
+
+
+def test_a_prefix_for_what_is_built_shares_raw(shop: Warehouse, tmp_path: Path) -> None:
+    warehouse = Warehouse(shop.copy_to(tmp_path / "copy").folder, {"BUILD_PREFIX": "ann_"})
+    current = Path(f"{warehouse.path}.published/current")
+    before = current.readlink()
+    said = warehouse.run("dbt_project", "build", "--exclude-resource-type", "unit_test").stdout
+    assert re.search(rf"fct_events +{shop.marts()['fct_events']:,}", said)
+    assert warehouse.query("select count(*) from ann_analytics.fct_events") == [(shop.marts()["fct_events"],)]
+    assert current.readlink() == before, "others' answers do not come from it"
+
+
+def test_vars_of_ones_own_are_left_alone(warehouse_copy: Warehouse) -> None:
+    warehouse_copy.dbt("run", "--select", "dim_dates", "--vars", "{my_currency: EUR}")
+    error = warehouse_copy.dbt("run", "--vars", "{sesion_gap_seconds: 1800}", expect=2).stderr
+    assert error == "error: there is no var sesion_gap_seconds: did you mean session_gap_seconds?\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["ls", "--select", "dim_dates"], "event_warehouse.analytics.dim_dates"),
+        (["compile", "--select", "int_users_latest"], "where is_current and not is_tombstone"),
+        (["show", "--select", "int_users_latest", "--limit", "1"], "| user_id"),
+        (["source", "freshness"], "PASS freshness of raw.clicks"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_commands_that_are_asked_for_their_output_print_it(
+    warehouse_copy: Warehouse, arguments: list[str], expected: str
+) -> None:
+    assert expected in warehouse_copy.dbt(*arguments).stdout
+
+
+@pytest.fixture
+def warehouse_copy(shop: Warehouse, tmp_path: Path) -> Warehouse:
+    return shop.copy_to(tmp_path / "copy")
+
+
+PROTECTED = """
+{{ config(materialized='incremental', unique_key='id', incremental_strategy='merge', merge_update_columns=['name']) }}
+select 1 as id, '{{ var("name") }}' as name, '{{ var("name") }}' as note
+"""
+
+
+def test_models_of_packages_and_options_of_the_merge_are_dbts_own(checkout: Path) -> None:
+    """A column that is protected from the merge stays as it was; the project's own merge would replace the row."""
+    package = checkout / "package"
+    (package / "models").mkdir(parents=True)
+    (package / "dbt_project.yml").write_text("{name: shared, version: '1.0.0', config-version: 2}")
+    (package / "models" / "of_a_package.sql").write_text(PROTECTED)
+    (checkout / "dbt_project" / "models" / "analytics" / "of_ones_own.sql").write_text(
+        PROTECTED.replace("config(", "config(contract={'enforced': false}, ")
+    )
+    (checkout / "dbt_project" / "packages.yml").write_text("packages: [{local: ../package}]")
+    dbt(checkout / "dbt_project", "deps")
+    models = ("--select", "of_a_package", "of_ones_own")
+    for name in ("before", "after"):
+        dbt(checkout / "dbt_project", "run", *models, "--vars", f"{{name: {name}}}")
+    warehouse = Warehouse(checkout)
+    for model in ("of_a_package", "of_ones_own"):
+        assert warehouse.query(f"select name, note from analytics.{model}") == [("after", "before")], model
