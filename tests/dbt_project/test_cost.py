@@ -9,13 +9,15 @@ of its own and of staging; fct_events 809 and 805.
 
 import json
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from ingest.landing import land
+from ingest.message import Message
+from ingest.publish.spool import SpoolPublisher
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import open_sources
@@ -99,3 +101,39 @@ def test_a_first_build_writes_replaced_rows_by_date(shop: Warehouse) -> None:
         for model, (schema, date) in replaced.items():
             dates = [row[0] for row in connection.sql(f"select {date} from {schema}.{model}").fetchall()]
             assert dates == sorted(dates), model
+
+
+def rows_handled(plan: dict[str, Any]) -> int:
+    """The rows that all operators of a plan hand on."""
+    return int(plan["intermediate_rows"]) + sum(map(rows_handled, plan.get("children", [])))
+
+
+def test_a_busy_key_costs_its_rows_and_not_their_pairs(tmp_path: Path) -> None:
+    """A bot, or an id that many share: 1,500 clicks and as many checkouts of one user and product, and a session of 3,000
+    page views in one minute, land in two builds. Joined by key and time, each would meet all others: millions of rows."""
+    warehouse = Warehouse(tmp_path)
+    settings = Settings(_env_file=None, spool_path=tmp_path / "spool")
+    noon, number = datetime(2026, 1, 5, 12), 1_500
+    for half in range(2):
+        times = [noon + timedelta(milliseconds=40 * place + half) for place in range(0, number, 2)]
+        who = {"user_id": "u", "product_id": "p"}
+        bodies = {
+            "clicks": [{**who, "click_id": f"c{at}", "url": "x" * 1_000, "datetime_occured": f"{at}"} for at in times],
+            "checkouts": [{**who, "checkout_id": f"o{at}", "datetime_occured": f"{at}"} for at in times],
+            "page_views": [{"session_id": "s", "page_title": f"{at}", "ga_event_dtm": f"{at}"} for at in times],
+        }
+        for stream, of_stream in bodies.items():
+            messages = [Message(json.dumps(body).encode()) for body in of_stream]
+            SpoolPublisher(settings).publish(STREAMS[stream], messages)
+        land_at(warehouse, datetime(2026, 1, 6 + half))
+        warehouse.run_models()
+    [(attributed,)] = warehouse.query("select sum(clicks_in_window) from analytics.fct_checkout_attribution")
+    assert attributed == number * (number + 1) / 2, "every click before a checkout is in its window"
+    nodes = json.loads((warehouse.folder / "target" / "manifest.json").read_text())["nodes"]
+    with duckdb.connect(str(warehouse.path), read_only=True) as connection:
+        for node in nodes.values():
+            if node["resource_type"] == "model" and node["config"]["materialized"] == "incremental":
+                compiled = (ROOT / "dbt_project" / node["compiled_path"]).read_text()
+                plan = connection.execute(f"explain (analyze, format json) {compiled}").fetchall()[0][1]
+                handled = rows_handled(json.loads(plan)["operator"][0])
+                assert handled <= 50 * number, f"{node['name']} handles {handled} rows"

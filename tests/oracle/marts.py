@@ -393,10 +393,11 @@ def product_performance_daily(events: Sequence[Event], days: Days) -> Mart:
 
 
 def category_performance_daily(events: Sequence[Event], days: Days) -> Mart:
-    """By the category that the event carries: a product that moves later does not rewrite the past."""
+    """By the category that the event carries, however its letters are written: a product that moves later does not
+    rewrite the past."""
     by_category = grouped(
         (event for event in events if event.category_code is not None),
-        lambda event: (days.date(event.event_at), event.category_code),
+        lambda event: (days.date(event.event_at), str(event.category_code).lower()),
     )
     return [
         {

@@ -1,5 +1,5 @@
--- One row a category and reporting date. The category is the one that the event carries: a product that moves
--- later does not rewrite the past.
+-- One row per category and reporting date. A category is one however its letters are written. It is the one that the
+-- event carries: a product that moves later does not rewrite the past.
 {{ config(
     materialized='incremental',
     unique_key=['reporting_date', 'category_code'],
@@ -10,7 +10,8 @@
 {%- set dates = reporting_dates_of_new_events(ref('int_accepted_events')) %}
 
 with events as (
-    select * from {{ ref('int_events_reported') }}
+    select *, lower(category_code) as category
+    from {{ ref('int_events_reported') }}
     where {{ is_in_build() }} and category_code is not null
     {% if is_incremental() %}
         and {{ on_reporting_dates(dates) }}
@@ -19,7 +20,7 @@ with events as (
 
 select
     reporting_date,
-    category_code,
+    category as category_code,
     count(*) as events,
     count(case when event_type = 'view' then 1 end) as views,
     count(case when event_type = 'cart' then 1 end) as carts,
@@ -31,4 +32,4 @@ select
     ) }}
         as purchases_per_view
 from events
-group by reporting_date, category_code
+group by reporting_date, category

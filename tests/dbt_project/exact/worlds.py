@@ -545,7 +545,7 @@ def ecom_event(draw: Draw, at: At) -> Drawn:
         "event_type": draw.any_of("view", "view", "cart", "purchase", "remove_from_cart"),
         "product_id": draw.id("p"),
         "category_id": "2144415922528452715",
-        "category_code": draw.any_of(draw.id("electronics"), draw.id("electronics"), "null", ""),
+        "category_code": draw.any_of(draw.id("electronics"), draw.id("Electronics"), "null", ""),
         "brand": draw.any_of("null", "acme", ""),
         "price": draw.amount(),
         "user_id": draw.any_of(draw.id("u"), draw.id("u"), "null", ...),
