@@ -101,9 +101,8 @@ def run(settings: Settings, arguments: list[str]) -> int:
             # Marts of which some are older than others are half a build.
             selections = {name: result.result.args.get(name) for name in SELECTIONS}
             selections["exclude_resource_types"] = set(selections["exclude_resource_types"] or ()) - {"unit_test"}
-            reads_all_rows = not result.result.args.get("empty") and not result.result.args.get("sample")
             is_shared = settings.build_prefix is None and result.result.args.get("target") in (None, settings.warehouse)
-            is_whole = reads_all_rows and not any(selections.values())
+            is_whole = not any(selections.values())
             if arguments[0] == "build" and result.success and is_whole and is_shared:
                 options = [*_vars_options(arguments), *PROJECT_OPTIONS]
                 version = publish(settings, sink, options, target(), same_code_as)

@@ -23,15 +23,9 @@
     {{ return(flags.WHICH in ('build', 'run', 'test', 'snapshot', 'seed', 'retry')) }}
 {% endmacro %}
 
-{#- Whether models read all rows that are there. With --empty and --sample they do not, and then no state may move: what
-    was left out would never be read. -#}
-{% macro reads_all_rows() %}
-    {{ return(not flags.EMPTY and not flags.SAMPLE) }}
-{% endmacro %}
-
 {% macro start_build() %}
     {% if execute and starts_build() %}
-        {% do check_partial_reads() %}
+        {% do check_all_rows_are_read() %}
         {% do check_sources() %}
         {% do check_time_zone() %}
         {% do adapter.create_schema(state_table('watermarks')) %}
@@ -41,29 +35,20 @@
         {% do create_state_table('green_builds', ['invocation_id'], none) %}
         {% do plan_rebuilds() %}
         {% do check_settings() %}
-        {% if reads_all_rows() %}
-            {% do check_raw_is_whole() %}
-            {% do set_upper_bounds() %}
-        {% endif %}
+        {% do check_raw_is_whole() %}
+        {% do set_upper_bounds() %}
     {% endif %}
 {% endmacro %}
 
-{#- Stops what --empty and --sample would destroy: they read no or few rows, and these take what they do not see for gone. -#}
-{% macro check_partial_reads() %}
-    {% if flags.FULL_REFRESH and not reads_all_rows() %}
+{#- With --empty and --sample models read no or few rows, but dbt keeps what comes of it: watermarks would pass what was not
+    read, views would stay without rows, and snapshots would record that everything was deleted. -#}
+{% macro check_all_rows_are_read() %}
+    {% if flags.EMPTY or flags.SAMPLE %}
         {% do exceptions.raise_compiler_error(
-            '--full-refresh with --empty or --sample would empty the tables: leave one of the two out'
+            '--empty and --sample cannot be used here: what they leave out would be lost to later builds. To try models out, '
+            ~ 'build under another prefix (BUILD_PREFIX=try_)'
         ) %}
     {% endif %}
-    {% for node in graph.nodes.values()
-        if node.resource_type == 'snapshot' and node.unique_id in selected_resources and not reads_all_rows() %}
-        {% if adapter.get_relation(node.database, node.schema, node.alias) is not none %}
-            {% do exceptions.raise_compiler_error(
-                '--empty or --sample would make ' ~ node.name ~ ' record that what it does not read was deleted: '
-                ~ 'add --exclude-resource-type snapshot'
-            ) %}
-        {% endif %}
-    {% endfor %}
 {% endmacro %}
 
 {#- Says so at once when there is nothing to build from, as in a warehouse that dbt has just made. -#}
@@ -138,7 +123,7 @@
   has no reader any more; it goes, here where nothing else runs.
 -#}
 {% macro finish_build(results) %}
-    {% if execute and flags.WHICH == 'build' and reads_all_rows() %}
+    {% if execute and flags.WHICH == 'build' %}
         {% set not_green = results | rejectattr('status', 'in', ['success', 'pass', 'warn', 'no-op']) | list %}
         {% for id, node in graph.nodes.items()
             if node.resource_type == 'test' and id not in selected_resources %}

@@ -75,7 +75,7 @@
 {#- Hooks. The beginning is recorded before the first row is written and the end after the last, so that a build that is
     killed in between is seen by the next. -#}
 {% macro begin_rebuild() %}
-    {% if execute and model.config.materialized == 'incremental' and reads_all_rows() and not is_incremental() %}
+    {% if execute and model.config.materialized == 'incremental' and not is_incremental() %}
         {{ record_rebuild('begun') }}
     {% endif %}
 {% endmacro %}

@@ -100,7 +100,7 @@
 
 {#- Post-hook: after the rows are in, remember how far they were read. A kill in between repeats idempotent work. -#}
 {% macro advance_watermark() %}
-    {% if execute and model.config.materialized == 'incremental' and reads_all_rows() %}
+    {% if execute and model.config.materialized == 'incremental' %}
         {% set bounds = read_bounds() %}
         {% set is_rebuilt = should_full_refresh() or not bounds | selectattr('watermark') | list %}
         {% if is_rebuilt %}
