@@ -45,6 +45,7 @@ FACTS = "dbt_project/models/analytics/fct_events.sql"
 WATERMARKS = "dbt_project/macros/watermarks.sql"
 WORLDS = "tests/dbt_project/exact/test_random_worlds.py"
 BUILD = "tests/dbt_project/test_build.py"
+ACCOUNTING = "tests/dbt_project/test_accounting.py"
 ANSWERS = "tests/analyses/test_answers.py"
 
 MUTATIONS = (
@@ -73,16 +74,16 @@ MUTATIONS = (
     Mutation(
         "a click exactly at the start of the attribution window does not count",
         FIRST_CLICKS,
-        "interval {{ window_seconds }} second\n",
-        "interval {{ window_seconds }} second + interval 1 microsecond\n",
+        "range between {{ window_seconds * 1000000 }} preceding",
+        "range between {{ window_seconds * 1000000 - 1 }} preceding",
         WORLDS,
     ),
     Mutation("a late click re-attributes its own day only", FIRST_CLICKS, "after=window_seconds, ", "", WORLDS),
     Mutation(
         "the last click before a checkout gets the credit",
         FIRST_CLICKS,
-        "order by clicks.event_at, clicks.event_id",
-        "order by clicks.event_at desc, clicks.event_id desc",
+        "min(click_number) over",
+        "max(click_number) over",
         WORLDS,
     ),
     Mutation(
@@ -95,8 +96,8 @@ MUTATIONS = (
     Mutation(
         "the last copy of an event within a build wins",
         FACTS,
-        "order by landed_at, message_id",
-        "order by landed_at desc, message_id desc",
+        "order by {{ log_order() }}) = 1",
+        "order by landed_at desc, message_id desc) = 1",
         WORLDS,
     ),
     Mutation(
@@ -177,17 +178,17 @@ MUTATIONS = (
         f"{BUILD} {WORLDS}",
     ),
     Mutation(
-        "of two deletions and versions at one instant the version wins",
+        "of what happened to an entity at one instant the earlier in the log comes last",
         "dbt_project/models/analytics/dim_users_history.sql",
-        "order by updated_at, is_tombstone",
-        "order by updated_at, not is_tombstone",
+        "order by effective_at, log_number)",
+        "order by effective_at, log_number desc)",
         WORLDS,
     ),
     Mutation(
         "the first version of an entity ignores created_at",
         "dbt_project/models/analytics/dim_posts_history.sql",
-        "when version_number = 1 and created_at < updated_at then created_at else updated_at end",
-        "when version_number = 1 and created_at < updated_at then updated_at else updated_at end",
+        "when version_number = 1 and created_at < effective_at then created_at else effective_at end",
+        "when version_number = 1 and created_at < effective_at then effective_at else effective_at end",
         WORLDS,
     ),
     Mutation(
@@ -204,7 +205,155 @@ MUTATIONS = (
         "when regexp_matches({{ text }}, 'no such text')",
         WORLDS,
     ),
+    Mutation(
+        "sessions near a late page view are left as they were",
+        PAGE_VIEWS,
+        "new_before >= event_at - interval {{ gap }} second",
+        "new_before > event_at - interval {{ gap }} second",
+        WORLDS,
+    ),
+    Mutation(
+        "a late version is put in order among new ones only",
+        "dbt_project/models/analytics/dim_posts_history.sql",
+        "where post_id in (select new_versions.post_id from new_versions)",
+        "where false",
+        WORLDS,
+    ),
+    Mutation(
+        "a store event changes its own day of its session only",
+        "dbt_project/models/analytics/fct_session_event_sequence.sql",
+        "from ' ~ this ~ ' where",
+        "from ' ~ this ~ ' where false and",
+        WORLDS,
+    ),
+    Mutation(
+        "a local day is a UTC day",
+        "dbt_project/macros/engine/times.sql",
+        "cast({{ to_local(time) }} as date)",
+        "cast({{ time }} as date)",
+        f"{BUILD} {WORLDS}",
+    ),
+    Mutation(
+        "messages of one commit are in the order of their ids as text",
+        "dbt_project/macros/engine/values.sql",
+        "landed_at, {{ log_number('/([0-9]+)/[0-9]+$') }}, {{ log_number('/([0-9]+)$') }}, published_at, message_id",
+        "landed_at, message_id",
+        WORLDS,
+    ),
+    Mutation(
+        "a tombstone loses to a version by a clock that was ahead",
+        "dbt_project/models/analytics/dim_products_history.sql",
+        "when is_tombstone then max(updated_at) over (",
+        "when is_tombstone then min(updated_at) over (",
+        WORLDS,
+    ),
+    Mutation(
+        "versions of one time with other contents are one version",
+        "dbt_project/macros/staging.sql",
+        "time_text_of('created_at'), time_text_of('deleted_at')\n    ] + contents",
+        "time_text_of('created_at'), time_text_of('deleted_at')\n    ]",
+        WORLDS,
+    ),
+    Mutation(
+        "'undefined' is an id",
+        "dbt_project/macros/staging.sql",
+        "case when length({{ text }}) > 11 or not {{ is_no_value(text) }} then {{ text }} end",
+        "nullif({{ text }}, '')",
+        WORLDS,
+    ),
+    Mutation(
+        "a tombstone with a JSON key deletes an entity of that odd name",
+        "dbt_project/macros/staging.sql",
+        "when starts_with({{ text }}, '{') or starts_with({{ text }}, '\"') then",
+        "when false then",
+        WORLDS,
+    ),
+    Mutation(
+        "the lines of an order are one checkout",
+        "dbt_project/models/staging/website/stg_checkouts.sql",
+        "event_key(['product_id'])",
+        "event_key()",
+        WORLDS,
+    ),
+    Mutation(
+        "page views of one batch and time are one page view",
+        "dbt_project/models/staging/website/stg_page_views.sql",
+        "time_text_of('event_at'), 'page_title', 'user_pseudo_id', 'url',",
+        "time_text_of('event_at'), 'page_title', 'user_pseudo_id',",
+        WORLDS,
+    ),
+    Mutation(
+        "a web event without an id is known by its message",
+        "dbt_project/models/staging/website/stg_web_events.sql",
+        "            source_event_id,\n            {{ hash_of",
+        "            source_event_id, message_id,\n            {{ hash_of",
+        f"{WORLDS} {BUILD}",
+    ),
+    Mutation(
+        "texts of megabytes are accepted",
+        "dbt_project/macros/staging.sql",
+        "when length({{ name }}) > {{ most_characters() }} then",
+        "when length({{ name }}) > 99999999 then",
+        WORLDS,
+    ),
     # --- watermarks, state and accounting
+    Mutation(
+        "what is new goes by event time",
+        FACTS,
+        "where {{ is_new() }}",
+        "where {{ is_in_build() }} {% if is_incremental() %} "
+        "and event_at > (select max(event_at) from {{ this }}) {% endif %}",
+        WORLDS,
+    ),
+    Mutation(
+        "a run that reads no rows moves what builds remember",
+        "dbt_project/macros/build_state.sql",
+        "        {% do check_all_rows_are_read() %}\n",
+        "",
+        ACCOUNTING,
+    ),
+    Mutation(
+        "a rebuild of one model leaves its children as they were",
+        "dbt_project/macros/rebuilds.sql",
+        "{% elif parents %}",
+        "{% elif false %}",
+        ACCOUNTING,
+    ),
+    Mutation(
+        "a full refresh takes what is left in raw for all there was",
+        "dbt_project/macros/rebuilds.sql",
+        "{% if counts.found < counts.accounted %}",
+        "{% if false %}",
+        ACCOUNTING,
+    ),
+    Mutation(
+        "a raw table that no model reads is passed over",
+        "dbt_project/tests/every_message_is_accounted_for.sql",
+        "{%- for table in raw_tables_without_a_model() %}",
+        "{%- for table in [] %}",
+        ACCOUNTING,
+    ),
+    Mutation(
+        "a copy with other contents counts as a true copy",
+        "dbt_project/models/analytics/landing_reconciliation.sql",
+        "is distinct from facts",
+        "is distinct from copies",
+        ACCOUNTING,
+    ),
+    Mutation(
+        "the project's merge replaces rows of other people's models",
+        "dbt_project/macros/touched.sql",
+        "    {{ return(model.package_name == project_name) }}\n",
+        "    {{ return(true) }}\n",
+        "tests/dbt_project/test_plain_dbt.py",
+    ),
+    Mutation(
+        "a target of one's own writes to the shared marts",
+        "dbt_project/macros/generate_schema_name.sql",
+        "        {{ target.schema }}_{{ name }}",
+        "        {{ name }}",
+        "tests/dbt_project/test_plain_dbt.py",
+    ),
     Mutation(
         "a model reads what its slowest parent has not read",
         WATERMARKS,
