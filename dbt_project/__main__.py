@@ -225,7 +225,7 @@ def _print_failures(run_results: RunExecutionResult, sink: DuckDBSink | None) ->
             errors.print((one.message or "").strip(), markup=False, highlight=False)
             if one.node.resource_type.value == "test":
                 if sink is not None and one.status == "fail":
-                    _print_failing_rows(sink, one.node.compiled_code)
+                    _print_failing_rows(sink, str(getattr(one.node, "compiled_code", "")))
                 errors.print(f"  its query: {target() / 'compiled'}", markup=False, highlight=False)
 
 

@@ -35,7 +35,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Shared:
 
 @pytest.fixture(scope="session")
 def shop(shared: Shared) -> Warehouse:
-    """Three days of the shop, built and published by the commands that users run. Read it, and write to copies of it."""
+    """Three days of the shop, built and published by the commands that users run. Tests write to copies of it."""
 
     def build(folder: Path) -> None:
         warehouse = Warehouse(folder)

@@ -1,8 +1,7 @@
 """Mutation tests: breaks the product in many small ways and reports which test tier notices each one.
 
 `make test-mutations` copies the repository once per mutation, replaces one piece of text, and runs the tests that are
-expected to fail. The fast tier (`make test`) runs first, then the slow tier. A mutation that neither tier notices needs a
-test.
+expected to fail. The fast tier (`make test`) runs first, then the slow tier. What neither tier notices needs a test.
 """
 
 import os
@@ -138,8 +137,8 @@ MUTATIONS = (
     Mutation(
         "the text null in a CSV is a value",
         "dbt_project/models/staging/store/stg_ecom_events.sql",
-        "nullif(nullif(body.{{ field }}, ''), 'null')",
-        "nullif(body.{{ field }}, '')",
+        "\"nullif(nullif(body.\" ~ field ~ \", ''), 'null')\"",
+        '"nullif(body." ~ field ~ ", \'\')"',
         WORLDS,
     ),
     Mutation(
@@ -159,8 +158,8 @@ MUTATIONS = (
     Mutation(
         "hashes join texts without their lengths",
         "dbt_project/macros/engine/values.sql",
-        "coalesce(cast(length(\" ~ text ~ \") as \" ~ dbt.type_string() ~ \") || ':' || \" ~ text ~ \", 'null')",
-        'coalesce(" ~ text ~ ", \'null\')',
+        'coalesce(cast(length(" ~ text ~ ") as " ~ dbt.type_string() ~ ") || \':\' || " ~ text ~ ", \'null\')',
+        "coalesce(\" ~ text ~ \", 'null')",
         WORLDS,
     ),
     Mutation(
@@ -371,8 +370,8 @@ MUTATIONS = (
     Mutation(
         "what landed exactly at the upper bound is left out",
         WATERMARKS,
-        "landed_at <= timestamp '\" ~ bound.upto ~ \"')\") -%}\n        {%- do watermarks",
-        "landed_at < timestamp '\" ~ bound.upto ~ \"')\") -%}\n        {%- do watermarks",
+        'landed_at <= timestamp \'" ~ bound.upto ~ "\')") -%}\n        {%- do watermarks',
+        'landed_at < timestamp \'" ~ bound.upto ~ "\')") -%}\n        {%- do watermarks',
         f"{BUILD} {WORLDS}",
     ),
     Mutation(
@@ -558,15 +557,15 @@ MUTATIONS = (
     Mutation(
         "a build that failed is published",
         "dbt_project/__main__.py",
-        'if arguments[0] == "build" and result.success and is_whole:',
-        'if arguments[0] == "build" and is_whole:',
+        'if arguments[0] == "build" and result.success and is_whole and is_shared:',
+        'if arguments[0] == "build" and is_whole and is_shared:',
         BUILD,
     ),
     Mutation(
         "a build of some models is published",
         "dbt_project/__main__.py",
-        'if arguments[0] == "build" and result.success and is_whole:',
-        'if arguments[0] == "build" and result.success:',
+        'if arguments[0] == "build" and result.success and is_whole and is_shared:',
+        'if arguments[0] == "build" and result.success and is_shared:',
         "tests/serve/test_publish.py",
     ),
     Mutation(
@@ -652,7 +651,7 @@ MUTATIONS = (
     Mutation(
         "the dashboard asks without its filters",
         "serve/dashboard.py",
-        'chosen = {name: value for name, value in given.items() if value}',
+        "chosen = {name: value for name, value in given.items() if value}",
         'chosen = {name: value for name, value in given.items() if value and name != "brand"}',
         "tests/serve/test_dashboard.py",
     ),
@@ -673,8 +672,8 @@ MUTATIONS = (
     Mutation(
         "replayed messages are published at the present time",
         "ingest/replay.py",
-        'yield Message(orjson.dumps(dict(zip(header, fields, strict=True))), key or None, {}, published_at)',
-        'yield Message(orjson.dumps(dict(zip(header, fields, strict=True))), key or None, {}, None)',
+        "yield Message(orjson.dumps(dict(zip(header, fields, strict=True))), key or None, {}, published_at)",
+        "yield Message(orjson.dumps(dict(zip(header, fields, strict=True))), key or None, {}, None)",
         "tests/ingest/test_replay.py",
     ),
 )
@@ -706,7 +705,7 @@ def outcome(mutation: Mutation, *, expected_only: bool, source: Path = ROOT) -> 
         if not target.exists() or mutation.right not in target.read_text():
             return "error: the text to replace is not in the file"
         target.write_text(target.read_text().replace(mutation.right, mutation.wrong))
-        for tests in ([mutation.tests.split()] if expected_only else [mutation.tests.split(), []]):
+        for tests in [mutation.tests.split()] if expected_only else [mutation.tests.split(), []]:
             for tier, options in TIERS.items():
                 command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *options, *tests]
                 done = subprocess.run(

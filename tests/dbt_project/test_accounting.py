@@ -121,7 +121,8 @@ def test_a_full_refresh_does_not_lose_what_is_gone_from_raw(warehouse: Warehouse
 def test_a_rebuild_of_one_model_reaches_what_is_made_from_it(warehouse: Warehouse, tmp_path: Path) -> None:
     """As when a rule of a staging model was mended: what it rejected before is accepted now."""
     warehouse.change(
-        "update staging.stg_ecom_events set reject_reason = 'invalid:price', event_key = null where event_type = 'purchase'"
+        "update staging.stg_ecom_events set reject_reason = 'invalid:price', event_key = null"
+        " where event_type = 'purchase'"
     )
     warehouse.run_models("--full-refresh", "--exclude", "stg_ecom_events")
     purchases = "select sum(purchases) from analytics.agg_events_daily"

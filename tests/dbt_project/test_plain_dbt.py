@@ -19,7 +19,9 @@ DBT = str(Path(sys.executable).with_name("dbt"))
 def checkout(shop: Warehouse, tmp_path: Path) -> Path:
     """The project with a built warehouse at its top."""
     for folder in ("dbt_project", "snapshots", "analyses"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("target", "logs", "__pycache__"))
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("target", "logs", "__pycache__")
+        )
     (tmp_path / "profiles.yml").symlink_to("dbt_project/profiles.yml")
     shutil.copy(shop.path, tmp_path / "warehouse.duckdb")
     return tmp_path

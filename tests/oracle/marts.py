@@ -106,8 +106,8 @@ def reconciliation(
 ) -> Mart:
     """For every stream and landing date: landed = accepted + duplicates + rejected.
 
-    A copy of an event is conflicting when it says something else than the one that counts. Versions of an entity are not:
-    what they say is a part of their identity.
+    A copy of an event is conflicting when it says something else than the one that counts. A version of an entity is not:
+    what it says is a part of its identity.
     """
     names = ("landed", "accepted", "duplicates", "conflicting", "rejected", "mismatched_keys")
     counts: dict[tuple[str, date], dict[str, int]] = defaultdict(lambda: dict.fromkeys(names, 0))
@@ -478,15 +478,16 @@ def place(percent: int, number: int) -> int:
 def history(versions: Sequence[Version]) -> Mart:
     """Every version with the time that it was valid, from its own time to the next one's, the last for ever.
 
-    A tombstone deletes what stands before it in the log, whatever clock those versions had: its time is at least theirs.
+    A tombstone deletes what is before it in the log, whatever clock those versions had: its time is at least theirs.
     Of what happened at one instant the later in the log comes last. The first version is valid from its created_at, if
     that is earlier.
     """
     rows: Mart = []
     for entity_id, of_entity in grouped(versions, lambda version: version.id).items():
         placed: list[tuple[datetime, int, Version]] = []
-        newest = datetime.min
-        for place_in_log, version in enumerate(sorted(of_entity, key=lambda version: version.message.log_order)):
+        in_log = sorted(of_entity, key=lambda version: version.message.log_order)
+        newest = in_log[0].updated_at
+        for place_in_log, version in enumerate(in_log):
             newest = max(newest, version.updated_at)
             placed.append((newest if version.is_tombstone else version.updated_at, place_in_log, version))
         placed.sort(key=lambda one: one[:2])

@@ -216,9 +216,7 @@ def read_web_event(message: Landed, body: Body, settings: Settings) -> Event:
     own_id, user_id = identifier(body.get("event_id")), identifier(body.get("user_id"))
     names = ("publisher_id", "environment", "country", "city", "browser", "OS")
     publisher, environment, country, city, browser, system = (text(body.get(name)) for name in names)
-    short(
-        event_id=own_id, user_id=user_id, product=product_id, country=country, city=city, browser=browser, OS=system
-    )
+    short(event_id=own_id, user_id=user_id, product=product_id, country=country, city=city, browser=browser, OS=system)
     contents = (kind, product_id, user_id, publisher, environment, country, city, browser, system)
     price_text = None if price is None else amount_text(price)
     return Event(
@@ -277,8 +275,7 @@ def read_page_view(message: Landed, body: Body, settings: Settings) -> Event:
     batch = [as_written(body.get(name)) for name in names]
     return Event(
         message=message,
-        event_id=own_id
-        or hash_of(session_id, str(microseconds(event_at)), page_title, user_pseudo_id, url, *batch),
+        event_id=own_id or hash_of(session_id, str(microseconds(event_at)), page_title, user_pseudo_id, url, *batch),
         event_type="page_view",
         event_at=event_at,
         user_id=user_id,
@@ -469,13 +466,11 @@ def read_tombstone(message: Landed, settings: Settings) -> Version:
     updated_at = plausible_time(published(message), None, message, settings)
     short(**{id_name: entity_id})
     names = (*ENTITY_TEXTS[message.stream], *(("price",) if message.stream == "products" else ()))
-    return Version(
-        message=message, id=entity_id, is_tombstone=True, updated_at=updated_at, values=dict.fromkeys(names)
-    )
+    return Version(message=message, id=entity_id, is_tombstone=True, updated_at=updated_at, values=dict.fromkeys(names))
 
 
 def key_id(key: bytes, id_name: str) -> str | None:
-    """The id in a message key: bare, a JSON string, an object that has it, or one of these in Kafka Connect's envelope."""
+    """The id in a message key: bare, a JSON string, an object that has it, or one of these in Connect's envelope."""
     try:
         written = key.decode()
     except UnicodeDecodeError:
