@@ -109,7 +109,7 @@ def rows_handled(plan: dict[str, Any]) -> int:
 
 
 def test_a_busy_key_costs_its_rows_and_not_their_pairs(tmp_path: Path) -> None:
-    """A bot, or an id that many share: 1,500 clicks and as many checkouts of one user and product, and as many page views
+    """A bot, or an id that many share: 1,500 clicks and as many checkouts of a user and product, and as many page views
     of one session, all in a minute. Joined by key and time, each would meet all others: millions of rows."""
     warehouse = Warehouse(tmp_path)
     settings = Settings(_env_file=None, spool_path=tmp_path / "spool")

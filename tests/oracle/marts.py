@@ -106,8 +106,8 @@ def reconciliation(
 ) -> Mart:
     """For every stream and landing date: landed = accepted + duplicates + rejected.
 
-    A copy of an event is conflicting when it says something else than the one that counts. A version of an entity is not:
-    what it says is a part of its identity.
+    A copy of an event is conflicting when it says something else than the one that counts. Versions of entities are not:
+    what they say is a part of their identity.
     """
     names = ("landed", "accepted", "duplicates", "conflicting", "rejected", "mismatched_keys")
     counts: dict[tuple[str, date], dict[str, int]] = defaultdict(lambda: dict.fromkeys(names, 0))
