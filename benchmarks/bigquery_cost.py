@@ -62,7 +62,7 @@ LANDING_DAYS = {
 Weights = dict[str, dict[str, float]]
 """Table, dataset.name, to column to bytes."""
 LAYERS = ("start", "stg", "fct", "int", "agg", "dim", "dead", "landing", "tests")
-STATE = ("watermarks", "touched_partitions", "green_builds")
+STATE = ("watermarks", "rebuilds", "touched_partitions", "green_builds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +149,14 @@ def _messages(day: date, name: str, session: str) -> list[Arrival]:
 
 
 def _reads(number: int, sql: str, found: Sequence[Scan], partition_columns: dict[str, str]) -> Iterator[Read]:
-    """A table that is scanned twice in a statement is one read, of the columns and days of both."""
+    """A table that is scanned twice in a statement is one read, of the columns and days of both. To count all rows of a
+    table reads no column, and costs nothing."""
     named = re.search(r'"node_id": "(\w+)\.event_warehouse\.(\w+)', sql)
     node = f"{named[1]}.{named[2]}" if named else "start"
     tables = defaultdict(list)
     for scan in found:
-        tables[scan.table].append(scan)
+        if scan.columns or scan.rewrites:
+            tables[scan.table].append(scan)
     for name, of_table in tables.items():
         base = _without_suffix(name)
         dataset, table = base.split(".")[1:]

@@ -15,6 +15,8 @@ from tests.oracle import Settings
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(3600)]
 
 WORLDS = 15
+RUNS = 2
+"""The first and an incremental one: a build takes half a minute."""
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +25,8 @@ def project(google_sql: GoogleSQL, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_random_worlds_and_all_examples(project: BigQueryProject) -> None:
-    check_random_worlds(project, Settings(), WORLDS, secrets.randbelow(2**31), examples(first_number=WORLDS))
+    check_random_worlds(project, Settings(), WORLDS, secrets.randbelow(2**31), examples(first_number=WORLDS), RUNS)
 
 
 def test_random_worlds_with_other_settings(project: BigQueryProject) -> None:
-    check_random_worlds(project, EVERYTHING_ELSE, WORLDS, secrets.randbelow(2**31))
+    check_random_worlds(project, EVERYTHING_ELSE, WORLDS, secrets.randbelow(2**31), runs=RUNS)

@@ -35,11 +35,21 @@ class Failure:
 
 
 def check_random_worlds(
-    project: Project, settings: Settings, number: int, seed: int, examples: Sequence[list[Arrival]] = ()
+    project: Project,
+    settings: Settings,
+    number: int,
+    seed: int,
+    examples: Sequence[list[Arrival]] = (),
+    runs: int = RUNS,
 ) -> None:
     """Build random worlds, and worlds that are given, together; when one fails, fail with the least part of it that
-    still does."""
+    still does.
+
+    Args:
+        runs: how many runs there are at the most, where each takes long: later ones come with the last.
+    """
     placed = [*place(draw_worlds(number, settings, seed), settings, seed), *examples]
+    placed = [[replace(arrival, run=min(arrival.run, runs - 1)) for arrival in world] for world in placed]
     failure = first_failure(project, settings, seed, together(placed))
     if failure is None:
         return
