@@ -121,10 +121,12 @@ def _sample(rng: np.random.Generator, rows: Ints, count: int) -> Ints:
     return np.asarray(rng.choice(rows, min(max(count, 0), len(rows)), replace=False), np.int64)
 
 
-def _sample_first(rng: np.random.Generator, first: Ints, others: Ints, count: int) -> Ints:
-    """Up to `count` rows, others only when the first ones do not suffice."""
-    chosen = _sample(rng, first, count)
-    return np.r_[chosen, _sample(rng, others, count - len(chosen))]
+def _sample_first(rng: np.random.Generator, count: int, *tiers: Ints) -> Ints:
+    """Up to `count` rows, those of a later tier only when the earlier ones do not suffice."""
+    chosen: list[Ints] = []
+    for rows in tiers:
+        chosen.append(_sample(rng, rows, count - sum(map(len, chosen))))
+    return np.concatenate(chosen)
 
 
 def _wish(pages: Pages, rows: Ints) -> Ints:
@@ -322,8 +324,10 @@ def _clicks_and_checkouts(
     Most checkouts follow clicks within the hour; some later than any attribution window, some follow no click.
     """
     count = counts["checkouts"]
-    of_accounts = pages.rows(PRODUCT)
-    of_accounts = of_accounts[pages.is_account[pages.visit[of_accounts]]]
+    by_account = pages.is_account[pages.visit]
+    of_accounts = np.flatnonzero(by_account & (pages.kind == PRODUCT))
+    # on a day of few visits, products in lists have to do too
+    in_lists = np.flatnonzero(by_account & np.isin(pages.kind, (CATEGORY, SEARCH)))
     orders = _orders(rng, pages)
     sold = _sample(rng, np.arange(len(orders.product_page)), round(0.72 * count))
     orders = Orders(orders.product_page[sold], orders.order_page[sold])
@@ -337,13 +341,13 @@ def _clicks_and_checkouts(
     led = led[is_counted]
     is_other = ~np.isin(wishes, _wish(pages, orders.product_page))
     others = of_accounts[is_other]
-    clicked = _sample_first(rng, led, others, counts["clicks"])
+    clicked = _sample_first(rng, counts["clicks"], led, others, in_lists)
 
     clicked_others = np.setdiff1d(clicked, led)
     undecided = clicked_others[_last_of_each(_wish(pages, clicked_others))]
     later = _sample(rng, undecided, round(0.14 * count))
     unclicked = others[~np.isin(_wish(pages, others), _wish(pages, clicked))]
-    alone = _sample(rng, unclicked, count - len(sold) - len(later))
+    alone = _sample_first(rng, count - len(sold) - len(later), unclicked, in_lists)
     ordered_at = pages.at[orders.order_page] - rng.integers(SECOND // 5, 3 * SECOND // 2, len(sold))
     later_at = pages.at[later] + rng.integers(HOUR + 2 * SECOND, 6 * HOUR, len(later))
     alone_at = pages.at[alone] + rng.integers(MINUTE, 20 * MINUTE, len(alone))
@@ -427,8 +431,9 @@ def _store_and_web_events(
     count = counts["ecom_events"]
     # a fifth of the guests refuses the store's cookie, and leaves no events
     refuses = (spread(np.array(pages.client), 4) < 0.2) & ~pages.is_account
-    viewed = pages.rows(PRODUCT)
-    viewed = viewed[~refuses[pages.visit[viewed]]]
+    is_seen = ~refuses[pages.visit]
+    viewed = np.flatnonzero(is_seen & (pages.kind == PRODUCT))
+    in_lists = np.flatnonzero(is_seen & np.isin(pages.kind, (CATEGORY, SEARCH)))
     # a journey carts a product once: a store event is identified by its fields, and its time has seconds only
     wished = viewed[_last_of_each(_wish(pages, viewed))]
     wished = wished[~np.isin(_wish(pages, wished), _wish(pages, purchases.product_page))]
@@ -436,12 +441,12 @@ def _store_and_web_events(
     has_cart[pages.journey[pages.rows(CART)]] = True
     is_likely = has_cart[pages.journey[wished]]
     abandoned = _sample_first(
-        rng, wished[is_likely], wished[~is_likely], round(CARTS * count) - len(purchases.product_page)
+        rng, round(CARTS * count) - len(purchases.product_page), wished[is_likely], wished[~is_likely]
     )
     removed = _sample(rng, abandoned, round(REMOVALS * count))
     carted = np.r_[purchases.product_page, abandoned]
     views = count - len(carted) - len(purchases.product_page) - len(removed)
-    viewed = _sample_first(rng, carted, np.setdiff1d(viewed, carted), views)
+    viewed = _sample_first(rng, views, carted, np.setdiff1d(viewed, carted), in_lists)
 
     to_cart = (pages.time_on_page * rng.uniform(0.3, 0.9, len(pages.at))).astype(np.int64)
     to_removal = lognormal(rng, len(removed), median=90 * SECOND, sigma=0.9, least=5 * SECOND, most=30 * MINUTE)
@@ -603,15 +608,15 @@ POSTS_IN_FEED = 5
 
 
 def _post_events(rng: np.random.Generator, shop: Shop, pages: Pages, count: int) -> Drawn:
-    read = pages.rows(POST)
-    shown = np.repeat(pages.rows(COMMUNITY), POSTS_IN_FEED)
-    page = np.r_[read, shown]
-    post = np.r_[pages.post[read], shop.posts.choose(rng, len(shown))]
-    to_view = np.r_[np.zeros(len(read)), rng.random(len(shown))]
-    at = pages.at[page] + (to_view * pages.time_on_page[page]).astype(np.int64)
+    # whoever opens a post, sees it in the feed, or, where these are few, beside any page
+    tiers = (pages.rows(POST), np.repeat(pages.rows(COMMUNITY), POSTS_IN_FEED), np.arange(len(pages.at)))
+    page = np.concatenate(tiers)
+    post = np.r_[pages.post[tiers[0]], shop.posts.choose(rng, len(page) - len(tiers[0]))]
+    tier = np.repeat(np.arange(3), [len(rows) for rows in tiers])
+    to_view = np.where(tier == 0, 0, (rng.random(len(page)) * pages.time_on_page[page]).astype(np.int64))
+    at = pages.at[page] + to_view
     is_signed_in = pages.is_signed_in(pages.visit[page], pages.at[page])
-    known, is_read = np.flatnonzero(is_signed_in), np.arange(len(page)) < len(read)
-    views = _sample_first(rng, known[is_read[known]], known[~is_read[known]], round(0.8 * count))
+    views = _sample_first(rng, round(0.8 * count), *(np.flatnonzero(is_signed_in & (tier == n)) for n in range(3)))
     likes = _sample(rng, views, count - len(views))
     delay = rng.integers(2 * SECOND, MINUTE, len(likes))
     row = np.r_[views, likes]

@@ -329,7 +329,7 @@ def _draw_visits(rng: np.random.Generator, shop: Shop, day_start: int, journeys:
     newest = (day_start // DAY + GUEST_LIFE_DAYS) * devices // GUEST_LIFE_DAYS
     guest = newest - 1 - (devices * rng.random(journeys) ** 2).astype(np.int64)
     account = shop.users.choose(rng, journeys)
-    is_guest = rng.random(journeys) < GUESTS
+    is_guest = (rng.random() + spread(np.arange(journeys), 0)) % 1 < GUESTS  # a few journeys have both kinds too
     user = np.where(is_guest, -1 - guest, account)
     client = np.where(is_guest, 2 * 10**9 + guest, 10**9 + 2 * account + (rng.random(journeys) < SECOND_DEVICE))
     habit = spread(account, 0)

@@ -302,9 +302,8 @@ class Entities:
         versions: list[tuple[bytes, Record | None]] = []
         sent_at: list[int] = []
 
-        def create(at: int, sent: int, randoms: list[int]) -> None:
-            at_text = time_texts(np.array([at]))[0] + "Z"
-            record = describe(len(self.records), randoms) | _times(at_text, at_text, None)
+        def create(created_at: str, sent: int, randoms: list[int]) -> None:
+            record = describe(len(self.records), randoms) | _times(created_at, created_at, None)
             self.records.append(record)
             self._alive.append(True)
             # a heavy tail: few users make many visits, few products most sales; u in (0, 1]
@@ -313,26 +312,31 @@ class Entities:
             sent_at.append(sent)
 
         # the base is older than the first day and arrives in its first minute, as an initial load does
-        ages, sents = rng.integers(1, 400 * DAY, base).tolist(), np.sort(rng.integers(0, MINUTE, base)).tolist()
-        for age, sent, randoms in zip(ages, sents, rng.integers(2**32, size=(base, 8)).tolist(), strict=True):
-            create(day_start - age, day_start + sent, randoms)
+        created_at = time_texts(day_start - rng.integers(1, 400 * DAY, base))
+        sents = np.sort(rng.integers(0, MINUTE, base) + day_start).tolist()
+        for text, sent, randoms in zip(created_at, sents, rng.integers(2**32, size=(base, 8)).tolist(), strict=True):
+            create(f"{text}Z", sent, randoms)
 
         there = [number for number, alive in enumerate(self._alive) if alive]
         expected = [rate[name] * events_per_day for rate in (CREATED, CHANGED, DELETED)]
         actions = rng.permutation(np.repeat(["create", "change", "delete"], rng.poisson(expected))).tolist()
-        times = np.sort(rng.integers(0, DAY, len(actions)) + day_start).tolist()
+        times = np.sort(rng.integers(0, DAY, len(actions)) + day_start)
         gone = 0
-        for action, at, randoms in zip(
-            actions, times, rng.integers(2**32, size=(len(actions), 8)).tolist(), strict=True
+        for action, at, text, randoms in zip(
+            actions,
+            times.tolist(),
+            time_texts(times),
+            rng.integers(2**32, size=(len(actions), 8)).tolist(),
+            strict=True,
         ):
+            at_text = f"{text}Z"
             if action == "create":
-                create(at, at, randoms)
+                create(at_text, at, randoms)
                 continue
             number = there[randoms[0] % len(there)]
             if not self._alive[number]:
                 continue
             record = self.records[number]
-            at_text = time_texts(np.array([at]))[0] + "Z"
             if action == "change":
                 record = record | change(record, randoms) | {"updated_at": at_text}
             elif len(there) - gone <= KEPT:
