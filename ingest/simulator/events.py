@@ -7,7 +7,8 @@ may go on to cart and purchase, clicks to a checkout, a post's page to a like. S
   the shop's links know a returning customer by a cookie of their own; guests, who have no account, leave no clicks.
 - A purchased product may be given back: some days later the returns desk books a store event of type purchase with the
   negative price that was paid, in a session of its own. So the sum of the prices of purchases is net revenue, and a
-  return counts in the revenue of its own day. The website's tracker sees no returns.
+  return lowers the revenue of the day on which it is booked. A count of purchases includes returns: what was sold has a
+  positive price. The website's tracker sees no returns, and checkouts keep their amount.
 """
 
 from collections.abc import Iterable, Iterator
@@ -73,7 +74,7 @@ CARTS, PURCHASES, REMOVALS = 0.12, 0.056, 0.024
 
 RETURNED = 0.09
 """Share of store purchases that are given back."""
-RETURN_DAYS = 10
+RETURN_DAYS = 7
 """A return is booked at most so many days after the purchase."""
 
 

@@ -49,11 +49,11 @@ Ways = Mapping[int, Mapping[int, float]]
 
 FIRST_VISIT: Ways = {
     HOME: {CATEGORY: 0.66, SEARCH: 0.13, PRODUCT: 0.14, SALE: 0.03, COMMUNITY: 0.01},
-    CATEGORY: {PRODUCT: 0.79, SEARCH: 0.04, HOME: 0.05},
+    CATEGORY: {PRODUCT: 0.76, SEARCH: 0.04, HOME: 0.04},
     SEARCH: {PRODUCT: 0.78, CATEGORY: 0.10},
     SALE: {PRODUCT: 0.52, CATEGORY: 0.34},
     PRODUCT: {PRODUCT: 0.37, CATEGORY: 0.19, SEARCH: 0.04, CART: 0.21, HOME: 0.02},
-    CART: {CHECKOUT: 0.52, PRODUCT: 0.20, CATEGORY: 0.08},
+    CART: {CHECKOUT: 0.54, PRODUCT: 0.22, CATEGORY: 0.10},
     SIGN_IN: {HOME: 0.35, CATEGORY: 0.30, PRODUCT: 0.27},
     CHECKOUT: {ORDER: 0.90, CART: 0.03},
     ORDER: {HOME: 0.05, COMMUNITY: 0.03},
@@ -64,7 +64,7 @@ FIRST_VISIT: Ways = {
 SECOND_VISIT: Ways = {
     **FIRST_VISIT,
     HOME: {CART: 0.55, PRODUCT: 0.30, CATEGORY: 0.10},
-    PRODUCT: {CART: 0.58, PRODUCT: 0.20, CATEGORY: 0.12},
+    PRODUCT: {CART: 0.60, PRODUCT: 0.22, CATEGORY: 0.13},
     CART: {CHECKOUT: 0.86, PRODUCT: 0.08},
 }
 
@@ -73,8 +73,8 @@ TIME_ON_PAGE: dict[int, tuple[int, float]] = {
     CATEGORY: (17, 0.8),
     SEARCH: (14, 0.8),
     SALE: (15, 0.8),
-    PRODUCT: (27, 0.7),
-    CART: (18, 0.7),
+    PRODUCT: (26, 0.6),
+    CART: (17, 0.6),
     SIGN_IN: (17, 0.5),
     CHECKOUT: (29, 0.3),
     ORDER: (14, 0.6),
@@ -84,8 +84,8 @@ TIME_ON_PAGE: dict[int, tuple[int, float]] = {
 """Median in seconds, and sigma of the lognormal distribution."""
 MOST_PAGES = 40
 """Of a visit."""
-PAGES_PER_JOURNEY = 4.6
-"""On average; only a first guess of how many journeys a number of page views needs."""
+PAGES_PER_JOURNEY = 5.3
+"""On average, to guess how many journeys a number of page views takes; a wrong guess costs time only."""
 SECOND_VISITS = 0.65
 """Share of the journeys that looked around, saw a product and ordered nothing."""
 
@@ -112,14 +112,14 @@ class Channel(NamedTuple):
 
 CHANNELS = (
     Channel("direct", "(direct)", "(none)", None, 0.25, 0.14, 0.02, {HOME: 0.94, CATEGORY: 0.02, PRODUCT: 0.04}),
-    Channel("organic", "google", "organic", None, 0.22, 0.05, 0.38, {PRODUCT: 0.82, CATEGORY: 0.12, HOME: 0.06}),
-    Channel("referral", "gadgetpress.example", "referral", None, 0.05, 0.01, 0.44, {PRODUCT: 1.0}),
-    Channel("paid", "google", "cpc", "product_search", 0.18, 0.02, 0.39, {PRODUCT: 0.96, CATEGORY: 0.04}),
-    Channel("social", "instagram", "social", "new_in", 0.13, 0.01, 0.50, {PRODUCT: 0.85, SALE: 0.03, POST: 0.12}),
-    Channel("email", "newsletter", "email", "weekly_picks", 0.13, 0.04, 0.25, {PRODUCT: 0.94, SALE: 0.06}),
+    Channel("organic", "google", "organic", None, 0.22, 0.05, 0.47, {PRODUCT: 0.82, CATEGORY: 0.12, HOME: 0.06}),
+    Channel("referral", "gadgetpress.example", "referral", None, 0.05, 0.01, 0.48, {PRODUCT: 1.0}),
+    Channel("paid", "google", "cpc", "product_search", 0.18, 0.02, 0.47, {PRODUCT: 0.96, CATEGORY: 0.04}),
+    Channel("social", "instagram", "social", "new_in", 0.13, 0.01, 0.54, {PRODUCT: 0.85, SALE: 0.03, POST: 0.12}),
+    Channel("email", "newsletter", "email", "weekly_picks", 0.13, 0.04, 0.33, {PRODUCT: 0.94, SALE: 0.06}),
     Channel("email", "newsletter", "email", "basket_reminder", 0.00, 0.21, 0.04, {CART: 0.15, PRODUCT: 0.85}),
-    Channel("affiliate", "dealfinder", "affiliate", "coupons", 0.04, 0.20, 0.12, {PRODUCT: 0.97, SALE: 0.03}),
-    Channel("retargeting", "displaynet", "retargeting", "seen_products", 0.00, 0.33, 0.08, {PRODUCT: 1.0}),
+    Channel("affiliate", "dealfinder", "affiliate", "coupons", 0.04, 0.20, 0.08, {PRODUCT: 0.97, SALE: 0.03}),
+    Channel("retargeting", "displaynet", "retargeting", "seen_products", 0.00, 0.33, 0.04, {PRODUCT: 1.0}),
 )
 DIRECT, SOCIAL, RETARGETING = 0, 4, 8
 BY_MAIL = [number for number, one in enumerate(CHANNELS) if one.medium == "email"]
@@ -171,7 +171,7 @@ IN_THE_OLDER_APP = 0.08
 """Share of accounts, all of them always signed in: their app sends the older body, without a session."""
 EXPORTED = 0.06
 """Share of devices whose page views are rows of GA4's BigQuery export."""
-GUESTS_LEAVE = 0.5
+GUESTS_LEAVE = 0.35
 """Probability that a guest leaves rather than go to the sign-in page, or when there."""
 SIGNS_IN_EARLY = 0.18
 """Probability, page by page, of signing in before the checkout asks for it."""
@@ -187,7 +187,7 @@ NEVER = 2**62
 
 FAVOURITE, OTHER = 0, 3
 SLOTS = np.cumsum([0.42, 0.20, 0.15, 0.23])
-"""How often a product page shows the favourite product of a journey, the second, the third, or any other one."""
+"""Cumulated probabilities that a product page shows the journey's favourite, its second or third, or any product."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ class Pages:
     channel: list[int]
     begins_at: list[int]
     signed_in_at: Ints
-    """From when on the person is signed in; NEVER if not in this visit."""
+    """Since when the person is signed in; NEVER if not in this visit."""
     session: str
     """32 hex digits per visit."""
 
@@ -241,7 +241,7 @@ class Pages:
 
 def draw_pages(rng: np.random.Generator, shop: Shop, day_start: int, count: int, events_per_day: int) -> Pages:
     """`count` page views."""
-    journeys = 10 + round(1.15 * count / PAGES_PER_JOURNEY)
+    journeys = 10 + round(1.1 * count / PAGES_PER_JOURNEY)
     while len((visits := _draw_visits(rng, shop, day_start, journeys, events_per_day)).steps.kind) < count:
         journeys *= 2
     visit, kind, slot, step = (column[:count] for column in visits.steps)

@@ -409,12 +409,11 @@ class Shop:
         return drawn
 
     def _demand(self, day_start: int, products: Ints) -> Floats:
-        """How much each product is sought on a day: by its category, more while it has its trend."""
+        """How much each product is sought on a day: more in the first categories, and while it has its trend."""
         days_from_peak = (day_start // DAY + 11 * products) % TREND_DAYS - TREND_DAYS / 2
         bump = TREND * np.exp(-((days_from_peak / 3) ** 2))
-        demand: Floats = np.where(products % TRENDING_EVERY == 3, 1 + bump, 1.0) / np.sqrt(
-            1 + self._categories(products)
-        )
+        usual = (1.0 + self._categories(products)) ** -0.7
+        demand: Floats = np.where(products % TRENDING_EVERY == 3, 1 + bump, 1.0) * usual
         return demand
 
     def _categories(self, products: Ints) -> Ints:
