@@ -135,7 +135,9 @@ def simulate(
         int | None, typer.Option(min=0, help="How many days to publish. [default: 7 at first, then 1]")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same shop, to the byte.")] = 1,
-    events_per_day: Annotated[int, typer.Option(min=1, help="Events of a day, before faults.")] = 20_000,
+    events_per_day: Annotated[
+        int, typer.Option(min=1, help="Events per day, on average of a week; without faults and returns.")
+    ] = 20_000,
     start: Annotated[
         datetime, typer.Option(formats=["%Y-%m-%d"], help="The first simulated day.", show_default="2026-01-01")
     ] = datetime(2026, 1, 1),  # noqa: DTZ001  typer parses dates without a zone
@@ -145,9 +147,9 @@ def simulate(
     duplicate_message: Annotated[float, _rate("The same message again.")] = FAULTS.duplicate_message,
     duplicate_event: Annotated[float, _rate("The same event in a new message.")] = FAULTS.duplicate_event,
     late: Annotated[float, _rate("Published minutes to days after it happened.")] = FAULTS.late,
-    out_of_order: Annotated[float, _rate("Behind messages published later.")] = FAULTS.out_of_order,
+    out_of_order: Annotated[float, _rate("In the log after messages published later.")] = FAULTS.out_of_order,
     malformed_json: Annotated[float, _rate("Cut off somewhere.")] = FAULTS.malformed_json,
-    invalid_utf8: Annotated[float, _rate("With a byte that is no UTF-8.")] = FAULTS.invalid_utf8,
+    invalid_utf8: Annotated[float, _rate("With a byte that is not UTF-8.")] = FAULTS.invalid_utf8,
     missing_field: Annotated[float, _rate("Without a required field.")] = FAULTS.missing_field,
     test_event: Annotated[float, _rate("Page views marked as a test.")] = FAULTS.test_event,
     literal_null: Annotated[float, _rate("Store events with 'null' or '' for a value.")] = FAULTS.literal_null,

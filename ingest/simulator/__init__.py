@@ -1,7 +1,11 @@
 """A deterministic simulator of one coherent shop, with the faults of real life.
 
-A day is a function of (seed, day number) and of that day's settings, so a killed run publishes the day
-that it was at once more, with the same ids and bodies, and n runs of one day equal one run of n days.
+A day is a function of (seed, day number) and of the settings of that day and the days before it, from which late
+messages and returned products come. So a killed run publishes its unfinished day again, with the same ids and bodies,
+and n runs of one day equal one run of n days.
+
+`shop.py` has the accounts, products and posts, and how popular each is on a day; `journeys.py` the visits and their
+pages; `events.py` what they leave in each event stream, and the returns; `faults.py` what goes wrong on the way.
 """
 
 from collections import deque
@@ -18,15 +22,17 @@ from ingest.errors import UserError
 from ingest.message import Message
 from ingest.publish import Publisher
 from ingest.settings import Settings
+from ingest.simulator.events import RETURN_DAYS, Sales, draw_events, draw_returns
 from ingest.simulator.faults import CARRIED_DAYS, Delivery, Faults, deliver
 from ingest.simulator.shop import DAY, Purpose, Shop, generator
-from ingest.simulator.visits import draw_events
 from ingest.streams import STREAMS
 
 __all__ = ["DEFAULT_START", "Faults", "SimulationReport", "simulate", "simulated_days"]
 
 DEFAULT_START = date(2026, 1, 1)
 STATE_FILE = "simulator.json"
+WORLD = 2
+"""Version of what the draws make of a seed: a spool goes on only with the version that began it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ class SimulationReport:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What a day was, or is to be, simulated with; kept, as late events of past days are drawn again."""
+    """The settings of a day; kept, since late events and returns of past days are drawn again."""
 
     events_per_day: int
     faults: Faults
@@ -71,8 +77,9 @@ def simulate(
         publisher: An open publisher.
         days: How many days, at least 1.
         seed: At least 0; the same for all runs of one shop.
-        events_per_day: Events of the six event streams a day, at least 1, before faults. It may change
-            from run to run; the first day's decides how many people, products and posts there are.
+        events_per_day: Events of the six event streams per day, on average of a week, at least 1, before faults and
+            without returns. It may change from run to run; the first day's decides how many accounts, products and
+            posts there are.
         start: The date of the first day of the shop; the same for all runs.
         faults: Rates of faults; the defaults of `Faults` if None. They may change from run to run.
         on_progress: Called after each day with the days done and the messages published by this run.
@@ -81,8 +88,8 @@ def simulate(
         How many messages were published by stream, and the first and last day.
 
     Raises:
-        UserError: for a value out of range, another seed or start than the earlier runs', a state that
-            cannot be read, or messages that are not delivered.
+        UserError: for a value out of range, another seed, start or version of the simulator than the earlier runs', a
+            state that cannot be read, or messages that are not delivered.
     """
     for name, value, least in (("days", days, 1), ("events_per_day", events_per_day, 1), ("seed", seed, 0)):
         if value < least:
@@ -99,28 +106,30 @@ def simulate(
     messages = dict.fromkeys(STREAMS, 0)
     shop = Shop(seed)
     epoch_day = (start - date(1970, 1, 1)).days
-    recent: deque[dict[str, Delivery]] = deque(maxlen=CARRIED_DAYS + 1)
+    recent: deque[list[Delivery]] = deque(maxlen=CARRIED_DAYS + 1)
+    sales: deque[Sales] = deque(maxlen=RETURN_DAYS)
     for day in range(first + days):
         plan = plans[day] if day < first else today
         day_start = (epoch_day + day) * DAY
-        # the shop lives through all its days; events are drawn only of those that still have some to publish
+        # The shop lives through all its days; events are drawn of those only that have some left to publish.
         versions = shop.advance(day, day_start, plan.events_per_day)
+        if day < first - CARRIED_DAYS - RETURN_DAYS:
+            continue
+        events, sold = draw_events(shop, day, day_start, plan.events_per_day)
+        returns = draw_returns(shop, day, day_start, sales)
+        sales.append(sold)
         if day < first - CARRIED_DAYS:
             continue
-        drawn = [*versions, *draw_events(shop, day, day_start, plan.events_per_day)]
-        numbers = {name: number for number, name in enumerate(STREAMS)}
         recent.append(
-            {
-                one.stream.name: deliver(
-                    one, plan.faults, day_start, generator(seed, day, Purpose.FAULTS + numbers[one.stream.name])
-                )
-                for one in drawn
-            }
+            [
+                deliver(one, plan.faults, day_start, generator(seed, day, Purpose.FAULTS + number))
+                for number, one in enumerate([*versions, *events, returns])
+            ]
         )
         if day < first:
             continue
         for name, stream in STREAMS.items():
-            batch = _batch([deliveries[name] for deliveries in recent], day_start)
+            batch = _batch([one for carried in recent for one in carried if one.drawn.stream is stream], day_start)
             messages[name] += publisher.publish(stream, batch)
         # The state must not run ahead of the messages: a kill in between would lose them.
         publisher.flush()
@@ -156,11 +165,17 @@ def _read_state(path: Path, seed: int, start: date) -> list[_Plan]:
     try:
         state = orjson.loads(path.read_bytes())
         kept = (state["seed"], date.fromisoformat(state["start"]))
+        world = state.get("world", 1)
         plans = [_Plan(day["events_per_day"], Faults(**day["faults"])) for day in state["published_days"]]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError, UserError) as error:
         raise UserError(f"{path} cannot be read ({error}); remove the spool folder to start anew") from error
+    if world != WORLD:
+        raise UserError(
+            f"{path.parent} holds days of an earlier version of the simulated shop, which cannot go on; "
+            "remove it (`make clean` removes the warehouse too), or use another SPOOL_PATH"
+        )
     if kept != (seed, start):
         raise UserError(
             f"{path.parent} holds a shop of seed {kept[0]} that starts on {kept[1]}, not seed {seed} and {start}; "
@@ -170,7 +185,12 @@ def _read_state(path: Path, seed: int, start: date) -> list[_Plan]:
 
 
 def _write_state(path: Path, seed: int, start: date, plans: list[_Plan]) -> None:
-    state = {"seed": seed, "start": start.isoformat(), "published_days": [asdict(plan) for plan in plans]}
+    state = {
+        "world": WORLD,
+        "seed": seed,
+        "start": start.isoformat(),
+        "published_days": [asdict(plan) for plan in plans],
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(orjson.dumps(state, option=orjson.OPT_APPEND_NEWLINE))

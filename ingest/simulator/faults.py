@@ -1,4 +1,4 @@
-"""What goes wrong on the way from an event to a stream, each thing at a rate of its own."""
+"""What goes wrong between an event and its stream, each fault at its own rate."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -28,18 +28,17 @@ class Faults:
     """
 
     duplicate_message: float = 0.01
-    """Of messages, sent again as they are a little later: a producer's or broker's retry."""
+    """Of messages, sent again unchanged a little later: a producer's or broker's retry."""
     duplicate_event: float = 0.005
-    """Of events, sent again up to an hour later in a message of their own (fields in another order,
-    attribute `attempt`). Of web events without event_id, each such copy is another event by contract."""
+    """Of events, sent again up to an hour later in another message (fields in another order, attribute `attempt`)."""
     late: float = 0.02
     """Of events and versions, published minutes to three days after they happened."""
     out_of_order: float = 0.02
-    """Of messages, standing in the log behind messages published up to two minutes later."""
+    """Of messages, placed in the log after messages that were published up to two minutes later."""
     malformed_json: float = 0.001
     """Of messages, cut off somewhere."""
     invalid_utf8: float = 0.0005
-    """Of messages, with a byte that no UTF-8 text holds."""
+    """Of messages, with a byte that is not UTF-8."""
     missing_field: float = 0.001
     """Of messages, without one required field, or with an empty one."""
     test_event: float = 0.002
@@ -88,8 +87,8 @@ class Delivery:
 
     Most are published on that day; late ones, and those of visits that run past midnight, up to
     CARRIED_DAYS later. The batch of day d is therefore what the deliveries of days d - CARRIED_DAYS to d
-    publish within d. As each delivery is a function of (seed, day) and of that day's settings, so is the
-    batch, and what is carried over needs no store. What falls behind the last day waits for the next run.
+    publish within d. As each delivery can be drawn again from (seed, day) and the settings, nothing that is
+    carried over has to be stored. What falls after the last day waits for the next run.
     """
 
     drawn: Drawn
@@ -97,7 +96,7 @@ class Delivery:
     """The row of `drawn`; copies repeat it."""
     published_at: Ints
     position: Ints
-    """Where the message stands in the log: published_at, or later if out of order."""
+    """Decides the order in the log: published_at, or later if out of order."""
     copy: NDArray[np.int8]
     flags: NDArray[np.int8]
     salt: Ints
@@ -146,7 +145,7 @@ def deliver(drawn: Drawn, faults: Faults, day_start: int, rng: np.random.Generat
     published_at = np.r_[
         published_at, published_at[retried] + retry_delay[retried], published_at[again] + again_delay[again]
     ]
-    # every delay is bounded, so this binds for no ordinary visit; without it an endless one would be lost
+    # All delays are bounded, so this changes no ordinary visit; without it a very long one would be lost.
     published_at = np.minimum(published_at, day_start + (CARRIED_DAYS + 1) * DAY - 1)
     position = published_at + np.where(hits["out_of_order"][row], shift[copy, row], 0)
     # an event sent again is another message: what broke the first one does not break it

@@ -25,6 +25,7 @@ DAY = 24 * HOUR
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 Record = dict[str, Any]
 Draft = tuple[bytes | None, Record | None, Mapping[str, str]]
 """Key, body (None is a tombstone) and attributes of a message before faults."""
@@ -37,8 +38,10 @@ class Purpose(IntEnum):
     PRODUCTS = 2
     POSTS = 3
     VISITS = 4
+    SALES = 5
+    RETURNS = 6
     FAULTS = 100
-    """Plus the number of the stream."""
+    """Plus the number of the stream, returns being the last one."""
 
 
 def generator(seed: int, day: int, purpose: int) -> np.random.Generator:
@@ -71,6 +74,25 @@ def uuid_text(digits: str, number: int = 0) -> str:
 def hex_digits(rng: np.random.Generator, count: int) -> str:
     """Digits for `count` UUIDs."""
     return rng.bytes(16 * count).hex()
+
+
+def lognormal(
+    rng: np.random.Generator, count: int, *, median: Floats | int, sigma: Floats | float, least: int, most: int
+) -> Ints:
+    return np.clip(rng.lognormal(np.log(median), sigma, count), least, most).astype(np.int64)
+
+
+def spread(numbers: Ints, salt: int) -> Floats:
+    """A share from 0 to 1 for each number: always the same one, and evenly spread over any run of numbers."""
+    return np.asarray(numbers * IRRATIONAL[salt] % 1, np.float64)
+
+
+IRRATIONAL = (0.6180339887498949, 0.41421356237309515, 0.7320508075688772, 0.23606797749978969, 0.6457513110645906)
+"""Of the golden ratio and the square roots of 2, 3, 5 and 7."""
+
+
+def is_weekend(day_start: int) -> bool:
+    return (day_start // DAY + 3) % 7 >= 5  # 1970-01-01 was a Thursday
 
 
 # -- vocabulary -------------------------------------------------------------------------------------------------------
@@ -199,7 +221,7 @@ def _activity(sentences: list[str], number: int) -> orjson.Fragment:
 
 # -- people, products, posts ------------------------------------------------------------------------------------------
 
-PER_EVENT = {"users": 1 / 40, "products": 1 / 100, "posts": 1 / 200}
+PER_EVENT = {"users": 1 / 5, "products": 1 / 100, "posts": 1 / 200}
 """Base population for each event a day."""
 AT_LEAST = {"users": 50, "products": 40, "posts": 20}
 CREATED = {"users": 1 / 1_000, "products": 1 / 10_000, "posts": 1 / 1_000}
@@ -208,8 +230,28 @@ CHANGED = {"users": 1 / 500, "products": 1 / 500, "posts": 1 / 1_000}
 DELETED = {"users": 1 / 5_000, "products": 1 / 10_000, "posts": 1 / 5_000}
 HARD_DELETED = 0.3
 """Share of deletions that are tombstones instead of a version with deleted_at."""
+TAIL = {"users": 0.6, "products": 0.75, "posts": 0.6}
+"""The larger, the more of all visits and sales the most popular ones have; below 1."""
 KEPT = 10
 """A shop never deletes its last entities: events need someone and something."""
+
+LOYAL = 0.15
+"""Share of accounts that come in every week."""
+COMES_THIS_WEEK = 0.3
+"""Probability that any other account comes in a week."""
+TRENDING_EVERY, TREND_DAYS, TREND = 12, 30, 14.0
+"""Each twelfth product has a trend within 30 days: at its peak it is sought 15 times as much as at other times."""
+
+
+def activity(day_start: int, accounts: Ints) -> Floats:
+    """How much each account visits on a day, relative to its usual; the weeks of each begin on its own weekday."""
+    week = (day_start // DAY + accounts) // 7
+    comes = (spread(accounts, 2) < LOYAL) | ((spread(accounts, 3) + spread(week, 4)) % 1 < COMES_THIS_WEEK)
+    return np.where(comes, 1.0, 0.02)
+
+
+def steady(day_start: int, posts: Ints) -> Floats:
+    return np.ones(len(posts))
 
 
 class Entities:
@@ -222,14 +264,16 @@ class Entities:
         self.records: list[Record] = []
         """By number; a change puts a new dict in the place, so that a list kept of yesterday stays true."""
         self._alive: list[bool] = []
-        self._weights: list[float] = []
+        self._usual_weights: list[float] = []
         self.present: Ints = np.empty(0, np.int64)
         """Numbers of those that exist the whole day."""
-        self._cumulative: Floats = np.empty(0)
+        self.weights: Floats = np.empty(0)
+        """Of those, how often they are chosen."""
 
     def choose(self, rng: np.random.Generator, size: int) -> Ints:
         """Numbers of present entities, the popular ones more often."""
-        chosen: Ints = self.present[np.searchsorted(self._cumulative, rng.random(size) * self._cumulative[-1])]
+        cumulated = np.cumsum(self.weights)
+        chosen: Ints = self.present[np.searchsorted(cumulated, rng.random(size) * cumulated[-1])]
         return chosen
 
     def advance(
@@ -241,6 +285,7 @@ class Entities:
         events_per_day: int,
         describe: Callable[[int, list[int]], Record],
         change: Callable[[Record, list[int]], Record],
+        popularity: Callable[[int, Ints], Floats],
     ) -> Drawn:
         """Live through one day.
 
@@ -251,42 +296,47 @@ class Entities:
             events_per_day: Scales the number of changes.
             describe: Makes the fields of entity `number` of eight random integers.
             change: Makes the changed fields of a record.
+            popularity: Of entities by number, on the day that begins at an instant; 1 is the usual.
         """
         name = self.stream.name
         versions: list[tuple[bytes, Record | None]] = []
         sent_at: list[int] = []
 
-        def create(at: int, sent: int, randoms: list[int]) -> None:
-            at_text = time_texts(np.array([at]))[0] + "Z"
-            record = describe(len(self.records), randoms) | _times(at_text, at_text, None)
+        def create(created_at: str, sent: int, randoms: list[int]) -> None:
+            record = describe(len(self.records), randoms) | _times(created_at, created_at, None)
             self.records.append(record)
             self._alive.append(True)
             # a heavy tail: few users make many visits, few products most sales; u in (0, 1]
-            self._weights.append(((randoms[7] + 1) / 2**32) ** -0.6)
+            self._usual_weights.append(((randoms[7] + 1) / 2**32) ** -TAIL[name])
             versions.append((record[self.id_field].encode(), record))
             sent_at.append(sent)
 
         # the base is older than the first day and arrives in its first minute, as an initial load does
-        ages, sents = rng.integers(1, 400 * DAY, base).tolist(), np.sort(rng.integers(0, MINUTE, base)).tolist()
-        for age, sent, randoms in zip(ages, sents, rng.integers(2**32, size=(base, 8)).tolist(), strict=True):
-            create(day_start - age, day_start + sent, randoms)
+        created_at = time_texts(day_start - rng.integers(1, 400 * DAY, base))
+        sents = np.sort(rng.integers(0, MINUTE, base) + day_start).tolist()
+        for text, sent, randoms in zip(created_at, sents, rng.integers(2**32, size=(base, 8)).tolist(), strict=True):
+            create(f"{text}Z", sent, randoms)
 
         there = [number for number, alive in enumerate(self._alive) if alive]
         expected = [rate[name] * events_per_day for rate in (CREATED, CHANGED, DELETED)]
         actions = rng.permutation(np.repeat(["create", "change", "delete"], rng.poisson(expected))).tolist()
-        times = np.sort(rng.integers(0, DAY, len(actions)) + day_start).tolist()
+        times = np.sort(rng.integers(0, DAY, len(actions)) + day_start)
         gone = 0
-        for action, at, randoms in zip(
-            actions, times, rng.integers(2**32, size=(len(actions), 8)).tolist(), strict=True
+        for action, at, text, randoms in zip(
+            actions,
+            times.tolist(),
+            time_texts(times),
+            rng.integers(2**32, size=(len(actions), 8)).tolist(),
+            strict=True,
         ):
+            at_text = f"{text}Z"
             if action == "create":
-                create(at, at, randoms)
+                create(at_text, at, randoms)
                 continue
             number = there[randoms[0] % len(there)]
             if not self._alive[number]:
                 continue
             record = self.records[number]
-            at_text = time_texts(np.array([at]))[0] + "Z"
             if action == "change":
                 record = record | change(record, randoms) | {"updated_at": at_text}
             elif len(there) - gone <= KEPT:
@@ -302,7 +352,7 @@ class Entities:
 
         # who is created or deleted today has no events today: none stands before its creation or after its end
         self.present = np.array([number for number in there if self._alive[number]], np.int64)
-        self._cumulative = np.cumsum(np.array(self._weights)[self.present])
+        self.weights = np.array(self._usual_weights)[self.present] * popularity(day_start, self.present)
 
         def build(rows: Ints) -> Iterator[Draft]:
             for row in rows.tolist():
@@ -336,12 +386,12 @@ class Shop:
     def advance(self, day: int, day_start: int, events_per_day: int) -> list[Drawn]:
         """Live through a day: days must come in order, from 0. Returns the versions of that day."""
         kinds = (
-            (self.users, Purpose.USERS, self._user, self._changed_user),
-            (self.products, Purpose.PRODUCTS, self._product, self._changed_product),
-            (self.posts, Purpose.POSTS, self._post, self._changed_post),
+            (self.users, Purpose.USERS, self._user, self._changed_user, activity),
+            (self.products, Purpose.PRODUCTS, self._product, self._changed_product, self._demand),
+            (self.posts, Purpose.POSTS, self._post, self._changed_post, steady),
         )
         drawn = []
-        for entities, purpose, describe, change in kinds:
+        for entities, purpose, describe, change, popularity in kinds:
             name = entities.stream.name
             base = max(AT_LEAST[name], round(PER_EVENT[name] * events_per_day)) if day == 0 else 0
             rng = generator(self.seed, day, purpose)
@@ -353,9 +403,38 @@ class Shop:
                     events_per_day=events_per_day,
                     describe=describe,
                     change=change,
+                    popularity=popularity,
                 )
             )
         return drawn
+
+    def _demand(self, day_start: int, products: Ints) -> Floats:
+        """How much each product is sought on a day: more in the first categories, and while it has its trend."""
+        days_from_peak = (day_start // DAY + 11 * products) % TREND_DAYS - TREND_DAYS / 2
+        bump = TREND * np.exp(-((days_from_peak / 3) ** 2))
+        usual = (1.0 + self._categories(products)) ** -0.7
+        demand: Floats = np.where(products % TRENDING_EVERY == 3, 1 + bump, 1.0) * usual
+        return demand
+
+    def _categories(self, products: Ints) -> Ints:
+        records = self.products.records
+        return np.array([CATEGORY_NUMBERS[records[number]["category_code"]] for number in products.tolist()], np.int64)
+
+    def products_like(self, rng: np.random.Generator, products: Ints) -> Ints:
+        """For each present product another one of its category, or any other one where it is alone."""
+        present = self.products.present
+        category = self._categories(present)
+        by_category = np.argsort(category, kind="stable")
+        bounds = np.searchsorted(category[by_category], np.arange(len(CATEGORIES) + 1))
+        cumulated = np.cumsum(self.products.weights[by_category])
+        position = np.searchsorted(present, products)
+        begin, end = bounds[category[position]], bounds[category[position] + 1]
+        low, high = np.r_[0, cumulated][begin], cumulated[end - 1]
+        drawn = np.searchsorted(cumulated, low + rng.random(len(products)) * (high - low)).clip(begin, end - 1)
+        following = begin + (drawn + 1 - begin) % (end - begin)
+        like = present[by_category[np.where(present[by_category[drawn]] == products, following, drawn)]]
+        alone: Ints = present[(position + 1) % len(present)]
+        return np.where(like == products, alone, like)
 
     def _user(self, number: int, randoms: list[int]) -> Record:
         place = self.words.places[randoms[0] % len(self.words.places)]
@@ -414,4 +493,5 @@ class Shop:
         return self.words.sentences[random % len(self.words.sentences)]
 
 
+CATEGORY_NUMBERS = {category.code: number for number, category in enumerate(CATEGORIES)}
 CATEGORY_IDS = {category.code: category.category_id for category in CATEGORIES}
