@@ -357,7 +357,7 @@ MUTATIONS = (
     Mutation(
         "a Kafka topic that was created anew is read on at the old position",
         "ingest/sinks/duckdb.py",
-        'if topic_id in ("", topic_ids.get(topic))',
+        'if topic_id == topic_ids.get(topic, "") or (topic_id == "" and source != "spool")',
         "if True",
         "tests/ingest/sinks/test_duckdb.py",
     ),

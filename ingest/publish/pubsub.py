@@ -23,13 +23,17 @@ from google.pubsub_v1.types import PublishRequest, PubsubMessage
 
 from ingest.errors import UserError
 from ingest.message import Message
+from ingest.publish import MessageTooLargeError
 from ingest.settings import Settings
 from ingest.sources.pubsub import UNLIMITED, no_credentials, unreachable
 from ingest.streams import Stream
 
 REQUEST_ROWS = 1_000
 REQUEST_BYTES = 4_000_000
-"""Pub/Sub takes 1000 messages and 10 MB a request."""
+MOST_BYTES = 10_000_000
+"""Pub/Sub takes 1000 messages and 10 MB per request."""
+REQUEST_OVERHEAD = 1_000
+"""What a request of one message has besides it at most: the name of the topic."""
 REQUESTS_AT_ONCE = 4
 DELIVERY_SECONDS = 60.0
 RETRY = Retry(
@@ -92,6 +96,7 @@ class PubSubPublisher:
         """Publish messages; returns how many were handed over.
 
         Raises:
+            MessageTooLargeError: for a message that is too large, after those before it.
             UserError: when an earlier message was not delivered.
         """
         topic = f"projects/{self._settings.pubsub_project}/topics/{self._settings.topic(stream)}"
@@ -130,8 +135,15 @@ def _requests(topic: str, messages: Iterable[Message]) -> Iterator[Any]:
     new_request = PublishRequest.pb()
     request, size = new_request(topic=topic), 0
     for message in messages:
-        packed = _Message(data=message.payload or b"", attributes=message.attributes)
+        payload = message.payload or b""
+        packed = _Message(data=payload, attributes=message.attributes)
         packed_size = packed.ByteSize()
+        if packed_size > MOST_BYTES - REQUEST_OVERHEAD:
+            if request.messages:
+                yield request
+            raise MessageTooLargeError(
+                f"a message of {len(payload):,} bytes is too large for Pub/Sub, which takes {MOST_BYTES:,}", payload
+            )
         if request.messages and (len(request.messages) == REQUEST_ROWS or size + packed_size > REQUEST_BYTES):
             yield request
             request, size = new_request(topic=topic), 0

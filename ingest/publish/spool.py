@@ -1,7 +1,12 @@
-"""Appends messages to the spool: one NDJSON envelope a line, read back by `ingest.sources.spool`."""
+"""Appends messages to the spool: one NDJSON envelope per line, read back by `ingest.sources.spool`.
+
+The first line of a log begins with the log's id, which is new for each log: a log that was removed and written again
+is not taken for the one that was landed.
+"""
 
 import fcntl
 import os
+import uuid
 from binascii import b2a_base64
 from collections.abc import Iterable
 from itertools import islice
@@ -57,11 +62,14 @@ class SpoolPublisher:
             raise _not_written(path, error) from error
         with log:
             fcntl.flock(log, fcntl.LOCK_EX)
-            _drop_torn_line(log.fileno())
+            is_new = _drop_torn_line(log.fileno()) == 0
             while lines := [
                 orjson.dumps(envelope(message), option=orjson.OPT_APPEND_NEWLINE)
                 for message in islice(remaining, LINES_PER_WRITE)
             ]:
+                if is_new:
+                    lines[0] = b'{"log_id":"%s",%s' % (uuid.uuid4().hex.encode(), lines[0].removeprefix(b"{"))
+                    is_new = False
                 unwritten = memoryview(b"".join(lines))
                 try:
                     while unwritten:
@@ -79,8 +87,8 @@ def _not_written(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write {path}: {error.strerror}; see SPOOL_PATH")
 
 
-def _drop_torn_line(log: int) -> None:
-    """Cut off what a killed publisher left behind the last whole line: it was never read."""
+def _drop_torn_line(log: int) -> int:
+    """Cut off what a killed publisher left after the last whole line: it was never read. Returns the size."""
     size = os.fstat(log).st_size
     end = size
     while end and os.pread(log, 1, end - 1) != b"\n":
@@ -89,3 +97,4 @@ def _drop_torn_line(log: int) -> None:
         end = start + newline + 1 if newline >= 0 else start
     if end < size:
         os.ftruncate(log, end)
+    return end

@@ -1,13 +1,19 @@
-"""Reads the spool: message logs on disk, `SPOOL_PATH/<stream>/<partition>.ndjson`, one envelope a line.
+"""Reads the spool: message logs on disk, `SPOOL_PATH/<stream>/<partition>.ndjson`, one envelope per line.
 
 A log is read by offset exactly as a Kafka partition is. The offset of a message is the byte at which
-its line starts, so that landing goes on in the middle of a large log without reading what stands before.
+its line starts, so that landing goes on in the middle of a large log without reading what comes before.
+
+A log has an id, as a Kafka topic has: the field `log_id` at the very beginning of its first line, which
+`ingest.publish.spool` writes. A log that is removed and written again has another id, and is read from its start. A
+log without an id (by another program, or by a version before ids) is read on at its position as long as a line ends
+there.
 """
 
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,19 +22,25 @@ from typing import BinaryIO, NamedTuple
 import duckdb
 import numpy as np
 import pyarrow as pa
+import structlog
 
 from ingest.errors import UserError
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.settings import Settings
 from ingest.sources import ReadPositions
-from ingest.streams import Stream
+from ingest.streams import STREAMS, Stream
 
 POLL_SECONDS = 0.05
 READ_BYTES = 4 * 1024 * 1024
+LOG_ID = re.compile(rb'\{"log_id":"([0-9a-f]{32})"')
+LOG_ID_BYTES = 64
+"""More than it takes."""
 LineEnds = np.ndarray[tuple[int], np.dtype[np.int64]]
 """Places of newlines in what was read."""
 ROWS_PER_CHUNK = 8_192
 """DuckDB parses chunks side by side, and a single one on one core only."""
+
+logger = structlog.get_logger()
 
 # A line that is no envelope is landed whole as its own payload: staging rejects it, and nothing is lost.
 # The bounds of published_at are the years 1 to 9999: what every warehouse and Python can hold.
@@ -90,6 +102,18 @@ from judged
 """
 
 
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; see SPOOL_PATH") from error
+
+
+def _log_id(file: BinaryIO) -> str:
+    found = LOG_ID.match(os.pread(file.fileno(), LOG_ID_BYTES, 0))
+    return found[1].decode() if found else ""
+
+
 class _Log(NamedTuple):
     """One partition of a stream."""
 
@@ -107,7 +131,7 @@ class SpoolSource:
     """All partitions of the given streams.
 
     Raises:
-        UserError: when a log cannot be read, or is not what was landed of it (it was cut or replaced).
+        UserError: when a log cannot be read, or does not hold what was landed of it: it was cut.
     """
 
     drained_after_seconds = 0.0
@@ -117,12 +141,25 @@ class SpoolSource:
         self._max_rows = settings.landing_max_rows
         self._max_bytes = settings.landing_max_bytes
         self._streams = [stream.name for stream in streams]
-        self._next = dict(read_positions({}))
+        self._read_positions = read_positions
+        self._ids: dict[tuple[str, int], str] = {}
+        """The id of each log; '' for one without."""
+        self._next: dict[tuple[str, int], int] = {}
         """Byte at which the next message of each log starts."""
         self._turn = 0
         """Index of the log to read first, so that one which keeps growing does not hold up the others."""
         self._read_to_end: set[tuple[str, int]] = set()
         self._parser = duckdb.connect()
+        self._ignored: set[Path] = set()
+        """Files that a warning was logged about."""
+        for path in sorted(self._root.glob("*")):
+            if path.name not in STREAMS and (path.is_dir() or path.suffix == ".ndjson"):
+                self._ignore(path)
+        found = {}
+        for one in self._logs():
+            with _opened(one.path) as file:
+                found[one.key] = _log_id(file)
+        self._find_positions(found)
 
     def fetch(self, timeout: float) -> Batch | None:
         deadline = time.monotonic() + timeout
@@ -162,25 +199,48 @@ class SpoolSource:
 
     def _logs(self) -> Iterator[_Log]:
         for stream in self._streams:
-            for path in sorted((self._root / stream).glob("*.ndjson")):
-                # one file a partition: neither 00 nor ²
-                if re.fullmatch(r"0|[1-9][0-9]{0,8}", path.stem):
+            for path in sorted((self._root / stream).glob("*")):
+                # one file per partition: neither 00 nor ²
+                if path.suffix == ".ndjson" and re.fullmatch(r"0|[1-9][0-9]{0,8}", path.stem):
                     yield _Log(stream, int(path.stem), path)
+                else:
+                    self._ignore(path)
+
+    def _ignore(self, path: Path) -> None:
+        """Warn once about what is not landed, unless it is hidden."""
+        if path not in self._ignored and not path.name.startswith("."):
+            self._ignored.add(path)
+            logger.warning(
+                "not landed: the spool holds <stream>/<partition>.ndjson, such as users/0.ndjson; "
+                "`python -m ingest replay` publishes a file of events",
+                path=str(path),
+            )
+
+    def _find_positions(self, log_ids: Mapping[tuple[str, int], str]) -> None:
+        """Ask the warehouse where these logs go on. It is asked by topic: once for each partition number."""
+        for partition in {partition for _, partition in log_ids}:
+            topic_ids = {stream: log_id for (stream, number), log_id in log_ids.items() if number == partition}
+            positions = self._read_positions({stream: log_id for stream, log_id in topic_ids.items() if log_id})
+            for stream, log_id in topic_ids.items():
+                self._ids[stream, partition] = log_id
+                self._next[stream, partition] = positions.get((stream, partition), 0)
 
     def _open(self, log: _Log) -> BinaryIO:
         """The file, at the first byte that is not landed."""
-        start = self._next.get(log.key, 0)
-        try:
-            file = log.path.open("rb")
-        except OSError as error:
-            raise UserError(f"cannot read {log.path}: {error.strerror}; see SPOOL_PATH") from error
-        # The byte before must end a line. A log that ends there and one that is shorter both have none behind.
-        if start and os.pread(file.fileno(), 1, start - 1) != b"\n":
-            file.close()
-            raise UserError(
-                f"{log.path} was landed up to byte {start}, and no line ends there now: it was cut or replaced."
-                " Put it back, or start again: `make clean`"
-            )
+        file = _opened(log.path)
+        with ExitStack() as closing_on_error:
+            closing_on_error.enter_context(file)
+            log_id = _log_id(file)
+            if self._ids.get(log.key) != log_id:
+                self._find_positions({log.key: log_id})
+            start = self._next[log.key]
+            # The byte before must end a line. A log that ends there and one that is shorter both have none after it.
+            if start and os.pread(file.fileno(), 1, start - 1) != b"\n":
+                raise UserError(
+                    f"{log.path} was landed up to byte {start}, and no line ends there now: it was cut or replaced."
+                    " Put it back, or remove it and publish again"
+                )
+            closing_on_error.pop_all()
         file.seek(start)
         return file
 
@@ -192,13 +252,14 @@ class SpoolSource:
         if not len(ends):
             return None
         parsed = self._parse(log, chunk, ends)
-        self._next[log.key] = self._next.get(log.key, 0) + int(ends[-1]) + 1
+        self._next[log.key] += int(ends[-1]) + 1
         is_end = self._read_to_end >= {log.key for log in self._logs()}
-        return Batch({log.stream: parsed}, {log.key: self._next[log.key]}, is_end=is_end)
+        topic_ids = {log.stream: log_id} if (log_id := self._ids[log.key]) else {}
+        return Batch({log.stream: parsed}, {log.key: self._next[log.key]}, topic_ids, is_end=is_end)
 
     def _parse(self, log: _Log, chunk: bytearray, ends: LineEnds) -> pa.Table:
         """The messages of these lines, in BATCH_SCHEMA."""
-        start = self._next.get(log.key, 0)
+        start = self._next[log.key]
         starts = np.concatenate(([0], ends + 1)).astype(np.int64)
         lines = pa.table(
             {
