@@ -215,7 +215,7 @@ def replay(
 
     .csv, .tsv: a header row with the stream's fields; the delimiter (, ; tab |) is detected.
 
-    .ndjson, .jsonl, .json: one body per line, one array of bodies, or one body after the other; published byte for byte.
+    .ndjson, .jsonl, .json: a body per line, one array, or one document after the other; published byte for byte.
 
     .parquet: a body per row. All but Parquet also in gzip (.csv.gz) or UTF-16. Standard input may be any of these.
 

@@ -311,8 +311,8 @@ class _JsonText:
             except RecursionError:
                 self.fail("nested too deeply")
             else:
-                # A number may go on in the next block.
-                if self._is_end or end < len(self._text) or self._text[self.at] in '{["':
+                # A number may go on in the next block, as 1 with e+3.
+                if self._is_end or end + 2 < len(self._text) or self._text[self.at] in '{["':
                     document, self.at = self._text[self.at : end], end
                     return document.encode()
             self._read_on()
@@ -328,9 +328,10 @@ class _JsonText:
         self._text, self.at = self._text[self.at :], 0
         try:
             self._text += self._decode(block, self._is_end)
-        except UnicodeDecodeError:
+        except UnicodeDecodeError as error:
+            self._text += error.object[: error.start].decode()
             self.at = len(self._text)
-            self.fail("not UTF-8 from here on")
+            self.fail("not UTF-8")
 
 
 class _ConstantError(ValueError):

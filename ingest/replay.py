@@ -3,10 +3,12 @@
 import difflib
 import json
 import re
+import shlex
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
@@ -125,6 +127,8 @@ class Replay:
                 on_progress(messages)
             publisher.flush()
         except MessageTooLargeError as error:
+            with suppress(UserError):
+                publisher.flush()
             raise UserError(f"{self._place_of(error.payload)}: {error}") from error
         return published
 
@@ -183,7 +187,7 @@ class Replay:
             if first and (missing := self._missing(found)):
                 beginning = first[:SHOWN_CHARACTERS].decode("utf-8", "replace")
                 shown = f"fields {_shown([*found])}" if found else f"no JSON object, but {_shown([beginning])}"
-                raise UserError(self._misfit(file, "field", missing, shown))
+                raise UserError(self._misfit(file, "field", missing, shown, []))
         return _Part(file, partial(self._json_messages, bodies), is_parsed_whole=layout != "lines")
 
     def _renamed(self, file: EventFile, columns: list[str]) -> list[str]:
@@ -203,12 +207,15 @@ class Replay:
         unread = [column for column in columns if column not in fields]
         absent = [field for field in fields if field not in columns]
         if not self._force and (missing := self._missing(columns)):
-            hint = "a file without a header row needs one; " if len(unread) == len(columns) else ""
-            maps = " ".join(f"--map {ours}={theirs}" for ours, theirs in _alike(absent, unread))
-            raise UserError(
-                self._misfit(file, "column", missing, f"columns {_shown(columns)}{how}")
-                + f". {hint}rename columns by {maps or '--map ours=theirs'}"
-            )
+            advice = []
+            if any("\0" in column for column in columns):
+                advice.append("If it is UTF-16, save it with a byte order mark")
+            elif len(unread) == len(columns):
+                advice.append("A file without a header row needs one")
+            maps = [f"--map {shlex.quote(f'{ours}={theirs}')}" for ours, theirs in _alike(absent, unread)]
+            advice.append(f"Rename columns with {' '.join(maps) or '--map ours=theirs'}")
+            found = f"columns {_shown(columns)}{how}"
+            raise UserError(self._misfit(file, "column", missing, found, advice))
         if unread and absent:
             log.warning("not all columns are fields of the stream", file=file.name, not_read=unread, without=absent)
 
@@ -216,12 +223,15 @@ class Replay:
         """The required fields that are not among those found."""
         return [one.replace("|", " or ") for one in self._stream.required if not set(one.split("|")) & set(found)]
 
-    def _misfit(self, file: EventFile, what: str, missing: list[str], found: str) -> str:
-        return (
-            f"{file.name} does not fit {self._stream.name}, and nothing was published: no {what} {', '.join(missing)}. "
-            f"Found {found}. The stream reads {', '.join(body_fields(self._stream))}; --force publishes the file "
-            "as it is"
-        )
+    def _misfit(self, file: EventFile, what: str, missing: list[str], found: str, advice: list[str]) -> str:
+        sentences = [
+            f"{file.name} does not fit {self._stream.name}, and nothing was published: no {what} {', '.join(missing)}",
+            f"Found {found}",
+            f"The stream reads {', '.join(body_fields(self._stream))}",
+            *advice,
+            "--force publishes the file as it is",
+        ]
+        return ". ".join(sentences)
 
     def _check_all(self, kept: timedelta | None, topic: str) -> None:
         """Read on to the end where something may yet be found: what cannot be read, or is too old for Kafka.
@@ -297,7 +307,7 @@ def _parsed_renames(renames: Sequence[str], stream: Stream) -> dict[str, str]:
 
 def _alike(ours: Sequence[str], theirs: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Pairs of a field and the column that is likely to hold it."""
-    plain = {re.sub(r"\W|_", "", column).lower(): column for column in theirs}
+    plain = {re.sub(r"\W|_", "", column).lower(): column for column in theirs if column.isprintable()}
     for field in ours:
         for match in difflib.get_close_matches(re.sub(r"\W|_", "", field).lower(), plain, n=1, cutoff=0.75):
             yield field, plain.pop(match)

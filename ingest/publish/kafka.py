@@ -152,10 +152,10 @@ class KafkaPublisher:
                     if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
                         raise UserError(f"Kafka topic {topic}: {error.args[0].str()}") from error
                     if on_too_large is None:
-                        payload = message.payload or b""
+                        payload, limit = message.payload or b"", self._config.get("message.max.bytes", 1_000_000)
                         raise MessageTooLargeError(
-                            f"a message of {len(payload):,} bytes is too large for Kafka topic {topic}; message.max.bytes,"
-                            f" {self._config.get('message.max.bytes', 1_000_000)}, is set by KAFKA_CONFIG_FILE",
+                            f"{len(payload):,} bytes are too much for one message to Kafka topic {topic}: "
+                            f"message.max.bytes is {limit}; KAFKA_CONFIG_FILE can set it",
                             payload,
                         ) from error
                     on_too_large(message)
@@ -195,7 +195,7 @@ class KafkaPublisher:
             f"Kafka at {self._config['bootstrap.servers']} did not take {self._failed} messages: {self._failure.str()}"
         )
         if self._failure.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            size = f"the largest of them has {len(self._largest_failed):,} bytes; see max.message.bytes of the topic"
+            size = f"the largest of them has {len(self._largest_failed):,} bytes, see max.message.bytes of the topic"
             raise MessageTooLargeError(f"{text}; {size}", self._largest_failed)
         raise UserError(text)
 

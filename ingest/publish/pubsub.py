@@ -142,7 +142,7 @@ def _requests(topic: str, messages: Iterable[Message]) -> Iterator[Any]:
             if request.messages:
                 yield request
             raise MessageTooLargeError(
-                f"a message of {len(payload):,} bytes is too large for Pub/Sub, which takes {MOST_BYTES:,}", payload
+                f"{len(payload):,} bytes are too much for one message to Pub/Sub, which takes {MOST_BYTES:,}", payload
             )
         if request.messages and (len(request.messages) == REQUEST_ROWS or size + packed_size > REQUEST_BYTES):
             yield request
