@@ -229,12 +229,12 @@ def replay(
 
     zstdcat clicks.ndjson.zst | python -m ingest replay - --stream clicks
     """
-    from ingest.publish import RoutingPublisher
-    from ingest.replay import Replay
-
     settings = load_settings()
     [target] = named([stream])
     try:
+        from ingest.publish import RoutingPublisher
+        from ingest.replay import Replay
+
         with _progress("checking", None):
             checked = Replay(settings, files, target, renames=rename or [], force=force)
     except KeyboardInterrupt:

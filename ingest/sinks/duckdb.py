@@ -53,10 +53,8 @@ with known as (
     -- as in `positions`
     select distinct on (source, topic, "partition") source, topic, "partition", next_offset
     from raw.landing_offsets
-    where topic_id in (
-        case when source != 'spool' then '' end,
-        coalesce(cast($topic_ids as map(varchar, varchar))[topic], '')
-    )
+    where topic_id = ifnull(cast($topic_ids as map(varchar, varchar))[topic], '')
+        or (topic_id = '' and source != 'spool')
     order by source, topic, "partition", topic_id desc
 ),
 
