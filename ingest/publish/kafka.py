@@ -191,9 +191,8 @@ class KafkaPublisher:
     def _check(self) -> None:
         if self._failure is None:
             return
-        text = (
-            f"Kafka at {self._config['bootstrap.servers']} did not take {self._failed} messages: {self._failure.str()}"
-        )
+        servers, plural = self._config["bootstrap.servers"], "" if self._failed == 1 else "s"
+        text = f"Kafka at {servers} did not take {self._failed:,} message{plural}: {self._failure.str()}"
         if self._failure.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             size = f"the largest of them has {len(self._largest_failed):,} bytes, see max.message.bytes of the topic"
             raise MessageTooLargeError(f"{text}; {size}", self._largest_failed)
