@@ -193,7 +193,7 @@ def simulate(
 def replay(
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE", help="Files, folders and globs, in name order; - is standard input."),
+        typer.Argument(metavar="FILE", help="Files, folders and globs (read in name order), or - for standard input."),
     ],
     stream: Annotated[str, typer.Option("--stream", metavar="NAME", help=f"One of {', '.join(STREAMS)}.")],
     rename: Annotated[
@@ -207,17 +207,20 @@ def replay(
     ] = None,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Publish also what does not fit the stream, or is older than Kafka keeps it."),
+        typer.Option(
+            "--force", help="Publish files that do not match the stream, and rows older than Kafka's retention."
+        ),
     ] = False,
 ) -> None:
-    """Publish the events in files to a stream. All files are checked first: nothing is published if one of them does
-    not fit.
+    """Publish files of events to a stream. All files are checked before the first row is published.
 
-    .csv, .tsv: a header row with the stream's fields; the delimiter (, ; tab |) is detected.
+    .csv, .tsv: a header row with the stream's field names; the delimiter (comma, semicolon, tab, |) is detected.
 
-    .ndjson, .jsonl, .json: a body per line, one array, or one document after the other; published byte for byte.
+    .ndjson, .jsonl, .json: one body per line, one array of bodies, or consecutive documents, published byte for byte.
 
-    .parquet: a body per row. All but Parquet also in gzip (.csv.gz) or UTF-16. Standard input may be any of these.
+    .parquet: one body per row.
+
+    Text may be gzip-compressed (events.csv.gz) or in UTF-16. Standard input may have any of these formats.
 
     Examples:
 
@@ -243,7 +246,7 @@ def replay(
     stop = _stop_signal()
     with _progress("replaying", None) as advance, RoutingPublisher(settings) as publisher:
         published = checked.publish(publisher, speed=speed, stop=stop, on_progress=advance)
-    unreadable = f", {checked.unreadable:,} of them not readable: dead letters" if checked.unreadable else ""
+    unreadable = f"; {checked.unreadable:,} unreadable, see dead_letters after the build" if checked.unreadable else ""
     output.print(f"{'interrupted: ' if stop.is_set() else ''}published {_messages(published)} to {stream}{unreadable}")
     if stop.is_set():
         raise typer.Exit(130)

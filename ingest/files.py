@@ -1,4 +1,4 @@
-"""Reads files of past events: CSV, NDJSON, JSON and Parquet, each text also gzip-compressed or in UTF-16."""
+"""Reads files of past events: CSV, NDJSON, JSON and Parquet. Text files may be gzip-compressed or in UTF-16."""
 
 import codecs
 import csv
@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from json import JSONDecodeError
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -34,59 +34,60 @@ FORMATS: dict[str, Format] = {
     ".json": "json",
     ".parquet": "parquet",
 }
-"""By the extension of the file's name, without .gz."""
+"""File extension, without .gz, to format."""
 Layout = Literal["lines", "array", "documents"]
-"""Of a JSON file: one body per line, one array of bodies, or one body after the other."""
+"""How a JSON file holds its bodies: one per line, as elements of one array, or as consecutive documents."""
 
 DELIMITERS = ",;\t|"
-LINES_A_RECORD = 1_000
-"""A quoted field may run over this many lines; a quote that opens and never closes must not eat the file."""
+LINES_PER_RECORD = 1_000
+"""Maximum lines of one CSV record: a quote that never closes must not swallow the rest of the file."""
 SAMPLE = 100
-"""Lines that tell what a file is."""
+"""Lines or bodies that are read to detect what a file is."""
 BLOCK_BYTES = 1024 * 1024
-"""Read at a time; also the longest line that is looked at to tell what a file is."""
+"""Bytes per read, and maximum length of a line in the sample."""
 GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 WHITESPACE = re.compile(r"[ \t\r\n]*")
 
-csv.field_size_limit(sys.maxsize)  # 128 KiB otherwise
+csv.field_size_limit(sys.maxsize)  # the default, 128 KiB, turns long fields into dead letters
 log = structlog.get_logger()
 
 
 class UnreadableError(Exception):
-    """What is wrong with the content of a file; `EventFile.reading` adds its name."""
+    """The content of a file cannot be read; `EventFile.reading` adds the file's name."""
 
 
 @dataclass
 class EventFile:
-    """One file, as it is named to people and where it can be read, as often as needed."""
+    """One file, which can be read several times."""
 
     name: str
+    """The name for messages to the user."""
     path: Path
-    copied: IO[bytes] | None = field(default=None, repr=False)
-    """The temporary file at `path`, which goes when this does."""
+    copy: IO[bytes] | None = field(default=None, repr=False)
+    """The temporary file at `path`, if the events came from a pipe. It is deleted with this object."""
 
     @property
     def format(self) -> Format:
-        """By the name; that of standard input by its beginning.
+        """The format by the file's extension, or by the first bytes of a pipe.
 
         Raises:
-            UserError: for another extension.
+            UserError: for an unknown extension.
         """
-        if self.copied is not None:
-            if self.path.open("rb").read(4) == PARQUET:
-                return "parquet"
+        if self.copy is not None:
+            with self.path.open("rb") as file:
+                if file.read(len(PARQUET)) == PARQUET:
+                    return "parquet"
             with self.open() as file:
                 return "json" if file.read(BLOCK_BYTES).lstrip()[:1] in (b"{", b"[") else "csv"
         known = _format(self.path)
         if known is None:
             raise UserError(
-                f"{self.name}: replay reads {', '.join(FORMATS)} (.gz too), and whatever of these comes from standard "
-                "input: replay -"
+                f"{self.name}: replay reads {', '.join(FORMATS)} (also .gz); pipe anything else in: replay -"
             )
         return known
 
     def open(self) -> BinaryIO:
-        """The decompressed text as UTF-8 without a byte order mark; text in UTF-16 is known by its mark."""
+        """Open the text, decompressed, as UTF-8 without a byte order mark. UTF-16 is detected by its mark."""
         file: BinaryIO = self.path.open("rb")
         if file.read(2) == GZIP:
             file.close()
@@ -102,18 +103,18 @@ class EventFile:
 
     @property
     def is_plain(self) -> bool:
-        """Whether its bytes are read as they are, so that none is found unreadable later."""
+        """Whether the file needs neither decompression nor decoding, which can fail at any byte."""
         with self.path.open("rb") as file:
             return file.read(2) not in (GZIP, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Turns what goes wrong while the file is read into a UserError that names it."""
+        """Turn errors from reading the file into a UserError that names it."""
         try:
             yield
         except UnreadableError as error:
             raise UserError(f"{self.name}: {error}") from error
-        except OSError as error:  # of gzip too, without strerror
+        except OSError as error:  # gzip raises it too, without strerror
             raise UserError(f"{self.name} cannot be read: {error.strerror or error}") from error
         except (EOFError, zlib.error) as error:
             raise UserError(f"{self.name} cannot be decompressed: {error}") from error
@@ -124,7 +125,7 @@ class EventFile:
 
 
 class _Recoded(io.RawIOBase):
-    """Text as UTF-8."""
+    """Encodes text as UTF-8."""
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
@@ -146,42 +147,42 @@ class _Recoded(io.RawIOBase):
 
 
 def find_files(names: Sequence[str]) -> list[EventFile]:
-    """The files that these names stand for, each once: a file, a folder with all below it, a glob, or `-`.
+    """Find the files that the names stand for. A name is a file, a pipe, a folder, a glob, or `-` for standard input.
 
-    In the order of the names, and by name within a folder or glob. Standard input is copied to a temporary file, since
-    it is looked at before anything of it is published.
+    Pipes and standard input are copied to a temporary file, because a file is checked before it is published.
+
+    Returns:
+        Each file once, in the order of the names; sorted by path within a folder (recursively) or a glob.
 
     Raises:
-        UserError: for a name that stands for nothing, or standard input that cannot be copied.
+        UserError: for a folder or glob without a file of a known format, or a pipe that cannot be copied.
     """
     found: list[EventFile] = []
     for name in names:
-        if name == "-":
-            found.append(_standard_input())
-            continue
         path = Path(name)
-        if path.is_dir():
-            paths = _readable(name, path.rglob("*"))
-        elif not path.exists() and glob.has_magic(name):
-            paths = [path]
-            matches = [Path(match) for match in glob.glob(name, recursive=True)]  # noqa: PTH207  an absolute one too
-            if matches:
-                below = [file for match in matches for file in (match.rglob("*") if match.is_dir() else [match])]
-                paths = _readable(name, below)
+        if name == "-":
+            found.append(_copy("standard input", sys.stdin.buffer))
+        elif path.is_fifo() or path.is_char_device():
+            with path.open("rb") as pipe:
+                found.append(_copy(name, pipe))
+        elif path.is_dir():
+            found += _known_files(name, path.rglob("*"))
+        elif not path.exists() and (matches := glob.glob(name, recursive=True)):  # noqa: PTH207  may be absolute
+            folders = [Path(match).rglob("*") for match in matches if Path(match).is_dir()]
+            found += _known_files(name, chain(map(Path, matches), *folders))
         else:
-            paths = [path]
-        found += [EventFile(str(path), path) for path in paths]
+            found.append(EventFile(str(path), path))
     return list({file.name: file for file in found}.values())
 
 
-def _readable(name: str, paths: Iterable[Path]) -> list[Path]:
-    """The files that have a known format, sorted; hidden ones and those that Spark names _SUCCESS are passed over."""
+def _known_files(name: str, paths: Iterable[Path]) -> list[EventFile]:
+    """The files of known formats, sorted. Hidden files and Spark's _SUCCESS are skipped, others with a warning."""
     files = sorted(path for path in set(paths) if path.is_file() and path.name[0] not in "._")
-    known = [path for path in files if _format(path)]
+    known = [EventFile(str(path), path) for path in files if _format(path)]
     if not known:
-        raise UserError(f"{name} holds no file that replay reads: {', '.join(FORMATS)} (.gz too)")
+        raise UserError(f"{name} contains no file that replay reads: {', '.join(FORMATS)} (also .gz)")
     if others := [str(path) for path in files if not _format(path)]:
-        log.warning("left out: of other extensions than replay reads", files=others[:10], count=len(others))
+        log.warning("skipped files of unknown formats", files=others[:10], count=len(others))
     return known
 
 
@@ -189,66 +190,66 @@ def _format(path: Path) -> Format | None:
     return FORMATS.get(Path(path.name.lower().removesuffix(".gz")).suffix)
 
 
-def _standard_input() -> EventFile:
-    copied = NamedTemporaryFile(prefix="replay-")  # noqa: SIM115  it lives as long as the EventFile
+def _copy(name: str, pipe: BinaryIO) -> EventFile:
+    copy = NamedTemporaryFile(prefix="replay-")  # noqa: SIM115  it lives as long as the EventFile
     try:
-        shutil.copyfileobj(sys.stdin.buffer, copied)
-        copied.flush()
+        shutil.copyfileobj(pipe, copy)
+        copy.flush()
     except OSError as error:
-        raise UserError(f"standard input cannot be copied to {copied.name}: {error.strerror}; see TMPDIR") from error
-    return EventFile("standard input", Path(copied.name), copied)
+        raise UserError(f"{name} cannot be copied to {copy.name}: {error.strerror}; set TMPDIR") from error
+    return EventFile(name, Path(copy.name), copy)
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
 
 
 class NotJsonError(UnreadableError):
-    """Where and why a text is not JSON."""
+    """The line and reason why a text is not JSON."""
 
 
 def json_layout(file: EventFile) -> Layout:
-    """Tell from the beginning of a JSON file how its bodies stand in it.
+    """Detect the layout of a JSON file from its beginning.
 
-    `[` opens an array, unless that line is one whole array and others follow. `{` opens a document: if it ends with
-    its line, or cannot be read although half of the lines that follow can, there is one body per line.
+    `[` opens an array, unless the line is a complete array and more lines follow. `{` opens a document. If the first
+    document ends with its line, or cannot be read although half of the next lines are objects, the layout is lines.
 
     Raises:
-        NotJsonError: when it is none of these.
+        NotJsonError: for a first document that cannot be read, with no lines of objects after it.
     """
     with file.open() as text:
-        first = next((line for line in iter(lambda: text.readline(BLOCK_BYTES), b"") if line.strip()), b"")
-        following = [line for line in islice(text, SAMPLE) if line.strip()] if first.endswith(b"\n") else []
-    opening, is_whole = first.lstrip()[:1], _is_json(first)
+        lines = (line for line in iter(lambda: text.readline(BLOCK_BYTES), b"") if line.strip())
+        first, following = next(lines, b""), list(islice(lines, SAMPLE))
+    opening, parsed = first.lstrip()[:1], _parsed(first)
     if opening == b"[":
-        return "lines" if is_whole and following else "array"
-    if opening != b"{" or is_whole:
+        return "lines" if parsed is not None and following else "array"
+    if opening != b"{" or parsed is not None:
         return "lines"
     try:
         with file.open() as text:
             document = next(json_documents(text))
     except NotJsonError:
-        readable = sum(map(_is_json, following))
-        if readable and 2 * readable >= len(following):
+        objects = sum(isinstance(_parsed(line), dict) for line in following)
+        if objects and 2 * objects >= len(following):
             return "lines"
         raise
     with file.open() as text:
-        line = next(line for line in iter(lambda: text.readline(len(document) + BLOCK_BYTES), b"") if line.strip())
-    return "lines" if line.strip() == document else "documents"
+        lines = (line for line in iter(lambda: text.readline(len(document) + BLOCK_BYTES), b"") if line.strip())
+        return "lines" if next(lines).strip() == document else "documents"
 
 
-def _is_json(line: bytes) -> bool:
+def _parsed(line: bytes) -> Any:
+    """The value of a JSON text; None if it is not JSON."""
     try:
-        orjson.loads(line)
+        return orjson.loads(line)
     except orjson.JSONDecodeError:
-        return False
-    return True
+        return None
 
 
 def json_documents(file: BinaryIO, *, in_array: bool = False) -> Iterator[bytes]:
-    """The documents that follow each other in a file, or the elements of its one array, byte for byte.
+    """Yield consecutive documents, or the elements of one array, byte for byte. Memory is bound by the largest.
 
     Raises:
-        NotJsonError: at the first place that is not JSON.
+        NotJsonError: at the first line that is not JSON.
     """
     text = _JsonText(file)
     if not in_array:
@@ -271,10 +272,10 @@ def json_documents(file: BinaryIO, *, in_array: bool = False) -> Iterator[bytes]
 
 
 class _JsonText:
-    """A text of which one document at a time is held in memory.
+    """Splits JSON text into documents, in blocks.
 
-    The standard library parses it, and says where a document ends. ijson and DuckDB hand out values instead: without
-    repeated keys and the digits of long numbers, or with NaN.
+    The standard library's parser reports where a document ends, so its bytes can be kept as they are. ijson returns
+    values, without repeated keys; DuckDB accepts NaN and a comma before the end.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -282,13 +283,13 @@ class _JsonText:
         self._file = file
         self._text = ""
         self._line = 1
-        """The number of the first line of `_text`."""
+        """Line number at the start of `_text`."""
         self._is_end = False
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
         self._parse = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=str, parse_float=str).raw_decode
 
     def next_character(self) -> str:
-        """The next one that is not white space; '' at the end."""
+        """Skip white space and return the next character, '' at the end."""
         while True:
             if (space := WHITESPACE.match(self._text, self.at)) is not None:
                 self.at = space.end()
@@ -297,12 +298,12 @@ class _JsonText:
             self._read_on()
 
     def document(self) -> bytes:
-        """The document that begins here."""
+        """Return the document that begins at `at`, and move past it."""
         while True:
             try:
                 _, end = self._parse(self._text, self.at)
             except JSONDecodeError as error:
-                # It may only be the end of what was read so far: within a string, or less than 16 characters ago.
+                # An unclosed string, or an error in the last 16 characters, may only be the end of the block.
                 if self._is_end or (error.pos < len(self._text) - 16 and "Unterminated string" not in error.msg):
                     self.at = error.pos
                     self.fail(f"not JSON: {error.msg.removesuffix(' at').removesuffix(': ')}")
@@ -311,7 +312,7 @@ class _JsonText:
             except RecursionError:
                 self.fail("nested too deeply")
             else:
-                # A number may go on in the next block, as 1 with e+3.
+                # A number may continue in the next block, such as 1 with e+3.
                 if self._is_end or end + 2 < len(self._text) or self._text[self.at] in '{["':
                     document, self.at = self._text[self.at : end], end
                     return document.encode()
@@ -321,7 +322,7 @@ class _JsonText:
         raise NotJsonError(f"line {self._line + self._text.count(chr(10), 0, self.at):,}: {reason}")
 
     def _read_on(self) -> None:
-        # As much again as is held, so that a document of many blocks is not parsed once per block.
+        # Double the text, so that a document of many blocks is not parsed once per block.
         block = self._file.read(max(BLOCK_BYTES, len(self._text) - self.at))
         self._is_end = not block
         self._line += self._text.count("\n", 0, self.at)
@@ -352,11 +353,11 @@ class CsvHeader:
     names: list[str]
     delimiter: str
     lines: int
-    """How many lines it takes: 2 with Excel's `sep=;` before it."""
+    """Number of lines up to the first record: 2 if Excel's `sep=;` precedes the header."""
 
 
 def csv_header(file: BinaryIO, known: Collection[str]) -> CsvHeader:
-    """Read the header row, by the delimiter that gives the most known names.
+    """Read the header row, with the delimiter that results in the most known names.
 
     Raises:
         UnreadableError: for a line that cannot be a header.
@@ -371,7 +372,7 @@ def csv_header(file: BinaryIO, known: Collection[str]) -> CsvHeader:
     for delimiter in delimiters:
         try:
             names = _fields(line, delimiter)
-        except (csv.Error, UnicodeDecodeError) as error:
+        except (csv.Error, ValueError) as error:
             failure = error
             continue
         if not best or _fit(names, known) > _fit(best, known):
@@ -386,13 +387,13 @@ def _fit(names: list[str], known: Collection[str]) -> tuple[int, int]:
 
 
 def csv_records(file: BinaryIO, header: CsvHeader) -> Iterator[list[str] | bytes]:
-    """The fields of each row behind the header, or its bytes where it does not have as many fields as the header.
+    """Yield the fields of each row, or the row's bytes if it has not as many fields as the header.
 
-    Empty lines are passed over.
+    Empty lines are skipped.
     """
     lines: Iterator[bytes] = islice(file, header.lines, None)
     width, delimiter = len(header.names), header.delimiter
-    # lines that were read ahead for a quoted field that did not close, to be read again by themselves
+    # Lines read ahead for a quoted field that did not close: each is read again on its own.
     again: deque[bytes] = deque()
     while line := again.popleft() if again else next(lines, b""):
         if not line.strip():
@@ -407,26 +408,26 @@ def csv_records(file: BinaryIO, header: CsvHeader) -> Iterator[list[str] | bytes
 
 
 def _fields(record: bytes, delimiter: str) -> list[str]:
-    """The fields of one record.
+    """Split one record.
 
     Raises:
         csv.Error: for a quote that does not close, or text after a closing quote.
     """
     text = record.decode().removesuffix("\n").removesuffix("\r")
-    # one string, not its lines: a newline within quotes belongs to the field
+    # A list of one string: a newline within quotes belongs to the field.
     return next(csv.reader([text], delimiter=delimiter, strict=True), [])
 
 
 def _quoted_fields(
     line: bytes, lines: Iterator[bytes], again: deque[bytes], width: int, delimiter: str
 ) -> list[str] | None:
-    """The fields of the record that begins with this line, with the following lines if a quoted field runs on.
+    """Split the record that begins with this line, reading more lines if a quoted field contains newlines.
 
-    Lines that turn out not to belong to the record are put back into `again`.
+    Lines that do not belong to the record are put back into `again`.
     """
     ahead: list[bytes] = []
-    # an odd number of quotes is no whole record, unless one stands in the midst of a bare field: so the line
-    # is tried by itself first, then up to where the quotes are even
+    # A line with an odd number of quotes is incomplete, unless one is inside an unquoted field: try the line first,
+    # then everything up to the line that makes the number even.
     quotes = line.count(b'"')
     record = line
     while True:
@@ -438,7 +439,7 @@ def _quoted_fields(
             return fields
         if quotes % 2 == 0:
             break
-        while quotes % 2 and len(ahead) < LINES_A_RECORD:
+        while quotes % 2 and len(ahead) < LINES_PER_RECORD:
             following = again.popleft() if again else next(lines, b"")
             if not following:
                 break
@@ -455,7 +456,7 @@ def _quoted_fields(
 
 
 def parquet_columns(path: Path) -> list[str]:
-    """The names of the columns.
+    """Return the names of the columns.
 
     Raises:
         UnreadableError: for a file that is not Parquet.
@@ -470,8 +471,9 @@ def parquet_columns(path: Path) -> list[str]:
 
 
 def parquet_bodies(path: Path, names: Sequence[str]) -> Iterator[bytes]:
-    """Each row as a JSON object with these names for its columns: integers and decimals exact, times as ISO 8601 in
-    UTC, NaN and infinity as null.
+    """Yield each row as a JSON object with these names for the columns, in order.
+
+    Integers and decimals are exact, times are ISO 8601 in UTC, NaN and infinity are null.
 
     Raises:
         UnreadableError: for a file that cannot be read.
@@ -484,7 +486,7 @@ def parquet_bodies(path: Path, names: Sequence[str]) -> Iterator[bytes]:
         rows = (
             f"read_parquet($path, binary_as_string => true, hive_partitioning => false) as rows({', '.join(columns)})"
         )
-        # a path is a glob for DuckDB
+        # DuckDB reads a path as a glob.
         parameters = {"path": re.sub(r"([*?\[])", r"[\1]", str(path))}
         try:
             types = connection.execute(f"describe select * from {rows}", parameters).fetchall()  # noqa: S608  no input

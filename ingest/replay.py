@@ -39,36 +39,36 @@ from ingest.publish import MessageTooLargeError, Publisher, duration, retentions
 from ingest.settings import Settings
 from ingest.streams import Stream, body_fields
 
-MESSAGES_A_PUBLISH = 1_000
-"""Few enough to stay in the processor's cache: with ten times as many the spool takes a third fewer per second."""
+MESSAGES_PER_PUBLISH = 1_000
+"""Small enough for the processor's cache: ten times as many cost the spool a third of its throughput."""
 SHOWN_CHARACTERS = 300
-"""How much of a file an error shows."""
+"""Maximum length of a file's content in an error message."""
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One file and how to make messages of it."""
+    """One file and the function that reads its messages."""
 
     file: EventFile
     read: Callable[[], Iterator[Message]]
-    is_parsed_whole: bool
-    """Whether a later part of the file can turn out to be unreadable, by its format."""
+    can_be_invalid: bool
+    """Whether one error makes the whole file invalid, as in an array. An invalid line only makes a dead letter."""
 
 
 class Replay:
-    """Files that were checked against a stream, ready to be published.
+    """Files that were checked against a stream and can be published.
 
     Args:
-        settings: They name the Kafka topic whose retention is compared with the times of the rows.
+        settings: They name the Kafka topic, whose retention is compared with the times of the rows.
         names: Files, folders, globs, or `-` for standard input; see `find_files`.
         stream: The stream to publish to.
-        renames: `ours=theirs`: the column `theirs` of CSV and Parquet files becomes the field `ours`.
-        force: Publish also what does not fit the stream, or is older than Kafka keeps it.
+        renames: `ours=theirs` each: the column `theirs` of CSV and Parquet files becomes the field `ours`.
+        force: Accept files that do not match the stream, and rows older than Kafka's retention.
 
     Raises:
-        UserError: For a file that cannot be read, has a column twice, or does not fit the stream; for rows that Kafka
-            would delete at once. Nothing is published then.
+        UserError: For a file that cannot be read, has a duplicate column, or does not match the stream, and for rows
+            older than Kafka's retention.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Replay:
         force: bool = False,
     ) -> None:
         self.unreadable = 0
-        """Messages published whose row could not be read: they carry its bytes, and become dead letters."""
+        """Number of published messages whose row could not be read."""
         self._stream = stream
         self._renames = _parsed_renames(renames, stream)
         self._force = force
@@ -100,21 +100,22 @@ class Replay:
         stop: threading.Event | None = None,
         on_progress: Callable[[int], None] = lambda messages: None,
     ) -> int:
-        """Publish a message for each row, in order, published at the time of its event.
+        """Publish one message per row, in order, with the time of the event as the message's time.
 
         A row that cannot be read is published as its raw bytes and becomes a dead letter. Empty lines are skipped.
 
         Args:
             publisher: An open publisher.
-            speed: Times real time, by the times of the events; None is without pauses.
-            stop: Set it to end after the batch that is under way.
+            speed: Multiple of real time, by the times of the events; None publishes without pauses.
+            stop: Set it to end after the current batch.
             on_progress: Called after each batch with its number of messages.
 
         Returns:
-            How many messages were published and delivered.
+            The number of messages that were delivered.
 
         Raises:
-            UserError: For a speed of 0 or less, or messages that are not delivered.
+            UserError: For a speed of 0 or less, a message that is too large (naming file and row), or messages that
+                are not delivered.
         """
         if speed is not None and not speed > 0:
             raise UserError(f"speed is {speed}; it must be more than 0")
@@ -138,7 +139,7 @@ class Replay:
                 yield from part.read()
 
     def _place_of(self, payload: bytes) -> str:
-        """The file and row of a message, found by reading the files again."""
+        """Find the file and row of a message by reading the files again. The header of a CSV is not a row."""
         for part in self._parts:
             for row, message in enumerate(part.read(), start=1):
                 if message.payload == payload:
@@ -148,14 +149,14 @@ class Replay:
     # -- checks -------------------------------------------------------------------------------------------------------
 
     def _part(self, file: EventFile) -> _Part:
-        """Tell how to read the file, and check its beginning."""
+        """Detect how to read a file, and check its beginning."""
         if file.format == "json":
             return self._json_part(file)
         if file.format == "parquet":
             columns = self._renamed(file, parquet_columns(file.path))
             self._check_columns(file, columns, "")
             bodies = partial(parquet_bodies, file.path, columns)
-            return _Part(file, partial(self._json_messages, bodies), is_parsed_whole=True)
+            return _Part(file, partial(self._json_messages, bodies), can_be_invalid=True)
         with file.open() as text:
             header = csv_header(text, {*body_fields(self._stream), *self._renames})
         header = replace(header, names=self._renamed(file, header.names))
@@ -164,14 +165,14 @@ class Replay:
             records = list(islice(csv_records(text, header), SAMPLE))
         if records and not self._force and all(isinstance(record, bytes) for record in records):
             raise UserError(
-                f"{file.name}: none of its first rows has the {len(header.names)} columns of the header, separated by "
-                f"{header.delimiter!r}; --force publishes them all the same, as dead letters"
+                f"{file.name}: none of the first rows has {len(header.names)} columns separated by "
+                f"{header.delimiter!r}, as the header has; --force publishes the rows as dead letters"
             )
-        return _Part(file, partial(self._csv_messages, file, header), is_parsed_whole=False)
+        return _Part(file, partial(self._csv_messages, file, header), can_be_invalid=False)
 
     def _json_part(self, file: EventFile) -> _Part:
         if self._renames:
-            raise UserError(f"--map renames columns of CSV and Parquet; {file.name} is published byte for byte")
+            raise UserError(f"--map renames columns of CSV and Parquet files, but {file.name} is JSON")
         try:
             layout = json_layout(file)
         except NotJsonError:
@@ -187,22 +188,22 @@ class Replay:
             if first and (missing := self._missing(found)):
                 beginning = first[:SHOWN_CHARACTERS].decode("utf-8", "replace")
                 shown = f"fields {_shown([*found])}" if found else f"no JSON object, but {_shown([beginning])}"
-                raise UserError(self._misfit(file, "field", missing, shown, []))
-        return _Part(file, partial(self._json_messages, bodies), is_parsed_whole=layout != "lines")
+                raise UserError(self._mismatch(file, "field", missing, shown, []))
+        return _Part(file, partial(self._json_messages, bodies), can_be_invalid=layout != "lines")
 
     def _renamed(self, file: EventFile, columns: list[str]) -> list[str]:
-        """The columns by our names, each of which may stand once."""
+        """Apply the renames, and reject duplicate columns."""
         for theirs in self._renames:
             if theirs not in columns:
                 raise UserError(f"--map: {file.name} has no column {theirs!r}, but {_shown(columns)}")
         renamed = [self._renames.get(column, column) for column in columns]
         column, times = Counter(renamed).most_common(1)[0] if renamed else ("", 0)
         if times > 1:
-            raise UserError(f"{file.name} has {times} columns {column!r}: which of them counts cannot be told")
+            raise UserError(f"{file.name} has {times} columns named {column!r}; remove or rename all but one")
         return renamed
 
     def _check_columns(self, file: EventFile, columns: list[str], how: str) -> None:
-        """Compare the columns with the stream's fields."""
+        """Reject a file without a required column; warn if an optional column may have another name."""
         fields = body_fields(self._stream)
         unread = [column for column in columns if column not in fields]
         absent = [field for field in fields if field not in columns]
@@ -215,29 +216,35 @@ class Replay:
             maps = [f"--map {shlex.quote(f'{ours}={theirs}')}" for ours, theirs in _alike(absent, unread)]
             advice.append(f"Rename columns with {' '.join(maps) or '--map ours=theirs'}")
             found = f"columns {_shown(columns)}{how}"
-            raise UserError(self._misfit(file, "column", missing, found, advice))
+            raise UserError(self._mismatch(file, "column", missing, found, advice))
         if unread and absent:
-            log.warning("not all columns are fields of the stream", file=file.name, not_read=unread, without=absent)
+            log.warning(
+                "some columns are not fields of the stream; --map renames them",
+                file=file.name,
+                unknown_columns=unread,
+                missing_fields=absent,
+            )
 
     def _missing(self, found: Collection[str]) -> list[str]:
-        """The required fields that are not among those found."""
+        """Return the required fields that are not among those found."""
         return [one.replace("|", " or ") for one in self._stream.required if not set(one.split("|")) & set(found)]
 
-    def _misfit(self, file: EventFile, what: str, missing: list[str], found: str, advice: list[str]) -> str:
+    def _mismatch(self, file: EventFile, what: str, missing: list[str], found: str, advice: list[str]) -> str:
         sentences = [
-            f"{file.name} does not fit {self._stream.name}, and nothing was published: no {what} {', '.join(missing)}",
+            f"{file.name} does not match stream {self._stream.name}: no {what} {', '.join(missing)}",
             f"Found {found}",
-            f"The stream reads {', '.join(body_fields(self._stream))}",
+            f"Fields of the stream: {', '.join(body_fields(self._stream))}",
             *advice,
-            "--force publishes the file as it is",
+            "--force publishes the file as it is; nothing was published",
         ]
         return ". ".join(sentences)
 
     def _check_all(self, kept: timedelta | None, topic: str) -> None:
-        """Read on to the end where something may yet be found: what cannot be read, or is too old for Kafka.
+        """Read files to their end where an error can follow, or a row older than Kafka's retention.
 
         Args:
-            kept: How long Kafka keeps a message after its event; None is for ever.
+            kept: Kafka's retention by the time of the event; None is unlimited.
+            topic: The Kafka topic.
         """
         oldest = 0 if kept is None else time.time_ns() // 1000 - kept // MICROSECOND
         rows = old = 0
@@ -247,16 +254,16 @@ class Replay:
                     for message in part.read():
                         rows += 1
                         old += message.published_at is not None and message.published_at < oldest
-                elif part.is_parsed_whole:
+                elif part.can_be_invalid:
                     deque(part.read(), maxlen=0)
                 elif not part.file.is_plain:
                     with part.file.open() as text:
                         deque(iter(partial(text.read, BLOCK_BYTES), b""), maxlen=0)
         if kept is not None and old:
             raise UserError(
-                f"{old:,} of {rows:,} messages are older than the {duration(kept)} for which Kafka keeps topic {topic}:"
-                " it would delete them, landed or not, and nothing was published. Set retention.ms=-1 on the topic"
-                f" (kafka-configs.sh --alter --topic {topic} --add-config retention.ms=-1), or go on with --force"
+                f"{old:,} of {rows:,} rows are older than the retention of Kafka topic {topic}, {duration(kept)}: Kafka"
+                " would delete them, landed or not. Nothing was published. Remove the limit with"
+                f" `kafka-configs.sh --alter --topic {topic} --add-config retention.ms=-1`, or publish with --force"
             )
 
     # -- messages -----------------------------------------------------------------------------------------------------
@@ -273,7 +280,7 @@ class Replay:
 
     def _csv_messages(self, file: EventFile, csv: CsvHeader) -> Iterator[Message]:
         header, stream = csv.names, self._stream
-        # looked up once, not in each row: this loop is the cost of a replay
+        # Looked up once, not per row: this loop is most of the cost of a replay.
         key_column = header.index(stream.key_field) if stream.key_field in header else None
         time_columns = [header.index(name) for name in stream.times if name in header]
         with file.open() as text:
@@ -291,7 +298,7 @@ class Replay:
 
 
 def _parsed_renames(renames: Sequence[str], stream: Stream) -> dict[str, str]:
-    """Their name of a column to ours."""
+    """Map their column names to ours."""
     ours_by_theirs: dict[str, str] = {}
     fields = body_fields(stream)
     for rename in renames:
@@ -299,14 +306,14 @@ def _parsed_renames(renames: Sequence[str], stream: Stream) -> dict[str, str]:
         if not equals or not theirs:
             raise UserError(f"--map {rename}: expected ours=theirs, such as --map {fields[0]}=their_column")
         if ours not in fields:
-            raise UserError(f"--map {rename}: {stream.name} has no field {ours!r}; it reads {', '.join(fields)}")
+            raise UserError(f"--map {rename}: {stream.name} has no field {ours!r}; its fields are {', '.join(fields)}")
         if ours_by_theirs.setdefault(theirs, ours) != ours:
             raise UserError(f"--map: column {theirs!r} cannot be both {ours_by_theirs[theirs]} and {ours}")
     return ours_by_theirs
 
 
 def _alike(ours: Sequence[str], theirs: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Pairs of a field and the column that is likely to hold it."""
+    """Pair fields with columns of similar names."""
     plain = {re.sub(r"\W|_", "", column).lower(): column for column in theirs if column.isprintable()}
     for field in ours:
         for match in difflib.get_close_matches(re.sub(r"\W|_", "", field).lower(), plain, n=1, cutoff=0.75):
@@ -314,7 +321,7 @@ def _alike(ours: Sequence[str], theirs: Sequence[str]) -> Iterator[tuple[str, st
 
 
 def _shown(values: Sequence[str]) -> str:
-    """Values as they may be printed on a terminal, not too many."""
+    """Join values for a terminal: without control characters, and cut to SHOWN_CHARACTERS."""
     text = ", ".join(values)[:SHOWN_CHARACTERS]
     printable = "".join(character if character.isprintable() else " " for character in text)
     return printable if len(text) < SHOWN_CHARACTERS else f"{printable}…"
@@ -324,15 +331,15 @@ def _shown(values: Sequence[str]) -> str:
 
 
 def _batches(messages: Iterator[Message], stop: threading.Event) -> Iterator[Iterable[Message]]:
-    """Each batch must be used up before the next: a message is made only when the publisher takes it."""
+    """Yield lazy batches. Each must be consumed before the next."""
     for message in messages:
         if stop.is_set():
             return
-        yield chain((message,), islice(messages, MESSAGES_A_PUBLISH - 1))
+        yield chain((message,), islice(messages, MESSAGES_PER_PUBLISH - 1))
 
 
 def _paced(messages: Iterator[Message], speed: float, stop: threading.Event) -> Iterator[Iterable[Message]]:
-    """What is due by now, then a pause until the next is."""
+    """Yield the messages that are due, then pause until the next one is."""
     started = time.monotonic()
     first: int | None = None
     batch: list[Message] = []
@@ -344,12 +351,12 @@ def _paced(messages: Iterator[Message], speed: float, stop: threading.Event) -> 
                 if batch:
                     yield batch
                     batch = []
-                # publishing took its time too: only what is left of the pause
+                # Publishing took time too: wait for the rest of the pause.
                 stop.wait(max(0.0, due - time.monotonic()))
         if stop.is_set():
             return
         batch.append(message)
-        if len(batch) >= MESSAGES_A_PUBLISH:
+        if len(batch) >= MESSAGES_PER_PUBLISH:
             yield batch
             batch = []
     if batch:
@@ -381,7 +388,7 @@ def _key(fields: Mapping[str, Any], stream: Stream, body: bytes) -> bytes | None
     if stream.key_field is None:
         return None
     value = fields.get(stream.key_field)
-    if isinstance(value, float):  # an integer beyond 64 bits is one for orjson
+    if isinstance(value, float):  # orjson's value for an integer of more than 64 bits
         value = json.loads(body, parse_int=str)[stream.key_field]
     if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
         return str(value).encode()
@@ -389,7 +396,7 @@ def _key(fields: Mapping[str, Any], stream: Stream, body: bytes) -> bytes | None
 
 
 def _published_at(fields: Mapping[str, Any], stream: Stream) -> int | None:
-    """Microseconds since the epoch, from the first time field that is readable."""
+    """Microseconds since the epoch, from the first readable time field."""
     for name in stream.times:
         value = fields.get(name)
         if isinstance(value, str | int) and not isinstance(value, bool):
@@ -404,11 +411,11 @@ MICROSECOND = timedelta(microseconds=1)
 LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 
 
-@lru_cache(maxsize=4096)  # the rows of a history come in order, many in one second
+@lru_cache(maxsize=4096)  # rows are mostly in order, with many per second
 def _instant(value: str | int) -> int | None:
     if isinstance(value, int) or re.fullmatch(r"\d{9,18}", value, re.ASCII):
         instant = int(value)
-        # by its size: seconds, milliseconds (from 1973 on) or microseconds since the epoch
+        # The size tells the unit: seconds, milliseconds (from 1973 on) or microseconds since the epoch.
         if instant < 10**11:
             instant *= 1_000_000
         elif instant < 10**14:
@@ -421,5 +428,5 @@ def _instant(value: str | int) -> int | None:
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         instant = (moment - EPOCH) // MICROSECOND
-    # no broker takes a time before the epoch
+    # Brokers reject times before the epoch.
     return instant if 0 <= instant <= LATEST else None

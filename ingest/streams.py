@@ -20,9 +20,9 @@ class Stream:
     transport: Transport
     """How it arrives in production; without a broker configured, every stream is read from the spool."""
     times: tuple[str, ...]
-    """The fields of the body that hold the time of the event or version; the first readable one counts."""
+    """Fields of the body that hold the time of the event or version, in order of preference."""
     required: tuple[str, ...]
-    """What staging rejects a body without, each as `field` or `field|instead_of_it`."""
+    """Fields without which staging rejects the body; `a|b` means a or b."""
     key_field: str | None = None
     """The field of the body whose value is the Kafka message key."""
 
@@ -61,7 +61,7 @@ STREAMS: dict[str, Stream] = {
 
 @cache
 def body_fields(stream: Stream) -> tuple[str, ...]:
-    """The fields that the stream's staging model reads from a body: the list that it gives to `parse_json`."""
+    """The fields that the stream's staging model reads: the argument of its `parse_json`."""
     from jinja2 import Environment, nodes
 
     [model] = STAGING.glob(f"*/stg_{stream.name}.sql")

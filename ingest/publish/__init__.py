@@ -12,7 +12,7 @@ from ingest.streams import Stream
 
 
 class MessageTooLargeError(UserError):
-    """A message is larger than the broker takes; `payload` is its body."""
+    """A message is larger than the broker accepts. `payload` is its body."""
 
     def __init__(self, text: str, payload: bytes) -> None:
         super().__init__(text)
@@ -83,10 +83,9 @@ class RoutingPublisher:
 
 
 def retentions(settings: Settings, streams: Sequence[Stream]) -> Mapping[str, timedelta]:
-    """How long the broker keeps a message after the time that it carries, by stream name.
+    """Stream name to how long the broker keeps a message after the message's own time.
 
-    Left out are streams whose messages are kept until they are landed, or by the time of their arrival: all but those
-    of Kafka topics with a time retention.
+    Only streams of Kafka topics with a limited retention are included: elsewhere the message's time does not matter.
 
     Raises:
         UserError: for brokers that do not answer.
@@ -105,7 +104,7 @@ def retentions(settings: Settings, streams: Sequence[Stream]) -> Mapping[str, ti
 
 
 def duration(time: timedelta) -> str:
-    """As people say it: 7 days, 36 hours, 90 s."""
+    """Format a duration: 7 days, 36 hours, 90 s."""
     seconds = time.total_seconds()
     for unit, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= 2 * unit and seconds % unit == 0:

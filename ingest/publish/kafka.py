@@ -31,7 +31,7 @@ def open_admin(settings: Settings) -> Any:
 
 
 def topic_configs(settings: Settings, admin: Any, topics: Sequence[str]) -> dict[str, Mapping[str, str]]:
-    """The configuration in effect of each topic, without those that do not exist, or may not be described.
+    """Return the effective configuration of each topic that exists and that this user may describe.
 
     Raises:
         UserError: for brokers that do not answer.
@@ -48,18 +48,16 @@ def topic_configs(settings: Settings, admin: Any, topics: Sequence[str]) -> dict
             if code in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN):
                 raise unreachable(client_config(settings), error.args[0].str()) from error
             if code != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                log.warning(
-                    "cannot tell how long kafka keeps the topic", topic=resource.name, error=error.args[0].str()
-                )
+                log.warning("cannot read the kafka topic's retention", topic=resource.name, error=error.args[0].str())
     return configs
 
 
 def retention(config: Mapping[str, str]) -> timedelta | None:
-    """How long a topic of this configuration keeps a message; None is for ever."""
+    """The retention of a topic with this configuration; None is unlimited."""
     if "delete" not in config.get("cleanup.policy", "delete"):
         return None
     milliseconds = int(config.get("retention.ms", -1))
-    # A thousand years are for ever, and the largest number is beyond what timedelta holds.
+    # Kafka's maximum, 292 million years, is more than a timedelta can hold.
     return timedelta(milliseconds=milliseconds) if 0 <= milliseconds < 1000 * 365 * 86_400_000 else None
 
 
@@ -79,7 +77,7 @@ class KafkaPublisher:
         self._failed = 0
         self._failure: KafkaError | None = None
         self._largest_failed = b""
-        """The payload of one message that was not delivered."""
+        """The largest payload that was not delivered."""
         self._last_error: str | None = None
         self._config = client_config(settings)
         self._producer: Any = open_client(

@@ -30,10 +30,9 @@ from ingest.streams import Stream
 
 REQUEST_ROWS = 1_000
 REQUEST_BYTES = 4_000_000
-MOST_BYTES = 10_000_000
-"""Pub/Sub takes 1000 messages and 10 MB per request."""
-REQUEST_OVERHEAD = 1_000
-"""What a request of one message has besides it at most: the name of the topic."""
+"""Pub/Sub accepts 1000 messages and 10 MB per request."""
+MESSAGE_BYTES = 10_000_000 - 1_000
+"""Maximum size of a message, so that it fits into a request with the topic's name."""
 REQUESTS_AT_ONCE = 4
 DELIVERY_SECONDS = 60.0
 RETRY = Retry(
@@ -138,11 +137,11 @@ def _requests(topic: str, messages: Iterable[Message]) -> Iterator[Any]:
         payload = message.payload or b""
         packed = _Message(data=payload, attributes=message.attributes)
         packed_size = packed.ByteSize()
-        if packed_size > MOST_BYTES - REQUEST_OVERHEAD:
+        if packed_size > MESSAGE_BYTES:
             if request.messages:
                 yield request
             raise MessageTooLargeError(
-                f"{len(payload):,} bytes are too much for one message to Pub/Sub, which takes {MOST_BYTES:,}", payload
+                f"{len(payload):,} bytes are too much for one message to Pub/Sub: the limit is 10 MB", payload
             )
         if request.messages and (len(request.messages) == REQUEST_ROWS or size + packed_size > REQUEST_BYTES):
             yield request

@@ -1,7 +1,6 @@
 """Appends messages to the spool: one NDJSON envelope per line, read back by `ingest.sources.spool`.
 
-The first line of a log begins with the log's id, which is new for each log: a log that was removed and written again
-is not taken for the one that was landed.
+The first line of a log begins with a random id, so that a log which replaces another is not taken for it.
 """
 
 import fcntl
@@ -25,7 +24,7 @@ LINES_PER_WRITE = 10_000
 
 
 def envelope(message: Message) -> dict[str, object]:
-    """The line of a message: what a broker would carry, bytes in base64."""
+    """The fields that a broker would transport, bytes in base64."""
     return {
         "key": None if message.key is None else b2a_base64(message.key, newline=False).decode(),
         "attributes": message.attributes,
@@ -47,7 +46,7 @@ class SpoolPublisher:
         pass
 
     def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
-        """Append messages; returns how many.
+        """Append messages; returns their number.
 
         Raises:
             UserError: for a log that cannot be written.
@@ -80,7 +79,7 @@ class SpoolPublisher:
         return published
 
     def flush(self) -> None:
-        """Nothing is held back: what was published is in the log."""
+        """Does nothing: `publish` writes to the log at once."""
 
 
 def _not_written(path: Path, error: OSError) -> UserError:
@@ -88,7 +87,7 @@ def _not_written(path: Path, error: OSError) -> UserError:
 
 
 def _drop_torn_line(log: int) -> int:
-    """Cut off what a killed publisher left after the last whole line: it was never read. Returns the size."""
+    """Remove the incomplete line that a killed publisher left, which was never read. Returns the new size."""
     size = os.fstat(log).st_size
     end = size
     while end and os.pread(log, 1, end - 1) != b"\n":

@@ -142,8 +142,8 @@ class DuckDBSink:
         return {
             (topic, partition): next_offset
             for topic, topic_id, partition, next_offset in rows
-            # '' is of a broker that gave no ids yet; what stands under the id comes later and is taken instead. A log
-            # of the spool has its id from the start, or never.
+            # '' is from before the broker had topic ids; a row with the id comes later and replaces it. A log of the
+            # spool has its id from the start, or never.
             if topic_id == topic_ids.get(topic, "") or (topic_id == "" and source != "spool")
         }
 

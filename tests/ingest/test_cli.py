@@ -255,7 +255,7 @@ def test_replay_says_what_it_does_not_publish_and_what_it_could_not_read(
     assert (code, out) == (2, "")
     assert "no column user_id. Found columns id, updated_at, separated by ';'." in one_line(err)
     assert not settings.spool_path.exists()
-    published = (0, "published 2 messages to users, 1 of them not readable: dead letters\n", "")
+    published = (0, "published 2 messages to users; 1 unreadable, see dead_letters after the build\n", "")
     code, out, err = run_here("replay", "users.csv", "--stream", "users", "--map", "user_id=id")
     assert (code, out) == published[:2]
     assert run_here("replay", "users.csv", "--stream", "users", "--force")[:2] == published[:2]

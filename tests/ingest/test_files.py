@@ -3,7 +3,9 @@
 import gzip
 import io
 import json
+import os
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -219,8 +221,18 @@ def test_what_is_left_out_of_a_folder_is_said(folder: Path) -> None:
 
 def test_a_folder_without_events_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match=r"holds no file that replay reads: \.csv"):
+    with pytest.raises(UserError, match=r"contains no file that replay reads: \.csv"):
         find_files([str(tmp_path)])
+
+
+@pytest.mark.parametrize(("content", "kind"), [(b"a,b\n", "csv"), (b' [{"a": 1}]', "json"), (b"PAR1...", "parquet")])
+def test_a_pipe_is_copied_and_known_by_its_beginning(tmp_path: Path, content: bytes, kind: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(content,))
+    writer.start()
+    [file] = find_files([str(tmp_path / "pipe")])
+    writer.join()
+    assert (file.name, file.format, file.path.read_bytes()) == (str(tmp_path / "pipe"), kind, content)
 
 
 # -- Parquet ----------------------------------------------------------------------------------------------------------

@@ -176,7 +176,7 @@ def test_two_stray_quotes_do_not_eat_the_rows_between(csv_file: Path) -> None:
 
 
 def test_a_quote_that_never_closes_costs_its_own_line_only(csv_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files_module, "LINES_A_RECORD", 5)
+    monkeypatch.setattr(files_module, "LINES_PER_RECORD", 5)
     messages = published(csv_file, HEADER + b'2019,"view\n' + ROW * 20)
     assert [message.key for message in messages] == [None, *[b"541312140"] * 20]
     # that it does close further on than a record may run makes no difference
@@ -238,10 +238,11 @@ def test_delimiter_and_encoding_are_detected(csv_file: Path, delimiter: str, enc
 def test_a_csv_that_does_not_fit_is_rejected(csv_file: Path, content: bytes, found: str) -> None:
     csv_file.write_bytes(content)
     text = rejection([str(csv_file)])
-    assert text.startswith(f"{csv_file} does not fit ecom_events, and nothing was published: no column ")
+    assert text.startswith(f"{csv_file} does not match stream ecom_events: no column ")
+    assert text.endswith("--force publishes the file as it is; nothing was published")
     assert re.search(found, text)
     assert text.isprintable()
-    assert f"The stream reads {NAMES.replace(',', ', ')}" in text
+    assert f"Fields of the stream: {NAMES.replace(',', ', ')}." in text
 
 
 def test_what_does_not_fit_is_published_by_force(csv_file: Path) -> None:
@@ -254,12 +255,12 @@ def test_what_does_not_fit_is_published_by_force(csv_file: Path) -> None:
 def test_a_column_that_stands_twice_is_rejected(csv_file: Path, column: bytes, force: bool) -> None:
     names = b",".join([HEADER.strip(), column, column]) if column != b"price" else HEADER.strip() + b",price"
     csv_file.write_bytes(names + b"\n" + ROW.strip() + b",1,2\n")
-    assert f"events.csv has 2 columns {column.decode()!r}" in rejection([str(csv_file)], force=force)
+    assert f"events.csv has 2 columns named {column.decode()!r}" in rejection([str(csv_file)], force=force)
 
 
 def test_rows_that_are_separated_otherwise_than_the_header_are_rejected(csv_file: Path) -> None:
     csv_file.write_bytes(HEADER + ROW.replace(b",", b";") * 3)
-    assert "none of its first rows has the 9 columns of the header, separated by ','" in rejection([str(csv_file)])
+    assert "none of the first rows has 9 columns separated by ',', as the header has" in rejection([str(csv_file)])
     assert len(published(csv_file, HEADER)) == 0
     assert len(published(csv_file, HEADER + ROW.replace(b",", b";"), force=True)) == 1
 
@@ -267,7 +268,9 @@ def test_rows_that_are_separated_otherwise_than_the_header_are_rejected(csv_file
 def test_columns_that_may_be_misspelt_are_said(csv_file: Path) -> None:
     with structlog.testing.capture_logs() as logs:
         published(csv_file, HEADER.replace(b"brand", b"marque") + ROW)
-    assert [(log["log_level"], log["not_read"], log["without"]) for log in logs] == [("warning", ["marque"], ["brand"])]
+    assert [(log["log_level"], log["unknown_columns"], log["missing_fields"]) for log in logs] == [
+        ("warning", ["marque"], ["brand"])
+    ]
     with structlog.testing.capture_logs() as logs:
         published(csv_file, HEADER.strip() + b",extra\n" + ROW.strip() + b",1\n")
         published(csv_file, b"event_time,event_type,product_id\n1,view,2\n")
@@ -290,10 +293,10 @@ def test_columns_are_renamed(csv_file: Path) -> None:
     [
         (["brand"], "--map brand: expected ours=theirs"),
         (["brand="], "--map brand=: expected ours=theirs"),
-        (["colour=brand"], "ecom_events has no field 'colour'; it reads event_time"),
+        (["colour=brand"], "ecom_events has no field 'colour'; its fields are event_time"),
         (["brand=nothing"], "events.csv has no column 'nothing', but event_time"),
         (["brand=price", "user_id=price"], "column 'price' cannot be both brand and user_id"),
-        (["brand=price"], "events.csv has 2 columns 'brand'"),
+        (["brand=price"], "events.csv has 2 columns named 'brand'"),
     ],
 )
 def test_a_renaming_that_cannot_be_is_rejected(csv_file: Path, renames: list[str], reason: str) -> None:
@@ -411,7 +414,7 @@ def test_lines_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
 
 def test_columns_of_json_are_not_renamed(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(BODY)
-    assert "--map renames columns of CSV and Parquet" in rejection([str(tmp_path / "a.json")], renames=["brand=price"])
+    assert "a.json is JSON" in rejection([str(tmp_path / "a.json")], renames=["brand=price"])
 
 
 def test_a_key_beyond_64_bits_is_exact(tmp_path: Path) -> None:
@@ -512,7 +515,7 @@ def test_parquet_that_does_not_fit_is_rejected(tmp_path: Path) -> None:
     path.write_bytes(b"PAR1 no more")
     assert f"{path}: not a Parquet file" in rejection([str(path)], force=True)
     pq.write_table(pa.Table.from_arrays([pa.array([1])] * 2, names=["a", "a"]), path)
-    assert "has 2 columns 'a'" in rejection([str(path)], force=True)
+    assert "has 2 columns named 'a'" in rejection([str(path)], force=True)
     content = parquet(path, event_time=[1] * 9_999, event_type=["view"] * 9_999, product_id=range(9_999)).read_bytes()
     path.write_bytes(content[:4] + b"\xff" * 5_000 + content[5_004:])
     assert str(path) in rejection([str(path)])
@@ -550,7 +553,7 @@ def test_standard_input_may_be_parquet(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_standard_input_that_does_not_fit_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"a,b\n1,2\n")))
-    assert rejection(["-"]).startswith("standard input does not fit ecom_events")
+    assert rejection(["-"]).startswith("standard input does not match stream ecom_events: no column")
 
 
 @pytest.mark.parametrize("name", ["missing.csv", "nothing*.csv", "folder.csv", "events.xlsx"])
@@ -577,7 +580,7 @@ def test_rows_older_than_kafka_keeps_them_are_counted_and_rejected(
     ]
     csv_file.write_bytes(HEADER + b"".join(ROW.replace(b"2019-10-01 00:00:00 UTC", age) for age in ages))
     text = rejection([str(csv_file)])
-    assert text.startswith("2 of 4 messages are older than the 7 days for which Kafka keeps topic ecom_events")
+    assert text.startswith("2 of 4 rows are older than the retention of Kafka topic ecom_events, 7 days: ")
     assert "retention.ms=-1" in text
     assert len(replayed([str(csv_file)], force=True)) == 4
     csv_file.write_bytes(HEADER + ROW.replace(b"2019-10-01 00:00:00 UTC", ages[2]))
@@ -606,7 +609,7 @@ def test_a_row_that_is_too_large_is_named(tmp_path: Path) -> None:
 
 
 def test_large_files_are_published_in_batches_with_progress(csv_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay_module, "MESSAGES_A_PUBLISH", 10)
+    monkeypatch.setattr(replay_module, "MESSAGES_PER_PUBLISH", 10)
     csv_file.write_bytes(HEADER + ROW * 25)
     collector, progress = Collector(), list[int]()
     replay = Replay(Settings(_env_file=None), [str(csv_file)], ECOM)

@@ -179,7 +179,7 @@ def test_history_is_not_replayed_into_a_topic_that_deletes_it(settings: Settings
     create_topic(settings, retention_ms=DAY)
     file = users_file(tmp_path, {"updated_at": "2020-01-01"}, {}, {"updated_at": "2020-01-02"})
     with pytest.raises(
-        UserError, match=rf"^2 of 3 messages are older than the 24 hours .* topic {settings.topic(USERS)}"
+        UserError, match=rf"^2 of 3 rows are older than the retention of Kafka topic {settings.topic(USERS)}, 24 hours"
     ):
         Replay(settings, [file], USERS)
     assert in_kafka(settings) == 0
