@@ -52,8 +52,9 @@ class _Part:
 
     file: EventFile
     read: Callable[[], Iterator[Message]]
-    can_be_invalid: bool
-    """Whether one error makes the whole file invalid, as in an array. An invalid line only makes a dead letter."""
+    check: Callable[[], Iterator[object]] | None
+    """Reads everything that can make the file invalid, such as an array's last element; None if its lines are
+    independent, so that an invalid one is only a dead letter."""
 
 
 class Replay:
@@ -156,7 +157,7 @@ class Replay:
             columns = self._renamed(file, parquet_columns(file.path))
             self._check_columns(file, columns, "")
             bodies = partial(parquet_bodies, file.path, columns)
-            return _Part(file, partial(self._json_messages, bodies), can_be_invalid=True)
+            return _Part(file, partial(self._json_messages, bodies), bodies)
         with file.open() as text:
             header = csv_header(text, {*body_fields(self._stream), *self._renames})
         header = replace(header, names=self._renamed(file, header.names))
@@ -168,7 +169,7 @@ class Replay:
                 f"{file.name}: none of the first rows has {len(header.names)} columns separated by "
                 f"{header.delimiter!r}, as the header has; --force publishes the rows as dead letters"
             )
-        return _Part(file, partial(self._csv_messages, file, header), can_be_invalid=False)
+        return _Part(file, partial(self._csv_messages, file, header), None if file.is_plain else partial(_blocks, file))
 
     def _json_part(self, file: EventFile) -> _Part:
         if self._renames:
@@ -189,7 +190,8 @@ class Replay:
                 beginning = first[:SHOWN_CHARACTERS].decode("utf-8", "replace")
                 shown = f"fields {_shown([*found])}" if found else f"no JSON object, but {_shown([beginning])}"
                 raise UserError(self._mismatch(file, "field", missing, shown, []))
-        return _Part(file, partial(self._json_messages, bodies), can_be_invalid=layout != "lines")
+        is_independent = layout == "lines" and file.is_plain
+        return _Part(file, partial(self._json_messages, bodies), None if is_independent else bodies)
 
     def _renamed(self, file: EventFile, columns: list[str]) -> list[str]:
         """Apply the renames, and reject duplicate columns."""
@@ -254,11 +256,8 @@ class Replay:
                     for message in part.read():
                         rows += 1
                         old += message.published_at is not None and message.published_at < oldest
-                elif part.can_be_invalid:
-                    deque(part.read(), maxlen=0)
-                elif not part.file.is_plain:
-                    with part.file.open() as text:
-                        deque(iter(partial(text.read, BLOCK_BYTES), b""), maxlen=0)
+                elif part.check is not None:
+                    deque(part.check(), maxlen=0)
         if kept is not None and old:
             raise UserError(
                 f"{old:,} of {rows:,} rows are older than the retention of Kafka topic {topic}, {duration(kept)}: Kafka"
@@ -364,6 +363,11 @@ def _paced(messages: Iterator[Message], speed: float, stop: threading.Event) -> 
 
 
 # -- bodies, keys and times -------------------------------------------------------------------------------------------
+
+
+def _blocks(file: EventFile) -> Iterator[bytes]:
+    with file.open() as text:
+        yield from iter(partial(text.read, BLOCK_BYTES), b"")
 
 
 def _json_bodies(file: EventFile, layout: Layout) -> Iterator[bytes]:
