@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import structlog
@@ -194,23 +193,65 @@ def simulate(
 
 @app.command()
 def replay(
-    file: Annotated[
-        Path, typer.Argument(help="A CSV with a header row, NDJSON with a body a line, or a JSON document or array.")
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE", help="Files, folders and globs (read in name order), or - for standard input."),
     ],
     stream: Annotated[str, typer.Option("--stream", metavar="NAME", help=f"One of {', '.join(STREAMS)}.")],
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", metavar="OURS=THEIRS", help="The column THEIRS becomes the field OURS; repeat for more columns."
+        ),
+    ] = None,
     speed: Annotated[
         float | None, typer.Option(min=0.001, help="Times real time, by the events' own times. [default: no pause]")
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Publish files that do not match the stream, and rows older than Kafka's retention."
+        ),
+    ] = False,
 ) -> None:
-    """Publish the rows of a real file to a stream."""
-    from ingest.publish import RoutingPublisher
-    from ingest.replay import replay as replay_file
+    """Publish files of events to a stream. All files are checked before the first row is published.
 
+    .csv, .tsv: a header row with the stream's field names; the delimiter (comma, semicolon, tab, |) is detected.
+
+    .ndjson, .jsonl, .json: one body per line, one array of bodies, or consecutive documents, published byte for byte.
+
+    .parquet: one body per row.
+
+    Text may be gzip-compressed (events.csv.gz) or in UTF-16. Standard input may have any of these formats.
+
+    Examples:
+
+    python -m ingest replay events.csv --stream ecom_events
+
+    python -m ingest replay export/ 'archive/2024-*.json.gz' --stream page_views
+
+    python -m ingest replay shop.csv --stream users --map user_id=CustomerID --map updated_at=Modified
+
+    zstdcat clicks.ndjson.zst | python -m ingest replay - --stream clicks
+    """
     settings = load_settings()
     [target] = named([stream])
-    with _progress(f"replaying {file.name}", None) as advance, RoutingPublisher(settings) as publisher:
-        published = replay_file(settings, publisher, file, target, speed=speed, on_progress=advance)
-    output.print(f"published {_messages(published)} to {stream}")
+    try:
+        from ingest.publish import RoutingPublisher
+        from ingest.replay import Replay
+
+        with _progress("checking", None):
+            checked = Replay(settings, files, target, renames=rename or [], force=force)
+    except KeyboardInterrupt:
+        output.print("interrupted: nothing published")
+        raise typer.Exit(130) from None
+    stop = _stop_signal()
+    with _progress("replaying", None) as advance, RoutingPublisher(settings) as publisher:
+        published = checked.publish(publisher, speed=speed, stop=stop, on_progress=advance)
+    unreadable = f"; {checked.unreadable:,} unreadable, see dead_letters after the build" if checked.unreadable else ""
+    output.print(f"{'interrupted: ' if stop.is_set() else ''}published {_messages(published)} to {stream}{unreadable}")
+    if stop.is_set():
+        raise typer.Exit(130)
 
 
 @app.command()

@@ -43,7 +43,8 @@ Positions = Mapping[tuple[str, int], int]
 
 TopicIds = Mapping[str, str]
 """Topic to the id that Kafka gave it when it was created. A topic that was deleted and created again under its name
-has another, and its offsets begin anew. A topic without one (the spool's, old brokers') is left out."""
+has another, and its offsets begin anew. In the spool each log (partition) has its own id. Topics of old brokers and
+logs of other programs have no id and are left out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from ingest.errors import UserError
+from ingest.publish import duration
 from ingest.settings import Settings
 from ingest.streams import Stream
 
@@ -42,7 +43,7 @@ def provision(
 
     Returns:
         A line for each thing that was created, or with `dry_run` would be; for each subscription that exists and is
-        not as the options say; and for what is left to do by hand.
+        not as the options say, and each topic that exists with a limited retention; and for what is left to do by hand.
 
     Raises:
         UserError: for a broker that does not answer or does not allow it, and for options that exclude each other.
@@ -58,19 +59,27 @@ def provision(
 
 def _provision_kafka(settings: Settings, landed: list[str], emitted: list[str], *, dry_run: bool) -> list[str]:
     from confluent_kafka import KafkaError, KafkaException
-    from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+    from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 
-    from ingest.sources.kafka import ANSWER_SECONDS, client_config, open_client, unreachable
+    from ingest.publish.kafka import open_admin, retention, topic_configs
+    from ingest.sources.kafka import ANSWER_SECONDS, client_config, unreachable
 
     connection = client_config(settings)
-    admin = open_client(AdminClient, connection)
+    admin = open_admin(settings)
     try:
         existing = admin.list_topics(timeout=ANSWER_SECONDS).topics
     except KafkaException as error:
         raise unreachable(connection, error.args[0].str()) from error
     missing = [topic for topic in landed + emitted if topic not in existing]
+    configs = topic_configs(settings, admin, [topic for topic in landed if topic in existing])
+    limited = [
+        f"Kafka topic {topic} exists with a retention of {duration(kept)}, not unlimited: it deletes older messages, "
+        "landed or not; left as it is"
+        for topic, config in configs.items()
+        if (kept := retention(config)) is not None
+    ]
     if dry_run:
-        return [f"would create Kafka topic {topic}" for topic in missing]
+        return [*(f"would create Kafka topic {topic}" for topic in missing), *limited]
     # -1: as many replicas as the brokers are configured for. Retention goes by the message's own time and would
     # delete a replayed history within minutes, landed or not. What was emitted can be emitted again.
     keep = {"retention.ms": "-1"}
@@ -85,7 +94,7 @@ def _provision_kafka(settings: Settings, landed: list[str], emitted: list[str], 
                 raise UserError(f"Kafka topic {topic}: {error.args[0].str()}") from error
         else:
             done.append(f"created Kafka topic {topic}")
-    return done
+    return [*done, *limited]
 
 
 def _provision_pubsub(

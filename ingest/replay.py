@@ -1,108 +1,344 @@
-"""Publishes a file of past events, CSV or JSON, to a stream."""
+"""Publishes files of past events to a stream. All of them are checked before the first row is published."""
 
-import csv
+import difflib
+import json
 import re
+import shlex
+import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain, islice
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
+import structlog
 
 from ingest.errors import UserError
+from ingest.files import (
+    BLOCK_BYTES,
+    SAMPLE,
+    CsvHeader,
+    EventFile,
+    Layout,
+    NotJsonError,
+    csv_header,
+    csv_records,
+    find_files,
+    json_documents,
+    json_layout,
+    parquet_bodies,
+    parquet_columns,
+)
 from ingest.message import Message
-from ingest.publish import Publisher
+from ingest.publish import MessageTooLargeError, Publisher, duration, retentions
 from ingest.settings import Settings
-from ingest.streams import Stream
+from ingest.streams import Stream, body_fields
 
-TIME_FIELDS: dict[str, tuple[str, ...]] = {
-    "web_events": ("timestamp",),
-    "page_views": ("ga_event_dtm", "event_timestamp_ms", "timestamp_ms", "event_timestamp"),
-    "clicks": ("datetime_occured",),
-    "checkouts": ("datetime_occured",),
-    "ecom_events": ("event_time",),
-    "post_events": ("created_at",),
-    "users": ("updated_at", "created_at"),
-    "products": ("updated_at", "created_at"),
-    "posts": ("updated_at", "created_at"),
-}
-"""Where the time of an event or a version stands, the first that is readable."""
-
-MESSAGES_A_PUBLISH = 1_000
-"""Few enough to stay in the processor's cache: with ten times as many the spool takes a third fewer a second."""
-LINES_A_RECORD = 1_000
-"""A quoted field may run over this many lines; a quote that opens and never closes must not eat the file."""
-DOCUMENT_BYTES = 64 * 1024 * 1024
-"""A .json file larger than this is taken for one body a line without a look at the whole."""
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MESSAGES_PER_PUBLISH = 1_000
+"""Small enough for the processor's cache: ten times as many cost the spool a third of its throughput."""
+SHOWN_CHARACTERS = 300
+"""Maximum length of a file's content in an error message."""
+log = structlog.get_logger()
 
 
-def replay(
-    settings: Settings,
-    publisher: Publisher,
-    path: Path,
-    stream: Stream,
-    *,
-    speed: float | None = None,
-    on_progress: Callable[[int], None] | None = None,
-) -> int:
-    """Publish the rows of a file in its order, as messages published at the time of their event.
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One file and the function that reads its messages."""
 
-    A row that cannot be read is published as its raw bytes and becomes a dead letter. Empty lines are skipped.
+    file: EventFile
+    read: Callable[[], Iterator[Message]]
+    check: Callable[[], Iterator[object]] | None
+    """Reads everything that can make the file invalid, such as an array's last element; None if its lines are
+    independent, so that an invalid one is only a dead letter."""
+
+
+class Replay:
+    """Files that were checked against a stream and can be published.
 
     Args:
-        settings: Unused as yet; the publisher knows its transport.
-        publisher: An open publisher.
-        path: `.csv` with a header row (a row becomes a JSON object of strings), or `.ndjson`, `.jsonl` or
-            `.json` with one body a line, published byte for byte. A `.json` file of one document over
-            several lines is one body.
+        settings: They name the Kafka topic, whose retention is compared with the times of the rows.
+        names: Files, folders, globs, or `-` for standard input; see `find_files`.
         stream: The stream to publish to.
-        speed: How many times real time, by the times of the events; None is as fast as possible.
-        on_progress: Called now and then, and at the end, with the messages published so far.
-
-    Returns:
-        How many messages were published.
+        renames: `ours=theirs` each: the column `theirs` of CSV and Parquet files becomes the field `ours`.
+        force: Accept files that do not match the stream, and rows older than Kafka's retention.
 
     Raises:
-        UserError: for a file that cannot be read, has an unknown extension or no header, a speed of 0 or less, or
-            messages that are not delivered.
+        UserError: For a file that cannot be read, has a duplicate column, or does not match the stream, and for rows
+            older than Kafka's retention.
     """
-    if speed is not None and not speed > 0:
-        raise UserError(f"speed is {speed}; it must be more than 0")
-    readers = {".csv": _csv_messages, ".ndjson": _line_messages, ".jsonl": _line_messages, ".json": _json_messages}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise UserError(f"{path}: replay reads {', '.join(readers)} files")
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    published = 0
-    with file:
-        if file.peek(3).startswith(BYTE_ORDER_MARK):
-            file.seek(3)
-        messages = reader(file, stream)
-        for batch in _batches(messages) if speed is None else _paced(messages, speed):
-            published += publisher.publish(stream, batch)
-            if on_progress is not None:
-                on_progress(published)
-    publisher.flush()
-    return published
+
+    def __init__(
+        self,
+        settings: Settings,
+        names: Sequence[str],
+        stream: Stream,
+        *,
+        renames: Sequence[str] = (),
+        force: bool = False,
+    ) -> None:
+        self.unreadable = 0
+        """Number of published messages whose row could not be read."""
+        self._stream = stream
+        self._renames = _parsed_renames(renames, stream)
+        self._force = force
+        self._parts = []
+        for file in find_files(names):
+            with file.reading():
+                self._parts.append(self._part(file))
+        kept = None if force else retentions(settings, [stream]).get(stream.name)
+        self._check_all(kept, settings.topic(stream))
+
+    def publish(
+        self,
+        publisher: Publisher,
+        *,
+        speed: float | None = None,
+        stop: threading.Event | None = None,
+        on_progress: Callable[[int], None] = lambda messages: None,
+    ) -> int:
+        """Publish one message per row, in order, with the time of the event as the message's time.
+
+        A row that cannot be read is published as its raw bytes and becomes a dead letter. Empty lines are skipped.
+
+        Args:
+            publisher: An open publisher.
+            speed: Multiple of real time, by the times of the events; None publishes without pauses.
+            stop: Set it to end after the current batch.
+            on_progress: Called after each batch with its number of messages.
+
+        Returns:
+            The number of messages that were delivered.
+
+        Raises:
+            UserError: For a speed of 0 or less, a message that is too large (naming file and row), or messages that
+                are not delivered.
+        """
+        if speed is not None and not speed > 0:
+            raise UserError(f"speed is {speed}; it must be more than 0")
+        stop = stop or threading.Event()
+        published = self.unreadable = 0
+        try:
+            for batch in _batches(self._messages(), stop) if speed is None else _paced(self._messages(), speed, stop):
+                messages = publisher.publish(self._stream, batch)
+                published += messages
+                on_progress(messages)
+            publisher.flush()
+        except MessageTooLargeError as error:
+            with suppress(UserError):
+                publisher.flush()
+            raise UserError(f"{self._place_of(error.payload)}: {error}") from error
+        return published
+
+    def _messages(self) -> Iterator[Message]:
+        for part in self._parts:
+            with part.file.reading():
+                yield from part.read()
+
+    def _place_of(self, payload: bytes) -> str:
+        """Find the file and row of a message by reading the files again. The header of a CSV is not a row."""
+        for part in self._parts:
+            for row, message in enumerate(part.read(), start=1):
+                if message.payload == payload:
+                    return f"{part.file.name}, row {row:,}"
+        return ", ".join(part.file.name for part in self._parts)
+
+    # -- checks -------------------------------------------------------------------------------------------------------
+
+    def _part(self, file: EventFile) -> _Part:
+        """Detect how to read a file, and check its beginning."""
+        if file.format == "json":
+            return self._json_part(file)
+        if file.format == "parquet":
+            columns = self._renamed(file, parquet_columns(file.path))
+            self._check_columns(file, columns, "")
+            bodies = partial(parquet_bodies, file.path, columns)
+            return _Part(file, partial(self._json_messages, bodies), bodies)
+        with file.open() as text:
+            header = csv_header(text, {*body_fields(self._stream), *self._renames})
+        header = replace(header, names=self._renamed(file, header.names))
+        self._check_columns(file, header.names, f", separated by {header.delimiter!r}")
+        with file.open() as text:
+            records = list(islice(csv_records(text, header), SAMPLE))
+        if records and not self._force and all(isinstance(record, bytes) for record in records):
+            raise UserError(
+                f"{file.name}: none of the first rows has {len(header.names)} columns separated by "
+                f"{header.delimiter!r}, as the header has; --force publishes the rows as dead letters"
+            )
+        return _Part(file, partial(self._csv_messages, file, header), None if file.is_plain else partial(_blocks, file))
+
+    def _json_part(self, file: EventFile) -> _Part:
+        if self._renames:
+            raise UserError(f"--map renames columns of CSV and Parquet files, but {file.name} is JSON")
+        try:
+            layout = json_layout(file)
+        except NotJsonError:
+            if not self._force:
+                raise
+            layout = "lines"
+        bodies = partial(_json_bodies, file, layout)
+        if not self._force:
+            first, found = b"", dict[str, None]()
+            for body in islice(bodies(), SAMPLE):
+                first = first or body
+                found.update(dict.fromkeys(_object(body) or ()))
+            if first and (missing := self._missing(found)):
+                beginning = first[:SHOWN_CHARACTERS].decode("utf-8", "replace")
+                shown = f"fields {_shown([*found])}" if found else f"no JSON object, but {_shown([beginning])}"
+                raise UserError(self._mismatch(file, "field", missing, shown, []))
+        is_independent = layout == "lines" and file.is_plain
+        return _Part(file, partial(self._json_messages, bodies), None if is_independent else bodies)
+
+    def _renamed(self, file: EventFile, columns: list[str]) -> list[str]:
+        """Apply the renames, and reject duplicate columns."""
+        for theirs in self._renames:
+            if theirs not in columns:
+                raise UserError(f"--map: {file.name} has no column {theirs!r}, but {_shown(columns)}")
+        renamed = [self._renames.get(column, column) for column in columns]
+        column, times = Counter(renamed).most_common(1)[0] if renamed else ("", 0)
+        if times > 1:
+            raise UserError(f"{file.name} has {times} columns named {column!r}; remove or rename all but one")
+        return renamed
+
+    def _check_columns(self, file: EventFile, columns: list[str], how: str) -> None:
+        """Reject a file without a required column; warn if an optional column may have another name."""
+        fields = body_fields(self._stream)
+        unread = [column for column in columns if column not in fields]
+        absent = [field for field in fields if field not in columns]
+        if not self._force and (missing := self._missing(columns)):
+            advice = []
+            if any("\0" in column for column in columns):
+                advice.append("If it is UTF-16, save it with a byte order mark")
+            elif len(unread) == len(columns):
+                advice.append("A file without a header row needs one")
+            maps = [f"--map {shlex.quote(f'{ours}={theirs}')}" for ours, theirs in _alike(absent, unread)]
+            advice.append(f"Rename columns with {' '.join(maps) or '--map ours=theirs'}")
+            found = f"columns {_shown(columns)}{how}"
+            raise UserError(self._mismatch(file, "column", missing, found, advice))
+        if unread and absent:
+            log.warning(
+                "some columns are not fields of the stream; --map renames them",
+                file=file.name,
+                unknown_columns=unread,
+                missing_fields=absent,
+            )
+
+    def _missing(self, found: Collection[str]) -> list[str]:
+        """Return the required fields that are not among those found."""
+        return [one.replace("|", " or ") for one in self._stream.required if not set(one.split("|")) & set(found)]
+
+    def _mismatch(self, file: EventFile, what: str, missing: list[str], found: str, advice: list[str]) -> str:
+        sentences = [
+            f"{file.name} does not match stream {self._stream.name}: no {what} {', '.join(missing)}",
+            f"Found {found}",
+            f"Fields of the stream: {', '.join(body_fields(self._stream))}",
+            *advice,
+            "--force publishes the file as it is; nothing was published",
+        ]
+        return ". ".join(sentences)
+
+    def _check_all(self, kept: timedelta | None, topic: str) -> None:
+        """Read files to their end where an error can follow, or a row older than Kafka's retention.
+
+        Args:
+            kept: Kafka's retention by the time of the event; None is unlimited.
+            topic: The Kafka topic.
+        """
+        oldest = 0 if kept is None else time.time_ns() // 1000 - kept // MICROSECOND
+        rows = old = 0
+        for part in self._parts:
+            with part.file.reading():
+                if kept is not None:
+                    for message in part.read():
+                        rows += 1
+                        old += message.published_at is not None and message.published_at < oldest
+                elif part.check is not None:
+                    deque(part.check(), maxlen=0)
+        if kept is not None and old:
+            raise UserError(
+                f"{old:,} of {rows:,} rows are older than the retention of Kafka topic {topic}, {duration(kept)}: Kafka"
+                " would delete them, landed or not. Nothing was published. Remove the limit with"
+                f" `kafka-configs.sh --alter --topic {topic} --add-config retention.ms=-1`, or publish with --force"
+            )
+
+    # -- messages -----------------------------------------------------------------------------------------------------
+
+    def _json_messages(self, bodies: Callable[[], Iterator[bytes]]) -> Iterator[Message]:
+        stream = self._stream
+        for body in bodies():
+            fields = _object(body)
+            if fields is None:
+                self.unreadable += 1
+                yield Message(body)
+            else:
+                yield Message(body, _key(fields, stream, body), {}, _published_at(fields, stream))
+
+    def _csv_messages(self, file: EventFile, csv: CsvHeader) -> Iterator[Message]:
+        header, stream = csv.names, self._stream
+        # Looked up once, not per row: this loop is most of the cost of a replay.
+        key_column = header.index(stream.key_field) if stream.key_field in header else None
+        time_columns = [header.index(name) for name in stream.times if name in header]
+        with file.open() as text:
+            for fields in csv_records(text, csv):
+                if isinstance(fields, bytes):
+                    self.unreadable += 1
+                    yield Message(fields)
+                    continue
+                key = fields[key_column].encode() if key_column is not None else b""
+                published_at = None
+                for column in time_columns:
+                    if (published_at := _instant(fields[column])) is not None:
+                        break
+                yield Message(orjson.dumps(dict(zip(header, fields, strict=True))), key or None, {}, published_at)
 
 
-def _batches(messages: Iterator[Message]) -> Iterator[Iterable[Message]]:
-    """Each batch must be used up before the next: a message is made only when the publisher takes it."""
+def _parsed_renames(renames: Sequence[str], stream: Stream) -> dict[str, str]:
+    """Map their column names to ours."""
+    ours_by_theirs: dict[str, str] = {}
+    fields = body_fields(stream)
+    for rename in renames:
+        ours, equals, theirs = rename.partition("=")
+        if not equals or not theirs:
+            raise UserError(f"--map {rename}: expected ours=theirs, such as --map {fields[0]}=their_column")
+        if ours not in fields:
+            raise UserError(f"--map {rename}: {stream.name} has no field {ours!r}; its fields are {', '.join(fields)}")
+        if ours_by_theirs.setdefault(theirs, ours) != ours:
+            raise UserError(f"--map: column {theirs!r} cannot be both {ours_by_theirs[theirs]} and {ours}")
+    return ours_by_theirs
+
+
+def _alike(ours: Sequence[str], theirs: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Pair fields with columns of similar names."""
+    plain = {re.sub(r"\W|_", "", column).lower(): column for column in theirs if column.isprintable()}
+    for field in ours:
+        for match in difflib.get_close_matches(re.sub(r"\W|_", "", field).lower(), plain, n=1, cutoff=0.75):
+            yield field, plain.pop(match)
+
+
+def _shown(values: Sequence[str]) -> str:
+    """Join values for a terminal: without control characters, and cut to SHOWN_CHARACTERS."""
+    text = ", ".join(values)[:SHOWN_CHARACTERS]
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return printable if len(text) < SHOWN_CHARACTERS else f"{printable}…"
+
+
+# -- batches and pace -------------------------------------------------------------------------------------------------
+
+
+def _batches(messages: Iterator[Message], stop: threading.Event) -> Iterator[Iterable[Message]]:
+    """Yield lazy batches. Each must be consumed before the next."""
     for message in messages:
-        yield chain((message,), islice(messages, MESSAGES_A_PUBLISH - 1))
+        if stop.is_set():
+            return
+        yield chain((message,), islice(messages, MESSAGES_PER_PUBLISH - 1))
 
 
-def _paced(messages: Iterator[Message], speed: float) -> Iterator[Iterable[Message]]:
-    """What is due by now, then a pause until the next is."""
+def _paced(messages: Iterator[Message], speed: float, stop: threading.Event) -> Iterator[Iterable[Message]]:
+    """Yield the messages that are due, then pause until the next one is."""
     started = time.monotonic()
     first: int | None = None
     batch: list[Message] = []
@@ -114,142 +350,58 @@ def _paced(messages: Iterator[Message], speed: float) -> Iterator[Iterable[Messa
                 if batch:
                     yield batch
                     batch = []
-                # publishing took its time too: only what is left of the pause
-                time.sleep(max(0.0, due - time.monotonic()))
+                # Publishing took time too: wait for the rest of the pause.
+                stop.wait(max(0.0, due - time.monotonic()))
+        if stop.is_set():
+            return
         batch.append(message)
-        if len(batch) >= MESSAGES_A_PUBLISH:
+        if len(batch) >= MESSAGES_PER_PUBLISH:
             yield batch
             batch = []
     if batch:
         yield batch
 
 
-# -- JSON -------------------------------------------------------------------------------------------------------------
+# -- bodies, keys and times -------------------------------------------------------------------------------------------
 
 
-def _line_messages(lines: Iterable[bytes], stream: Stream) -> Iterator[Message]:
-    for line in lines:
-        if line.strip():
-            yield _json_message(line.rstrip(b"\r\n"), stream)
+def _blocks(file: EventFile) -> Iterator[bytes]:
+    with file.open() as text:
+        yield from iter(partial(text.read, BLOCK_BYTES), b"")
 
 
-def _json_messages(file: BinaryIO, stream: Stream) -> Iterator[Message]:
-    """One body a line, unless the whole file is one document: a body, or an array of bodies."""
-    begin = file.tell()
-    document = file.read(DOCUMENT_BYTES + 1)
-    if len(document) <= DOCUMENT_BYTES:
-        with suppress(orjson.JSONDecodeError):
-            parsed = orjson.loads(document)
-            bodies = [orjson.dumps(body) for body in parsed] if isinstance(parsed, list) else [document.strip()]
-            yield from (_json_message(body, stream) for body in bodies)
-            return
-    file.seek(begin)
-    yield from _line_messages(file, stream)
+def _json_bodies(file: EventFile, layout: Layout) -> Iterator[bytes]:
+    with file.open() as text:
+        if layout == "lines":
+            for line in text:
+                if line.strip():
+                    yield line.rstrip(b"\r\n")
+        else:
+            yield from json_documents(text, in_array=layout == "array")
 
 
-def _json_message(body: bytes, stream: Stream) -> Message:
+def _object(body: bytes) -> dict[str, Any] | None:
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
-        fields = None
-    if not isinstance(fields, dict):
-        return Message(body)
-    return Message(body, key=_key(fields, stream), published_at=_published_at(fields, stream))
+        return None
+    return fields if isinstance(fields, dict) else None
 
 
-# -- CSV --------------------------------------------------------------------------------------------------------------
-
-
-def _csv_messages(file: BinaryIO, stream: Stream) -> Iterator[Message]:
-    lines: Iterator[bytes] = iter(file)
-    try:
-        header = _fields(next(lines, b""))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{file.name}: the first line is no CSV header ({error})") from error
-    if not any(header):
-        raise UserError(f"{file.name}: the first line must be a CSV header, and is empty")
-    width = len(header)
-    # looked up once, not in each row: this loop is the cost of a replay
-    key_column = header.index(stream.key_field) if stream.key_field in header else None
-    time_columns = [header.index(name) for name in TIME_FIELDS[stream.name] if name in header]
-    # lines that were read ahead for a quoted field that did not close, to be read again by themselves
-    again: deque[bytes] = deque()
-    while line := again.popleft() if again else next(lines, b""):
-        if not line.strip():
-            continue
-        fields: list[str] | None = None
-        if b'"' in line:
-            fields = _quoted_fields(line, lines, again, width)
-        else:
-            with suppress(UnicodeDecodeError):
-                fields = line.rstrip(b"\r\n").decode().split(",")
-        if fields is None or len(fields) != width:
-            yield Message(line.rstrip(b"\r\n"))
-            continue
-        key = fields[key_column].encode() if key_column is not None else b""
-        published_at = None
-        for column in time_columns:
-            if (published_at := _instant(fields[column])) is not None:
-                break
-        yield Message(orjson.dumps(dict(zip(header, fields, strict=True))), key or None, {}, published_at)
-
-
-def _fields(record: bytes) -> list[str]:
-    """The fields of one record.
-
-    Raises:
-        csv.Error: for a quote that does not close, or text after a closing quote.
-    """
-    text = record.decode().removesuffix("\n").removesuffix("\r")
-    # one string, not its lines: a newline within quotes belongs to the field
-    return next(csv.reader([text], strict=True), [])
-
-
-def _quoted_fields(line: bytes, lines: Iterator[bytes], again: deque[bytes], width: int) -> list[str] | None:
-    """The fields of the record that begins with this line, with the following lines if a quoted field runs on.
-
-    Lines that turn out not to belong to the record are put back into `again`.
-    """
-    ahead: list[bytes] = []
-    # an odd number of quotes is no whole record, unless one stands in the midst of a bare field: so the line
-    # is tried by itself first, then up to where the quotes are even
-    quotes = line.count(b'"')
-    record = line
-    while True:
-        try:
-            fields = _fields(record)
-        except (csv.Error, UnicodeDecodeError):
-            fields = []
-        if len(fields) == width:
-            return fields
-        if quotes % 2 == 0:
-            break
-        while quotes % 2 and len(ahead) < LINES_A_RECORD:
-            following = again.popleft() if again else next(lines, b"")
-            if not following:
-                break
-            ahead.append(following)
-            quotes += following.count(b'"')
-        if quotes % 2:
-            break
-        record = b"".join((line, *ahead))
-    again.extendleft(reversed(ahead))
-    return None
-
-
-# -- key and time -----------------------------------------------------------------------------------------------------
-
-
-def _key(fields: dict[str, Any], stream: Stream) -> bytes | None:
-    value = None if stream.key_field is None else fields.get(stream.key_field)
+def _key(fields: Mapping[str, Any], stream: Stream, body: bytes) -> bytes | None:
+    if stream.key_field is None:
+        return None
+    value = fields.get(stream.key_field)
+    if isinstance(value, float):  # orjson's value for an integer of more than 64 bits
+        value = json.loads(body, parse_int=str)[stream.key_field]
     if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
         return str(value).encode()
     return None
 
 
-def _published_at(fields: dict[str, Any], stream: Stream) -> int | None:
-    """Microseconds since the epoch, from the first time field that is readable."""
-    for name in TIME_FIELDS[stream.name]:
+def _published_at(fields: Mapping[str, Any], stream: Stream) -> int | None:
+    """Microseconds since the epoch, from the first readable time field."""
+    for name in stream.times:
         value = fields.get(name)
         if isinstance(value, str | int) and not isinstance(value, bool):
             instant = _instant(value)
@@ -263,11 +415,11 @@ MICROSECOND = timedelta(microseconds=1)
 LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 
 
-@lru_cache(maxsize=4096)  # the rows of a history come in order, many in one second
+@lru_cache(maxsize=4096)  # rows are mostly in order, with many per second
 def _instant(value: str | int) -> int | None:
     if isinstance(value, int) or re.fullmatch(r"\d{9,18}", value, re.ASCII):
         instant = int(value)
-        # by its size: seconds, milliseconds (from 1973 on) or microseconds since the epoch
+        # The size tells the unit: seconds, milliseconds (from 1973 on) or microseconds since the epoch.
         if instant < 10**11:
             instant *= 1_000_000
         elif instant < 10**14:
@@ -280,5 +432,5 @@ def _instant(value: str | int) -> int | None:
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         instant = (moment - EPOCH) // MICROSECOND
-    # no broker takes a time before the epoch
+    # Brokers reject times before the epoch.
     return instant if 0 <= instant <= LATEST else None

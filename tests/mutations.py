@@ -470,8 +470,8 @@ MUTATIONS = (
     Mutation(
         "a torn line stays in the spool",
         "ingest/publish/spool.py",
-        "            _drop_torn_line(log.fileno())\n",
-        "",
+        "is_new = _drop_torn_line(log.fileno()) == 0",
+        "is_new = os.fstat(log.fileno()).st_size == 0",
         "tests/ingest/publish/test_spool.py",
     ),
     Mutation(
@@ -505,7 +505,7 @@ MUTATIONS = (
     Mutation(
         "a Kafka topic that was created anew is read on at the old position",
         "ingest/sinks/duckdb.py",
-        'if topic_id in ("", topic_ids.get(topic))',
+        'if topic_id == topic_ids.get(topic, "") or (topic_id == "" and source != "spool")',
         "if True",
         "tests/ingest/sinks/test_duckdb.py",
     ),
@@ -668,6 +668,41 @@ MUTATIONS = (
         "if names.count(name) > 1",
         "if names.count(name) > 9",
         "tests/ingest/test_settings.py",
+    ),
+    Mutation(
+        "a spool log that replaces another has its id",
+        "ingest/publish/spool.py",
+        "uuid.uuid4().hex.encode()",
+        'b"0" * 32',
+        "tests/ingest/sources/test_spool.py",
+    ),
+    Mutation(
+        "a spool log with an id continues where one without was landed",
+        "ingest/sinks/duckdb.py",
+        "or (topic_id = '' and source != 'spool')",
+        "or topic_id = ''",
+        "tests/ingest/sources/test_spool.py",
+    ),
+    Mutation(
+        "a CSV without the stream's columns is published",
+        "ingest/replay.py",
+        "if not self._force and (missing := self._missing(columns)):",
+        "if False and (missing := self._missing(columns)):",
+        "tests/ingest/test_replay.py",
+    ),
+    Mutation(
+        "NaN is JSON",
+        "ingest/files.py",
+        "parse_constant=_refuse_constant, ",
+        "",
+        "tests/ingest/test_files.py",
+    ),
+    Mutation(
+        "history is replayed into a topic that deletes it",
+        "ingest/replay.py",
+        "if kept is not None and old:",
+        "if False:",
+        "tests/ingest/test_replay.py",
     ),
     Mutation(
         "replayed messages are published at the present time",

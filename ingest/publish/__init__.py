@@ -1,12 +1,22 @@
 """Where the simulator and `replay` write to: the transport that the settings choose for a stream."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from datetime import timedelta
 from typing import Any, Protocol, Self
 
+from ingest.errors import UserError
 from ingest.message import Message
 from ingest.settings import Settings
 from ingest.streams import Stream
+
+
+class MessageTooLargeError(UserError):
+    """A message is larger than the broker accepts. `payload` is its body."""
+
+    def __init__(self, text: str, payload: bytes) -> None:
+        super().__init__(text)
+        self.payload = payload
 
 
 class Publisher(Protocol):
@@ -20,6 +30,7 @@ class Publisher(Protocol):
         """Hand messages over for delivery, in order; returns how many. Only `flush` says that they are delivered.
 
         Raises:
+            MessageTooLargeError: when one of these or of earlier ones is too large.
             UserError: when the transport did not take these or earlier ones.
         """
         ...
@@ -69,3 +80,33 @@ class RoutingPublisher:
         from ingest.publish.spool import SpoolPublisher
 
         return SpoolPublisher(self._settings)
+
+
+def retentions(settings: Settings, streams: Sequence[Stream]) -> Mapping[str, timedelta]:
+    """Stream name to how long the broker keeps a message after the message's own time.
+
+    Only streams of Kafka topics with a limited retention are included: elsewhere the message's time does not matter.
+
+    Raises:
+        UserError: for brokers that do not answer.
+    """
+    topics = {settings.topic(stream): stream.name for stream in streams if settings.transport(stream) == "kafka"}
+    if not topics:
+        return {}
+    from ingest.publish.kafka import open_admin, retention, topic_configs
+
+    configs = topic_configs(settings, open_admin(settings), list(topics))
+    return {
+        topics[topic]: kept
+        for topic, config in configs.items()
+        if (kept := retention(config)) is not None and config.get("message.timestamp.type") != "LogAppendTime"
+    }
+
+
+def duration(time: timedelta) -> str:
+    """Format a duration: 7 days, 36 hours, 90 s."""
+    seconds = time.total_seconds()
+    for unit, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit and seconds % unit == 0:
+            return f"{seconds // unit:,.0f} {name}"
+    return f"{seconds:,.10g} s"

@@ -1,12 +1,16 @@
 """Publishes to Kafka with an idempotent producer."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Self
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 
 from ingest.errors import UserError
 from ingest.message import Message
+from ingest.publish import MessageTooLargeError
 from ingest.settings import Settings
 from ingest.sources.kafka import ANSWER_SECONDS, client_config, open_client, unreachable
 from ingest.streams import Stream
@@ -14,6 +18,47 @@ from ingest.streams import Stream
 DELIVERY_SECONDS = 60
 POLL_EVERY = 10_000
 """Messages between two looks at delivery reports."""
+log = structlog.get_logger()
+
+
+def open_admin(settings: Settings) -> Any:
+    """An AdminClient.
+
+    Raises:
+        UserError: for a configuration that librdkafka does not take.
+    """
+    return open_client(AdminClient, client_config(settings))
+
+
+def topic_configs(settings: Settings, admin: Any, topics: Sequence[str]) -> dict[str, Mapping[str, str]]:
+    """Return the effective configuration of each topic that exists and that this user may describe.
+
+    Raises:
+        UserError: for brokers that do not answer.
+    """
+    resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
+    configs: dict[str, Mapping[str, str]] = {}
+    if not resources:
+        return configs
+    for resource, future in admin.describe_configs(resources, request_timeout=ANSWER_SECONDS).items():
+        try:
+            configs[resource.name] = {name: entry.value for name, entry in future.result().items()}
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN):
+                raise unreachable(client_config(settings), error.args[0].str()) from error
+            if code != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                log.warning("cannot read the kafka topic's retention", topic=resource.name, error=error.args[0].str())
+    return configs
+
+
+def retention(config: Mapping[str, str]) -> timedelta | None:
+    """The retention of a topic with this configuration; None is unlimited."""
+    if "delete" not in config.get("cleanup.policy", "delete"):
+        return None
+    milliseconds = int(config.get("retention.ms", -1))
+    # Kafka's maximum, 292 million years, is more than a timedelta can hold.
+    return timedelta(milliseconds=milliseconds) if 0 <= milliseconds < 1000 * 365 * 86_400_000 else None
 
 
 class KafkaPublisher:
@@ -31,6 +76,8 @@ class KafkaPublisher:
         self._settings = settings
         self._failed = 0
         self._failure: KafkaError | None = None
+        self._largest_failed = b""
+        """The largest payload that was not delivered."""
         self._last_error: str | None = None
         self._config = client_config(settings)
         self._producer: Any = open_client(
@@ -81,6 +128,7 @@ class KafkaPublisher:
         A message above the client's `message.max.bytes` is given to `on_too_large` at once, and left out.
 
         Raises:
+            MessageTooLargeError: for a message that is too large, without `on_too_large`.
             UserError: when an earlier message was not delivered, or this one cannot be, or the topic is missing.
         """
         self._require(topic)
@@ -99,8 +147,15 @@ class KafkaPublisher:
                     poll(0.1)
                     self._check()
                 except KafkaException as error:
-                    if on_too_large is None or error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                    if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
                         raise UserError(f"Kafka topic {topic}: {error.args[0].str()}") from error
+                    if on_too_large is None:
+                        payload, limit = message.payload or b"", self._config.get("message.max.bytes", 1_000_000)
+                        raise MessageTooLargeError(
+                            f"{len(payload):,} bytes are too much for one message to Kafka topic {topic}: "
+                            f"message.max.bytes is {limit}; KAFKA_CONFIG_FILE can set it",
+                            payload,
+                        ) from error
                     on_too_large(message)
                     left_out += 1
                     break
@@ -132,16 +187,20 @@ class KafkaPublisher:
             self._known.add(topic)
 
     def _check(self) -> None:
-        if self._failure is not None:
-            raise UserError(
-                f"Kafka at {self._config['bootstrap.servers']} did not take {self._failed} messages: "
-                f"{self._failure.str()}"
-            )
+        if self._failure is None:
+            return
+        servers, plural = self._config["bootstrap.servers"], "" if self._failed == 1 else "s"
+        text = f"Kafka at {servers} did not take {self._failed:,} message{plural}: {self._failure.str()}"
+        if self._failure.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            size = f"the largest of them has {len(self._largest_failed):,} bytes, see max.message.bytes of the topic"
+            raise MessageTooLargeError(f"{text}; {size}", self._largest_failed)
+        raise UserError(text)
 
-    def _on_delivery(self, error: KafkaError | None, _: object) -> None:
+    def _on_delivery(self, error: KafkaError | None, message: Any) -> None:
         if error is not None:
             self._failed += 1
             self._failure = error
+            self._largest_failed = max(self._largest_failed, message.value() or b"", key=len)
 
     def _on_error(self, error: KafkaError) -> None:
         self._last_error = error.str()

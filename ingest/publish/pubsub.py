@@ -23,13 +23,16 @@ from google.pubsub_v1.types import PublishRequest, PubsubMessage
 
 from ingest.errors import UserError
 from ingest.message import Message
+from ingest.publish import MessageTooLargeError
 from ingest.settings import Settings
 from ingest.sources.pubsub import UNLIMITED, no_credentials, unreachable
 from ingest.streams import Stream
 
 REQUEST_ROWS = 1_000
 REQUEST_BYTES = 4_000_000
-"""Pub/Sub takes 1000 messages and 10 MB a request."""
+"""Pub/Sub accepts 1000 messages and 10 MB per request."""
+MESSAGE_BYTES = 10_000_000 - 1_000
+"""Maximum size of a message, so that it fits into a request with the topic's name."""
 REQUESTS_AT_ONCE = 4
 DELIVERY_SECONDS = 60.0
 RETRY = Retry(
@@ -92,6 +95,7 @@ class PubSubPublisher:
         """Publish messages; returns how many were handed over.
 
         Raises:
+            MessageTooLargeError: for a message that is too large, after those before it.
             UserError: when an earlier message was not delivered.
         """
         topic = f"projects/{self._settings.pubsub_project}/topics/{self._settings.topic(stream)}"
@@ -130,8 +134,15 @@ def _requests(topic: str, messages: Iterable[Message]) -> Iterator[Any]:
     new_request = PublishRequest.pb()
     request, size = new_request(topic=topic), 0
     for message in messages:
-        packed = _Message(data=message.payload or b"", attributes=message.attributes)
+        payload = message.payload or b""
+        packed = _Message(data=payload, attributes=message.attributes)
         packed_size = packed.ByteSize()
+        if packed_size > MESSAGE_BYTES:
+            if request.messages:
+                yield request
+            raise MessageTooLargeError(
+                f"{len(payload):,} bytes are too much for one message to Pub/Sub: the limit is 10 MB", payload
+            )
         if request.messages and (len(request.messages) == REQUEST_ROWS or size + packed_size > REQUEST_BYTES):
             yield request
             request, size = new_request(topic=topic), 0

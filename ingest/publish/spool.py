@@ -1,7 +1,11 @@
-"""Appends messages to the spool: one NDJSON envelope a line, read back by `ingest.sources.spool`."""
+"""Appends messages to the spool: one NDJSON envelope per line, read back by `ingest.sources.spool`.
+
+The first line of a log begins with a random id, so that a log which replaces another is not taken for it.
+"""
 
 import fcntl
 import os
+import uuid
 from binascii import b2a_base64
 from collections.abc import Iterable
 from itertools import islice
@@ -20,7 +24,7 @@ LINES_PER_WRITE = 10_000
 
 
 def envelope(message: Message) -> dict[str, object]:
-    """The line of a message: what a broker would carry, bytes in base64."""
+    """The fields that a broker would transport, bytes in base64."""
     return {
         "key": None if message.key is None else b2a_base64(message.key, newline=False).decode(),
         "attributes": message.attributes,
@@ -42,7 +46,7 @@ class SpoolPublisher:
         pass
 
     def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
-        """Append messages; returns how many.
+        """Append messages; returns their number.
 
         Raises:
             UserError: for a log that cannot be written.
@@ -57,11 +61,14 @@ class SpoolPublisher:
             raise _not_written(path, error) from error
         with log:
             fcntl.flock(log, fcntl.LOCK_EX)
-            _drop_torn_line(log.fileno())
+            is_new = _drop_torn_line(log.fileno()) == 0
             while lines := [
                 orjson.dumps(envelope(message), option=orjson.OPT_APPEND_NEWLINE)
                 for message in islice(remaining, LINES_PER_WRITE)
             ]:
+                if is_new:
+                    lines[0] = b'{"log_id":"%s",%s' % (uuid.uuid4().hex.encode(), lines[0].removeprefix(b"{"))
+                    is_new = False
                 unwritten = memoryview(b"".join(lines))
                 try:
                     while unwritten:
@@ -72,15 +79,15 @@ class SpoolPublisher:
         return published
 
     def flush(self) -> None:
-        """Nothing is held back: what was published is in the log."""
+        """Does nothing: `publish` writes to the log at once."""
 
 
 def _not_written(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write {path}: {error.strerror}; see SPOOL_PATH")
 
 
-def _drop_torn_line(log: int) -> None:
-    """Cut off what a killed publisher left behind the last whole line: it was never read."""
+def _drop_torn_line(log: int) -> int:
+    """Remove the incomplete line that a killed publisher left, which was never read. Returns the new size."""
     size = os.fstat(log).st_size
     end = size
     while end and os.pread(log, 1, end - 1) != b"\n":
@@ -89,3 +96,4 @@ def _drop_torn_line(log: int) -> None:
         end = start + newline + 1 if newline >= 0 else start
     if end < size:
         os.ftruncate(log, end)
+    return end

@@ -11,7 +11,7 @@ pages; `events.py` what they leave in each event stream, and the returns; `fault
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from heapq import merge
 from operator import itemgetter
 from pathlib import Path
@@ -20,7 +20,7 @@ import orjson
 
 from ingest.errors import UserError
 from ingest.message import Message
-from ingest.publish import Publisher
+from ingest.publish import Publisher, duration, retentions
 from ingest.settings import Settings
 from ingest.simulator.events import RETURN_DAYS, Sales, draw_events, draw_returns
 from ingest.simulator.faults import CARRIED_DAYS, Delivery, Faults, deliver
@@ -89,7 +89,7 @@ def simulate(
 
     Raises:
         UserError: for a value out of range, another seed, start or version of the simulator than the earlier runs', a
-            state that cannot be read, or messages that are not delivered.
+            state that cannot be read, days that a Kafka topic would delete at once, or messages that are not delivered.
     """
     for name, value, least in (("days", days, 1), ("events_per_day", events_per_day, 1), ("seed", seed, 0)):
         if value < least:
@@ -101,6 +101,13 @@ def simulate(
         last_day = start + timedelta(days=first + days - 1)
     except OverflowError as error:
         raise UserError(f"{days} days from {start} is beyond the calendar; use fewer days") from error
+    for name, kept in retentions(settings, list(STREAMS.values())).items():
+        first_day = start + timedelta(days=first)
+        if datetime.combine(first_day, time.min, UTC) < datetime.now(UTC) - kept:
+            raise UserError(
+                f"Kafka keeps topic {settings.topic(STREAMS[name])} for {duration(kept)}: it would delete the messages"
+                f" of {first_day}, landed or not. Set retention.ms=-1 on the topic, or --start with a later day"
+            )
     today = _Plan(events_per_day, Faults() if faults is None else faults)
 
     messages = dict.fromkeys(STREAMS, 0)

@@ -50,10 +50,11 @@ create table if not exists raw.landing_offsets (
 LAND = """
 insert into raw.{stream} by name
 with known as (
-    -- '' is of a broker that gave no ids yet
+    -- as in `positions`
     select distinct on (source, topic, "partition") source, topic, "partition", next_offset
     from raw.landing_offsets
-    where topic_id in ('', cast($topic_ids as map(varchar, varchar))[topic])
+    where topic_id = ifnull(cast($topic_ids as map(varchar, varchar))[topic], '')
+        or (topic_id = '' and source != 'spool')
     order by source, topic, "partition", topic_id desc
 ),
 
@@ -141,8 +142,9 @@ class DuckDBSink:
         return {
             (topic, partition): next_offset
             for topic, topic_id, partition, next_offset in rows
-            # '' is of a broker that gave no ids yet; what stands under the id comes later and is taken instead
-            if topic_id in ("", topic_ids.get(topic))
+            # '' is from before the broker had topic ids; a row with the id comes later and replaces it. A log of the
+            # spool has its id from the start, or never.
+            if topic_id == topic_ids.get(topic, "") or (topic_id == "" and source != "spool")
         }
 
     def missing_tables(self) -> list[str]:

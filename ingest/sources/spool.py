@@ -1,13 +1,18 @@
-"""Reads the spool: message logs on disk, `SPOOL_PATH/<stream>/<partition>.ndjson`, one envelope a line.
+"""Reads the spool: message logs on disk, `SPOOL_PATH/<stream>/<partition>.ndjson`, one envelope per line.
 
-A log is read by offset exactly as a Kafka partition is. The offset of a message is the byte at which
-its line starts, so that landing goes on in the middle of a large log without reading what stands before.
+A log is read by offset, like a Kafka partition. The offset of a message is the byte at which its line starts, so
+landing continues in the middle of a large log without reading what comes before.
+
+A log has an id, like a Kafka topic: the field `log_id` at the beginning of its first line, which
+`ingest.publish.spool` writes. A log that is removed and written again has another id, and is read from its start. A log
+without an id was written by another program or an earlier version. Its position stays valid while a line ends there.
 """
 
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,22 +21,26 @@ from typing import BinaryIO, NamedTuple
 import duckdb
 import numpy as np
 import pyarrow as pa
+import structlog
 
 from ingest.errors import UserError
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.settings import Settings
 from ingest.sources import ReadPositions
-from ingest.streams import Stream
+from ingest.streams import STREAMS, Stream
 
 POLL_SECONDS = 0.05
 READ_BYTES = 4 * 1024 * 1024
+LOG_ID = re.compile(rb'\{"log_id":"([0-9a-f]{32})"')
 LineEnds = np.ndarray[tuple[int], np.dtype[np.int64]]
-"""Places of newlines in what was read."""
+"""Positions of newlines in a chunk."""
 ROWS_PER_CHUNK = 8_192
-"""DuckDB parses chunks side by side, and a single one on one core only."""
+"""DuckDB parses chunks in parallel."""
 
-# A line that is no envelope is landed whole as its own payload: staging rejects it, and nothing is lost.
-# The bounds of published_at are the years 1 to 9999: what every warehouse and Python can hold.
+logger = structlog.get_logger()
+
+# A line that is not an envelope is landed whole as the payload: staging rejects it, and nothing is lost.
+# The bounds of published_at are the years 1 to 9999, which every warehouse and Python can store.
 PARSE_LINES = """
 with bodies as (
     select "offset", line, try(decode(line)) as body from lines
@@ -42,7 +51,7 @@ typed as (
 ),
 
 parsed as (
-    -- case, since both sides of an `and` are evaluated
+    -- case, because DuckDB evaluates both sides of an `and`
     select
         *,
         case
@@ -62,7 +71,7 @@ decoded as (
     select *, try(from_base64(envelope.key)) as key, try(from_base64(envelope.payload)) as payload from parsed
 ),
 
-judged as (
+validated as (
     select
         *,
         envelope is not null
@@ -86,8 +95,20 @@ select
     case when is_envelope then try(make_timestamp(envelope.published_at)) end as published_at,
     -- the line without the newline that ends it
     case when is_envelope then payload else line[:-2] end as payload
-from judged
+from validated
 """
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; see SPOOL_PATH") from error
+
+
+def _log_id(file: BinaryIO) -> str:
+    found = LOG_ID.match(os.pread(file.fileno(), 64, 0))
+    return found[1].decode() if found else ""
 
 
 class _Log(NamedTuple):
@@ -99,7 +120,7 @@ class _Log(NamedTuple):
 
     @property
     def key(self) -> tuple[str, int]:
-        """The name of a topic is that of its stream: `TOPICS` names those of the brokers."""
+        """The topic is the stream's name: `TOPICS` applies to brokers only."""
         return self.stream, self.partition
 
 
@@ -107,7 +128,7 @@ class SpoolSource:
     """All partitions of the given streams.
 
     Raises:
-        UserError: when a log cannot be read, or is not what was landed of it (it was cut or replaced).
+        UserError: when a log cannot be read, or was cut before the position up to which it was landed.
     """
 
     drained_after_seconds = 0.0
@@ -117,12 +138,25 @@ class SpoolSource:
         self._max_rows = settings.landing_max_rows
         self._max_bytes = settings.landing_max_bytes
         self._streams = [stream.name for stream in streams]
-        self._next = dict(read_positions({}))
+        self._read_positions = read_positions
+        self._ids: dict[tuple[str, int], str] = {}
+        """The id of each log; '' if it has none."""
+        self._next: dict[tuple[str, int], int] = {}
         """Byte at which the next message of each log starts."""
         self._turn = 0
-        """Index of the log to read first, so that one which keeps growing does not hold up the others."""
+        """Index of the log to read first, so that a fast-growing log does not delay the others."""
         self._read_to_end: set[tuple[str, int]] = set()
         self._parser = duckdb.connect()
+        self._ignored: set[Path] = set()
+        """Files that a warning was logged about."""
+        for path in sorted(self._root.glob("*")):
+            if path.name not in STREAMS and (path.is_dir() or path.suffix == ".ndjson"):
+                self._ignore(path)
+        found = {}
+        for one in self._logs():
+            with _opened(one.path) as file:
+                found[one.key] = _log_id(file)
+        self._find_positions(found)
 
     def fetch(self, timeout: float) -> Batch | None:
         deadline = time.monotonic() + timeout
@@ -138,7 +172,7 @@ class SpoolSource:
             time.sleep(POLL_SECONDS)
 
     def acknowledge(self, batch: Batch) -> None:
-        """Nothing to tell: the warehouse alone knows how far the spool is landed."""
+        """Does nothing: the positions are in the warehouse."""
 
     def waiting(self) -> dict[str, int | None]:
         counts = dict.fromkeys(self._streams, 0)
@@ -162,25 +196,48 @@ class SpoolSource:
 
     def _logs(self) -> Iterator[_Log]:
         for stream in self._streams:
-            for path in sorted((self._root / stream).glob("*.ndjson")):
-                # one file a partition: neither 00 nor ²
-                if re.fullmatch(r"0|[1-9][0-9]{0,8}", path.stem):
+            for path in sorted((self._root / stream).glob("*")):
+                # one file per partition: neither 00 nor ²
+                if path.suffix == ".ndjson" and re.fullmatch(r"0|[1-9][0-9]{0,8}", path.stem):
                     yield _Log(stream, int(path.stem), path)
+                else:
+                    self._ignore(path)
+
+    def _ignore(self, path: Path) -> None:
+        """Warn once about a file or folder that is not landed, unless it is hidden."""
+        if path not in self._ignored and not path.name.startswith("."):
+            self._ignored.add(path)
+            logger.warning(
+                "not landed: the spool holds <stream>/<partition>.ndjson, such as users/0.ndjson; "
+                "`python -m ingest replay` publishes a file of events",
+                path=str(path),
+            )
+
+    def _find_positions(self, log_ids: Mapping[tuple[str, int], str]) -> None:
+        """Read the positions of these logs from the warehouse, which takes one id per topic: once per partition."""
+        for partition in {partition for _, partition in log_ids}:
+            topic_ids = {stream: log_id for (stream, number), log_id in log_ids.items() if number == partition}
+            positions = self._read_positions({stream: log_id for stream, log_id in topic_ids.items() if log_id})
+            for stream, log_id in topic_ids.items():
+                self._ids[stream, partition] = log_id
+                self._next[stream, partition] = positions.get((stream, partition), 0)
 
     def _open(self, log: _Log) -> BinaryIO:
-        """The file, at the first byte that is not landed."""
-        start = self._next.get(log.key, 0)
-        try:
-            file = log.path.open("rb")
-        except OSError as error:
-            raise UserError(f"cannot read {log.path}: {error.strerror}; see SPOOL_PATH") from error
-        # The byte before must end a line. A log that ends there and one that is shorter both have none behind.
-        if start and os.pread(file.fileno(), 1, start - 1) != b"\n":
-            file.close()
-            raise UserError(
-                f"{log.path} was landed up to byte {start}, and no line ends there now: it was cut or replaced."
-                " Put it back, or start again: `make clean`"
-            )
+        """Open the log at the first byte that is not landed."""
+        file = _opened(log.path)
+        with ExitStack() as closing_on_error:
+            closing_on_error.enter_context(file)
+            log_id = _log_id(file)
+            if self._ids.get(log.key) != log_id:
+                self._find_positions({log.key: log_id})
+            start = self._next[log.key]
+            # The byte before the position must end a line.
+            if start and os.pread(file.fileno(), 1, start - 1) != b"\n":
+                raise UserError(
+                    f"{log.path} was landed up to byte {start}, and no line ends there now: it was cut or replaced."
+                    " Put it back, or remove it and publish again"
+                )
+            closing_on_error.pop_all()
         file.seek(start)
         return file
 
@@ -192,13 +249,14 @@ class SpoolSource:
         if not len(ends):
             return None
         parsed = self._parse(log, chunk, ends)
-        self._next[log.key] = self._next.get(log.key, 0) + int(ends[-1]) + 1
+        self._next[log.key] += int(ends[-1]) + 1
         is_end = self._read_to_end >= {log.key for log in self._logs()}
-        return Batch({log.stream: parsed}, {log.key: self._next[log.key]}, is_end=is_end)
+        topic_ids = {log.stream: log_id} if (log_id := self._ids[log.key]) else {}
+        return Batch({log.stream: parsed}, {log.key: self._next[log.key]}, topic_ids, is_end=is_end)
 
     def _parse(self, log: _Log, chunk: bytearray, ends: LineEnds) -> pa.Table:
-        """The messages of these lines, in BATCH_SCHEMA."""
-        start = self._next.get(log.key, 0)
+        """Parse the lines of a chunk into a table of BATCH_SCHEMA."""
+        start = self._next[log.key]
         starts = np.concatenate(([0], ends + 1)).astype(np.int64)
         lines = pa.table(
             {
@@ -215,10 +273,11 @@ class SpoolSource:
         return parsed.cast(BATCH_SCHEMA)
 
     def _whole_lines(self, file: BinaryIO) -> tuple[bytearray, LineEnds, bool]:
-        """What is read, where its whole lines end (without a torn last line: it waits until it is complete), and
-        whether that is all there is.
+        """Read complete lines, up to LANDING_MAX_ROWS and LANDING_MAX_BYTES; more bytes only for a single longer line.
 
-        Up to LANDING_MAX_ROWS and LANDING_MAX_BYTES; more bytes only for a single longer line.
+        Returns:
+            The bytes read, the position of each newline, and whether no complete line is left in the file. An
+            incomplete last line waits until it is complete.
         """
         chunk = bytearray()
         rows = 0

@@ -241,10 +241,24 @@ def test_simulate_leaves_a_configured_broker_alone(settings: Settings, run_here:
 
 
 def test_replay_publishes_a_file(settings: Settings, run_here: Run, tmp_path: Path) -> None:
-    (tmp_path / "users.ndjson").write_bytes(b'{"user_id": "u1"}\nbroken\n')
+    (tmp_path / "users.ndjson").write_bytes(b'{"user_id": "u1", "updated_at": "2026-01-01"}\n' * 2)
     assert run_here("replay", "users.ndjson", "--stream", "users") == (0, "published 2 messages to users\n", "")
     run_here("land")
     assert DuckDBSink(settings.warehouse_path).status()["users"].landed == 2
+
+
+def test_replay_says_what_it_does_not_publish_and_what_it_could_not_read(
+    settings: Settings, run_here: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "users.csv").write_bytes(b"id;updated_at\nu1;2026-01-01\nbroken\n")
+    code, out, err = run_here("replay", "users.csv", "--stream", "users")
+    assert (code, out) == (2, "")
+    assert "no column user_id. Found columns id, updated_at, separated by ';'." in one_line(err)
+    assert not settings.spool_path.exists()
+    published = (0, "published 2 messages to users; 1 unreadable, see dead_letters after the build\n", "")
+    code, out, err = run_here("replay", "users.csv", "--stream", "users", "--map", "user_id=id")
+    assert (code, out) == published[:2]
+    assert run_here("replay", "users.csv", "--stream", "users", "--force")[:2] == published[:2]
 
 
 def test_provision_creates_the_tables_alone_for_the_spool(settings: Settings, run_here: Run) -> None:

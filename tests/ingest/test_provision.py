@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient, ConfigResource, ConfigSource
+from confluent_kafka.admin import AdminClient, ConfigResource, ConfigSource, NewTopic
 from google.pubsub_v1.types import Subscription
 
 from ingest.errors import UserError
@@ -87,6 +87,25 @@ def test_what_is_missing_is_created_once(settings: Settings, subscriber: Any) ->
     assert not made.expiration_policy.ttl
     assert not (made.enable_message_ordering or made.enable_exactly_once_delivery)
     assert not (made.dead_letter_policy or made.push_config.push_endpoint)
+
+
+def test_a_limited_retention_is_said_and_left(settings: Settings) -> None:
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    name = settings.topic(USERS)
+    topics = [
+        NewTopic(name, 1, 1, config={"retention.ms": "604800000"}),
+        NewTopic(settings.emit_topic, 1, 1, config={"retention.ms": "1"}),
+    ]
+    for created in admin.create_topics(topics).values():
+        created.result()
+    local = settings.model_copy(update={"pubsub_project": None})
+    line = (
+        f"Kafka topic {name} exists with a retention of 7 days, not unlimited: "
+        "it deletes older messages, landed or not; left as it is"
+    )
+    assert provision(local, [USERS, PAGE_VIEWS], dry_run=True) == provision(local, [USERS, PAGE_VIEWS]) == [line]
+    resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+    assert admin.describe_configs([resource])[resource].result()["retention.ms"].value == "604800000"
 
 
 def test_the_topic_of_results_needs_kafka_and_page_views(settings: Settings) -> None:

@@ -2,19 +2,25 @@
 
 import itertools
 import os
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from ingest.errors import UserError
+from ingest.errors import UnavailableError, UserError
 from ingest.message import Message
 from ingest.provision import provision
+from ingest.publish import RoutingPublisher, retentions
 from ingest.publish import kafka as publish_kafka
 from ingest.publish.kafka import KafkaPublisher
 from ingest.publish.pubsub import PubSubPublisher
+from ingest.replay import Replay
 from ingest.settings import Settings
+from ingest.simulator import simulate
 from ingest.sources.kafka import KafkaSource
 from ingest.sources.pubsub import PubSubSource
 from ingest.streams import STREAMS
@@ -110,3 +116,130 @@ def test_pubsub_reports_a_missing_topic(settings: Settings) -> None:
         PubSubPublisher(settings) as publisher,
     ):
         publisher.publish(CLICKS, [Message(b"x")])
+
+
+# -- replaying --------------------------------------------------------------------------------------------------------
+
+
+def create_topic(settings: Settings, **config: str) -> None:
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    name = settings.topic(USERS)
+    admin.create_topics([NewTopic(name, 1, 1, config={key.replace("_", "."): value for key, value in config.items()})])[
+        name
+    ].result()
+
+
+def in_kafka(settings: Settings) -> int:
+    source = KafkaSource(settings, [USERS], dict)
+    waiting = source.waiting()["users"]
+    source.close()
+    assert waiting is not None
+    return waiting
+
+
+def users_file(tmp_path: Path, *bodies: dict[str, Any]) -> str:
+    file = tmp_path / "users.ndjson"
+    file.write_bytes(
+        b"\n".join(orjson.dumps({"user_id": 1, "updated_at": time.time_ns() // 1000} | body) for body in bodies)
+    )
+    return str(file)
+
+
+DAY = "86400000"
+
+
+@pytest.mark.parametrize(
+    ("config", "kept"),
+    [
+        ({}, None),
+        ({"retention_ms": "-1"}, None),
+        ({"retention_ms": str(2**63 - 1)}, None),
+        ({"retention_ms": DAY}, timedelta(days=1)),
+        ({"retention_ms": DAY, "cleanup_policy": "compact,delete"}, timedelta(days=1)),
+        ({"retention_ms": DAY, "cleanup_policy": "compact"}, None),
+        ({"retention_ms": DAY, "message_timestamp_type": "LogAppendTime"}, None),
+    ],
+)
+def test_retention_is_that_of_the_topic(settings: Settings, config: dict[str, str], kept: timedelta | None) -> None:
+    assert retentions(settings, [USERS, CLICKS, STREAMS["posts"]]) == {}  # no such topics, and no Kafka for clicks
+    create_topic(settings, **config)
+    assert retentions(settings, [USERS, CLICKS]) == ({} if kept is None else {"users": kept})
+
+
+def test_retention_of_brokers_that_do_not_answer_is_an_error(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish_kafka, "ANSWER_SECONDS", 2.0)
+    nowhere = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
+    with pytest.raises(UnavailableError, match="does not answer"):
+        retentions(nowhere, [USERS])
+
+
+def test_history_is_not_replayed_into_a_topic_that_deletes_it(settings: Settings, tmp_path: Path) -> None:
+    create_topic(settings, retention_ms=DAY)
+    file = users_file(tmp_path, {"updated_at": "2020-01-01"}, {}, {"updated_at": "2020-01-02"})
+    with pytest.raises(
+        UserError, match=rf"^2 of 3 rows are older than the retention of Kafka topic {settings.topic(USERS)}, 24 hours"
+    ):
+        Replay(settings, [file], USERS)
+    assert in_kafka(settings) == 0
+    with RoutingPublisher(settings) as publisher:
+        assert Replay(settings, [file], USERS, force=True).publish(publisher) == 3
+        assert Replay(settings, [users_file(tmp_path, {})], USERS).publish(publisher) == 1
+
+
+def test_days_are_not_simulated_into_a_topic_that_deletes_them(settings: Settings, tmp_path: Path) -> None:
+    create_topic(settings, retention_ms=DAY)
+    local = settings.model_copy(update={"spool_path": tmp_path, "pubsub_project": None})
+    with (
+        RoutingPublisher(local) as publisher,
+        pytest.raises(UserError, match=rf"topic {local.topic(USERS)} for 24 hours: .* of 2026-01-01, landed or not"),
+    ):
+        simulate(local, publisher, days=1, seed=1, events_per_day=10)
+    assert list(tmp_path.iterdir()) == []
+    provision(local, [STREAMS[name] for name in ("ecom_events", "post_events", "products", "posts")])
+    today = datetime.now(UTC).date()
+    with RoutingPublisher(local) as publisher:
+        assert simulate(local, publisher, days=1, seed=1, events_per_day=10, start=today).total > 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        (None, "1,500,0.. bytes are too much for one message to Kafka topic .*: message.max.bytes is 1000000"),
+        ("2000000", "did not take 1 message: Broker: Message size too large; the largest of them has 1,500,0.. bytes"),
+    ],
+)
+def test_a_row_that_kafka_does_not_take_is_named(
+    settings: Settings, tmp_path: Path, limit: str | None, reason: str
+) -> None:
+    """By the client, or by the broker, which takes less than this client would send."""
+    create_topic(settings, max_message_bytes="1048588")
+    if limit:
+        properties = tmp_path / "kafka.properties"
+        properties.write_text(f"message.max.bytes={limit}\ncompression.type=none\nbatch.size=100000\n")
+        settings = settings.model_copy(update={"kafka_config_file": properties})
+    file = users_file(tmp_path, {}, {}, {"first_name": "x" * 1_500_000}, {})
+    replay = Replay(settings, [file], USERS)
+    with pytest.raises(UserError, match=rf"^{file}, row 3: .*{reason}"), RoutingPublisher(settings) as publisher:
+        replay.publish(publisher)
+    assert in_kafka(settings) >= 2
+
+
+def test_a_row_that_pubsub_does_not_take_is_named(settings: Settings, tmp_path: Path) -> None:
+    provision(settings, [CLICKS])
+    file = tmp_path / "clicks.ndjson"
+    body = {"click_id": 1, "user_id": 1, "product_id": 1, "datetime_occured": "2026-01-01", "url": ""}
+    urls = ["", "x" * 9_998_000, "x" * 9_999_999, ""]
+    file.write_bytes(b"\n".join(orjson.dumps(body | {"url": url}) for url in urls))
+    replay = Replay(settings, [str(file)], CLICKS)
+    reason = rf"^{file}, row 3: 10,000,\d+ bytes are too much for one message to Pub/Sub"
+    with PubSubPublisher(settings) as publisher, pytest.raises(UserError, match=reason):
+        replay.publish(publisher)
+    source = PubSubSource(settings, [CLICKS])
+    sizes: list[int] = []
+    while len(sizes) < 2 and (batch := source.fetch(5.0)):
+        sizes += [len(payload) for payload in batch.tables["clicks"]["payload"].to_pylist()]
+        source.acknowledge(batch)
+    source.close()
+    assert sorted(size > 9_000_000 for size in sizes) == [False, True]

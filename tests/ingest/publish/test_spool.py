@@ -1,5 +1,6 @@
 """Appending to the spool: whole lines, whoever writes, and whatever a killed publisher left."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -31,10 +32,33 @@ def test_a_line_is_the_envelope_of_a_broker(settings: Settings) -> None:
     with RoutingPublisher(settings) as publisher:
         assert publisher.publish(USERS, [Message(b"\xff\n", b"\x00", {"é": "\u2028"}, 5), Message(None)]) == 2
         publisher.flush()
-        assert [orjson.loads(line) for line in log_of(settings).read_bytes().splitlines()] == [
-            {"key": "AA==", "attributes": {"é": "\u2028"}, "published_at": 5, "payload": "/wo="},
-            {"key": None, "attributes": {}, "published_at": None, "payload": None},
-        ]
+        first, second = [orjson.loads(line) for line in log_of(settings).read_bytes().splitlines()]
+        del first["log_id"]
+        assert first == {"key": "AA==", "attributes": {"é": "\u2028"}, "published_at": 5, "payload": "/wo="}
+        assert second == {"key": None, "attributes": {}, "published_at": None, "payload": None}
+
+
+def test_a_log_gets_an_id_of_its_own_with_its_first_line(settings: Settings) -> None:
+    log = log_of(settings)
+    ids = []
+    for torn in (None, b"", b'{"log_id":"0123456789abcdef0123456789abcdef","key":nu'):
+        if torn is not None:
+            log.write_bytes(torn)
+        SpoolPublisher(settings).publish(USERS, [Message(b"1"), Message(b"2")])
+        SpoolPublisher(settings).publish(USERS, [Message(b"3")])
+        lines = log.read_bytes().splitlines()
+        ids += [orjson.loads(line).get("log_id") for line in lines]
+        assert re.match(rb'\{"log_id":"[0-9a-f]{32}","key":', lines[0])
+    assert ids[1::3] == ids[2::3] == [None] * 3
+    assert len({*ids[::3], "0123456789abcdef0123456789abcdef"}) == 4
+
+
+def test_a_log_that_was_begun_without_an_id_gets_none(settings: Settings) -> None:
+    log = log_of(settings)
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b'{"payload":"YQ=="}\n')
+    SpoolPublisher(settings).publish(USERS, [Message(b"x")])
+    assert b"log_id" not in log.read_bytes()
 
 
 def test_the_topics_of_brokers_do_not_name_the_spool_s_folders(settings: Settings) -> None:

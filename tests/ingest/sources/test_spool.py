@@ -1,16 +1,20 @@
 """Reading the spool: every byte comes back, by offset, whatever stands in the log."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+import structlog
 
 from ingest.errors import UserError
+from ingest.landing import land
 from ingest.message import Batch, Message
 from ingest.publish.spool import SpoolPublisher
 from ingest.settings import Settings
+from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources.spool import SpoolSource
 from ingest.streams import STREAMS
 
@@ -168,8 +172,7 @@ def test_partitions_and_streams_have_positions_of_their_own_and_take_turns(setti
     write(settings, LINE * 4)
     write(settings, LINE * 2, "users/10.ndjson")
     write(settings, LINE * 2, "posts/0.ndjson")
-    for ignored in ("users/00.ndjson", "users/².ndjson", "users/x.ndjson", "users/1.txt", "clicks/0.ndjson"):
-        write(settings, LINE, ignored)
+    write(settings, LINE, "clicks/0.ndjson")
     spool = source(settings, landing_max_rows=1)
     assert spool.waiting() == {"users": 6, "posts": 2}
     order = [next(iter(batch.positions)) for batch in batches(spool)]
@@ -182,6 +185,120 @@ def test_a_log_that_appears_later_is_read(settings: Settings) -> None:
     assert spool.fetch(0) is None
     write(settings, LINE)
     assert len(rows(spool)) == 1
+
+
+# -- the id of a log --------------------------------------------------------------------------------------------------
+
+
+def open_source(settings: Settings) -> tuple[SpoolSource, DuckDBSink]:
+    sink = DuckDBSink(settings.warehouse_path)
+    return SpoolSource(settings, [USERS, POSTS], lambda ids: sink.positions("spool", ids)), sink
+
+
+def land_all(settings: Settings) -> int:
+    spool, sink = open_source(settings)
+    rows = land(settings, [spool], sink).rows
+    assert set(spool.waiting().values()) == {0}
+    spool.close()
+    return rows
+
+
+def landed(settings: Settings, stream: str = "users") -> list[bytes]:
+    with DuckDBSink(settings.warehouse_path).connection(read_only=True) as connection:
+        rows = connection.sql(f"select payload, message_id, landed_at from raw.{stream} order by landed_at").fetchall()
+    assert len({row[1:] for row in rows}) == len(rows)
+    return [row[0] for row in rows]
+
+
+def publish(settings: Settings, *payloads: bytes) -> None:
+    SpoolPublisher(settings).publish(USERS, [Message(payload) for payload in payloads])
+
+
+def test_a_replaced_log_of_the_same_widths_is_landed_from_its_start(settings: Settings) -> None:
+    expected = []
+    for payloads in ([b"a", b"b"], [b"c", b"d"], [b"e", b"f", b"g"]):
+        shutil.rmtree(settings.spool_path, ignore_errors=True)
+        publish(settings, *payloads)
+        assert land_all(settings) == len(payloads)
+        assert land_all(settings) == 0
+        expected += payloads
+    publish(settings, b"h")
+    assert land_all(settings) == 1
+    assert landed(settings) == [*expected, b"h"]
+
+
+def test_a_log_that_is_replaced_while_it_is_followed_is_read_from_its_start(settings: Settings) -> None:
+    publish(settings, b"a", b"b")
+    spool, sink = open_source(settings)
+    [first] = batches(spool)
+    shutil.rmtree(settings.spool_path)
+    assert spool.fetch(0) is None
+    publish(settings, b"c", b"d")
+    [second] = batches(spool)
+    assert (first.positions, first.tables["users"]["message_id"]) == (
+        second.positions,
+        second.tables["users"]["message_id"],
+    )
+    assert first.topic_ids != second.topic_ids
+    # of one commit, but not at one landed_at: a message id stands twice
+    assert sink.commit([first, second]) == {"users": 4}
+    assert landed(settings) == [b"a", b"b", b"c", b"d"]
+    # the first log comes back
+    assert sink.commit([first]) == {"users": 0}
+
+
+def test_each_partition_has_an_id_of_its_own(settings: Settings) -> None:
+    def publish_to(partition: int, *payloads: bytes) -> None:
+        """As another publisher might, to any partition."""
+        elsewhere = settings.model_copy(update={"spool_path": settings.spool_path.with_name("elsewhere")})
+        publish(elsewhere, *payloads)
+        (elsewhere.spool_path / "users" / "0.ndjson").rename(settings.spool_path / "users" / f"{partition}.ndjson")
+
+    publish(settings, b"c")
+    for partition in (1, 2):
+        publish_to(partition, b"a", b"b")
+    assert land_all(settings) == 5
+    publish_to(2, b"d", b"e")
+    assert land_all(settings) == 2
+    publish(settings, b"f")
+    assert land_all(settings) == 1
+    assert sorted(landed(settings)) == [b"a", b"a", b"b", b"b", b"c", b"d", b"e", b"f"]
+
+
+def test_a_log_without_an_id_goes_on_where_it_was_landed(settings: Settings) -> None:
+    """As those of versions that gave no ids; only a log that takes its place is read from its start."""
+    write(settings, LINE * 3)
+    assert land_all(settings) == 3
+    publish(settings, b"b")
+    assert land_all(settings) == 1
+    write(settings, LINE)
+    assert land_all(settings) == 1
+    shutil.rmtree(settings.spool_path)
+    publish(settings, *[b"c"] * 10)
+    assert land_all(settings) == 10
+    assert landed(settings) == [b"a"] * 3 + [b"b", b"a"] + [b"c"] * 10
+
+
+def test_a_log_with_an_id_that_was_cut_is_an_error(settings: Settings) -> None:
+    publish(settings, b"a", b"b", b"c")
+    land_all(settings)
+    path = settings.spool_path / "users" / "0.ndjson"
+    whole = path.read_bytes()
+    for content in (whole[:-1], whole[:-20], whole[:50], whole[: whole.index(b"\n") + 1]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="cut or replaced"):
+            land_all(settings)
+    path.write_bytes(whole)
+    assert land_all(settings) == 0
+
+
+def test_an_emptied_log_is_as_one_that_was_removed(settings: Settings) -> None:
+    publish(settings, b"a", b"b", b"c")
+    land_all(settings)
+    (settings.spool_path / "users" / "0.ndjson").write_bytes(b"")
+    assert land_all(settings) == 0
+    publish(settings, b"d", b"e", b"f")
+    assert land_all(settings) == 3
 
 
 # -- what went wrong --------------------------------------------------------------------------------------------------
@@ -201,3 +318,24 @@ def test_a_log_that_cannot_be_read_is_an_error(settings: Settings) -> None:
     (settings.spool_path / "users" / "0.ndjson").mkdir(parents=True)
     with pytest.raises(UserError, match=r"cannot read .*0.ndjson: Is a directory; see SPOOL_PATH"):
         source(settings).fetch(0)
+
+
+def test_what_is_not_landed_is_said_once(settings: Settings) -> None:
+    write(settings, LINE)
+    ignored = [
+        "users/00.ndjson",
+        "users/events.ndjson",
+        "users/1.txt",
+        "users/².ndjson",
+        "events.ndjson",
+        "people/0.ndjson",
+    ]
+    for name in (*ignored, "clicks/0.ndjson", "simulator.json", "users/.0.ndjson.swp"):
+        write(settings, LINE, name)
+    with structlog.testing.capture_logs() as logs:
+        spool = source(settings)
+        assert len(rows(spool)) == 1
+        assert spool.waiting() == {"users": 0, "posts": 0}
+    warned = [str(Path(log["path"]).relative_to(settings.spool_path)) for log in logs]
+    assert sorted(warned) == sorted(name.removesuffix("/0.ndjson") for name in ignored)
+    assert {log["log_level"] for log in logs} == {"warning"}
