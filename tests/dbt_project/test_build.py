@@ -50,13 +50,12 @@ def test_a_build_ends_with_the_marts_and_their_rows(shop: Warehouse) -> None:
     assert lines[-1].startswith("built in ")
 
 
-def test_days_one_by_one_equal_a_full_refresh(warehouse: Warehouse, tmp_path: Path) -> None:
-    for _ in range(2):
-        before = warehouse.marts()
-        warehouse.simulate(days=1)
-        warehouse.land()
-        warehouse.run_models()
-        assert warehouse.marts()["fct_events"] > before["fct_events"]
+def test_a_day_more_equals_a_full_refresh(warehouse: Warehouse, tmp_path: Path) -> None:
+    before = warehouse.marts()
+    warehouse.simulate(days=1)
+    warehouse.land()
+    warehouse.run_models()
+    assert warehouse.marts()["fct_events"] > before["fct_events"]
     assert warehouse.differences(full_refresh_of(warehouse, tmp_path / "refreshed")) == {}
 
 
@@ -176,9 +175,6 @@ def test_only_what_is_new_is_done(warehouse: Warehouse) -> None:
     warehouse.land()
     assert tests_and_unit_tests - passed() == unit_tests()
     assert questions.read_text() == marked
-    # a build that got no further than this leaves more than its last line
-    warehouse.run("tests.dbt_project.killed_build", "stg_clicks", expect=-signal.SIGKILL)
-    assert nothing_new not in warehouse.build().stdout
     assert nothing_new in warehouse.build().stdout
 
 

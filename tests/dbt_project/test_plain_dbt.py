@@ -105,8 +105,8 @@ def warehouse_copy(shop: Warehouse, tmp_path: Path) -> Warehouse:
 
 
 PROTECTED = """
-{{ config(materialized='incremental', unique_key='id', incremental_strategy='merge', merge_update_columns=['name']) }}
-select 1 as id, '{{ var("name") }}' as name, '{{ var("name") }}' as note
+{{ config(materialized='incremental', unique_key='id', incremental_strategy='merge', merge_update_columns=['run']) }}
+select 1 as id, '{{ invocation_id }}' as run, '{{ invocation_id }}' as first_run
 """
 
 
@@ -120,10 +120,10 @@ def test_models_of_packages_and_options_of_the_merge_are_dbts_own(checkout: Path
         PROTECTED.replace("config(", "config(contract={'enforced': false}, ")
     )
     (checkout / "dbt_project" / "packages.yml").write_text("packages: [{local: ../package}]")
-    dbt(checkout / "dbt_project", "deps")
-    models = ("--select", "of_a_package", "of_ones_own")
-    for name in ("before", "after"):
-        dbt(checkout / "dbt_project", "run", *models, "--vars", f"{{name: {name}}}")
+    (checkout / "dbt_project" / "dbt_packages").mkdir()
+    (checkout / "dbt_project" / "dbt_packages" / "shared").symlink_to(package)  # as `dbt deps` does
+    for _ in range(2):
+        dbt(checkout / "dbt_project", "run", "--select", "of_a_package", "of_ones_own")
     warehouse = Warehouse(checkout)
     for model in ("of_a_package", "of_ones_own"):
-        assert warehouse.query(f"select name, note from analytics.{model}") == [("after", "before")], model
+        assert warehouse.query(f"select count(*) from analytics.{model} where run != first_run") == [(1,)], model
