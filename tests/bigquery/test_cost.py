@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bigquery_cost import DOCUMENT, STATE, UNPARTITIONED, WHOLE, Read, column_bytes, reads_of_a_build, written
+from benchmarks.bigquery_cost import (
+    DOCUMENT,
+    STATE,
+    UNPARTITIONED,
+    WHOLE,
+    Read,
+    column_bytes,
+    reads_of_a_build,
+    written,
+)
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(1800)]
 

@@ -127,8 +127,13 @@ def test_days_of_another_time_zone(warehouse: Warehouse, tmp_path: Path) -> None
 def test_tests_read_what_was_touched_and_a_failure_stays_until_it_is_mended(warehouse: Warehouse) -> None:
     sweep = ("test", "--select", "fct_events", "--vars", SWEEP)
     first, last = (
-        warehouse.query(f"select min(event_key), max(event_key) from analytics.fct_events where event_date = ({date})")[0]
-        for date in ("select min(event_date) from analytics.fct_events", "select max(event_date) from analytics.fct_events")
+        warehouse.query(f"select min(event_key), max(event_key) from analytics.fct_events where event_date = ({date})")[
+            0
+        ]
+        for date in (
+            "select min(event_date) from analytics.fct_events",
+            "select max(event_date) from analytics.fct_events",
+        )
     )
     # two events of one key, in a partition that no build touches, are found by the sweep
     repeat = "update analytics.fct_events set event_key = '{1}' where event_key = '{0}'"
