@@ -29,7 +29,7 @@ def test_the_document_is_what_the_statements_read(reads: list[Read], tmp_path: P
 
 
 def test_one_model_reads_all_days(reads: list[Read]) -> None:
-    """Beside it, only what has no partitions is read whole: entities, dates, countries, and the builds' own state; and the
+    """Beside it, only what has no partitions is read whole: entities, dates, countries and the state of builds; and the
     accounting, which has a row per stream and day."""
     assert {(read.node, read.table) for read in reads if read.days == WHOLE} == {
         ("model.fct_session_event_sequence", "analytics.fct_session_event_sequence"),
