@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from datetime import date
 from difflib import get_close_matches
@@ -98,12 +99,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
             raise UserError(first_paragraph(result.exception))
         if isinstance(result.result, RunExecutionResult):
             _print_results(result.result, sink, with_marts=arguments[0] == "build")
-            # Marts of which some are older than others are half a build.
-            selections = {name: result.result.args.get(name) for name in SELECTIONS}
-            selections["exclude_resource_types"] = set(selections["exclude_resource_types"] or ()) - {"unit_test"}
-            is_shared = settings.build_prefix is None and result.result.args.get("target") in (None, settings.warehouse)
-            is_whole = not any(selections.values())
-            if arguments[0] == "build" and result.success and is_whole and is_shared:
+            if result.success and is_publishable(settings, result.result.args):
                 options = [*_vars_options(arguments), *PROJECT_OPTIONS]
                 version = publish(settings, sink, options, target(), same_code_as)
                 if code and _is_green(result.result):
@@ -116,6 +112,18 @@ def run(settings: Settings, arguments: list[str]) -> int:
         page = target() / ("static_index.html" if "--static" in arguments else "index.html")
         output.print(f"docs: {os.path.relpath(page)}", soft_wrap=True)
     return 0 if result.success else 1
+
+
+def is_publishable(settings: Settings, arguments: Mapping[str, Any]) -> bool:
+    """Whether dbt, with these arguments, builds and tests all marts that others read.
+
+    Args:
+        arguments: dbt's own names and values, such as {"which": "build", "select": ("fct_events",)}.
+    """
+    selections = {name: arguments.get(name) for name in SELECTIONS}
+    selections["exclude_resource_types"] = set(selections["exclude_resource_types"] or ()) - {"unit_test"}
+    is_shared = settings.build_prefix is None and arguments.get("target") in (None, settings.warehouse)
+    return arguments.get("which") == "build" and is_shared and not any(selections.values())
 
 
 class Vars(BaseModel, extra="ignore"):

@@ -557,16 +557,16 @@ MUTATIONS = (
     Mutation(
         "a build that failed is published",
         "dbt_project/__main__.py",
-        'if arguments[0] == "build" and result.success and is_whole and is_shared:',
-        'if arguments[0] == "build" and is_whole and is_shared:',
+        "if result.success and is_publishable(settings, result.result.args):",
+        "if is_publishable(settings, result.result.args):",
         BUILD,
     ),
     Mutation(
         "a build of some models is published",
         "dbt_project/__main__.py",
-        'if arguments[0] == "build" and result.success and is_whole and is_shared:',
-        'if arguments[0] == "build" and result.success and is_shared:',
-        "tests/serve/test_publish.py",
+        "is_shared and not any(selections.values())",
+        "is_shared",
+        BUILD,
     ),
     Mutation(
         "a changed warehouse counts as built",

@@ -103,11 +103,11 @@ def test_a_changed_setting_stops_the_build_until_a_full_refresh(warehouse: Wareh
     sessions = warehouse.marts()["fct_sessions"]
     warehouse.run_models("--full-refresh", *longer_gap)
     assert warehouse.marts()["fct_sessions"] < sessions
-    warehouse.run_models(*longer_gap)
+    warehouse.dbt("run", "--select", "fct_page_views", *longer_gap)
     assert "session_gap_seconds=1800" in warehouse.build(expect=2).stderr
 
 
-def test_days_of_another_time_zone(warehouse: Warehouse, tmp_path: Path) -> None:
+def test_days_of_another_time_zone(warehouse: Warehouse) -> None:
     """The hourly = daily = facts test runs within the build; here the days are counted from the facts by hand."""
     kolkata = ("--vars", json.dumps({"reporting_time_zone": "Asia/Kolkata"}))
     warehouse.run_models("--full-refresh", *kolkata)
@@ -121,34 +121,30 @@ def test_days_of_another_time_zone(warehouse: Warehouse, tmp_path: Path) -> None
     )
     starts = warehouse.query("select distinct minute(reporting_hour_at) from analytics.agg_events_hourly")
     assert starts == [(30,)]
-    assert warehouse.differences(full_refresh_of(warehouse, tmp_path / "refreshed", *kolkata)) == {}
 
 
 def test_tests_read_what_was_touched_and_a_failure_stays_until_it_is_mended(warehouse: Warehouse) -> None:
-    sweep = ("test", "--select", "fct_events", "--vars", SWEEP)
+    of_facts = ("test", "--select", "fct_events")
+    keys = "select min(event_key), max(event_key) from analytics.fct_events where event_date = "
     first, last = (
-        warehouse.query(f"select min(event_key), max(event_key) from analytics.fct_events where event_date = ({date})")[
-            0
-        ]
-        for date in (
-            "select min(event_date) from analytics.fct_events",
-            "select max(event_date) from analytics.fct_events",
-        )
+        warehouse.query(f"{keys} (select {which}(event_date) from analytics.fct_events)")[0] for which in ("min", "max")
     )
-    # two events of one key, in a partition that no build touches, are found by the sweep
+    # two events of one key, in a partition that no build has touched, are found by the sweep
     repeat = "update analytics.fct_events set event_key = '{1}' where event_key = '{0}'"
     warehouse.change(repeat.format(*first))
-    warehouse.build()
-    assert "unique_key_fct_events" in warehouse.dbt(*sweep, expect=1).stderr
-    # in one that is touched they are found by the build, and by the next one, until they are mended
+    warehouse.dbt(*of_facts)
+    assert "unique_key_fct_events" in warehouse.dbt(*of_facts, "--vars", SWEEP, expect=1).stderr
+    # in one that is touched they are found by tests until a build has passed them all
     warehouse.simulate(days=1)
     warehouse.land()
     warehouse.change(repeat.format(*last))
     warehouse.run_models()  # without tests, so that it says nothing of the marts
     for _ in range(2):
-        assert "unique_key_fct_events" in warehouse.build("--exclude-resource-type", "unit_test", expect=1).stderr
+        assert "unique_key_fct_events" in warehouse.dbt(*of_facts, expect=1).stderr
     warehouse.build("--full-refresh", "--exclude-resource-type", "unit_test")
-    warehouse.dbt(*sweep)
+    warehouse.dbt(*of_facts, "--vars", SWEEP)
+    warehouse.change(repeat.format(*last))
+    warehouse.dbt(*of_facts)
 
 
 def unit_tests() -> int:
@@ -251,3 +247,23 @@ def test_dbt_is_given_the_settings(
     assert command.run(settings, ["build"]) == 0
     assert seen == [warehouse_name, "shop", "EU", prefix, str(path), "5", "batch", "2GiB"]
     assert path.exists() == (warehouse_name == "duckdb")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prefix", "expected"),
+    [
+        ({"which": "build"}, None, True),
+        ({"which": "build", "exclude_resource_types": ("unit_test",)}, None, True),
+        ({"which": "build", "target": "duckdb"}, None, True),
+        ({"which": "run"}, None, False),
+        ({"which": "build", "select": ("fct_events+",)}, None, False),
+        ({"which": "build", "exclude": ("fct_events",)}, None, False),
+        ({"which": "build", "exclude_resource_types": ("test", "unit_test")}, None, False),
+        ({"which": "build", "target": "dev"}, None, False),
+        ({"which": "build"}, "ann_", False),
+    ],
+)
+def test_only_whole_builds_of_the_shared_marts_are_published(
+    arguments: dict[str, object], prefix: str | None, expected: bool
+) -> None:
+    assert command.is_publishable(Settings(_env_file=None, build_prefix=prefix), arguments) is expected

@@ -21,17 +21,15 @@ def version(user_name: str, updated_at: str, deleted_at: str | None = None) -> M
     return Message(json.dumps(body).encode(), key=b"u")
 
 
-OF_USERS = ("stg_users", "dim_users_history", "int_users_latest", "int_users_current", "users_snapshot")
-
-
 def land_and_build(warehouse: Warehouse, *versions: Message) -> None:
-    """Build everything the first time, then what is made from users."""
+    """Build the snapshots and what they are made from."""
     settings = Settings(_env_file=None, spool_path=warehouse.folder / "spool")
     SpoolPublisher(settings).publish(STREAMS["users"], versions)
-    is_first = not warehouse.path.exists()
     warehouse.land()
-    only_users = () if is_first else ("--select", *OF_USERS, "dim_users_snapshot")
-    warehouse.build("--exclude-resource-type", "unit_test", *only_users)
+    warehouse.dbt(*SNAPSHOTS)
+
+
+SNAPSHOTS = ("build", "--select", "+resource_type:snapshot", "--indirect-selection", "cautious")
 
 
 def test_a_version_replaced_between_two_builds_is_in_the_history_only(tmp_path: Path) -> None:
@@ -70,7 +68,7 @@ def test_a_version_that_other_rules_reject_leaves_the_snapshots_right(tmp_path: 
     warehouse = Warehouse(tmp_path)
     land_and_build(warehouse, version("old", "2026-01-02T00:00:00Z"))
     later = ("--vars", json.dumps({"earliest_event_at": "2026-01-10"}))
-    warehouse.build("--full-refresh", "--exclude-resource-type", "unit_test", *later)
+    warehouse.dbt(*SNAPSHOTS, "--full-refresh", *later)
     rows = "select user_name, dbt_is_deleted from snapshots.users_snapshot order by dbt_valid_from"
     assert warehouse.query(rows) == [("old", "False"), ("old", "True")]
-    warehouse.build("--exclude-resource-type", "unit_test", *later)
+    warehouse.dbt(*SNAPSHOTS, *later)

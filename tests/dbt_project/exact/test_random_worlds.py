@@ -29,7 +29,7 @@ EVERYTHING_ELSE = Settings(
 
 
 def test_few_worlds_and_all_examples(project: Project, seed: int) -> None:
-    check_random_worlds(project, Settings(), 60, seed, examples(first_number=60))
+    check_random_worlds(project, Settings(), 60, seed, examples(first_number=60), runs=3)
 
 
 @pytest.mark.exact
