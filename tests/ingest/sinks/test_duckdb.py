@@ -107,7 +107,7 @@ def test_positions_are_kept_by_source_topic_and_partition(path: Path) -> None:
     )
     assert sink.positions("kafka", {}) == {("users", 0): 2, ("users", 1): 6}
     assert sink.positions("spool", {}) == {("users", 0): 101}
-    assert sink.positions("pubsub", {}) == {}
+    assert sink.positions("pubsub", {}) == {("clicks", 0): 1}  # how many messages were landed
 
 
 def test_positions_are_read_after_the_commit_of_another_thread(path: Path) -> None:
@@ -215,14 +215,14 @@ def test_a_commit_that_breaks_anywhere_leaves_nothing(
 
             return call
 
-    whole = DuckDBSink.connection
+    whole = DuckDBSink._connection
 
     @contextmanager
     def connection(self: DuckDBSink, read_only: bool = False) -> Iterator[Any]:
         with whole(self, read_only) as opened:
             yield opened if read_only else Breaking(opened)
 
-    monkeypatch.setattr(DuckDBSink, "connection", connection)
+    monkeypatch.setattr(DuckDBSink, "_connection", connection)
     try:
         sink.commit([batch([1, 2]), batch([0], stream="posts")])
         broke = False
