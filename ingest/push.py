@@ -7,6 +7,7 @@ together, so the rate does not hang on how long a commit takes.
 import asyncio
 import logging
 import queue
+import re
 import threading
 import time
 from collections import defaultdict
@@ -186,7 +187,7 @@ class _Endpoint:
         self._committer = committer
         self._verifier = verifier
         self._streams = {
-            settings.subscription(stream): stream.name for stream in STREAMS.values() if stream.transport == "pubsub"
+            settings.subscription(stream): stream.name for stream in settings.selected() if stream.transport == "pubsub"
         }
         self._rows = self._bytes = 0
         """Of the requests in hand, from their first byte to their answer."""
@@ -268,16 +269,17 @@ class _Endpoint:
             # not deeper than message.attributes: the name of an attribute is the publisher's
             where = ".".join(str(name) for name in first["loc"][:2]) or "body"
             raise HTTPException(400, f"no push of Pub/Sub: {where}: {first['msg']}") from None
-        project, _, name = envelope.subscription.removeprefix("projects/").partition("/subscriptions/")
-        if name not in self._streams or self._settings.pubsub_project not in (None, project):
-            expected = f"projects/{self._settings.pubsub_project or '*'}/subscriptions/"
+        # Without PUBSUB_PROJECT a subscription may be of any project.
+        of_any_project = re.sub(r"^projects/[^/]+/", "projects/-/", envelope.subscription)
+        stream = self._streams.get(envelope.subscription) or self._streams.get(of_any_project)
+        if stream is None:
             raise HTTPException(
                 404,
-                f"no stream has the subscription {envelope.subscription!r}; there are {expected}"
-                f"{{{','.join(self._streams)}}}, and SUBSCRIPTIONS and PUBSUB_PROJECT name others",
+                f"no stream has the subscription {envelope.subscription!r}; there are {', '.join(self._streams)}:"
+                " SUBSCRIPTIONS and PUBSUB_PROJECT name others",
             )
         message, published_at = envelope.message, envelope.message.publish_time
-        return self._streams[name], PubSubMessage(
+        return stream, PubSubMessage(
             message.message_id,
             message.ordering_key or "",
             message.attributes or {},

@@ -56,6 +56,14 @@ class Sink(Protocol):
         """
         ...
 
+    def forget(self) -> None:
+        """Go by what the warehouse holds now, after a WarehouseReplacedError. Before, close all sources."""
+        ...
+
+    def create_tables(self) -> None:
+        """Create the raw tables that are missing, so that every model has its source."""
+        ...
+
     def status(self) -> dict[str, StreamStatus]: ...
 
 
@@ -128,10 +136,6 @@ class Warehouse(Sink, ResultSource, Protocol):
 
     def missing_tables(self) -> list[str]:
         """The tables that `create_tables` would create, such as raw.users."""
-        ...
-
-    def create_tables(self) -> None:
-        """Create the raw tables that are missing, so that every model has its source."""
         ...
 
 

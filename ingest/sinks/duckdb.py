@@ -437,8 +437,8 @@ class DuckDBSink:
             connection.execute(f"attach '{path}' as warehouse (storage_version '{STORAGE_VERSION}')")
 
     def _checked(self, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
-        """See that it is to a DuckDB file: DuckDB opens a CSV as views in a database in memory, which is gone when it is
-        closed. (Reading the file's header would drop DuckDB's lock on it, if this process has it open.)"""
+        """See that it is to a DuckDB file: DuckDB opens a CSV as views in a database in memory, which ends with the
+        connection. (Reading the file's header would drop DuckDB's lock on it, if this process has it open.)"""
         [(path, type_)] = connection.execute(
             "select path, type from duckdb_databases() where database_name = current_database()"
         ).fetchall()

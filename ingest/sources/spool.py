@@ -110,7 +110,8 @@ class SpoolSource:
         UserError: when a log cannot be read, or is not what was landed of it (it was cut or replaced).
     """
 
-    drained_after_seconds = 0.0
+    idle_timeout_seconds = 0.0
+    problems = ()
 
     def __init__(self, settings: Settings, streams: list[Stream], read_positions: ReadPositions) -> None:
         self._root = settings.spool_path

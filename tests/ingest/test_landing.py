@@ -66,7 +66,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 class Scripted:
     """A source that delivers the given numbers of rows, None where nothing waits."""
 
-    drained_after_seconds = 0.0
+    idle_timeout_seconds = 0.0
 
     def __init__(self, *script: int | None, seconds: float = 0.0) -> None:
         self._script = deque(script)
@@ -166,7 +166,7 @@ def test_a_busy_stream_does_not_keep_landing_from_ending() -> None:
 
 def test_a_source_that_needs_patience_is_not_drained_before() -> None:
     source = Scripted(10, None, 10, None, None, seconds=0.02)
-    source.drained_after_seconds = 0.2
+    source.idle_timeout_seconds = 0.2
     sink = Commits(source)
     land(limits(landing_max_seconds=0.1), [source], sink)
     assert sum(sink.rows) == 20

@@ -287,8 +287,8 @@ def test_a_topic_that_the_asked_broker_does_not_know_yet_is_asked_for_again(
     produce(producer, topic_of(settings), range(40))
     warehouse = Warehouse()
     source = open_source(settings, warehouse)
-    ids, ignorant = source._ids, [{}, {}]
-    monkeypatch.setattr(source, "_ids", lambda topics: ignorant.pop() if ignorant else ids(topics))
+    describe, ignorant = source._describe, [{}, {}]
+    monkeypatch.setattr(source, "_describe", lambda topics: ignorant.pop() if ignorant else describe(topics))
     warehouse.drain(source)
     assert not ignorant
     assert values(warehouse) == list(range(40))

@@ -284,14 +284,14 @@ def test_a_server_that_hangs_is_not_an_empty_subscription(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = open_source()
-    assert source.fetch(source.drained_after_seconds) is None
+    assert source.fetch(source.idle_timeout_seconds) is None
     monkeypatch.setattr(pubsub, "ANSWER_SECONDS", 2.0)
     publish(b"x")
     pubsub_emulator.pause()
     try:
         monkeypatch.setattr(pubsub, "SILENCE_SECONDS", 8.0)
         with pytest.raises(UnavailableError, match=r"Pub/Sub at .* failed"):
-            while source.fetch(source.drained_after_seconds):  # what had arrived before the pause
+            while source.fetch(source.idle_timeout_seconds):  # what had arrived before the pause
                 pass
     finally:
         monkeypatch.undo()
