@@ -63,6 +63,8 @@ class Batch:
     """Stream to the number of messages that wait after this batch, as far as the source knows without asking."""
     is_end: bool = False
     """Whatever waited when landing began is in this batch, or was in those before."""
+    starts: Positions = field(default_factory=dict)
+    """Where each partition of `positions` went on from, 0 for its beginning. Kafka only."""
     source: str = ""
     """The transport (kafka, spool) of `positions`. Where the batch has rows, these name it."""
 

@@ -216,6 +216,8 @@ class KafkaSource:
         self._at_end: set[TopicAndPartition] = set()
         self._next: dict[TopicAndPartition, int] = {}
         """Offset of the next message to consume."""
+        self._starts: dict[TopicAndPartition, int] = {}
+        """Where the next batch of each partition goes on from, if it has a position at all."""
         self._moved: set[TopicAndPartition] = set()
         """Partitions whose position moved past offsets without messages since their last batch."""
         self._ends: dict[TopicAndPartition, int] = {}
@@ -436,6 +438,8 @@ class KafkaSource:
             return None
         builder, self._builder = self._builder, _BatchBuilder(self._streams, self._max_rows, self._max_bytes)
         positions = {partition: self._next[partition] for partition in builder.partitions | self._moved}
+        starts = {partition: self._starts.get(partition, 0) for partition in positions}
+        self._starts.update(positions)
         self._moved.clear()
         lag: Counter[str] = Counter()
         for topic, partition in self._assigned or ():
@@ -449,7 +453,8 @@ class KafkaSource:
             partition in self._at_end or self._next.get(partition, 0) >= self._ends[partition]
             for partition in self._assigned
         )
-        return Batch(builder.tables(), positions, topic_ids, self._generation, lag, is_end, source="kafka")
+        tables = builder.tables()
+        return Batch(tables, positions, topic_ids, self._generation, lag, is_end, starts, source="kafka")
 
     def _describe(self, topics: Iterable[str]) -> dict[str, Any]:
         """Topic to its confluent_kafka.admin.TopicDescription, without those that are missing or may not be read."""
@@ -557,6 +562,7 @@ class KafkaSource:
             emitted = self._emitted.get((topic, self._topic_ids[topic], partition), 0)
             if (topic, partition) in positions or emitted:
                 self._next[topic, partition] = max(positions.get((topic, partition), 0), emitted)
+        self._starts = dict(self._next)
         for one in given - self._ends.keys():
             _, self._ends[one] = self._watermarks(*one)
         self._assign(given)
