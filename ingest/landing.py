@@ -68,17 +68,22 @@ def land_streams(
                 report.problems = [problem for source in sources for problem in source.problems]
                 return report
         except WarehouseReplacedError as error:
-            log.error(  # noqa: TRY400  the message says it all
-                "the warehouse was replaced: landing goes back to what it holds, from Kafka and the spool. Pub/Sub does"
-                " not redeliver what was acknowledged: see Backups in README",
-                reason=str(error),
-            )
-            sink.forget()
+            accept_replacement(sink, error)
         except UnavailableError as error:
             if not follow or stop.is_set():
                 raise
             log.warning("landing waits", reason=str(error))
             stop.wait(RETRY_SECONDS)
+
+
+def accept_replacement(sink: Sink, error: WarehouseReplacedError) -> None:
+    """Log that the warehouse was replaced, and go by what it holds now."""
+    log.error(
+        "the warehouse was replaced: landing goes back to what it holds, from Kafka and the spool. Pub/Sub does not"
+        " redeliver what was acknowledged: see Backups in README",
+        reason=str(error),
+    )
+    sink.forget()
 
 
 def land(

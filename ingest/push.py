@@ -24,8 +24,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from ingest import metrics, web
-from ingest.errors import UserError
-from ingest.landing import commit
+from ingest.errors import UserError, WarehouseReplacedError
+from ingest.landing import accept_replacement, commit
 from ingest.message import Batch, PubSubMessage, pubsub_table
 from ingest.oidc import IdentityError, TokenVerifier
 from ingest.settings import Settings
@@ -133,8 +133,11 @@ class Committer:
                     self.rows += commit(self._sink, [self._batch(waiting)], logging.DEBUG)
                     _answer(waiting, None)
                     waiting = self._take(LINGER_SECONDS) if time.monotonic() < until else []
+        except WarehouseReplacedError as error:
+            refusal = "the warehouse was replaced"
+            accept_replacement(self._sink, error)
         except UserError as error:
-            refusal = "the warehouse cannot be opened now"
+            refusal = "the warehouse takes no commits now"
             log.warning("pushes are refused, for Pub/Sub to send them again", pushes=len(waiting), reason=str(error))
         except Exception as error:  # noqa: BLE001  whatever it is, the next commit may succeed
             # The sink's own words are of files and tables, not of payloads.
