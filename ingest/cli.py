@@ -318,6 +318,29 @@ def push(
     output.print(f"landed {_messages(landed)}")
 
 
+@app.command()
+def clean(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needed where nobody can be asked.")] = False,
+) -> None:
+    """Remove the warehouse, what was published from it, the spool, and dbt's files, after listing them."""
+    from ingest.clean import found, remove
+
+    settings = load_settings()
+    paths = found(settings)
+    if not paths:
+        output.print("nothing to remove")
+        return
+    for path in paths:
+        output.print(str(path), highlight=False, markup=False, soft_wrap=True)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UserError("nothing was removed: to remove these, run `make clean CONFIRM=1`, or add --yes")
+        if not typer.confirm("Remove all of these?"):
+            return
+    remove(paths, settings)
+    output.print("removed")
+
+
 def _sink(settings: Settings, follow: bool = False) -> Warehouse:
     if settings.warehouse == "bigquery":
         from ingest.sinks.bigquery import BigQuerySink
