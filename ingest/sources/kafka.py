@@ -356,7 +356,9 @@ class KafkaSource:
         """Read what waits, by a consumer that joins no group."""
         described = self._describe(self._streams)
         partitions = [
-            (topic, partition.id) for topic, description in described.items() for partition in description.partitions
+            (topic, partition.id)
+            for topic in described.keys() - self._denied
+            for partition in described[topic].partitions
         ]
         positions = self._read_positions(_ids(described))
         low = self._offsets(partitions, EARLIEST)
@@ -450,14 +452,14 @@ class KafkaSource:
             ((topic, topic_ids[topic], partition), end) for (topic, partition), end in positions.items()
         )
         is_end = self._assigned is not None and all(
-            partition in self._at_end or self._next.get(partition, 0) >= self._ends[partition]
+            self._is_at_end(partition) or self._next.get(partition, 0) >= self._ends[partition]
             for partition in self._assigned
         )
         tables = builder.tables()
         return Batch(tables, positions, topic_ids, self._generation, lag, is_end, starts, source="kafka")
 
     def _describe(self, topics: Iterable[str]) -> dict[str, Any]:
-        """Topic to its confluent_kafka.admin.TopicDescription, without those that are missing or may not be read."""
+        """Topic to its confluent_kafka.admin.TopicDescription, without those that are missing or hidden by ACLs."""
         try:
             described, hidden = describe_topics(self._admin, topics)
         except KafkaException as error:
@@ -468,7 +470,7 @@ class KafkaSource:
         for topic in sorted(hidden | (described.keys() - readable)):
             self._deny(topic)
         self._denied -= readable
-        return {topic: described[topic] for topic in readable}
+        return described
 
     def _deny(self, topic: str) -> None:
         if topic not in self._denied:
@@ -502,7 +504,11 @@ class KafkaSource:
         if self._assigned is None:
             # The group hands out nothing while no topic exists.
             return not self._existing and self._to_assign is None
-        return self._assigned <= self._at_end
+        return all(map(self._is_at_end, self._assigned))
+
+    def _is_at_end(self, partition: TopicAndPartition) -> bool:
+        """Whether nothing of it is waited for."""
+        return partition in self._at_end or partition[0] in self._denied
 
     def _stalled(self) -> UnavailableError:
         reason = f" ({self._last_error})" if self._last_error else ""
@@ -554,6 +560,7 @@ class KafkaSource:
     def _take_assignment(self, given: set[TopicAndPartition]) -> None:
         """Assign what the group gave, each partition where the warehouse, or the batch under way to it, ends."""
         topic_ids = _ids(self._describe({topic for topic, _ in given}))
+        given = {(topic, partition) for topic, partition in given if topic in topic_ids or topic not in self._denied}
         if any(topic not in topic_ids for topic, _ in given):
             return  # the broker that was asked does not know the topic yet, or not any more: asked again
         self._topic_ids = topic_ids
@@ -587,8 +594,6 @@ class KafkaSource:
             log.debug("kafka topic does not exist", topic=partition[0])  # logged at the start
         elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED and partition[0] in self._streams:
             self._deny(partition[0])
-            if partition in (self._assigned or ()):
-                self._at_end.add(partition)  # nothing of it is waited for
         elif error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
             group = self._consumer_config["group.id"]
             raise UserError(
@@ -666,7 +671,10 @@ def may(description: Any, operation: AclOperation) -> bool:
 
 
 def not_allowed(topic: str) -> str:
-    return f"Kafka topic {topic} may not be read by this client: grant it DESCRIBE and READ on the topic (an ACL)"
+    return (
+        f"Kafka topic {topic} may not be read by this client: grant it DESCRIBE and READ on the topic (ACLs), or leave"
+        " its stream out of STREAMS"
+    )
 
 
 def _ids(described: Mapping[str, Any]) -> dict[str, str]:

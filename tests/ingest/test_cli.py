@@ -16,7 +16,7 @@ from ingest.streams import STREAMS
 
 from .conftest import Start
 
-COMMANDS = ["land", "status", "simulate", "replay", "emit", "provision", "push"]
+COMMANDS = ["land", "status", "simulate", "replay", "emit", "provision", "push", "clean"]
 Run = Callable[..., tuple[int, str, str]]
 
 

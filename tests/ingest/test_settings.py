@@ -147,7 +147,7 @@ def test_the_file_may_begin_with_a_byte_order_mark(nothing_set: Path) -> None:
 )
 def test_a_refused_token_is_not_shown_even_in_a_traceback(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("SERVE_TOKENS", value)
-    with pytest.raises(UserError, match="^SERVE_TOKENS: ") as caught:
+    with pytest.raises(UserError, match=r"^SERVE_TOKENS: ") as caught:
         load_settings()
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
