@@ -51,6 +51,8 @@ LEASE_SECONDS = 60
 LEASE_MARGIN_SECONDS = 6.0
 """How long before its deadline a message is extended; the shortest deadline of a subscription is 10 seconds."""
 LEASE_CHECK_SECONDS = 1.0
+CHECK_SECONDS = 30.0
+"""How often one thread of each stream looks at its subscription: whether its topic was deleted."""
 DELETED_TOPIC = "_deleted-topic_"
 """Topic of a subscription whose topic was deleted."""
 IDS_PER_REQUEST = 1_000
@@ -304,6 +306,7 @@ class PubSubSource:
     def _pull_forever(self, name: str, ack_deadline: float, asks: bool) -> None:
         """Fill the buffer with one stream's messages until `close`, or an error that waiting does not mend."""
         rows = min(PULL_ROWS, self._max_rows)
+        checked_at = time.monotonic()
         while True:
             with self._changed:
                 self._changed.wait_for(
@@ -317,8 +320,9 @@ class PubSubSource:
             asked_at = time.monotonic()
             try:
                 received = self._pull(name, rows)
-                if received is None and asks:
+                if asks and (received is None or time.monotonic() >= checked_at + CHECK_SECONDS):
                     self._ack_deadline(name)
+                    checked_at = time.monotonic()
                 pulled = None
                 if received:
                     # Counted from the question: the deadline runs from when Pub/Sub sends.
