@@ -217,7 +217,7 @@ class DuckDBSink:
             topic_ids.update(topic_ids_of(batch))
             for stream, table in batch.tables.items():
                 tables.setdefault(stream, []).append(table)
-            positions.update(positions_of(batch))
+            positions.update({key: max(end, positions.get(key, 0)) for key, end in positions_of(batch).items()})
         with self._connection() as connection:
             if memory_limit:
                 connection.execute("set memory_limit = $limit", {"limit": memory_limit})
@@ -429,8 +429,8 @@ class DuckDBSink:
             time.sleep(RETRY_SECONDS)
 
     def _create_file(self) -> None:
-        """Create the file if there is none. An empty one is as good as none."""
-        if self._path.exists() and self._path.stat().st_size:
+        """Create the file if there is none."""
+        if self._path.exists():
             return
         path = str(self._path.absolute()).replace("'", "''")
         with closing(duckdb.connect()) as connection:
