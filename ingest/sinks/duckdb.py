@@ -206,7 +206,6 @@ class DuckDBSink:
                     # Messages of many megabytes need more. If it was the checkpoint after the commit that failed, these
                     # are landed: known by their offsets, or counted as duplicates.
                     landed.update(self._commit(alike))
-        self._verified = None if self._held else self._file_state()
         return landed
 
     def _commit(self, batches: Sequence[Batch], memory_limit: str | None = None) -> dict[str, int]:
@@ -253,7 +252,7 @@ class DuckDBSink:
 
     def verify(self) -> None:
         state = self._file_state()
-        if self._held or not self._seen or state == self._verified:
+        if self._held or not self._seen or (state is not None and state == self._verified):
             return
         positions: dict[PartitionKey, int] = {}
         if state is not None:

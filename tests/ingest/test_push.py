@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -495,6 +496,37 @@ def test_a_held_warehouse_is_503_and_the_server_goes_on(serve: Serve, settings: 
     assert landed_ids(settings) == ["taken"]
     assert err.count("pushes are refused") == 2
     assert f"PID {os.getpid()}" in err
+
+
+def test_on_a_full_disk_it_is_503_and_the_server_goes_on(serve: Serve, settings: Settings) -> None:
+    server = serve()
+    assert server.post(envelope(message_id="before")).status_code == 204
+    limit = settings.warehouse_path.stat().st_size + 200_000
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    large = envelope(os.urandom(1_000_000), "large")
+    for _ in range(2):
+        answer = server.post(large)
+        assert (answer.status_code, answer.text) == (503, "the warehouse takes no commits now")
+    assert server.health() == 200
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert server.post(large).status_code == 204
+    _, err = server.stop()
+    assert landed_ids(settings) == ["before", "large"]
+    assert "free some space: nothing is lost" in err
+
+
+def test_a_warehouse_that_was_replaced_is_said_once(serve: Serve, settings: Settings) -> None:
+    """What was acknowledged does not come again by itself."""
+    server = serve()
+    assert server.post(envelope(message_id="before")).status_code == 204
+    time.sleep(1)  # until the server has left the file
+    settings.warehouse_path.rename(settings.warehouse_path.with_name("elsewhere"))
+    statuses = [server.post(envelope(message_id="after")).status_code for _ in range(2)]
+    assert statuses == [503, 204]
+    _, err = server.stop()
+    assert landed_ids(settings) == ["after"]
+    assert err.count("the warehouse was replaced") == 2  # it, and the answer
+    assert "from pubsub clicks up to 0, and 1 was landed" in err
 
 
 def test_it_starts_while_the_warehouse_is_held(serve: Serve, settings: Settings) -> None:
