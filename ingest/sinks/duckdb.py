@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
+from typing import IO
 
 import duckdb
 import pyarrow as pa
@@ -359,17 +360,27 @@ class DuckDBSink:
         return count
 
     def results(self, after: Cursor, chunk_rows: int) -> Iterator[list[Result]]:
-        # Sorted once, to a file: a query per chunk would read and sort the rest again and again. The file has no name,
-        # so that a kill leaves nothing.
-        with TemporaryFile() as results:
-            with self._mart() as connection:
-                found = connection.sql(RESULTS, params=after._asdict()).to_arrow_reader(RESULT_ROWS)
-                with pq.ParquetWriter(results, found.schema) as writer:
-                    for batch in found:
-                        writer.write_batch(batch)
-            results.seek(0)
+        with self._write_results(after) as results:
             for batch in pq.ParquetFile(results).iter_batches(chunk_rows):
                 yield [Result(*row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
+
+    def _write_results(self, after: Cursor) -> IO[bytes]:
+        """Sort them once, into a Parquet file: a query per chunk would read and sort the rest again and again. The file
+        has no name, so that a kill leaves nothing."""
+        file = TemporaryFile()  # noqa: SIM115  the caller closes it
+        try:
+            with self._mart() as connection:
+                results = connection.sql(RESULTS, params=after._asdict()).to_arrow_reader(RESULT_ROWS)
+                with pq.ParquetWriter(file, results.schema) as writer:
+                    for batch in results:
+                        writer.write_batch(batch)
+            file.seek(0)
+        except OSError as error:
+            with suppress(OSError):  # what is left in its buffer
+                file.close()
+            reason = os.strerror(error.errno or 0)
+            raise UserError(f"cannot write a temporary file in {gettempdir()}: {reason}; see TMPDIR") from error
+        return file
 
     @contextmanager
     def _mart(self) -> Iterator[duckdb.DuckDBPyConnection]:
