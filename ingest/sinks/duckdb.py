@@ -41,7 +41,7 @@ NOT_DUCKDB = "it is not a valid DuckDB database file"
 FULL_DISK = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 RAW_TABLE = """
-create table raw.{stream} (
+create table if not exists raw.{stream} (
     stream varchar not null,
     source varchar not null,
     topic varchar not null,
@@ -60,7 +60,7 @@ ZSTD = " using compression zstd"
 
 # Of Pub/Sub, which has no offsets, next_offset counts the messages that were landed from a topic.
 LANDING_OFFSETS = """
-create table raw.landing_offsets (
+create table if not exists raw.landing_offsets (
     source varchar, topic varchar, topic_id varchar, "partition" integer, next_offset bigint not null,
     primary key (source, topic, topic_id, "partition")
 )
@@ -117,6 +117,7 @@ order by session_landed_at, session_id, sequence_number
 """
 
 
+RAW_TABLES = (*STREAMS, "landing_offsets")
 MEMORY_LIMIT = "384 MiB"
 """For a commit: by default DuckDB takes most of the machine where a row group of large messages is rewritten."""
 ROWS_PER_CHUNK = 8_192
@@ -144,6 +145,8 @@ class DuckDBSink:
         self._lock_timeout_seconds = lock_timeout_seconds
         self._clock = clock
         self._held: duckdb.DuckDBPyConnection | None = None
+        self._has_zstd = True
+        """Of the file that was opened last: those of DuckDB 1.1 and older do not."""
         self._in_use = threading.Lock()
         """DuckDB refuses to open a file for reading that the same process has open for writing: positions are read
         by the thread that fetches, while another commits."""
@@ -168,16 +171,16 @@ class DuckDBSink:
 
     def missing_tables(self) -> list[str]:
         """The tables that `create_tables` would create, such as raw.users."""
-        existing: set[tuple[str, str]] = set()
-        if self._path.exists():
-            with self.connection(read_only=True) as connection:
-                existing = _tables(connection)
-        return [f"raw.{name}" for name in _raw_tables() if ("raw", name) not in existing]
+        if not self._path.exists():
+            return [f"raw.{name}" for name in RAW_TABLES]
+        with self.connection(read_only=True) as connection:
+            existing = _tables(connection)
+        return [f"raw.{name}" for name in RAW_TABLES if ("raw", name) not in existing]
 
     def create_tables(self) -> None:
         """Create the raw tables that are missing, so that every model has its source."""
         with self.connection() as connection:
-            _create_tables(connection)
+            self._create_tables(connection)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -224,7 +227,7 @@ class DuckDBSink:
             else:
                 connection.execute("reset memory_limit")
             connection.execute("begin")
-            _create_tables(connection)
+            self._create_tables(connection)
             known = _positions(connection)
             self._see(known)
             landed_at = self._landed_at(connection, list(tables))
@@ -449,13 +452,23 @@ class DuckDBSink:
     def _checked(self, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
         """See that it is to a DuckDB file: DuckDB opens a CSV as views in a database in memory, which ends with the
         connection. (Reading the file's header would drop DuckDB's lock on it, if this process has it open.)"""
-        [(path, type_)] = connection.execute(
-            "select path, type from duckdb_databases() where database_name = current_database()"
+        [(path, type_, version)] = connection.execute(
+            """
+            select path, type, tags['storage_version'] from duckdb_databases()
+            where database_name = current_database()
+            """
         ).fetchall()
         if path is None or type_ != "duckdb":
             connection.close()
             raise duckdb.IOException(NOT_DUCKDB)
+        self._has_zstd = tuple(map(int, re.findall(r"\d+", version))) >= (1, 2)
         return connection
+
+    def _create_tables(self, connection: duckdb.DuckDBPyConnection) -> None:
+        connection.execute("create schema if not exists raw")
+        for stream in STREAMS:
+            connection.execute(RAW_TABLE.format(stream=stream, compression=ZSTD if self._has_zstd else ""))
+        connection.execute(LANDING_OFFSETS)
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
@@ -485,41 +498,17 @@ class DuckDBSink:
         return UserError(f"{reason}; see WAREHOUSE_PATH" if failed == "cannot open" else reason)
 
 
-def _raw_tables() -> list[str]:
-    return [*STREAMS, "landing_offsets"]
-
-
-def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
-    existing = _tables(connection)
-    missing = [name for name in _raw_tables() if ("raw", name) not in existing]
-    if not missing:
-        return
-    connection.execute("create schema if not exists raw")
-    compression = ZSTD if _storage_version(connection) >= (1, 2) else ""
-    for name in missing:
-        sql = LANDING_OFFSETS if name == "landing_offsets" else RAW_TABLE
-        connection.execute(sql.format(stream=name, compression=compression))
-
-
-def _storage_version(connection: duckdb.DuckDBPyConnection) -> tuple[int, ...]:
-    """Of DuckDB, whose format the file has, such as (1, 2, 0)."""
-    [(version,)] = connection.execute(
-        "select tags['storage_version'] from duckdb_databases() where database_name = current_database()"
-    ).fetchall()
-    return tuple(map(int, re.findall(r"\d+", version)))
-
-
 def _tables(connection: duckdb.DuckDBPyConnection) -> set[tuple[str, str]]:
     """(schema, name) of all tables and views."""
     return set(connection.execute("select table_schema, table_name from information_schema.tables").fetchall())
 
 
 def _positions(connection: duckdb.DuckDBPyConnection) -> dict[PartitionKey, int]:
-    if ("raw", "landing_offsets") not in _tables(connection):
+    select = 'select source, topic, topic_id, "partition", next_offset from raw.landing_offsets'
+    try:
+        rows = connection.execute(select).fetchall()
+    except duckdb.CatalogException:  # to look for the table first would take longer than all else
         return {}
-    rows = connection.execute(
-        'select source, topic, topic_id, "partition", next_offset from raw.landing_offsets'
-    ).fetchall()
     return {(source, topic, topic_id, partition): end for source, topic, topic_id, partition, end in rows}
 
 
