@@ -502,7 +502,7 @@ def test_following_outlasts_a_full_disk(settings: Settings, start: Start) -> Non
     limit = settings.warehouse_path.stat().st_size + 200_000
     resource.prlimit(loader.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     publish(settings, range(10, 20))
-    SpoolPublisher(settings).publish(STREAMS["web_events"], [Message(os.urandom(100_000)) for _ in range(20)])
+    SpoolPublisher(settings).publish(STREAMS["web_events"], [Message(os.urandom(100_000)) for _ in range(100)])
     assert loader.stderr is not None
     while "free some space: nothing is lost" not in (line := loader.stderr.readline()):
         assert line, "it ended"
@@ -514,19 +514,19 @@ def test_following_outlasts_a_full_disk(settings: Settings, start: Start) -> Non
     loader.terminate()
     _, err = loader.communicate(timeout=20)
     assert loader.returncode == 0, err
-    assert DuckDBSink(settings.warehouse_path).status()["web_events"].landed == 20
+    assert DuckDBSink(settings.warehouse_path).status()["web_events"].landed == 100
 
 
 def test_landing_on_a_full_disk_is_one_line(settings: Settings, start: Start) -> None:
     DuckDBSink(settings.warehouse_path).create_tables()
-    SpoolPublisher(settings).publish(STREAMS["web_events"], [Message(os.urandom(100_000)) for _ in range(20)])
+    SpoolPublisher(settings).publish(STREAMS["web_events"], [Message(os.urandom(100_000)) for _ in range(100)])
     loader = start("land")
     limit = settings.warehouse_path.stat().st_size + 200_000
     resource.prlimit(loader.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     out, err = loader.communicate(timeout=60)
     assert (loader.returncode, out) == (2, "")
     assert err.startswith("error: cannot read or write the warehouse") and err.count("\n") == 1
-    assert land_spool(settings) == 20
+    assert land_spool(settings) == 100
 
 
 def test_a_log_that_was_cut_stops_landing(settings: Settings, start: Start, tmp_path: Path) -> None:

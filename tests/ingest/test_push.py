@@ -503,7 +503,7 @@ def test_on_a_full_disk_it_is_503_and_the_server_goes_on(serve: Serve, settings:
     assert server.post(envelope(message_id="before")).status_code == 204
     limit = settings.warehouse_path.stat().st_size + 200_000
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    large = envelope(os.urandom(1_000_000), "large")
+    large = envelope(os.urandom(8_000_000), "large")
     for _ in range(2):
         answer = server.post(large)
         assert (answer.status_code, answer.text) == (503, "the warehouse takes no commits now")
