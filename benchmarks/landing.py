@@ -84,7 +84,7 @@ def consume(settings: Settings, group: str, count: int) -> Rate:
 def pull(settings: Settings, _: str, count: int) -> Rate:
     """Pub/Sub's messages, pulled and acknowledged by as many threads as landing has."""
     client = pubsub.open_subscriber(settings)
-    subscription = f"projects/{settings.pubsub_project}/subscriptions/{settings.subscription(PUBSUB)}"
+    subscription = settings.subscription(PUBSUB)
     arrivals: list[float] = []
     taken: list[tuple[float, int]] = []
 

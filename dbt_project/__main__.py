@@ -5,6 +5,11 @@ Exit code 0 when all is well, 1 when a model or a test failed, 2 when dbt could 
 
 from __future__ import annotations
 
+from ingest import interrupts
+
+if __name__ == "__main__":
+    interrupts.end_at_once()  # before the other imports
+
 import atexit
 import gc
 import os
@@ -93,8 +98,9 @@ def run(settings: Settings, arguments: list[str]) -> int:
         result = _invoke([*arguments, *known_code, *PROJECT_OPTIONS])
         from serve.publish import first_paragraph, publish
 
-        if isinstance(result.exception, KeyboardInterrupt):
-            raise result.exception
+        # dbt may report an error of the statements that it cancels instead
+        if interrupts.is_interrupted or isinstance(result.exception, KeyboardInterrupt):
+            raise KeyboardInterrupt
         if result.exception is not None:
             raise UserError(first_paragraph(result.exception))
         if isinstance(result.result, RunExecutionResult):
@@ -310,4 +316,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    interrupts.run(main)

@@ -1,3 +1,7 @@
-from ingest.cli import main
+from ingest.interrupts import end_at_once, run
 
-main()
+if __name__ == "__main__":
+    end_at_once()
+    from ingest.cli import main
+
+    run(main)

@@ -10,14 +10,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from typing import Annotated, NoReturn
 
-import structlog
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from ingest.errors import UnavailableError, UserError, WarehouseHeldError
+from ingest.errors import UnavailableError, UserError
 from ingest.settings import Settings, load_settings
 from ingest.simulator.faults import Faults
 from ingest.sinks import Warehouse, utc_now
@@ -62,31 +61,32 @@ def land(
     metrics_port: MetricsPortOption = None,
 ) -> None:
     """Land all that waits in the warehouse, each message exactly once."""
-    from ingest.landing import RETRY_SECONDS
-    from ingest.landing import land as land_all
+    from ingest.landing import land_streams
 
     settings = load_settings()
     if settings.warehouse == "bigquery" and not follow and "landing_max_seconds" not in settings.model_fields_set:
         settings.landing_max_seconds = LOAD_SECONDS
-    streams = named(stream)
+    streams = settings.selected(stream)
     serve_metrics(settings, metrics_port)
     stop = _stop_signal() if follow else None
-    sink = _sink(settings, follow)
+    bars: list[Callable[[int], None]] = []
     with ExitStack() as opened:
-        while True:
-            try:
-                sink.create_tables()
-                sources = opened.enter_context(open_sources(settings, streams, sink.positions, stop))
-                break
-            except UnavailableError as error:
-                if stop is None or stop.is_set():
-                    raise
-                structlog.get_logger().warning("landing waits", reason=str(error))
-                stop.wait(RETRY_SECONDS)
-        total = None if follow or not errors.is_terminal else _waiting(sources)
-        with _progress("landing", total) as advance:
-            report = land_all(settings, sources, sink, follow=follow, stop=stop, on_progress=advance)
+
+        def on_open(sources: list[Source]) -> None:
+            if not bars:
+                total = None if follow or not errors.is_terminal else _waiting(sources)
+                bars.append(opened.enter_context(_progress("landing", total)))
+
+        def on_progress(rows: int) -> None:
+            bars[0](rows)
+
+        sink = _sink(settings, follow)
+        report = land_streams(
+            settings, streams, sink, follow=follow, stop=stop, on_open=on_open, on_progress=on_progress
+        )
     output.print(f"landed {_messages(report.rows)}")
+    if report.problems and not follow:
+        raise UserError("; ".join(report.problems))
 
 
 @app.command()
@@ -97,14 +97,16 @@ def status(stream: StreamOption = None) -> None:
     """
     settings = load_settings()
     sink = _sink(settings)
-    streams = named(stream)
+    streams = settings.selected(stream)
     landed = sink.status()
     waiting: dict[str, int | None] = {}
     oldest: dict[str, datetime | None] = {}
+    problems: list[str] = []
     with open_sources(settings, streams, sink.positions) as sources:
         for source in sources:
             waiting |= source.waiting()
             oldest |= source.oldest_waiting()
+            problems += source.problems
     now = utc_now()
     table = Table("stream", "source", box=None)
     for column in ("landed", "waiting", "lag", "newest landed_at", "dead letters"):
@@ -121,6 +123,8 @@ def status(stream: StreamOption = None) -> None:
             _count(known.dead_letters),
         )
     output.print(table)
+    if problems:
+        raise UserError("; ".join(problems))
 
 
 def _rate(help_text: str) -> typer.models.OptionInfo:
@@ -322,7 +326,7 @@ def provision(
 
     settings = load_settings()
     options = SubscriptionOptions(ack_deadline, ordering, exactly_once, dead_letter_attempts, push_endpoint)
-    lines = provision_all(settings, named(stream), dry_run, options)
+    lines = provision_all(settings, settings.selected(stream), dry_run, options)
     sink = _sink(settings)
     lines += [f"{'would create' if dry_run else 'created'} table {table}" for table in sink.missing_tables()]
     if not dry_run:
@@ -349,12 +353,35 @@ def push(
     settings = load_settings()
     if settings.warehouse == "bigquery":
         raise UserError("pushes are landed in DuckDB only: with WAREHOUSE=bigquery let `land --follow` pull")
-    # A wrong path is to be known at once; a warehouse that another process holds is waited for by each commit.
-    with suppress(WarehouseHeldError):
+    # Fail now for a wrong path; what may pass, such as another process that holds the file, each commit waits for.
+    with suppress(UnavailableError):
         DuckDBSink(settings.warehouse_path, lock_timeout_seconds=0).create_tables()
     serve_metrics(settings, metrics_port)
     landed = serve(settings, _sink(settings), host, port)
     output.print(f"landed {_messages(landed)}")
+
+
+@app.command()
+def clean(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needed where nobody can be asked.")] = False,
+) -> None:
+    """Remove the warehouse, what was published from it, the spool, and dbt's files, after listing them."""
+    from ingest.clean import found, remove
+
+    settings = load_settings()
+    paths = found(settings)
+    if not paths:
+        output.print("nothing to remove")
+        return
+    for path in paths:
+        output.print(str(path), highlight=False, markup=False, soft_wrap=True)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UserError("nothing was removed: to remove these, run `make clean CONFIRM=1`, or add --yes")
+        if not typer.confirm("Remove all of these?"):
+            return
+    remove(paths, settings)
+    output.print("removed")
 
 
 def _sink(settings: Settings, follow: bool = False) -> Warehouse:

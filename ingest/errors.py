@@ -6,8 +6,13 @@ class UserError(Exception):
 
 
 class UnavailableError(UserError):
-    """Something that landing needs does not answer; `--follow` outlasts it."""
+    """Something that landing needs does not answer, or a disk is full; `--follow` retries until it works again."""
 
 
 class WarehouseHeldError(UnavailableError):
     """Another process has held the warehouse for longer than LOCK_TIMEOUT_SECONDS."""
+
+
+class WarehouseReplacedError(UserError):
+    """The warehouse holds less than this process landed in it, such as a restored backup. Raised once: the sink then
+    goes by what the warehouse holds, and so must the sources, which are to be opened again."""

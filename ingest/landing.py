@@ -5,22 +5,23 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow.compute as pc
 import structlog
 
 from ingest import metrics
-from ingest.errors import UnavailableError, WarehouseHeldError
+from ingest.errors import UnavailableError, WarehouseHeldError, WarehouseReplacedError
 from ingest.message import Batch
 from ingest.settings import Settings
 from ingest.sinks import Sink
-from ingest.sources import Source
+from ingest.sources import Source, open_sources
+from ingest.streams import Stream
 
 LOOK_SECONDS = 1.0
-"""How often who follows looks whether to stop."""
+"""How often a follower checks whether to stop."""
 RETRY_SECONDS = 1.0
-"""Between two questions to a broker that does not answer."""
+"""Between two requests to a broker that does not answer."""
 LONGEST_RETRY_SECONDS = 60.0
 """Between two commits to a warehouse that does not answer: each may count against a quota that is used up."""
 
@@ -29,10 +30,60 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class LandingReport:
-    """What one call of `land` did."""
+    """What was landed."""
 
     rows: int = 0
     commits: int = 0
+    problems: list[str] = field(default_factory=list)
+    """Why some streams were not landed, a line each."""
+
+
+def land_streams(
+    settings: Settings,
+    streams: list[Stream],
+    sink: Sink,
+    *,
+    follow: bool = False,
+    stop: threading.Event | None = None,
+    on_open: Callable[[list[Source]], None] = lambda sources: None,
+    on_progress: Callable[[int], None] = lambda rows: None,
+) -> LandingReport:
+    """Open the sources of these streams and `land` from them. When the warehouse turns out to be replaced, open them
+    again and go on from what it holds.
+
+    Args:
+        on_open: called with the sources before anything is fetched.
+
+    Raises:
+        UserError: for brokers and warehouses that cannot be used; with `follow` not for those that do not answer.
+    """
+    report = LandingReport()
+    stop = stop or threading.Event()
+    while True:
+        try:
+            sink.create_tables()
+            with open_sources(settings, streams, sink.positions, stop) as sources:
+                on_open(sources)
+                land(settings, sources, sink, follow=follow, stop=stop, on_progress=on_progress, report=report)
+                report.problems = [problem for source in sources for problem in source.problems]
+                return report
+        except WarehouseReplacedError as error:
+            accept_replacement(sink, error)
+        except UnavailableError as error:
+            if not follow or stop.is_set():
+                raise
+            log.warning("landing waits", reason=str(error))
+            stop.wait(RETRY_SECONDS)
+
+
+def accept_replacement(sink: Sink, error: WarehouseReplacedError) -> None:
+    """Log that the warehouse was replaced, and go by what it holds now."""
+    log.error(
+        "the warehouse was replaced: landing goes back to what it holds, from Kafka and the spool. Pub/Sub does not"
+        " redeliver what was acknowledged: see Backups in README",
+        reason=str(error),
+    )
+    sink.forget()
 
 
 def land(
@@ -43,6 +94,7 @@ def land(
     follow: bool = False,
     stop: threading.Event | None = None,
     on_progress: Callable[[int], None] = lambda rows: None,
+    report: LandingReport | None = None,
 ) -> LandingReport:
     """Land what waits; with `follow`, go on until told to stop.
 
@@ -52,37 +104,48 @@ def land(
     known by its offset, or lands again as a counted duplicate.
 
     Args:
-        follow: outlast brokers and warehouses that do not answer, and whoever holds the warehouse. Without it, a
-            source is done when what waited at the start is landed, or when it delivers nothing for its
-            `drained_after_seconds`: a busy stream does not keep landing from ending.
+        follow: retry while a broker or the warehouse does not answer, a disk is full, or another process holds the
+            warehouse. Without it, a source is done when what waited at the start is landed, or when it delivers
+            nothing for its `idle_timeout_seconds`: a busy stream does not keep landing from ending.
         stop: set it to end after the commit that is under way.
         on_progress: called with the number of rows of each commit.
+        report: counts on in it.
+
+    Raises:
+        WarehouseReplacedError: close these sources and open others.
     """
-    report = LandingReport()
+    report = report or LandingReport()
     stop = stop or threading.Event()
+    failed = threading.Event()
     with ThreadPoolExecutor(max_workers=len(sources)) as pool:
 
         def fetch(source: Source) -> None:
-            fetching[pool.submit(_collect, settings, source, follow, stop)] = source
+            fetching[pool.submit(_collect, settings, source, follow, stop, failed)] = source
 
         fetching: dict[Future[_Collected], Source] = {}
-        for source in sources:
-            fetch(source)
-        while fetching:
-            done, _ = wait(fetching, return_when=FIRST_COMPLETED)
-            collected = [(fetching.pop(future), future.result()) for future in done]
-            for source, found in collected:
-                if not stop.is_set() and (follow or not found.is_drained):
-                    fetch(source)
-            batches = [batch for _, found in collected for batch in found.batches]
-            if batches:
-                rows = _outlast(sink, batches, stop) if follow else commit(sink, batches, logging.DEBUG)
-                report.rows += rows
-                report.commits += 1
+        try:
+            for source in sources:
+                fetch(source)
+            while fetching:
+                done, _ = wait(fetching, return_when=FIRST_COMPLETED)
+                collected = [(fetching.pop(future), future.result()) for future in done]
                 for source, found in collected:
-                    for batch in found.batches:
-                        source.acknowledge(batch)
-                on_progress(rows)
+                    if not stop.is_set() and (follow or not found.is_drained):
+                        fetch(source)
+                batches = [batch for _, found in collected for batch in found.batches]
+                if batches:
+                    rows = _commit_with_retry(sink, batches, stop) if follow else commit(sink, batches, logging.DEBUG)
+                    report.rows += rows
+                    report.commits += 1
+                    for source, found in collected:
+                        for batch in found.batches:
+                            source.acknowledge(batch)
+                    on_progress(rows)
+                elif follow:
+                    sink.verify()
+        except BaseException:
+            failed.set()  # the other sources' fetches end too, before the pool does
+            raise
     return report
 
 
@@ -107,7 +170,7 @@ def commit(sink: Sink, batches: Sequence[Batch], log_level: int = logging.INFO) 
     for stream, messages in waiting.items():
         metrics.LAG_MESSAGES.labels(stream).set(messages)
     log.log(
-        log_level,
+        log_level if any(batch.rows for batch in batches) else logging.DEBUG,  # positions alone
         "committed",
         messages=rows,
         already_landed=sum(batch.rows for batch in batches) - rows,
@@ -130,9 +193,9 @@ def _lag_seconds(batches: Sequence[Batch]) -> Mapping[str, float]:
     return {stream: time.time() - microseconds / 1e6 for stream, microseconds in newest.items()}
 
 
-def _outlast(sink: Sink, batches: Sequence[Batch], stop: threading.Event) -> int:
-    """Commit, however long the warehouse does not answer or another process such as a build holds it, unless told to
-    stop."""
+def _commit_with_retry(sink: Sink, batches: Sequence[Batch], stop: threading.Event) -> int:
+    """Retry the commit until it succeeds or `stop` is set: while the warehouse does not answer, another process such as
+    a build holds it, or its disk is full."""
     pause = RETRY_SECONDS
     while True:
         try:
@@ -155,10 +218,12 @@ class _Collected:
     """What waited when landing began has been fetched."""
 
 
-def _collect(settings: Settings, source: Source, follow: bool, stop: threading.Event) -> _Collected:
-    """Batches of one source until a commit is due."""
+def _collect(
+    settings: Settings, source: Source, follow: bool, stop: threading.Event, failed: threading.Event
+) -> _Collected:
+    """Batches of one source until a commit is due, landing stops, or it failed elsewhere."""
     deadline = time.monotonic() + settings.landing_max_seconds
-    patience = settings.landing_max_seconds if follow else source.drained_after_seconds
+    patience = settings.landing_max_seconds if follow else source.idle_timeout_seconds
     batches: list[Batch] = []
     rows = size = 0
     while rows < settings.landing_max_rows and size < settings.landing_max_bytes:
@@ -172,14 +237,14 @@ def _collect(settings: Settings, source: Source, follow: bool, stop: threading.E
             batch = source.fetch(timeout)
         except UnavailableError as error:
             if batches or stop.is_set():
-                break  # these are good; the next fetch tells again
+                break  # these are good; the next fetch raises again
             if not follow:
                 raise
             log.warning("landing waits", reason=str(error))
             stop.wait(RETRY_SECONDS)
             return _Collected([])
         if batch is None:
-            if batches and remaining and follow and not stop.is_set():
+            if batches and remaining and follow and not (stop.is_set() or failed.is_set()):
                 continue
             return _Collected(batches, is_drained=timeout == patience)
         batches.append(batch)
@@ -187,6 +252,6 @@ def _collect(settings: Settings, source: Source, follow: bool, stop: threading.E
             return _Collected(batches, is_drained=True)
         rows += batch.rows
         size += sum(table.nbytes for table in batch.tables.values())
-        if stop.is_set():
+        if stop.is_set() or failed.is_set():
             break
     return _Collected(batches)

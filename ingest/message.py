@@ -54,19 +54,28 @@ class Batch:
     tables: Mapping[str, pa.Table]
     """Stream name to its messages, in BATCH_SCHEMA, in the order of the source."""
     positions: Positions = field(default_factory=dict)
-    """Where each partition goes on once this batch is committed; empty for Pub/Sub."""
+    """Where each partition goes on once this batch is committed; empty for Pub/Sub. A position may move without a
+    message: the offsets of transaction markers, and of what was aborted or compacted away, hold none."""
     topic_ids: TopicIds = field(default_factory=dict)
     """Of the topics in `positions`."""
     acknowledgement: Any = None
     """What the source needs to acknowledge the batch after the commit."""
     lag: Mapping[str, int] = field(default_factory=dict)
-    """Stream to the messages that wait behind this batch, as far as the source knows without asking."""
+    """Stream to the number of messages that wait after this batch, as far as the source knows without asking."""
     is_end: bool = False
     """Whatever waited when landing began is in this batch, or was in those before."""
+    starts: Positions = field(default_factory=dict)
+    """Where each partition of `positions` went on from, 0 for its beginning. Kafka only."""
+    source: str = ""
+    """The transport (kafka, spool) of `positions`. Where the batch has rows, these name it."""
 
     @property
     def rows(self) -> int:
         return sum(table.num_rows for table in self.tables.values())
+
+    @property
+    def positions_source(self) -> str:
+        return self.source or next(table["source"][0].as_py() for table in self.tables.values() if table.num_rows)
 
 
 NO_ATTRIBUTES: Mapping[str, str] = {}

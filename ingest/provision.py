@@ -46,15 +46,60 @@ def provision(
         not as the options say, and each topic that exists with a limited retention; and for what is left to do by hand.
 
     Raises:
-        UserError: for a broker that does not answer or does not allow it, and for options that exclude each other.
+        UserError: for a broker that does not answer or does not allow it, for a subscription whose topic was deleted,
+            and for options that exclude each other.
     """
     kafka = [settings.topic(stream) for stream in streams if settings.transport(stream) == "kafka"]
     results = [settings.emit_topic for stream in streams if stream.name == "page_views" and settings.has_kafka]
     pubsub = [stream for stream in streams if settings.transport(stream) == "pubsub"]
+    # Both first: nothing is made where something is in the way.
+    if kafka or results:
+        _check_topics(settings, kafka, results)
+    if pubsub:
+        _check_subscriptions(settings, pubsub)
     return [
         *(_provision_kafka(settings, kafka, results, dry_run=dry_run) if kafka or results else []),
         *(_provision_pubsub(settings, pubsub, options, dry_run=dry_run) if pubsub else []),
     ]
+
+
+def _check_topics(settings: Settings, landed: list[str], emitted: list[str]) -> None:
+    """Raises UserError for topics that exist and that this client may not see or read."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]
+
+    from ingest.sources.kafka import client_config, describe_topics, may, not_allowed, open_client, unreachable
+
+    connection = client_config(settings)
+    try:
+        described, hidden = describe_topics(open_client(AdminClient, connection), landed + emitted)
+    except KafkaException as error:
+        raise unreachable(connection, error.args[0].str()) from error
+    unreadable = {topic for topic in landed if topic in described and not may(described[topic], AclOperation.READ)}
+    if denied := sorted(hidden | unreadable):
+        raise UserError("; ".join(map(not_allowed, denied)))
+
+
+def _check_subscriptions(settings: Settings, streams: list[Stream]) -> None:
+    """Raises UserError for subscriptions whose topic was deleted."""
+    from google.api_core.exceptions import GoogleAPICallError, NotFound, RetryError
+    from google.auth.exceptions import GoogleAuthError
+
+    from ingest.sources.pubsub import ANSWER_SECONDS, DELETED_TOPIC, open_subscriber, topic_deleted, unreachable
+
+    orphans = []
+    with open_subscriber(settings) as subscriber:
+        for name in map(settings.subscription, streams):
+            try:
+                found = subscriber.get_subscription(subscription=name, timeout=ANSWER_SECONDS, retry=None)
+            except NotFound:
+                continue
+            except (GoogleAPICallError, RetryError, GoogleAuthError) as error:
+                raise unreachable(settings, error) from error
+            if found.topic == DELETED_TOPIC:
+                orphans.append(topic_deleted(name))
+    if orphans:
+        raise UserError("; ".join(orphans))
 
 
 def _provision_kafka(settings: Settings, landed: list[str], emitted: list[str], *, dry_run: bool) -> list[str]:
@@ -163,7 +208,7 @@ def _subscription(settings: Settings, stream: Stream, options: SubscriptionOptio
 
     topic = f"projects/{settings.pubsub_project}/topics/{settings.topic(stream)}"
     subscription = Subscription(
-        name=f"projects/{settings.pubsub_project}/subscriptions/{settings.subscription(stream)}",
+        name=settings.subscription(stream),
         topic=topic,
         ack_deadline_seconds=options.ack_deadline_seconds,
         enable_message_ordering=options.ordering,

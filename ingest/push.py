@@ -7,6 +7,7 @@ together, so the rate does not hang on how long a commit takes.
 import asyncio
 import logging
 import queue
+import re
 import threading
 import time
 from collections import defaultdict
@@ -23,8 +24,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from ingest import metrics, web
-from ingest.errors import UserError
-from ingest.landing import commit
+from ingest.errors import UserError, WarehouseReplacedError
+from ingest.landing import accept_replacement, commit
 from ingest.message import Batch, PubSubMessage, pubsub_table
 from ingest.oidc import IdentityError, TokenVerifier
 from ingest.settings import Settings
@@ -132,8 +133,11 @@ class Committer:
                     self.rows += commit(self._sink, [self._batch(waiting)], logging.DEBUG)
                     _answer(waiting, None)
                     waiting = self._take(LINGER_SECONDS) if time.monotonic() < until else []
+        except WarehouseReplacedError as error:
+            refusal = "the warehouse was replaced"
+            accept_replacement(self._sink, error)
         except UserError as error:
-            refusal = "the warehouse cannot be opened now"
+            refusal = "the warehouse takes no commits now"
             log.warning("pushes are refused, for Pub/Sub to send them again", pushes=len(waiting), reason=str(error))
         except Exception as error:  # noqa: BLE001  whatever it is, the next commit may succeed
             # The sink's own words are of files and tables, not of payloads.
@@ -186,7 +190,7 @@ class _Endpoint:
         self._committer = committer
         self._verifier = verifier
         self._streams = {
-            settings.subscription(stream): stream.name for stream in STREAMS.values() if stream.transport == "pubsub"
+            settings.subscription(stream): stream.name for stream in settings.selected() if stream.transport == "pubsub"
         }
         self._rows = self._bytes = 0
         """Of the requests in hand, from their first byte to their answer."""
@@ -268,16 +272,17 @@ class _Endpoint:
             # not deeper than message.attributes: the name of an attribute is the publisher's
             where = ".".join(str(name) for name in first["loc"][:2]) or "body"
             raise HTTPException(400, f"no push of Pub/Sub: {where}: {first['msg']}") from None
-        project, _, name = envelope.subscription.removeprefix("projects/").partition("/subscriptions/")
-        if name not in self._streams or self._settings.pubsub_project not in (None, project):
-            expected = f"projects/{self._settings.pubsub_project or '*'}/subscriptions/"
+        # Without PUBSUB_PROJECT a subscription may be of any project.
+        of_any_project = re.sub(r"^projects/[^/]+/", "projects/-/", envelope.subscription)
+        stream = self._streams.get(envelope.subscription) or self._streams.get(of_any_project)
+        if stream is None:
             raise HTTPException(
                 404,
-                f"no stream has the subscription {envelope.subscription!r}; there are {expected}"
-                f"{{{','.join(self._streams)}}}, and SUBSCRIPTIONS and PUBSUB_PROJECT name others",
+                f"no stream has the subscription {envelope.subscription!r}; there are {', '.join(self._streams)}:"
+                " SUBSCRIPTIONS and PUBSUB_PROJECT name others",
             )
         message, published_at = envelope.message, envelope.message.publish_time
-        return self._streams[name], PubSubMessage(
+        return stream, PubSubMessage(
             message.message_id,
             message.ordering_key or "",
             message.attributes or {},

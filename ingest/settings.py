@@ -1,25 +1,57 @@
 """Settings, from the environment or a `.env` file. README lists them."""
 
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from ingest.errors import UserError
-from ingest.streams import STREAMS, Stream
+from ingest.streams import STREAMS, Stream, named
 
 BIGQUERY_LANDING = {"landing_max_rows": 1_000_000, "landing_max_bytes": 128 * 1024 * 1024}
 """Defaults where they differ for BigQuery."""
 
 SCHEMAS = ("raw", "staging", "intermediate", "analytics", "snapshots", "main", "temp", "system")
 
+NOT_IN_A_NAME = r"""[\x00-\x1f'":;?#\\]"""
+"""Characters of a file name that DuckDB or dbt takes for something else when the file becomes a database."""
+TOPIC_NAME = re.compile(r"[a-zA-Z0-9._~+%-]{1,255}")
+"""Characters of topic names, Kafka's and Pub/Sub's together."""
+SUBSCRIPTION_NAME = re.compile(r"(projects/[a-z0-9.:-]+/subscriptions/)?[a-zA-Z][a-zA-Z0-9._~+%-]{2,254}")
+"""A Pub/Sub subscription: its id, or its full resource name, which may be of another project."""
+
+JSON_EXAMPLES = {
+    "SERVE_TOKENS": 'a JSON object such as {"a-long-random-token": "*"}',
+    "STREAMS": 'a JSON list such as ["web_events", "clicks"]',
+}
+JSON_EXAMPLE = 'a JSON object such as {"users": "shop-users"}'
+"""For every other variable whose value is JSON."""
+
 
 class Settings(BaseSettings):
     """Each field is the environment variable of the same name in capitals."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8-sig",  # with or without a byte order mark
+        extra="ignore",
+        env_ignore_empty=True,
+        hide_input_in_errors=True,  # it may be a secret
+    )
+
+    streams: list[str] = Field(default_factory=lambda: list(STREAMS))
+    """JSON list: the streams to land, all unless set. The others keep what was landed of them before."""
 
     warehouse: Literal["duckdb", "bigquery"] = "duckdb"
     warehouse_path: Path = Path("warehouse.duckdb")
@@ -46,6 +78,7 @@ class Settings(BaseSettings):
     kafka_config_file: Path | None = None
     """A librdkafka properties file (`key=value` lines), for what the bootstrap servers alone do not say."""
     kafka_group_id: str = "event-warehouse"
+    """Overrides `group.id` of the properties file where it is set."""
 
     pubsub_project: str | None = None
     pubsub_emulator_host: str | None = None
@@ -58,8 +91,9 @@ class Settings(BaseSettings):
     topics: dict[str, str] = Field(default_factory=dict)
     """JSON object: stream name to topic of the broker, where they differ."""
     subscriptions: dict[str, str] = Field(default_factory=dict)
-    """JSON object: stream name to Pub/Sub subscription, where it is not `<topic>-landing`."""
-    emit_topic: str = "time_on_page"
+    """JSON object: stream name to Pub/Sub subscription, where it is not `<topic>-landing`. A full resource name
+    (`projects/P/subscriptions/S`) may be of another project than PUBSUB_PROJECT."""
+    emit_topic: str = Field("time_on_page", pattern=f"^{TOPIC_NAME.pattern}$")
     """The Kafka topic of the results that `emit` publishes."""
 
     lock_timeout_seconds: float = Field(60.0, ge=0)
@@ -85,6 +119,22 @@ class Settings(BaseSettings):
     serve_max_bytes_billed: int = Field(10 * 1024**3, ge=1)
     """BigQuery refuses a question that would read more."""
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment replaces values of `.env`. pydantic-settings would merge two JSON objects, and a token that
+        only `.env` has would stay valid."""
+        if isinstance(env_settings, EnvSettingsSource) and isinstance(dotenv_settings, DotEnvSettingsSource):
+            from_file = dotenv_settings.env_vars.items()
+            dotenv_settings.env_vars = {name: value for name, value in from_file if name not in env_settings.env_vars}
+        return init_settings, env_settings, dotenv_settings
+
     @model_validator(mode="after")
     def _suit_bigquery(self) -> Self:
         if self.warehouse == "bigquery":
@@ -97,18 +147,49 @@ class Settings(BaseSettings):
 
     @field_validator("warehouse_path")
     @classmethod
-    def _is_no_schema(cls, path: Path) -> Path:
-        """DuckDB names a database by its file: in raw.duckdb, raw.users could be of either."""
+    def _name_a_database(cls, path: Path) -> Path:
+        """Resolve a symbolic link: DuckDB names a database by the file it opens, dbt by the path it is given. The name
+        must be none of a schema: in raw.duckdb, raw.users could be of either."""
+        if path.is_symlink():
+            path = Path(os.path.realpath(path))
+        if not path.name or re.search(NOT_IN_A_NAME, path.name):
+            raise ValueError(f"a warehouse cannot be named {path.name!r}: leave out quotes and : ; ? # \\")
         if path.stem.lower() in SCHEMAS:
             raise ValueError(f"a warehouse cannot be named {path.name}: {path.stem} is one of its schemas")
         return path
 
+    @field_validator("streams")
+    @classmethod
+    def _list_streams(cls, names: list[str]) -> list[str]:
+        if not names:
+            raise ValueError("expected one stream at least")
+        _check_streams(names)
+        return names
+
     @field_validator("topics", "subscriptions")
     @classmethod
     def _name_streams(cls, names: dict[str, str]) -> dict[str, str]:
-        if unknown := sorted(names.keys() - STREAMS):
-            raise ValueError(f"unknown stream {unknown[0]!r}; the streams are {', '.join(STREAMS)}")
+        _check_streams(names)
         return names
+
+    @field_validator("topics")
+    @classmethod
+    def _are_topics(cls, topics: dict[str, str]) -> dict[str, str]:
+        for stream, topic in topics.items():
+            if not TOPIC_NAME.fullmatch(topic):
+                raise ValueError(f"{stream}: {topic!r} is not a topic; give its name alone, without a path")
+        return topics
+
+    @field_validator("subscriptions")
+    @classmethod
+    def _are_subscriptions(cls, subscriptions: dict[str, str]) -> dict[str, str]:
+        for stream, subscription in subscriptions.items():
+            if not SUBSCRIPTION_NAME.fullmatch(subscription):
+                raise ValueError(
+                    f"{stream}: {subscription!r} is not a subscription; give its name, or"
+                    " projects/PROJECT/subscriptions/NAME"
+                )
+        return subscriptions
 
     @field_validator("serve_tokens")
     @classmethod
@@ -120,8 +201,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _share_nothing(self) -> Self:
         """Messages of a shared topic or subscription would be landed as one stream's only."""
-        kafka = [self.topic(stream) for stream in STREAMS.values() if stream.transport == "kafka"]
-        pubsub = [self.subscription(stream) for stream in STREAMS.values() if stream.transport == "pubsub"]
+        kafka = [self.topic(stream) for stream in self.selected() if stream.transport == "kafka"]
+        pubsub = [self.subscription(stream) for stream in self.selected() if stream.transport == "pubsub"]
         for variable, names in (("TOPICS", kafka), ("SUBSCRIPTIONS", pubsub)):
             if shared := sorted(name for name in set(names) if names.count(name) > 1):
                 raise ValueError(f"{variable}: two streams share {shared[0]!r}; give each its own")
@@ -154,26 +235,47 @@ class Settings(BaseSettings):
         return self.topics.get(stream.name, stream.name)
 
     def subscription(self, stream: Stream) -> str:
-        return self.subscriptions.get(stream.name, f"{self.topic(stream)}-landing")
+        """The full resource name, of PUBSUB_PROJECT (`-` without one) unless SUBSCRIPTIONS names another project."""
+        name = self.subscriptions.get(stream.name, f"{self.topic(stream)}-landing")
+        return name if "/" in name else f"projects/{self.pubsub_project or '-'}/subscriptions/{name}"
+
+    def selected(self, names: list[str] | None = None) -> list[Stream]:
+        """The streams of these names, each once; all of STREAMS without names.
+
+        Raises:
+            UserError: for a name that is unknown, or that STREAMS leaves out.
+        """
+        found = named(names or self.streams)
+        for stream in found:
+            if stream.name not in self.streams:
+                raise UserError(f"the stream {stream.name} is switched off: add it to STREAMS")
+        return found
+
+
+def _check_streams(names: Iterable[str]) -> None:
+    try:
+        named(list(names))
+    except UserError as error:
+        raise ValueError(str(error)) from None
 
 
 def load_settings() -> Settings:
     """Read the settings.
 
     Raises:
-        UserError: naming the variable that cannot be read.
+        UserError: naming the variable that cannot be read. Neither it nor its traceback shows the value, which may
+            be secret.
     """
     try:
         settings = Settings()
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_input=False, include_url=False)[0]
         variable = f"{str(first['loc'][0]).upper()}: " if first["loc"] else ""
-        raise UserError(f"{variable}{first['msg'].removeprefix('Value error, ')}") from error
+        raise UserError(f"{variable}{first['msg'].removeprefix('Value error, ')}") from None
     except SettingsError as error:  # a value that is no JSON
         field = re.search(r'field "(\w+)"', str(error))
         variable = field[1].upper() if field else "settings"
-        example = '{"a-long-random-token": "*"}' if variable == "SERVE_TOKENS" else '{"users": "shop-users"}'
-        raise UserError(f"{variable}: expected a JSON object such as {example}") from error
+        raise UserError(f"{variable}: expected {JSON_EXAMPLES.get(variable, JSON_EXAMPLE)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f".env cannot be read: {error}") from error
     return settings

@@ -1,5 +1,10 @@
 """`python -m serve [query | metric | dashboard | report]`: questions over HTTP, one answer, metrics, all as a page."""
 
+from ingest import interrupts
+
+if __name__ == "__main__":
+    interrupts.end_at_once()  # before the other imports
+
 import logging
 import sys
 import time
@@ -239,4 +244,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    interrupts.run(main)

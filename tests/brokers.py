@@ -41,6 +41,8 @@ KAFKA_POM = f"""\
 </project>
 """
 
+PLAIN_LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+
 LOG4J = """\
 log4j.rootLogger=WARN, stdout
 log4j.appender.stdout=org.apache.log4j.ConsoleAppender
@@ -151,11 +153,15 @@ class _KafkaProtocol(_Server):
 
 
 class KafkaServer(_KafkaProtocol):
-    """Apache Kafka, one KRaft node. Data and port survive `stop` and another `start`."""
+    """Apache Kafka, one KRaft node. Data and port survive `stop` and another `start`.
+
+    Clients of `bootstrap_servers` may do everything. `restricted` connects as the user `reader`, who may do what ACLs
+    allow.
+    """
 
     def __init__(self, folder: Path, port: int | None = None) -> None:
         super().__init__(folder, "kafka", port)
-        controller = free_port()
+        controller, self._sasl_port = free_port(), free_port()
         self._jars = _kafka_jars()
         self._properties = folder / "server.properties"
         self._properties.write_text(
@@ -163,10 +169,15 @@ class KafkaServer(_KafkaProtocol):
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://{self.address},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://{self.address}
+listeners=PLAINTEXT://{self.address},SASL://127.0.0.1:{self._sasl_port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://{self.address},SASL://127.0.0.1:{self._sasl_port}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl.plain.sasl.jaas.config={PLAIN_LOGIN} user_reader="secret";
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
 log.dirs={folder / "kafka"}
 num.partitions=4
 default.replication.factor=1
@@ -180,6 +191,7 @@ group.min.session.timeout.ms=500
 auto.create.topics.enable=false
 message.max.bytes=10485760
 log.retention.ms=-1
+log.cleaner.backoff.ms=200
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=3000
 """
@@ -187,6 +199,17 @@ broker.session.timeout.ms=3000
         (folder / "log4j.properties").write_text(LOG4J)
         cluster = ("--cluster-id", "AAAAAAAAAAAAAAAAAAAAAA", "--config", str(self._properties))
         self._run("kafka.tools.StorageTool", "format", "--ignore-formatted", *cluster)
+
+    @property
+    def restricted(self) -> dict[str, str]:
+        """A client's properties."""
+        return {
+            "bootstrap.servers": f"127.0.0.1:{self._sasl_port}",
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": "PLAIN",
+            "sasl.username": "reader",
+            "sasl.password": "secret",
+        }
 
     def _command(self, *arguments: str) -> list[str]:
         return [

@@ -446,18 +446,74 @@ MUTATIONS = (
         "tests/ingest/sinks/test_duckdb.py tests/ingest/test_push.py",
     ),
     Mutation(
+        "landing goes on in a warehouse that was replaced",
+        "ingest/sinks/duckdb.py",
+        "if positions.get(key, 0) < seen:",
+        "if False:",
+        "tests/ingest/sinks/test_duckdb.py tests/ingest/test_landing.py",
+    ),
+    Mutation(
+        "a follower that idles does not look at its warehouse",
+        "ingest/landing.py",
+        "                    sink.verify()\n",
+        "                    pass\n",
+        "tests/ingest/test_landing.py",
+    ),
+    Mutation(
+        "a new warehouse file is of the newest storage version",
+        "ingest/sinks/duckdb.py",
+        'STORAGE_VERSION = "v1.2.0"',
+        'STORAGE_VERSION = "latest"',
+        "tests/ingest/sinks/test_duckdb.py",
+    ),
+    Mutation(
+        "a full disk ends a follower",
+        "ingest/sinks/duckdb.py",
+        "        if _is_full_disk(error):\n            return UnavailableError",
+        "        if _is_full_disk(error):\n            return UserError",
+        "tests/ingest/sinks/test_duckdb.py tests/ingest/test_landing.py",
+    ),
+    Mutation(
+        "settings of the environment are merged with those of .env",
+        "ingest/settings.py",
+        "if name not in env_settings.env_vars}",
+        "if True}",
+        "tests/ingest/test_settings.py",
+    ),
+    Mutation(
+        "the position stays before offsets without a message",
+        "ingest/sources/kafka.py",
+        "            self._moved.add(partition)\n",
+        "",
+        "tests/ingest/sources/test_kafka.py",
+    ),
+    Mutation(
+        "a topic that ACLs deny is passed over",
+        "ingest/sources/kafka.py",
+        "return [not_allowed(topic) for topic in sorted(self._denied)]",
+        "return []",
+        "tests/ingest/sources/test_kafka.py",
+    ),
+    Mutation(
+        "a recreated BigQuery table is gone on in",
+        "ingest/sinks/bigquery.py",
+        "if now != self._created_at.setdefault(stream, now):",
+        "if self._created_at.setdefault(stream, now) is None:",
+        "tests/ingest/sinks/test_bigquery.py",
+    ),
+    Mutation(
         "messages are acknowledged before their commit",
         "ingest/landing.py",
-        "                rows = _outlast(sink, batches, stop) if follow else commit(sink, batches, logging.DEBUG)\n",
-        "                [source.acknowledge(batch) for source, found in collected for batch in found.batches]\n"
-        "                rows = _outlast(sink, batches, stop) if follow else commit(sink, batches, logging.DEBUG)\n",
+        "                if batches:\n",
+        "                if batches:\n"
+        "                    [source.acknowledge(batch) for source, found in collected for batch in found.batches]\n",
         "tests/ingest/test_landing.py",
     ),
     Mutation(
         "what was fetched when landing is stopped is forgotten",
         "ingest/landing.py",
-        "            if batches:\n                rows =",
-        "            if batches and not stop.is_set():\n                rows =",
+        "                if batches:\n                    rows =",
+        "                if batches and not stop.is_set():\n                    rows =",
         "tests/ingest/test_landing.py",
     ),
     Mutation(
@@ -505,8 +561,8 @@ MUTATIONS = (
     Mutation(
         "a Kafka topic that was created anew is read on at the old position",
         "ingest/sinks/duckdb.py",
-        'if topic_id == topic_ids.get(topic, "") or (topic_id == "" and source != "spool")',
-        "if True",
+        'and (topic_id == topic_ids.get(topic, "") or (topic_id == "" and source != "spool"))',
+        "",
         "tests/ingest/sinks/test_duckdb.py",
     ),
     Mutation(
@@ -658,8 +714,8 @@ MUTATIONS = (
     Mutation(
         "land takes every stream whatever --stream says",
         "ingest/cli.py",
-        "    streams = named(stream)\n    serve_metrics",
-        "    streams = named(None)\n    serve_metrics",
+        "    streams = settings.selected(stream)\n    serve_metrics",
+        "    streams = settings.selected(None)\n    serve_metrics",
         "tests/ingest/test_cli.py",
     ),
     Mutation(

@@ -34,12 +34,34 @@ class Sink(Protocol):
         ...
 
     def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
-        """Land the batches and their positions in one transaction; returns stream to how many rows were new.
+        """Land the batches and their positions in one transaction; returns stream to the number of new rows.
 
-        On BigQuery it is one a stream: when the commit fails, what landed of it is left out of its repetition.
+        On BigQuery there is one transaction per stream: when the commit fails, what landed of it is left out of its
+        repetition.
 
         A message below the position that the warehouse holds was landed by another loader and is left out.
+
+        Raises:
+            WarehouseReplacedError: when the warehouse holds less than this sink has read from it or committed to it.
+                Nothing is landed: the messages in between must be read again.
         """
+        ...
+
+    def verify(self) -> None:
+        """Check that the warehouse still holds what this sink committed. Called while nothing arrives; cheap while
+        nothing changes, and skipped while another process holds the warehouse.
+
+        Raises:
+            WarehouseReplacedError: as for `commit`.
+        """
+        ...
+
+    def forget(self) -> None:
+        """Go by what the warehouse holds now, after a WarehouseReplacedError. Before, close all sources."""
+        ...
+
+    def create_tables(self) -> None:
+        """Create the raw tables that are missing, so that every model has its source."""
         ...
 
     def status(self) -> dict[str, StreamStatus]: ...
@@ -116,19 +138,15 @@ class Warehouse(Sink, ResultSource, Protocol):
         """The tables that `create_tables` would create, such as raw.users."""
         ...
 
-    def create_tables(self) -> None:
-        """Create the raw tables that are missing, so that every model has its source."""
-        ...
-
 
 def utc_now() -> datetime:
     """Without a zone."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def of_one_id_a_topic(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
-    """Runs of batches. A message id names a partition and an offset: the same ones of a topic and of its successor
-    under the same name are told apart by landed_at, so these do not share a commit."""
+def split_by_topic_id(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
+    """Runs of batches with one id per topic. A message id names a partition and an offset, so that of a topic and its
+    successor under the same name only landed_at tells the messages apart: they cannot share a commit."""
     alike: list[Batch] = []
     topic_ids: dict[str, str] = {}
     for batch in batches:
@@ -139,6 +157,18 @@ def of_one_id_a_topic(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
         topic_ids.update(topic_ids_of(batch))
     if alike:
         yield alike
+
+
+PartitionKey = tuple[str, str, str, int]
+"""source, topic, its id or '', partition."""
+
+
+def positions_of(batch: Batch) -> dict[PartitionKey, int]:
+    """The batch's positions, by what a warehouse knows them by."""
+    return {
+        (batch.positions_source, topic, batch.topic_ids.get(topic, ""), partition): next_offset
+        for (topic, partition), next_offset in batch.positions.items()
+    }
 
 
 def topic_ids_of(batch: Batch) -> dict[str, str]:

@@ -28,14 +28,22 @@ duplicate, as everywhere.
 
 Each stream of a commit is a job or an append of its own, and a large append is cut: when one fails, the others may be
 landed, and are known when the commit is repeated.
+
+A Kafka partition may end in offsets without a message, such as the marker of a transaction, and no row can record that
+they were read. raw.landing_empty_offsets does: a range in it moves the position of a partition that has reached its
+start. A range states a fact about the log, so it needs no order among the loads, and not writing it loses nothing.
+
+A raw table that was dropped and created again has another time of creation. A loader compares it before each commit and
+each minute while nothing arrives, and then goes back to the positions of the new table.
 """
 
 import hashlib
 import io
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -55,10 +63,19 @@ from google.cloud.bigquery.retry import DEFAULT_RETRY
 from google.cloud.bigquery_storage_v1 import BigQueryWriteClient
 from google.resumable_media.common import DataCorruption
 
-from ingest.errors import UnavailableError, UserError
+from ingest.errors import UnavailableError, UserError, WarehouseReplacedError
 from ingest.message import BATCH_SCHEMA, Batch, Positions, TopicIds
 from ingest.settings import Settings
-from ingest.sinks import FIRST_CURSOR, Cursor, Result, StreamStatus, of_one_id_a_topic, utc_now
+from ingest.sinks import (
+    FIRST_CURSOR,
+    Cursor,
+    PartitionKey,
+    Result,
+    StreamStatus,
+    positions_of,
+    split_by_topic_id,
+    utc_now,
+)
 from ingest.sinks.write_stream import WriteStream, finalize, open_write_client
 from ingest.streams import STREAMS
 
@@ -70,6 +87,8 @@ var landing_hold_minutes (15)."""
 JOB_PATIENCE_SECONDS = 900.0
 """How long to wait for the end of a job."""
 POLL_SECONDS = 0.5
+SECONDS_BETWEEN_CHECKS = 60.0
+"""How often a follower sees whether its tables are still the same, and writes ranges of empty offsets."""
 RETRY = DEFAULT_RETRY.with_timeout(ANSWER_SECONDS)
 PASSING_REASONS = frozenset(
     {"backendError", "internalError", "jobBackendError", "jobInternalError", "quotaExceeded", "rateLimitExceeded"}
@@ -109,6 +128,18 @@ WRITERS_SCHEMA = pa.schema(
 )
 """Of each raw table who has been writing it, one after the other: load jobs (null, as before the first row), or who
 follows, by a write stream."""
+
+EMPTY_OFFSETS_SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("topic", pa.string(), nullable=False),
+        pa.field("topic_id", pa.string(), nullable=False),
+        pa.field("partition", pa.int64(), nullable=False),
+        pa.field("first_offset", pa.int64(), nullable=False),
+        pa.field("next_offset", pa.int64(), nullable=False),
+    ]
+)
+"""Ranges of offsets that hold no message, from first_offset to before next_offset."""
 
 EMIT_WATERMARKS = (
     SchemaField("topic", "STRING", "REQUIRED"),
@@ -153,8 +184,8 @@ select
 order by session_landed_at, session_id, sequence_number
 """
 
-TablePositions = Mapping[tuple[str, str, str, int], int]
-"""(source, topic, its id or '', partition) to the offset of the next message to land, of one raw table."""
+TablePositions = Mapping[PartitionKey, int]
+"""Partition to the offset of the next message to land, of one raw table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,15 +268,23 @@ class BigQuerySink:
         """Stream to the ids of messages without offset that such a write stream took."""
         self._own: set[str] = set()
         """Names of the write streams of this loader."""
+        self._empty_offsets: list[dict[str, Any]] = []
+        """Rows of EMPTY_OFFSETS_SCHEMA that are not written yet."""
+        self._written_at = self._verified_at = time.monotonic()
+        """When such rows were written last, and when the tables were verified."""
 
     def positions(self, source: str, topic_ids: TopicIds) -> Positions:
         with told():
             found = self._read(self._existing_streams())
+            positions = {key: end for known in found.values() for key, end in known.positions.items()}
+            for *key, first_offset, next_offset in self._read_empty_offsets():
+                partition: PartitionKey = tuple(key)
+                if first_offset <= positions.get(partition, 0) < next_offset:
+                    positions[partition] = next_offset
         if not self._by_streams:  # those of its open streams it knows better
             self._known.update(found)
         return {
             (topic, partition): next_offset
-            for positions, _ in found.values()
             for (of, topic, topic_id, partition), next_offset in positions.items()
             if of == source and topic_id == topic_ids.get(topic, "")
         }
@@ -254,7 +293,7 @@ class BigQuerySink:
         """The tables that `create_tables` would create, such as raw.users."""
         with told():
             existing = self._tables("raw")
-        return [f"raw.{name}" for name in (*STREAMS, "landing_writers", "emit_watermarks") if name not in existing]
+        return [f"raw.{name}" for name in (*STREAMS, *OTHER_TABLES) if name not in existing]
 
     def create_tables(self) -> None:
         """Create the dataset and the raw tables that are missing, so that every model has its source."""
@@ -269,7 +308,7 @@ class BigQuerySink:
                 table.time_partitioning = bigquery.TimePartitioning(field="landed_at")
                 table.clustering_fields = ["message_id"]
                 self._client.create_table(table, exists_ok=True, retry=RETRY)
-            for name, columns in (("landing_writers", _columns(WRITERS_SCHEMA)), ("emit_watermarks", EMIT_WATERMARKS)):
+            for name, columns in OTHER_TABLES.items():
                 self._client.create_table(
                     bigquery.Table(f"{self._dataset}raw.{name}", columns), exists_ok=True, retry=RETRY
                 )
@@ -281,18 +320,47 @@ class BigQuerySink:
     def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
         landed: Counter[str] = Counter()
         with told():
-            for alike in of_one_id_a_topic(batches):
+            for alike in split_by_topic_id(batches):
                 landed.update(self._commit(alike))
+            self._empty_offsets += [row for batch in batches for row in _empty_offsets(batch)]
+            if not self._by_streams or time.monotonic() - self._written_at >= SECONDS_BETWEEN_CHECKS:
+                self._write_empty_offsets()
         return landed
+
+    def verify(self) -> None:
+        if time.monotonic() - self._verified_at < SECONDS_BETWEEN_CHECKS:
+            return
+        self._verified_at = time.monotonic()
+        with suppress(UnavailableError), told():
+            self._check_tables(set())
+            self._write_empty_offsets()
+
+    def forget(self) -> None:
+        for remembered in (self._known, self._created_at, self._open, self._unsure, self._settled):
+            remembered.clear()
+        self._empty_offsets.clear()
+
+    def _check_tables(self, streams: Collection[str]) -> None:
+        """See that the raw tables are those that this loader landed in, and remember those of these streams."""
+        created_at = self._tables("raw")
+        for stream in streams - created_at.keys():
+            if stream not in self._created_at:
+                self.create_tables()
+                created_at = self._tables("raw")
+                break
+        for stream in {*streams, *self._created_at}:
+            now = created_at.get(stream, "never")
+            if now != self._created_at.setdefault(stream, now):
+                raise WarehouseReplacedError(
+                    f"{self._dataset}raw.{stream} was created at {self._created_at[stream]} when landing began, and now"
+                    f" {now}"
+                )
 
     def _commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
         loads = list(_loads(batches))
         landed = Counter({load.stream: 0 for load in loads})
-        if new := {load.stream for load in loads} - self._created_at.keys():
-            self.create_tables()
-            for stream in new:
-                created = self._client.get_table(f"{self._dataset}raw.{stream}", retry=RETRY).created
-                self._created_at[stream] = created.isoformat()
+        if loads:
+            self._check_tables({load.stream for load in loads})
         if self._by_streams:
             for stream in {load.stream for load in loads} - self._open.keys():
                 landed[stream] += self._open_stream(stream)
@@ -434,8 +502,7 @@ class BigQuerySink:
         table = f"projects/{project}/datasets/{dataset}/tables/{stream}"
         try:
             opened = WriteStream(self._write_client, table)
-        except api.NotFound as error:
-            del self._created_at[stream]  # somebody has dropped it, or it is so new that streams do not know of it yet
+        except api.NotFound as error:  # it was just dropped, or is so new that streams do not know of it yet
             raise UnavailableError(f"BigQuery has no table {self._dataset}raw.{stream} for a write stream") from error
         self._own.add(opened.name)
         landed = 0
@@ -519,6 +586,27 @@ class BigQuerySink:
         for stream, source, topic, topic_id, partition, next_offset in self._query(union):
             found[stream][source, topic, topic_id, partition] = next_offset
         return dict(found)
+
+    def _read_empty_offsets(self) -> list[tuple[Any, ...]]:
+        """In the order of their first offset."""
+        try:
+            return list(
+                self._query(
+                    f"select {', '.join(f'`{name}`' for name in EMPTY_OFFSETS_SCHEMA.names)}"  # noqa: S608  names of ours, DATASET_PREFIX checked
+                    f" from `{self._dataset}raw.landing_empty_offsets` order by first_offset"
+                )
+            )
+        except api.NotFound:
+            return []  # the tables are of before there were any
+
+    def _write_empty_offsets(self) -> None:
+        self._written_at = time.monotonic()
+        if self._empty_offsets:
+            self.create_tables()
+            name = f"landing_empty_offsets_{uuid.uuid4().hex}"
+            rows = pa.Table.from_pylist(self._empty_offsets, EMPTY_OFFSETS_SCHEMA)
+            self._see_end(self._start(name, "landing_empty_offsets", rows), name)
+            self._empty_offsets = []
 
     def status(self) -> dict[str, StreamStatus]:
         nothing = {stream: StreamStatus(0, None, None) for stream in STREAMS}
@@ -620,12 +708,13 @@ class BigQuerySink:
         existing = self._tables("raw")
         return [stream for stream in STREAMS if stream in existing]
 
-    def _tables(self, dataset: str) -> set[str]:
-        """Names of the tables and views; none when there is no such dataset."""
+    def _tables(self, dataset: str) -> dict[str, str]:
+        """Name of each table and view to when it was created; none when there is no such dataset."""
         try:
-            return {table.table_id for table in self._client.list_tables(f"{self._dataset}{dataset}", retry=RETRY)}
+            tables = list(self._client.list_tables(f"{self._dataset}{dataset}", retry=RETRY))
         except api.NotFound:
-            return set()
+            return {}
+        return {table.table_id: table.created.isoformat() for table in tables}
 
     def _query(self, sql: str, **parameters: Any) -> Iterator[tuple[Any, ...]]:
         rows = self._query_job(sql, **parameters).result(retry=RETRY, timeout=JOB_PATIENCE_SECONDS)
@@ -656,6 +745,20 @@ def _loads(batches: Sequence[Batch]) -> Iterator[_Load]:
                     load = loads.setdefault((stream, has_offsets), _Load(stream, [], has_offsets))
                     load.parts.append((kept, batch))
     yield from loads.values()
+
+
+def _empty_offsets(batch: Batch) -> Iterator[dict[str, Any]]:
+    """Rows of EMPTY_OFFSETS_SCHEMA: where the batch moves a position and has no row that could say so."""
+    with_rows = {
+        (row["topic"], row["partition"])
+        for table in batch.tables.values()
+        for row in table.group_by(["topic", "partition"]).aggregate([]).to_pylist()
+    }
+    for (source, topic, topic_id, partition), next_offset in positions_of(batch).items():
+        first_offset = batch.starts.get((topic, partition), next_offset)
+        if (topic, partition) not in with_rows and first_offset < next_offset:
+            row = (source, topic, topic_id, partition, first_offset, next_offset)
+            yield dict(zip(EMPTY_OFFSETS_SCHEMA.names, row, strict=True))
 
 
 def _above(positions: TablePositions, parts: list[tuple[pa.Table, Batch]]) -> tuple[pa.Table, TablePositions]:
@@ -704,6 +807,14 @@ def _columns(schema: pa.Schema) -> list[SchemaField]:
         SchemaField(field.name, BIGQUERY_TYPES[field.type], "NULLABLE" if field.nullable else "REQUIRED")
         for field in schema
     ]
+
+
+OTHER_TABLES: dict[str, Sequence[SchemaField]] = {
+    "landing_writers": _columns(WRITERS_SCHEMA),
+    "landing_empty_offsets": _columns(EMPTY_OFFSETS_SCHEMA),
+    "emit_watermarks": EMIT_WATERMARKS,
+}
+"""Tables of the dataset raw beside those of the streams."""
 
 
 def _end(job: Any) -> Mapping[str, str] | None:

@@ -1,6 +1,8 @@
 """Lands batches in a DuckDB file, which it holds only while it reads or commits."""
 
+import errno
 import fcntl
+import os
 import re
 import threading
 import time
@@ -9,18 +11,34 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile, gettempdir
+from typing import IO
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.errors import UserError, WarehouseHeldError
+from ingest.errors import UnavailableError, UserError, WarehouseHeldError, WarehouseReplacedError
 from ingest.message import BATCH_SCHEMA, Batch, Positions, TopicIds
-from ingest.sinks import FIRST_CURSOR, Cursor, Result, StreamStatus, of_one_id_a_topic, topic_ids_of, utc_now
+from ingest.sinks import (
+    FIRST_CURSOR,
+    Cursor,
+    PartitionKey,
+    Result,
+    StreamStatus,
+    positions_of,
+    split_by_topic_id,
+    topic_ids_of,
+    utc_now,
+)
 from ingest.streams import STREAMS
 
 RETRY_SECONDS = 0.1
+STORAGE_VERSION = "v1.2.0"
+"""Format of a new file: the oldest that can compress by ZSTD, so that DuckDB 1.2 and later read it. An existing file
+keeps its own."""
+NOT_DUCKDB = "it is not a valid DuckDB database file"
+FULL_DISK = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 RAW_TABLE = """
 create table if not exists raw.{stream} (
@@ -34,11 +52,13 @@ create table if not exists raw.{stream} (
     attributes varchar,
     published_at timestamp,
     landed_at timestamp not null,
-    -- half the size of what DuckDB would choose, for less work
-    payload blob using compression zstd
+    payload blob{compression}
 )
 """
+ZSTD = " using compression zstd"
+"""Half the size of what DuckDB would choose, for less work. Files of DuckDB 1.1 and older do not have it."""
 
+# Of Pub/Sub, which has no offsets, next_offset counts the messages that were landed from a topic.
 LANDING_OFFSETS = """
 create table if not exists raw.landing_offsets (
     source varchar, topic varchar, topic_id varchar, "partition" integer, next_offset bigint not null,
@@ -98,10 +118,13 @@ order by session_landed_at, session_id, sequence_number
 """
 
 
+RAW_TABLES = (*STREAMS, "landing_offsets")
 MEMORY_LIMIT = "384 MiB"
 """For a commit: by default DuckDB takes most of the machine where a row group of large messages is rewritten."""
 ROWS_PER_CHUNK = 8_192
 """DuckDB reads chunks side by side, and a single one on one core only."""
+RESULT_ROWS = 50_000
+"""Results in memory at a time while they are written to a temporary file."""
 
 
 class DuckDBSink:
@@ -113,8 +136,9 @@ class DuckDBSink:
         clock: gives the landing time, UTC without a zone.
 
     Raises:
-        UserError: when the file stays held, naming the holder's process id, or cannot be opened or is no
-            DuckDB file.
+        WarehouseHeldError: when the file stays held; names the holder's process id.
+        UnavailableError: when the disk is full.
+        UserError: when the file cannot be opened, is no DuckDB file, or is damaged.
     """
 
     def __init__(self, path: Path, lock_timeout_seconds: float = 60.0, clock: Callable[[], datetime] = utc_now) -> None:
@@ -122,44 +146,44 @@ class DuckDBSink:
         self._lock_timeout_seconds = lock_timeout_seconds
         self._clock = clock
         self._held: duckdb.DuckDBPyConnection | None = None
+        self._has_zstd = True
+        """Of the file that was opened last: those of DuckDB 1.1 and older do not."""
         self._in_use = threading.Lock()
         """DuckDB refuses to open a file for reading that the same process has open for writing: positions are read
         by the thread that fetches, while another commits."""
+        self._seen: dict[PartitionKey, int] = {}
+        """The highest positions that were read from the file or committed to it."""
+        self._verified: tuple[int, ...] | None = None
+        """The state of the file when it was last known to hold these positions."""
 
     def positions(self, source: str, topic_ids: TopicIds) -> Positions:
         if not self._path.exists():
+            self._see({})
             return {}
         with self.connection(read_only=True) as connection:
-            if ("raw", "landing_offsets") not in _tables(connection):
-                return {}
-            rows = connection.execute(
-                """
-                select topic, topic_id, "partition", next_offset from raw.landing_offsets
-                where source = ? order by topic_id
-                """,
-                [source],
-            ).fetchall()
+            positions = _positions(connection)
+            self._see(positions)
         return {
             (topic, partition): next_offset
-            for topic, topic_id, partition, next_offset in rows
             # '' is from before the broker had topic ids; a row with the id comes later and replaces it. A log of the
             # spool has its id from the start, or never.
-            if topic_id == topic_ids.get(topic, "") or (topic_id == "" and source != "spool")
+            for (of, topic, topic_id, partition), next_offset in sorted(positions.items())
+            if of == source
+            and (topic_id == topic_ids.get(topic, "") or (topic_id == "" and source != "spool"))
         }
 
     def missing_tables(self) -> list[str]:
         """The tables that `create_tables` would create, such as raw.users."""
-        wanted = [f"raw.{name}" for name in (*STREAMS, "landing_offsets")]
         if not self._path.exists():
-            return wanted
+            return [f"raw.{name}" for name in RAW_TABLES]
         with self.connection(read_only=True) as connection:
-            existing = {".".join(table) for table in _tables(connection)}
-        return [table for table in wanted if table not in existing]
+            existing = _tables(connection)
+        return [f"raw.{name}" for name in RAW_TABLES if ("raw", name) not in existing]
 
     def create_tables(self) -> None:
         """Create the raw tables that are missing, so that every model has its source."""
         with self.connection() as connection:
-            _create_tables(connection)
+            self._create_tables(connection)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -173,40 +197,42 @@ class DuckDBSink:
 
     def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
         landed: Counter[str] = Counter()
-        for alike in of_one_id_a_topic(batches):
-            try:
-                landed.update(self._commit(alike, MEMORY_LIMIT))
-            except (duckdb.OutOfMemoryException, duckdb.TransactionException, duckdb.FatalException) as error:
-                # a TransactionException where it is the statement `commit` that needed more
-                if self._held:
-                    if isinstance(error, duckdb.FatalException):
-                        raise  # the file must be opened again
-                    with suppress(duckdb.TransactionException):  # it may have ended
-                        self._held.execute("rollback")
-                # Messages of many megabytes need more. If it was the checkpoint behind the commit that failed, these
-                # are landed: known by their offsets, or counted as duplicates.
-                landed.update(self._commit(alike))
+        with self._translate_errors():
+            for alike in split_by_topic_id(batches):
+                try:
+                    landed.update(self._commit(alike, MEMORY_LIMIT))
+                except (duckdb.OutOfMemoryException, duckdb.TransactionException, duckdb.FatalException) as error:
+                    # a TransactionException where it is the statement `commit` that needed more
+                    if _is_full_disk(error):
+                        raise
+                    if self._held:
+                        if isinstance(error, duckdb.FatalException):
+                            raise  # the file must be opened again
+                        with suppress(duckdb.TransactionException):  # it may have ended
+                            self._held.execute("rollback")
+                    # Messages of many megabytes need more. If it was the checkpoint after the commit that failed, these
+                    # are landed: known by their offsets, or counted as duplicates.
+                    landed.update(self._commit(alike))
         return landed
 
     def _commit(self, batches: Sequence[Batch], memory_limit: str | None = None) -> dict[str, int]:
         tables: dict[str, list[pa.Table]] = {}
         topic_ids: dict[str, str] = {}
-        positions: dict[tuple[str, str, int], int] = {}
+        positions: dict[PartitionKey, int] = {}
         for batch in batches:
             topic_ids.update(topic_ids_of(batch))
             for stream, table in batch.tables.items():
                 tables.setdefault(stream, []).append(table)
-            for (topic, partition), next_offset in batch.positions.items():
-                # A batch comes from one source, and one with positions has rows.
-                source = next(table["source"][0].as_py() for table in batch.tables.values() if table.num_rows)
-                positions[source, topic, partition] = next_offset
-        with self.connection() as connection:
+            positions.update({key: max(end, positions.get(key, 0)) for key, end in positions_of(batch).items()})
+        with self._connection() as connection:
             if memory_limit:
                 connection.execute("set memory_limit = $limit", {"limit": memory_limit})
             else:
                 connection.execute("reset memory_limit")
             connection.execute("begin")
-            _create_tables(connection)
+            self._create_tables(connection)
+            known = _positions(connection)
+            self._see(known)
             landed_at = self._landed_at(connection, list(tables))
             landed = {}
             for stream, parts in tables.items():
@@ -215,19 +241,62 @@ class DuckDBSink:
                 land = LAND.format(stream=STREAMS[stream].name)
                 parameters = {"landed_at": landed_at, "topic_ids": topic_ids}
                 landed[stream] = connection.execute(land, parameters).fetchall()[0][0]
+                counted = next((part["topic"][0].as_py() for part in parts if _has_no_offsets(part)), None)
+                if counted is not None:
+                    key = ("pubsub", counted, "", 0)
+                    positions[key] = known.get(key, 0) + landed[stream]
             if positions:
                 connection.executemany(
                     """
                     insert into raw.landing_offsets values (?, ?, ?, ?, ?)
                     on conflict do update set next_offset = greatest(next_offset, excluded.next_offset)
                     """,
-                    [
-                        [source, topic, topic_ids.get(topic, ""), partition, next_offset]
-                        for (source, topic, partition), next_offset in positions.items()
-                    ],
+                    [[*key, next_offset] for key, next_offset in positions.items()],
                 )
             connection.execute("commit")
+            self._see(known | {key: max(end, known.get(key, 0)) for key, end in positions.items()})
         return landed
+
+    def verify(self) -> None:
+        state = self._file_state()
+        if self._held or not self._seen or (state is not None and state == self._verified):
+            return
+        positions: dict[PartitionKey, int] = {}
+        if state is not None:
+            try:
+                with self._in_use, self._translate_errors(), closing(self._open(True, 0.0)) as connection:
+                    positions = _positions(connection)
+            except UserError:
+                return  # it is held or being replaced: looked at again, and the next commit reports what is wrong
+        self._see(positions)
+        self._verified = state
+
+    def forget(self) -> None:
+        self._seen = {}
+
+    def _see(self, positions: Mapping[PartitionKey, int]) -> None:
+        """Remember the positions of the file.
+
+        Raises:
+            WarehouseReplacedError: when one is below what it was.
+        """
+        for key, seen in self._seen.items():
+            if positions.get(key, 0) < seen:
+                source, topic, _, partition = key
+                where = topic if source == "pubsub" else f"{topic}/{partition}"
+                raise WarehouseReplacedError(
+                    f"the warehouse {self._path} was replaced by one in which less is landed: from {source} {where}"
+                    f" up to {positions.get(key, 0)}, and {seen} was landed"
+                )
+        self._seen = dict(positions)
+
+    def _file_state(self) -> tuple[int, ...] | None:
+        """What changes when the file is written or replaced; None without a file."""
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return None
+        return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
     def status(self) -> dict[str, StreamStatus]:
         nothing = {stream: StreamStatus(0, None, None) for stream in STREAMS}
@@ -297,15 +366,27 @@ class DuckDBSink:
         return count
 
     def results(self, after: Cursor, chunk_rows: int) -> Iterator[list[Result]]:
-        # Sorted once, to a file of its own: a query a chunk would read and sort what is left again and again.
-        with TemporaryDirectory(prefix="emit-") as folder:
-            path = Path(folder) / "results.parquet"
-            with self._mart() as connection:
-                connection.sql(RESULTS, params=after._asdict()).write_parquet(str(path))
-            results = path.open("rb")
-        with results:  # has no name any more, so that nothing stays behind a kill
+        with self._write_results(after) as results:
             for batch in pq.ParquetFile(results).iter_batches(chunk_rows):
                 yield [Result(*row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
+
+    def _write_results(self, after: Cursor) -> IO[bytes]:
+        """Sort them once, into a Parquet file: a query per chunk would read and sort the rest again and again. The file
+        has no name, so that a kill leaves nothing."""
+        file = TemporaryFile()  # noqa: SIM115  the caller closes it
+        try:
+            with self._mart() as connection:
+                results = connection.sql(RESULTS, params=after._asdict()).to_arrow_reader(RESULT_ROWS)
+                with pq.ParquetWriter(file, results.schema) as writer:
+                    for batch in results:
+                        writer.write_batch(batch)
+            file.seek(0)
+        except OSError as error:
+            with suppress(OSError):  # what is left in its buffer
+                file.close()
+            reason = os.strerror(error.errno or 0)
+            raise UserError(f"cannot write a temporary file in {gettempdir()}: {reason}; see TMPDIR") from error
+        return file
 
     @contextmanager
     def _mart(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -327,43 +408,120 @@ class DuckDBSink:
 
     @contextmanager
     def connection(self, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        """The open file; an uncommitted transaction is rolled back when the context ends."""
+        """The open file; an uncommitted transaction is rolled back when the context ends.
+
+        Raises:
+            UserError: as the class says, whatever of it happens in the context.
+            KeyboardInterrupt: when Ctrl-C interrupts a statement.
+        """
+        with self._translate_errors(), self._connection(read_only) as connection:
+            yield connection
+
+    @contextmanager
+    def _connection(self, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         if self._held is not None:
             yield self._held
             return
-        with self._in_use, closing(self._open(read_only)) as connection:
+        with self._in_use, closing(self._open(read_only, self._lock_timeout_seconds)) as connection:
             yield connection
 
-    def _open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
-        deadline = time.monotonic() + self._lock_timeout_seconds
+    def _open(self, read_only: bool, timeout_seconds: float) -> duckdb.DuckDBPyConnection:
+        deadline = time.monotonic() + timeout_seconds
         while True:
             try:
-                return duckdb.connect(str(self._path), read_only=read_only)
+                if not read_only:
+                    self._create_file()
+                return self._checked(duckdb.connect(str(self._path.absolute()), read_only=read_only))
             except duckdb.Error as error:
                 if "Could not set lock" not in str(error):
-                    raise UserError(
-                        f"cannot open the warehouse {self._path}: {_first_line(error)}; see WAREHOUSE_PATH"
-                    ) from error
+                    raise self._error("cannot open", error) from error
                 if time.monotonic() >= deadline:
                     holder = re.search(r"PID (\d+)", str(error))
                     raise WarehouseHeldError(
                         f"the warehouse {self._path} has been held by another process"
-                        f"{f' (PID {holder[1]})' if holder else ''} for {self._lock_timeout_seconds:g} s:"
+                        f"{f' (PID {holder[1]})' if holder else ''} for {timeout_seconds:g} s:"
                         " let it finish or end it, then run this again; nothing is lost"
                     ) from error
             time.sleep(RETRY_SECONDS)
 
+    def _create_file(self) -> None:
+        """Create the file if there is none."""
+        if self._path.exists():
+            return
+        path = str(self._path.absolute()).replace("'", "''")
+        with closing(duckdb.connect()) as connection:
+            connection.execute(f"attach '{path}' as warehouse (storage_version '{STORAGE_VERSION}')")
 
-def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
-    connection.execute("create schema if not exists raw")
-    for stream in STREAMS:
-        connection.execute(RAW_TABLE.format(stream=stream))
-    connection.execute(LANDING_OFFSETS)
+    def _checked(self, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+        """See that it is to a DuckDB file: DuckDB opens a CSV as views in a database in memory, which ends with the
+        connection. (Reading the file's header would drop DuckDB's lock on it, if this process has it open.)"""
+        [(path, type_, version)] = connection.execute(
+            """
+            select path, type, tags['storage_version'] from duckdb_databases()
+            where database_name = current_database()
+            """
+        ).fetchall()
+        if path is None or type_ != "duckdb":
+            connection.close()
+            raise duckdb.IOException(NOT_DUCKDB)
+        self._has_zstd = tuple(map(int, re.findall(r"\d+", version))) >= (1, 2)
+        return connection
+
+    def _create_tables(self, connection: duckdb.DuckDBPyConnection) -> None:
+        connection.execute("create schema if not exists raw")
+        for stream in STREAMS:
+            connection.execute(RAW_TABLE.format(stream=stream, compression=ZSTD if self._has_zstd else ""))
+        connection.execute(LANDING_OFFSETS)
+
+    @contextmanager
+    def _translate_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (duckdb.OperationalError, duckdb.FatalException, duckdb.InternalError) as error:
+            raise self._error("cannot read or write", error) from error
+        except duckdb.InterruptException as error:
+            raise KeyboardInterrupt from error
+        except duckdb.Error as error:
+            if type(error) is not duckdb.Error:  # as for a damaged block
+                raise
+            raise self._error("cannot read or write", error) from error
+        except RuntimeError as error:
+            if str(error) != "Query interrupted":
+                raise
+            raise KeyboardInterrupt from error
+
+    def _error(self, failed: str, error: Exception) -> UserError:
+        # said of a CSV that is to be read
+        reason = NOT_DUCKDB if "in-memory database in read-only" in str(error) else _first_line(error)
+        reason = f"{failed} the warehouse {self._path}: {reason}"
+        if _is_full_disk(error):
+            return UnavailableError(f"{reason}; free some space: nothing is lost")
+        if "Corrupt" in reason:
+            return UserError(f"{reason}; the file is damaged: restore a copy of it")
+        return UserError(f"{reason}; see WAREHOUSE_PATH" if failed == "cannot open" else reason)
 
 
 def _tables(connection: duckdb.DuckDBPyConnection) -> set[tuple[str, str]]:
     """(schema, name) of all tables and views."""
     return set(connection.execute("select table_schema, table_name from information_schema.tables").fetchall())
+
+
+def _positions(connection: duckdb.DuckDBPyConnection) -> dict[PartitionKey, int]:
+    select = 'select source, topic, topic_id, "partition", next_offset from raw.landing_offsets'
+    try:
+        rows = connection.execute(select).fetchall()
+    except duckdb.CatalogException:  # to look for the table first would take longer than all else
+        return {}
+    return {(source, topic, topic_id, partition): end for source, topic, topic_id, partition, end in rows}
+
+
+def _has_no_offsets(table: pa.Table) -> bool:
+    """Whether these are messages of Pub/Sub."""
+    return bool(table.num_rows and table["offset"].null_count)
+
+
+def _is_full_disk(error: Exception) -> bool:
+    return any(reason in str(error) for reason in FULL_DISK)
 
 
 def _first_line(error: Exception) -> str:

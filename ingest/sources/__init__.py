@@ -1,7 +1,7 @@
 """Where messages come from."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from functools import partial
@@ -15,20 +15,25 @@ ReadPositions = Callable[[TopicIds], Positions]
 """Reads from the warehouse where landing goes on; called at every assignment of partitions."""
 
 LONGEST_FETCH_SECONDS = 1.0
-"""A fetch hands out what it has after this time, however much comes: who lands looks between two whether to stop."""
+"""A fetch returns what it has after this time, however much arrives: between two, the loader checks whether to stop."""
 
 
 class Source(Protocol):
     """One connection that fetches the messages of one or more streams."""
 
-    drained_after_seconds: float
+    idle_timeout_seconds: float
     """A source that delivers nothing for so long has nothing waiting; 0 where it knows at once."""
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """Why some streams are not landed, a line each, such as a missing permission. The others are landed."""
+        ...
 
     def fetch(self, timeout: float) -> Batch | None:
         """The next messages, at most `LANDING_MAX_ROWS` and `LANDING_MAX_BYTES`.
 
         Returns None when nothing was waiting for `timeout` seconds (0: nothing is waiting now).
-        A source that fetches again before `acknowledge` goes on behind what it fetched.
+        A source that fetches again before `acknowledge` goes on after what it fetched.
         """
         ...
 
@@ -37,13 +42,13 @@ class Source(Protocol):
         ...
 
     def waiting(self) -> dict[str, int | None]:
-        """Messages of each stream that are not landed yet; None where the broker does not tell."""
+        """Messages of each stream that are not landed yet; None where the broker does not say."""
         ...
 
     def oldest_waiting(self) -> dict[str, datetime | None]:
-        """When the oldest of the messages that wait was published (UTC); None where none waits, or nobody tells.
+        """When the oldest waiting message was published (UTC); None where none waits, or the broker does not say.
 
-        To be asked before the first fetch.
+        To be called after `waiting`, before the first fetch.
         """
         ...
 

@@ -7,10 +7,11 @@ import time
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -20,17 +21,18 @@ from confluent_kafka import (
     OFFSET_BEGINNING,
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
+    IsolationLevel,
     KafkaError,
     KafkaException,
     Message,
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AclOperation, AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from ingest import metrics
 from ingest.errors import UnavailableError, UserError
-from ingest.message import BATCH_SCHEMA, Batch, TopicIds
+from ingest.message import BATCH_SCHEMA, Batch
 from ingest.settings import Settings
 from ingest.sources import LONGEST_FETCH_SECONDS, ReadPositions
 from ingest.streams import Stream
@@ -42,13 +44,40 @@ PATIENCE_SECONDS = 60.0
 session timeout of a loader that was killed: until then the group waits for the dead member."""
 CHUNK_ROWS = 5_000
 CHUNK_BYTES = 4 * 1024 * 1024
-"""What is taken from librdkafka at a time: enough to amortise the call, and no more than memory is there for."""
+"""What is taken from librdkafka at a time: enough to amortise the call, small enough to bound memory."""
+COUNTED_MESSAGES = 1_000
+"""Waiting messages per partition that are counted one by one. Beyond them offsets are counted, some of which hold no
+message where there are transactions or compaction."""
 # Years 1 to 9999 in milliseconds: what a warehouse timestamp can hold. Producers set this field freely.
 FIRST_MILLISECOND, LAST_MILLISECOND = -62_135_596_800_000, 253_402_300_799_999
 NO_MILLISECOND = FIRST_MILLISECOND - 1
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC without a zone, as everywhere
 NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
-"""Sixteen zero bytes: what a broker before Kafka 2.8 says."""
+"""Sixteen zero bytes: what a broker before Kafka 2.8 returns."""
+DEFAULTS = {
+    # The group waits for a killed member until its session ends.
+    "session.timeout.ms": 10_000,
+    "heartbeat.interval.ms": 2_000,
+    # A topic that is created later is found within this time.
+    "topic.metadata.refresh.interval.ms": 30_000,
+    # An empty partition announces its end after this time; the default is 500.
+    "fetch.wait.max.ms": 100,
+    # Of all partitions together: memory that waits to be consumed.
+    "queued.max.messages.kbytes": 32_768,
+    "fetch.max.bytes": 16_777_216,
+}
+"""Of the consumer, unless KAFKA_CONFIG_FILE says otherwise."""
+NEEDED = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    # A missing offset is an error to count and log, not to step over in silence.
+    "auto.offset.reset": "error",
+    "enable.partition.eof": True,
+    # `_on_assign` takes the whole assignment each time.
+    "group.protocol": "classic",
+    "partition.assignment.strategy": "range,roundrobin",
+}
+"""Of the consumer, whatever KAFKA_CONFIG_FILE says."""
 
 # librdkafka prints to standard error unless given a logger. What matters arrives as an error event and is logged
 # by `_on_error`; the rest is there for whoever configures this logger.
@@ -57,6 +86,8 @@ _librdkafka_logger.addHandler(logging.NullHandler())
 _librdkafka_logger.propagate = False
 
 log = structlog.get_logger()
+
+EARLIEST, LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 TopicAndPartition = tuple[str, int]
 
@@ -82,6 +113,15 @@ def client_config(settings: Settings) -> dict[str, Any]:
     return config
 
 
+def _consumer_config(settings: Settings, config: dict[str, Any]) -> dict[str, Any]:
+    """What the consumer is configured by, given `client_config`; what landing cannot take over is logged."""
+    for name, value in NEEDED.items():
+        if name in config and config[name].lower() != str(value).lower():
+            log.warning("ignored a property of KAFKA_CONFIG_FILE: landing needs its own", property=name, value=value)
+    group = {"group.id": settings.kafka_group_id}
+    return {**group, **DEFAULTS, **config, **(group if "kafka_group_id" in settings.model_fields_set else {}), **NEEDED}
+
+
 def open_client(kind: type, config: dict[str, Any]) -> Any:
     """A client of this kind (Consumer, Producer, AdminClient).
 
@@ -92,7 +132,7 @@ def open_client(kind: type, config: dict[str, Any]) -> Any:
         return kind({**config, "logger": _librdkafka_logger})
     except KafkaException as error:
         reason = re.sub(r'([Vv]alue) "[^"]*"', r"\1", error.args[0].str())  # it may be a secret
-        raise UserError(f"Kafka configuration: {reason}") from error
+        raise UserError(f"Kafka configuration: {reason}") from None
 
 
 def unreachable(config: dict[str, Any], reason: object) -> UnavailableError:
@@ -101,7 +141,7 @@ def unreachable(config: dict[str, Any], reason: object) -> UnavailableError:
 
 def _read_properties(path: Path) -> dict[str, str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # with or without a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"KAFKA_CONFIG_FILE {path} cannot be read: {error}") from error
     properties = {}
@@ -119,23 +159,34 @@ def _read_properties(path: Path) -> dict[str, str]:
     return properties
 
 
+class _Ahead(NamedTuple):
+    """What waits in a stream."""
+
+    messages: int
+    oldest: datetime | None
+    """When the oldest of them was published, UTC."""
+
+
 class KafkaSource:
     """A consumer that the group gives its partitions, and the warehouse their offsets.
 
     At every assignment of partitions the warehouse's positions are read again, since another loader may have
     landed from these partitions meanwhile. They are those of the topic's id: a topic that was deleted and created
-    again is read from its beginning. librdkafka mostly notices, and has the partitions assigned anew; that it did is
-    asked before each batch is handed out. A batch handed out before and not yet committed is not fetched a second
-    time: its commit is under way, and the source goes on behind it. So that this is exact:
+    again is read from its beginning. librdkafka mostly notices, and has the partitions assigned anew; the id is
+    looked up again before each batch is emitted. A batch emitted before and not yet committed is not fetched a second
+    time: its commit is under way, and the source goes on after it. So that this is exact:
 
-    - the sink must refuse (or trim) a batch in which an offset lies below the warehouse's position: that is how a
+    - the sink must reject (or trim) a batch in which an offset lies below the warehouse's position: that is how a
       batch loses against another loader that took over its partition;
-    - after a commit that failed or was refused, close this source and open another.
+    - after a commit that failed or was rejected, close this source and open another.
+
+    Offsets are not messages: transactions end with a marker, and aborted or compacted messages leave holes. At the end
+    of a partition its position moves past all of them, and is committed even if no message came.
 
     Offsets committed to Kafka serve lag tools only.
     """
 
-    drained_after_seconds = 0.0  # a partition says where its end is
+    idle_timeout_seconds = 0.0  # the end of a partition is an event
 
     def __init__(
         self,
@@ -165,14 +216,22 @@ class KafkaSource:
         self._at_end: set[TopicAndPartition] = set()
         self._next: dict[TopicAndPartition, int] = {}
         """Offset of the next message to consume."""
+        self._starts: dict[TopicAndPartition, int] = {}
+        """Where the next batch of each partition goes on from, if it has a position at all."""
+        self._moved: set[TopicAndPartition] = set()
+        """Partitions whose position moved past offsets without messages since their last batch."""
         self._ends: dict[TopicAndPartition, int] = {}
         """Where each partition ended when it was assigned for the first time."""
         self._topic_ids: dict[str, str] = {}
         """Of the assigned topics."""
-        self._filling = _Filling(self._streams, self._max_rows, self._max_bytes)
-        """What was consumed and not handed out yet: it outlasts a fetch that ends with an error."""
-        self._handed_out: dict[tuple[str, str, int], int] = {}
+        self._builder = _BatchBuilder(self._streams, self._max_rows, self._max_bytes)
+        """What was consumed and not emitted yet: it outlasts a fetch that ends with an error."""
+        self._emitted: dict[tuple[str, str, int], int] = {}
         """(topic, its id, partition) to where its last batch ended."""
+        self._denied: set[str] = set()
+        """Topics that this client may not describe or read."""
+        self._ahead: dict[str, _Ahead] | None = None
+        """What `waiting` found last."""
         self._lost: dict[tuple[str, str, int], int] = {}
         """(topic, its id, partition) to the offset below which all that is lost has been counted."""
         self._message_bytes = 16_384
@@ -181,53 +240,34 @@ class KafkaSource:
         self._is_connected = False
 
         self._config = client_config(settings)
-        self._consumer: Any = open_client(
-            Consumer,
-            {
-                # The group waits for a killed member until its session ends.
-                "session.timeout.ms": 10_000,
-                "heartbeat.interval.ms": 2_000,
-                # A topic that is created later is found within this time.
-                "topic.metadata.refresh.interval.ms": 30_000,
-                # An empty partition announces its end after this time; the default is 500.
-                "fetch.wait.max.ms": 100,
-                # Of all partitions together: memory that waits to be consumed.
-                "queued.max.messages.kbytes": 32_768,
-                "fetch.max.bytes": 16_777_216,
-                **self._config,
-                "group.id": settings.kafka_group_id,
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                # A missing offset is an error to count and log, not to step over in silence.
-                "auto.offset.reset": "error",
-                "enable.partition.eof": True,
-                # `_on_assign` takes the whole assignment each time.
-                "group.protocol": "classic",
-                "partition.assignment.strategy": "range,roundrobin",
-                "error_cb": self._on_error,
-                "on_commit": _on_commit,
-            },
-        )
-        self._admin: Any = open_client(AdminClient, self._config)
+        self._consumer_config = _consumer_config(settings, self._config) | {"error_cb": self._on_error}
+        self._consumer: Any = open_client(Consumer, self._consumer_config | {"on_commit": _on_commit})
+        self._admin: Any = open_client(AdminClient, self._config | {"error_cb": self._on_error})
         try:
-            self._existing = self._existing_topics()
+            self._existing = set(self._describe(self._streams))
         except UserError:
             self._consumer.close()
             raise
         self._is_connected = True
-        for topic in self._streams.keys() - self._existing:
+        for topic in self._streams.keys() - self._existing - self._denied:
             log.warning("kafka topic does not exist (yet); `python -m ingest provision` creates it", topic=topic)
         self._is_subscribed = False
+
+    @property
+    def problems(self) -> list[str]:
+        """One line per topic that this client may not read."""
+        return [not_allowed(topic) for topic in sorted(self._denied)]
 
     def fetch(self, timeout: float) -> Batch | None:
         """The next messages; None when every assigned partition stayed at its end for `timeout` seconds.
 
-        While messages are known to be there this waits beyond `timeout` for them, so None is never a slow broker.
+        While messages are known to be there this waits beyond `timeout` for them, so None is never a slow broker. A
+        batch without messages moves positions past offsets that hold none.
 
         Raises:
             UnavailableError: when the group gives no partitions, or the broker sends nothing for PATIENCE_SECONDS
                 though there is something.
-            UserError: when the broker refuses, or a partition ends before where the warehouse stands.
+            UserError: when the broker rejects the client, or a partition ends before the warehouse's position.
         """
         self._subscribe()
         started = time.monotonic()
@@ -236,46 +276,46 @@ class KafkaSource:
             if self._stop.is_set():
                 return None
             now = time.monotonic()
-            filling = self._filling
-            if filling.rows:
-                wait = filling.since + self._max_seconds - now
-                if filling.is_full or wait <= 0 or self._is_drained():
-                    if self._are_created_anew({topic for topic, _ in filling.positions}):
-                        continue
-                    return self._hand_out(filling)
+            builder = self._builder
+            if builder.rows:
+                wait = builder.since + self._max_seconds - now
+                if builder.is_full or wait <= 0 or self._is_drained():
+                    if batch := self._emit_batch():
+                        return batch
+                    continue
             elif self._is_drained():
                 wait = started + timeout - now
                 if wait <= 0 and has_looked:
-                    return None
+                    return self._emit_batch() if self._moved else None
             else:
                 wait = started + max(timeout, PATIENCE_SECONDS) - now
                 if wait <= 0:
                     raise self._stalled()
-            # Short waits: an end of partition may be all that is to come, and being told to stop.
-            self._take_more(max(0.0, min(wait, 0.1)))
+            # Short waits: an end of partition may be all that is to come, or `stop` be set.
+            self._poll(max(0.0, min(wait, 0.1)))
             has_looked = True
 
-    def _take_more(self, timeout: float) -> None:
-        """Consume into `_filling`."""
-        generation, filling = self._generation, self._filling
-        count = min(CHUNK_ROWS, self._max_rows - filling.rows, max(1, CHUNK_BYTES // self._message_bytes))
+    def _poll(self, timeout: float) -> None:
+        """Consume into `_builder`."""
+        generation, builder = self._generation, self._builder
+        count = min(CHUNK_ROWS, self._max_rows - builder.rows, max(1, CHUNK_BYTES // self._message_bytes))
         arrived, events = self._consume(count, timeout)
         if arrived:
             self._message_bytes = 1 + sum(map(len, arrived)) // len(arrived)
-            ends = filling.add(arrived)
+            ends = builder.add(arrived)
             self._next.update(ends)
             self._at_end -= ends.keys()
+            self._denied -= {topic for topic, _ in ends}
         try:
             for event in events:
                 if generation == self._generation:
                     self._on_event(event.error(), _partition_of(event), event.offset())
         except UserError:
-            self._assign_again()  # librdkafka tells what has happened once only
+            self._assign_again()  # librdkafka reports an event once only
             raise
 
     def _subscribe(self) -> None:
-        """Join the group; not before the first fetch, so that who only asks for `waiting` takes no partitions from a
-        loader that runs."""
+        """Join the group; not before the first fetch, so that `status` does not steal a running loader's partitions."""
         if not self._is_subscribed:
             self._is_subscribed = True
             self._consumer.subscribe(
@@ -293,113 +333,164 @@ class KafkaSource:
             log.warning("kafka offsets not committed; landing does not need them", error=error.args[0].str())
 
     def waiting(self) -> dict[str, int | None]:
-        """Offsets between the warehouse's position and the end, of all partitions: 0 for a topic that is missing.
+        """Messages from the warehouse's position to the end of each topic, those of open transactions included; 0 for a
+        topic that is missing, None for one that may not be read.
+
+        Up to COUNTED_MESSAGES per partition are counted; beyond them, offsets are.
 
         Raises:
             UserError: for brokers that do not answer.
         """
-        positions = self._read_positions(self._ids(self._existing))
-        waiting: dict[str, int | None] = dict.fromkeys(self._streams.values(), 0)
-        for topic in self._existing_topics():
-            total = 0
-            for partition in self._partitions[topic]:
-                low, high = self._watermarks(topic, partition)
-                total += max(0, high - max(low, positions.get((topic, partition), low)))
-            waiting[self._streams[topic]] = total
-        return waiting
+        self._ahead = self._look_ahead()
+        return {
+            stream: None if topic in self._denied else self._ahead[stream].messages
+            for topic, stream in self._streams.items()
+        }
 
     def oldest_waiting(self) -> dict[str, datetime | None]:
-        """By the first message that waits in each partition."""
-        positions = self._read_positions(self._ids(self._existing))
-        behind: dict[TopicAndPartition, int] = {}
-        for topic in self._existing:
-            for partition in self._partitions[topic]:
-                low, high = self._watermarks(topic, partition)
-                first = max(low, positions.get((topic, partition), low))
-                if first < high:
-                    behind[topic, partition] = first
-        oldest: dict[str, datetime | None] = dict.fromkeys(self._streams.values())
-        self._consumer.assign([TopicPartition(*partition, first) for partition, first in behind.items()])
-        until = time.monotonic() + ANSWER_SECONDS
-        while behind and time.monotonic() < until:
-            for message in self._consumer.consume(len(behind), 0.1):
-                partition = _partition_of(message)
-                if behind.pop(partition, None) is None or message.error() is not None:
-                    continue  # the second of a partition, or an end that aborted transactions moved
-                self._consumer.incremental_unassign([TopicPartition(*partition)])
-                stream, milliseconds = self._streams[partition[0]], message.timestamp()[1]
-                if FIRST_MILLISECOND <= milliseconds <= LAST_MILLISECOND:
-                    published_at = EPOCH + timedelta(milliseconds=milliseconds)
-                    oldest[stream] = min(filter(None, (oldest[stream], published_at)))
-        self._consumer.unassign()
-        return oldest
+        """By the first message that waits in each partition, as `waiting` found it."""
+        ahead = self._ahead or self._look_ahead()
+        return {stream: ahead[stream].oldest for stream in self._streams.values()}
+
+    def _look_ahead(self) -> dict[str, _Ahead]:
+        """Read what waits, by a consumer that joins no group."""
+        described = self._describe(self._streams)
+        partitions = [
+            (topic, partition.id)
+            for topic in described.keys() - self._denied
+            for partition in described[topic].partitions
+        ]
+        positions = self._read_positions(_ids(described))
+        low = self._offsets(partitions, EARLIEST)
+        ends = self._offsets(partitions, LATEST)
+        # Messages of a transaction that is still open lie above the committed end.
+        last = self._offsets(partitions, LATEST, IsolationLevel.READ_UNCOMMITTED)
+        starts = {one: max(low[one], positions.get(one, 0)) for one in partitions}
+        waiting = {stream: _Ahead(0, None) for stream in self._streams.values()}
+        counted = self._count({one: start for one, start in starts.items() if start < ends[one]})
+        for one in partitions:
+            stream = self._streams[one[0]]
+            read_up_to, found = counted.get(one, (starts[one], _Ahead(0, None)))
+            in_transactions = max(0, last[one] - max(ends[one], read_up_to))
+            uncounted = max(0, ends[one] - read_up_to)
+            before = waiting[stream]
+            waiting[stream] = _Ahead(
+                before.messages + found.messages + uncounted + in_transactions,
+                min(filter(None, (before.oldest, found.oldest)), default=None),
+            )
+        return waiting
+
+    def _count(self, starts: Mapping[TopicAndPartition, int]) -> dict[TopicAndPartition, tuple[int, _Ahead]]:
+        """Per partition the messages from its start on, and where counting ended."""
+        counted = {one: (start, _Ahead(0, None)) for one, start in starts.items()}
+        if not starts:
+            return counted
+        with closing(open_client(Consumer, self._consumer_config)) as consumer:
+            consumer.assign([TopicPartition(*one, start) for one, start in starts.items()])
+            under_way = set(starts)
+            until = time.monotonic() + ANSWER_SECONDS
+            while under_way and time.monotonic() < until:
+                for message in consumer.consume(COUNTED_MESSAGES, 0.1):
+                    one = _partition_of(message)
+                    if one not in under_way:
+                        continue
+                    _, found = counted[one]
+                    if message.error() is None:
+                        oldest = found.oldest if found.messages else _calendar_time(message.timestamp()[1])
+                        counted[one] = message.offset() + 1, _Ahead(found.messages + 1, oldest)
+                    elif message.error().code() == KafkaError._PARTITION_EOF:
+                        counted[one] = message.offset(), found
+                    elif message.error().code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                        self._denied.add(one[0])
+                    else:
+                        continue
+                    if message.error() is not None or counted[one][1].messages == COUNTED_MESSAGES:
+                        under_way.remove(one)
+                        consumer.incremental_unassign([TopicPartition(*one)])
+        return counted
 
     def close(self) -> None:
         """Leave the group."""
         self._consumer.close()
 
-    def _are_created_anew(self, topics: set[str]) -> bool:
+    def _topic_was_recreated(self, topics: set[str]) -> bool:
         """Whether one of the topics has another id than when it was assigned; then all are assigned again.
 
-        librdkafka may go on in the new topic where it stood in the old one. An id never comes back: where it is still
-        that of the assignment, so is everything consumed since (up to how late one broker hears of it from another).
+        librdkafka may go on in the new topic from the position in the old one. An id never comes back: where it is
+        still that of the assignment, so is everything consumed since (up to how late one broker hears of it from
+        another).
         """
         # a broker that begins to give ids is no reason
         known = self._topic_ids
-        if all(known[topic] in ("", topic_id) or not topic_id for topic, topic_id in self._ids(topics).items()):
+        found = _ids(self._describe(topics))
+        if all(known[topic] in ("", topic_id) or not topic_id for topic, topic_id in found.items()):
             return False
         self._assign_again()
         return True
 
     def _assign_again(self) -> None:
-        """Forget what was consumed and not handed out, and go on from the warehouse's positions."""
+        """Forget what was consumed and not emitted, and go on from the warehouse's positions."""
         given = self._assigned or self._to_assign
         self._on_revoke(self._consumer, [])
         self._to_assign = given
 
-    def _hand_out(self, filling: "_Filling") -> Batch:
-        self._filling = _Filling(self._streams, self._max_rows, self._max_bytes)
+    def _emit_batch(self) -> Batch | None:
+        """What was consumed; None when all of it is to be read again."""
+        if self._topic_was_recreated({topic for topic, _ in self._builder.partitions | self._moved}):
+            return None
+        builder, self._builder = self._builder, _BatchBuilder(self._streams, self._max_rows, self._max_bytes)
+        positions = {partition: self._next[partition] for partition in builder.partitions | self._moved}
+        starts = {partition: self._starts.get(partition, 0) for partition in positions}
+        self._starts.update(positions)
+        self._moved.clear()
         lag: Counter[str] = Counter()
         for topic, partition in self._assigned or ():
             _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
             lag[self._streams[topic]] += max(0, high - self._next.get((topic, partition), high))
-        topic_ids = {topic: self._topic_ids[topic] for topic, _ in filling.positions}
-        self._handed_out.update(
-            ((topic, topic_ids[topic], partition), end) for (topic, partition), end in filling.positions.items()
+        topic_ids = {topic: self._topic_ids[topic] for topic, _ in positions}
+        self._emitted.update(
+            ((topic, topic_ids[topic], partition), end) for (topic, partition), end in positions.items()
         )
         is_end = self._assigned is not None and all(
-            partition in self._at_end or self._next.get(partition, 0) >= self._ends[partition]
+            self._is_at_end(partition) or self._next.get(partition, 0) >= self._ends[partition]
             for partition in self._assigned
         )
-        return filling.batch(topic_ids, self._generation, lag, is_end)
+        tables = builder.tables()
+        return Batch(tables, positions, topic_ids, self._generation, lag, is_end, starts, source="kafka")
 
-    def _existing_topics(self) -> set[str]:
+    def _describe(self, topics: Iterable[str]) -> dict[str, Any]:
+        """Topic to its confluent_kafka.admin.TopicDescription, without those that are missing or hidden by ACLs."""
         try:
-            topics = self._consumer.list_topics(timeout=ANSWER_SECONDS).topics
+            described, hidden = describe_topics(self._admin, topics)
         except KafkaException as error:
-            self._consumer.poll(0)  # serves the error event that says why
-            raise unreachable(self._config, self._last_error or error.args[0].str()) from error
-        self._partitions = {
-            topic: sorted(topics[topic].partitions)
-            for topic in self._streams
-            if topic in topics and topics[topic].error is None
-        }
-        return set(self._partitions)
+            self._admin.poll(0)  # serves the error event that names the cause
+            reason = error.args[0].str() if self._is_connected else self._last_error or error.args[0].str()
+            raise unreachable(self._config, reason) from error
+        readable = {topic for topic, description in described.items() if may(description, AclOperation.READ)}
+        for topic in sorted(hidden | (described.keys() - readable)):
+            self._deny(topic)
+        self._denied -= readable
+        return described
 
-    def _ids(self, topics: Iterable[str]) -> dict[str, str]:
-        """The ids of those topics that exist."""
-        found = {}
-        for topic, described in self._admin.describe_topics(
-            TopicCollection(sorted(topics)), request_timeout=ANSWER_SECONDS
-        ).items():
-            try:
-                topic_id = str(described.result().topic_id)
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    raise unreachable(self._config, error.args[0].str()) from error
-            else:
-                found[topic] = "" if topic_id == NO_TOPIC_ID else topic_id
-        return found
+    def _deny(self, topic: str) -> None:
+        if topic not in self._denied:
+            self._denied.add(topic)
+            log.error(not_allowed(topic), topic=topic)
+
+    def _offsets(
+        self,
+        partitions: list[TopicAndPartition],
+        which: OffsetSpec,
+        isolation_level: IsolationLevel = IsolationLevel.READ_COMMITTED,
+    ) -> dict[TopicAndPartition, int]:
+        wanted = {TopicPartition(*partition): which for partition in partitions}
+        if not wanted:
+            return {}
+        answers = self._admin.list_offsets(wanted, isolation_level=isolation_level, request_timeout=ANSWER_SECONDS)
+        try:
+            return {(one.topic, one.partition): answer.result().offset for one, answer in answers.items()}
+        except KafkaException as error:
+            raise unreachable(self._config, error.args[0].str()) from error
 
     def _watermarks(self, topic: str, partition: int) -> tuple[int, int]:
         try:
@@ -413,7 +504,11 @@ class KafkaSource:
         if self._assigned is None:
             # The group hands out nothing while no topic exists.
             return not self._existing and self._to_assign is None
-        return self._assigned <= self._at_end
+        return all(map(self._is_at_end, self._assigned))
+
+    def _is_at_end(self, partition: TopicAndPartition) -> bool:
+        """Whether nothing of it is waited for."""
+        return partition in self._at_end or partition[0] in self._denied
 
     def _stalled(self) -> UnavailableError:
         reason = f" ({self._last_error})" if self._last_error else ""
@@ -455,23 +550,26 @@ class KafkaSource:
 
     def _on_revoke(self, _: Consumer, __: list[TopicPartition]) -> None:
         self._generation += 1
-        self._filling = _Filling(self._streams, self._max_rows, self._max_bytes)
+        self._builder = _BatchBuilder(self._streams, self._max_rows, self._max_bytes)
         self._assigned = None
         self._to_assign = None
         self._at_end.clear()
         self._next.clear()
+        self._moved.clear()
 
     def _take_assignment(self, given: set[TopicAndPartition]) -> None:
         """Assign what the group gave, each partition where the warehouse, or the batch under way to it, ends."""
-        topic_ids = self._ids({topic for topic, _ in given})
+        topic_ids = _ids(self._describe({topic for topic, _ in given}))
+        given = {(topic, partition) for topic, partition in given if topic in topic_ids or topic not in self._denied}
         if any(topic not in topic_ids for topic, _ in given):
             return  # the broker that was asked does not know the topic yet, or not any more: asked again
         self._topic_ids = topic_ids
         positions = self._read_positions(self._topic_ids)
         for topic, partition in given:
-            handed_out = self._handed_out.get((topic, self._topic_ids[topic], partition), 0)
-            if (topic, partition) in positions or handed_out:
-                self._next[topic, partition] = max(positions.get((topic, partition), 0), handed_out)
+            emitted = self._emitted.get((topic, self._topic_ids[topic], partition), 0)
+            if (topic, partition) in positions or emitted:
+                self._next[topic, partition] = max(positions.get((topic, partition), 0), emitted)
+        self._starts = dict(self._next)
         for one in given - self._ends.keys():
             _, self._ends[one] = self._watermarks(*one)
         self._assign(given)
@@ -486,24 +584,36 @@ class KafkaSource:
 
     def _on_event(self, error: KafkaError, partition: TopicAndPartition, offset: int) -> None:
         if error.code() == KafkaError._PARTITION_EOF:
-            # Not where messages came behind this end in the same call.
+            # Not where messages came after this end in the same call.
             if offset >= self._next.get(partition, 0):
                 self._at_end.add(partition)
+                self._move(partition, offset)
         elif error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
             self._skip_gap(*partition)
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            log.debug("kafka topic does not exist", topic=partition[0])  # said at the start
-        elif error.fatal() or error.code() in {
-            KafkaError.TOPIC_AUTHORIZATION_FAILED,
-            KafkaError.GROUP_AUTHORIZATION_FAILED,
-        }:
+            log.debug("kafka topic does not exist", topic=partition[0])  # logged at the start
+        elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED and partition[0] in self._streams:
+            self._deny(partition[0])
+        elif error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            group = self._consumer_config["group.id"]
+            raise UserError(
+                f"Kafka at {self._config['bootstrap.servers']}: this client may not use the consumer group {group}:"
+                " grant it READ on the group (an ACL), or set KAFKA_GROUP_ID"
+            )
+        elif error.fatal():
             raise UserError(f"Kafka at {self._config['bootstrap.servers']}: {error.str()}")
         else:
             log.warning("kafka", error=error.str(), topic=partition[0], partition=partition[1])
 
+    def _move(self, partition: TopicAndPartition, offset: int) -> None:
+        """Go on from there: before it, there is no message left to come."""
+        if offset > self._next.get(partition, 0):
+            self._next[partition] = offset
+            self._moved.add(partition)
+
     def _skip_gap(self, topic: str, partition: int) -> None:
         """Go on at the earliest message there is, after retention deleted the one that was next."""
-        if self._are_created_anew({topic}):
+        if self._topic_was_recreated({topic}):
             return
         low, high = self._watermarks(topic, partition)
         expected = self._next.get((topic, partition), low)
@@ -514,16 +624,16 @@ class KafkaSource:
                 "another name, and set TOPICS accordingly"
             )
         known = (topic, self._topic_ids[topic], partition)
-        # Until something behind the gap is committed, each assignment comes upon it again.
+        # Until the position after the gap is committed, each assignment comes upon it again.
         expected = max(expected, self._lost.get(known, 0))
         if expected < low:
             self._lost[known] = low
             metrics.LOST.labels(self._streams[topic]).inc(low - expected)
             log.error(
                 "kafka retention deleted messages before they were landed",
-                **{"topic": topic, "partition": partition, "from": expected, "to": low, "count": low - expected},
+                **{"topic": topic, "partition": partition, "from": expected, "to": low, "at_most": low - expected},
             )
-        self._next[topic, partition] = max(self._next.get((topic, partition), low), low)
+        self._move((topic, partition), low)
         # librdkafka has stopped the partition and takes no seek; assigning all partitions again starts it.
         self._assign(self._assigned or set())
 
@@ -534,18 +644,63 @@ class KafkaSource:
         self._last_error = error.str()
 
 
+def describe_topics(admin: Any, topics: Iterable[str]) -> tuple[dict[str, Any], set[str]]:
+    """Topic to its confluent_kafka.admin.TopicDescription, and the topics that ACLs hide; a missing one is in neither.
+
+    Raises:
+        KafkaException: when the brokers do not answer.
+    """
+    described, hidden = {}, set()
+    answers = admin.describe_topics(
+        TopicCollection(sorted(topics)), request_timeout=ANSWER_SECONDS, include_authorized_operations=True
+    )
+    for topic, answer in answers.items():
+        try:
+            described[topic] = answer.result()
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                hidden.add(topic)
+            elif error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise
+    return described, hidden
+
+
+def may(description: Any, operation: AclOperation) -> bool:
+    """Whether the client may do this to the topic. Old brokers do not say: then it is to be tried."""
+    return not description.authorized_operations or operation in description.authorized_operations
+
+
+def not_allowed(topic: str) -> str:
+    return (
+        f"Kafka topic {topic} may not be read by this client: grant it DESCRIBE and READ on the topic (ACLs), or leave"
+        " its stream out of STREAMS"
+    )
+
+
+def _ids(described: Mapping[str, Any]) -> dict[str, str]:
+    """Topic to its id, '' of a broker that gives none."""
+    ids = {topic: str(description.topic_id) for topic, description in described.items()}
+    return {topic: "" if topic_id == NO_TOPIC_ID else topic_id for topic, topic_id in ids.items()}
+
+
+def _calendar_time(milliseconds: int) -> datetime | None:
+    return (
+        EPOCH + timedelta(milliseconds=milliseconds) if FIRST_MILLISECOND <= milliseconds <= LAST_MILLISECOND else None
+    )
+
+
 def _partition_of(message: Record) -> TopicAndPartition:
     return message.topic(), message.partition()
 
 
-class _Filling:
-    """A batch that is being filled: messages become columns as they come, which is faster than keeping them."""
+class _BatchBuilder:
+    """Turns messages into columns as they come, which is faster than keeping them."""
 
     def __init__(self, streams: Mapping[str, str], max_rows: int, max_bytes: int) -> None:
         self.rows = 0
         self.since = 0.0
         """Monotonic time of the first message."""
-        self.positions: dict[TopicAndPartition, int] = {}
+        self.partitions: set[TopicAndPartition] = set()
         self._streams = streams
         self._max_rows = max_rows
         self._bytes_left = max_bytes
@@ -576,12 +731,12 @@ class _Filling:
             table = _table(topic, partitions, offsets, of_topic)
             self._bytes_left -= table.nbytes
             self._tables.setdefault(self._streams[topic], []).append(table)
-        self.positions.update(positions)
+        self.partitions |= positions.keys()
         return positions
 
-    def batch(self, topic_ids: TopicIds, acknowledgement: object, lag: Mapping[str, int], is_end: bool) -> Batch:
-        tables = {stream: pa.concat_tables(tables) for stream, tables in self._tables.items()}
-        return Batch(tables, self.positions, topic_ids, acknowledgement, lag, is_end)
+    def tables(self) -> dict[str, pa.Table]:
+        """Stream to its messages."""
+        return {stream: pa.concat_tables(tables) for stream, tables in self._tables.items()}
 
 
 def _table(topic: str, partitions: list[int], offsets: list[int], messages: list[Record]) -> pa.Table:

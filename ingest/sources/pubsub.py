@@ -51,6 +51,10 @@ LEASE_SECONDS = 60
 LEASE_MARGIN_SECONDS = 6.0
 """How long before its deadline a message is extended; the shortest deadline of a subscription is 10 seconds."""
 LEASE_CHECK_SECONDS = 1.0
+CHECK_SECONDS = 30.0
+"""How often one thread of each stream looks at its subscription: whether its topic was deleted."""
+DELETED_TOPIC = "_deleted-topic_"
+"""Topic of a subscription whose topic was deleted."""
 IDS_PER_REQUEST = 1_000
 REQUESTS_AT_ONCE = 8
 
@@ -94,6 +98,13 @@ def unreachable(settings: Settings, error: Exception) -> UnavailableError:
     )
 
 
+def topic_deleted(subscription: str) -> str:
+    return (
+        f"the topic of Pub/Sub {subscription} was deleted, so it receives nothing: delete the subscription, then create"
+        " both again with `python -m ingest provision`"
+    )
+
+
 @dataclass(slots=True, eq=False)
 class _Pulled:
     """What one pull brought: it waits in the buffer, then for its commit. Leased as a whole."""
@@ -117,11 +128,11 @@ class PubSubSource:
     and both deliveries are acknowledged.
 
     Pub/Sub does not tell whether anything is waiting: `fetch` returning None says that nothing arrived, and a caller
-    that wants to drain a subscription gives it `drained_after_seconds`. A pull that brings nothing ends just as one
+    that wants to drain a subscription gives it `idle_timeout_seconds`. A pull that brings nothing ends just as one
     that a hanging server leaves unanswered; so one thread of each stream then asks what has an answer at once.
     """
 
-    drained_after_seconds = 5.0
+    idle_timeout_seconds = 5.0
 
     def __init__(self, settings: Settings, streams: Sequence[Stream]) -> None:
         """Check the subscriptions; pulling begins with the first fetch.
@@ -131,10 +142,9 @@ class PubSubSource:
         """
         self._settings = settings
         self._topics = {stream.name: settings.topic(stream) for stream in streams}
-        self._subscriptions = {
-            stream.name: f"projects/{settings.pubsub_project}/subscriptions/{settings.subscription(stream)}"
-            for stream in streams
-        }
+        self._subscriptions = {stream.name: settings.subscription(stream) for stream in streams}
+        self._orphans: set[str] = set()
+        """Subscriptions whose topic was deleted."""
         self._max_rows = settings.landing_max_rows
         self._max_bytes = settings.landing_max_bytes
         self._max_seconds = min(settings.landing_max_seconds, LONGEST_FETCH_SECONDS)
@@ -177,10 +187,15 @@ class PubSubSource:
         self._threads.append(threading.Thread(target=self._extend_forever, name="pubsub-leases", daemon=True))
         self._is_pulling = False
 
+    @property
+    def problems(self) -> list[str]:
+        """One line per subscription whose topic was deleted: what it holds is landed, and nothing else will come."""
+        return [topic_deleted(subscription) for subscription in sorted(self._orphans)]
+
     def fetch(self, timeout: float) -> Batch | None:
         """The next messages; None when none arrived for `timeout` seconds.
 
-        From `drained_after_seconds` on, None says too that every subscription has answered meanwhile. A single pull
+        From `idle_timeout_seconds` on, None says too that every subscription has answered meanwhile. A single pull
         of more than LANDING_MAX_BYTES is not divided.
 
         Raises:
@@ -200,14 +215,14 @@ class PubSubSource:
             taken = self._take()
             is_end = (
                 not (self._buffer or self._failing)
-                and time.monotonic() - self._old_arrived_at >= self.drained_after_seconds
+                and time.monotonic() - self._old_arrived_at >= self.idle_timeout_seconds
                 and self._has_answered(self._old_arrived_at)
             )
         return self._batch(taken, is_end)
 
     def _wait_for_messages(self, started: float, timeout: float) -> bool:
         while self._error is None and not self._buffer:
-            is_silent = timeout >= self.drained_after_seconds and not self._has_answered(started)
+            is_silent = timeout >= self.idle_timeout_seconds and not self._has_answered(started)
             wait = started + (max(timeout, SILENCE_SECONDS) if is_silent else timeout) - time.monotonic()
             if wait <= 0:
                 if self._failing:
@@ -275,8 +290,14 @@ class PubSubSource:
         except PermissionDenied:
             # A subscriber need not be allowed to look at the subscription; pulling shows whether it exists.
             return 10.0
+        except InvalidArgument as error:
+            raise UserError(str(unreachable(self._settings, error))) from error
         except (GoogleAPICallError, RetryError, GoogleAuthError) as error:
             raise unreachable(self._settings, error) from error
+        if found.topic == DELETED_TOPIC:
+            if subscription not in self._orphans:
+                log.error(topic_deleted(subscription), stream=name)
+            self._orphans.add(subscription)
         return float(found.ack_deadline_seconds)
 
     def _missing(self, subscription: str) -> UserError:
@@ -285,6 +306,7 @@ class PubSubSource:
     def _pull_forever(self, name: str, ack_deadline: float, asks: bool) -> None:
         """Fill the buffer with one stream's messages until `close`, or an error that waiting does not mend."""
         rows = min(PULL_ROWS, self._max_rows)
+        checked_at = time.monotonic()
         while True:
             with self._changed:
                 self._changed.wait_for(
@@ -298,8 +320,9 @@ class PubSubSource:
             asked_at = time.monotonic()
             try:
                 received = self._pull(name, rows)
-                if received is None and asks:
+                if asks and (received is None or time.monotonic() >= checked_at + CHECK_SECONDS):
                     self._ack_deadline(name)
+                    checked_at = time.monotonic()
                 pulled = None
                 if received:
                     # Counted from the question: the deadline runs from when Pub/Sub sends.

@@ -131,7 +131,8 @@ class SpoolSource:
         UserError: when a log cannot be read, or was cut before the position up to which it was landed.
     """
 
-    drained_after_seconds = 0.0
+    idle_timeout_seconds = 0.0
+    problems = ()
 
     def __init__(self, settings: Settings, streams: list[Stream], read_positions: ReadPositions) -> None:
         self._root = settings.spool_path

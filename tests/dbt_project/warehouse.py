@@ -31,7 +31,8 @@ class Warehouse:
 
     @property
     def environment(self) -> dict[str, str]:
-        ours = ("KAFKA_", "PUBSUB_", "EMIT_", "WAREHOUSE", "SPOOL_", "LANDING_", "DBT_", "TOPICS", "SUBSCRIPTIONS")
+        ours = ("KAFKA_", "PUBSUB_", "EMIT_", "WAREHOUSE", "SPOOL_", "LANDING_", "DBT_")
+        ours += ("STREAMS", "TOPICS", "SUBSCRIPTIONS")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         return {
             **inherited,

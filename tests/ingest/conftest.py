@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +20,10 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def start(settings: Settings, tmp_path: Path) -> Start:
-    """Starts `python -m ingest ARGUMENTS` with the settings of the test; keywords are environment variables."""
+def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
+    """Starts `python -m ingest ARGUMENTS` with the settings of the test; keywords are environment variables. What still
+    runs after the test is killed."""
+    started: list[subprocess.Popen[str]] = []
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
@@ -31,7 +33,7 @@ def start(settings: Settings, tmp_path: Path) -> Start:
     }
 
     def start(*arguments: str, **variables: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "ingest", *arguments],
             cwd=tmp_path,  # where no .env is
             env=environment | variables,
@@ -39,5 +41,11 @@ def start(settings: Settings, tmp_path: Path) -> Start:
             stderr=subprocess.PIPE,
             text=True,
         )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()

@@ -16,7 +16,7 @@ from ingest.streams import STREAMS
 
 from .conftest import Start
 
-COMMANDS = ["land", "status", "simulate", "replay", "emit", "provision", "push"]
+COMMANDS = ["land", "status", "simulate", "replay", "emit", "provision", "push", "clean"]
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -232,6 +232,23 @@ def test_land_takes_some_streams_only(settings: Settings, run_here: Run) -> None
     assert run_here("land", "--stream", "users", "--stream", "posts")[0] == 0
     status = DuckDBSink(settings.warehouse_path).status()
     assert {name for name, known in status.items() if known.landed} == {"users", "posts"}
+
+
+def test_streams_that_are_off_are_neither_landed_nor_shown(settings: Settings, run_here: Run) -> None:
+    """Their raw tables are there all the same: each model has its source."""
+    run_here("simulate", "--events-per-day", "50", "--days", "1")
+    some = {"STREAMS": '["users", "clicks"]'}
+    code, out, err = run_here("land", **some)
+    assert (code, err) == (0, "")
+    status = DuckDBSink(settings.warehouse_path).status()
+    assert {name for name, known in status.items() if known.landed} == {"users", "clicks"}
+    assert int(out.split()[1]) == status["users"].landed + status["clicks"].landed
+    _, out, _ = run_here("status", **some)
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["users", "clicks"]
+    assert run_here("provision", **some) == (0, "nothing to create: all is there\n", "")
+    for command in (["land"], ["status"], ["provision"]):
+        code, out, err = run_here(*command, "--stream", "posts", **some)
+        assert (code, out, one_line(err)) == (2, "", "the stream posts is switched off: add it to STREAMS")
 
 
 def test_simulate_leaves_a_configured_broker_alone(settings: Settings, run_here: Run) -> None:

@@ -2,11 +2,14 @@
 
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -31,6 +34,7 @@ from ingest.sinks.duckdb import DuckDBSink
 from ingest.streams import STREAMS
 from tests.brokers import KafkaServer
 from tests.dbt_project.warehouse import Warehouse
+from tests.ingest.sinks.test_duckdb import full_disk
 from tests.oracle import Landed, marts
 from tests.oracle import Settings as OracleSettings
 
@@ -159,6 +163,35 @@ def test_the_warehouse_is_free_between_two_chunks(settings: Settings, sink: Duck
     first = next(chunks)
     write_mart(settings, [])  # another process could, too
     assert [*first, *itertools.chain(*chunks)] == session(1, views=4, landed=0)
+
+
+def test_a_kill_at_any_time_leaves_no_temporary_file(
+    settings: Settings, sink: DuckDBSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Since none has a name, not even while the results are written."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    write_mart(settings, session(1, views=4, landed=0))
+    mart, names = DuckDBSink._mart, []
+
+    @contextmanager
+    def watched(self: DuckDBSink) -> Iterator[Any]:
+        with mart(self) as connection:
+            yield connection
+        names.append([*folder.iterdir()])
+
+    monkeypatch.setattr(DuckDBSink, "_mart", watched)
+    for _ in sink.results(FIRST_CURSOR, 2):
+        names.append([*folder.iterdir()])
+    assert names == [[]] * 3
+
+
+def test_a_full_disk_of_temporary_files_is_one_line(settings: Settings, sink: DuckDBSink) -> None:
+    views = session(1, views=1000, landed=0)
+    write_mart(settings, [view._replace(page_title=os.urandom(2_000).hex()) for view in views])
+    with full_disk(1_000_000), pytest.raises(UserError, match=r"temporary file in .*: File too large; see TMPDIR"):
+        next(sink.results(FIRST_CURSOR, 2))
 
 
 def test_a_window_beyond_all_years_ends_at_no_time(settings: Settings, sink: DuckDBSink) -> None:

@@ -6,6 +6,7 @@ Everything is done to `python -m ingest land` as a process, and judged by what t
 import itertools
 import json
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -15,10 +16,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
+from ingest.errors import UserError
 from ingest.publish.pubsub import open_publisher
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
@@ -563,10 +566,72 @@ def test_what_retention_deleted_is_said_and_stepped_over(landing: Landing, sent:
     with loader(landing):
         wait_until_landed(landing, sent)
     gaps = [json.loads(line) for line in landing.log.splitlines() if "retention" in line]
-    assert sorted((gap["topic"], gap["partition"], gap["count"], gap["level"]) for gap in gaps) == [
+    assert sorted((gap["topic"], gap["partition"], gap["at_most"], gap["level"]) for gap in gaps) == [
         (sent.name, 0, 5, "error"),
         (sent.name, 1, 5, "error"),
     ]
+
+
+@pytest.mark.parametrize("how", ["restored", "moved away"])
+def test_a_warehouse_replaced_under_a_follower_gets_what_it_lacks(landing: Landing, sent: Topic, how: str) -> None:
+    """Of all partitions, though new messages come to one only; then of all, though nothing new comes."""
+
+    def has_tables() -> bool:
+        with suppress(UserError, duckdb.CatalogException):
+            return bool(landed(landing))
+        return False
+
+    with loader(landing):
+        for partitions in ((2,), ()):
+            sent.send(400)
+            wait_until_landed(landing, sent)
+            with landing.held():
+                shutil.copyfile(landing.path, landing.path.with_name("backup"))
+            sent.send(400)
+            wait_until_landed(landing, sent)
+            if how == "restored":
+                landing.path.with_name("backup").replace(landing.path)
+            else:
+                landing.path.rename(landing.path.with_name("elsewhere"))
+            if partitions:
+                sent.send(40, partitions)
+            wait_for(has_tables)
+            wait_until_landed(landing, sent)
+    assert landing.log.count('"the warehouse was replaced') == 2
+
+
+def test_transactions_end_to_end(landing: Landing, sent: Topic, kafka_server: KafkaServer) -> None:
+    """Committed, aborted and open ones: neither loss is reported, nor does anything wait that is not there."""
+    producer = Producer({"bootstrap.servers": kafka_server.bootstrap_servers, "transactional.id": sent.name})
+    producer.init_transactions()
+
+    def send(count: int) -> None:
+        producer.begin_transaction()
+        for number in range(count):
+            producer.produce(sent.name, str(len(sent.sent) + number).encode(), partition=number % 4)
+        producer.flush()
+
+    def run(command: str) -> str:
+        done = landing.run("ingest", command, "--stream", STREAM)
+        assert done.stderr == ""  # where a loss is logged
+        return done.stdout.splitlines()[-1]
+
+    send(40)
+    producer.commit_transaction()
+    sent.sent += range(40)
+    assert run("land") == "landed 40 messages"
+    assert run("status").split()[2:6] == ["40", "0", "0", "s"]
+    send(400)
+    assert run("status").split()[2:4] == ["40", "400"]
+    assert run("land") == "landed 0 messages"
+    producer.abort_transaction()
+    assert run("status").split()[2:4] == ["40", "0"]
+    assert run("land") == "landed 0 messages"
+    for partition in range(4):
+        end = TopicPartition(sent.name, partition, -1)
+        sent.admin.delete_records([end])[end].result()
+    assert [run("land") for _ in range(2)] == ["landed 0 messages"] * 2
+    wait_until_landed(landing, sent)
 
 
 def publish(emulator: PubSubEmulator, topic: str, bodies: list[bytes], **fields: Any) -> list[str]:

@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import resource
+import shutil
 import signal
 import threading
 import time
@@ -18,7 +20,7 @@ import pytest
 
 from ingest import landing
 from ingest.errors import UnavailableError, UserError
-from ingest.landing import land
+from ingest.landing import land, land_streams
 from ingest.message import BATCH_SCHEMA, Batch, Message, Positions, TopicIds
 from ingest.publish.spool import SpoolPublisher
 from ingest.settings import Settings
@@ -66,7 +68,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 class Scripted:
     """A source that delivers the given numbers of rows, None where nothing waits."""
 
-    drained_after_seconds = 0.0
+    idle_timeout_seconds = 0.0
 
     def __init__(self, *script: int | None, seconds: float = 0.0) -> None:
         self._script = deque(script)
@@ -106,6 +108,9 @@ class Commits:
             raise UserError("held")
         self.rows.append(sum(batch.rows for batch in batches))
         return {"users": self.rows[-1]}
+
+    def verify(self) -> None:
+        pass
 
     def positions(self, source: str, topic_ids: TopicIds) -> Positions:
         return {}
@@ -166,7 +171,7 @@ def test_a_busy_stream_does_not_keep_landing_from_ending() -> None:
 
 def test_a_source_that_needs_patience_is_not_drained_before() -> None:
     source = Scripted(10, None, 10, None, None, seconds=0.02)
-    source.drained_after_seconds = 0.2
+    source.idle_timeout_seconds = 0.2
     sink = Commits(source)
     land(limits(landing_max_seconds=0.1), [source], sink)
     assert sum(sink.rows) == 20
@@ -427,6 +432,101 @@ def test_following_outlasts_a_warehouse_that_does_not_answer(monkeypatch: pytest
     report = land(limits(landing_max_seconds=0.1), [source], sink, follow=True, stop=stop)
     assert waits == [1.0, 2.0, 3.0, 3.0]
     assert (report.rows, sink.rows, source.acknowledged) == (10, [10], 10)
+
+
+# -- a warehouse that is replaced -------------------------------------------------------------------------------------
+
+
+def back_up(settings: Settings) -> Path:
+    backup = settings.warehouse_path.with_name("backup.duckdb")
+    with DuckDBSink(settings.warehouse_path).connection(read_only=True):  # between two commits
+        shutil.copyfile(settings.warehouse_path, backup)
+    return backup
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+@pytest.mark.parametrize("how", ["restored", "moved away"])
+def test_a_warehouse_replaced_under_a_follower_gets_what_it_lacks(
+    settings: Settings, start: Start, how: str, is_idle: bool
+) -> None:
+    """Also of streams to which nothing comes any more, and if nothing comes at all."""
+    loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2")
+    publish(settings, range(10))
+    wait_for(lambda: landed(settings, "clicks") == list(range(10)))
+    backup = back_up(settings)
+    publish(settings, range(10, 2_000))
+    wait_for(lambda: landed(settings, "clicks") == list(range(2_000)))
+    if how == "restored":
+        backup.replace(settings.warehouse_path)
+    else:
+        settings.warehouse_path.rename(settings.warehouse_path.with_name("elsewhere.duckdb"))
+    expected = dict.fromkeys(SPOOLED, 2_000)
+    if not is_idle:
+        SpoolPublisher(settings).publish(STREAMS["users"], [Message(b"%d" % number) for number in range(2_000, 2_100)])
+        expected["users"] = 2_100
+    wait_for(lambda: settings.warehouse_path.exists() and len(landed(settings, "users")) >= expected["users"])
+    loader.terminate()
+    _, err = loader.communicate(timeout=20)
+    assert loader.returncode == 0, err
+    for stream, count in expected.items():
+        assert landed(settings, stream) == list(range(count)), err
+    assert err.count("the warehouse was replaced") == 1
+    assert land_spool(settings) == 0
+
+
+def test_a_warehouse_replaced_while_landing_gets_what_it_lacks(settings: Settings) -> None:
+    """Without --follow: between reading the positions and the commit."""
+    publish(settings, range(10))
+    sink = DuckDBSink(settings.warehouse_path)
+    sink.create_tables()
+    backup = back_up(settings)
+    land_spool(settings)
+    publish(settings, range(10, 20))
+
+    def replace(sources: list[Any]) -> None:
+        if backup.exists():
+            backup.replace(settings.warehouse_path)
+
+    report = land_streams(settings, list(STREAMS.values()), sink, on_open=replace)
+    assert report.rows == 60
+    assert landed(settings) == landed(settings, "posts") == list(range(20))
+
+
+# -- a full disk ------------------------------------------------------------------------------------------------------
+
+
+def test_following_outlasts_a_full_disk(settings: Settings, start: Start) -> None:
+    loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2")
+    publish(settings, range(10))
+    wait_for(lambda: landed(settings, "clicks") == list(range(10)))
+    limit = settings.warehouse_path.stat().st_size + 200_000
+    resource.prlimit(loader.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    publish(settings, range(10, 20))
+    SpoolPublisher(settings).publish(STREAMS["web_events"], [Message(os.urandom(100_000)) for _ in range(100)])
+    assert loader.stderr is not None
+    while "free some space: nothing is lost" not in (line := loader.stderr.readline()):
+        assert line, "it ended"
+    assert json.loads(line)["event"] == "landing waits for the warehouse"
+    time.sleep(1)
+    assert loader.poll() is None
+    resource.prlimit(loader.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    wait_for(lambda: landed(settings, "clicks") == list(range(20)))
+    loader.terminate()
+    _, err = loader.communicate(timeout=20)
+    assert loader.returncode == 0, err
+    assert DuckDBSink(settings.warehouse_path).status()["web_events"].landed == 100
+
+
+def test_landing_on_a_full_disk_is_one_line(settings: Settings, start: Start) -> None:
+    DuckDBSink(settings.warehouse_path).create_tables()
+    SpoolPublisher(settings).publish(STREAMS["web_events"], [Message(os.urandom(100_000)) for _ in range(100)])
+    loader = start("land")
+    limit = settings.warehouse_path.stat().st_size + 200_000
+    resource.prlimit(loader.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    out, err = loader.communicate(timeout=60)
+    assert (loader.returncode, out) == (2, "")
+    assert err.startswith("error: cannot read or write the warehouse") and err.count("\n") == 1
+    assert land_spool(settings) == 100
 
 
 def test_a_log_that_was_cut_stops_landing(settings: Settings, start: Start, tmp_path: Path) -> None:

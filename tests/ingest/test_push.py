@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -397,9 +398,34 @@ def test_an_unknown_subscription_is_404_and_told_which_there_are(
     assert answer.status_code == status
     assert sink.ids == ["1"] * (status == 204)
     if status == 404:
-        assert f"projects/{project or '*'}/subscriptions/{{web_events-landing,page_views-landing," in answer.text
+        assert f"there are projects/{project or '-'}/subscriptions/web_events-landing, projects/" in answer.text
         assert "users-landing," not in answer.text
         assert "\n" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "subscription", "status"),
+    [
+        (
+            {"subscriptions": {"clicks": "projects/marketing/subscriptions/site"}},
+            "projects/marketing/subscriptions/site",
+            204,
+        ),
+        (
+            {"subscriptions": {"clicks": "projects/marketing/subscriptions/site"}},
+            "projects/shop/subscriptions/site",
+            404,
+        ),
+        ({"streams": ["clicks"]}, SUBSCRIPTION, 204),
+        ({"streams": ["checkouts"]}, SUBSCRIPTION, 404),
+    ],
+)
+def test_a_subscription_may_be_of_another_project_and_a_stream_be_off(
+    changes: dict[str, Any], subscription: str, status: int
+) -> None:
+    settings = Settings(_env_file=None, pubsub_project="shop", **changes)
+    body = envelope(subscription=subscription)
+    assert in_process(settings, Sink(), lambda endpoint: endpoint.post(body)).result.status_code == status
 
 
 def test_other_methods_and_paths_are_refused(serve: Serve) -> None:
@@ -463,13 +489,44 @@ def test_a_held_warehouse_is_503_and_the_server_goes_on(serve: Serve, settings: 
     with DuckDBSink(settings.warehouse_path).connection():
         for number in range(2):
             answer = server.post(envelope(message_id=f"refused-{number}"))
-            assert (answer.status_code, answer.text) == (503, "the warehouse cannot be opened now")
+            assert (answer.status_code, answer.text) == (503, "the warehouse takes no commits now")
         assert server.health() == 200
     assert server.post(envelope(message_id="taken")).status_code == 204
     _, err = server.stop()
     assert landed_ids(settings) == ["taken"]
     assert err.count("pushes are refused") == 2
     assert f"PID {os.getpid()}" in err
+
+
+def test_on_a_full_disk_it_is_503_and_the_server_goes_on(serve: Serve, settings: Settings) -> None:
+    server = serve()
+    assert server.post(envelope(message_id="before")).status_code == 204
+    limit = settings.warehouse_path.stat().st_size + 200_000
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    large = envelope(os.urandom(8_000_000), "large")
+    for _ in range(2):
+        answer = server.post(large)
+        assert (answer.status_code, answer.text) == (503, "the warehouse takes no commits now")
+    assert server.health() == 200
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert server.post(large).status_code == 204
+    _, err = server.stop()
+    assert landed_ids(settings) == ["before", "large"]
+    assert "free some space: nothing is lost" in err
+
+
+def test_a_warehouse_that_was_replaced_is_said_once(serve: Serve, settings: Settings) -> None:
+    """What was acknowledged does not come again by itself."""
+    server = serve()
+    assert server.post(envelope(message_id="before")).status_code == 204
+    time.sleep(1)  # until the server has left the file
+    settings.warehouse_path.rename(settings.warehouse_path.with_name("elsewhere"))
+    statuses = [server.post(envelope(message_id="after")).status_code for _ in range(2)]
+    assert statuses == [503, 204]
+    _, err = server.stop()
+    assert landed_ids(settings) == ["after"]
+    assert err.count("the warehouse was replaced") == 2  # it, and the answer
+    assert "from pubsub clicks up to 0, and 1 was landed" in err
 
 
 def test_it_starts_while_the_warehouse_is_held(serve: Serve, settings: Settings) -> None:
@@ -486,7 +543,7 @@ def test_a_failed_commit_is_503_and_the_next_may_succeed(capsys: pytest.CaptureF
         return [(answer.status_code, answer.text) for answer in answers]
 
     endpoint = in_process(Settings(_env_file=None), sink, push)
-    held = "the warehouse cannot be opened now"
+    held = "the warehouse takes no commits now"
     assert endpoint.result == [(503, "the commit failed"), (204, ""), (503, held), (204, "")]
     assert sink.ids == ["1", "3"]
     logged = capsys.readouterr().out

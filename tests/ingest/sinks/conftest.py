@@ -1,11 +1,11 @@
-"""bqemulator in a virtual environment of its own, since it pins another DuckDB than ours."""
+"""Packages in virtual environments of their own: bqemulator, which pins another DuckDB than ours, and an old DuckDB."""
 
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,23 +21,23 @@ PINS = (
     "duckdb-extension-spatial==1.5.5",
     "numpy==2.4.6",
 )
+LOAD_EXTENSION = "import duckdb, duckdb_extensions; duckdb_extensions.import_extension('spatial', con=duckdb.connect())"
+OLDER_DUCKDB = "duckdb==1.2.0"
+"""The oldest that reads the files that landing creates."""
 START_SECONDS = 60.0
 
 
-def _environment() -> Path:
-    """The virtual environment, made the first time."""
-    folder = CACHE / "bqemulator-1.4.0"
+def _environment(name: str, pins: Sequence[str], code: str) -> Path:
+    """The virtual environment of this name with these packages, in which the code was run; made the first time."""
+    folder = CACHE / name
     environment = {**os.environ, "HOME": str(folder)}  # where DuckDB looks for its extensions
     if not (folder / "ready").exists():
         shutil.rmtree(folder, ignore_errors=True)
         python = folder / "bin" / "python"
-        load_extension = (
-            "import duckdb, duckdb_extensions; duckdb_extensions.import_extension('spatial', con=duckdb.connect())"
-        )
         for command in (
             [sys.executable, "-m", "venv", folder],
-            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PINS],
-            [python, "-c", load_extension],
+            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *pins],
+            [python, "-c", code],
         ):
             result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
             assert result.returncode == 0, result.stderr[-2000:]
@@ -46,9 +46,15 @@ def _environment() -> Path:
 
 
 @pytest.fixture(scope="session")
+def older_duckdb() -> Path:
+    """The Python that has it."""
+    return _environment(OLDER_DUCKDB.replace("==", "-"), [OLDER_DUCKDB], "import duckdb") / "bin" / "python"
+
+
+@pytest.fixture(scope="session")
 def bigquery_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Its URL; tests use datasets of their own prefix."""
-    folder = _environment()
+    folder = _environment("bqemulator-1.4.0", PINS, LOAD_EXTENSION)
     log = tmp_path_factory.mktemp("bigquery") / "log"
     port = free_port()
     grpc_port = port + 10  # where the sink looks for it

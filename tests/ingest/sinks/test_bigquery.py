@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from google.api_core.exceptions import Conflict, Forbidden, NotFound
 from google.auth.exceptions import DefaultCredentialsError
 from google.cloud import bigquery
 
-from ingest.errors import UnavailableError, UserError
+from ingest.errors import UnavailableError, UserError, WarehouseReplacedError
 from ingest.message import Batch
 from ingest.settings import Settings
 from ingest.sinks import FIRST_CURSOR, Cursor, Result, StreamStatus
@@ -103,7 +104,7 @@ def offsets(sink: BigQuerySink, stream: str = "users") -> list[int]:
 
 
 def test_tables_are_created_once(sink: BigQuerySink) -> None:
-    assert sink.missing_tables() == [f"raw.{name}" for name in (*STREAMS, "landing_writers", "emit_watermarks")]
+    assert sink.missing_tables() == [f"raw.{name}" for name in (*STREAMS, *sinks.OTHER_TABLES)]
     sink.create_tables()
     assert sink.missing_tables() == []
     sink.commit([batch([0])])
@@ -149,7 +150,7 @@ def test_a_row_is_the_message_with_its_stream_and_landing_time(opened: Opened) -
 def test_positions_are_kept_by_source_topic_and_partition(opened: Opened) -> None:
     sink = opened()
     assert sink.positions("kafka", {}) == {}
-    assert len(sink.missing_tables()) == len(STREAMS) + 2
+    assert len(sink.missing_tables()) == len(STREAMS) + 3
     landed = sink.commit([batch([0, 1]), batch([5], partition=1), batch([100], source="spool"), pulled("a")])
     assert landed == {"users": 4, "clicks": 1}
     assert sink.positions("kafka", {}) == {("users", 0): 2, ("users", 1): 6}
@@ -165,6 +166,42 @@ def test_the_next_offset_is_the_batchs_own(opened: Opened) -> None:
     for loader in (sink, opened()):
         assert loader.positions("kafka", {}) == {("users", 0): 145}
         assert loader.commit([bytes_of_lines]) == {"users": 0}
+
+
+def test_offsets_without_messages_move_the_position(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As behind an aborted transaction: at the beginning of a partition, after its messages, and after each other."""
+    monkeypatch.setattr(sinks, "SECONDS_BETWEEN_CHECKS", 0.0)
+    sink = opened()
+
+    def empty(first: int, end: int, partition: int = 0) -> Batch:
+        users = ("users", partition)
+        return Batch({}, {users: end}, {"users": "id"}, starts={users: first}, source="kafka")
+
+    assert sink.commit([empty(0, 3), empty(0, 5, partition=1)]) == {}
+    assert sink.positions("kafka", {"users": "id"}) == {("users", 0): 3, ("users", 1): 5}
+    assert sink.commit([batch([3, 4], topic_id="id")]) == {"users": 2}
+    sink.commit([empty(7, 9), empty(5, 7)])
+    for loader in (sink, opened()):
+        assert loader.positions("kafka", {"users": "id"}) == {("users", 0): 9, ("users", 1): 5}
+        assert loader.positions("kafka", {"users": "recreated"}) == {}
+        assert loader.positions("spool", {}) == {}
+    assert opened().commit([batch([4, 9], topic_id="id")]) == {"users": 1}
+    assert offsets(sink) == [3, 4, 9]
+    query(sink, "delete from {raw}.users where true")
+    assert opened().positions("kafka", {"users": "id"}) == {("users", 0): 3, ("users", 1): 5}
+
+
+def test_a_dataset_that_was_recreated_between_two_loads_is_not_gone_on_in(settings: Settings) -> None:
+    sink = BigQuerySink(settings)
+    sink.commit([batch([0, 1])])
+    sink._client.delete_dataset(f"{sink._dataset}raw", delete_contents=True)
+    time.sleep(0.01)  # times of creation are in milliseconds
+    BigQuerySink(settings).create_tables()
+    with pytest.raises(WarehouseReplacedError, match=r"raw\.users was created at"):
+        sink.commit([batch([2])])
+    sink.forget()
+    assert sink.positions("kafka", {}) == {}
+    assert sink.commit([batch([0, 1, 2])]) == {"users": 3}
 
 
 def test_what_is_below_the_position_was_landed_by_another_loader(opened: Opened) -> None:

@@ -2,8 +2,11 @@
 
 import os
 import re
+import resource
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +19,13 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from ingest.errors import UserError
+from ingest.errors import UnavailableError, UserError, WarehouseReplacedError
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.sinks import StreamStatus
 from ingest.sinks import duckdb as duckdb_sink
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.streams import STREAMS
+from tests.dbt_project.warehouse import Warehouse
 
 NOON = datetime.fromisoformat("2026-01-01T12:00:00")
 MICROSECOND = timedelta(microseconds=1)
@@ -107,7 +111,7 @@ def test_positions_are_kept_by_source_topic_and_partition(path: Path) -> None:
     )
     assert sink.positions("kafka", {}) == {("users", 0): 2, ("users", 1): 6}
     assert sink.positions("spool", {}) == {("users", 0): 101}
-    assert sink.positions("pubsub", {}) == {}
+    assert sink.positions("pubsub", {}) == {("clicks", 0): 1}  # how many messages were landed
 
 
 def test_positions_are_read_after_the_commit_of_another_thread(path: Path) -> None:
@@ -215,14 +219,14 @@ def test_a_commit_that_breaks_anywhere_leaves_nothing(
 
             return call
 
-    whole = DuckDBSink.connection
+    whole = DuckDBSink._connection
 
     @contextmanager
     def connection(self: DuckDBSink, read_only: bool = False) -> Iterator[Any]:
         with whole(self, read_only) as opened:
             yield opened if read_only else Breaking(opened)
 
-    monkeypatch.setattr(DuckDBSink, "connection", connection)
+    monkeypatch.setattr(DuckDBSink, "_connection", connection)
     try:
         sink.commit([batch([1, 2]), batch([0], stream="posts")])
         broke = False
@@ -234,6 +238,111 @@ def test_a_commit_that_breaks_anywhere_leaves_nothing(
     assert offsets(path) == [0, *after]
     assert offsets(path, "posts") == ([] if broke else [0])
     assert sink.positions("kafka", {}) == {("users", 0): 1} if broke else {("users", 0): 3, ("posts", 0): 1}
+
+
+def test_positions_move_without_a_message(path: Path) -> None:
+    """Past the marker of a transaction, of a topic that has no message and of one that has."""
+    sink = DuckDBSink(path)
+    marker = Batch({}, {("users", 0): 3, ("posts", 1): 7}, {"users": "id"}, source="kafka")
+    assert sink.commit([marker]) == {}
+    assert sink.positions("kafka", {"users": "id"}) == {("users", 0): 3, ("posts", 1): 7}
+    assert sink.commit([batch([1, 2, 3], topic_id="id"), marker]) == {"users": 1}
+    assert sink.positions("kafka", {"users": "id"})["users", 0] == 4
+
+
+# -- a warehouse that was replaced ------------------------------------------------------------------------------------
+
+
+def replace(path: Path, how: str) -> None:
+    """By a backup of the first commit, or by nothing."""
+    backup = path.with_name("backup")
+    match how:
+        case "backup copied over it":
+            shutil.copyfile(backup, path)
+        case "backup moved to its place":
+            backup.replace(path)
+        case "moved away":
+            path.rename(path.with_name("elsewhere"))
+
+
+HOW = ("backup copied over it", "backup moved to its place", "moved away")
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("new", [batch([3]), batch([0], partition=1), pulled("d")])
+def test_nothing_is_landed_in_a_warehouse_that_was_replaced_until_sources_go_back(
+    path: Path, how: str, new: Batch
+) -> None:
+    """Whatever comes first, also from a partition that has all its messages."""
+    sink = DuckDBSink(path)
+    sink.commit([batch([0])])
+    shutil.copyfile(path, path.with_name("backup"))
+    sink.commit([batch([1, 2])])
+    replace(path, how)
+    for _ in range(2):  # also by a second commit, which another source had under way
+        with pytest.raises(WarehouseReplacedError, match=r"in which less is landed: from kafka users/0 "):
+            sink.commit([new])
+    for look in (sink.verify, lambda: sink.positions("kafka", {})):
+        with pytest.raises(WarehouseReplacedError):
+            look()
+    sink.forget()
+    restored = 0 if how == "moved away" else 1
+    assert sink.positions("kafka", {}) == ({("users", 0): restored} if restored else {})
+    assert sink.commit([batch([0, 1, 2])]) == {"users": 3 - restored}
+    assert offsets(path) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_warehouse_is_verified_when_its_file_has_changed(path: Path, how: str) -> None:
+    sink = DuckDBSink(path)
+    sink.verify()
+    sink.commit([batch([0])])
+    shutil.copyfile(path, path.with_name("backup"))
+    sink.commit([batch([1, 2])])
+    sink.verify()
+    DuckDBSink(path).commit([batch([5], partition=1)])  # another loader, or a build
+    sink.verify()
+    replace(path, how)
+    with pytest.raises(WarehouseReplacedError):
+        sink.verify()
+
+
+def test_verifying_an_unchanged_file_does_not_open_it_and_a_held_one_is_not_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = DuckDBSink(path)
+    sink.commit([batch([0])])
+    opened: list[Any] = []
+    connect = duckdb.connect
+    monkeypatch.setattr(duckdb, "connect", lambda *given, **options: opened.append(given) or connect(*given, **options))
+    sink.verify()
+    assert len(opened) == 1
+    sink.verify()
+    assert len(opened) == 1
+    os.utime(path)
+    with held(path, 60):
+        started = time.monotonic()
+        sink.verify()
+        assert time.monotonic() - started < 5
+    assert len(opened) == 2
+    path.write_bytes(b"half of a copy")
+    sink.verify()  # as while it is being copied
+    with pytest.raises(UserError, match="cannot open the warehouse"):
+        sink.commit([batch([1])])
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_what_pubsub_sent_is_missed_in_a_warehouse_that_was_replaced(path: Path, how: str) -> None:
+    """It does not come again: the error says of which topic."""
+    sink = DuckDBSink(path)
+    sink.commit([pulled("a")])
+    shutil.copyfile(path, path.with_name("backup"))
+    sink.commit([pulled("b", "c")])
+    replace(path, how)
+    with pytest.raises(WarehouseReplacedError, match=r"from pubsub clicks up to [01], and 3 was landed"):
+        sink.commit([pulled("d")])
+    sink.forget()
+    assert sink.commit([pulled("d")]) == {"clicks": 1}
 
 
 # -- landing time -----------------------------------------------------------------------------------------------------
@@ -323,8 +432,13 @@ def test_a_held_file_is_waited_for(path: Path) -> None:
     assert offsets(path) == [0]
 
 
-@pytest.mark.parametrize("content", [b"no database", b"\x00" * 100_000])
-def test_a_file_that_is_no_database_is_an_error(path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("name", ["warehouse.duckdb", "events.csv", "events.json", "events.parquet", "events.txt"])
+@pytest.mark.parametrize(
+    "content", [b"", b"event_time,event_type\n1,view\n", b'[{"a": 1}]\n', b"PAR1", b"\x00" * 100_000]
+)
+def test_a_file_that_is_no_database_is_an_error(tmp_path: Path, name: str, content: bytes) -> None:
+    """DuckDB itself opens a CSV, as a database in memory."""
+    path = tmp_path / name
     path.write_bytes(content)
     sink = DuckDBSink(path)
     for attempt in (sink.create_tables, sink.status, lambda: sink.commit([batch([0])])):
@@ -341,6 +455,115 @@ def test_a_damaged_file_is_an_error(path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match="cannot open the warehouse"):
         DuckDBSink(path).create_tables()
+
+
+def test_a_damaged_block_is_an_error(path: Path) -> None:
+    """Whoever reads it: landing, a build."""
+    sink = DuckDBSink(path)
+    sink.commit([Batch({"clicks": pa.concat_tables([large_pulled(number) for number in range(3)])})])
+    content = bytearray(path.read_bytes())
+    for start in range(len(content) // 2, len(content), 65_536):
+        content[start : start + 100] = os.urandom(100)
+    path.write_bytes(content)
+    with (
+        pytest.raises(UserError, match=r"cannot read or write .*: Corrupt .*; the file is damaged: restore") as caught,
+        sink.connection() as connection,
+    ):
+        connection.execute("select * from raw.clicks").fetchall()
+    assert "\n" not in str(caught.value)
+
+
+def test_ctrl_c_in_a_statement_is_a_keyboard_interrupt(path: Path) -> None:
+    """DuckDB raises an error of its own instead, one of two."""
+    sink = DuckDBSink(path)
+    sink.create_tables()
+    with pytest.raises(KeyboardInterrupt), sink.connection() as connection:
+        threading.Timer(0.2, connection.interrupt).start()
+        connection.execute("select count(*) from range(100000000000) where range % 7 = 8").fetchall()
+    with pytest.raises(KeyboardInterrupt), sink.connection():
+        raise RuntimeError("Query interrupted")
+    with pytest.raises(RuntimeError, match="another"), sink.connection():
+        raise RuntimeError("another")
+
+
+@contextmanager
+def full_disk(bytes_left: int) -> Iterator[None]:
+    """Files of this process cannot grow beyond this."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_waited_for_and_loses_nothing(path: Path) -> None:
+    sink = DuckDBSink(path)
+    sink.commit([batch([0])])
+    large = Batch({"clicks": pa.concat_tables([large_pulled(number) for number in range(3)])})
+    with full_disk(1_000_000):
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match=r"cannot read or write .*; free some space: nothing is lost"):
+                sink.commit([large])
+        with sink.held(), pytest.raises(UnavailableError):
+            sink.commit([large])
+    assert sink.commit([large]) == {"clicks": 3}
+    assert sink.commit([batch([0, 1])]) == {"users": 1}
+    assert query(path, "select count(*), count(distinct message_id) from raw.clicks") == [(3, 3)]
+
+
+# -- storage versions -------------------------------------------------------------------------------------------------
+
+
+def storage_version(path: Path) -> int:
+    """As its header has it: 64 is of DuckDB 0.10 to 1.1, 65 of 1.2."""
+    return int.from_bytes(path.read_bytes()[12:20], "little")
+
+
+def test_a_new_file_is_one_that_duckdb_1_2_reads(path: Path) -> None:
+    sink = DuckDBSink(path)
+    sink.commit([batch([0])])
+    assert storage_version(path) == 65
+    assert query(path, "select compression from pragma_storage_info('raw.users') where column_name = 'payload'")
+    with sink.connection() as connection:
+        connection.execute("create table marts as select * from range(1000)")
+        connection.execute("checkpoint")
+    assert storage_version(path) == 65
+
+
+@pytest.mark.parametrize(("version", "number"), [("v0.10.0", 64), ("v1.1.0", 64), ("v1.5.0", 68)])
+def test_an_existing_file_keeps_its_version_and_can_be_landed_in(path: Path, version: str, number: int) -> None:
+    with duckdb.connect() as connection:
+        connection.execute(f"attach '{path}' as warehouse (storage_version '{version}')")
+    sink = DuckDBSink(path)
+    assert sink.commit([batch([0, 1]), pulled("a")]) == {"users": 2, "clicks": 1}
+    assert offsets(path) == [0, 1]
+    assert storage_version(path) == number
+
+
+@pytest.mark.older_duckdb
+def test_duckdb_1_2_reads_what_was_landed_and_built(older_duckdb: Path, shop: Warehouse) -> None:
+    """Every table and view, in the warehouse itself and in the copy that is published."""
+    script = """
+import duckdb, sys
+connection = duckdb.connect(sys.argv[1], read_only=True)
+for table in sys.argv[2:]:
+    print(connection.sql(f"select count(*) from (select distinct * from {table})").fetchall()[0][0])
+"""
+    current = shop.folder / "warehouse.duckdb.published" / "current" / "warehouse.duckdb"
+    for path in (shop.path, current):
+        tables = [
+            f"{schema}.{table}"
+            for schema, table in query(path, "select table_schema, table_name from information_schema.tables")
+        ]
+        done = subprocess.run([older_duckdb, "-c", script, path, *tables], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert list(map(int, done.stdout.split())) == [
+            query(path, f"select count(*) from (select distinct * from {table})")[0][0] for table in tables
+        ]
+
+
+# -- folders ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_folder_is_an_error_at_once_whatever_its_name(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 from google.api_core import exceptions as api
 
-from ingest.errors import UnavailableError, UserError
+from ingest.errors import UnavailableError, UserError, WarehouseReplacedError
 from ingest.publish import RoutingPublisher
 from ingest.settings import Settings
 from ingest.simulator import simulate
@@ -231,13 +231,34 @@ def test_a_stream_that_has_ended_is_followed_by_another(sink: BigQuerySink) -> N
     assert offsets(sink) == [0, 1]
 
 
-def test_a_table_that_was_dropped_is_created_again(sink: BigQuerySink) -> None:
+@pytest.mark.parametrize("is_recreated", [False, True])
+def test_a_table_that_was_dropped_is_not_gone_on_in(sink: BigQuerySink, is_recreated: bool) -> None:
+    """What it held must be read again."""
     sink.commit([batch([0])])
     sink._client.delete_table(f"{sink._dataset}raw.users")
-    with pytest.raises(UnavailableError, match=r"BigQuery has no table .*raw\.users for a write stream"):
-        sink.commit([batch([0, 1])])
+    if is_recreated:
+        time.sleep(0.01)  # times of creation are in milliseconds
+        sink.create_tables()
+    with pytest.raises(WarehouseReplacedError, match=r"raw\.users was created at .* when landing began, and now "):
+        sink.commit([batch([1])])
+    sink.forget()
+    sink.create_tables()
+    assert sink.positions("kafka", {}) == {}
     sink.commit([batch([0, 1])])
     assert offsets(sink) == [0, 1]
+
+
+def test_a_follower_that_idles_sees_that_its_dataset_was_replaced(
+    sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink.commit([batch([0])])
+    sink._client.delete_dataset(f"{sink._dataset}raw", delete_contents=True)
+    time.sleep(0.01)
+    sink.create_tables()
+    sink.verify()  # not each second
+    monkeypatch.setattr(sinks, "SECONDS_BETWEEN_CHECKS", 0.0)
+    with pytest.raises(WarehouseReplacedError):
+        sink.verify()
 
 
 # -- one loader a table -----------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """PubSubSource against Google's emulator: nothing is acknowledged before its commit, nothing changes on the way."""
 
 import itertools
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from ingest.sources import pubsub
 from ingest.sources.pubsub import PubSubSource, open_subscriber
 from ingest.streams import STREAMS
 from tests.brokers import PubSubEmulator, free_port
+from tests.ingest.conftest import Start
 
 pytestmark = pytest.mark.brokers
 
@@ -145,7 +147,7 @@ def test_acknowledges_only_after_the_commit(
     source.close()
     # Handing back what is acknowledged does nothing; anything else would come again at once.
     subscriber = open_subscriber(settings)
-    subscription = f"projects/{settings.pubsub_project}/subscriptions/{settings.subscription(STREAM)}"
+    subscription = settings.subscription(STREAM)
     ack_ids = [ack_id for batch in batches for pulled in batch.acknowledgement for ack_id in pulled.ack_ids]
     subscriber.modify_ack_deadline(subscription=subscription, ack_ids=ack_ids, ack_deadline_seconds=0)
     subscriber.close()
@@ -167,7 +169,7 @@ def test_keeps_messages_leased_while_a_commit_is_slow(
     settings: Settings, publish: Callable[..., str], open_source: OpenSource
 ) -> None:
     subscriber = open_subscriber(settings)
-    subscription = f"projects/{settings.pubsub_project}/subscriptions/{settings.subscription(STREAM)}"
+    subscription = settings.subscription(STREAM)
     subscriber.delete_subscription(subscription=subscription)
     topic = f"projects/{settings.pubsub_project}/topics/{settings.topic(STREAM)}"
     subscriber.create_subscription(name=subscription, topic=topic, ack_deadline_seconds=10)
@@ -246,10 +248,64 @@ def test_a_missing_subscription_says_how_to_create_it(settings: Settings) -> Non
     assert "\n" not in str(error.value)
 
 
+def test_a_subscription_may_be_given_by_its_full_name(
+    settings: Settings, publish: Callable[..., str], open_source: OpenSource
+) -> None:
+    """As the console shows it. PUBSUB_PROJECT then counts for the other streams only."""
+    publish(b"x")
+    full_name = settings.subscription(STREAM)
+    assert full_name.startswith("projects/test-project/subscriptions/clicks-")
+    source = open_source(subscriptions={STREAM.name: full_name}, pubsub_project="elsewhere")
+    assert payloads(source, 1) == [b"x"]
+
+
+def test_a_subscription_whose_topic_was_deleted_is_named_once_it_is_landed(
+    settings: Settings, publish: Callable[..., str], open_source: OpenSource, start: Start
+) -> None:
+    publish(b"x")
+    with open_publisher(settings) as publisher:
+        publisher.delete_topic(topic=f"projects/{settings.pubsub_project}/topics/{settings.topic(STREAM)}")
+    variables = {
+        "PUBSUB_PROJECT": str(settings.pubsub_project),
+        "PUBSUB_EMULATOR_HOST": str(settings.pubsub_emulator_host),
+        "TOPICS": json.dumps(settings.topics),
+        "STREAMS": json.dumps([STREAM.name, OTHER.name]),
+    }
+    reason = f"the topic of Pub/Sub {settings.subscription(STREAM)} was deleted, so it receives nothing"
+    for command, shown in (("land", "landed 1 message\n"), ("status", " clicks "), ("provision", "")):
+        out, err = (process := start(command, **variables)).communicate(timeout=120)
+        assert (process.returncode, shown in out) == (2, True), (command, out, err)
+        assert err.splitlines()[-1].startswith(f"error: {reason}")
+    with open_subscriber(settings) as subscriber:
+        subscriber.delete_subscription(subscription=settings.subscription(STREAM))
+    provision(settings, [STREAM])
+    source = open_source()
+    assert source.fetch(1.0) is None
+    assert source.problems == []
+
+
+def test_a_topic_that_is_deleted_while_a_source_follows_is_logged(
+    settings: Settings,
+    open_source: OpenSource,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pubsub, "CHECK_SECONDS", 1.0)
+    source = open_source()
+    assert source.fetch(0.1) is None
+    with open_publisher(settings) as publisher:
+        publisher.delete_topic(topic=f"projects/{settings.pubsub_project}/topics/{settings.topic(STREAM)}")
+    until = time.monotonic() + 60
+    while not source.problems:
+        assert source.fetch(1.0) is None
+        assert time.monotonic() < until
+    assert capsys.readouterr().out.count("was deleted, so it receives nothing") == 1
+
+
 def test_a_subscription_deleted_meanwhile_ends_the_source(settings: Settings, open_source: OpenSource) -> None:
     source = open_source()
     subscriber = open_subscriber(settings)
-    name = f"projects/{settings.pubsub_project}/subscriptions/{settings.subscription(STREAM)}"
+    name = settings.subscription(STREAM)
     subscriber.delete_subscription(subscription=name)
     with pytest.raises(UserError, match="ingest provision"):
         source.fetch(60.0)
@@ -263,7 +319,7 @@ def test_a_subscription_deleted_meanwhile_is_told_though_others_are_busy(
     publish(b"x")
     assert source.fetch(PATIENCE) is not None
     subscriber = open_subscriber(settings)
-    name = f"projects/{settings.pubsub_project}/subscriptions/{settings.subscription(OTHER)}"
+    name = settings.subscription(OTHER)
     subscriber.delete_subscription(subscription=name)
     publish(b"x")
     until = time.monotonic() + 120
@@ -284,14 +340,14 @@ def test_a_server_that_hangs_is_not_an_empty_subscription(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = open_source()
-    assert source.fetch(source.drained_after_seconds) is None
+    assert source.fetch(source.idle_timeout_seconds) is None
     monkeypatch.setattr(pubsub, "ANSWER_SECONDS", 2.0)
     publish(b"x")
     pubsub_emulator.pause()
     try:
         monkeypatch.setattr(pubsub, "SILENCE_SECONDS", 8.0)
         with pytest.raises(UnavailableError, match=r"Pub/Sub at .* failed"):
-            while source.fetch(source.drained_after_seconds):  # what had arrived before the pause
+            while source.fetch(source.idle_timeout_seconds):  # what had arrived before the pause
                 pass
     finally:
         monkeypatch.undo()

@@ -1,0 +1,67 @@
+"""Finds and removes what landing and builds made, where the settings put it."""
+
+import os
+import shutil
+from pathlib import Path
+
+from ingest.errors import UserError
+from ingest.settings import Settings
+from ingest.simulator import STATE_FILE
+from ingest.streams import STREAMS
+from serve.questions import published_folder
+
+ROOT = Path(__file__).parents[1]
+BESIDE_WAREHOUSE = ("", ".wal", ".tmp", ".emit")
+"""Endings of the warehouse file, and of what DuckDB and `emit` put beside it."""
+
+
+def found(settings: Settings) -> list[Path]:
+    """What is there and would be removed: the DuckDB file and what stands beside it, the logs of the spool, dbt's
+    artifacts and logs, a report. BigQuery's datasets are not looked at.
+
+    Raises:
+        UserError: when the path of the warehouse is that of something else.
+    """
+    warehouse = settings.warehouse_path
+    if warehouse.exists():
+        _check_warehouse(warehouse)
+    spool = settings.spool_path
+    target = Path(os.environ.get("DBT_TARGET_PATH", ROOT / "dbt_project" / "target"))
+    candidates = [
+        *(warehouse.with_name(f"{warehouse.name}{ending}") for ending in BESIDE_WAREHOUSE),
+        published_folder(settings),
+        *(spool / stream for stream in STREAMS if any((spool / stream).glob("[0-9]*.ndjson"))),
+        spool / STATE_FILE,
+        *([target] if (target / "manifest.json").exists() else []),
+        *Path(os.environ.get("DBT_LOG_PATH", ROOT / "dbt_project" / "logs")).glob("dbt.log*"),
+        Path("report.html"),
+    ]
+    return [path for path in candidates if path.exists()]
+
+
+def _check_warehouse(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            header = file.read(12)
+    except OSError as error:
+        raise UserError(f"nothing was removed: {path} cannot be read: {error.strerror}; see WAREHOUSE_PATH") from error
+    if header and header[8:] != b"DUCK":
+        raise UserError(f"nothing was removed: {path} is not a DuckDB file; see WAREHOUSE_PATH")
+
+
+def remove(paths: list[Path], settings: Settings) -> None:
+    """Remove these, and the spool's folder if it is empty then.
+
+    Raises:
+        UserError: naming the first that cannot be removed.
+    """
+    for path in paths:
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except OSError as error:
+            raise UserError(f"cannot remove {path}: {error.strerror}") from error
+    if settings.spool_path.is_dir() and not any(settings.spool_path.iterdir()):
+        settings.spool_path.rmdir()

@@ -1,0 +1,37 @@
+"""Ctrl-C ends a command without a traceback, whenever it comes."""
+
+import _signal as signal  # type: ignore[import-not-found]  # built in: `signal` itself takes milliseconds to import
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+is_interrupted = False
+"""Ctrl-C was pressed while `run` ran, whatever a library made of the KeyboardInterrupt."""
+
+
+def end_at_once() -> None:
+    """Let Ctrl-C end the process: while modules are imported, and while the interpreter shuts down, nothing can handle
+    a KeyboardInterrupt."""
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _interrupt):  # not where a shell has it ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def run(main: "Callable[[], None]") -> None:
+    """Run a command line, in which Ctrl-C raises KeyboardInterrupt."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+        signal.signal(signal.SIGINT, _interrupt)
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        end_at_once()
+
+
+def _interrupt(*_: object) -> "NoReturn":
+    global is_interrupted  # noqa: PLW0603
+    is_interrupted = True
+    raise KeyboardInterrupt
