@@ -23,9 +23,8 @@ from prometheus_client import Gauge, Histogram
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp
 
 from ingest import web
@@ -43,6 +42,7 @@ from serve.questions import (
     open_published,
     published_at,
     published_version,
+    why_left_out,
 )
 
 PATH = "/v0/pipes"
@@ -126,7 +126,7 @@ class _Version:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise HTTPException(503, "too many questions wait: try again later", {"Retry-After": "1"})
-            answer = self.published.ask(question, values, self._settings.serve_max_rows, left)
+            answer = self.published.ask(question, values, left)
             return _Body(FORMATS[extension][0](question, answer), answer.is_cut)
 
         body = await asyncio.get_running_loop().run_in_executor(self._pool, ask)
@@ -165,13 +165,14 @@ class Endpoints:
             title="Questions to the marts", redoc_url=None, exception_handlers={Exception: self._failed}
         )
         app.router.routes = [route for route in app.routes if getattr(route, "path", "") != app.openapi_url]
+        app.add_route("/", _to_docs)
         app.add_route("/openapi.json", self._openapi)
         app.add_route("/healthz", self._health)
         app.add_route(PATH + "/{file}", self._pipe)
         app.add_exception_handler(HTTPException, _refuse)
         app.add_middleware(GZipMiddleware, minimum_size=GZIP_BYTES, compresslevel=5)
         if not self._settings.serve_tokens:
-            app.add_middleware(TrustedHostMiddleware, allowed_hosts=web.LOOPBACK_HOSTS)
+            app.add_middleware(web.LocalOnly, refuse=_refuse)
         return app
 
     async def _pipe(self, request: Request) -> Response:
@@ -182,7 +183,7 @@ class Endpoints:
         except HTTPException as error:
             response = await _refuse(request, error)
         except Exception as error:  # noqa: BLE001  a question that fails: its values must not be logged
-            log.error("failed", question=seen["question"], **web.what_and_where(error))  # noqa: TRY400
+            log.error("failed", question=seen["question"], **web.what_and_where(error.__cause__ or error))  # noqa: TRY400
             response = await _refuse(request, HTTPException(500, "the question failed: see the server's log"))
         seconds = time.perf_counter() - started
         REQUESTS.labels(seen["question"], response.status_code).observe(seconds)
@@ -194,8 +195,8 @@ class Endpoints:
         version = await self._current()
         questions = version.published.questions
         name, _, extension = request.path_params["file"].rpartition(".")
-        question = questions.get(name)
-        if question is None or extension not in FORMATS:
+        left_out = version.published.left_out
+        if extension not in FORMATS or name not in {*questions, *left_out}:
             known = [one for one in questions if allowed == "*" or one in allowed]
             raise HTTPException(
                 404, f"there is no {request.path_params['file']!r}; there are {', '.join(known)}, as .json and .csv"
@@ -203,6 +204,9 @@ class Endpoints:
         seen["question"] = name
         if allowed != "*" and name not in allowed:
             raise HTTPException(403, f"this token may not ask {name}")
+        if name in left_out:
+            raise HTTPException(404, why_left_out(left_out[name]))
+        question = questions[name]
         given = request.query_params.multi_items()
         arguments = dict(given)
         try:
@@ -299,6 +303,10 @@ class Endpoints:
         return await _refuse(request, HTTPException(500, "internal error: see the server's log"))
 
 
+async def _to_docs(request: Request) -> Response:
+    return RedirectResponse("docs")
+
+
 def _json(document: Any, status: int = 200, headers: Any = None) -> Response:
     content = orjson.dumps(document, option=orjson.OPT_UTC_Z)
     return Response(content, status, headers, media_type="application/json")
@@ -317,4 +325,4 @@ def serve(settings: Settings, host: str, port: int) -> None:
     """
     to_expose = None if settings.serve_tokens else "set SERVE_TOKENS, for only those who have one to ask"
     listener = web.listen(host, port, to_expose)
-    web.run(Endpoints(settings).app(), listener, PATH, int(settings.serve_timeout_seconds) + SHUTDOWN_SECONDS)
+    web.run(Endpoints(settings).app(), listener, "/", int(settings.serve_timeout_seconds) + SHUTDOWN_SECONDS)
