@@ -1,6 +1,7 @@
 """Publishes what a green build made, for serve/questions.py to read."""
 
 import fcntl
+import gc
 import os
 import re
 import shutil
@@ -193,6 +194,8 @@ def compile_questions(options: list[str], described: Described, names: Sequence[
         if found is None or found[1] in broken:
             raise UserError(message)
         broken[found[1]] = _left_out(found[1], [f"{_path(found[2])}: {found[3]}"])
+        del result
+        gc.collect()  # dbt leaves its pool of threads behind, which would complain when Python ends
 
 
 def check(settings: Settings, names: Sequence[str] = ()) -> Iterator[tuple[Question, Answer | None]]:
@@ -340,7 +343,7 @@ def _parameter(name: str, default: object, type_: object, description: str) -> P
         choices, type_ = [str(choice) for choice in type_], "string"
     if type_ not in EXPECTED:
         raise UserError(
-            f"parameter {name}: its type is one of {', '.join(EXPECTED)}, or a list of texts, not {type_!r}"
+            f"parameter {name}: its type is one of {', '.join(EXPECTED)}, or a list of choices, not {type_!r}"
         )
     if name == LIMIT and type_ != "integer":
         raise UserError(f"parameter {name}: its type must be integer, since it bounds the rows")

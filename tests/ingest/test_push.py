@@ -187,7 +187,7 @@ class InProcess:
         self.committer = Committer(sink, settings)
         self._endpoint = _Endpoint(settings, self.committer, verifier)
         self.client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(self._endpoint.app()), base_url="http://test", timeout=60
+            transport=httpx.ASGITransport(self._endpoint.app()), base_url="http://127.0.0.1", timeout=60
         )
 
     @property
@@ -628,7 +628,7 @@ def test_a_client_that_goes_away_does_not_take_its_message_along(serve: Serve, s
     server = serve(LANDING_MAX_ROWS="1")
     body = json.dumps(envelope(message_id="orphan")).encode()
     address = ("127.0.0.1", server.port)
-    request = b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    request = b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     with DuckDBSink(settings.warehouse_path).connection(), socket.create_connection(address) as client:
         client.sendall(request)
         wait_for(lambda: server.post(b"").status_code == 429)

@@ -39,6 +39,7 @@ class Published:
     def __init__(self, *, with_events: bool = True, without: str = "") -> None:
         names = {panel.question for panels in SECTIONS.values() for panel in panels} | {"brands", "categories"}
         self.questions = {name: self._question(name) for name in names - {without}}
+        self.left_out: dict[str, Question] = {}
         self.asked: list[tuple[str, dict[str, Value]]] = []
         self._rows = {"data_quality": [tuple(ACCOUNTING.values())] if with_events else []}
 

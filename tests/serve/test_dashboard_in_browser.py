@@ -184,7 +184,7 @@ def test_figures_are_those_of_the_warehouse(
     assert bars.count() == len(hourly)
     newest = shop.query(f"select event_at from analytics.fct_events where {where} order by 1 desc limit 10")
     assert [row[:1] for row in panel(page, "Recent events")] == texts(newest)
-    viewed, carted, bought = funnel(built, where)
+    viewed, carted, bought = funnel(shop, where)
     assert [row[1] for row in panel(page, "Funnel")] == [f"{count:,}" for count in (viewed, carted, bought)]
     assert panel(page, "Funnel")[2][2] == f"{bought / viewed:.1%}"
     by_category = panel(page, "Funnel by category")

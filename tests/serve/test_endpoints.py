@@ -55,9 +55,8 @@ def defined_top_products(
     end_time: str = "9999-12-31",
     brand: str = "all",
     category: str = "all",
-    limit: int = 10,
 ) -> list[dict[str, Any]]:
-    """The question in Python."""
+    """The question in Python, without its limit."""
     products: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for event in published_events(settings):
         is_in_period = datetime.fromisoformat(start_time) <= event["event_at"] < datetime.fromisoformat(end_time)
@@ -80,7 +79,7 @@ def defined_top_products(
         }
         for product, events in products.items()
     ]
-    return sorted(rows, key=lambda row: (-row["purchases"], -row["revenue"], row["product_id"]))[:limit]
+    return sorted(rows, key=lambda row: (-row["purchases"], -row["revenue"], row["product_id"]))
 
 
 @pytest.mark.parametrize(
@@ -96,14 +95,17 @@ def test_an_answer_is_the_definition(client: TestClient, published: Settings, ar
     best = next(row for row in defined_top_products(published) if row["brand"] and row["category"])
     names = {"{brand}": best["brand"].upper(), "{category}": best["category"].upper()}
     arguments = {name: names.get(value, value) for name, value in arguments.items()}
-    defined = defined_top_products(published, **arguments)
+    limit = arguments.get("limit", 10)
+    found = defined_top_products(published, **{name: value for name, value in arguments.items() if name != "limit"})
+    defined = found[:limit]
     response = client.get(TOP, params=arguments)
     assert response.status_code == 200
     answer = json.loads(response.text, parse_float=Decimal)
     assert defined
     assert answer["data"] == defined
     assert answer["rows"] == len(defined)
-    assert answer["truncated"] is False
+    assert answer["truncated"] is (len(found) > limit)
+    assert response.headers.get("x-truncated") == ("true" if len(found) > limit else None)
     assert answer["statistics"]["elapsed"] > 0
     assert answer["meta"] == [
         {"name": name, "type": type_}
@@ -147,6 +149,7 @@ def test_every_type_has_one_notation(client: TestClient) -> None:
         ("colour=red", "colour: no parameter of top_products; it takes start_time, "),
         ("brand=nike&brand=apple", "brand: given more than once"),
         ("token=s3cret", "token: no parameter"),
+        ("sort=price", "sort: expected one of purchases, revenue, carts, views, users, got 'price'"),
     ],
 )
 def test_a_bad_parameter_is_named(client: TestClient, query: str, told: str) -> None:
@@ -322,6 +325,9 @@ def test_openapi_describes_every_parameter_and_column_of_the_analyses(client: Te
         }
     limit = document["paths"][TOP]["get"]["parameters"][-1]
     assert limit["schema"] == {"type": "integer", "format": "int64", "minimum": 1, "default": 10}
+    sort = document["paths"][TOP]["get"]["parameters"][-2]
+    choices = ["purchases", "revenue", "carts", "views", "users"]
+    assert sort["schema"] == {"type": "string", "default": "purchases", "enum": choices}
     assert "security" not in document
 
 
@@ -398,8 +404,30 @@ def wait_until(condition: Any) -> None:
 
 
 def test_without_tokens_a_page_of_the_web_cannot_ask_by_its_own_name(client: TestClient) -> None:
-    assert client.get(TOP, headers={"Host": "evil.example:8000"}).status_code == 400
-    assert client.get(TOP, headers={"Host": "localhost:8000"}).status_code == 200
+    for host in ("evil.example:8000", "127.0.0.1.evil.example", "localhost@evil.example", "[::1", ""):
+        refused = client.get(TOP, headers={"Host": host})
+        assert refused.status_code == 403
+        assert "localhost" in refused.json()["error"]
+    for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "LOCALHOST"):
+        assert client.get(TOP, headers={"Host": host}).status_code == 200
+
+
+def test_without_tokens_a_page_of_another_site_cannot_make_a_browser_ask(client: TestClient) -> None:
+    for origin in ("https://evil.example", "null", "http://localhost.evil.example", "file://", ""):
+        assert client.get(TOP, headers={"Origin": origin}).status_code == 403
+    for origin in ("http://127.0.0.1:8000", "http://localhost:3000"):
+        assert client.get(TOP, headers={"Origin": origin}).status_code == 200
+
+
+def test_with_tokens_any_name_of_the_server_and_any_page_may_ask(client_of: Clients) -> None:
+    client = client_of(serve_tokens={"one": "*"})
+    headers = {"Host": "shop.example", "Origin": "https://bi.example", "Authorization": "Bearer one"}
+    assert client.get(TOP, headers=headers).status_code == 200
+
+
+def test_the_root_leads_to_the_page_that_describes_everything(client: TestClient) -> None:
+    assert client.get("/", follow_redirects=False).headers["location"] == "docs"
+    assert "/openapi.json" in client.get("/").text
 
 
 def test_a_row_of_csv_is_one_whatever_its_text() -> None:

@@ -227,7 +227,7 @@ def test_on_bigquery_questions_are_published_and_parameters_bound(on_bigquery: S
         ]
         published = open_published(on_bigquery)
         question = published.questions["q"]
-        answer = published.ask(question, question.values({"brand": "'", "limit": "2"}), 2, 7.5)
+        answer = published.ask(question, question.values({"brand": "'", "limit": "2"}), 7.5)
     assert (answer.rows, answer.is_cut, answer.version) == ([(1,), (2,)], True, current(on_bigquery))
     [(sql, config)] = client.sent
     assert sql == question.sql
@@ -239,7 +239,7 @@ def test_on_bigquery_questions_are_published_and_parameters_bound(on_bigquery: S
         "brand": ("STRING", "'"),
         "on": ("DATE", "2026-01-31"),
         "at": ("TIMESTAMP", "2026-01-31 18:30:00+00:00"),
-        "limit": ("INT64", "2"),
+        "limit": ("INT64", "3"),  # one more tells that there are more
     }
     assert config["query"]["maximumBytesBilled"] == "1000"
     assert config["jobTimeoutMs"] == "7500"
@@ -253,7 +253,7 @@ def test_on_bigquery_a_question_that_takes_too_long_is_cancelled(on_bigquery: Se
         published = open_published(on_bigquery)
         question = published.questions["q"]
         with pytest.raises(UserError, match=r"took longer than 0\.5 s"):
-            published.ask(question, question.values({}), 10, 0.5)
+            published.ask(question, question.values({}), 0.5)
     assert client.cancelled == 1
 
 
@@ -298,7 +298,7 @@ def test_on_bigquery_a_question_is_not_tried_for_longer_than_it_may_take(on_bigq
         published = open_published(on_bigquery)
         question = published.questions["q"]
         with pytest.raises(UnavailableError, match="does not answer"):
-            published.ask(question, question.values({}), 10, 0.01)
+            published.ask(question, question.values({}), 0.01)
 
 
 def test_on_bigquery_no_answer_is_kept(on_bigquery: Settings) -> None:

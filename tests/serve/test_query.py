@@ -16,5 +16,5 @@ def test_a_text_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     _print_table(question, Answer(rows, is_cut=False, seconds=0.001, version=""))
     printed = capsys.readouterr().out
     assert "[/b] [sale] shoes" in printed
-    assert "two lines [31m" in printed
+    assert r"two\nlines\x1b[31m" in printed
     assert [line.split()[-1] for line in printed.splitlines()[1:3]] == ["true", "false"]
