@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 
 from ingest.settings import Settings
 from serve.endpoints import Endpoints
-from serve.formats import as_csv
+from serve.formats import as_csv, as_json
 from serve.questions import (
     CURRENT,
     Answer,
@@ -430,14 +430,65 @@ def test_the_root_leads_to_the_page_that_describes_everything(client: TestClient
     assert "/openapi.json" in client.get("/").text
 
 
+def texts_of(*texts: Any) -> tuple[Question, Answer]:
+    columns = [Column(name="title", type="string", description="")]
+    question = Question(name="text", description="", parameters=[], columns=columns, sql="")
+    return question, Answer([(text,) for text in texts], is_cut=False, seconds=0, version="")
+
+
+def read_csv(question: Question, answer: Answer) -> list[str]:
+    header, *rows = csv.reader(io.StringIO(as_csv(question, answer).decode(), newline=""))
+    assert header == ["title"]
+    return [row[0] for row in rows]
+
+
 def test_a_row_of_csv_is_one_whatever_its_text() -> None:
-    question = Question(
-        name="text",
-        description="",
+    assert read_csv(*texts_of("a\rb", "c\nd", 'e",f')) == ["a\rb", "c\nd", 'e",f']
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "=cmd|' /C calc'!A0",
+        "+1+1",
+        "-1+1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "\uff1d1+1",
+        "-",
+        "+49 171 5",
+        "1\n=2"[1:],
+    ],
+)
+def test_a_text_that_a_spreadsheet_would_compute_is_marked_in_csv_alone(text: str) -> None:
+    assert read_csv(*texts_of(text)) == [f"'{text}"]
+    assert json.loads(as_json(*texts_of(text)))["data"] == [{"title": text}]
+
+
+@pytest.mark.parametrize(
+    "value", ["-5", "+5", "-31.90", "a=b", " =1", "'=1", "", "ñ😀", Decimal("-31.9"), -5, Decimal("-0.0001")]
+)
+def test_what_a_spreadsheet_would_not_compute_stays_as_it_is_in_csv(value: object) -> None:
+    assert read_csv(*texts_of(value)) == [str(value)]
+
+
+def test_memory_is_limited(published: Settings, questions: list[Question]) -> None:
+    """And a question that needs little is answered meanwhile."""
+    greedy = Question(
+        name="greedy",
+        description="Sorts 200 MB.",
         parameters=[],
-        columns=[Column(name="title", type="string", description="")],
-        sql="",
+        columns=[Column(name="i", type="integer", description="")],
+        sql="select len(list(md5(range::varchar))) as i from range(5_000_000)",
     )
-    answer = Answer([("a\rb",), ("c\nd",)], is_cut=False, seconds=0, version="")
-    read = csv.reader(io.StringIO(as_csv(question, answer).decode(), newline=""))
-    assert list(read) == [["title"], ["a\rb"], ["c\nd"]]
+    publish_again(published, [*questions, greedy])
+    with TestClient(
+        Endpoints(published.model_copy(update={"serve_memory_limit": "100MB"})).app(), "http://localhost"
+    ) as client:
+        refused = client.get("/v0/pipes/greedy.json")
+        assert refused.status_code == 400
+        assert "SERVE_MEMORY_LIMIT (100MB)" in refused.json()["error"]
+        assert client.get(TOP).status_code == 200
