@@ -13,7 +13,7 @@ from unittest.mock import patch
 import duckdb
 import pytest
 import requests
-from google.api_core.exceptions import GoogleAPICallError
+from google.api_core.exceptions import BadRequest, GoogleAPICallError
 from google.auth.credentials import AnonymousCredentials
 from google.auth.transport.requests import AuthorizedSession
 from google.cloud import bigquery
@@ -109,6 +109,22 @@ def test_a_version_is_a_copy(published: Settings, questions: list[Question]) -> 
     with duckdb.connect(str(published.warehouse_path)) as connection:
         connection.execute("update analytics.fct_events set brand = 'later'")
         assert brands(published, questions) == before, "while another writes"
+
+
+def test_an_open_connection_keeps_its_version_and_a_new_one_gets_the_newest(
+    published: Settings, questions: list[Question]
+) -> None:
+    """As README tells analysts."""
+    path = published_folder(published) / CURRENT / published.warehouse_path.name
+    brands_now = "select distinct brand from analytics.fct_events"
+    publish_again(published, questions, "update analytics.fct_events set brand = 'first'")
+    before = duckdb.connect(str(path), read_only=True)
+    for brand in ("second", "third", "fourth"):  # the file of the first is gone by then
+        publish_again(published, questions, f"update analytics.fct_events set brand = '{brand}'")
+        with duckdb.connect(str(path), read_only=True) as after:
+            assert after.sql(brands_now).fetchall() == [(brand,)]
+        assert before.sql(brands_now).fetchall() == [("first",)]
+    before.close()
 
 
 def test_questions_are_compiled_anew_unless_the_newest_version_is_of_the_same_code(
@@ -322,3 +338,15 @@ def test_on_bigquery_a_dry_run_tells_the_columns(on_bigquery: Settings) -> None:
             ("price", "number"),
         ]
     assert json.dumps(client.sent[0][1]).count('"dryRun": true') == 1
+
+
+def test_on_bigquery_a_statement_that_it_rejects_is_a_problem_of_the_question(on_bigquery: Settings) -> None:
+    class Rejecting(BigQueryClient):
+        def query(self, sql: str, job_config: Any, **_: Any) -> Any:
+            raise BadRequest("Unrecognized name: brandd at [3:5]")
+
+    client = Rejecting([])
+    with patch("ingest.sinks.bigquery.open_client", lambda _: client), _describing(on_bigquery, None) as described:
+        with pytest.raises(UserError, match=r"Unrecognized name: brandd at \[3:5\]") as told:
+            described(bigquery_question())
+        assert "GCP_PROJECT" not in str(told.value)
