@@ -26,7 +26,7 @@ from serve.questions import Answer, Column, ColumnType, DuckDBPublished, Questio
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from serve.metrics import Metrics
+    from serve.semantic_layer import Metrics
 
 app = typer.Typer(
     help="Ask the marts: the questions are the files of analyses/. Settings come from the environment or .env.",
@@ -157,7 +157,7 @@ def metric(
 ) -> None:
     """Print metrics of the dbt project, by day or by any other dimension."""
     try:
-        from serve.metrics import Metrics
+        from serve.semantic_layer import Metrics
     except ModuleNotFoundError as error:
         raise UserError("MetricFlow is not installed: run `make metric` once, which installs it") from error
 

@@ -1,4 +1,4 @@
-"""The endpoints as OpenAPI describes them, from the published questions."""
+"""The OpenAPI document of the endpoints, from the published questions."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -85,7 +85,9 @@ def _answer(columns: list[Column]) -> dict[str, Any]:
             "data": {"type": "array", "items": _object(row)},
             "rows": {"type": "integer"},
             "truncated": {"type": "boolean", "description": "There are more rows than limit or SERVE_MAX_ROWS."},
-            "statistics": _object({"elapsed": {"type": "number", "description": "Seconds that the warehouse took."}}),
+            "statistics": _object(
+                {"elapsed": {"type": "number", "description": "Seconds in the warehouse."}}
+            ),
         }
     )
 

@@ -1,4 +1,4 @@
-"""Publishes what a green build made, for serve/questions.py to read."""
+"""Publishes the result of a successful build, for serve/questions.py to read; compiles and checks the questions."""
 
 import fcntl
 import gc
@@ -44,7 +44,7 @@ from serve.questions import (
 JINJA = Environment(autoescape=True, extensions=["jinja2.ext.do"])
 """Reads the templates of analyses; dbt renders them."""
 Described = Callable[[Question], list[tuple[str, str]]]
-"""Name and the engine's type of each column of the answer."""
+"""Returns name and the engine's type of each column of the answer."""
 
 COLUMN_TYPES: dict[str, ColumnType] = {
     **dict.fromkeys(("varchar", "STRING"), "string"),
@@ -67,7 +67,7 @@ def publish(
         sink: the DuckDB warehouse, which the caller holds.
         options: of dbt: the project, the profiles and the vars of the build.
         target: where dbt wrote the artifacts of the build.
-        same_code_as: a version by the same code and vars; while it is the newest, its questions are taken as they are.
+        same_code_as: a version built from the same code and vars; if it is the newest, its questions are copied.
 
     Returns:
         The name of the version.
@@ -81,7 +81,7 @@ def publish(
         with _locked(folder):
             before = published_version(settings)
             version = folder / f"{datetime.now(UTC):{VERSION}}"
-            # what a killed build left, too
+            # also what a killed build left behind
             _sweep(folder, {before})
             try:
                 version.mkdir()
@@ -119,15 +119,15 @@ def _copy(settings: Settings, sink: DuckDBSink, target: Path, version: Path) -> 
     shutil.copy(target / SEMANTIC_MANIFEST, version)
     with sink.connection() as connection:
         connection.execute("checkpoint")
-    # By another process: were the file opened and closed in this one, DuckDB's lock on it would be gone. `cp` shares
-    # the blocks where the file system can.
+    # By another process: opening and closing the file in this one would release DuckDB's lock on it. `cp` shares the
+    # blocks where the file system can.
     copy: list[str | Path] = ["cp", settings.warehouse_path, version / settings.warehouse_path.name]
     subprocess.run(copy, check=True, capture_output=True, text=True)  # noqa: S603  no shell, and only paths of ours
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Builds on BigQuery, which nothing else keeps apart, publish one after the other."""
+    """One build publishes at a time. (On BigQuery nothing else prevents two.)"""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -245,7 +245,7 @@ def _template_error(file: Path, root: Path) -> Question | None:
 
 
 def _dbt_compile(options: list[str], selected: list[str], excluded: Iterable[str]) -> dbtRunnerResult:
-    # without JSON: the files in target are those of the build
+    # without JSON: the artifacts in target stay those of the build
     command = ["--no-write-json", "compile", "--select", *selected, "--no-populate-cache"]
     result = dbtRunner().invoke(["--log-level", "none", *command, *_exclusion(excluded), *options])
     if result.exception is None and not isinstance(result.result, RunExecutionResult):

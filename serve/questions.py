@@ -1,9 +1,9 @@
 """The questions of analyses/: what each takes, and its answer from the warehouse that the last green build published.
 
-A build publishes (publish.py) a folder a version: the questions compiled for its engine and, on DuckDB, a
-copy of the warehouse, since DuckDB lets nobody read a file that another process writes. A symbolic link names the
-newest, so that a reader sees one whole build or the next, and keeps no build waiting. BigQuery needs no copy: the
-questions are asked of the datasets as they are.
+A build publishes (publish.py) one directory per version: the questions compiled for its engine and, on DuckDB, a copy
+of the warehouse, since DuckDB does not let one process read a file that another one writes. A symbolic link names the
+newest version, so that a reader sees one whole build or the next, and no build waits for a reader. BigQuery needs no
+copy: the questions run on the datasets as they are.
 """
 
 import threading
@@ -40,7 +40,7 @@ SEMANTIC_MANIFEST = "semantic_manifest.json"
 CURRENT = "current"
 VERSION = "%Y%m%dT%H%M%S.%fZ"
 INTERRUPT_SECONDS = 0.05
-"""Between two attempts to stop what took too long."""
+"""Between two attempts to stop a query that took too long."""
 
 
 class ArgumentError(UserError):
@@ -255,7 +255,7 @@ class DuckDBPublished:
 
 @contextmanager
 def _interrupted(cursor: duckdb.DuckDBPyConnection, timeout_seconds: float | None) -> Iterator[None]:
-    """What runs longer ends with QuestionTimeoutError."""
+    """Raise QuestionTimeoutError in the body when it runs longer."""
     if timeout_seconds is None:
         yield
         return
@@ -263,8 +263,8 @@ def _interrupted(cursor: duckdb.DuckDBPyConnection, timeout_seconds: float | Non
     ended = threading.Event()
 
     def interrupt() -> None:
-        # again until it has: DuckDB forgets an interrupt that comes before the query has begun
-        with suppress(duckdb.Error):  # it ended just now
+        # repeated, since DuckDB forgets an interrupt that comes before the query begins
+        with suppress(duckdb.Error):  # the query has just ended
             while not ended.is_set():
                 cursor.interrupt()
                 ended.wait(INTERRUPT_SECONDS)
@@ -363,7 +363,7 @@ def describe(cursor: duckdb.DuckDBPyConnection, question: Question) -> list[tupl
 
 
 def bigquery_parameters(question: Question, values: Mapping[str, Value]) -> list[Any]:
-    """ScalarQueryParameters of the types that the question says."""
+    """ScalarQueryParameters of the types that the question declares."""
     from google.cloud.bigquery import ScalarQueryParameter
 
     types = {"string": "STRING", "integer": "INT64", "date": "DATE", "timestamp": "TIMESTAMP"}
@@ -384,14 +384,14 @@ def _took_longer(seconds: float) -> QuestionTimeoutError:
 
 
 def published_folder(settings: Settings) -> Path:
-    """Where builds publish, one folder a version: beside the warehouse, or where one of DuckDB would be."""
+    """Where builds publish, one directory per version: next to the DuckDB file, also when the warehouse is BigQuery."""
     if settings.warehouse == "bigquery":
         return settings.warehouse_path.with_name(f"{settings.gcp_project}.{settings.dataset_prefix}analytics.published")
     return settings.warehouse_path.with_name(f"{settings.warehouse_path.name}.published")
 
 
 def published_version(settings: Settings) -> str | None:
-    """The name of the version that was published last; None when there is none yet. A single system call."""
+    """The name of the version that was published last, None if there is none yet. A single system call."""
     try:
         return (published_folder(settings) / CURRENT).readlink().name
     except OSError:
@@ -407,10 +407,10 @@ def open_published(settings: Settings, threads: int | None = None) -> Published:
     """The version that was published last.
 
     Args:
-        threads: of DuckDB, a question; all cores unless given.
+        threads: of DuckDB, per question; all cores unless given.
 
     Raises:
-        UserError: when no build has published one yet, or another release of this project has.
+        UserError: when no build has published one yet, or another release of this project has published it.
     """
     failure: Exception | None = None
     for _ in range(3):
@@ -421,10 +421,10 @@ def open_published(settings: Settings, threads: int | None = None) -> Published:
 
                 return BigQueryPublished(folder, open_client(settings), settings)
             return DuckDBPublished(folder, settings, threads)
-        except (OSError, duckdb.IOException) as error:  # between the two, builds may have published and swept it
+        except (OSError, duckdb.IOException) as error:  # builds may just have published newer ones and removed this one
             failure = error
         except ValidationError as error:
-            raise UserError("what is published is of another release: run `make build`") from error
+            raise UserError("another release published the last version: run `make build`") from error
     raise UserError("nothing is published yet: run `make ingest build` first") from failure
 
 

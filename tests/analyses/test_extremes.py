@@ -11,8 +11,8 @@ import pytest
 
 from serve.dashboard import SECTIONS, Filters, render
 from serve.formats import as_csv, as_json
-from serve.metrics import Metrics
 from serve.questions import DuckDBPublished
+from serve.semantic_layer import Metrics
 from tests.analyses.arguments import arguments_of
 from tests.analyses.test_answers import NAMES
 from tests.analyses.warehouse import Warehouse

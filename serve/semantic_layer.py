@@ -1,7 +1,7 @@
 """The metrics of dbt_project/models/analytics/_metrics.yml, asked of the published warehouse by way of MetricFlow.
 
-MetricFlow only writes the SQL: it is given no connection, so that a metric keeps no build waiting, and is of the same
-build as every other answer.
+MetricFlow only writes the SQL and gets no connection: a metric reads the same published build as every other answer,
+and no build waits for it.
 """
 
 import re
@@ -38,7 +38,7 @@ class Metrics:
         }
 
     def dimensions(self, metrics: Sequence[str]) -> list[str]:
-        """What all of these metrics can be grouped by, such as metric_time__day and event__brand."""
+        """Names by which all of these metrics can be grouped, such as metric_time__day and event__brand."""
         found = self._engine.simple_dimensions_for_metrics(list(metrics))
         names = {dimension.dunder_name for dimension in found}
         return sorted(name for name in names if not name.endswith("__reporting_date"))  # which is metric_time
@@ -53,7 +53,7 @@ class Metrics:
             limit: the most rows; never more than SERVE_MAX_ROWS.
 
         Raises:
-            UserError: when there is no such metric, or it knows no such group or dimension.
+            UserError: when there is no such metric, or it does not know a group or dimension.
             QuestionTimeoutError: when it takes longer than SERVE_TIMEOUT_SECONDS.
             QuestionTooLargeError: when it needs more than SERVE_MEMORY_LIMIT.
         """
@@ -83,6 +83,6 @@ class Metrics:
 
 
 def _message(error: InformativeUserError) -> str:
-    """What is wrong, in one line, without MetricFlow's suggestions and stack."""
+    """The error in one line, without MetricFlow's suggestions and stack."""
     parts = re.split(r"Suggestions:|Common issues|Got exception:|Issue Location:", str(error))
     return " ".join(re.sub(r".*Message:", "", parts[0], flags=re.DOTALL).split()).rstrip(".:")

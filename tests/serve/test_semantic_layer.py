@@ -10,8 +10,8 @@ import pytest
 
 from ingest.errors import UserError
 from ingest.settings import Settings
-from serve.metrics import Metrics
 from serve.questions import DuckDBPublished, QuestionTimeoutError, open_published
+from serve.semantic_layer import Metrics
 from tests.dbt_project.warehouse import Warehouse
 
 
