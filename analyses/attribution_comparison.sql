@@ -8,7 +8,11 @@
 with checkouts as (
     -- in a wider type: an amount times a share has more digits than either
     select
-        event_key, user_id, product_id, checkout_at, cast(coalesce(total_amount, 0) as numeric(33, 4)) as total_amount
+        event_key,
+        user_id,
+        product_id,
+        checkout_at,
+        cast(coalesce(total_amount, 0) as numeric(33, 4)) as total_amount
     from {{ ref('fct_checkout_attribution') }}
     where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
         and checkout_at >= {{ start_time }} and checkout_at < {{ end_time }}

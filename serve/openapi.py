@@ -85,9 +85,7 @@ def _answer(columns: list[Column]) -> dict[str, Any]:
             "data": {"type": "array", "items": _object(row)},
             "rows": {"type": "integer"},
             "truncated": {"type": "boolean", "description": "There are more rows than limit or SERVE_MAX_ROWS."},
-            "statistics": _object(
-                {"elapsed": {"type": "number", "description": "Seconds in the warehouse."}}
-            ),
+            "statistics": _object({"elapsed": {"type": "number", "description": "Seconds in the warehouse."}}),
         }
     )
 
