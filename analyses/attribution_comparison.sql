@@ -45,8 +45,8 @@ clicks as (
     inner join click_events
         on checkouts.user_id = click_events.user_id
         and checkouts.product_id = click_events.product_id
-        and click_events.event_at between checkouts.checkout_at - interval {{ var('attribution_window_seconds') }} second
-        and checkouts.checkout_at
+        and checkouts.checkout_at >= click_events.event_at
+        and click_events.event_at >= checkouts.checkout_at - interval {{ var('attribution_window_seconds') }} second
 ),
 
 models as (
