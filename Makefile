@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build query serve dashboard report metric notebooks docs status test test-all test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint format clean
+.PHONY: help setup ingest build query query-check serve dashboard report metric notebooks docs status test test-all test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -79,6 +79,9 @@ build: .venv/.ready ## Build and test every model with dbt, and print the marts
 
 query: .venv/.ready ## Answer a question of analyses/: Q=top_products ARGS="brand=samsung limit=5" FORMAT=csv; without Q, list them
 	@$(BIN)/python -c "$$WITH_ARGS" -m serve query --format "$$FORMAT" $${Q:+"$$Q"}
+
+query-check: .venv/.ready ## Test the questions of analyses/ in seconds, without a build: Q=top_products for one, all without Q
+	@$(BIN)/python -m serve check $(Q)
 
 metric: .venv/.ready-analysts ## Ask for metrics: METRICS=events,revenue BY=metric_time__day WHERE="..."; without METRICS, list them
 	@$(BIN)/python -m serve metric "$$METRICS" --by "$$BY" --where "$$WHERE" --format "$$FORMAT"

@@ -13,4 +13,4 @@ select
     share_over_a_day
 from {{ ref('agg_arrival_lateness_daily') }}
 where reporting_date between {{ start_date }} and {{ end_date }}
-order by reporting_date, stream
+order by reporting_date desc, stream

@@ -6,33 +6,47 @@
 {%- set limit = param('limit', 20, 'integer') %}
 
 with checkouts as (
-    select event_key, user_id, product_id, checkout_at, coalesce(total_amount, 0) as total_amount
+    -- in a wider type: an amount times a share has more digits than either
+    select
+        event_key,
+        user_id,
+        product_id,
+        checkout_at,
+        cast(coalesce(total_amount, 0) as numeric(33, 4)) as total_amount
     from {{ ref('fct_checkout_attribution') }}
     where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
         and checkout_at >= {{ start_time }} and checkout_at < {{ end_time }}
         and is_attributed
 ),
 
--- the clicks of the same user on the same product in the attribution window, in order
+click_events as (
+    select event_key, event_id, user_id, product_id, event_at, url
+    from {{ ref('fct_events') }}
+    where event_date
+        between cast({{ start_time }} - interval {{ var('attribution_window_seconds') }} second as date)
+        and cast({{ end_time }} as date)
+        and event_type = 'click'
+),
+
+-- the clicks of the same user on the same product in the attribution window, in order; without their addresses, which
+-- may be long and would be repeated for each checkout and model
 clicks as (
     select
         checkouts.event_key,
         checkouts.total_amount,
-        events.url,
-        events.event_at as click_at,
-        row_number() over (partition by checkouts.event_key order by events.event_at, events.event_id) as place,
+        click_events.event_key as click_key,
+        click_events.event_at as click_at,
+        row_number() over (
+            partition by checkouts.event_key order by click_events.event_at, click_events.event_id
+        ) as place,
         count(*) over (partition by checkouts.event_key) as clicks,
-        max(events.event_at) over (partition by checkouts.event_key) as last_click_at
+        max(click_events.event_at) over (partition by checkouts.event_key) as last_click_at
     from checkouts
-    inner join {{ ref('fct_events') }} as events
-        on checkouts.user_id = events.user_id
-        and checkouts.product_id = events.product_id
-        and events.event_at between checkouts.checkout_at - interval {{ var('attribution_window_seconds') }} second
-        and checkouts.checkout_at
-    where events.event_date
-        between cast({{ start_time }} - interval {{ var('attribution_window_seconds') }} second as date)
-        and cast({{ end_time }} as date)
-        and events.event_type = 'click'
+    inner join click_events
+        on checkouts.user_id = click_events.user_id
+        and checkouts.product_id = click_events.product_id
+        and checkouts.checkout_at >= click_events.event_at
+        and click_events.event_at >= checkouts.checkout_at - interval {{ var('attribution_window_seconds') }} second
 ),
 
 models as (
@@ -75,7 +89,7 @@ shares as (
     select
         model,
         event_key,
-        url,
+        click_key,
         place,
         total_amount,
         cast(round(
@@ -89,7 +103,7 @@ shares as (
 credits as (
     select
         model,
-        url,
+        click_key,
         share - coalesce(lag(share) over clicks_in_order, 0) as checkouts,
         round(total_amount * share, 4) - coalesce(lag(round(total_amount * share, 4)) over clicks_in_order, 0) as amount
     from shares
@@ -97,19 +111,20 @@ credits as (
 )
 
 select
-    url,
-    count(case when model = 'linear' then 1 end) as clicks,
-    sum(case when model = 'first' then checkouts end) as first_checkouts,
-    sum(case when model = 'last' then checkouts end) as last_checkouts,
-    sum(case when model = 'linear' then checkouts end) as linear_checkouts,
-    sum(case when model = 'position_based' then checkouts end) as position_based_checkouts,
-    sum(case when model = 'time_decay' then checkouts end) as time_decay_checkouts,
-    sum(case when model = 'first' then amount end) as first_amount,
-    sum(case when model = 'last' then amount end) as last_amount,
-    sum(case when model = 'linear' then amount end) as linear_amount,
-    sum(case when model = 'position_based' then amount end) as position_based_amount,
-    sum(case when model = 'time_decay' then amount end) as time_decay_amount
+    click_events.url,
+    count(case when credits.model = 'linear' then 1 end) as clicks,
+    sum(case when credits.model = 'first' then credits.checkouts end) as first_checkouts,
+    sum(case when credits.model = 'last' then credits.checkouts end) as last_checkouts,
+    sum(case when credits.model = 'linear' then credits.checkouts end) as linear_checkouts,
+    sum(case when credits.model = 'position_based' then credits.checkouts end) as position_based_checkouts,
+    sum(case when credits.model = 'time_decay' then credits.checkouts end) as time_decay_checkouts,
+    sum(case when credits.model = 'first' then credits.amount end) as first_amount,
+    sum(case when credits.model = 'last' then credits.amount end) as last_amount,
+    sum(case when credits.model = 'linear' then credits.amount end) as linear_amount,
+    sum(case when credits.model = 'position_based' then credits.amount end) as position_based_amount,
+    sum(case when credits.model = 'time_decay' then credits.amount end) as time_decay_amount
 from credits
-group by url
-order by linear_amount desc, linear_checkouts desc, url nulls last
+inner join click_events on credits.click_key = click_events.event_key
+group by click_events.url
+order by linear_amount desc, linear_checkouts desc, click_events.url nulls last
 limit {{ limit }}

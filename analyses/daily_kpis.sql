@@ -17,4 +17,4 @@ select
     {{ ratio('purchases', 'views') }} as purchases_per_view
 from {{ ref('agg_events_daily') }}
 where reporting_date between {{ start_date }} and {{ end_date }}
-order by reporting_date
+order by reporting_date desc

@@ -5,7 +5,7 @@
 {%- set limit = param('limit', 20, 'integer') %}
 
 select
-    regexp_replace(first_click_url, '[?#].*', '') as page,
+    regexp_replace(first_click_url, '(?s)[?#].*', '') as page,
     is_attributed,
     count(*) as checkouts,
     count(distinct user_id) as users,
@@ -15,6 +15,6 @@ select
 from {{ ref('fct_checkout_attribution') }}
 where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
     and checkout_at >= {{ start_time }} and checkout_at < {{ end_time }}
-group by regexp_replace(first_click_url, '[?#].*', ''), is_attributed
-order by checkouts desc, is_attributed desc, regexp_replace(first_click_url, '[?#].*', '') nulls last
+group by regexp_replace(first_click_url, '(?s)[?#].*', ''), is_attributed
+order by checkouts desc, is_attributed desc, regexp_replace(first_click_url, '(?s)[?#].*', '') nulls last
 limit {{ limit }}

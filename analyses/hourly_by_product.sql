@@ -24,5 +24,5 @@ where event_date between cast({{ start_time }} as date) and cast({{ end_time }} 
     and (lower({{ brand }}) = 'all' or lower(brand) = lower({{ brand }}))
     and (lower({{ category }}) = 'all' or lower(category_code) = lower({{ category }}))
 group by reporting_hour_at, product_id
-order by reporting_hour_at, events desc, product_id
+order by reporting_hour_at desc, events desc, product_id
 limit {{ limit }}

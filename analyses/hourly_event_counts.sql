@@ -16,4 +16,4 @@ where event_date between cast({{ start_time }} as date) and cast({{ end_time }} 
     and (lower({{ brand }}) = 'all' or lower(brand) = lower({{ brand }}))
     and (lower({{ category }}) = 'all' or lower(category_code) = lower({{ category }}))
 group by reporting_hour_at
-order by reporting_hour_at
+order by reporting_hour_at desc

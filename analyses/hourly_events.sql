@@ -16,4 +16,4 @@ select
     checkout_amount
 from {{ ref('agg_events_hourly') }}
 where reporting_date between {{ start_date }} and {{ end_date }}
-order by reporting_hour_at
+order by reporting_hour_at desc

@@ -18,4 +18,4 @@ where events.event_date between cast({{ start_time }} as date) and cast({{ end_t
     and events.event_at >= {{ start_time }} and events.event_at < {{ end_time }}
     and events.user_id is not null
 group by {{ first_day_of('month', 'events.reporting_date') }}, coalesce(countries.region, 'unknown')
-order by month, users desc, region
+order by month desc, users desc, region

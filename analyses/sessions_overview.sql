@@ -15,4 +15,4 @@ from {{ ref('fct_sessions') }}
 where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
     and session_started_at >= {{ start_time }} and session_started_at < {{ end_time }}
 group by {{ reporting_date('session_started_at') }}
-order by reporting_date
+order by reporting_date desc

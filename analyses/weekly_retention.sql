@@ -41,4 +41,4 @@ select
 from cohorts
 inner join weeks on cohorts.cohort_week <= weeks.week
 left join returned on cohorts.cohort_week = returned.cohort_week and weeks.week = returned.week
-order by cohorts.cohort_week, weeks_later
+order by cohorts.cohort_week desc, weeks_later

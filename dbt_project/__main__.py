@@ -1,6 +1,7 @@
 """Runs dbt on the warehouse that the settings name: `python -m dbt_project build [dbt's own options]`.
 
-Exit code 0 when all is well, 1 when a model or a test failed, 2 when dbt could not start.
+Exit code 0 when all is well, 1 when a model or a test failed or a question of analyses/ could not be published, 2 when
+dbt could not start.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from dbt_project.last_build import LastBuild, code_now, is_built, read_last_build, warehouse_now, write_last_build
 from ingest.errors import UserError
 from ingest.settings import Settings, load_settings
 from ingest.sinks.duckdb import DuckDBSink
+from ingest.web import printable
 
 if TYPE_CHECKING:  # imported when first needed: it takes most of the time of a build that has nothing to do
     from dbt.artifacts.schemas.run import RunExecutionResult
@@ -80,12 +83,13 @@ def run(settings: Settings, arguments: list[str]) -> int:
         if is_built(settings, last):
             _print_marts(DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds), last.marts)
             output.print("nothing new: the last build, which passed every test, stands")
-            return 0
+            return 1 if _print_left_out(settings) else 0
         known_code = ["--exclude-resource-type", "unit_test"]  # they test the code alone
     from dbt.artifacts.schemas.run import RunExecutionResult
 
-    _tell_dbt(settings)
+    export_environment(settings)
     sink = None
+    is_question_left_out = False
     with ExitStack() as held:
         if settings.warehouse == "duckdb":
             if not settings.warehouse_path.exists():
@@ -108,6 +112,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
             if result.success and is_publishable(settings, result.result.args):
                 options = [*_vars_options(arguments), *PROJECT_OPTIONS]
                 version = publish(settings, sink, options, target(), same_code_as)
+                is_question_left_out = _print_left_out(settings)
                 if code and _is_green(result.result):
                     # while nobody else can land: what is in the file now is what was built
                     marts = _built_marts(result.result)
@@ -117,7 +122,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
     if arguments[:2] == ["docs", "generate"] and result.success:
         page = target() / ("static_index.html" if "--static" in arguments else "index.html")
         output.print(f"docs: {os.path.relpath(page)}", soft_wrap=True)
-    return 0 if result.success else 1
+    return 0 if result.success and not is_question_left_out else 1
 
 
 def is_publishable(settings: Settings, arguments: Mapping[str, Any]) -> bool:
@@ -179,8 +184,8 @@ def check_vars(arguments: list[str]) -> None:
         raise UserError(f"var {name}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}") from error
 
 
-def _tell_dbt(settings: Settings) -> None:
-    """What profiles.yml reads."""
+def export_environment(settings: Settings) -> None:
+    """Set the environment variables that profiles.yml reads."""
     os.environ["WAREHOUSE"] = settings.warehouse
     os.environ["WAREHOUSE_PATH"] = str(settings.warehouse_path.absolute())
     if settings.warehouse_memory_limit is not None:
@@ -251,6 +256,20 @@ def _print_failing_rows(sink: DuckDBSink, query: str) -> None:
         for row in found.fetchall():
             shown = ", ".join(f"{name}={value}" for name, value in zip(names, row, strict=True))
             errors.print(f"  {shown}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_left_out(settings: Settings) -> bool:
+    """Print why questions of analyses/ are left out of what was just published; whether there are any."""
+    from serve.questions import left_out
+
+    found = left_out(settings)
+    for question in found:
+        for problem in question.problems:
+            line = Text.assemble(("left out: ", "red"), printable(problem))
+            errors.print(line, highlight=False, soft_wrap=True)
+    if found:
+        errors.print("published without these: `make query-check Q=NAME` tests one without a build", highlight=False)
+    return bool(found)
 
 
 def _is_green(run_results: RunExecutionResult) -> bool:

@@ -23,7 +23,7 @@ from ingest.sinks import Warehouse, utc_now
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import Source, open_sources
 from ingest.streams import STREAMS, named
-from ingest.web import configure_logs, serve_metrics
+from ingest.web import configure_logs, printable, serve_metrics
 
 app = typer.Typer(
     help="Publish, land and inspect the messages of the event warehouse. Settings come from the environment or .env.",
@@ -458,6 +458,6 @@ def main() -> None:
 def _fail(message: str, exit_code: int) -> NoReturn:
     if "--verbose" in sys.argv:
         traceback.print_exc()
-    line = Text.assemble(("error: ", "red"), " ".join(message.split()))
+    line = Text.assemble(("error: ", "red"), printable(" ".join(message.split())))
     errors.print(line, highlight=False, soft_wrap=True)
     sys.exit(exit_code)

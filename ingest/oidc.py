@@ -1,4 +1,4 @@
-"""Verifies the tokens with which Google's services prove who they are."""
+"""Verifies the OIDC tokens that Google's services send."""
 
 import json
 import re
@@ -17,17 +17,17 @@ ISSUERS = ("accounts.google.com", "https://accounts.google.com")
 CLOCK_SKEW_SECONDS = 10
 FETCH_TIMEOUT_SECONDS = 10
 SECONDS_BETWEEN_FETCHES = 10.0
-"""Neither a server that is down nor tokens with invented key ids make certificates be fetched more often."""
+"""Minimum time between two fetches, also when Google is down or tokens have invented key ids."""
 DEFAULT_LIFETIME_SECONDS = 3_600.0
-"""Of certificates that come without a `max-age`."""
+"""For certificates that come without a `max-age`."""
 MAX_TOKENS = 1_000
-"""How many verified tokens are remembered; Pub/Sub sends one for up to an hour."""
+"""Maximum verified tokens to remember; Pub/Sub sends each for up to an hour."""
 
 log = structlog.get_logger()
 
 
 class IdentityError(Exception):
-    """Why a token is refused.
+    """Why a token is rejected.
 
     Attributes:
         status: the HTTP status: 401, 403 for the wrong identity, or 503 without certificates to verify it by.
@@ -39,11 +39,11 @@ class IdentityError(Exception):
 
 
 class TokenVerifier:
-    """Tells whether an OIDC token is Google's, for an audience, and of one identity. Threads may share it.
+    """Checks that an OIDC token is from Google, for an audience and of one identity. Thread-safe.
 
     Args:
-        audience: what the token must be for.
-        email: the identity that it must be of.
+        audience: the audience that the token must have.
+        email: the identity that the token must have.
         request: fetches the certificates.
     """
 
@@ -56,24 +56,24 @@ class TokenVerifier:
         self._expire_at = self._fetch_again_at = 0.0
         """Monotonic times."""
         self._verified: dict[str, float] = {}
-        """Token to when it expires, in seconds since the epoch."""
+        """Token to its expiry, seconds since the epoch."""
 
     def is_known(self, token: str) -> bool:
-        """Whether this token was verified and has not expired since; never waits."""
+        """Whether this token was verified before and has not expired; never blocks."""
         return self._verified.get(token, 0.0) > time.time()
 
     def verify(self, token: str) -> None:
         """Verify signature, times, audience, issuer and e-mail; may fetch certificates.
 
         Raises:
-            IdentityError: when the token is refused.
+            IdentityError: when the token is rejected.
         """
         try:
             key_id = jwt.decode_header(token).get("kid")
             claims: Mapping[str, Any] = jwt.decode(
                 token, self._certificates_for(key_id), clock_skew_in_seconds=CLOCK_SKEW_SECONDS
             )
-        # beside its own errors, google-auth lets through those of parsing what is no token at all
+        # google-auth also raises the errors of parsing text that is not a token
         except (GoogleAuthError, ValueError, TypeError, RecursionError) as error:
             raise IdentityError(401, "the token is malformed, forged or expired") from error
         if claims.get("aud") != self._audience:
@@ -90,7 +90,7 @@ class TokenVerifier:
             self._verified[token] = float(claims["exp"])
 
     def _certificates_for(self, key_id: object) -> Mapping[str, str]:
-        """Google's certificates: fetched when those at hand are out of date or lack this key."""
+        """Google's certificates; fetched when they are out of date or lack this key."""
         with self._lock:
             now = time.monotonic()
             is_fresh = now < self._expire_at
@@ -107,7 +107,7 @@ class TokenVerifier:
             return self._certificates
 
     def _fetch(self) -> tuple[Mapping[str, str], float]:
-        """Key id to certificate, and for how many seconds they may be kept."""
+        """Key id to certificate, and how long they may be kept, seconds."""
         response: Any = self._request(CERTIFICATES_URL, timeout=FETCH_TIMEOUT_SECONDS)
         if response.status != 200:
             raise TransportError(f"status {response.status}")

@@ -19,6 +19,7 @@ import structlog
 from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -197,8 +198,13 @@ class _Endpoint:
         self._next_log_at: dict[int, float] = {}
 
     def app(self) -> Starlette:
-        routes = [Route(PATH, self.push, methods=["POST"]), Route("/healthz", self.health)]
-        return Starlette(routes=routes, exception_handlers={HTTPException: self.refuse})
+        # with a slash too: Pub/Sub follows no redirect
+        routes = [Route(path, self.push, methods=["POST"]) for path in (PATH, f"{PATH}/")]
+        routes.append(Route("/healthz", self.health))
+        local_only = [Middleware(web.LocalOnly, refuse=self.refuse)] if self._verifier is None else []
+        app = Starlette(routes=routes, middleware=local_only, exception_handlers={HTTPException: self.refuse})
+        app.router.redirect_slashes = False
+        return app
 
     async def push(self, request: Request) -> Response:
         await self._authenticate(request)

@@ -113,9 +113,11 @@ class Settings(BaseSettings):
     """JSON object: bearer token to the questions that it may ask, "*" for all. Without it the endpoints are open, and
     on loopback only."""
     serve_max_rows: int = Field(10_000, ge=1)
-    """An answer is cut behind so many rows."""
+    """Maximum rows of an answer; it says when it is cut."""
     serve_timeout_seconds: float = Field(10.0, gt=0)
     """A question that takes longer is interrupted."""
+    serve_memory_limit: str = Field("2GiB", pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$")
+    """Maximum memory of DuckDB for the questions that run at one time; what does not fit goes to disk."""
     serve_max_bytes_billed: int = Field(10 * 1024**3, ge=1)
     """BigQuery refuses a question that would read more."""
 

@@ -1,4 +1,4 @@
-"""What the servers share: their address, uvicorn, metrics, logs."""
+"""What the servers share: their address, uvicorn and its bounds, telemetry, logs."""
 
 import ipaddress
 import logging
@@ -7,8 +7,10 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -16,22 +18,46 @@ from ingest.errors import UserError
 from ingest.settings import Settings
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 KEEP_ALIVE_SECONDS = 620
-"""Longer than Google's load balancers keep an idle connection, so that it is they who close it."""
+"""Longer than Google's load balancers keep an idle connection, so that they close it and not this server."""
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+"""Host names of requests to a loopback address. Any other suggests DNS rebinding: a web page whose name was made to
+point at this machine."""
 
 log = structlog.get_logger()
 
 
 def configure_logs(level: int) -> None:
     """Structured lines on stderr: for people on a terminal, else JSON."""
-    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    is_terminal = sys.stderr.isatty()
+    renderer = structlog.dev.ConsoleRenderer() if is_terminal else structlog.processors.JSONRenderer()
     structlog.configure(
-        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper("iso", utc=True), renderer],
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper("iso", utc=True),
+            *([_printable_texts] if is_terminal else []),
+            renderer,
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def printable(text: str) -> str:
+    """The text without anything that a terminal would obey: control and formatting characters as \\x1b or \\u202e."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def _printable_texts(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Everything else is rendered by repr(), which escapes."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def serve_metrics(settings: Settings, port: int | None) -> None:
@@ -54,15 +80,15 @@ def listen(host: str, port: int, exposed: str | None) -> socket.socket:
     """A listening socket.
 
     Args:
-        exposed: what to do before an address that is not loopback may be listened on; None: it may.
+        exposed: required setup before binding an address that is not loopback; None allows it.
 
     Raises:
-        UserError: when it may not, or cannot.
+        UserError: when the address may not or cannot be bound.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
-        raise UserError(f"--host {host}: {getattr(error, 'strerror', None) or 'no name of a host'}") from error
+        raise UserError(f"--host {host}: {getattr(error, 'strerror', None) or 'not a host name'}") from error
     if exposed is not None and not ipaddress.ip_address(address[0]).is_loopback:
         raise UserError(f"--host {host} can be reached by others: {exposed}, or use 127.0.0.1")
     try:
@@ -72,24 +98,76 @@ def listen(host: str, port: int, exposed: str | None) -> socket.socket:
         raise UserError(f"cannot listen on {host}, port {port}: {reason}; choose another --port") from error
 
 
-LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1", "[::1]")
-"""What a client that asks a loopback address calls it: any other name is a web page's that was made to point there."""
+def url_of(listener: socket.socket, path: str) -> str:
+    """The address to open in a browser on this machine."""
+    host, port = listener.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:
+        host = "localhost"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"
+
+
+class LocalOnly:
+    """Middleware for servers that anybody on this machine may use without a token: rejects what a web page in the
+    user's browser sends, which is told by the headers Host and Origin.
+
+    Args:
+        refuse: makes the response of a rejected request.
+    """
+
+    def __init__(self, app: "ASGIApp", refuse: "Callable[[Request, HTTPException], Awaitable[Response]]") -> None:
+        self._app = app
+        self._refuse = refuse
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        from starlette.exceptions import HTTPException
+        from starlette.requests import Request
+
+        if scope["type"] == "http":
+            request = Request(scope, receive)
+            host, origin = request.headers.get("host", ""), request.headers.get("origin")
+            if reason := _foreign_host(host) or (origin is not None and _foreign_origin(origin)):
+                response = await self._refuse(request, HTTPException(403, reason))
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _foreign_host(host: str) -> str | None:
+    if _host_name(f"//{host}") in LOOPBACK_HOSTS:
+        return None
+    return "the Host header is not localhost: without tokens, only this machine may ask, by that name or 127.0.0.1"
+
+
+def _foreign_origin(origin: str) -> str | None:
+    if _host_name(origin) in LOOPBACK_HOSTS:
+        return None
+    return "the Origin header is that of another site: without tokens, no web page but a local one may ask"
+
+
+def _host_name(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def run(app: "ASGIApp", listener: socket.socket, path: str, shutdown_seconds: int) -> None:
-    """Serve until SIGINT or SIGTERM, and then for so many seconds answer what waits.
+    """Serve until SIGINT or SIGTERM.
 
     Args:
-        path: for the log.
+        path: what to open in a browser, for the log.
+        shutdown_seconds: how long requests that are being answered may take after the signal.
     """
     import uvicorn
+
+    from ingest.bounded_http import BoundedProtocol
 
     logging.basicConfig(level=logging.WARNING, handlers=[_Structlog()], force=True)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=BoundedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -104,10 +182,13 @@ def run(app: "ASGIApp", listener: socket.socket, path: str, shutdown_seconds: in
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     host, port = listener.getsockname()[:2]
-    log.info("listening", host=host, port=port, path=path)
+    url = url_of(listener, path)
+    log.info("listening", host=host, port=port, url=url)
+    if sys.stderr.isatty():
+        print(f"\n  {url}\n\n  Ctrl-C ends it.\n", file=sys.stderr)  # noqa: T201  for people, who may click it
     server.run([listener])
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)  # by now all is answered: another signal need not wait
+        signal.signal(number, signal.SIG_DFL)  # all is answered by now: another signal need not wait
 
 
 class _Structlog(logging.Handler):

@@ -1,13 +1,16 @@
-"""`python -m serve [query | metric | dashboard | report]`: questions over HTTP, one answer, metrics, all as a page."""
+"""`python -m serve [query | check | metric | dashboard | report]`: questions over HTTP, one answer, tests of questions,
+metrics, all as a page."""
 
 from ingest import interrupts
 
 if __name__ == "__main__":
     interrupts.end_at_once()  # before the other imports
 
+import json
 import logging
 import sys
 import time
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from decimal import Decimal
 from enum import StrEnum
@@ -21,19 +24,23 @@ from rich.text import Text
 
 from ingest.errors import UserError
 from ingest.settings import load_settings
-from ingest.web import configure_logs, serve_metrics
+from ingest.web import configure_logs, printable, serve_metrics
 from serve.formats import as_csv, as_json
-from serve.questions import Answer, Column, ColumnType, DuckDBPublished, Question, open_published
+from serve.questions import Answer, Column, ColumnType, DuckDBPublished, Question, find_question, open_published
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from serve.metrics import Metrics
+    from serve.semantic_layer import Metrics
 
 app = typer.Typer(
     help="Ask the marts: the questions are the files of analyses/. Settings come from the environment or .env.",
     add_completion=False,
     pretty_exceptions_enable=False,
+)
+CUT = (
+    "cut: there are more rows; ask for a larger limit (at most SERVE_MAX_ROWS, if the question takes one) or a shorter"
+    " period"
 )
 output = Console(width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True)
@@ -114,14 +121,35 @@ def query(
     """Print the answer to a question."""
     published = open_published(load_settings())
     if name is None:
-        _print_questions(list(published.questions.values()))
+        _print_questions(published.questions.values())
+        for question in published.left_out.values():
+            _print_error("left out", question)
         return
-    question = published.questions.get(name)
-    if question is None:
-        raise UserError(f"there is no question {name!r}; they are {', '.join(published.questions)}")
+    question = find_question(published, name)
     given = dict(_split(argument) for argument in arguments or [])
     answer = published.ask(question, question.values(given))
     _print_answer(question, answer, format_)
+
+
+@app.command()
+def check(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; all unless given.")] = None,
+) -> None:
+    """Test the questions of analyses/ as they are now, without a build: compile each, compare it with its yml, and run
+    it with its defaults on what was published last. Prints a line per problem; exit code 2 when there are any."""
+    from serve.publish import check as check_questions
+
+    has_problems = False
+    for question, answer in check_questions(load_settings(), names or []):
+        has_problems |= bool(question.problems)
+        if question.problems:
+            _print_error("problem", question)
+        elif answer is not None:
+            output.print(f"{question.name}: {_rows(answer)}", highlight=False)
+        else:
+            output.print(f"{question.name}: compiles", highlight=False)
+    if has_problems:
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -134,25 +162,25 @@ def metric(
 ) -> None:
     """Print metrics of the dbt project, by day or by any other dimension."""
     try:
-        from serve.metrics import Metrics
+        from serve.semantic_layer import Metrics
     except ModuleNotFoundError as error:
         raise UserError("MetricFlow is not installed: run `make metric` once, which installs it") from error
 
-    published = open_published(load_settings())
+    settings = load_settings()
+    published = open_published(settings)
     if not isinstance(published, DuckDBPublished):
         raise UserError("metrics are read from DuckDB only: on BigQuery, use the command mf of dbt-metricflow")
-    known = Metrics(published)
+    known = Metrics(published, settings)
     if not metrics:
         _print_metrics(known)
         return
     started = time.perf_counter()
-    rows = known.ask(_names(metrics), _names(by), where or None, limit)
+    rows, is_cut = known.ask(_names(metrics), _names(by), where or None, limit)
     seconds = time.perf_counter() - started
     columns = [Column(name=one.name, type=_type(one.type), description="") for one in rows.schema]
     asked = Question(name=metrics, description="", parameters=[], columns=columns, sql="")
     found = list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
-    answer = Answer(found, is_cut=False, seconds=seconds, version=published.version)
-    _print_answer(asked, answer, format_)
+    _print_answer(asked, Answer(found, is_cut, seconds, published.version), format_)
 
 
 def _type(type_: "pa.DataType") -> ColumnType:
@@ -177,11 +205,16 @@ def _split(argument: str) -> tuple[str, str]:
     return name, value
 
 
-def _print_questions(questions: list[Question]) -> None:
+def _print_questions(questions: Iterable[Question]) -> None:
     table = Table("question", "answers", "takes", box=None)
     for question in questions:
         table.add_row(question.name, question.description, " ".join(one.name for one in question.parameters))
     output.print(table)
+
+
+def _print_error(what: str, question: Question) -> None:
+    for problem in question.problems:
+        errors.print(Text.assemble((f"{what}: ", "red"), printable(problem)), highlight=False, soft_wrap=True)
 
 
 def _print_metrics(known: "Metrics") -> None:
@@ -198,11 +231,25 @@ def _print_metrics(known: "Metrics") -> None:
 def _print_answer(question: Question, answer: Answer, format_: Format) -> None:
     match format_:
         case Format.csv:
-            sys.stdout.buffer.write(as_csv(question, answer))
+            _write(as_csv(question, answer), printable)
         case Format.json:
-            sys.stdout.buffer.write(as_json(question, answer) + b"\n")
+            _write(as_json(question, answer) + b"\n", _escaped_in_json)
         case Format.table:
             _print_table(question, answer)
+    if answer.is_cut:
+        (output if format_ is Format.table else errors).print(CUT, highlight=False, soft_wrap=True)
+
+
+def _write(text: bytes, escaped: Callable[[str], str]) -> None:
+    """As it is to a file or a pipe; a terminal gets nothing that it would obey."""
+    if sys.stdout.isatty():
+        text = "\n".join(escaped(line) for line in text.decode().split("\r\n")).encode()
+    sys.stdout.buffer.write(text)
+
+
+def _escaped_in_json(text: str) -> str:
+    """The same JSON: what is not printable can only be inside a string."""
+    return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
 
 
 def _print_table(question: Question, answer: Answer) -> None:
@@ -214,7 +261,12 @@ def _print_table(question: Question, answer: Answer) -> None:
         # as text: rich would read [bold] of a page title as its own
         table.add_row(*(Text(_shown(value)) for value in row))
     output.print(table)
-    output.print(f"{len(answer.rows)} rows in {answer.seconds * 1000:.0f} ms")
+    output.print(_rows(answer))
+
+
+def _rows(answer: Answer) -> str:
+    number = len(answer.rows)
+    return f"{number:,} row{'' if number == 1 else 's'} in {answer.seconds * 1000:.0f} ms"
 
 
 def _shown(value: Any) -> str:
@@ -228,7 +280,7 @@ def _shown(value: Any) -> str:
         case int() | Decimal():
             return f"{value:,}"
         case _:
-            return "".join(one if one.isprintable() else " " for one in str(value))
+            return printable(str(value))
 
 
 def main() -> None:
@@ -239,7 +291,7 @@ def main() -> None:
         message = str(error)
     except typer.TyperException as error:  # a bad option
         message = error.format_message()
-    errors.print(Text.assemble(("error: ", "red"), message), highlight=False, soft_wrap=True)
+    errors.print(Text.assemble(("error: ", "red"), printable(message)), highlight=False, soft_wrap=True)
     sys.exit(2)
 
 

@@ -16,11 +16,12 @@ from math import ceil, floor, log10
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import structlog
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -28,7 +29,9 @@ from starlette.routing import Route
 from ingest import web
 from ingest.errors import UserError
 from ingest.settings import Settings
-from serve.questions import Published, Question, open_published, published_at
+from serve.questions import LIMIT, Published, find_question, open_published, published_at
+
+log = structlog.get_logger()
 
 Row = dict[str, Any]
 """Column to value."""
@@ -408,38 +411,67 @@ SECTIONS: dict[str, list[Panel]] = {
 }
 
 
+class _Asked:
+    """The answers of one version; the same question is asked once."""
+
+    def __init__(self, published: Published) -> None:
+        self._published = published
+        self.rows = cache(self._rows)
+
+    def takes(self, name: str) -> set[str]:
+        """The parameters of a question.
+
+        Raises:
+            UserError: when there is none of this name.
+        """
+        if name not in {*self._published.questions, *self._published.left_out}:
+            raise UserError(f"what is published does not know the question {name}: run `make build`")
+        return {parameter.name for parameter in find_question(self._published, name).parameters}
+
+    def rows_or_error(self, name: str, **arguments: str) -> tuple[list[Row], str]:
+        """The rows, or no rows and why."""
+        try:
+            return self.rows(name, **arguments)[0], ""
+        except UserError as error:
+            return [], str(error)
+
+    def _rows(self, name: str, **arguments: str) -> tuple[list[Row], bool]:
+        """The rows, and whether there are more."""
+        question = find_question(self._published, name)
+        columns = [column.name for column in question.columns]
+        answer = self._published.ask(question, question.values(arguments))
+        return [dict(zip(columns, map(_without_zone, row), strict=True)) for row in answer.rows], answer.is_cut
+
+
 def render(published: Published, filters: Filters, *, live: bool, error: str = "") -> str:
-    """The page as HTML that refers to nothing outside itself.
+    """The page as HTML that refers to nothing outside itself. A panel whose question fails shows the error.
 
     Args:
         live: with the form of filters; without it, what was picked is only stated.
         error: what is wrong with the filters that were given, instead of figures.
-
-    Raises:
-        UserError: when what is published lacks a question.
     """
-
-    def question(name: str) -> Question:
-        if name not in published.questions:
-            raise UserError(f"what is published does not know the question {name}: run `make build`")
-        return published.questions[name]
-
-    @cache
-    def ask(name: str, **arguments: str) -> list[Row]:
-        asked = question(name)
-        columns = [column.name for column in asked.columns]
-        rows = published.ask(asked, asked.values(arguments)).rows
-        return [dict(zip(columns, map(_without_zone, row), strict=True)) for row in rows]
-
-    quality = ask("data_quality")
+    asked = _Asked(published)
+    quality, quality_error = asked.rows_or_error("data_quality")
+    built = published_at(published.version).replace(tzinfo=None)
     newest = max((row["newest_event_at"] for row in quality if row["newest_event_at"]), default=None)
-    start, end = filters.bounds(newest) if newest else (None, None)
+    period_end = built if quality_error else newest
+    start, end = filters.bounds(period_end) if period_end else (None, None)
     picked = {name: value for name in ("brand", "category") if (value := getattr(filters, name)) != ALL}
 
     def answered(panel: Panel) -> dict[str, Any]:
+        try:
+            return answer(panel)
+        except UserError as failure:
+            reason = str(failure)
+        except Exception as failure:  # noqa: BLE001  whatever it is, the other panels can be shown
+            log.error("panel failed", panel=panel.title, **web.what_and_where(failure))  # noqa: TRY400
+            reason = "this panel cannot be shown: see the log"
+        return {"panel": panel, "error": reason, "rows": [], "numbers": [], "notes": panel.note}
+
+    def answer(panel: Panel) -> dict[str, Any]:
         since = start
-        if newest and panel.longest:
-            until = min(end or datetime.max, datetime.combine(newest, time()) + DAY)  # noqa: DTZ901
+        if period_end and panel.longest:
+            until = min(end or datetime.max, datetime.combine(period_end, time()) + DAY)  # noqa: DTZ901
             since = max(start or datetime.min, until - panel.longest)  # noqa: DTZ901
         bounds: dict[str, str] = {}
         if since and not panel.is_of_all_time:
@@ -448,9 +480,9 @@ def render(published: Published, filters: Filters, *, live: bool, error: str = "
             bounds["end_time"] = end.isoformat()
             if filters.period == "custom":  # the others end with the newest event, whose day may be the next one there
                 bounds["end_date"] = str((end - timedelta.resolution).date())
-        takes = {parameter.name for parameter in question(panel.question).parameters}
+        takes = asked.takes(panel.question)
         arguments = {**panel.arguments, **picked, **bounds}
-        rows = ask(panel.question, **{name: value for name, value in arguments.items() if name in takes})
+        rows, is_cut = asked.rows(panel.question, **{name: value for name, value in arguments.items() if name in takes})
         notes = [panel.note] if panel.note else []
         if panel.is_of_all_time:
             notes.append("Of all time.")
@@ -460,20 +492,25 @@ def render(published: Published, filters: Filters, *, live: bool, error: str = "
             notes.append(f"Of every {' and '.join(sorted(unfiltered))}.")
         if filters.period == "24h" and "start_date" in takes and not panel.is_of_all_time:
             notes.append("Whole days.")
+        if is_cut and LIMIT not in panel.arguments:
+            notes.append(f"The first {len(rows):,} rows; there are more.")
         rows = panel.fold(rows) if panel.fold else rows
+        if panel.at:
+            rows = sorted(rows, key=lambda row: row[panel.at])  # a question gives the newest first
         numbers = [columns for columns in panel.columns if any(is_number(cell(row, columns)[1]) for row in rows)]
-        return {"panel": panel, "rows": rows, "numbers": numbers, "notes": " ".join(notes)}
+        return {"panel": panel, "error": "", "rows": rows, "numbers": numbers, "notes": " ".join(notes)}
 
     return _template().render(
         live=live,
         error=error,
         filters=filters,
         periods=PERIODS,
-        brands=_choices(ask("brands", limit=MOST_CHOICES), "brand", filters.brand),
-        categories=_choices(ask("categories", limit=MOST_CHOICES), "category", filters.category),
+        brands=_choices(asked.rows_or_error("brands", limit=MOST_CHOICES)[0], "brand", filters.brand),
+        categories=_choices(asked.rows_or_error("categories", limit=MOST_CHOICES)[0], "category", filters.category),
         newest=newest,
+        quality_error=quality_error,
         landed=max((row["last_landed_at"] for row in quality), default=None),
-        built=published_at(published.version).replace(tzinfo=None),
+        built=built,
         start=start,
         last=end and end - timedelta.resolution,
         sections={} if error else {title: [answered(panel) for panel in panels] for title, panels in SECTIONS.items()},
@@ -592,8 +629,10 @@ def app(settings: Settings) -> Starlette:
         except UserError as missing:
             return PlainTextResponse(f"{missing}\n", 503)
 
-    only_here = Middleware(TrustedHostMiddleware, allowed_hosts=web.LOOPBACK_HOSTS)
-    return Starlette(routes=[Route("/", page)], middleware=[only_here])
+    async def refuse(request: Request, error: HTTPException) -> Response:
+        return PlainTextResponse(f"{error.detail}\n", error.status_code)
+
+    return Starlette(routes=[Route("/", page)], middleware=[Middleware(web.LocalOnly, refuse=refuse)])
 
 
 def serve(settings: Settings, host: str, port: int) -> None:

@@ -1,7 +1,7 @@
 """The questions over HTTP: `GET /v0/pipes/top_products.json?brand=acme`, as Tinybird's pipes.
 
-Everything here runs in the event loop but the questions themselves, which a pool of threads asks. A version is opened
-when it is first seen, and closed when the last question that was asked of it is answered.
+Everything here runs in the event loop except the questions themselves, which run in a pool of threads. A version is
+opened at the first request after it was published, and closed when its last question is answered.
 """
 
 import asyncio
@@ -23,9 +23,8 @@ from prometheus_client import Gauge, Histogram
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp
 
 from ingest import web
@@ -43,20 +42,21 @@ from serve.questions import (
     open_published,
     published_at,
     published_version,
+    why_left_out,
 )
 
 PATH = "/v0/pipes"
 FORMATS = {"json": (as_json, "application/json"), "csv": (as_csv, "text/csv; charset=utf-8")}
 CACHE_BYTES = 64 * 1024 * 1024
 GZIP_BYTES = 8 * 1024
-"""Below, compressing takes longer than sending."""
+"""Smaller answers are sent faster without compression."""
 WAITING_THREADS = 16
-"""Of questions that wait for BigQuery; DuckDB has a thread a core."""
+"""Questions that wait for BigQuery at one time; on DuckDB one runs per core."""
 SHUTDOWN_SECONDS = 5
 """How much longer than SERVE_TIMEOUT_SECONDS the last answers may take."""
 NOTHING_PUBLISHED = "nothing is published yet: try again once a build is done"
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
-# no-cache: kept, but asked for again, which is a 304 until the next build
+# no-cache: the client keeps the answer and asks again, which is a 304 until the next build
 HEADERS = {"Cache-Control": "private, no-cache"}
 
 REQUESTS = Histogram(
@@ -77,7 +77,7 @@ class _Body:
 
 
 class _Version:
-    """A published version, with the answers it gave: those used last, up to CACHE_BYTES."""
+    """A published version and a cache of its answers: the last used, up to CACHE_BYTES."""
 
     def __init__(self, published: Published, settings: Settings, pool: ThreadPoolExecutor) -> None:
         self.published = published
@@ -88,34 +88,34 @@ class _Version:
         self._under_way: dict[str, asyncio.Task[_Body]] = {}
         self._is_retired = False
         self.is_copy = settings.warehouse == "duckdb"
-        """BigQuery's tables change without a new version: no answer of theirs holds."""
+        """BigQuery's tables change without a new version, so their answers are not cached."""
 
     def etag(self, question: Question, values: dict[str, Value], extension: str) -> str:
-        """Weak: two answers of one tag differ in the time they took."""
+        """Weak, since two answers with one tag differ in the time that they took."""
         parts = (self.published.version, self._settings.serve_max_rows, question.name, extension, values)
         return f'W/"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'
 
     async def answer(self, etag: str, question: Question, values: dict[str, Value], extension: str) -> _Body:
-        """From memory (of a copy only), or together with whoever is asking the same just now.
+        """From the cache (of a copy only), or shared with a request for the same that is running.
 
         Raises:
             QuestionTimeoutError: when it takes longer than SERVE_TIMEOUT_SECONDS.
-            QuestionTooLargeError: when it would read more than SERVE_MAX_BYTES_BILLED.
-            HTTPException: 503 when as long passed before it could be asked.
+            QuestionTooLargeError: when it needs more than SERVE_MEMORY_LIMIT or SERVE_MAX_BYTES_BILLED.
+            HTTPException: 503 when that time passed before a thread was free.
         """
         if body := self._bodies.get(etag):
             self._bodies.move_to_end(etag)
             return body
         task = self._under_way.get(etag)
         if task is None:
-            # a task of its own: whoever asked first may go away
+            # a task of its own, since the client that asked first may disconnect
             task = asyncio.create_task(self._ask(etag, question, values, extension))
             self._under_way[etag] = task
             task.add_done_callback(lambda _: self._done(etag))
         return await asyncio.shield(task)
 
     def retire(self) -> None:
-        """Close it once nothing is asked of it."""
+        """Close it once no question runs on it."""
         self._is_retired = True
         self._close_unused()
 
@@ -126,7 +126,7 @@ class _Version:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise HTTPException(503, "too many questions wait: try again later", {"Retry-After": "1"})
-            answer = self.published.ask(question, values, self._settings.serve_max_rows, left)
+            answer = self.published.ask(question, values, left)
             return _Body(FORMATS[extension][0](question, answer), answer.is_cut)
 
         body = await asyncio.get_running_loop().run_in_executor(self._pool, ask)
@@ -140,7 +140,7 @@ class _Version:
 
     def _done(self, etag: str) -> None:
         task = self._under_way.pop(etag)
-        task.cancelled() or task.exception()  # looked at, should nobody be waiting
+        task.cancelled() or task.exception()  # retrieved, in case nobody waits for it any more
         self._close_unused()
 
     def _close_unused(self) -> None:
@@ -149,7 +149,7 @@ class _Version:
 
 
 class Endpoints:
-    """What answers the requests. A readlink at each of them tells the version: who has built asks what was built."""
+    """Answers the requests. Each reads the link to the newest version, so that a build is visible at once."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -158,20 +158,21 @@ class Endpoints:
         self._version: _Version | None = None
         self._opening = asyncio.Lock()
         self._unreadable: str | None = None
-        """A version that could not be opened, so that it is logged once."""
+        """A version that could not be opened; remembered to log it once."""
 
     def app(self) -> ASGIApp:
         app: FastAPI = FastAPIOffline(
             title="Questions to the marts", redoc_url=None, exception_handlers={Exception: self._failed}
         )
         app.router.routes = [route for route in app.routes if getattr(route, "path", "") != app.openapi_url]
+        app.add_route("/", _to_docs)
         app.add_route("/openapi.json", self._openapi)
         app.add_route("/healthz", self._health)
         app.add_route(PATH + "/{file}", self._pipe)
         app.add_exception_handler(HTTPException, _refuse)
         app.add_middleware(GZipMiddleware, minimum_size=GZIP_BYTES, compresslevel=5)
         if not self._settings.serve_tokens:
-            app.add_middleware(TrustedHostMiddleware, allowed_hosts=web.LOOPBACK_HOSTS)
+            app.add_middleware(web.LocalOnly, refuse=_refuse)
         return app
 
     async def _pipe(self, request: Request) -> Response:
@@ -182,7 +183,7 @@ class Endpoints:
         except HTTPException as error:
             response = await _refuse(request, error)
         except Exception as error:  # noqa: BLE001  a question that fails: its values must not be logged
-            log.error("failed", question=seen["question"], **web.what_and_where(error))  # noqa: TRY400
+            log.error("failed", question=seen["question"], **web.what_and_where(error.__cause__ or error))  # noqa: TRY400
             response = await _refuse(request, HTTPException(500, "the question failed: see the server's log"))
         seconds = time.perf_counter() - started
         REQUESTS.labels(seen["question"], response.status_code).observe(seconds)
@@ -194,8 +195,8 @@ class Endpoints:
         version = await self._current()
         questions = version.published.questions
         name, _, extension = request.path_params["file"].rpartition(".")
-        question = questions.get(name)
-        if question is None or extension not in FORMATS:
+        left_out = version.published.left_out
+        if extension not in FORMATS or name not in {*questions, *left_out}:
             known = [one for one in questions if allowed == "*" or one in allowed]
             raise HTTPException(
                 404, f"there is no {request.path_params['file']!r}; there are {', '.join(known)}, as .json and .csv"
@@ -203,6 +204,9 @@ class Endpoints:
         seen["question"] = name
         if allowed != "*" and name not in allowed:
             raise HTTPException(403, f"this token may not ask {name}")
+        if name in left_out:
+            raise HTTPException(404, why_left_out(left_out[name]))
+        question = questions[name]
         given = request.query_params.multi_items()
         arguments = dict(given)
         try:
@@ -230,21 +234,25 @@ class Endpoints:
         return Response(body.content, media_type=FORMATS[extension][1], headers=headers)
 
     def _allowed(self, request: Request) -> str | list[str]:
-        """The questions that the request's token may ask, or "*"."""
+        """The questions that the request's token may ask, or "*" for all.
+
+        Raises:
+            HTTPException: 401 without a known token.
+        """
         tokens = self._settings.serve_tokens
         if not tokens:
             return "*"
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise HTTPException(401, "there is no Authorization: Bearer header", CHALLENGE)
-        # all of them, so that the time does not tell which began alike
+        # compares with all of them, so that the time does not reveal which begin alike
         scopes = [scope for token, scope in tokens.items() if secrets.compare_digest(token.encode(), given.encode())]
         if not scopes:
             raise HTTPException(401, "this token is not known", CHALLENGE)
         return scopes[0]
 
     async def _current(self) -> _Version:
-        """The version that was published last; the one before as long as that cannot be opened.
+        """The version that was published last; the one before while that cannot be opened.
 
         Raises:
             HTTPException: 503 when there is none.
@@ -299,6 +307,10 @@ class Endpoints:
         return await _refuse(request, HTTPException(500, "internal error: see the server's log"))
 
 
+async def _to_docs(request: Request) -> Response:
+    return RedirectResponse("docs")
+
+
 def _json(document: Any, status: int = 200, headers: Any = None) -> Response:
     content = orjson.dumps(document, option=orjson.OPT_UTC_Z)
     return Response(content, status, headers, media_type="application/json")
@@ -317,4 +329,4 @@ def serve(settings: Settings, host: str, port: int) -> None:
     """
     to_expose = None if settings.serve_tokens else "set SERVE_TOKENS, for only those who have one to ask"
     listener = web.listen(host, port, to_expose)
-    web.run(Endpoints(settings).app(), listener, PATH, int(settings.serve_timeout_seconds) + SHUTDOWN_SECONDS)
+    web.run(Endpoints(settings).app(), listener, "/", int(settings.serve_timeout_seconds) + SHUTDOWN_SECONDS)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -31,8 +32,16 @@ def as_json(question: Question, answer: Answer) -> bytes:
     )
 
 
+FORMULA = re.compile("[=+\\-@\t\r\n＝＋－＠]")  # noqa: RUF001  spreadsheets take the wide ones, too
+"""First character of a text that a spreadsheet would compute."""
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+
+
 def as_csv(question: Question, answer: Answer) -> bytes:
-    """RFC 4180: a header line and a line a row; UTF-8, NULL is empty."""
+    """RFC 4180: a header line and a line per row; UTF-8, NULL is empty.
+
+    A text that a spreadsheet would take for a formula begins with an apostrophe, unless it is a plain number.
+    """
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(column.name for column in question.columns)
@@ -61,5 +70,7 @@ def _texts(row: Iterable[Any]) -> Iterable[Any]:
                 yield plain(value)
             case datetime():
                 yield f"{(value.astimezone(UTC) if value.tzinfo else value).replace(tzinfo=None).isoformat()}Z"
+            case str() if FORMULA.match(value) and not NUMBER.fullmatch(value):
+                yield f"'{value}"
             case _:
                 yield value

@@ -1,4 +1,4 @@
-"""The endpoints as OpenAPI describes them, from the published questions."""
+"""The OpenAPI document of the endpoints, from the published questions."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -17,7 +17,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 REFUSALS = {
     "304": "The ETag of If-None-Match still is the answer's (never on BigQuery).",
-    "400": "A parameter that the question does not take or that cannot be read, or more than SERVE_MAX_BYTES_BILLED.",
+    "400": "A parameter that the question does not take or that cannot be read, or an answer that needs more than"
+    " SERVE_MEMORY_LIMIT or SERVE_MAX_BYTES_BILLED.",
     "408": "The answer took longer than SERVE_TIMEOUT_SECONDS.",
     "503": "Nothing is published yet, or too many questions wait.",
 }
@@ -64,6 +65,8 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     schema = {**SCHEMAS[parameter.type], "default": parameter.default}
     if parameter.type == "integer":
         schema |= {"minimum": 1, "default": int(parameter.default)}
+    elif parameter.choices:
+        schema |= {"enum": parameter.choices}
     elif parameter.type == "timestamp":
         del schema["format"]  # a date alone, or a time without a zone, is read too
     return {"name": parameter.name, "in": "query", "description": parameter.description, "schema": schema}
@@ -81,8 +84,8 @@ def _answer(columns: list[Column]) -> dict[str, Any]:
             "meta": {"type": "array", "items": meta, "description": "The columns."},
             "data": {"type": "array", "items": _object(row)},
             "rows": {"type": "integer"},
-            "truncated": {"type": "boolean", "description": "There are more rows than SERVE_MAX_ROWS."},
-            "statistics": _object({"elapsed": {"type": "number", "description": "Seconds that the warehouse took."}}),
+            "truncated": {"type": "boolean", "description": "There are more rows than limit or SERVE_MAX_ROWS."},
+            "statistics": _object({"elapsed": {"type": "number", "description": "Seconds in the warehouse."}}),
         }
     )
 

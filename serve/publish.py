@@ -1,19 +1,21 @@
-"""Publishes what a green build made, for serve/questions.py to read."""
+"""Publishes the result of a successful build, for serve/questions.py to read; compiles and checks the questions."""
 
 import fcntl
+import gc
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
 from dbt.artifacts.schemas.run import RunExecutionResult
-from dbt.cli.main import dbtRunner
-from jinja2 import Environment, nodes
+from dbt.cli.main import dbtRunner, dbtRunnerResult
+from jinja2 import Environment, TemplateSyntaxError, nodes
 from pydantic import TypeAdapter
 
 from ingest.errors import UserError
@@ -22,20 +24,27 @@ from ingest.sinks.duckdb import DuckDBSink
 from serve.questions import (
     CURRENT,
     EXPECTED,
+    LIMIT,
     QUESTIONS,
     SEMANTIC_MANIFEST,
     VERSION,
+    Answer,
     Column,
     ColumnType,
+    DuckDBPublished,
     Parameter,
     Question,
     bigquery_parameters,
+    describe,
+    open_published,
     published_folder,
     published_version,
 )
 
+JINJA = Environment(autoescape=True, extensions=["jinja2.ext.do"])
+"""Reads the templates of analyses; dbt renders them."""
 Described = Callable[[Question], list[tuple[str, str]]]
-"""Name and the engine's type of each column of the answer."""
+"""Returns name and the engine's type of each column of the answer."""
 
 COLUMN_TYPES: dict[str, ColumnType] = {
     **dict.fromkeys(("varchar", "STRING"), "string"),
@@ -52,11 +61,13 @@ def publish(
 ) -> str:
     """Publish the compiled questions as a version of their own and, on DuckDB, a copy of the warehouse.
 
+    A question that has a problem is left out: `left_out` of serve/questions.py tells which, and why.
+
     Args:
         sink: the DuckDB warehouse, which the caller holds.
         options: of dbt: the project, the profiles and the vars of the build.
         target: where dbt wrote the artifacts of the build.
-        same_code_as: a version by the same code and vars; while it is the newest, its questions are taken as they are.
+        same_code_as: a version built from the same code and vars; if it is the newest, its questions are copied.
 
     Returns:
         The name of the version.
@@ -70,7 +81,7 @@ def publish(
         with _locked(folder):
             before = published_version(settings)
             version = folder / f"{datetime.now(UTC):{VERSION}}"
-            # what a killed build left, too
+            # also what a killed build left behind
             _sweep(folder, {before})
             try:
                 version.mkdir()
@@ -108,15 +119,15 @@ def _copy(settings: Settings, sink: DuckDBSink, target: Path, version: Path) -> 
     shutil.copy(target / SEMANTIC_MANIFEST, version)
     with sink.connection() as connection:
         connection.execute("checkpoint")
-    # By another process: were the file opened and closed in this one, DuckDB's lock on it would be gone. `cp` shares
-    # the blocks where the file system can.
+    # By another process: opening and closing the file in this one would release DuckDB's lock on it. `cp` shares the
+    # blocks where the file system can.
     copy: list[str | Path] = ["cp", settings.warehouse_path, version / settings.warehouse_path.name]
     subprocess.run(copy, check=True, capture_output=True, text=True)  # noqa: S603  no shell, and only paths of ours
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Builds on BigQuery, which nothing else keeps apart, publish one after the other."""
+    """One build publishes at a time. (On BigQuery nothing else prevents two.)"""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -139,14 +150,10 @@ def _describing(settings: Settings, sink: DuckDBSink | None) -> Iterator[Describ
     """Neither engine runs the question for this."""
     if sink is not None:
         with sink.connection() as connection, connection.cursor() as cursor:
-
-            def by_duckdb(question: Question) -> list[tuple[str, str]]:
-                described = cursor.execute(f"describe {question.sql}", question.values({})).fetchall()
-                return [(name, type_.partition("(")[0].lower()) for name, type_, *_ in described]
-
-            yield by_duckdb
+            yield lambda question: describe(cursor, question)
         return
 
+    from google.api_core.exceptions import BadRequest
     from google.cloud.bigquery import QueryJobConfig
 
     from ingest.sinks.bigquery import open_client, told
@@ -155,89 +162,216 @@ def _describing(settings: Settings, sink: DuckDBSink | None) -> Iterator[Describ
 
         def by_bigquery(question: Question) -> list[tuple[str, str]]:
             config = QueryJobConfig(dry_run=True, query_parameters=bigquery_parameters(question, question.values({})))
-            return [(field.name, field.field_type) for field in client.query(question.sql, job_config=config).schema]
+            try:
+                schema = client.query(question.sql, job_config=config).schema
+            except BadRequest as error:
+                raise UserError(str(error)) from error
+            return [(field.name, field.field_type) for field in schema]
 
         yield by_bigquery
 
 
-def compile_questions(options: list[str], described: Described) -> list[Question]:
-    """Every analysis, by name.
+def compile_questions(options: list[str], described: Described, names: Sequence[str] = ()) -> list[Question]:
+    """Every analysis, by name. One that cannot be asked has `problems`, all of them at once.
+
+    Args:
+        options: of dbt: the project, the profiles and the vars.
+        names: only these; all unless given.
 
     Raises:
-        UserError: when one does not compile, or its yml and its text disagree.
+        UserError: when dbt cannot read the project.
     """
-    # without JSON: the files in target are those of the build
-    command = ["--no-write-json", "compile", "--select", "resource_type:analysis", "--no-populate-cache"]
-    result = dbtRunner().invoke(["--log-level", "none", *command, *options])
-    if result.exception is not None:
-        raise UserError(first_paragraph(result.exception))
-    if not isinstance(result.result, RunExecutionResult):
+    selected = [f"resource_type:analysis,{name}" for name in names] or ["resource_type:analysis"]
+    broken: dict[str, Question] = {}
+    while True:
+        result = _dbt_compile(options, selected, broken)
+        if isinstance(result.result, RunExecutionResult):
+            nodes = [one.node for one in result.result.results]
+            return sorted([*broken.values(), *(_question(node, described) for node in nodes)], key=lambda one: one.name)
+        # dbt stops at the first analysis that does not compile: leave it out, and go on with the others
+        message = first_paragraph(result.exception)
+        found = re.search(r"^\w+ Error in analysis (\w+) \((\S+)\) (.*?)(?: Vars supplied to|$)", message)
+        if found is None or found[1] in broken:
+            raise UserError(message)
+        broken[found[1]] = _left_out(found[1], [f"{_path(found[2])}: {found[3]}"])
+        del result
+        gc.collect()  # dbt leaves its pool of threads behind, which would complain when Python ends
+
+
+def check(settings: Settings, names: Sequence[str] = ()) -> Iterator[tuple[Question, Answer | None]]:
+    """Every analysis with its problems, tested against the version that was published last: planned and, on DuckDB, run
+    with the defaults of its parameters. Without a problem it has its answer (on BigQuery None: a dry run gives none).
+
+    Args:
+        names: only these; all unless given.
+
+    Raises:
+        UserError: when nothing is published, dbt cannot read the project, or there is no analysis of such a name.
+    """
+    from dbt_project.__main__ import PROJECT, PROJECT_OPTIONS, export_environment
+
+    files = sorted((PROJECT.parent / "analyses").rglob("*.sql"))
+    if unknown := sorted(set(names) - {file.stem for file in files}):
+        raise UserError(f"there is no analyses/{unknown[0]}.sql")
+    # dbt would report one of these at a time
+    if unreadable := [question for file in files if (question := _template_error(file, PROJECT.parent))]:
+        yield from ((question, None) for question in unreadable)
+        return
+    export_environment(settings)
+    with ExitStack() as opened:
+        published = opened.enter_context(closing(open_published(settings)))
+        if isinstance(published, DuckDBPublished):
+            described: Described = published.describe
+        else:
+            described = opened.enter_context(_describing(settings, None))
+        for question in compile_questions(PROJECT_OPTIONS, described, names):
+            answer = None
+            problems = list(question.problems)
+            if not problems and isinstance(published, DuckDBPublished):
+                try:
+                    answer = published.ask(question, question.values({}))
+                except UserError as error:
+                    problems.append(f"with its defaults: {error}")
+            yield question.model_copy(update={"problems": problems}), answer
+
+
+def _template_error(file: Path, root: Path) -> Question | None:
+    """The analysis of a file that is no Jinja template, with that problem."""
+    try:
+        JINJA.parse(file.read_text())
+    except TemplateSyntaxError as error:
+        return _left_out(file.stem, [f"{file.relative_to(root)}: line {error.lineno}: {error.message}"])
+    return None
+
+
+def _dbt_compile(options: list[str], selected: list[str], excluded: Iterable[str]) -> dbtRunnerResult:
+    # without JSON: the artifacts in target stay those of the build
+    command = ["--no-write-json", "compile", "--select", *selected, "--no-populate-cache"]
+    result = dbtRunner().invoke(["--log-level", "none", *command, *_exclusion(excluded), *options])
+    if result.exception is None and not isinstance(result.result, RunExecutionResult):
         raise TypeError(type(result.result))
-    return sorted((_question(one.node, described) for one in result.result.results), key=lambda one: one.name)
+    return result
+
+
+def _exclusion(names: Iterable[str]) -> list[str]:
+    excluded = list(names)
+    return ["--exclude", *excluded] if excluded else []
+
+
+def _left_out(name: str, problems: list[str]) -> Question:
+    return Question(name=name, description="", parameters=[], columns=[], sql="", problems=problems)
+
+
+def _path(path: str) -> str:
+    """analyses/x.sql of the ../analyses/x.sql that dbt calls it."""
+    return path.removeprefix("../")
 
 
 def _question(node: Any, described: Described) -> Question:
-    try:
-        parameters = _parameters(node)
-        question = Question(
-            name=node.name, description=node.description, parameters=parameters, columns=[], sql=node.compiled_code
-        )
-        return question.model_copy(update={"columns": _columns(node, described(question))})
-    except (UserError, duckdb.Error) as error:
-        raise UserError(f"{node.original_file_path}: {str(error).splitlines()[0]}") from error
+    """The question of an analysis, with every problem that it has."""
+    problems: list[str] = []
+    if not node.description:
+        problems.append("its yml has no description" if node.patch_path else "there is no yml that describes it")
+    parameters, are_known = _parameters(node, problems)
+    columns: list[Column] = []
+    question = Question(
+        name=node.name, description=node.description, parameters=parameters, columns=[], sql=node.compiled_code
+    )
+    if are_known:  # or a parameter would have no value
+        try:
+            columns = _columns(node, described(question), problems)
+        except (UserError, duckdb.Error) as error:
+            problems.append(_first_lines(error))
+    if problems:
+        return _left_out(node.name, [f"{_path(node.original_file_path)}: {problem}" for problem in problems])
+    return question.model_copy(update={"columns": columns})
 
 
-def _columns(node: Any, types: list[tuple[str, str]]) -> list[Column]:
+def _first_lines(error: Exception) -> str:
+    """What is wrong with a statement, and the line of it that DuckDB shows."""
+    lines = str(error).strip().splitlines()
+    return " ".join([lines[0], *(line.strip() for line in lines[1:] if line.startswith("LINE "))])
+
+
+def _columns(node: Any, types: list[tuple[str, str]], problems: list[str]) -> list[Column]:
     """As the engine gives and its yml describes them."""
     columns = []
     for name, type_ in types:
         if name not in node.columns:
-            raise UserError(f"its yml does not describe the column {name}")
-        if type_ not in COLUMN_TYPES:
-            raise UserError(f"the column {name} is of type {type_}, which no answer has")
-        columns.append(Column(name=name, type=COLUMN_TYPES[type_], description=node.columns[name].description))
-    if surplus := sorted(node.columns.keys() - {name for name, _ in types}):
-        raise UserError(f"its yml describes the column {surplus[0]}, which it does not give")
+            problems.append(f"its yml does not describe the column {name}")
+        elif type_ not in COLUMN_TYPES:
+            problems.append(f"the column {name} is of type {type_}, which no answer has")
+        else:
+            columns.append(Column(name=name, type=COLUMN_TYPES[type_], description=node.columns[name].description))
+    given = [name for name, _ in types]
+    problems += [
+        f"its yml describes the column {name}, which it does not give" for name in node.columns if name not in given
+    ]
     return columns
 
 
-def _parameters(node: Any) -> list[Parameter]:
-    """As its text names and its yml describes them."""
+def _parameters(node: Any, problems: list[str]) -> tuple[list[Parameter], bool]:
+    """As its text names and its yml describes them, and whether each has a type and a default that can be read."""
     descriptions = dict(node.config.meta.get("parameters", {}))
-    parameters = []
-    for name, default, type_ in parameters_of(node.raw_code):
+    parameters: list[Parameter] = []
+    declared, are_known = parameters_of(node.raw_code, problems)
+    for name, default, type_ in declared:
+        if name in (one.name for one in parameters):
+            problems.append(f"parameter {name}: declared more than once")
+            continue
         if name not in descriptions:
-            raise UserError(f"its yml does not describe the parameter {name}")
-        if type_ not in EXPECTED:
-            raise UserError(f"parameter {name}: its type is one of {', '.join(EXPECTED)}, not {type_!r}")
-        parameter = Parameter(name=name, type=type_, default=str(default), description=descriptions.pop(name))
-        parameter.read(parameter.default)
-        parameters.append(parameter)
-    if descriptions:
-        raise UserError(f"its yml describes the parameter {next(iter(descriptions))}, which it does not take")
-    return parameters
+            problems.append(f"its yml does not describe the parameter {name}")
+        try:
+            parameters.append(_parameter(name, default, type_, descriptions.get(name, "")))
+        except UserError as error:
+            problems.append(str(error))
+            are_known = False
+    names = [name for name, _, _ in declared]
+    problems += [
+        f"its yml describes the parameter {name}, which it does not take" for name in descriptions if name not in names
+    ]
+    return parameters, are_known
 
 
-def parameters_of(code: str) -> list[tuple[str, str | int, Any]]:
-    """Name, default and type of each `param(...)` of an analysis.
-
-    Raises:
-        UserError: when these are not three literals.
+def _parameter(name: str, default: object, type_: object, description: str) -> Parameter:
     """
+    Raises:
+        UserError: when there is no such type, or the default is not of it.
+    """
+    choices: list[str] = []
+    if isinstance(type_, list | tuple):
+        choices, type_ = [str(choice) for choice in type_], "string"
+    if type_ not in EXPECTED:
+        raise UserError(
+            f"parameter {name}: its type is one of {', '.join(EXPECTED)}, or a list of choices, not {type_!r}"
+        )
+    if name == LIMIT and type_ != "integer":
+        raise UserError(f"parameter {name}: its type must be integer, since it bounds the rows")
+    parameter = Parameter.model_validate(
+        {"name": name, "type": type_, "default": str(default), "description": description, "choices": choices}
+    )
+    parameter.read(parameter.default)
+    return parameter
+
+
+def parameters_of(code: str, problems: list[str]) -> tuple[list[tuple[str, str | int, Any]], bool]:
+    """Name, default and type of each `param(...)` of an analysis, and whether all are literals, as they must be."""
     found = []
-    for call in Environment(autoescape=True).parse(code).find_all(nodes.Call):
+    are_literals = True
+    for call in JINJA.parse(code).find_all(nodes.Call):
         if isinstance(call.node, nodes.Name) and call.node.name == "param":
             try:
                 name, default, type_ = (argument.as_const() for argument in call.args)
-            except (nodes.Impossible, ValueError) as error:
-                raise UserError(f"line {call.lineno}: expected param(name, default, type) with literals") from error
-            found.append((name, default, type_))
-    return found
+                found.append((name, default, type_))
+            except (nodes.Impossible, ValueError):
+                problems.append(f"line {call.lineno}: expected param(name, default, type) with literals")
+                are_literals = False
+    return found, are_literals
 
 
 def first_paragraph(error: object) -> str:
     """What is wrong by an error of dbt, without the chain of macros by which dbt came there, in one line."""
     lines = [line.strip() for line in str(error).strip().split("\n\n")[0].splitlines()]
-    if len(lines) > 1 and lines[0].startswith("Compilation Error in operation"):
+    if len(lines) > 1 and (lines[0] == "Runtime Error" or lines[0].startswith("Compilation Error in operation")):
         lines = lines[1:]
     return " ".join(line for line in lines if line and not line.startswith(">"))

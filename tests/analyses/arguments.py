@@ -12,8 +12,18 @@ SETS: tuple[dict[str, str], ...] = (
         "active_days": "1",
         "limit": "1000",
     },
-    {"brand": "gLOw", "product_id": "lamp", "event_type": "Purchase", "half_life_seconds": "1"},
-    {"category": "HOME.lamp", "limit": "3", "steps": "2", "half_life_seconds": "60"},
+    {
+        "brand": "gLOw",
+        "product_id": "lamp",
+        "event_type": "Purchase",
+        "half_life_seconds": "1",
+        "region": "euROPE",
+        "stream": "Clicks",
+        "reason": "Malformed_JSON",
+        "characters": "10",
+        "id": "'0",
+    },
+    {"category": "HOME.lamp", "limit": "3", "steps": "2", "half_life_seconds": "60", "field": "Price"},
 )
 OF_LANDING = {
     "start_time": "2026-02-01T00:00:01Z",
@@ -25,8 +35,9 @@ OF_LANDING = {
 
 
 def arguments_of(question: Question) -> list[dict[str, str]]:
-    """At least two sets."""
+    """At least two sets, and each choice of a parameter that lists its values."""
     takes = [parameter.name for parameter in question.parameters]
-    period = OF_LANDING if question.name in ("data_quality", "dead_letters_by_reason") else {}
+    period = OF_LANDING if question.name in ("data_quality", "dead_letters", "dead_letters_by_reason") else {}
     sets = [{name: period.get(name, given[name]) for name in given if name in takes} for given in SETS]
+    sets += [{one.name: choice} for one in question.parameters for choice in one.choices if choice != one.default]
     return [given for place, given in enumerate(sets) if given not in sets[:place]]

@@ -1,10 +1,16 @@
-"""What each analysis answers, in plain Python over the facts. A row is a tuple of the columns; rows are in order."""
+"""What each analysis answers, in plain Python over the facts. A row is a tuple of the columns; rows are in order.
+
+A definition knows no `limit`: an answer has the first rows of it.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from functools import cached_property
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 from tests.oracle import Settings
@@ -27,6 +33,15 @@ class Facts:
     def days(self) -> Days:
         return Days(self.settings)
 
+    @cached_property
+    def countries(self) -> dict[str, Row]:
+        return {row["country_code"]: row for row in self.tables["dim_countries"]}
+
+    @cached_property
+    def versions(self) -> dict[str, Mart]:
+        """Of each user."""
+        return grouped(self.tables["dim_users_history"], lambda version: version["user_id"])
+
     def reported(self, start_date: date, end_date: date) -> Mart:
         """Events of these days of the reporting time zone."""
         return [event for event in self.events if start_date <= self.days.date(event["event_at"]) <= end_date]
@@ -48,18 +63,18 @@ def event_counts(facts: Facts, start_time: datetime, end_time: datetime, brand: 
 
 
 def product_events(
-    facts: Facts, start_time: datetime, end_time: datetime, product_id: str, brand: str, category: str, limit: int
+    facts: Facts, start_time: datetime, end_time: datetime, product_id: str, brand: str, category: str
 ) -> Answer:
     chosen = of_product(of_brand(of_category(within(facts.events, start_time, end_time), category), brand), product_id)
     rows = [
         (*key, len(found), users(found), *first_and_last(found))
         for key, found in grouped(chosen, lambda event: (event["product_id"], event["event_type"])).items()
     ]
-    return sorted(rows, key=lambda row: (-row[2], row[0], row[1]))[:limit]
+    return sorted(rows, key=lambda row: (-row[2], row[0], row[1]))
 
 
 def top_products(
-    facts: Facts, start_time: datetime, end_time: datetime, brand: str, category: str, limit: int
+    facts: Facts, start_time: datetime, end_time: datetime, brand: str, category: str, sort: str
 ) -> Answer:
     chosen = of_product(of_brand(of_category(within(facts.events, start_time, end_time), category), brand), "all")
     rows = []
@@ -67,32 +82,34 @@ def top_products(
         last_brand = max((event["brand"] for event in found if event["brand"] is not None), default=None)
         codes = (event["category_code"] for event in found if event["category_code"] is not None)
         rows.append((product, last_brand, max(codes, default=None), *shop(found), users(found), revenue(found)))
-    return sorted(rows, key=lambda row: (-row[5], -row[7], row[0]))[:limit]
+    first = {"views": 3, "carts": 4, "purchases": 5, "users": 6, "revenue": 7}[sort]
+    return sorted(rows, key=lambda row: (-row[first], -row[5], -row[7], row[0]))
 
 
 def hourly_by_product(
-    facts: Facts, start_time: datetime, end_time: datetime, product_id: str, brand: str, category: str, limit: int
+    facts: Facts, start_time: datetime, end_time: datetime, product_id: str, brand: str, category: str
 ) -> Answer:
     chosen = of_product(of_brand(of_category(within(facts.events, start_time, end_time), category), brand), product_id)
     by_hour = grouped(chosen, lambda event: (facts.days.hour(event["event_at"]), event["product_id"]))
     rows = [(*key, len(found), *shop(found), users(found), revenue(found)) for key, found in by_hour.items()]
-    return sorted(rows, key=lambda row: (row[0], -row[2], row[1]))[:limit]
+    return newest_first(sorted(rows, key=lambda row: (-row[2], row[1])))
 
 
-def brands(facts: Facts, start_time: datetime, end_time: datetime, category: str, limit: int) -> Answer:
-    return sellers(of_category(within(facts.events, start_time, end_time), category), "brand")[:limit]
+def brands(facts: Facts, start_time: datetime, end_time: datetime, category: str, sort: str) -> Answer:
+    return sellers(of_category(within(facts.events, start_time, end_time), category), "brand", sort)
 
 
-def categories(facts: Facts, start_time: datetime, end_time: datetime, brand: str, limit: int) -> Answer:
-    return sellers(of_brand(within(facts.events, start_time, end_time), brand), "category_code")[:limit]
+def categories(facts: Facts, start_time: datetime, end_time: datetime, brand: str, sort: str) -> Answer:
+    return sellers(of_brand(within(facts.events, start_time, end_time), brand), "category_code", sort)
 
 
-def sellers(events: Mart, name: str) -> Answer:
+def sellers(events: Mart, name: str, sort: str) -> Answer:
     named = [event for event in events if event[name] is not None]
     rows = []
     for value, found in grouped(named, lambda event: event[name].lower()).items():
         rows.append((value, distinct(e["product_id"] for e in found), *shop(found), users(found), revenue(found)))
-    return sorted(rows, key=lambda row: (-row[6], -row[4], -row[2], row[0]))
+    first = {"products": 1, "views": 2, "carts": 3, "purchases": 4, "users": 5, "revenue": 6}[sort]
+    return sorted(rows, key=lambda row: (-row[first], -row[6], -row[4], -row[2], row[0]))
 
 
 def conversion_funnel(facts: Facts, start_time: datetime, end_time: datetime, brand: str, category: str) -> Answer:
@@ -100,7 +117,7 @@ def conversion_funnel(facts: Facts, start_time: datetime, end_time: datetime, br
     chosen = of_brand(of_category(within(facts.events, start_time, end_time), category), brand)
     chosen = [event for event in chosen if event["category_code"] is not None and event["user_id"] is not None]
     rows = []
-    by_day = grouped(chosen, lambda event: (facts.days.date(event["event_at"]), event["category_code"]))
+    by_day = grouped(chosen, lambda event: (facts.days.date(event["event_at"]), event["category_code"].lower()))
     for key, found in sorted(by_day.items()):
         steps = [0, 0, 0]
         for of_user in grouped(found, lambda event: event["user_id"]).values():
@@ -113,46 +130,60 @@ def conversion_funnel(facts: Facts, start_time: datetime, end_time: datetime, br
                 steps[step] += 1
         viewers, carters, buyers = steps
         rows.append((*key, *steps, ratio(carters, viewers), ratio(buyers, carters), ratio(buyers, viewers)))
-    return rows
+    return newest_first(rows)
 
 
 def recent_events(
-    facts: Facts, start_time: datetime, end_time: datetime, event_type: str, brand: str, category: str, limit: int
+    facts: Facts, start_time: datetime, end_time: datetime, event_type: str, brand: str, category: str
 ) -> Answer:
     chosen = of_brand(of_category(within(facts.events, start_time, end_time), category), brand)
     chosen = [event for event in chosen if event_type.lower() in ("all", event["event_type"])]
     chosen.sort(key=lambda event: event["event_key"])
     chosen.sort(key=lambda event: event["event_at"], reverse=True)
     names = "event_at event_type stream user_id product_id post_id page_title brand category_code price total_amount"
-    return [tuple(event[name] for name in (*names.split(), "country", "landed_at")) for event in chosen[:limit]]
+    return [tuple(event[name] for name in (*names.split(), "country", "landed_at")) for event in chosen]
 
 
 def mau_by_region_and_month(facts: Facts, start_time: datetime, end_time: datetime) -> Answer:
-    regions = {row["country_code"]: row["region"] for row in facts.tables["dim_countries"]}
-    versions = grouped(facts.tables["dim_users_history"], lambda version: version["user_id"])
-
     def key(event: Row) -> tuple[date, str]:
-        region = None
-        for version in versions.get(event["user_id"], []):
-            if version["valid_from"] <= event["event_at"] < version["valid_to"]:
-                region = regions.get(version["country_code"])
-        return facts.days.date(event["event_at"]).replace(day=1), region or "unknown"
+        country = country_at(facts, event)
+        return facts.days.date(event["event_at"]).replace(day=1), country["region"] if country else "unknown"
 
     active = [event for event in within(facts.events, start_time, end_time) if event["user_id"] is not None]
     rows = [(*month, users(found), len(found)) for month, found in grouped(active, key).items()]
-    return sorted(rows, key=lambda row: (row[0], -row[2], row[1]))
+    return newest_first(sorted(rows, key=lambda row: (-row[2], row[1])))
+
+
+def mau_by_country_and_month(facts: Facts, start_time: datetime, end_time: datetime, region: str) -> Answer:
+    def key(event: Row) -> tuple[date, str, str | None, str]:
+        country = country_at(facts, event) or {"country_name": "unknown", "country_code": None, "region": "unknown"}
+        month = facts.days.date(event["event_at"]).replace(day=1)
+        return month, country["country_name"], country["country_code"], country["region"]
+
+    active = [event for event in within(facts.events, start_time, end_time) if event["user_id"] is not None]
+    rows = [(*country, users(found), len(found)) for country, found in grouped(active, key).items()]
+    rows = [row for row in rows if region.lower() in ("all", row[3].lower())]
+    return newest_first(sorted(rows, key=lambda row: (-row[4], row[1])))
+
+
+def country_at(facts: Facts, event: Row) -> Row | None:
+    """The country in which the user of an event lived when it happened, if it is a known one."""
+    for version in facts.versions.get(event["user_id"], []):
+        if version["valid_from"] <= event["event_at"] < version["valid_to"]:
+            return facts.countries.get(version["country_code"])
+    return None
 
 
 # --- of days of the reporting time zone
 
 
-def category_performance(facts: Facts, start_date: date, end_date: date, category: str, limit: int) -> Answer:
+def category_performance(facts: Facts, start_date: date, end_date: date, category: str) -> Answer:
     chosen = [e for e in of_category(facts.reported(start_date, end_date), category) if e["category_code"] is not None]
     rows = []
-    for key, found in grouped(chosen, lambda e: (facts.days.date(e["event_at"]), e["category_code"])).items():
+    for key, found in grouped(chosen, lambda e: (facts.days.date(e["event_at"]), e["category_code"].lower())).items():
         views, _, purchases = shop(found)
         rows.append((*key, *shop(found), users(found), revenue(found), ratio(purchases, views)))
-    return sorted(rows, key=lambda row: (row[0], -row[6], row[1]))[:limit]
+    return newest_first(sorted(rows, key=lambda row: (-row[6], row[1])))
 
 
 def daily_kpis(facts: Facts, start_date: date, end_date: date) -> Answer:
@@ -161,18 +192,18 @@ def daily_kpis(facts: Facts, start_date: date, end_date: date) -> Answer:
     for day, found in sorted(by_day.items()):
         views, _, purchases = shop(found)
         rows.append((day, *kpis(found), ratio(purchases, views)))
-    return rows
+    return newest_first(rows)
 
 
 def hourly_event_counts(facts: Facts, start_time: datetime, end_time: datetime, brand: str, category: str) -> Answer:
     chosen = of_brand(of_category(within(facts.events, start_time, end_time), category), brand)
     by_hour = grouped(chosen, lambda event: facts.days.hour(event["event_at"]))
-    return [(hour, len(found), *shop(found)) for hour, found in sorted(by_hour.items())]
+    return newest_first([(hour, len(found), *shop(found)) for hour, found in by_hour.items()])
 
 
 def hourly_events(facts: Facts, start_date: date, end_date: date) -> Answer:
     by_hour = grouped(facts.reported(start_date, end_date), lambda event: facts.days.hour(event["event_at"]))
-    return [(hour, *kpis(found)) for hour, found in sorted(by_hour.items())]
+    return newest_first([(hour, *kpis(found)) for hour, found in by_hour.items()])
 
 
 def kpis(events: Mart) -> tuple[Any, ...]:
@@ -188,10 +219,10 @@ def arrival_lateness(facts: Facts, start_date: date, end_date: date) -> Answer:
         late = sorted(event["latency_seconds"] for event in found)
         shares = [ratio(sum(seconds > limit for seconds in late), len(late)) for limit in (3600, 86400)]
         rows.append((*key, len(late), late[place(50, len(late))], late[place(95, len(late))], late[-1], *shares))
-    return rows
+    return newest_first(rows)
 
 
-def post_leaderboard(facts: Facts, start_date: date, end_date: date, limit: int) -> Answer:
+def post_leaderboard(facts: Facts, start_date: date, end_date: date) -> Answer:
     posts, people = facts.current("dim_posts_history", "post_id"), facts.current("dim_users_history", "user_id")
     rows = []
     for post_id, (views, likes) in post_totals(facts, start_date, end_date).items():
@@ -199,10 +230,10 @@ def post_leaderboard(facts: Facts, start_date: date, end_date: date, limit: int)
         if not post["is_deleted"]:
             name = people.get(post["user_id"], {"user_name": None})["user_name"]
             rows.append((post_id, post["user_id"], name, post["post_text"], views, likes, ratio(likes, views)))
-    return sorted(rows, key=lambda row: (-row[4], -row[5], row[0]))[:limit]
+    return sorted(rows, key=lambda row: (-row[4], -row[5], row[0]))
 
 
-def creator_leaderboard(facts: Facts, start_date: date, end_date: date, active_days: int, limit: int) -> Answer:
+def creator_leaderboard(facts: Facts, start_date: date, end_date: date, active_days: int) -> Answer:
     people, totals = facts.current("dim_users_history", "user_id"), post_totals(facts, start_date, end_date)
     posts = [post for post in facts.current("dim_posts_history", "post_id").values() if not post["is_deleted"]]
     last: dict[str, date] = {}
@@ -224,7 +255,7 @@ def creator_leaderboard(facts: Facts, start_date: date, end_date: date, active_d
         )
         name = person["user_name"] if person else None
         rows.append((user_id, name, len(written), views, likes, ratio(likes, views), last_day, is_active))
-    return sorted(rows, key=lambda row: (-row[3], -row[4], row[0]))[:limit]
+    return sorted(rows, key=lambda row: (-row[3], -row[4], row[0]))
 
 
 def post_totals(facts: Facts, start_date: date, end_date: date) -> dict[str, tuple[int, int]]:
@@ -251,7 +282,7 @@ def weekly_retention(facts: Facts, start_date: date, end_date: date) -> Answer:
                     active = sum(week in weeks[user] for user in members)
                     later = (week - cohort).days // 7
                     rows.append((cohort, later, len(members), active, ratio(active, len(members))))
-    return rows
+    return newest_first(rows)
 
 
 def monday(day: date) -> date:
@@ -261,7 +292,7 @@ def monday(day: date) -> date:
 # --- sessions and pages
 
 
-def session_paths(facts: Facts, start_time: datetime, end_time: datetime, steps: int, limit: int) -> Answer:
+def session_paths(facts: Facts, start_time: datetime, end_time: datetime, steps: int) -> Answer:
     paths: dict[str, list[Mart]] = {}
     for views in grouped(facts.tables["fct_page_views"], lambda view: view["session_id"]).values():
         views.sort(key=lambda view: view["sequence_number"])
@@ -272,7 +303,7 @@ def session_paths(facts: Facts, start_time: datetime, end_time: datetime, steps:
     for path, sessions in paths.items():
         seconds = [seconds_between(views[0]["event_at"], views[-1]["event_at"]) for views in sessions]
         rows.append((path, len(sessions), sum(map(len, sessions)), average(seconds)))
-    return sorted(rows, key=lambda row: (-row[1], row[0]))[:limit]
+    return sorted(rows, key=lambda row: (-row[1], row[0]))
 
 
 def sessions_overview(facts: Facts, start_time: datetime, end_time: datetime) -> Answer:
@@ -284,10 +315,23 @@ def sessions_overview(facts: Facts, start_time: datetime, end_time: datetime) ->
         bounces = sum(number == 1 for number in pages)
         shares = ratio(bounces, len(found)), ratio(sum(pages), len(found))
         rows.append((day, len(found), users(found), sum(pages), bounces, *shares, seconds))
-    return rows
+    return newest_first(rows)
 
 
-def top_pages(facts: Facts, start_time: datetime, end_time: datetime, limit: int) -> Answer:
+def entry_pages(facts: Facts, start_time: datetime, end_time: datetime, sort: str) -> Answer:
+    sessions = within(facts.tables["fct_sessions"], start_time, end_time, "session_started_at")
+    rows = []
+    for title, found in grouped(sessions, lambda one: one["entry_page_title"]).items():
+        pages = [session["page_views"] for session in found]
+        bounces = pages.count(1)
+        shares = ratio(bounces, len(found)), ratio(sum(pages), len(found))
+        seconds = average([session["duration_seconds"] for session in found])
+        rows.append((title, len(found), users(found), bounces, *shares, seconds))
+    first = {"sessions": 1, "users": 2, "bounces": 3, "bounce_rate": 4}[sort]
+    return sorted(rows, key=lambda row: (-row[first], -row[1], -row[3], row[0]))
+
+
+def top_pages(facts: Facts, start_time: datetime, end_time: datetime) -> Answer:
     views = within(facts.tables["fct_page_views"], start_time, end_time)
     rows = []
     for title, found in grouped(views, lambda view: view["page_title"]).items():
@@ -296,18 +340,18 @@ def top_pages(facts: Facts, start_time: datetime, end_time: datetime, limit: int
         exits = sum(view["next_event_at"] is None for view in found)
         counts = (len(found), distinct(view["session_id"] for view in found), users(found), entries, exits)
         rows.append((title, *counts, len(seconds), sum(seconds, Decimal()), average(seconds)))
-    return sorted(rows, key=lambda row: (-row[7], -row[1], row[0]))[:limit]
+    return sorted(rows, key=lambda row: (-row[7], -row[1], row[0]))
 
 
 # --- attribution
 
 
-def first_click_by_url(facts: Facts, start_time: datetime, end_time: datetime, limit: int) -> Answer:
-    return first_clicks(facts, start_time, end_time, lambda url: url)[:limit]
+def first_click_by_url(facts: Facts, start_time: datetime, end_time: datetime) -> Answer:
+    return first_clicks(facts, start_time, end_time, lambda url: url)
 
 
-def first_click_by_page(facts: Facts, start_time: datetime, end_time: datetime, limit: int) -> Answer:
-    return first_clicks(facts, start_time, end_time, lambda url: url.split("?")[0].split("#")[0])[:limit]
+def first_click_by_page(facts: Facts, start_time: datetime, end_time: datetime) -> Answer:
+    return first_clicks(facts, start_time, end_time, lambda url: url.split("?")[0].split("#")[0])
 
 
 def first_clicks(facts: Facts, start_time: datetime, end_time: datetime, page: Callable[[str], str]) -> Answer:
@@ -326,12 +370,21 @@ def first_clicks(facts: Facts, start_time: datetime, end_time: datetime, page: C
     return sorted(rows, key=lambda row: (-row[2], not row[1], row[0] is None, row[0]))
 
 
+def attributed_checkouts(facts: Facts, start_time: datetime, end_time: datetime) -> Answer:
+    checkouts = within(facts.tables["fct_checkout_attribution"], start_time, end_time, "checkout_at")
+    rows = []
+    for day, found in grouped(checkouts, lambda one: facts.days.date(one["checkout_at"])).items():
+        attributed = [one for one in found if one["first_click_id"] is not None]
+        amounts = [sum((one["total_amount"] or Decimal() for one in some), Decimal()) for some in (found, attributed)]
+        seconds = average([one["seconds_to_checkout"] for one in attributed])
+        rows.append((day, len(found), len(attributed), ratio(len(attributed), len(found)), *amounts, seconds))
+    return newest_first(rows)
+
+
 MODELS = ("first", "last", "linear", "position_based", "time_decay")
 
 
-def attribution_comparison(
-    facts: Facts, start_time: datetime, end_time: datetime, half_life_seconds: int, limit: int
-) -> Answer:
+def attribution_comparison(facts: Facts, start_time: datetime, end_time: datetime, half_life_seconds: int) -> Answer:
     window = timedelta(seconds=facts.settings.attribution_window_seconds)
     checkouts = [event for event in facts.events if event["stream"] == "checkouts"]
     clicks = [event for event in facts.events if event["stream"] == "clicks"]
@@ -358,7 +411,7 @@ def attribution_comparison(
                 before, before_amount = share, amount
     rows: Answer = [(url, *totals.values()) for url, totals in urls.items()]
     linear = columns().index("linear_amount") + 1, columns().index("linear_checkouts") + 1
-    return sorted(rows, key=lambda row: (-row[linear[0]], -row[linear[1]], row[0] is None, row[0]))[:limit]
+    return sorted(rows, key=lambda row: (-row[linear[0]], -row[linear[1]], row[0] is None, row[0]))
 
 
 def columns() -> list[str]:
@@ -419,7 +472,70 @@ def dead_letters_by_reason(facts: Facts, start_time: datetime, end_time: datetim
     return sorted(rows, key=lambda row: (-row[2], row[0], row[1]))
 
 
+def dead_letters(
+    facts: Facts, start_time: datetime, end_time: datetime, stream: str, reason: str, characters: int
+) -> Answer:
+    rows = []
+    for letter in within(facts.tables["dead_letters"], start_time, end_time, "landed_at"):
+        if stream.lower() in ("all", letter["stream"]) and reason.lower() in ("all", letter["reason"].lower()):
+            known = [letter[name] for name in ("landed_at", "stream", "reason", "detail", "message_id", "published_at")]
+            rows.append((*known, *body(letter["payload"], characters)))
+    return newest_first(sorted(rows, key=lambda row: (row[1], row[4])))
+
+
+def body(payload: bytes | None, characters: int) -> tuple[int | None, bool | None, str | None]:
+    """Its size, whether it is UTF-8, and the beginning of its text."""
+    if payload is None:
+        return None, None, None
+    readable = payload.decode(errors="ignore")
+    return len(payload), readable.encode() == payload, readable[:characters]
+
+
+# --- what changed
+
+
+FIELDS = {
+    "user": ("user_name", "first_name", "last_name", "country_code", "favorite_color"),
+    "product": ("name", "category_code", "category", "model", "brand", "price"),
+    "post": ("user_id", "post_text"),
+}
+
+
+def changes(facts: Facts, start_time: datetime, end_time: datetime, entity: str, id: str, field: str) -> Answer:
+    """A tombstone has no values: those before and after it are compared with each other."""
+    found = []
+    for kind in FIELDS if entity == "all" else (entity,):
+        history = grouped(facts.tables[f"dim_{kind}s_history"], itemgetter(f"{kind}_id"))
+        for key, versions in history.items():
+            versions.sort(key=itemgetter("version_number"))
+            told = [version for version in versions if not version["is_tombstone"]]
+            for name in FIELDS[kind]:
+                found += [(kind, key, name, *pair) for pair in pairwise((v, shown(v[name])) for v in told)]
+            marks = ((v, "true" if v["is_deleted"] else "false") for v in versions)
+            found += [(kind, key, "is_deleted", *pair) for pair in pairwise(marks)]
+    rows = []
+    for kind, key, name, (_, old), (version, new) in found:
+        is_chosen = id.lower() == "all" or id == key
+        if new != old and is_chosen and field.lower() in ("all", name):
+            rows.append((version["updated_at"], kind, key, name, old, new, version["version_number"]))
+    rows = [row for row in rows if start_time <= row[0] < end_time]
+    return [row[:6] for row in newest_first(sorted(rows, key=lambda row: (row[1], row[2], -row[6], row[3])))]
+
+
+def shown(value: Any) -> str | None:
+    """A price as one writes it, 59.9 for 59.9000."""
+    if isinstance(value, Decimal):
+        text = format(value, "f")
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    return None if value is None else str(value)
+
+
 # --- helpers
+
+
+def newest_first(rows: Answer) -> Answer:
+    """By the first column; rows of one time stay in their order."""
+    return sorted(rows, key=lambda row: row[0], reverse=True)
 
 
 def within(rows: Mart, start_time: datetime, end_time: datetime, time: str = "event_at") -> Mart:
@@ -469,21 +585,26 @@ DEFINITIONS: dict[str, Callable[..., Answer]] = {
     function.__name__: function
     for function in (
         arrival_lateness,
+        attributed_checkouts,
         attribution_comparison,
         brands,
         categories,
         category_performance,
+        changes,
         conversion_funnel,
         creator_leaderboard,
         daily_kpis,
         data_quality,
+        dead_letters,
         dead_letters_by_reason,
+        entry_pages,
         hourly_event_counts,
         event_counts,
         first_click_by_page,
         first_click_by_url,
         hourly_by_product,
         hourly_events,
+        mau_by_country_and_month,
         mau_by_region_and_month,
         post_leaderboard,
         product_events,

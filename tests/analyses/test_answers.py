@@ -1,10 +1,12 @@
 """Every analysis answers what its definition in plain Python says, row for row and in order."""
 
 import re
+from contextlib import closing
 from decimal import Decimal
 
 import pytest
 
+from serve.questions import LIMIT, ArgumentError, open_published
 from tests.analyses.arguments import arguments_of
 from tests.analyses.definition import DEFINITIONS, MODELS
 from tests.analyses.warehouse import Warehouse
@@ -29,10 +31,38 @@ def test_an_answer_is_as_defined(warehouse: Warehouse, name: str) -> None:
     assert len(sets) > 1
     answers = []
     for arguments in sets:
-        answers.append(warehouse.ask(name, arguments))
-        assert answers[-1] == warehouse.define(name, arguments), arguments
-        assert answers[-1], arguments
+        answer = warehouse.answer(name, arguments)
+        assert (answer.rows, answer.is_cut) == warehouse.define(name, arguments), arguments
+        assert answer.rows, arguments
+        answers.append(answer.rows)
     assert all(answer != answers[0] for answer in answers[1:])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_time_series_has_its_newest_rows_first(warehouse: Warehouse, name: str) -> None:
+    question = warehouse.question(name)
+    if question.columns[0].type not in ("date", "timestamp"):
+        return
+    with_limit = any(parameter.name == LIMIT for parameter in question.parameters)
+    times = [row[0] for row in warehouse.ask(name, {LIMIT: "10000"} if with_limit else {})]
+    assert len(set(times)) > 1
+    assert times == sorted(times, reverse=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_answer_says_whether_it_is_cut(warehouse: Warehouse, name: str) -> None:
+    """By its own limit, and by that of the server."""
+    question = warehouse.question(name)
+    with_limit = any(parameter.name == LIMIT for parameter in question.parameters)
+    rows = warehouse.define(name, {LIMIT: "10000"} if with_limit else {})[0]
+    for most in (1, len(rows) - 1, len(rows), len(rows) + 1):
+        expected = rows[:most], most < len(rows)
+        if with_limit:
+            answer = warehouse.answer(name, {LIMIT: str(most)})
+            assert (answer.rows, answer.is_cut) == expected
+        with closing(open_published(warehouse.settings.model_copy(update={"serve_max_rows": most}))) as bounded:
+            answer = bounded.ask(question, question.values({LIMIT: str(2**63 - 1)} if with_limit else {}))
+            assert (answer.rows, answer.is_cut) == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -46,7 +76,11 @@ def test_a_yml_says_the_question_and_every_column(warehouse: Warehouse, name: st
 @pytest.mark.parametrize("text", ["' or 1=1 --", "'; drop table analytics.fct_events; --", "$limit", "%"])
 def test_a_text_is_a_value_and_nothing_else(warehouse: Warehouse, name: str, text: str) -> None:
     for parameter in warehouse.question(name).parameters:
-        if parameter.type == "string":
+        if parameter.choices:
+            expected = f"^{parameter.name}: expected one of {', '.join(parameter.choices)}, got "
+            with pytest.raises(ArgumentError, match=expected):
+                warehouse.ask(name, {parameter.name: text})
+        elif parameter.type == "string":
             assert warehouse.ask(name, {parameter.name: text}) == []
 
 

@@ -1,4 +1,4 @@
-"""A small warehouse to ask: simulated days, random worlds, and a scene of what neither of them has."""
+"""A small warehouse to ask: simulated days, random worlds, a scene of what neither of them has, and extreme values."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import open_sources
 from ingest.streams import STREAMS
 from serve.publish import publish
-from serve.questions import Published, Question, open_published
+from serve.questions import LIMIT, Answer, Published, Question, open_published
 from tests.analyses import definition
 from tests.dbt_project import warehouse as commands
 from tests.dbt_project.exact.check import together
@@ -34,6 +34,7 @@ FACTS = (
     "analytics.fct_sessions",
     "analytics.fct_checkout_attribution",
     "analytics.dim_users_history",
+    "analytics.dim_products_history",
     "analytics.dim_posts_history",
     "analytics.dim_countries",
     "analytics.dead_letters",
@@ -42,30 +43,57 @@ FACTS = (
 )
 WORLDS, SEED = 20, 5
 NOON = datetime(2026, 1, 5, 17)  # of New York
+EPOCH = datetime(1970, 1, 1)
+ODD_TEXTS = [
+    "'",
+    '"; drop table x; --',
+    "=cmd|' /C calc'!A0",
+    "\x1b[31m\x9b\u202e",
+    "\\%_$limit@brand{{ x }}",
+    "Äß😀ñ",
+    " \t\r\n",
+    "\ufffd",
+]
+BROKEN = [
+    b"\xff{",
+    b'{"a": "\xc3\x28 \xe2\x82"',
+    "\ufffd{".encode(),
+    b"\xed\xa0\x80 \xf5\x80\x80\x80 \xc0\xaf",
+    b"=1+1\x1b[31m",
+    b"",
+    b"x" * 100_000,
+]
+"""Bodies of no message, in UTF-8 or not."""
 
 
 @dataclass(frozen=True)
 class Warehouse:
-    path: Path
+    settings: IngestSettings
     published: Published
     facts: definition.Facts
 
     def question(self, name: str) -> Question:
         return self.published.questions[name]
 
+    def answer(self, name: str, arguments: Mapping[str, str]) -> Answer:
+        question = self.question(name)
+        return self.published.ask(question, question.values(arguments))
+
     def ask(self, name: str, arguments: Mapping[str, str]) -> list[tuple[Any, ...]]:
         """The rows of the answer, in order."""
-        question = self.question(name)
-        return self.published.ask(question, question.values(arguments)).rows
+        return self.answer(name, arguments).rows
 
     def table(self, name: str) -> pa.Table:
         """Every row of a table or view, `schema.name`."""
-        with DuckDBSink(self.path).connection(read_only=True) as connection:
+        with DuckDBSink(self.settings.warehouse_path).connection(read_only=True) as connection:
             return connection.sql(f"select * from {name}").to_arrow_table()
 
-    def define(self, name: str, arguments: Mapping[str, str]) -> list[tuple[Any, ...]]:
-        """The rows that the definition says, in order."""
-        return definition.DEFINITIONS[name](self.facts, **self.question(name).values(arguments))
+    def define(self, name: str, arguments: Mapping[str, str]) -> tuple[list[tuple[Any, ...]], bool]:
+        """The rows that the definition says, in order, and whether there are more than the limit."""
+        values = self.question(name).values(arguments)
+        limit = values.pop(LIMIT, None)
+        rows = definition.DEFINITIONS[name](self.facts, **values)
+        return rows[:limit], len(rows[:limit]) < len(rows)
 
 
 def build(folder: Path) -> None:
@@ -79,7 +107,7 @@ def build(folder: Path) -> None:
     project = Project(ROOT / "dbt_project", folder)
     warehouse = project.warehouse(folder, SETTINGS)
     drawn = together(place(draw_worlds(WORLDS, SETTINGS, SEED), SETTINGS, SEED))
-    for day, arrivals in enumerate((scene(), [one for one in drawn if one.run < 3], drawn)):
+    for day, arrivals in enumerate((scene(), [one for one in drawn if one.run < 3], drawn, extremes())):
         warehouse.land(arrivals, datetime(2026, 2, 1) + timedelta(days=day))
     warehouse.build()
     options = [
@@ -101,7 +129,7 @@ def opened(folder: Path) -> Warehouse:
             relation = connection.sql(f"select * from {name}")
             rows = relation.fetchall()
             tables[name.split(".")[1]] = [dict(zip(relation.columns, row, strict=True)) for row in rows]
-    return Warehouse(settings.warehouse_path, open_published(settings), definition.Facts(tables, SETTINGS))
+    return Warehouse(settings, open_published(settings), definition.Facts(tables, SETTINGS))
 
 
 def settings_of(folder: Path) -> IngestSettings:
@@ -154,4 +182,58 @@ def scene() -> list[Arrival]:
             for reader in range(40 + number):
                 of = {"event_id": f"{writer}.{text}.{reader}", "post_id": ids["post_id"], "event_type": "view"}
                 add("post_events", NOON, **of, user_id=f"writer{reader}", created_at=f"{NOON}")
+    return found
+
+
+def extremes() -> list[Arrival]:
+    """What staging accepts at the edge: amounts just below 1e14 with four decimals, negative and one billion too, over
+    clicks; engaged times of 30,000 years; the years 2000 and 9998; texts and ids of any characters and length."""
+    found: list[Arrival] = []
+
+    def add(stream: str, at: datetime, key: bytes | None = None, **body: Any) -> None:
+        payload = json.dumps(body).encode()
+        published_at = times[-1] if len(found) % 2 else at
+        found.append(Arrival(0, 0, stream, f"extreme.{len(found)}", published_at, payload, key))
+
+    amounts = ["99999999999999.9999", "-99999999999999.9999", "1000000000", "99999999999999.9999", "0.0001"]
+    times = [datetime(2000, 1, 1), datetime(2026, 1, 5, 18), datetime(9998, 12, 31, 12)]
+    for number, at in enumerate(at for at in times for _ in range(8)):
+        odd = ODD_TEXTS[number % len(ODD_TEXTS)]
+        user, product, amount = f"{odd}{number % 4}", f"{odd}{number}", amounts[number % len(amounts)]
+        where = {"user_id": user, "product_id": product}
+        for click in range(1 + number % 3):
+            clicked_at = at - timedelta(minutes=9 - 3 * click) if number % 8 else at
+            url = f"https://shop/{'x' * 40_000}{number % 3}?{odd}"
+            add(
+                "clicks",
+                clicked_at,
+                click_id=f"{odd}{number}.{click}",
+                url=url,
+                datetime_occured=f"{clicked_at}",
+                **where,
+            )
+        add("checkouts", at, checkout_id=f"{odd}{number}", total_amount=amount, datetime_occured=f"{at}", **where)
+        for place_, step in enumerate(("view", "cart", "purchase")):
+            time = at + timedelta(seconds=place_)
+            texts = {"brand": odd + "b" * 5_000, "category_code": odd, "price": amount, "user_session": odd}
+            add("ecom_events", time, event_time=f"{time}", event_type=step, product_id=product, user_id=user, **texts)
+        page = {"session_id": f"{odd}{number}", "page_title": odd + "t" * 5_000 * (number % 2), "user_id": user}
+        params = {"engaged_time": "999999999999", "traffic_source": odd, "page_location": odd}
+        add("page_views", at, **page, event_timestamp_ms=int((at - EPOCH).total_seconds() * 1000), event_params=params)
+        created, updated = f"{times[0]}", f"{at}"
+        add(
+            "users",
+            at,
+            user_id=user,
+            user_name=f"{odd * 100}{number}",
+            country_code=odd,
+            created_at=created,
+            updated_at=updated,
+        )
+        add("products", at, product_id=odd, name=odd, price=amount, created_at=created, updated_at=updated)
+        add("posts", at, post_id=odd, user_id=user, post_text=odd * 2_000, created_at=created, updated_at=updated)
+        for step in ("view", "like"):
+            ids = {"event_id": f"{odd}{number}.{step}", "post_id": odd, "user_id": user}
+            add("post_events", at, **ids, event_type=step, created_at=f"{at}")
+        found.append(Arrival(0, 0, "clicks", f"broken.{number}", at, BROKEN[number % len(BROKEN)]))
     return found

@@ -16,7 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import _helpers, crypt, jwt
 
 import ingest.push
-from ingest import oidc
+from ingest import metrics, oidc
 from ingest.errors import UserError, WarehouseHeldError
 from ingest.message import Batch
 from ingest.oidc import IdentityError, TokenVerifier
@@ -188,7 +188,7 @@ class InProcess:
         self.committer = Committer(sink, settings)
         self._endpoint = _Endpoint(settings, self.committer, verifier)
         self.client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(self._endpoint.app()), base_url="http://test", timeout=60
+            transport=httpx.ASGITransport(self._endpoint.app()), base_url="http://127.0.0.1", timeout=60
         )
 
     @property
@@ -432,28 +432,106 @@ def test_other_methods_and_paths_are_refused(serve: Serve) -> None:
     server = serve()
     statuses = {
         (method, path): server.client.request(method, server.url.replace("/push", path)).status_code
-        for method, path in (("GET", "/push"), ("PUT", "/push"), ("POST", "/"), ("POST", "/healthz"), ("GET", "/nope"))
+        for method, path in (
+            *(("GET", "/push"), ("PUT", "/push"), ("POST", "/"), ("POST", "/healthz"), ("GET", "/nope")),
+            ("POST", "/push//"),
+        )
     }
-    assert list(statuses.values()) == [405, 405, 404, 405, 404]
+    assert list(statuses.values()) == [405, 405, 404, 405, 404, 404]
     _, err = server.stop()
     logged = [json.loads(line) for line in err.splitlines()][1:]
     assert [(line["event"], line["status"]) for line in logged] == [("refused", 405), ("refused", 404)]
 
 
+def test_a_slash_at_the_end_is_no_other_path(serve: Serve, settings: Settings) -> None:
+    """Pub/Sub follows no redirect."""
+    server = serve()
+    assert server.client.post(f"{server.url}/", json=envelope(message_id="slash")).status_code == 204
+    assert server.post(envelope(message_id="none")).status_code == 204
+    server.stop()
+    assert landed_ids(settings) == ["slash", "none"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 204),
+        ({"Host": "localhost:8080", "Origin": "http://localhost:8080"}, 204),
+        ({"Host": "evil.example"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_without_tokens_no_page_of_the_web_can_push(
+    headers: dict[str, str], status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A form needs no permission to post anything anywhere; the browser says from where."""
+    sink = Sink()
+
+    async def push(endpoint: InProcess) -> httpx.Response:
+        return await endpoint.post(envelope(), headers={"Content-Type": "text/plain", **headers})
+
+    def count() -> float:
+        return metrics.PUSHES.labels(status)._value.get()
+
+    before = count()
+    answer = in_process(Settings(_env_file=None), sink, push).result
+    assert answer.status_code == status
+    assert sink.ids == ["1"] * (status == 204)
+    assert count() == before + 1
+    assert ("refused" in capsys.readouterr().out) == (status == 403)
+
+
+def test_with_tokens_the_server_may_have_any_name() -> None:
+    class Verifier(TokenVerifier):
+        def is_known(self, token: str) -> bool:
+            return token == AUDIENCE
+
+    async def push(endpoint: InProcess) -> httpx.Response:
+        headers = {
+            "Host": "warehouse.example",
+            "Origin": "https://other.example",
+            "Authorization": f"Bearer {AUDIENCE}",
+        }
+        return await endpoint.post(envelope(), headers=headers)
+
+    sink = Sink()
+    answer = in_process(Settings(_env_file=None), sink, push, Verifier(AUDIENCE, ACCOUNT)).result
+    assert (answer.status_code, sink.ids) == (204, ["1"])
+
+
+def test_a_head_above_the_limit_is_431_and_never_in_memory(serve: Serve, settings: Settings) -> None:
+    server = serve()
+    before = peak_kilobytes(server.process.pid)
+    started = time.monotonic()
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"POST /push HTTP/1.1\r\nHost: localhost\r\nA: ")
+        with suppress(ConnectionError):
+            for _ in range(300):
+                client.sendall(b"a" * 1_000_000)
+    assert time.monotonic() - started < 5
+    assert peak_kilobytes(server.process.pid) - before < 20_000
+    assert server.post(envelope()).status_code == 204
+    server.stop()
+    assert landed_ids(settings) == ["1"]
+
+
+def peak_kilobytes(pid: int) -> int:
+    """The most memory that a process has had."""
+    found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1])
+
+
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_a_body_above_the_limit_is_413_and_never_in_memory(serve: Serve, settings: Settings, is_chunked: bool) -> None:
     server = serve()
-
-    def peak_kilobytes() -> int:
-        status = Path(f"/proc/{server.process.pid}/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+)", status)[1])  # type: ignore[index]
-
-    before = peak_kilobytes()
+    before = peak_kilobytes(server.process.pid)
     chunk = b" " * 1_000_000
     length = {} if is_chunked else {"content-length": str(200 * len(chunk))}
     answer = server.client.post(server.url, content=(chunk for _ in range(200)), headers=length)
     assert (answer.status_code, answer.text) == (413, f"a push has at most {MAX_BODY_BYTES} bytes")
-    assert peak_kilobytes() - before < 60_000
+    assert peak_kilobytes(server.process.pid) - before < 60_000
     assert server.post(envelope()).status_code == 204
     server.stop()
     assert landed_ids(settings) == ["1"]
@@ -685,7 +763,7 @@ def test_a_client_that_goes_away_does_not_take_its_message_along(serve: Serve, s
     server = serve(LANDING_MAX_ROWS="1")
     body = json.dumps(envelope(message_id="orphan")).encode()
     address = ("127.0.0.1", server.port)
-    request = b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    request = b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     with DuckDBSink(settings.warehouse_path).connection(), socket.create_connection(address) as client:
         client.sendall(request)
         wait_for(lambda: server.post(b"").status_code == 429)

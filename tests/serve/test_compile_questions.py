@@ -1,28 +1,29 @@
-"""What an analysis that is no question is told: one line that names the file and what to change."""
+"""What an analysis that cannot be asked is told: every problem at once, each in a line that names the file."""
 
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from ingest.errors import UserError
 from serve.publish import _question, compile_questions
 from serve.questions import Parameter, Question
 
 FILE = "analyses/brands.sql"
 LIMIT = "{%- set limit = param('limit', 10, 'integer') %}\n"
+SORT = "{%- set sort = param('sort', 'best', ['best', 'worst']) %}\n"
 
 
-def analysis(code: str, **described: str) -> SimpleNamespace:
+def analysis(code: str, *, with_yml: bool = True, **described: str) -> SimpleNamespace:
     """As dbt compiles it."""
     return SimpleNamespace(
         name="brands",
-        description="Which brands sell best?",
-        original_file_path=FILE,
+        description="Which brands sell best?" if with_yml else "",
+        patch_path="shop://brands.yml" if with_yml else None,
+        original_file_path=f"../{FILE}",
         raw_code=code,
         compiled_code="select 1 as brand",
-        config=SimpleNamespace(meta={"parameters": described}),
-        columns={"brand": SimpleNamespace(description="The brand.")},
+        config=SimpleNamespace(meta={"parameters": described} if with_yml else {}),
+        columns={"brand": SimpleNamespace(description="The brand.")} if with_yml else {},
     )
 
 
@@ -32,70 +33,115 @@ def described(question: Question) -> list[tuple[str, str]]:
 
 
 def test_parameters_are_those_of_the_text_in_their_order() -> None:
-    code = LIMIT + "{%- set since = param('since', '2026-01-31', 'date') %} select {{ limit }}, {{ ref('x') }}"
-    question = _question(analysis(code, since="From this day on.", limit="How many."), described)
+    code = LIMIT + SORT + "{%- set since = param('since', '2026-01-31', 'date') %} {% do [].append(limit) %}"
+    descriptions = {"since": "From this day on.", "limit": "How many.", "sort": "Which first."}
+    question = _question(analysis(code, **descriptions), described)
+    assert question.problems == []
     assert question.parameters == [
         Parameter(name="limit", type="integer", default="10", description="How many."),
+        Parameter(name="sort", type="string", default="best", description="Which first.", choices=["best", "worst"]),
         Parameter(name="since", type="date", default="2026-01-31", description="From this day on."),
     ]
 
 
 @pytest.mark.parametrize(
-    ("code", "descriptions", "error"),
+    ("code", "descriptions", "problems"),
     [
-        (LIMIT, {}, "its yml does not describe the parameter limit"),
-        (LIMIT + LIMIT, {"limit": "How many."}, "its yml does not describe the parameter limit"),
+        (LIMIT, {}, ["its yml does not describe the parameter limit"]),
+        (LIMIT + LIMIT, {"limit": "How many."}, ["parameter limit: declared more than once"]),
         (
             LIMIT,
             {"limit": "How many.", "brand": "Which."},
-            "its yml describes the parameter brand, which it does not take",
+            ["its yml describes the parameter brand, which it does not take"],
         ),
         (
-            LIMIT.replace("integer", "float"),
-            {"limit": "How many."},
-            "parameter limit: its type is one of string, integer, date, timestamp, not 'float'",
+            LIMIT.replace("limit", "most").replace("integer", "float"),
+            {"most": "How many."},
+            ["parameter most: its type is one of string, integer, date, timestamp, or a list of choices, not 'float'"],
         ),
-        (LIMIT.replace("10", "'ten'"), {"limit": "How many."}, "limit: expected a whole number from 1 on, got 'ten'"),
-        (LIMIT.replace("10", "0"), {"limit": "How many."}, "limit: expected a whole number from 1 on, got '0'"),
         (
-            LIMIT.replace("integer", "date"),
+            LIMIT.replace("integer", "string"),
             {"limit": "How many."},
-            "limit: expected a date such as 2026-01-31, got '10'",
+            ["parameter limit: its type must be integer, since it bounds the rows"],
+        ),
+        (LIMIT.replace("10", "'ten'"), {"limit": "How many."}, ["limit: expected a whole number from 1 on, got 'ten'"]),
+        (LIMIT.replace("10", "0"), {"limit": "How many."}, ["limit: expected a whole number from 1 on, got '0'"]),
+        (SORT.replace("'best',", "'fast',", 1), {"sort": "How."}, ["sort: expected one of best, worst, got 'fast'"]),
+        (
+            LIMIT.replace("limit", "since").replace("integer", "date"),
+            {"since": "From then on."},
+            ["since: expected a date such as 2026-01-31, got '10'"],
         ),
         (
             "\n{%- set limit = param('limit', 10) %}",
-            {"limit": "How many."},
-            "line 2: expected param(name, default, type) with literals",
+            {},
+            ["line 2: expected param(name, default, type) with literals"],
         ),
         (
             "{%- set limit = param('limit', var('limit'), 'integer') %}",
-            {"limit": "How many."},
-            "line 1: expected param(name, default, type) with literals",
+            {},
+            ["line 1: expected param(name, default, type) with literals"],
         ),
     ],
 )
-def test_what_is_no_question_is_told_in_one_line(code: str, descriptions: dict[str, str], error: str) -> None:
-    with pytest.raises(UserError) as told:
-        _question(analysis(code, **descriptions), described)
-    assert str(told.value) == f"{FILE}: {error}"
+def test_a_problem_is_one_line(code: str, descriptions: dict[str, str], problems: list[str]) -> None:
+    question = _question(analysis(code, **descriptions), described)
+    assert question.problems == [f"{FILE}: {problem}" for problem in problems]
 
 
-@pytest.mark.parametrize(
-    ("code", "error"),
-    [
-        ("select {{ no_such_macro() }}", "'no_such_macro' is undefined"),
-        ("select {% if execute %}{{ exceptions.raise_compiler_error('not so') }}{% endif %}", "not so"),
-        ("select {{ brand", "unexpected end of template"),
-    ],
-)
-def test_what_does_not_compile_is_told_in_one_line(tmp_path: Path, code: str, error: str) -> None:
+def test_all_problems_are_told_at_once() -> None:
+    def otherwise(question: Question) -> list[tuple[str, str]]:
+        return [("brand_name", "varchar"), ("tags", "varchar[]"), ("sales", "bigint")]
+
+    node = analysis(LIMIT + SORT, brand="Which.", until="Until then.")
+    node.description = ""
+    node.columns |= {"tags": SimpleNamespace(description="Its tags."), "cost": SimpleNamespace(description="What.")}
+    assert _question(node, otherwise).problems == [
+        f"{FILE}: {problem}"
+        for problem in (
+            "its yml has no description",
+            "its yml does not describe the parameter limit",
+            "its yml does not describe the parameter sort",
+            "its yml describes the parameter brand, which it does not take",
+            "its yml describes the parameter until, which it does not take",
+            "its yml does not describe the column brand_name",
+            "the column tags is of type varchar[], which no answer has",
+            "its yml does not describe the column sales",
+            "its yml describes the column brand, which it does not give",
+            "its yml describes the column cost, which it does not give",
+        )
+    ]
+
+
+def test_of_an_analysis_without_a_yml_the_yml_that_it_needs_is_told() -> None:
+    assert _question(analysis(LIMIT, with_yml=False), described).problems == [
+        f"{FILE}: there is no yml that describes it",
+        f"{FILE}: its yml does not describe the parameter limit",
+        f"{FILE}: its yml does not describe the column brand",
+    ]
+
+
+def test_analyses_that_do_not_compile_leave_the_others(tmp_path: Path) -> None:
+    broken = {
+        "macro": ("select {{ no_such_macro() }}", "'no_such_macro' is undefined"),
+        "raises": ("select {% if execute %}{{ exceptions.raise_compiler_error('not so') }}{% endif %}", "not so"),
+        "var": ("select {{ var('nope') }}", "Required var 'nope' not found in config"),
+        "query": ("select {% if execute %}{{ run_query('selec') }}{% endif %}", "Parser Error"),
+    }
     (tmp_path / "dbt_project.yml").write_text("{name: shop, profile: shop, config-version: 2}")
     (tmp_path / "profiles.yml").write_text("shop: {target: here, outputs: {here: {type: duckdb, schema: main}}}")
     (tmp_path / "analyses").mkdir()
-    (tmp_path / FILE).write_text(code)
-    with pytest.raises(UserError) as told:
-        compile_questions(["--project-dir", str(tmp_path), "--profiles-dir", str(tmp_path)], described)
-    message = str(told.value)
-    assert FILE in message
-    assert error in message
-    assert "\n" not in message
+    for name, (code, _) in broken.items():
+        (tmp_path / f"analyses/{name}.sql").write_text(code)
+    (tmp_path / FILE).write_text("select 1 as brand")
+    (tmp_path / "analyses/brands.yml").write_text(
+        "{version: 2, analyses: [{name: brands, description: Which?, columns: [{name: brand, description: It.}]}]}"
+    )
+    found = compile_questions(["--project-dir", str(tmp_path), "--profiles-dir", str(tmp_path)], described)
+    assert [question.name for question in found] == ["brands", *sorted(broken)]
+    assert [column.name for column in found[0].columns] == ["brand"]
+    for question in found[1:]:
+        [problem] = question.problems
+        assert problem.startswith(f"analyses/{question.name}.sql: ")
+        assert broken[question.name][1] in problem
+        assert "\n" not in problem

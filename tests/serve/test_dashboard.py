@@ -1,17 +1,18 @@
 """The dashboard without a browser and without a warehouse: filters, bounds, formats, and pages with nothing on them."""
 
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
+from structlog.testing import capture_logs
 
 from ingest.errors import UserError
 from ingest.settings import Settings
 from serve.dashboard import SECTIONS, Filters, app, nice_ceiling, plot, render, shown
-from serve.questions import Answer, Column, Parameter, Question, Value
+from serve.questions import Answer, Column, Parameter, Question, QuestionTimeoutError, Value
 
 NEWEST = datetime(2026, 1, 7, 23, 51, 7)
 BOUNDS = {"start_time": "timestamp", "end_time": "timestamp", "start_date": "date", "end_date": "date"}
@@ -39,6 +40,7 @@ class Published:
     def __init__(self, *, with_events: bool = True, without: str = "") -> None:
         names = {panel.question for panels in SECTIONS.values() for panel in panels} | {"brands", "categories"}
         self.questions = {name: self._question(name) for name in names - {without}}
+        self.left_out: dict[str, Question] = {}
         self.asked: list[tuple[str, dict[str, Value]]] = []
         self._rows = {"data_quality": [tuple(ACCOUNTING.values())] if with_events else []}
 
@@ -165,9 +167,77 @@ def test_a_sum_that_is_off_is_marked_by_a_word_too() -> None:
     assert '<td class="wrong">✗ no</td>' in render(Published(), Filters(), live=True)
 
 
-def test_what_was_published_before_a_question_came_is_told() -> None:
-    with pytest.raises(UserError, match="does not know the question top_products: run `make build`"):
-        render(Published(without="top_products"), Filters(), live=True)
+def test_a_panel_whose_question_is_not_published_says_so_and_leaves_the_others() -> None:
+    page = render(Published(without="top_products"), Filters(), live=True)
+    assert page.count("what is published does not know the question top_products: run `make build`") == 1
+    assert page.count('class="error"') == 1
+    assert page.count("<article>") == sum(map(len, SECTIONS.values()))
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (QuestionTimeoutError("it took longer"), "it took longer"),
+        (ZeroDivisionError("a secret"), "this panel cannot be shown: see the log"),
+    ],
+)
+def test_a_panel_that_fails_says_so_and_leaves_the_others(failure: Exception, message: str) -> None:
+    class Failing(Published):
+        def ask(self, question: Question, values: Mapping[str, Value], *_: object) -> Answer:
+            if question.name == "daily_kpis":
+                raise failure
+            return super().ask(question, values)
+
+    with capture_logs() as lines:
+        page = render(Failing(), Filters(), live=True)
+    assert page.count(f'<p class="error" role="alert">{message}</p>') == 1
+    assert page.count('class="error"') == 1
+    assert "secret" not in page + repr(lines)
+    assert [line["panel"] for line in lines] == ["Daily figures"] * isinstance(failure, ZeroDivisionError)
+
+
+def test_without_the_newest_event_the_period_ends_with_the_build() -> None:
+    class Failing(Published):
+        def ask(self, question: Question, values: Mapping[str, Value], *_: object) -> Answer:
+            if question.name == "data_quality":
+                raise QuestionTimeoutError("it took longer")
+            return super().ask(question, values)
+
+    published = Failing()
+    page = render(published, Filters(period="24h"), live=True)
+    assert "When the newest event happened is not known, so the period ends with the build: it took longer" in page
+    assert "There are no events yet" not in page
+    values = published.last_values("event_counts")
+    assert (values["start_time"], values["end_time"]) == (datetime(2026, 1, 7, 13), datetime(2026, 1, 8, 13))
+
+
+def test_plots_begin_with_the_oldest_and_a_cut_is_told() -> None:
+    class Hours(Published):
+        def ask(self, question: Question, values: Mapping[str, Value], *_: object) -> Answer:
+            answer = super().ask(question, values)
+            if question.name != "hourly_event_counts":
+                return answer
+            rows = [(NEWEST - timedelta(hours=hours), hours, 0, 0, 0) for hours in range(3)]
+            return Answer(rows, True, 0.0, self.version)
+
+    published = Hours()
+    names = ("reporting_hour_at", "events", "views", "carts", "purchases")
+    columns = [Column(name=name, type="integer", description="") for name in names]
+    question = published.questions["hourly_event_counts"].model_copy(update={"columns": columns})
+    published.questions["hourly_event_counts"] = question
+    page = render(published, Filters(), live=True)
+    panel = page[page.index("<h3>Hourly events</h3>") :].partition("</article>")[0]
+    assert "The first 3 rows; there are more." in panel
+    assert [panel.index(f"{hour}:51</td>") for hour in (21, 22, 23)] == sorted(
+        panel.index(f"{hour}:51</td>") for hour in (21, 22, 23)
+    )
+    assert page.count("there are more") == 1, "of a panel with a limit of its own the title says it"
+
+
+def test_another_site_cannot_make_a_browser_ask(tmp_path: Path) -> None:
+    client = TestClient(app(Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")), "http://127.0.0.1")
+    for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
+        assert client.get("/", headers=headers).status_code == 403
 
 
 def test_a_filter_is_text_on_the_page_never_markup() -> None:

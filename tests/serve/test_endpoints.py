@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 
 from ingest.settings import Settings
 from serve.endpoints import Endpoints
-from serve.formats import as_csv
+from serve.formats import as_csv, as_json
 from serve.questions import (
     CURRENT,
     Answer,
@@ -55,9 +55,8 @@ def defined_top_products(
     end_time: str = "9999-12-31",
     brand: str = "all",
     category: str = "all",
-    limit: int = 10,
 ) -> list[dict[str, Any]]:
-    """The question in Python."""
+    """The question in Python, without its limit."""
     products: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for event in published_events(settings):
         is_in_period = datetime.fromisoformat(start_time) <= event["event_at"] < datetime.fromisoformat(end_time)
@@ -80,7 +79,7 @@ def defined_top_products(
         }
         for product, events in products.items()
     ]
-    return sorted(rows, key=lambda row: (-row["purchases"], -row["revenue"], row["product_id"]))[:limit]
+    return sorted(rows, key=lambda row: (-row["purchases"], -row["revenue"], row["product_id"]))
 
 
 @pytest.mark.parametrize(
@@ -96,14 +95,17 @@ def test_an_answer_is_the_definition(client: TestClient, published: Settings, ar
     best = next(row for row in defined_top_products(published) if row["brand"] and row["category"])
     names = {"{brand}": best["brand"].upper(), "{category}": best["category"].upper()}
     arguments = {name: names.get(value, value) for name, value in arguments.items()}
-    defined = defined_top_products(published, **arguments)
+    limit = arguments.get("limit", 10)
+    found = defined_top_products(published, **{name: value for name, value in arguments.items() if name != "limit"})
+    defined = found[:limit]
     response = client.get(TOP, params=arguments)
     assert response.status_code == 200
     answer = json.loads(response.text, parse_float=Decimal)
     assert defined
     assert answer["data"] == defined
     assert answer["rows"] == len(defined)
-    assert answer["truncated"] is False
+    assert answer["truncated"] is (len(found) > limit)
+    assert response.headers.get("x-truncated") == ("true" if len(found) > limit else None)
     assert answer["statistics"]["elapsed"] > 0
     assert answer["meta"] == [
         {"name": name, "type": type_}
@@ -147,6 +149,7 @@ def test_every_type_has_one_notation(client: TestClient) -> None:
         ("colour=red", "colour: no parameter of top_products; it takes start_time, "),
         ("brand=nike&brand=apple", "brand: given more than once"),
         ("token=s3cret", "token: no parameter"),
+        ("sort=price", "sort: expected one of purchases, revenue, carts, views, users, got 'price'"),
     ],
 )
 def test_a_bad_parameter_is_named(client: TestClient, query: str, told: str) -> None:
@@ -322,6 +325,9 @@ def test_openapi_describes_every_parameter_and_column_of_the_analyses(client: Te
         }
     limit = document["paths"][TOP]["get"]["parameters"][-1]
     assert limit["schema"] == {"type": "integer", "format": "int64", "minimum": 1, "default": 10}
+    sort = document["paths"][TOP]["get"]["parameters"][-2]
+    choices = ["purchases", "revenue", "carts", "views", "users"]
+    assert sort["schema"] == {"type": "string", "default": "purchases", "enum": choices}
     assert "security" not in document
 
 
@@ -398,18 +404,91 @@ def wait_until(condition: Any) -> None:
 
 
 def test_without_tokens_a_page_of_the_web_cannot_ask_by_its_own_name(client: TestClient) -> None:
-    assert client.get(TOP, headers={"Host": "evil.example:8000"}).status_code == 400
-    assert client.get(TOP, headers={"Host": "localhost:8000"}).status_code == 200
+    for host in ("evil.example:8000", "127.0.0.1.evil.example", "localhost@evil.example", "[::1", ""):
+        refused = client.get(TOP, headers={"Host": host})
+        assert refused.status_code == 403
+        assert "localhost" in refused.json()["error"]
+    for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "LOCALHOST"):
+        assert client.get(TOP, headers={"Host": host}).status_code == 200
+
+
+def test_without_tokens_a_page_of_another_site_cannot_make_a_browser_ask(client: TestClient) -> None:
+    for origin in ("https://evil.example", "null", "http://localhost.evil.example", "file://", ""):
+        assert client.get(TOP, headers={"Origin": origin}).status_code == 403
+    for origin in ("http://127.0.0.1:8000", "http://localhost:3000"):
+        assert client.get(TOP, headers={"Origin": origin}).status_code == 200
+
+
+def test_with_tokens_any_name_of_the_server_and_any_page_may_ask(client_of: Clients) -> None:
+    client = client_of(serve_tokens={"one": "*"})
+    headers = {"Host": "shop.example", "Origin": "https://bi.example", "Authorization": "Bearer one"}
+    assert client.get(TOP, headers=headers).status_code == 200
+
+
+def test_the_root_leads_to_the_page_that_describes_everything(client: TestClient) -> None:
+    assert client.get("/", follow_redirects=False).headers["location"] == "docs"
+    assert "/openapi.json" in client.get("/").text
+
+
+def texts_of(*texts: Any) -> tuple[Question, Answer]:
+    columns = [Column(name="title", type="string", description="")]
+    question = Question(name="text", description="", parameters=[], columns=columns, sql="")
+    return question, Answer([(text,) for text in texts], is_cut=False, seconds=0, version="")
+
+
+def read_csv(question: Question, answer: Answer) -> list[str]:
+    header, *rows = csv.reader(io.StringIO(as_csv(question, answer).decode(), newline=""))
+    assert header == ["title"]
+    return [row[0] for row in rows]
 
 
 def test_a_row_of_csv_is_one_whatever_its_text() -> None:
-    question = Question(
-        name="text",
-        description="",
+    assert read_csv(*texts_of("a\rb", "c\nd", 'e",f')) == ["a\rb", "c\nd", 'e",f']
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "=cmd|' /C calc'!A0",
+        "+1+1",
+        "-1+1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "\uff1d1+1",
+        "-",
+        "+49 171 5",
+        "1\n=2"[1:],
+    ],
+)
+def test_a_text_that_a_spreadsheet_would_compute_is_marked_in_csv_alone(text: str) -> None:
+    assert read_csv(*texts_of(text)) == [f"'{text}"]
+    assert json.loads(as_json(*texts_of(text)))["data"] == [{"title": text}]
+
+
+@pytest.mark.parametrize(
+    "value", ["-5", "+5", "-31.90", "a=b", " =1", "'=1", "", "ñ😀", Decimal("-31.9"), -5, Decimal("-0.0001")]
+)
+def test_what_a_spreadsheet_would_not_compute_stays_as_it_is_in_csv(value: object) -> None:
+    assert read_csv(*texts_of(value)) == [str(value)]
+
+
+def test_memory_is_limited(published: Settings, questions: list[Question]) -> None:
+    """And a question that needs little is answered meanwhile."""
+    greedy = Question(
+        name="greedy",
+        description="Sorts 200 MB.",
         parameters=[],
-        columns=[Column(name="title", type="string", description="")],
-        sql="",
+        columns=[Column(name="i", type="integer", description="")],
+        sql="select len(list(md5(range::varchar))) as i from range(5_000_000)",
     )
-    answer = Answer([("a\rb",), ("c\nd",)], is_cut=False, seconds=0, version="")
-    read = csv.reader(io.StringIO(as_csv(question, answer).decode(), newline=""))
-    assert list(read) == [["title"], ["a\rb"], ["c\nd"]]
+    publish_again(published, [*questions, greedy])
+    with TestClient(
+        Endpoints(published.model_copy(update={"serve_memory_limit": "100MB"})).app(), "http://localhost"
+    ) as client:
+        refused = client.get("/v0/pipes/greedy.json")
+        assert refused.status_code == 400
+        assert "SERVE_MEMORY_LIMIT (100MB)" in refused.json()["error"]
+        assert client.get(TOP).status_code == 200

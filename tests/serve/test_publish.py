@@ -13,7 +13,7 @@ from unittest.mock import patch
 import duckdb
 import pytest
 import requests
-from google.api_core.exceptions import GoogleAPICallError
+from google.api_core.exceptions import BadRequest, GoogleAPICallError
 from google.auth.credentials import AnonymousCredentials
 from google.auth.transport.requests import AuthorizedSession
 from google.cloud import bigquery
@@ -109,6 +109,22 @@ def test_a_version_is_a_copy(published: Settings, questions: list[Question]) -> 
     with duckdb.connect(str(published.warehouse_path)) as connection:
         connection.execute("update analytics.fct_events set brand = 'later'")
         assert brands(published, questions) == before, "while another writes"
+
+
+def test_an_open_connection_keeps_its_version_and_a_new_one_gets_the_newest(
+    published: Settings, questions: list[Question]
+) -> None:
+    """As README tells analysts."""
+    path = published_folder(published) / CURRENT / published.warehouse_path.name
+    brands_now = "select distinct brand from analytics.fct_events"
+    publish_again(published, questions, "update analytics.fct_events set brand = 'first'")
+    before = duckdb.connect(str(path), read_only=True)
+    for brand in ("second", "third", "fourth"):  # the file of the first is gone by then
+        publish_again(published, questions, f"update analytics.fct_events set brand = '{brand}'")
+        with duckdb.connect(str(path), read_only=True) as after:
+            assert after.sql(brands_now).fetchall() == [(brand,)]
+        assert before.sql(brands_now).fetchall() == [("first",)]
+    before.close()
 
 
 def test_questions_are_compiled_anew_unless_the_newest_version_is_of_the_same_code(
@@ -227,7 +243,7 @@ def test_on_bigquery_questions_are_published_and_parameters_bound(on_bigquery: S
         ]
         published = open_published(on_bigquery)
         question = published.questions["q"]
-        answer = published.ask(question, question.values({"brand": "'", "limit": "2"}), 2, 7.5)
+        answer = published.ask(question, question.values({"brand": "'", "limit": "2"}), 7.5)
     assert (answer.rows, answer.is_cut, answer.version) == ([(1,), (2,)], True, current(on_bigquery))
     [(sql, config)] = client.sent
     assert sql == question.sql
@@ -239,7 +255,7 @@ def test_on_bigquery_questions_are_published_and_parameters_bound(on_bigquery: S
         "brand": ("STRING", "'"),
         "on": ("DATE", "2026-01-31"),
         "at": ("TIMESTAMP", "2026-01-31 18:30:00+00:00"),
-        "limit": ("INT64", "2"),
+        "limit": ("INT64", "3"),  # one more tells that there are more
     }
     assert config["query"]["maximumBytesBilled"] == "1000"
     assert config["jobTimeoutMs"] == "7500"
@@ -253,7 +269,7 @@ def test_on_bigquery_a_question_that_takes_too_long_is_cancelled(on_bigquery: Se
         published = open_published(on_bigquery)
         question = published.questions["q"]
         with pytest.raises(UserError, match=r"took longer than 0\.5 s"):
-            published.ask(question, question.values({}), 10, 0.5)
+            published.ask(question, question.values({}), 0.5)
     assert client.cancelled == 1
 
 
@@ -298,7 +314,7 @@ def test_on_bigquery_a_question_is_not_tried_for_longer_than_it_may_take(on_bigq
         published = open_published(on_bigquery)
         question = published.questions["q"]
         with pytest.raises(UnavailableError, match="does not answer"):
-            published.ask(question, question.values({}), 10, 0.01)
+            published.ask(question, question.values({}), 0.01)
 
 
 def test_on_bigquery_no_answer_is_kept(on_bigquery: Settings) -> None:
@@ -322,3 +338,15 @@ def test_on_bigquery_a_dry_run_tells_the_columns(on_bigquery: Settings) -> None:
             ("price", "number"),
         ]
     assert json.dumps(client.sent[0][1]).count('"dryRun": true') == 1
+
+
+def test_on_bigquery_a_statement_that_it_rejects_is_a_problem_of_the_question(on_bigquery: Settings) -> None:
+    class Rejecting(BigQueryClient):
+        def query(self, sql: str, job_config: Any, **_: Any) -> Any:
+            raise BadRequest("Unrecognized name: brandd at [3:5]")
+
+    client = Rejecting([])
+    with patch("ingest.sinks.bigquery.open_client", lambda _: client), _describing(on_bigquery, None) as described:
+        with pytest.raises(UserError, match=r"Unrecognized name: brandd at \[3:5\]") as told:
+            described(bigquery_question())
+        assert "GCP_PROJECT" not in str(told.value)

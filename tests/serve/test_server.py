@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +17,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from ingest import web
 from ingest.settings import Settings
 from serve.questions import Question
 from tests.dbt_project.warehouse import ROOT
@@ -30,8 +33,8 @@ def environment(settings: Settings, **variables: str) -> dict[str, str]:
 
 
 @contextmanager
-def server(settings: Settings, *options: str, **variables: str) -> Iterator[str]:
-    """Its URL. It must end well."""
+def server(settings: Settings, *options: str, level: str = "info", **variables: str) -> Iterator[str]:
+    """Its URL. It must end well, and log nothing above the level."""
     command = [sys.executable, "-m", "serve", "--port", "0", *options]
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment(settings, **variables), stderr=subprocess.PIPE, text=True
@@ -45,6 +48,7 @@ def server(settings: Settings, *options: str, **variables: str) -> Iterator[str]
         listening = json.loads(process.stderr.readline())
         assert listening["event"] == "listening"
         drain.start()
+        assert re.fullmatch(rf"http://(127\.0\.0\.1|localhost):{listening['port']}/", listening["url"])
         yield f"http://127.0.0.1:{listening['port']}"
     finally:
         process.send_signal(signal.SIGTERM)
@@ -53,7 +57,7 @@ def server(settings: Settings, *options: str, **variables: str) -> Iterator[str]
         if drain.ident:
             drain.join(SECONDS)
     assert process.returncode == 0, lines
-    assert all(json.loads(line)["level"] == "info" for line in lines), lines
+    assert all(json.loads(line)["level"] in ("info", level) for line in lines), lines
 
 
 def test_versions_swap_under_concurrent_requests(published: Settings, questions: list[Question]) -> None:
@@ -138,3 +142,58 @@ def test_tokens_that_cannot_be_read_are_not_printed(settings: Settings, tokens: 
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: SERVE_TOKENS: ")
     assert "s3cret" not in refused.stderr
+
+
+@pytest.mark.parametrize("command", [[], ["dashboard"]])
+def test_on_a_terminal_the_address_is_a_line_to_click(published: Settings, command: list[str]) -> None:
+    """And in a log an attribute."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    terminal, of_process = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serve", *command, "--port", str(port)],
+        cwd=ROOT,
+        env=environment(published),
+        stderr=of_process,
+    )
+    os.close(of_process)
+    watch = threading.Timer(SECONDS, process.kill)
+    watch.start()
+    shown = b""
+    try:
+        while b"Ctrl-C" not in shown:
+            shown += os.read(terminal, 10_000)
+        page = httpx.get(f"http://127.0.0.1:{port}/", timeout=SECONDS, follow_redirects=True)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(SECONDS)
+        watch.cancel()
+        os.close(terminal)
+    assert f"\r\n  http://127.0.0.1:{port}/\r\n" in shown.decode()
+    assert page.status_code == 200
+    assert "<html" in page.text
+
+
+def test_a_log_has_the_address_as_json(published: Settings) -> None:
+    with server(published) as url:
+        assert httpx.get(url, timeout=SECONDS).headers["location"] == "docs"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:{port}/x"),
+        ("::1", "http://[::1]:{port}/x"),
+        (EVERYWHERE, "http://localhost:{port}/x"),
+    ],
+)
+def test_an_address_is_one_for_a_browser_on_this_machine(host: str, url: str) -> None:
+    with web.listen(host, 0, None) as listener:
+        assert web.url_of(listener, "/x") == url.format(port=listener.getsockname()[1])
+
+
+def test_a_head_above_the_limit_is_refused(published: Settings) -> None:
+    with server(published, level="warning") as url:
+        answer = httpx.get(url, headers={"A": "a" * 70_000}, timeout=SECONDS)
+        assert answer.status_code == 431
+        assert httpx.get(f"{url}/healthz", timeout=SECONDS).status_code == 200

@@ -116,6 +116,19 @@
     )]))
 {%- endmacro %}
 
+{#- Text of bytes without those that are not UTF-8. -#}
+{% macro lossy_text(bytes) -%}
+    {{ return(adapter.dispatch('lossy_text')(bytes)) }}
+{%- endmacro %}
+
+{% macro duckdb__lossy_text(bytes) -%}
+    decode({{ bytes }}, 'ignore')
+{%- endmacro %}
+
+{% macro bigquery__lossy_text(bytes) -%}
+    coalesce(safe_cast({{ bytes }} as string), replace(safe_convert_bytes_to_string({{ bytes }}), '\ufffd', ''))
+{%- endmacro %}
+
 {#- Text of bytes, null when they are not UTF-8. -#}
 {% macro utf8_text(bytes) -%}
     {{ return(adapter.dispatch('utf8_text')(bytes)) }}

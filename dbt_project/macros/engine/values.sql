@@ -28,6 +28,12 @@
     from unnest([safe.round(safe_cast({{ text }} as bignumeric), 4)]) as amount)
 {%- endmacro %}
 
+{#- An amount as text, without zeros at its end, of which each engine writes its own number. -#}
+{% macro amount_text(amount) -%}
+    {%- set text = 'cast(' ~ amount ~ ' as ' ~ dbt.type_string() ~ ')' -%}
+    case when {{ text }} like '%.%' then rtrim(rtrim({{ text }}, '0'), '.') else {{ text }} end
+{%- endmacro %}
+
 {#- A sum of amounts, 0 when there are none. -#}
 {% macro sum_of_amounts(amounts) -%}
     cast(coalesce(sum({{ amounts }}), 0) as numeric(33, 4))

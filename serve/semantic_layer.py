@@ -1,7 +1,7 @@
 """The metrics of dbt_project/models/analytics/_metrics.yml, asked of the published warehouse by way of MetricFlow.
 
-MetricFlow only writes the SQL: it is given no connection, so that a metric keeps no build waiting, and is of the same
-build as every other answer.
+MetricFlow only writes the SQL and gets no connection: a metric reads the same published build as every other answer,
+and no build waits for it.
 """
 
 import re
@@ -19,6 +19,7 @@ from metricflow_semantics.model.dbt_manifest_parser import parse_manifest_from_d
 from metricflow_semantics.model.semantic_manifest_lookup import SemanticManifestLookup
 
 from ingest.errors import UserError
+from ingest.settings import Settings
 from serve.questions import SEMANTIC_MANIFEST, DuckDBPublished
 
 DUCKDB = cast(SqlClient, SimpleNamespace(sql_engine_type=SqlEngine.DUCKDB, sql_plan_renderer=DuckDbSqlPlanRenderer()))
@@ -27,8 +28,9 @@ DUCKDB = cast(SqlClient, SimpleNamespace(sql_engine_type=SqlEngine.DUCKDB, sql_p
 class Metrics:
     """The metrics of one published version."""
 
-    def __init__(self, published: DuckDBPublished) -> None:
+    def __init__(self, published: DuckDBPublished, settings: Settings) -> None:
         self._published = published
+        self._settings = settings
         manifest = parse_manifest_from_dbt_generated_manifest((published.folder / SEMANTIC_MANIFEST).read_text())
         self._engine = MetricFlowEngine(SemanticManifestLookup(manifest), DUCKDB)
         self.descriptions = {
@@ -36,31 +38,35 @@ class Metrics:
         }
 
     def dimensions(self, metrics: Sequence[str]) -> list[str]:
-        """What all of these metrics can be grouped by, such as metric_time__day and event__brand."""
+        """Names by which all of these metrics can be grouped, such as metric_time__day and event__brand."""
         found = self._engine.simple_dimensions_for_metrics(list(metrics))
         names = {dimension.dunder_name for dimension in found}
         return sorted(name for name in names if not name.endswith("__reporting_date"))  # which is metric_time
 
     def ask(
         self, metrics: Sequence[str], by: Sequence[str] = (), where: str | None = None, limit: int | None = None
-    ) -> pa.Table:
-        """One row a group, in the order of the groups.
+    ) -> tuple[pa.Table, bool]:
+        """One row per group in the order of the groups, the newest time first; and whether there are more rows.
 
         Args:
             where: in SQL, a dimension as `{{ Dimension('event__brand') }}`.
+            limit: the most rows; never more than SERVE_MAX_ROWS.
 
         Raises:
-            UserError: when there is no such metric, or it knows no such group or dimension.
+            UserError: when there is no such metric, or it does not know a group or dimension.
+            QuestionTimeoutError: when it takes longer than SERVE_TIMEOUT_SECONDS.
+            QuestionTooLargeError: when it needs more than SERVE_MEMORY_LIMIT.
         """
         for name in metrics:
             if name not in self.descriptions:
                 raise UserError(f"there is no metric {name!r}; they are {', '.join(self.descriptions)}")
+        most = min(limit or self._settings.serve_max_rows, self._settings.serve_max_rows)
         request = MetricFlowQueryRequest.create(
             metric_names=metrics,
             group_by_names=by,
-            order_by_names=by,
+            order_by_names=[f"-{name}" if name.startswith("metric_time") else name for name in by],
             where_constraints=None if where is None else [where],
-            limit=limit,
+            limit=most + 1,
         )
         try:
             sql = self._engine.explain(request).sql_statement.without_descriptions.sql
@@ -70,12 +76,13 @@ class Metrics:
                 f"{_message(error)}; {', '.join(metrics)} can be grouped and filtered by {known}"
             ) from error
         try:
-            return self._published.query(sql)
+            rows = self._published.query(sql, timeout_seconds=self._settings.serve_timeout_seconds)
         except duckdb.Error as error:
-            raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
+            raise UserError(f"{where or ', '.join(metrics)}: {str(error).splitlines()[0]}") from error
+        return rows.slice(0, most), rows.num_rows > most
 
 
 def _message(error: InformativeUserError) -> str:
-    """What is wrong, in one line, without MetricFlow's suggestions and stack."""
+    """The error in one line, without MetricFlow's suggestions and stack."""
     parts = re.split(r"Suggestions:|Common issues|Got exception:|Issue Location:", str(error))
     return " ".join(re.sub(r".*Message:", "", parts[0], flags=re.DOTALL).split()).rstrip(".:")

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from ingest.errors import UserError
 from ingest.settings import Settings
-from serve.metrics import Metrics
-from serve.questions import DuckDBPublished, open_published
+from serve.questions import DuckDBPublished, QuestionTimeoutError, open_published
+from serve.semantic_layer import Metrics
 from tests.dbt_project.warehouse import Warehouse
 
 
@@ -22,12 +24,19 @@ def published(shop: Warehouse) -> Iterator[DuckDBPublished]:
 
 
 @pytest.fixture(scope="module")
-def metrics(published: DuckDBPublished) -> Metrics:
-    return Metrics(published)
+def metrics(shop: Warehouse, published: DuckDBPublished) -> Metrics:
+    return Metrics(published, Settings(_env_file=None, warehouse_path=shop.path))
 
 
-def rows(table: object) -> list[tuple[object, ...]]:
-    return [tuple(row.values()) for row in table.to_pylist()]  # type: ignore[attr-defined]
+def rows(table: pa.Table) -> list[tuple[object, ...]]:
+    return [tuple(row.values()) for row in table.to_pylist()]
+
+
+def ask(metrics: Metrics, *names: str, **options: Any) -> list[tuple[object, ...]]:
+    """The rows of an answer that is whole."""
+    table, is_cut = metrics.ask(names, **options)
+    assert not is_cut
+    return rows(table)
 
 
 def test_a_ratio_and_a_distinct_count_with_a_filter(metrics: Metrics, published: DuckDBPublished) -> None:
@@ -39,9 +48,8 @@ def test_a_ratio_and_a_distinct_count_with_a_filter(metrics: Metrics, published:
         """)
     )
     assert purchases != buyers
-    found = metrics.ask(
-        ["conversion", "users"], by=["metric_time__day"], where=f"{{{{ Dimension('event__brand') }}}} = '{brand}'"
-    )
+    where = f"{{{{ Dimension('event__brand') }}}} = '{brand}'"
+    found = ask(metrics, "conversion", "users", by=["metric_time__day"], where=where)
     expected = published.query(
         """
         select
@@ -51,12 +59,12 @@ def test_a_ratio_and_a_distinct_count_with_a_filter(metrics: Metrics, published:
         from analytics.fct_events
         where brand = $brand
         group by day
-        order by day
+        order by day desc
         """,
         {"brand": str(brand)},
     )
-    assert found.num_rows == 3
-    assert rows(found) == rows(expected)
+    assert len(found) == 3
+    assert found == rows(expected)
 
 
 def test_metrics_are_those_of_the_daily_marts(metrics: Metrics, published: DuckDBPublished) -> None:
@@ -67,9 +75,9 @@ def test_metrics_are_those_of_the_daily_marts(metrics: Metrics, published: DuckD
             events, users, views, carts, purchases, revenue, checkout_amount, page_views,
             (select count(*) from analytics.fct_sessions as sessions where event_date = reporting_date)
         from analytics.agg_events_daily as days
-        order by 1
+        order by 1 desc
     """)
-    assert rows(metrics.ask(names, by=["metric_time__day"])) == rows(daily)
+    assert ask(metrics, *names, by=["metric_time__day"]) == rows(daily)
 
 
 def test_time_on_page_and_bounce_rate_by_where_the_visit_came_from(
@@ -77,7 +85,7 @@ def test_time_on_page_and_bounce_rate_by_where_the_visit_came_from(
 ) -> None:
     """Some visits come from nowhere known: they are one row, not one a metric."""
     by = "page_view__traffic_source"
-    found = rows(metrics.ask(["time_on_page", "bounce_rate"], by=[by]))
+    found = ask(metrics, "time_on_page", "bounce_rate", by=[by])
     expected = rows(
         published.query("""
             select traffic_source, avg(time_on_page_seconds), any_value(bounce_rate)
@@ -103,7 +111,27 @@ def test_a_metric_by_what_the_user_is(metrics: Metrics, published: DuckDBPublish
         group by region
         order by region
     """)
-    assert rows(metrics.ask(["revenue"], by=["user__region"])) == rows(expected)
+    assert ask(metrics, "revenue", by=["user__region"]) == rows(expected)
+
+
+def test_of_a_longer_answer_the_oldest_rows_are_left_out_and_it_says_so(
+    metrics: Metrics, shop: Warehouse, published: DuckDBPublished
+) -> None:
+    whole = ask(metrics, "events", by=["metric_time__day"])
+    assert len(whole) == 3
+    for limit in (1, 2, 3, 4):
+        table, is_cut = metrics.ask(["events"], by=["metric_time__day"], limit=limit)
+        assert (rows(table), is_cut) == (whole[:limit], limit < 3)
+    bounded = Metrics(published, Settings(_env_file=None, warehouse_path=shop.path, serve_max_rows=2))
+    for limit in (None, 2, 3):
+        table, is_cut = bounded.ask(["events"], by=["metric_time__day"], limit=limit)
+        assert (rows(table), is_cut) == (whole[:2], True)
+
+
+def test_a_metric_takes_no_longer_than_a_question_may(shop: Warehouse, published: DuckDBPublished) -> None:
+    settings = Settings(_env_file=None, warehouse_path=shop.path, serve_timeout_seconds=1e-6)
+    with pytest.raises(QuestionTimeoutError, match="SERVE_TIMEOUT_SECONDS"):
+        Metrics(published, settings).ask(["events"], by=["metric_time__day"])
 
 
 def test_a_metric_is_answered_while_a_build_writes(shop: Warehouse, tmp_path: Path) -> None:
