@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     dataset_prefix: str = Field("", pattern=r"^\w*$")
     """Before the names of BigQuery's datasets, such as dev_ for dev_raw and dev_analytics."""
     build_prefix: str | None = Field(None, pattern=r"^\w+$")
-    """Before the names of the schemas that builds write, such as ann_ for ann_analytics; they read the same raw tables."""
+    """Before the names of the schemas that builds write, such as ann_ for ann_analytics; raw is shared."""
     gcp_location: str = "US"
     """Of BigQuery's datasets."""
     bigquery_maximum_bytes_billed: int = Field(1024**4, ge=1)

@@ -168,8 +168,7 @@ class DuckDBSink:
             # '' is from before the broker had topic ids; a row with the id comes later and replaces it. A log of the
             # spool has its id from the start, or never.
             for (of, topic, topic_id, partition), next_offset in sorted(positions.items())
-            if of == source
-            and (topic_id == topic_ids.get(topic, "") or (topic_id == "" and source != "spool"))
+            if of == source and (topic_id == topic_ids.get(topic, "") or (topic_id == "" and source != "spool"))
         }
 
     def missing_tables(self) -> list[str]:

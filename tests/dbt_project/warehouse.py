@@ -16,6 +16,11 @@ from tests.dbt_project import warm_build
 
 ROOT = Path(__file__).parents[2]
 
+SETTINGS = (
+    *("KAFKA_", "PUBSUB_", "EMIT_", "WAREHOUSE", "SPOOL_", "LANDING_", "DBT_", "BUILD_PREFIX"),
+    *("STREAMS", "TOPICS", "SUBSCRIPTIONS"),
+)
+"""Beginnings of the environment variables that a test sets itself or not at all."""
 MARTS_NOT_COMPARED = ("dim_countries", "dim_dates")
 
 
@@ -31,9 +36,7 @@ class Warehouse:
 
     @property
     def environment(self) -> dict[str, str]:
-        ours = ("KAFKA_", "PUBSUB_", "EMIT_", "WAREHOUSE", "SPOOL_", "LANDING_", "DBT_")
-        ours += ("STREAMS", "TOPICS", "SUBSCRIPTIONS")
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
         return {
             **inherited,
             "WAREHOUSE_PATH": str(self.path),

@@ -106,7 +106,7 @@ def reconciliation(
 ) -> Mart:
     """For every stream and landing date: landed = accepted + duplicates + rejected.
 
-    A copy of an event is conflicting when it says something else than the one that counts. Versions of entities are not:
+    A copy of an event is conflicting when it says something else than the one that counts. Versions of entities never:
     what they say is a part of their identity.
     """
     names = ("landed", "accepted", "duplicates", "conflicting", "rejected", "mismatched_keys")
