@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build query query-check serve dashboard report metric notebooks docs status test test-all test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint format clean
+.PHONY: help setup ingest build query query-check serve dashboard report metric notebooks docs status test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -81,7 +81,7 @@ query: .venv/.ready ## Answer a question of analyses/: Q=top_products ARGS="bran
 	@$(BIN)/python -c "$$WITH_ARGS" -m serve query --format "$$FORMAT" $${Q:+"$$Q"}
 
 query-check: .venv/.ready ## Test the questions of analyses/ in seconds, without a build: Q=top_products for one, all without Q
-	@$(BIN)/python -m serve check $(Q)
+	@$(BIN)/python -m serve check $${Q:+"$$Q"}
 
 metric: .venv/.ready-analysts ## Ask for metrics: METRICS=events,revenue BY=metric_time__day WHERE="..."; without METRICS, list them
 	@$(BIN)/python -m serve metric "$$METRICS" --by "$$BY" --where "$$WHERE" --format "$$FORMAT"
@@ -109,7 +109,10 @@ test: .venv/.ready-dev ## Run the tests that need nothing but Python (two to fou
 	@$(BIN)/python -m pytest -n auto
 
 test-all: ## Run every test: these, random worlds, brokers, BigQuery, the dashboard in a browser (about an hour)
-	@$(MAKE) --keep-going test test-exact test-brokers test-bigquery check-bigquery test-browser
+	@$(MAKE) --keep-going test test-slow test-exact test-brokers test-bigquery check-bigquery test-browser
+
+test-slow: .venv/.ready-dev ## Run the tests that build again and again, or wait (four minutes)
+	@$(BIN)/python -m pytest -n auto -m slow
 
 test-exact: .venv/.ready-dev ## Compare every mart with its definition in plain Python, in 1,000 random worlds (half an hour; EXACT_WORLDS, EXACT_SEED)
 	@$(BIN)/python -m pytest -m exact

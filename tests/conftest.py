@@ -1,6 +1,7 @@
 """Fixtures that are expensive: a built warehouse, made once per run, and real brokers, started once per worker."""
 
 import fcntl
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,13 @@ from tests.dbt_project.warehouse import Warehouse
 
 SHOP_OUTPUT = "build.txt"
 """What the build of the shop printed."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Of `-n auto`: one more than there are processors, since tests also wait for processes and locks."""
+    return (os.cpu_count() or 1) + 1
+
+
 Shared = Callable[[str, Callable[[Path], object]], Path]
 
 

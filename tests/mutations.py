@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 ROOT = Path(__file__).parents[1]
-SLOW = "brokers or exact or bigquery or bigquery_emulator or browser"
+SLOW = "slow or brokers or exact or bigquery or bigquery_emulator or browser"
 TIERS = {"fast": [], "slow": ["-m", SLOW]}
 """Tier to options of pytest: without -m it runs the fast tier (pyproject.toml)."""
 TESTS_FAILED = 1

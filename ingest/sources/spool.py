@@ -245,6 +245,9 @@ class SpoolSource:
     def _read(self, log: _Log) -> Batch | None:
         with self._open(log) as file:
             chunk, ends, is_all = self._whole_lines(file)
+            log_id = _log_id(file)
+        if len(ends) and log_id != self._ids[log.key]:
+            return self._read(log)  # its first line was written after it was opened
         if is_all:
             self._read_to_end.add(log.key)
         if not len(ends):
@@ -252,7 +255,7 @@ class SpoolSource:
         parsed = self._parse(log, chunk, ends)
         self._next[log.key] += int(ends[-1]) + 1
         is_end = self._read_to_end >= {log.key for log in self._logs()}
-        topic_ids = {log.stream: log_id} if (log_id := self._ids[log.key]) else {}
+        topic_ids = {log.stream: log_id} if log_id else {}
         return Batch({log.stream: parsed}, {log.key: self._next[log.key]}, topic_ids, is_end=is_end)
 
     def _parse(self, log: _Log, chunk: bytearray, ends: LineEnds) -> pa.Table:

@@ -81,6 +81,7 @@ def test_messages_that_never_reached_staging_fail_the_build(warehouse: Warehouse
     assert "relation=raw.clicks, found=" in warehouse.dbt("test", "--select", ACCOUNTED, expect=1).stderr
 
 
+@pytest.mark.slow
 def test_a_build_of_some_models_is_no_gap(warehouse: Warehouse) -> None:
     """What one model has read and another has not is left for the next build."""
     land_a_click(warehouse, "new")
@@ -113,6 +114,12 @@ def test_a_full_refresh_does_not_lose_what_is_gone_from_raw(warehouse: Warehouse
     assert error.startswith("error: raw.clicks has 0 of the ")
     assert error.count("\n") == 1
     assert warehouse.marts()["fct_events"] == events
+
+
+@pytest.mark.slow
+def test_without_the_accounting_a_full_refresh_takes_what_is_there(warehouse: Warehouse) -> None:
+    events = warehouse.marts()["fct_events"]
+    warehouse.change("delete from raw.clicks where landed_at = (select min(landed_at) from raw.clicks)")
     warehouse.change("drop table analytics.landing_reconciliation")
     warehouse.run_models("--full-refresh")
     assert warehouse.marts()["fct_events"] < events

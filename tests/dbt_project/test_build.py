@@ -50,16 +50,8 @@ def test_a_build_ends_with_the_marts_and_their_rows(shop: Warehouse) -> None:
     assert lines[-1].startswith("built in ")
 
 
-def test_a_day_more_equals_a_full_refresh(warehouse: Warehouse, tmp_path: Path) -> None:
+def test_a_day_more_equals_a_full_refresh_even_after_a_kill(warehouse: Warehouse, tmp_path: Path) -> None:
     before = warehouse.marts()
-    warehouse.simulate(days=1)
-    warehouse.land()
-    warehouse.run_models()
-    assert warehouse.marts()["fct_events"] > before["fct_events"]
-    assert warehouse.differences(full_refresh_of(warehouse, tmp_path / "refreshed")) == {}
-
-
-def test_a_killed_build_is_put_right_by_the_next(warehouse: Warehouse, tmp_path: Path) -> None:
     warehouse.simulate(days=1)
     warehouse.land()
     build = subprocess.Popen(
@@ -69,9 +61,11 @@ def test_a_killed_build_is_put_right_by_the_next(warehouse: Warehouse, tmp_path:
     build.send_signal(signal.SIGKILL)
     build.wait()
     warehouse.run_models()
+    assert warehouse.marts()["fct_events"] > before["fct_events"]
     assert warehouse.differences(full_refresh_of(warehouse, tmp_path / "refreshed")) == {}
 
 
+@pytest.mark.slow
 def test_a_process_tells_how_it_ended_and_leaves_the_warehouse_closed(warehouse: Warehouse) -> None:
     nonsense = "{session_gap_seconds: soon}"
     assert "var session_gap_seconds" in warehouse.run("dbt_project", "build", "--vars", nonsense, expect=2).stderr
@@ -100,6 +94,11 @@ def test_a_changed_setting_stops_the_build_until_a_full_refresh(warehouse: Wareh
     error = warehouse.build(*longer_gap, expect=2).stderr
     assert error.count("\n") == 1
     assert "session_gap_seconds=60, this build has 1800: run `make build FULL_REFRESH=1`" in error
+
+
+@pytest.mark.slow
+def test_a_full_refresh_takes_a_changed_setting(warehouse: Warehouse) -> None:
+    longer_gap = ("--vars", json.dumps({"session_gap_seconds": 1800}))
     sessions = warehouse.marts()["fct_sessions"]
     warehouse.run_models("--full-refresh", *longer_gap)
     assert warehouse.marts()["fct_sessions"] < sessions
@@ -107,6 +106,7 @@ def test_a_changed_setting_stops_the_build_until_a_full_refresh(warehouse: Wareh
     assert "session_gap_seconds=1800" in warehouse.build(expect=2).stderr
 
 
+@pytest.mark.slow
 def test_days_of_another_time_zone(warehouse: Warehouse) -> None:
     """The hourly = daily = facts test runs within the build; here the days are counted from the facts by hand."""
     kolkata = ("--vars", json.dumps({"reporting_time_zone": "Asia/Kolkata"}))
@@ -123,6 +123,7 @@ def test_days_of_another_time_zone(warehouse: Warehouse) -> None:
     assert starts == [(30,)]
 
 
+@pytest.mark.slow
 def test_tests_read_what_was_touched_and_a_failure_stays_until_it_is_mended(warehouse: Warehouse) -> None:
     of_facts = ("test", "--select", "fct_events")
     keys = "select min(event_key), max(event_key) from analytics.fct_events where event_date = "
@@ -155,6 +156,7 @@ def unit_tests() -> int:
 SWEEP = json.dumps({"test_all_partitions": True})
 
 
+@pytest.mark.slow
 def test_only_what_is_new_is_done(warehouse: Warehouse) -> None:
     def passed() -> int:
         found = re.search(r"(\d+) pass", warehouse.build().stdout)
@@ -179,6 +181,7 @@ def test_only_what_is_new_is_done(warehouse: Warehouse) -> None:
     assert nothing_new in warehouse.build().stdout
 
 
+@pytest.mark.slow
 def test_a_lost_message_fails_the_build(warehouse: Warehouse) -> None:
     warehouse.simulate(days=1)
     warehouse.land()

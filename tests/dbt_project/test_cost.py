@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pytest
 
 from ingest.landing import land
 from ingest.message import Message
@@ -79,6 +80,7 @@ def costs(target: Path, warehouse: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_day_costs_the_same_on_a_short_and_a_long_history(tmp_path: Path) -> None:
     short, long = cost_of_a_day(tmp_path / "short", 10), cost_of_a_day(tmp_path / "long", 100)
     assert len(short) == 26
@@ -108,6 +110,7 @@ def rows_handled(plan: dict[str, Any]) -> int:
     return int(plan["intermediate_rows"]) + sum(map(rows_handled, plan.get("children", [])))
 
 
+@pytest.mark.slow
 def test_a_busy_key_costs_its_rows_and_not_their_pairs(tmp_path: Path) -> None:
     """A bot, or an id that many share: 1,500 clicks and as many checkouts of a user and product, and as many page views
     of one session, all in a minute. Joined by key and time, each would meet all others: millions of rows."""

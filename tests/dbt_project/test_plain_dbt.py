@@ -42,18 +42,21 @@ def dbt(folder: Path, *arguments: str, expect: int = 0, **variables: str) -> str
     return done.stdout
 
 
+@pytest.mark.slow
 def test_one_warehouse_from_wherever_dbt_is_started(checkout: Path) -> None:
     for folder, options in ((checkout, ["--project-dir", "dbt_project"]), (checkout / "dbt_project", [])):
         assert "Completed successfully" in dbt(folder, "run", "--select", "agg_events_daily", *options)
     assert [path.relative_to(checkout) for path in checkout.rglob("*.duckdb")] == [Path("warehouse.duckdb")]
 
 
+@pytest.mark.slow
 def test_without_landed_messages_the_error_says_what_to_run(checkout: Path) -> None:
     (checkout / "warehouse.duckdb").unlink()
     said = dbt(checkout / "dbt_project", "run", expect=2)
     assert re.search(r"there is no table raw\.\w+ in \S*warehouse.duckdb: land messages first \(`make ingest`\)", said)
 
 
+@pytest.mark.slow
 def test_a_target_of_ones_own_leaves_the_shared_marts_alone(checkout: Path) -> None:
     profiles = checkout / "dbt_project" / "profiles.yml"
     mine = "    dev: {type: duckdb, path: ../warehouse.duckdb, schema: dev_ann, settings: {TimeZone: UTC}}\n"
@@ -67,6 +70,7 @@ def test_a_target_of_ones_own_leaves_the_shared_marts_alone(checkout: Path) -> N
     assert warehouse.query("select max(recorded_at) from intermediate.watermarks") == before
 
 
+@pytest.mark.slow
 def test_a_prefix_for_what_is_built_shares_raw(warehouse_copy: Warehouse) -> None:
     mine = Warehouse(warehouse_copy.folder, {"BUILD_PREFIX": "ann_"})
     said = mine.run("dbt_project", "build", "--select", "+fct_events", "--exclude-resource-type", "test", "unit_test")
@@ -108,6 +112,7 @@ select 1 as id, '{{ invocation_id }}' as run, '{{ invocation_id }}' as first_run
 """
 
 
+@pytest.mark.slow
 def test_models_of_packages_and_options_of_the_merge_are_dbts_own(checkout: Path) -> None:
     """A column that is protected from the merge stays as it was; the project's own merge would replace the row."""
     package = checkout / "package"

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from ingest.message import Message
 from ingest.publish.spool import SpoolPublisher
 from ingest.settings import Settings
@@ -32,6 +34,7 @@ def land_and_build(warehouse: Warehouse, *versions: Message) -> None:
 SNAPSHOTS = ("build", "--select", "+resource_type:snapshot", "--indirect-selection", "cautious")
 
 
+@pytest.mark.slow
 def test_a_version_replaced_between_two_builds_is_in_the_history_only(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
     land_and_build(warehouse, version("first", "2026-01-02T00:00:00Z"))
@@ -63,6 +66,7 @@ def test_a_snapshot_that_the_history_does_not_know_fails_the_build(tmp_path: Pat
     assert test in warehouse.dbt("test", "--select", test, expect=1).stderr
 
 
+@pytest.mark.slow
 def test_a_version_that_other_rules_reject_leaves_the_snapshots_right(tmp_path: Path) -> None:
     """It stays in the snapshots as what builds saw, closed by a deletion."""
     warehouse = Warehouse(tmp_path)

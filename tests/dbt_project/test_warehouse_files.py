@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import duckdb
+import pytest
 
 from tests.dbt_project.warehouse import Warehouse
 
 
+@pytest.mark.slow
 def test_a_linked_file_of_an_older_duckdb_with_some_streams_is_built_and_asked(tmp_path: Path) -> None:
     """The link has another name than the file, by which DuckDB names the database."""
     file, link = tmp_path / "shop.duckdb", tmp_path / "warehouse.duckdb"

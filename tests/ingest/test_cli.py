@@ -118,6 +118,7 @@ def test_what_the_user_can_put_right_is_one_line_and_exit_code_2(
     assert re.search(message, one_line(err))
 
 
+@pytest.mark.slow
 def test_a_broker_that_does_not_answer_is_one_line_and_exit_code_2(start: Start) -> None:
     kafka = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     pubsub = {"PUBSUB_PROJECT": "shop", "PUBSUB_EMULATOR_HOST": "127.0.0.1:1"}

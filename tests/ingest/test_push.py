@@ -677,6 +677,7 @@ def test_however_steadily_pushes_come_the_warehouse_is_left_to_others(monkeypatc
     assert min(holds) >= 0.2, "who looks every 0.1 s may have missed it"
 
 
+@pytest.mark.slow
 def test_others_get_the_warehouse_under_load(serve: Serve, settings: Settings) -> None:
     server = serve()
     with Load(server) as load:
@@ -689,6 +690,7 @@ def test_others_get_the_warehouse_under_load(serve: Serve, settings: Settings) -
     assert sorted(landed_ids(settings)) == sorted(load.answered[204])
 
 
+@pytest.mark.slow
 def test_a_build_gets_the_warehouse_under_load(serve: Serve, settings: Settings, tmp_path: Path) -> None:
     server = serve()
     variables = {"WAREHOUSE_PATH": str(settings.warehouse_path), "DBT_TARGET_PATH": str(tmp_path / "target")}
@@ -722,7 +724,9 @@ def test_under_load_and_a_warehouse_held_now_and_then_204_means_landed(serve: Se
     assert sorted(landed_ids(settings)) == sorted(load.answered[204])
 
 
-@pytest.mark.parametrize("answers", [1, 150, 400])
+@pytest.mark.parametrize(
+    "answers", [pytest.param(1, marks=pytest.mark.slow), 150, pytest.param(400, marks=pytest.mark.slow)]
+)
 def test_killed_under_load_all_that_was_answered_is_landed(serve: Serve, settings: Settings, answers: int) -> None:
     server = serve()
     with Load(server) as load:

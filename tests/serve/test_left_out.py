@@ -91,6 +91,7 @@ def run(shop: Warehouse, tmp_path: Path) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_a_build_publishes_the_others_and_ends_with_1(run: Run, tmp_path: Path) -> None:
     analyses = tmp_path / "code" / "analyses"
     right = (analyses / "brands.sql").read_text()
@@ -130,6 +131,7 @@ def test_a_build_publishes_the_others_and_ends_with_1(run: Run, tmp_path: Path) 
     assert "with its defaults: brands: " in run("serve", "check", "brands", expect=2).stderr
 
 
+@pytest.mark.slow
 def test_templates_that_dbt_cannot_read_are_told_all_at_once(run: Run, tmp_path: Path) -> None:
     analyses = tmp_path / "code" / "analyses"
     (analyses / "brands.sql").write_text("select {{ brand")

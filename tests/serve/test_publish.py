@@ -54,7 +54,14 @@ def brands(settings: Settings, questions: list[Question]) -> set[str]:
         published.close()
 
 
-@pytest.mark.parametrize("killed_at", ["write_bytes", "symlink_to", "replace"])
+@pytest.mark.parametrize(
+    "killed_at",
+    [
+        pytest.param("write_bytes", marks=pytest.mark.slow),
+        "symlink_to",
+        pytest.param("replace", marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_publish_leaves_the_version_before(
     published: Settings, questions: list[Question], killed_at: str
 ) -> None:
@@ -142,6 +149,7 @@ def test_questions_are_compiled_anew_unless_the_newest_version_is_of_the_same_co
     assert second not in versions(published)
 
 
+@pytest.mark.slow
 def test_only_a_whole_green_build_publishes(shop: Warehouse, tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
     shutil.copy(shop.path, warehouse.path)

@@ -3,12 +3,13 @@
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 import pytest
 import structlog
 
+import ingest.sources.spool
 from ingest.errors import UserError
 from ingest.landing import land
 from ingest.message import Batch, Message
@@ -245,6 +246,26 @@ def test_a_log_that_is_replaced_while_it_is_followed_is_read_from_its_start(sett
     assert landed(settings) == [b"a", b"b", b"c", b"d"]
     # the first log comes back
     assert sink.commit([first]) == {"users": 0}
+
+
+def test_a_first_line_written_while_the_log_is_opened_is_landed_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(settings, b"")
+    spool, sink = open_source(settings)
+    read_id = ingest.sources.spool._log_id
+
+    def read_id_then_publish(file: BinaryIO) -> str:
+        monkeypatch.undo()
+        found = read_id(file)
+        publish(settings, b"a")
+        return found
+
+    monkeypatch.setattr(ingest.sources.spool, "_log_id", read_id_then_publish)
+    for _ in range(2):
+        sink.commit(batches(spool))
+    assert land_all(settings) == 0
+    assert landed(settings) == [b"a"]
 
 
 def test_each_partition_has_an_id_of_its_own(settings: Settings) -> None:
