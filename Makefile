@@ -115,7 +115,7 @@ test-slow: .venv/.ready-dev ## Run the tests that build again and again, or wait
 	@$(BIN)/python -m pytest -n auto -m slow
 
 test-exact: .venv/.ready-dev ## Compare every mart with its definition in plain Python, in 1,000 random worlds (half an hour; EXACT_WORLDS, EXACT_SEED)
-	@$(BIN)/python -m pytest -m exact
+	@$(BIN)/python -m pytest -n auto -m exact
 
 test-data: .venv/.ready ## Run every dbt test over all partitions, not only those touched since the last green build
 	@$(BIN)/python -m dbt_project test --vars '{test_all_partitions: true}'

@@ -39,9 +39,9 @@ def test_few_worlds_with_other_settings(project: Project, seed: int) -> None:
 
 @pytest.mark.exact
 @pytest.mark.timeout(3600)
-def test_many_worlds(project: Project, seed: int) -> None:
-    for pack, start in enumerate(range(0, WORLDS, WORLDS_TOGETHER)):
-        check_random_worlds(project, Settings(), min(WORLDS_TOGETHER, WORLDS - start), seed + pack)
+@pytest.mark.parametrize("start", range(0, WORLDS, WORLDS_TOGETHER))
+def test_many_worlds(project: Project, seed: int, start: int) -> None:
+    check_random_worlds(project, Settings(), min(WORLDS_TOGETHER, WORLDS - start), seed + start)
 
 
 @pytest.mark.exact
