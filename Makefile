@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build query query-check serve dashboard report metric notebooks docs status test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint format clean
+.PHONY: help setup ingest build query query-check serve dashboard report metric notebooks docs status test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint format lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -50,24 +50,24 @@ help: ## Print this help
 
 setup: .venv/.ready ## Create .venv and install requirements.txt
 
-.venv/.ready: requirements.txt constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; set PYTHON=..." >&2; exit 2; }
+.venv/.ready: locked/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { echo "error: Python 3.11 or 3.12 is needed; set PYTHON=..." >&2; exit 2; }
 	@echo "setting up .venv (a minute or two, once)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r locked/requirements.txt
 	@$(BIN)/python -m compileall -q -j 0 .venv/lib ingest dbt_project serve > /dev/null || true
 	@touch $@
 
-.venv/.ready-analysts: .venv/.ready requirements-analysts.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-analysts.txt -c constraints.txt
+.venv/.ready-analysts: .venv/.ready locked/requirements-analysts.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r locked/requirements-analysts.txt
 	@touch $@
 
-.venv/.ready-bench: .venv/.ready-analysts requirements-bench.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-bench.txt -c constraints.txt
+.venv/.ready-bench: .venv/.ready-analysts locked/requirements-bench.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r locked/requirements-bench.txt
 	@touch $@
 
-.venv/.ready-dev: .venv/.ready requirements-dev.txt requirements-analysts.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+.venv/.ready-dev: .venv/.ready locked/requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r locked/requirements-dev.txt
 	@touch $@
 
 ingest: .venv/.ready ## Land all that waits; with no broker configured, simulate first (7 days, then one more each run)
@@ -159,6 +159,11 @@ format: .venv/.ready-dev ## Format Python and SQL
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 	@$(BIN)/sqlfluff fix --processes 2 analyses dbt_project/models dbt_project/tests
+
+lock: .venv/.ready-dev ## Pin what requirements*.txt bring in, with hashes, in locked/
+	@for name in requirements requirements-analysts requirements-bench requirements-dev; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+			--no-emit-index-url $$name.txt --output-file locked/$$name.txt || exit; done
 
 clean: .venv/.ready ## List the warehouse, the spool and dbt's files, ask, and remove them (CONFIRM=1 does not ask)
 	@$(BIN)/python -m ingest clean $${CONFIRM:+--yes}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import pty
 import subprocess
 import sys
@@ -158,3 +159,14 @@ def test_clean_removes_nothing_where_the_warehouse_is_something_else(warehouse: 
     assert f"error: nothing was removed: {path} is not a DuckDB file; see WAREHOUSE_PATH" in err
     assert path.exists()
     assert (warehouse.folder / "spool" / "users").exists()
+
+
+# -- packages ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("requirements", sorted(ROOT.glob("requirements*.txt")), ids=lambda path: path.stem)
+def test_what_is_required_is_locked_with_hashes(requirements: Path) -> None:
+    lines = [line for line in requirements.read_text().splitlines() if line and line[0] not in "#-"]
+    locked = (ROOT / "locked" / requirements.name).read_text()
+    for line in lines:
+        assert re.search(rf"^{re.escape(line)}\b.*\n +--hash=sha256:", locked, re.MULTILINE), f"{line}: run `make lock`"
