@@ -24,6 +24,8 @@ TIERS = {"fast": [], "slow": ["-m", SLOW]}
 TESTS_FAILED = 1
 """Pytest's exit code when tests ran and some failed. Any other code than this, 0 and 5 is an error of the mutation."""
 NO_TESTS = 5
+TIMEOUT_SECONDS = 1800
+"""Tests that hang have noticed the mutation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -502,6 +504,13 @@ MUTATIONS = (
         "tests/ingest/sinks/test_bigquery.py",
     ),
     Mutation(
+        "a log is landed by the id that it had before its first line",
+        "ingest/sources/spool.py",
+        "if len(ends) and log_id != self._ids[log.key]:",
+        "if False:",
+        "tests/ingest/sources/test_spool.py",
+    ),
+    Mutation(
         "messages are acknowledged before their commit",
         "ingest/landing.py",
         "                if batches:\n",
@@ -855,15 +864,19 @@ def outcome(mutation: Mutation, *, expected_only: bool, source: Path = ROOT) -> 
         for tests in [mutation.tests.split()] if expected_only else [mutation.tests.split(), []]:
             for tier, options in TIERS.items():
                 command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *options, *tests]
-                done = subprocess.run(
-                    command,
-                    cwd=folder,
-                    # what fails is all that is asked: no need to find its smallest part
-                    env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "EXACT_SHRINK_SECONDS": "0"},
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                )
+                try:
+                    done = subprocess.run(
+                        command,
+                        cwd=folder,
+                        # what fails is all that is asked: no need to find its smallest part
+                        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "EXACT_SHRINK_SECONDS": "0"},
+                        capture_output=True,
+                        text=True,
+                        check=False,
+                        timeout=TIMEOUT_SECONDS,
+                    )
+                except subprocess.TimeoutExpired:
+                    return tier
                 if done.returncode == TESTS_FAILED:
                     return tier
                 if done.returncode not in (0, NO_TESTS):
