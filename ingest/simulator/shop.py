@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-from faker import Faker
 from numpy.typing import NDArray
 
 from ingest.streams import STREAMS, Stream
@@ -169,6 +168,8 @@ class Vocabulary:
 @lru_cache(maxsize=4)
 def vocabulary(seed: int) -> Vocabulary:
     """The pools of words of a seed."""
+    from faker import Faker  # only `simulate` needs it, and it takes a tenth of the start of every command
+
     places = []
     for country_code, locale in LOCALES.items():
         words = Faker(locale)
