@@ -62,9 +62,10 @@ with page_views as (
 
 {% if is_incremental() %}
 affected_keys as (
-    select event_key from {{ this }}
-    where {{ on_dates('event_date', session_dates) }}
-        and session_id in (select affected.session_id from ({{ affected_sessions }}) as affected)
+    select built.event_key
+    from {{ this }} as built
+    inner join ({{ affected_sessions }}) as affected on built.session_id = affected.session_id
+    where {{ on_dates('built.event_date', session_dates) }}
     union distinct
     select event_key from {{ ref('stg_page_views') }}
     where reject_reason is null and {{ is_new() }}
@@ -72,9 +73,10 @@ affected_keys as (
 {% endif %}
 
 affected_page_views as (
-    select * from page_views
+    select page_views.*
+    from page_views
     {% if is_incremental() %}
-    where event_key in (select affected_keys.event_key from affected_keys)
+    inner join affected_keys on page_views.event_key = affected_keys.event_key
     {% endif %}
 ),
 
