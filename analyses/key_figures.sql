@@ -1,4 +1,4 @@
--- The figures of a period in one row, of one brand, category and product or of all; no row without an event.
+-- The figures of a period in one row, of one brand, category and product or of all.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set brand = param('brand', 'all', 'string') %}
@@ -40,4 +40,3 @@ select
     {{ ratio('events.buyers', 'events.users') }} as conversion_rate
 from events
 cross join sessions
-where events.events > 0

@@ -130,9 +130,9 @@ class Filters(BaseModel, extra="forbid", frozen=True):
                 return self.first, self.last
 
     def url(self, path: str = "", **changes: str | int) -> str:
-        """Address of the page, or of a path beside it, with these filters and changes to them."""
+        """Address of the page, or of a path beside it, with these filters and changes; an empty one is left out."""
         given = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        return f"{path}?{urlencode({**given, **changes})}"
+        return f"{path}?{urlencode({name: value for name, value in {**given, **changes}.items() if value != ''})}"
 
 
 def instant(day: date, zone: tzinfo, at: time = time()) -> datetime:
@@ -564,29 +564,33 @@ class Page:
         return {"rows": rows, "numbers": numbers, "notes": " ".join(notes)}
 
     def _key_figures(self) -> dict[str, Any]:
-        [now] = self.rows(*self.answer(KEY_PANEL)) or [dict.fromkeys(KEY_FIGURES)]
-        before: Row = dict.fromkeys(KEY_FIGURES)
-        compared = ""
-        last = self.last or self._newest_day
-        if self.end and self.first and last and self.first <= last:
-            length = last - self.first + DAY
-            # a day that is not over is compared with as much of a day
-            end = min(
-                datetime.combine(last + DAY, time()), self.local(self.end).replace(tzinfo=None) + timedelta.resolution
-            )
-            until = end - length
-            arguments = self._arguments(KEY_PANEL, self.first - length, None)
-            arguments["end_time"] = instant(until.date(), self.zone, until.time()).isoformat()
-            if until.date() >= self.first - length:
-                [before] = self.rows(*self._answer(KEY_PANEL.question, **arguments)) or [before]
-                compared = f"{shown(self.first - length)} to {shown(self.first - DAY)}"
-                if end.time() != time():
-                    compared += f", {until:%H:%M}"
+        [now] = self.rows(*self.answer(KEY_PANEL))
+        before, compared = self._period_before() or (dict.fromkeys(KEY_FIGURES), "")
         figures = [
             (label, column, now[column], change(now[column], before[column], column))
             for column, label in KEY_FIGURES.items()
         ]
         return {"figures": figures, "compared": compared}
+
+    def _period_before(self) -> tuple[Row, str] | None:
+        """Key figures of as many days before the period, and which; None if there are none to compare with.
+
+        A last day that is not over is compared with as much of a day.
+        """
+        last = self.last or self._newest_day
+        if not (self.end and self.first and last and self.first <= last):
+            return None
+        length = last - self.first + DAY
+        newest = self.local(self.end).replace(tzinfo=None)
+        end = min(datetime.combine(last + DAY, time()), newest + timedelta.resolution)
+        if end.date() < self.first or self.first - date(YEARS[0], 1, 1) < length:
+            return None
+        first, end = self.first - length, end - length
+        arguments = self._arguments(KEY_PANEL, first, None)
+        arguments["end_time"] = instant(end.date(), self.zone, end.time()).isoformat()
+        [before] = self.rows(*self._answer(KEY_PANEL.question, **arguments))
+        until = "" if end.time() == time() else f", {end:%H:%M}"
+        return before, f"{shown(first)} to {shown(self.first - DAY)}{until}"
 
     def _since(self, panel: Panel) -> date | None:
         if self._newest_day is None or panel.longest_days is None:

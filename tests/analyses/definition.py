@@ -80,8 +80,6 @@ def key_figures(
 ) -> Answer:
     """Sessions have no brand, category or product, and checkouts no brand and category."""
     chosen = chosen_events(facts, start_time, end_time, brand, category, product_id)
-    if not chosen:
-        return []
     sessions = len(within(facts.tables["fct_sessions"], start_time, end_time, "session_started_at"))
     is_of_all = brand.lower() == category.lower() == "all"
     buyers = users([event for event in chosen if event["event_type"] == "purchase"])

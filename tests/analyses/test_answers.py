@@ -120,7 +120,8 @@ def test_a_text_is_a_value_and_nothing_else(warehouse: Warehouse, name: str, tex
             with pytest.raises(ArgumentError, match=expected):
                 warehouse.ask(name, {parameter.name: text})
         elif parameter.type == "string":
-            assert warehouse.ask(name, {parameter.name: text}) == []
+            rows = warehouse.ask(name, {parameter.name: text})
+            assert [row for row in rows if any(row)] == []  # key_figures has a row of zeros
 
 
 def test_some_creators_are_active_and_some_are_not(warehouse: Warehouse) -> None:

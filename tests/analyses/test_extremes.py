@@ -72,7 +72,7 @@ def test_every_metric_is_answered_by_everything(warehouse: Warehouse) -> None:
     "filters",
     [
         {},
-        {"period": "24h"},
+        {"period": "1d"},
         {"period": "all"},
         {"period": "custom", "from": "2000-01-01", "to": "2000-01-01"},
         {"period": "custom", "from": "1970-01-01", "to": "9998-12-31"},
@@ -82,7 +82,7 @@ def test_every_metric_is_answered_by_everything(warehouse: Warehouse) -> None:
 def test_every_panel_has_figures(warehouse: Warehouse, filters: dict[str, str]) -> None:
     page = render(warehouse.published, Filters.read(filters), live=True)
     assert re.findall(r'class="error".*', page) == []
-    assert page.count("<article>") == sum(map(len, SECTIONS.values()))
+    assert page.count("<article") == sum(map(len, SECTIONS.values()))
 
 
 def test_the_newest_event_is_of_the_last_year_there_is(warehouse: Warehouse) -> None:
