@@ -68,7 +68,7 @@ class Filters(BaseModel, extra="forbid", frozen=True):
     brand: str = ALL
     category: str = ALL
     product_id: str = ALL
-    # the name of 1d until 2026
+    # 24h is what older addresses call 1d
     period: Annotated[Period, BeforeValidator(lambda name: "1d" if name == "24h" else name)] = "7d"
     """Days of the reporting time zone; the last is that of the newest event."""
     first: date | None = Field(None, alias="from")
@@ -527,6 +527,17 @@ class Page:
         shown_panel = {"panel": panel, "error": "", "rows": [], "numbers": [], "notes": panel.note}
         return shown_panel | self._or_error(panel, lambda: self._shown(panel))
 
+    def csv(self, panel: Panel) -> tuple[bytes, bool]:
+        """The rows of a panel's question as CSV, times in UTC, and whether there are more.
+
+        Raises:
+            UserError: when the question is not there, or has no answer, or the period is not known.
+        """
+        if self.unknown:
+            raise UserError(self.unknown)
+        question, answer = self.answer(panel)
+        return as_csv(question, answer), answer.is_cut
+
     def key_figures(self) -> dict[str, Any]:
         """The figures of the period, and their change against the period before."""
         return {"error": "", "figures": []} | self._or_error(KEY_PANEL, self._key_figures)
@@ -813,13 +824,13 @@ def app(settings: Settings) -> Starlette:
             raise HTTPException(400, str(wrong)) from wrong
         try:
             with closing(open_published(settings)) as published:
-                question, answer = Page(published, filters).answer(panel)
+                text, is_cut = Page(published, filters).csv(panel)
         except UserError as failure:
             raise HTTPException(503, str(failure)) from failure
         headers = {"Content-Disposition": f'attachment; filename="{panel.file}"'}
-        if answer.is_cut:
+        if is_cut:
             headers["X-Truncated"] = "true"
-        return Response(as_csv(question, answer), media_type="text/csv", headers=headers)
+        return Response(text, media_type="text/csv", headers=headers)
 
     async def refuse(request: Request, error: Exception) -> Response:
         status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "error")

@@ -352,6 +352,17 @@ def test_a_csv_that_cannot_be_had_says_why(tmp_path: Path) -> None:
     assert (response.status_code, response.text) == (503, "nothing is published yet: run `make ingest build` first\n")
 
 
+def test_a_csv_of_days_that_are_not_known_is_refused(tmp_path: Path) -> None:
+    client = TestClient(app(Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")), "http://127.0.0.1")
+    accounting = {name: value for name, value in ACCOUNTING.items() if name != "reporting_time_zone"}
+    published = Published(rows={"data_quality": [accounting]})
+    with patch("serve.dashboard.open_published", lambda _: published):
+        response = client.get("/funnel.csv")
+    message = "another release published the last version: run `make build`"
+    assert (response.status_code, response.text) == (503, f"{message}\n")
+    assert message in render(published, Filters(), live=True, now=NOW)
+
+
 def test_data_quality_shows_conflicts_and_odd_keys() -> None:
     page = render(Published(), Filters(), live=True, now=NOW)
     panel = page[page.index("<h3>Accounting</h3>") :].partition("</article>")[0]
