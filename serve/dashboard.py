@@ -209,12 +209,18 @@ def _funnel(rows: list[Row]) -> list[Row]:
 SECTIONS: dict[str, list[Panel]] = {
     "Events": [
         Panel(
-            "Total events",
-            "event_counts",
-            {"event_type": "Event", "events": "Events", "users": "People"},
-            total="events",
-            bar="events",
-            note="People are distinct per event.",
+            "Hourly events",
+            "hourly_event_counts",
+            {
+                "reporting_hour_at": "Hour",
+                "events": "Events",
+                "views": "Views",
+                "carts": "Carts",
+                "purchases": "Purchases",
+            },
+            longest_days=7,
+            at="reporting_hour_at",
+            plots={"events": "Events per hour"},
         ),
         Panel(
             "Top 5 products",
@@ -231,18 +237,12 @@ SECTIONS: dict[str, list[Panel]] = {
             note="Those with most purchases, returns counted too; the revenue is net of returns.",
         ),
         Panel(
-            "Hourly events",
-            "hourly_event_counts",
-            {
-                "reporting_hour_at": "Hour",
-                "events": "Events",
-                "views": "Views",
-                "carts": "Carts",
-                "purchases": "Purchases",
-            },
-            longest_days=7,
-            at="reporting_hour_at",
-            plots={"events": "Events per hour"},
+            "Total events",
+            "event_counts",
+            {"event_type": "Event", "events": "Events", "users": "People"},
+            total="events",
+            bar="events",
+            note="People are distinct per event.",
         ),
         Panel(
             "Recent events",
@@ -389,7 +389,7 @@ SECTIONS: dict[str, list[Panel]] = {
             },
             arguments={"limit": "5"},
             bar="views",
-            note="Views: distinct people per day, added up over the days.",
+            note="Posts that are not deleted. Views: distinct people per day, added up over the days.",
         ),
         Panel(
             "Creators",
@@ -402,7 +402,10 @@ SECTIONS: dict[str, list[Panel]] = {
                 "is_active": "Active",
             },
             bar="views",
-            note="Views: distinct people per post and day, added up. Active: an event in its last 7 days.",
+            note=(
+                "Posts that are not deleted. Views: distinct people per post and day, added up. Active: an event in the"
+                " last 7 days of the period."
+            ),
         ),
     ],
     "Data quality": [
