@@ -1,18 +1,28 @@
--- How many of the people who view products of a category then put one into the cart, and of these then buy, on the
--- same day. A category is one however its letters are written.
+-- Distinct people who view a product, of these those who then put one into the cart, and of these those who then buy
+-- one: per day and category, per category, or over the whole period. Within a row a person counts once, and all steps
+-- are of that day and category. A category is one however its letters are written.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set brand = param('brand', 'all', 'string') %}
 {%- set category = param('category', 'all', 'string') %}
+{%- set product_id = param('product_id', 'all', 'string') %}
+{%- set per = param('per', 'day_and_category', ['day_and_category', 'category', 'period']) %}
 
 with events as (
-    select reporting_date, lower(category_code) as category, user_id, event_type, event_at
+    select
+        case when {{ per }} = 'day_and_category' then reporting_date end as reporting_date,
+        case when {{ per }} in ('day_and_category', 'category') then lower(category_code) end as category,
+        user_id,
+        event_type,
+        event_at
     from {{ ref('int_events_reported') }}
     where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
         and event_at >= {{ start_time }} and event_at < {{ end_time }}
-        and user_id is not null and category_code is not null
+        and event_type in ('view', 'cart', 'purchase')
+        and user_id is not null and ({{ per }} = 'period' or category_code is not null)
         and (lower({{ brand }}) = 'all' or lower(brand) = lower({{ brand }}))
         and (lower({{ category }}) = 'all' or lower(category_code) = lower({{ category }}))
+        and (lower({{ product_id }}) = 'all' or product_id = {{ product_id }})
 ),
 
 viewed as (
@@ -54,4 +64,4 @@ select
     {{ ratio('count(purchased_at)', 'count(viewed_at)') }} as buyers_per_viewer
 from visitors
 group by reporting_date, category
-order by reporting_date desc, category
+order by reporting_date desc, case when {{ per }} = 'category' then count(viewed_at) end desc, category

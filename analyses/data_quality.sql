@@ -8,7 +8,9 @@ with accounting as (
         cast(sum(landed) as bigint) as landed,
         cast(sum(accepted) as bigint) as accepted,
         cast(sum(duplicates) as bigint) as duplicates,
+        cast(sum(conflicting) as bigint) as conflicting,
         cast(sum(rejected) as bigint) as rejected,
+        cast(sum(mismatched_keys) as bigint) as mismatched_keys,
         min(case when is_balanced then 1 else 0 end) = 1 as is_balanced
     from {{ ref('landing_reconciliation') }}
     where landed_date between {{ start_date }} and {{ end_date }}
@@ -49,14 +51,17 @@ select
     accounting.landed,
     accounting.accepted,
     accounting.duplicates,
+    accounting.conflicting,
     accounting.rejected,
+    accounting.mismatched_keys,
     accounting.is_balanced,
     {{ ratio('accounting.rejected', 'accounting.landed') }} as rejected_share,
     lateness.worst_p95_latency_seconds,
     lateness.max_latency_seconds,
     reuse.reused_ids,
     freshness.newest_event_at,
-    freshness.last_landed_at
+    freshness.last_landed_at,
+    '{{ var("reporting_time_zone") }}' as reporting_time_zone
 from accounting
 left join lateness on accounting.stream = lateness.stream
 left join reuse on accounting.stream = reuse.stream

@@ -4,27 +4,39 @@
 {%- set event_type = param('event_type', 'all', 'string') %}
 {%- set brand = param('brand', 'all', 'string') %}
 {%- set category = param('category', 'all', 'string') %}
+{%- set product_id = param('product_id', 'all', 'string') %}
 {%- set limit = param('limit', 20, 'integer') %}
 
+-- the limit comes first, so that only these are looked up
+with newest as (
+    select *
+    from {{ ref('fct_events') }}
+    where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
+        and event_at >= {{ start_time }} and event_at < {{ end_time }}
+        and (lower({{ event_type }}) = 'all' or event_type = lower({{ event_type }}))
+        and (lower({{ brand }}) = 'all' or lower(brand) = lower({{ brand }}))
+        and (lower({{ category }}) = 'all' or lower(category_code) = lower({{ category }}))
+        and (lower({{ product_id }}) = 'all' or product_id = {{ product_id }})
+    order by event_at desc, event_key
+    limit {{ limit }}
+)
+
 select
-    event_at,
-    event_type,
-    stream,
-    user_id,
-    product_id,
-    post_id,
-    page_title,
-    brand,
-    category_code as category,
-    price,
-    total_amount,
-    country,
-    landed_at
-from {{ ref('fct_events') }}
-where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
-    and event_at >= {{ start_time }} and event_at < {{ end_time }}
-    and (lower({{ event_type }}) = 'all' or event_type = lower({{ event_type }}))
-    and (lower({{ brand }}) = 'all' or lower(brand) = lower({{ brand }}))
-    and (lower({{ category }}) = 'all' or lower(category_code) = lower({{ category }}))
-order by event_at desc, event_key
-limit {{ limit }}
+    newest.event_at,
+    newest.event_type,
+    newest.stream,
+    newest.user_id,
+    newest.product_id,
+    products.name as product_name,
+    newest.post_id,
+    newest.page_title,
+    newest.brand,
+    newest.category_code as category,
+    newest.price,
+    newest.total_amount,
+    newest.country,
+    newest.landed_at
+from newest
+left join {{ ref('dim_products_history') }} as products
+    on newest.product_id = products.product_id and products.is_current
+order by newest.event_at desc, newest.event_key

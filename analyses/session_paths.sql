@@ -1,21 +1,38 @@
--- The first pages of each session in order. A session counts in the period in which it starts; its pages may be of
+-- The first pages of each session in order, without repeats of the page before. A session counts in the period in which it starts; its pages may be of
 -- later dates, so that only the start bounds the dates that are read.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set steps = param('steps', 5, 'integer') %}
 {%- set limit = param('limit', 20, 'integer') %}
 
-with sessions as (
+with page_views as (
     select
         session_id,
-        string_agg(page_title, ' > ' order by sequence_number)
-        || case when max(session_page_views) > {{ steps }} then ' > ...' else '' end as path,
-        max(session_page_views) as page_views,
-        max(session_duration_seconds) as duration_seconds
+        page_title,
+        sequence_number,
+        session_page_views,
+        session_duration_seconds,
+        lag(page_title) over (partition by session_id order by sequence_number) as previous_title
     from {{ ref('fct_page_views') }}
     where event_date >= cast({{ start_time }} as date)
         and session_started_at >= {{ start_time }} and session_started_at < {{ end_time }}
-        and sequence_number <= {{ steps }}
+),
+
+-- a page that is viewed again and again is one step
+steps as (
+    select *, row_number() over (partition by session_id order by sequence_number) as step
+    from page_views
+    where previous_title is null or page_title != previous_title
+),
+
+sessions as (
+    select
+        session_id,
+        string_agg(case when step <= {{ steps }} then page_title end, ' > ' order by step)
+        || case when max(step) > {{ steps }} then ' > ...' else '' end as path,
+        max(session_page_views) as page_views,
+        max(session_duration_seconds) as duration_seconds
+    from steps
     group by session_id
 )
 

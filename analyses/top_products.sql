@@ -1,8 +1,9 @@
--- The best products, of one brand and category or of all.
+-- The best products, of one brand, category and product or of all.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set brand = param('brand', 'all', 'string') %}
 {%- set category = param('category', 'all', 'string') %}
+{%- set product_id = param('product_id', 'all', 'string') %}
 {%- set sort = param('sort', 'purchases', ['purchases', 'revenue', 'carts', 'views', 'users']) %}
 {%- set limit = param('limit', 10, 'integer') %}
 
@@ -22,26 +23,29 @@ with products as (
         and product_id is not null
         and (lower({{ brand }}) = 'all' or lower(brand) = lower({{ brand }}))
         and (lower({{ category }}) = 'all' or lower(category_code) = lower({{ category }}))
+        and (lower({{ product_id }}) = 'all' or product_id = {{ product_id }})
     group by product_id
 )
 
 select
-    product_id,
-    brand,
-    category,
-    views,
-    carts,
-    purchases,
-    users,
-    revenue
+    products.product_id,
+    names.name as product_name,
+    products.brand,
+    products.category,
+    products.views,
+    products.carts,
+    products.purchases,
+    products.users,
+    products.revenue
 from products
+left join {{ ref('dim_products_history') }} as names on products.product_id = names.product_id and names.is_current
 order by
     case {{ sort }}
-        when 'purchases' then purchases
-        when 'revenue' then revenue
-        when 'carts' then carts
-        when 'views' then views
-        when 'users' then users
+        when 'purchases' then products.purchases
+        when 'revenue' then products.revenue
+        when 'carts' then products.carts
+        when 'views' then products.views
+        when 'users' then products.users
     end desc,
-    purchases desc, revenue desc, product_id
+    products.purchases desc, products.revenue desc, products.product_id
 limit {{ limit }}

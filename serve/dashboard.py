@@ -1,24 +1,26 @@
 """The dashboard: one page of answers to the questions, served live or written to a file.
 
 The page is HTML and CSS alone. Bars are boxes of a given width or height, so that it needs no script, fits any screen,
-follows the reader's colours, and is its own report.
+follows the reader's colours, and is its own report. Its period is whole days of the reporting time zone, the same for
+every panel, and its times are of that zone.
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from functools import cache
 from math import ceil, floor, log10
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 import structlog
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -29,24 +31,34 @@ from starlette.routing import Route
 from ingest import web
 from ingest.errors import UserError
 from ingest.settings import Settings
-from serve.questions import LIMIT, Published, find_question, open_published, published_at
+from serve.formats import as_csv
+from serve.questions import LIMIT, Answer, Published, Question, find_question, open_published, published_at
 
 log = structlog.get_logger()
 
 Row = dict[str, Any]
 """Column to value."""
 ALL = "all"
-Period = Literal["24h", "7d", "30d", "all", "custom"]
+Period = Literal["1d", "7d", "30d", "all", "custom"]
 PERIODS: dict[Period, str] = {
-    "24h": "Last 24 hours",
+    "1d": "Last day",
     "7d": "Last 7 days",
     "30d": "Last 30 days",
     "all": "All time",
     "custom": "From and to",
 }
+REFRESHES = {0: "Never", 60: "Every minute", 300: "Every 5 minutes", 3600: "Every hour"}
+"""Seconds after which a browser loads the page again."""
+PICKS = {"brand": "brand", "category": "category", "product_id": "product"}
+"""Filters of events, as URLs and questions name them, and as people do."""
+LINKED = {"brand": "brand", "category": "category", "product_id": "product_id", "product_name": "product_id"}
+"""Columns whose cells are links, to the filter that the link sets; a column of the filter's name has the value."""
 MOST_CHOICES = "1000"
 """Brands and categories that the form offers: those with most revenue."""
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+NOTHING = "\N{EN DASH}"
+STALE = DAY
+"""Age of the newest event from which on the page warns."""
 YEARS = 1970, 9998
 
 
@@ -55,11 +67,15 @@ class Filters(BaseModel, extra="forbid", frozen=True):
 
     brand: str = ALL
     category: str = ALL
-    period: Period = "7d"
-    """Whole hours and days, of UTC; the last is that of the newest event."""
+    product_id: str = ALL
+    # 24h is what older addresses call 1d
+    period: Annotated[Period, BeforeValidator(lambda name: "1d" if name == "24h" else name)] = "7d"
+    """Days of the reporting time zone; the last is that of the newest event."""
     first: date | None = Field(None, alias="from")
-    """With the period custom: the first and the last day, both included, UTC."""
+    """With the period custom: the first and the last day, both included."""
     last: date | None = Field(None, alias="to")
+    refresh: int = Field(0, ge=0, le=86_400)
+    """Seconds after which a browser loads the page again; 0: never."""
 
     @classmethod
     def read(cls, given: Mapping[str, str]) -> Self:
@@ -77,7 +93,8 @@ class Filters(BaseModel, extra="forbid", frozen=True):
             first = error.errors()[0]
             name = str(first["loc"][0]) if first["loc"] else "from"
             if first["type"] == "extra_forbidden":
-                raise UserError(f"{name}: no such filter; they are brand, category, period, from and to") from error
+                names = [field.alias or name for name, field in cls.model_fields.items()]
+                raise UserError(f"{name}: no such filter; they are {', '.join(names)}") from error
             raise UserError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from error
 
     @field_validator("first", "last", mode="before")
@@ -97,22 +114,30 @@ class Filters(BaseModel, extra="forbid", frozen=True):
             raise ValueError(f"{self.first} is after {self.last}; exchange the two")
         return self
 
-    def bounds(self, newest: datetime) -> tuple[datetime | None, datetime | None]:
-        """Start and end (exclusive), UTC; None is no bound. `newest` is when the newest event happened."""
-        midnight = datetime.combine(newest, time()) + DAY
+    @property
+    def picked(self) -> dict[str, str]:
+        """The filters of events that are not `all`."""
+        return {name: value for name in PICKS if (value := getattr(self, name)) != ALL}
+
+    def days(self, newest: date) -> tuple[date | None, date | None]:
+        """First and last day, both included; None is no bound. `newest` is the day of the newest event."""
         match self.period:
-            case "24h":
-                hour = newest.replace(minute=0, second=0, microsecond=0) + HOUR
-                return hour - DAY, hour
-            case "7d" | "30d":
-                return midnight - timedelta(days=int(self.period.removesuffix("d"))), midnight
+            case "1d" | "7d" | "30d":
+                return newest - (int(self.period.removesuffix("d")) - 1) * DAY, newest
             case "all":
                 return None, None
             case "custom":
-                return (
-                    datetime.combine(self.first, time()) if self.first else None,
-                    datetime.combine(self.last, time()) + DAY if self.last else None,
-                )
+                return self.first, self.last
+
+    def url(self, path: str = "", **changes: str | int) -> str:
+        """Address of the page, or of a path beside it, with these filters and changes; an empty one is left out."""
+        given = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return f"{path}?{urlencode({name: value for name, value in {**given, **changes}.items() if value != ''})}"
+
+
+def instant(day: date, zone: tzinfo, at: time = time()) -> datetime:
+    """The instant, UTC, at which it is that time of day in the zone."""
+    return datetime.combine(day, at, zone).astimezone(UTC).replace(tzinfo=None)
 
 
 @dataclass(frozen=True)
@@ -131,82 +156,106 @@ class Panel:
     at: str = ""
     """The column of hours or days that the plots stand on."""
     plots: dict[str, str] = field(default_factory=dict)
-    """Columns over time: to what their axis says."""
+    """Plotted column to axis label."""
     fold: Callable[[list[Row]], list[Row]] | None = None
-    """Sums rows up, where the question is finer than the panel."""
-    longest: timedelta | None = None
+    """Makes the rows of the table of those of the answer."""
+    longest_days: int | None = None
     """Of a longer period only the end is shown: more bars could not be told apart."""
     is_of_all_time: bool = False
     """Whether the filter of time is left aside."""
+    is_wide: bool = False
+    """Whether it has a row of the page to itself."""
     note: str = ""
-    empty: str = "Nothing here in this period, brand and category: choose others at the top."
+    """What is counted, and per what, unless the headings say so."""
+    empty: str = "Nothing here in this period, brand, category and product: choose others at the top."
+
+    @property
+    def file(self) -> str:
+        """Name of its CSV file."""
+        return f"{self.title.lower().replace(' ', '-')}.csv"
 
 
+KEY_FIGURES = {
+    "events": "Events",
+    "users": "People",
+    "sessions": "Sessions",
+    "checkouts": "Checkouts",
+    "purchases": "Purchases",
+    "revenue": "Revenue",
+    "conversion_rate": "Conversion",
+}
+KEY_PANEL = Panel(
+    "Key figures",
+    "key_figures",
+    KEY_FIGURES,
+    note=(
+        "People: distinct, with an event. Purchases: returns are counted too, and subtract from the revenue."
+        " Conversion: people with a purchase, of all people."
+    ),
+)
 FUNNEL = {"viewers": "Viewed", "carters": "Then put into the cart", "buyers": "Then bought"}
 
 
 def _funnel(rows: list[Row]) -> list[Row]:
-    people = {column: sum(row[column] for row in rows) for column in FUNNEL}
-    if not people["viewers"]:
-        return []
+    """A row per step, of the one row that the question answers."""
     return [
-        {"step": step, "people": people[column], "share": Decimal(people[column]) / people["viewers"]}
+        {"step": step, "people": row[column], "share": Decimal(row[column]) / row["viewers"]}
+        for row in rows
+        if row["viewers"]
         for column, step in FUNNEL.items()
-    ]
-
-
-def _funnel_by_category(rows: list[Row]) -> list[Row]:
-    people: dict[str, Counter[str]] = {}
-    for row in rows:
-        people.setdefault(row["category"], Counter()).update({column: row[column] for column in FUNNEL})
-    return [
-        {"category": category, **counts, "share": Decimal(counts["buyers"]) / counts["viewers"]}
-        for category, counts in sorted(people.items(), key=lambda one: (-one[1]["viewers"], one[0]))
-        if counts["viewers"]
     ]
 
 
 SECTIONS: dict[str, list[Panel]] = {
     "Events": [
         Panel(
-            "Total events",
-            "event_counts",
-            {"event_type": "Event", "events": "Events", "users": "Users"},
-            total="events",
-            bar="events",
-        ),
-        Panel(
-            "Top 5 products",
-            "top_products",
-            {"product_id": "Product", "brand": "Brand", "purchases": "Purchases", "revenue": "Revenue"},
-            arguments={"limit": "5"},
-            bar="purchases",
-        ),
-        Panel(
             "Hourly events",
             "hourly_event_counts",
             {
-                "reporting_hour_at": "Hour (UTC)",
+                "reporting_hour_at": "Hour",
                 "events": "Events",
                 "views": "Views",
                 "carts": "Carts",
                 "purchases": "Purchases",
             },
-            longest=timedelta(days=7),
+            longest_days=7,
             at="reporting_hour_at",
-            plots={"events": "Events an hour (UTC)"},
+            plots={"events": "Events per hour"},
+        ),
+        Panel(
+            "Top 5 products",
+            "top_products",
+            {
+                "product_name|product_id": "Product",
+                "brand": "Brand",
+                "category": "Category",
+                "purchases": "Purchases",
+                "revenue": "Revenue",
+            },
+            arguments={"limit": "5"},
+            bar="purchases",
+            note="Those with most purchases, returns counted too; the revenue is net of returns.",
+        ),
+        Panel(
+            "Total events",
+            "event_counts",
+            {"event_type": "Event", "events": "Events", "users": "People"},
+            total="events",
+            bar="events",
+            note="People are distinct per event.",
         ),
         Panel(
             "Recent events",
             "recent_events",
             {
-                "event_at": "Time (UTC)",
+                "event_at": "Time",
                 "event_type": "Event",
-                "product_id|page_title|post_id": "Product, page or post",
+                "product_name|product_id|page_title|post_id": "Product, page or post",
                 "user_id": "User",
                 "price|total_amount": "Amount",
             },
             arguments={"limit": "10"},
+            note="The newest ten.",
         ),
     ],
     "Shop": [
@@ -216,7 +265,7 @@ SECTIONS: dict[str, list[Panel]] = {
             {
                 "reporting_date": "Day",
                 "events": "Events",
-                "users": "Users",
+                "users": "People",
                 "views": "Views",
                 "carts": "Carts",
                 "purchases": "Purchases",
@@ -225,18 +274,20 @@ SECTIONS: dict[str, list[Panel]] = {
                 "checkouts": "Checkouts",
                 "checkout_amount": "Checkout amount",
             },
-            longest=timedelta(days=92),
+            longest_days=92,
+            is_wide=True,
             at="reporting_date",
-            note="Days of the reporting time zone.",
-            plots={"users": "Users a day", "purchases": "Purchases a day", "revenue": "Revenue a day"},
+            note="People are distinct per day. Returns are counted as purchases, and subtract from the revenue.",
+            plots={"users": "People per day", "purchases": "Purchases per day", "revenue": "Revenue per day"},
         ),
         Panel(
             "Funnel",
             "conversion_funnel",
             {"step": "Step", "people": "People", "share": "Of viewers"},
+            arguments={"per": "period"},
             bar="people",
             fold=_funnel,
-            note="A person counts once a day and category, and a step only after the one before it.",
+            note="Distinct people of the whole period. A step counts after the one before it.",
         ),
         Panel(
             "Funnel by category",
@@ -246,10 +297,11 @@ SECTIONS: dict[str, list[Panel]] = {
                 "viewers": "Viewers",
                 "carters": "Into the cart",
                 "buyers": "Buyers",
-                "share": "Buyers of viewers",
+                "buyers_per_viewer": "Buyers of viewers",
             },
+            arguments={"per": "category"},
             bar="viewers",
-            fold=_funnel_by_category,
+            note="Distinct people per category over the whole period; who views two categories counts in both.",
         ),
     ],
     "Website": [
@@ -259,30 +311,31 @@ SECTIONS: dict[str, list[Panel]] = {
             {
                 "reporting_date": "Day",
                 "sessions": "Sessions",
-                "users": "Users",
+                "users": "People",
                 "page_views": "Page views",
-                "average_page_views": "Pages a session",
+                "average_page_views": "Pages per session",
                 "bounce_rate": "Bounce rate",
                 "average_duration_seconds": "Duration (m:ss)",
             },
             total="sessions",
-            longest=timedelta(days=92),
+            longest_days=92,
+            is_wide=True,
             at="reporting_date",
-            note="Days of the reporting time zone.",
-            plots={"sessions": "Sessions a day", "average_duration_seconds": "Average duration (m:ss)"},
+            note="A session counts on the day on which it starts. People are distinct per day.",
+            plots={"sessions": "Sessions per day", "average_duration_seconds": "Average duration (m:ss)"},
         ),
         Panel(
             "Time on page",
             "top_pages",
             {
                 "page_title": "Page",
-                "average_time_on_page_seconds": "Average (m:ss)",
+                "average_time_on_page_seconds": "Per view (m:ss)",
                 "time_on_page_seconds": "All (h:mm:ss)",
                 "page_views": "Page views",
             },
             arguments={"limit": "10"},
             bar="average_time_on_page_seconds",
-            note="The pages with most time spent on them.",
+            note="The ten pages with most time spent on them; the average is per page view whose time is known.",
         ),
         Panel(
             "Paths",
@@ -290,6 +343,7 @@ SECTIONS: dict[str, list[Panel]] = {
             {"path": "Pages in order", "sessions": "Sessions", "average_duration_seconds": "Duration (m:ss)"},
             arguments={"limit": "10"},
             bar="sessions",
+            note="Sessions by their first five pages. A page that is viewed several times in a row counts once.",
         ),
     ],
     "Attribution": [
@@ -305,7 +359,7 @@ SECTIONS: dict[str, list[Panel]] = {
             },
             arguments={"limit": "10"},
             bar="checkouts",
-            note="Without an address: no click of the same user on the same product led to the checkout.",
+            note="Checkouts by the person's first click on the product in the attribution window; a dash: no click.",
         ),
         Panel(
             "Models compared",
@@ -319,7 +373,7 @@ SECTIONS: dict[str, list[Panel]] = {
                 "time_decay_amount": "Time decay",
             },
             arguments={"limit": "10"},
-            note="Amounts of the checkouts, shared out among the clicks that led to them.",
+            note="Amounts of the checkouts, shared out among all clicks that led to them.",
         ),
     ],
     "Community": [
@@ -335,6 +389,7 @@ SECTIONS: dict[str, list[Panel]] = {
             },
             arguments={"limit": "5"},
             bar="views",
+            note="Posts that are not deleted. Views: distinct people per day, added up over the days.",
         ),
         Panel(
             "Creators",
@@ -347,6 +402,10 @@ SECTIONS: dict[str, list[Panel]] = {
                 "is_active": "Active",
             },
             bar="views",
+            note=(
+                "Posts that are not deleted. Views: distinct people per post and day, added up. Active: an event in the"
+                " last 7 days of the period."
+            ),
         ),
     ],
     "Data quality": [
@@ -359,11 +418,31 @@ SECTIONS: dict[str, list[Panel]] = {
                 "landed": "Landed",
                 "accepted": "Accepted",
                 "duplicates": "Duplicates",
+                "conflicting": "Of these conflicting",
                 "rejected": "Rejected",
+                "mismatched_keys": "Mismatched keys",
                 "reused_ids": "Reused ids",
             },
+            is_wide=True,
             is_of_all_time=True,
-            note="Landed = accepted + duplicates + rejected.",
+            note=(
+                "Messages: landed = accepted + duplicates + rejected. A conflicting duplicate says something else than"
+                " the one that counts; a mismatched key is not the id in the body."
+            ),
+        ),
+        Panel(
+            "Freshness and lateness",
+            "data_quality",
+            {
+                "stream": "Stream",
+                "newest_event_at": "Newest event",
+                "last_landed_at": "Last landed",
+                "worst_p95_latency_seconds": "95 % within, worst day (m:ss)",
+                "max_latency_seconds": "Latest (h:mm:ss)",
+            },
+            is_wide=True,
+            is_of_all_time=True,
+            note="Lateness: from when an event happened until it was published.",
         ),
         Panel(
             "Dead letters by reason",
@@ -372,24 +451,12 @@ SECTIONS: dict[str, list[Panel]] = {
                 "reason": "Reason",
                 "stream": "Stream",
                 "messages": "Messages",
-                "last_landed_at": "Last landed (UTC)",
+                "last_landed_at": "Last landed",
             },
             total="messages",
             bar="messages",
             is_of_all_time=True,
             empty="No message was rejected.",
-        ),
-        Panel(
-            "Freshness and lateness",
-            "data_quality",
-            {
-                "stream": "Stream",
-                "newest_event_at": "Newest event (UTC)",
-                "last_landed_at": "Last landed (UTC)",
-                "worst_p95_latency_seconds": "95 % within, worst day (m:ss)",
-                "max_latency_seconds": "Latest (h:mm:ss)",
-            },
-            is_of_all_time=True,
         ),
         Panel(
             "Lateness by day",
@@ -403,7 +470,7 @@ SECTIONS: dict[str, list[Panel]] = {
                 "max_latency_seconds": "Latest (h:mm:ss)",
                 "share_over_an_hour": "Over an hour",
             },
-            longest=timedelta(days=7),
+            longest_days=7,
             bar="share_over_an_hour",
             note="From when an event happened until it was published.",
         ),
@@ -411,110 +478,222 @@ SECTIONS: dict[str, list[Panel]] = {
 }
 
 
-class _Asked:
-    """The answers of one version; the same question is asked once."""
+class Page:
+    """What one version answers to one choice of filters. The same question is asked once.
 
-    def __init__(self, published: Published) -> None:
+    Attributes:
+        zone: the reporting time zone, of which the days and times of the page are.
+        newest: when the newest event happened, UTC; None without events.
+        unknown: why neither is known, so that the days are those of UTC and the period ends with the build.
+    """
+
+    def __init__(self, published: Published, filters: Filters) -> None:
         self._published = published
-        self.rows = cache(self._rows)
+        self._answer = cache(self._ask)
+        self.filters = filters
+        self.built = published_at(published.version).replace(tzinfo=None)
+        quality, self.unknown = self.rows_or_error("data_quality")
+        if quality and "reporting_time_zone" not in quality[0]:
+            self.unknown = "another release published the last version: run `make build`"
+        self.zone: tzinfo = ZoneInfo(quality[0]["reporting_time_zone"]) if quality and not self.unknown else UTC
+        self.newest = max((row["newest_event_at"] for row in quality if row["newest_event_at"]), default=None)
+        self.landed = max((row["last_landed_at"] for row in quality), default=None)
+        self.end = self.built if self.unknown else self.newest
+        self._newest_day = self.local(self.end).date() if self.end else None
+        self.first, self.last = filters.days(self._newest_day) if self._newest_day else (None, None)
 
-    def takes(self, name: str) -> set[str]:
-        """The parameters of a question.
-
-        Raises:
-            UserError: when there is none of this name.
-        """
-        if name not in {*self._published.questions, *self._published.left_out}:
-            raise UserError(f"what is published does not know the question {name}: run `make build`")
-        return {parameter.name for parameter in find_question(self._published, name).parameters}
+    def local(self, moment: datetime) -> datetime:
+        """A time, UTC, in the reporting time zone."""
+        return moment.replace(tzinfo=UTC).astimezone(self.zone)
 
     def rows_or_error(self, name: str, **arguments: str) -> tuple[list[Row], str]:
-        """The rows, or no rows and why."""
+        """The rows of a question, or no rows and why."""
         try:
-            return self.rows(name, **arguments)[0], ""
+            return self.rows(*self._answer(name, **arguments)), ""
         except UserError as error:
             return [], str(error)
 
-    def _rows(self, name: str, **arguments: str) -> tuple[list[Row], bool]:
-        """The rows, and whether there are more."""
-        question = find_question(self._published, name)
+    def rows(self, question: Question, answer: Answer) -> list[Row]:
         columns = [column.name for column in question.columns]
-        answer = self._published.ask(question, question.values(arguments))
-        return [dict(zip(columns, map(_without_zone, row), strict=True)) for row in answer.rows], answer.is_cut
+        return [dict(zip(columns, map(_without_zone, row), strict=True)) for row in answer.rows]
 
+    def answer(self, panel: Panel) -> tuple[Question, Answer]:
+        """The question of a panel, and its answer.
 
-def render(published: Published, filters: Filters, *, live: bool, error: str = "") -> str:
-    """The page as HTML that refers to nothing outside itself. A panel whose question fails shows the error.
+        Raises:
+            UserError: when the question is not there, or has no answer.
+        """
+        return self._answer(panel.question, **self._arguments(panel, self._since(panel), self.last))
 
-    Args:
-        live: with the form of filters; without it, what was picked is only stated.
-        error: what is wrong with the filters that were given, instead of figures.
-    """
-    asked = _Asked(published)
-    quality, quality_error = asked.rows_or_error("data_quality")
-    built = published_at(published.version).replace(tzinfo=None)
-    newest = max((row["newest_event_at"] for row in quality if row["newest_event_at"]), default=None)
-    period_end = built if quality_error else newest
-    start, end = filters.bounds(period_end) if period_end else (None, None)
-    picked = {name: value for name in ("brand", "category") if (value := getattr(filters, name)) != ALL}
+    def panel(self, panel: Panel) -> dict[str, Any]:
+        """What the template shows of a panel, the error if its question has no answer."""
+        shown_panel = {"panel": panel, "error": "", "rows": [], "numbers": [], "notes": panel.note}
+        return shown_panel | self._or_error(panel, lambda: self._shown(panel))
 
-    def answered(panel: Panel) -> dict[str, Any]:
+    def csv(self, panel: Panel) -> tuple[bytes, bool]:
+        """The rows of a panel's question as CSV, times in UTC, and whether there are more.
+
+        Raises:
+            UserError: when the question is not there, or has no answer, or the period is not known.
+        """
+        if self.unknown:
+            raise UserError(self.unknown)
+        question, answer = self.answer(panel)
+        return as_csv(question, answer), answer.is_cut
+
+    def key_figures(self) -> dict[str, Any]:
+        """The figures of the period, and their change against the period before."""
+        return {"error": "", "figures": []} | self._or_error(KEY_PANEL, self._key_figures)
+
+    def _or_error(self, panel: Panel, show: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         try:
-            return answer(panel)
+            return show()
         except UserError as failure:
-            reason = str(failure)
+            return {"error": str(failure)}
         except Exception as failure:  # noqa: BLE001  whatever it is, the other panels can be shown
             log.error("panel failed", panel=panel.title, **web.what_and_where(failure))  # noqa: TRY400
-            reason = "this panel cannot be shown: see the log"
-        return {"panel": panel, "error": reason, "rows": [], "numbers": [], "notes": panel.note}
+            return {"error": "this panel cannot be shown: see the log"}
 
-    def answer(panel: Panel) -> dict[str, Any]:
-        since = start
-        if period_end and panel.longest:
-            until = min(end or datetime.max, datetime.combine(period_end, time()) + DAY)  # noqa: DTZ901
-            since = max(start or datetime.min, until - panel.longest)  # noqa: DTZ901
-        bounds: dict[str, str] = {}
-        if since and not panel.is_of_all_time:
-            bounds |= {"start_time": since.isoformat(), "start_date": str(since.date())}
-        if end and not panel.is_of_all_time:
-            bounds["end_time"] = end.isoformat()
-            if filters.period == "custom":  # the others end with the newest event, whose day may be the next one there
-                bounds["end_date"] = str((end - timedelta.resolution).date())
-        takes = asked.takes(panel.question)
-        arguments = {**panel.arguments, **picked, **bounds}
-        rows, is_cut = asked.rows(panel.question, **{name: value for name, value in arguments.items() if name in takes})
+    def _shown(self, panel: Panel) -> dict[str, Any]:
+        question, answer = self.answer(panel)
+        rows = self.rows(question, answer)
+        rows = panel.fold(rows) if panel.fold else rows
+        if panel.at:
+            rows = rows[::-1]  # a question gives the newest first
+        rows = [
+            {name: self.local(value) if isinstance(value, datetime) else value for name, value in row.items()}
+            for row in rows
+        ]
+        takes = {parameter.name for parameter in question.parameters}
         notes = [panel.note] if panel.note else []
         if panel.is_of_all_time:
             notes.append("Of all time.")
-        elif since != start and panel.longest:
-            notes.append(f"Of the last {panel.longest.days} days at most.")
-        if unfiltered := picked.keys() - takes:
-            notes.append(f"Of every {' and '.join(sorted(unfiltered))}.")
-        if filters.period == "24h" and "start_date" in takes and not panel.is_of_all_time:
-            notes.append("Whole days.")
-        if is_cut and LIMIT not in panel.arguments:
+        elif self._since(panel) != self.first:
+            notes.append(f"Of the last {panel.longest_days} days at most.")
+        if unfiltered := [PICKS[name] for name in self.filters.picked if name not in takes]:
+            notes.append(f"Of every {' and '.join(unfiltered)}.")
+        if answer.is_cut and LIMIT not in panel.arguments:
             notes.append(f"The first {len(rows):,} rows; there are more.")
-        rows = panel.fold(rows) if panel.fold else rows
-        if panel.at:
-            rows = sorted(rows, key=lambda row: row[panel.at])  # a question gives the newest first
         numbers = [columns for columns in panel.columns if any(is_number(cell(row, columns)[1]) for row in rows)]
-        return {"panel": panel, "error": "", "rows": rows, "numbers": numbers, "notes": " ".join(notes)}
+        return {"rows": rows, "numbers": numbers, "notes": " ".join(notes)}
 
+    def _key_figures(self) -> dict[str, Any]:
+        [now] = self.rows(*self.answer(KEY_PANEL))
+        before, compared = self._period_before() or (dict.fromkeys(KEY_FIGURES), "")
+        figures = [
+            (label, column, now[column], change(now[column], before[column], column))
+            for column, label in KEY_FIGURES.items()
+        ]
+        return {"figures": figures, "compared": compared}
+
+    def _period_before(self) -> tuple[Row, str] | None:
+        """Key figures of as many days before the period, and which; None if there are none to compare with.
+
+        A last day that is not over is compared with as much of a day.
+        """
+        last = self.last or self._newest_day
+        if not (self.end and self.first and last and self.first <= last):
+            return None
+        length = last - self.first + DAY
+        newest = self.local(self.end).replace(tzinfo=None)
+        end = min(datetime.combine(last + DAY, time()), newest + timedelta.resolution)
+        if end.date() < self.first or self.first - date(YEARS[0], 1, 1) < length:
+            return None
+        first, end = self.first - length, end - length
+        arguments = self._arguments(KEY_PANEL, first, None)
+        arguments["end_time"] = instant(end.date(), self.zone, end.time()).isoformat()
+        [before] = self.rows(*self._answer(KEY_PANEL.question, **arguments))
+        until = "" if end.time() == time() else f", {end:%H:%M}"
+        return before, f"{shown(first)} to {shown(self.first - DAY)}{until}"
+
+    def _since(self, panel: Panel) -> date | None:
+        if self._newest_day is None or panel.longest_days is None:
+            return self.first
+        last = min(self.last or date.max, max(self._newest_day, self.first or date.min))
+        return max(self.first or date.min, last - (panel.longest_days - 1) * DAY)
+
+    def _arguments(self, panel: Panel, first: date | None, last: date | None) -> dict[str, str]:
+        """Those that the question takes: of the panel, of the filters, and the period in days and in times."""
+        given = {**panel.arguments, **self.filters.picked}
+        if first and not panel.is_of_all_time:
+            given |= {"start_date": str(first), "start_time": instant(first, self.zone).isoformat()}
+        if last and not panel.is_of_all_time:
+            given |= {"end_date": str(last), "end_time": instant(last + DAY, self.zone).isoformat()}
+        takes = {parameter.name for parameter in self._question(panel.question).parameters}
+        return {name: value for name, value in given.items() if name in takes}
+
+    def _ask(self, name: str, **arguments: str) -> tuple[Question, Answer]:
+        question = self._question(name)
+        return question, self._published.ask(question, question.values(arguments))
+
+    def _question(self, name: str) -> Question:
+        if name not in {*self._published.questions, *self._published.left_out}:
+            raise UserError(f"what is published does not know the question {name}: run `make build`")
+        return find_question(self._published, name)
+
+
+def render(published: Published, filters: Filters, *, live: bool, error: str = "", now: datetime | None = None) -> str:
+    """The page as HTML that refers to nothing outside itself. A panel whose question fails shows the error.
+
+    Args:
+        live: with the form of filters and links; without it, what was picked is only stated.
+        error: what is wrong with the filters that were given, instead of figures.
+        now: the time, UTC, at which the page is read.
+    """
+    page = Page(published, filters)
+
+    def link(row: Row, column: str) -> str:
+        """The page of only what a cell names; empty for any other cell."""
+        value = row.get(LINKED.get(column, ""))
+        return filters.url(**{LINKED[column]: value}) if live and value else ""
+
+    products: list[Row] = []
+    if "product_id" in filters.picked:
+        products = page.rows_or_error("top_products", product_id=filters.product_id, limit="1")[0]
     return _template().render(
         live=live,
         error=error,
         filters=filters,
         periods=PERIODS,
-        brands=_choices(asked.rows_or_error("brands", limit=MOST_CHOICES)[0], "brand", filters.brand),
-        categories=_choices(asked.rows_or_error("categories", limit=MOST_CHOICES)[0], "category", filters.category),
-        newest=newest,
-        quality_error=quality_error,
-        landed=max((row["last_landed_at"] for row in quality), default=None),
-        built=built,
-        start=start,
-        last=end and end - timedelta.resolution,
-        sections={} if error else {title: [answered(panel) for panel in panels] for title, panels in SECTIONS.items()},
+        refreshes=dict(
+            sorted({**REFRESHES, filters.refresh: REFRESHES.get(filters.refresh, f"{filters.refresh} s")}.items())
+        ),
+        brands=_choices(page.rows_or_error("brands", limit=MOST_CHOICES)[0], "brand", filters.brand),
+        categories=_choices(page.rows_or_error("categories", limit=MOST_CHOICES)[0], "category", filters.category),
+        product=next((row["product_name"] for row in products if row.get("product_name")), filters.product_id),
+        newest=page.newest and page.local(page.newest),
+        unknown=page.unknown,
+        landed=page.landed and page.local(page.landed),
+        built=page.local(page.built),
+        zone=str(page.zone),
+        stale=staleness(page.newest, page.landed, now or datetime.now(UTC).replace(tzinfo=None)),
+        first=page.first,
+        last=page.last,
+        link=link,
+        key_panel=KEY_PANEL,
+        key_figures=None if error else page.key_figures(),
+        sections={}
+        if error
+        else {title: [page.panel(panel) for panel in panels] for title, panels in SECTIONS.items()},
     )
+
+
+def staleness(newest: datetime | None, landed: datetime | None, now: datetime) -> str:
+    """What is old: the newest event, or what landed last (an event may be dated in the future); empty if neither is."""
+    for what, moment in (("The newest event happened", newest), ("The last message landed", landed)):
+        if moment and now - moment > STALE:
+            hours = (now - moment) // HOUR
+            return f"{what} {f'{hours // 24:,} days' if hours >= 48 else f'{hours} hours'} ago."
+    return ""
+
+
+def change(now: Any, before: Any, column: str) -> str:
+    """From one value to another, in per cent, or in points of a rate; a dash when there is nothing to compare with."""
+    if now is None or before is None:
+        return NOTHING
+    if column.endswith("_rate"):
+        return f"{100 * (now - before):+.1f} points"
+    return f"{Decimal(now - before) / abs(before):+,.1%}" if before else NOTHING
 
 
 def _without_zone(value: Any) -> Any:
@@ -554,7 +733,7 @@ def shown(value: Any, column: str = "") -> str:  # noqa: PLR0911
     """A value as people read it; the name of its column tells durations and shares from other numbers."""
     match value:
         case None:
-            return "-"
+            return NOTHING
         case bool():
             return "✓ yes" if value else "✗ no"
         case datetime():
@@ -574,7 +753,13 @@ def shown(value: Any, column: str = "") -> str:  # noqa: PLR0911
 
 def plot(rows: list[Row], at: str, column: str) -> dict[str, Any]:
     """Bars over time: where each begins and how high it is, in per cent of the plot, and the marks of both axes."""
-    times = [_without_time(row[at]) for row in rows]
+    zone = getattr(rows[0][at], "tzinfo", None)
+
+    def place(wall: datetime) -> datetime:
+        """Where a time or midnight of a day stands: by instants, since a local hour may come twice or never."""
+        return wall.replace(tzinfo=zone).astimezone(UTC).replace(tzinfo=None) if zone else wall
+
+    times = [row[at].astimezone(UTC).replace(tzinfo=None) if zone else _without_time(row[at]) for row in rows]
     step = HOUR if isinstance(rows[0][at], datetime) else DAY
     begin, end = times[0], times[-1] + step
     top = nice_ceiling(max(row[column] or 0 for row in rows))
@@ -584,8 +769,8 @@ def plot(rows: list[Row], at: str, column: str) -> dict[str, Any]:
     def across(moment: datetime) -> float:
         return round(100 * ((moment - begin) / (end - begin)), 3)
 
-    first = datetime.combine(begin, time())
-    marks = [first + number * every for number in range(ceil((end - first) / every))]
+    first = datetime.combine(rows[0][at], time())
+    marks = [first + number * every for number in range(days * DAY // every + 2)]
     return {
         "bars": [
             {
@@ -598,7 +783,9 @@ def plot(rows: list[Row], at: str, column: str) -> dict[str, Any]:
         "width": across(begin + step),
         "scale": [shown(top, column), shown(top // 2, column), shown(0, column)],
         "marks": [
-            {"left": place, "text": form.format(mark)} for mark in marks if 0 <= (place := across(mark + of / 2)) < 97
+            {"left": left, "text": form.format(mark)}
+            for mark in marks
+            if 0 <= (left := across(place(mark) + of / 2)) < 97
         ],
         "highest": max(rows, key=lambda row: row[column] or 0),
     }
@@ -615,7 +802,7 @@ def nice_ceiling(value: Any) -> int:
 
 
 def app(settings: Settings) -> Starlette:
-    """The page at /, of what was published last when it is loaded."""
+    """The page at /, and each panel's rows at /PANEL.csv, of what was published last when they are loaded."""
 
     def page(request: Request) -> Response:
         filters, error = Filters(), ""
@@ -629,10 +816,34 @@ def app(settings: Settings) -> Starlette:
         except UserError as missing:
             return PlainTextResponse(f"{missing}\n", 503)
 
-    async def refuse(request: Request, error: HTTPException) -> Response:
-        return PlainTextResponse(f"{error.detail}\n", error.status_code)
+    def rows(request: Request) -> Response:
+        panels = {panel.file: panel for panel in (KEY_PANEL, *(one for some in SECTIONS.values() for one in some))}
+        panel = panels.get(f"{request.path_params['panel']}.csv")
+        if panel is None:
+            raise HTTPException(404, f"there is no such panel; they are {', '.join(panels)}")
+        try:
+            filters = Filters.read(request.query_params)
+        except UserError as wrong:
+            raise HTTPException(400, str(wrong)) from wrong
+        try:
+            with closing(open_published(settings)) as published:
+                text, is_cut = Page(published, filters).csv(panel)
+        except UserError as failure:
+            raise HTTPException(503, str(failure)) from failure
+        headers = {"Content-Disposition": f'attachment; filename="{panel.file}"'}
+        if is_cut:
+            headers["X-Truncated"] = "true"
+        return Response(text, media_type="text/csv", headers=headers)
 
-    return Starlette(routes=[Route("/", page)], middleware=[Middleware(web.LocalOnly, refuse=refuse)])
+    async def refuse(request: Request, error: Exception) -> Response:
+        status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "error")
+        return PlainTextResponse(f"{detail}\n", status)
+
+    return Starlette(
+        routes=[Route("/", page), Route("/{panel}.csv", rows)],
+        middleware=[Middleware(web.LocalOnly, refuse=refuse)],
+        exception_handlers={HTTPException: refuse},
+    )
 
 
 def serve(settings: Settings, host: str, port: int) -> None:

@@ -709,7 +709,7 @@ MUTATIONS = (
     Mutation(
         "a question that fails takes the dashboard along",
         "serve/dashboard.py",
-        "        except UserError as failure:\n            reason = str(failure)\n",
+        '        except UserError as failure:\n            return {"error": str(failure)}\n',
         "        except UserError:\n            raise\n",
         "tests/serve/test_dashboard.py",
     ),
@@ -768,6 +768,20 @@ MUTATIONS = (
         "when event_type = 'cart' and event_at >= viewed_at then",
         "when event_type = 'cart' then",
         ANSWERS,
+    ),
+    Mutation(
+        "a period of the dashboard is of UTC days",
+        "serve/dashboard.py",
+        "datetime.combine(day, at, zone).astimezone(UTC)",
+        "datetime.combine(day, at, UTC)",
+        "tests/serve/test_dashboard.py",
+    ),
+    Mutation(
+        "the funnel counts a person again every day",
+        "serve/dashboard.py",
+        'arguments={"per": "period"},',
+        'arguments={"per": "day_and_category"},',
+        "tests/serve/test_dashboard.py",
     ),
     Mutation(
         "the dashboard asks without its filters",

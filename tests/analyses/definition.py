@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
-from itertools import pairwise
+from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -18,6 +18,7 @@ from tests.oracle.marts import Days, Mart, Row, distinct, grouped, place
 from tests.oracle.values import ratio, rounded, seconds_between
 
 Answer = list[tuple[Any, ...]]
+FUNNEL = "view", "cart", "purchase"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,16 @@ class Facts:
         return {row["country_code"]: row for row in self.tables["dim_countries"]}
 
     @cached_property
+    def products(self) -> dict[str, Row]:
+        return self.current("dim_products_history", "product_id")
+
+    def product_name(self, product_id: str | None) -> str | None:
+        """As it is now; None if the change log does not know it."""
+        product = self.products.get(product_id or "")
+        name: str | None = product["name"] if product else None
+        return name
+
+    @cached_property
     def versions(self) -> dict[str, Mart]:
         """Of each user."""
         return grouped(self.tables["dim_users_history"], lambda version: version["user_id"])
@@ -53,8 +64,10 @@ class Facts:
 # --- of events in a period, of one brand and category
 
 
-def event_counts(facts: Facts, start_time: datetime, end_time: datetime, brand: str, category: str) -> Answer:
-    chosen = of_brand(of_category(within(facts.events, start_time, end_time), category), brand)
+def event_counts(
+    facts: Facts, start_time: datetime, end_time: datetime, brand: str, category: str, product_id: str
+) -> Answer:
+    chosen = chosen_events(facts, start_time, end_time, brand, category, product_id)
     rows = [
         (type_, len(found), users(found), distinct(event["product_id"] for event in found), *first_and_last(found))
         for type_, found in grouped(chosen, lambda event: event["event_type"]).items()
@@ -62,10 +75,32 @@ def event_counts(facts: Facts, start_time: datetime, end_time: datetime, brand: 
     return sorted(rows, key=lambda row: (-row[1], row[0]))
 
 
+def key_figures(
+    facts: Facts, start_time: datetime, end_time: datetime, brand: str, category: str, product_id: str
+) -> Answer:
+    """Sessions have no brand, category or product, and checkouts no brand and category."""
+    chosen = chosen_events(facts, start_time, end_time, brand, category, product_id)
+    sessions = len(within(facts.tables["fct_sessions"], start_time, end_time, "session_started_at"))
+    is_of_all = brand.lower() == category.lower() == "all"
+    buyers = users([event for event in chosen if event["event_type"] == "purchase"])
+    return [
+        (
+            len(chosen),
+            users(chosen),
+            sessions if is_of_all and product_id.lower() == "all" else None,
+            count_of(chosen, "checkout") if is_of_all else None,
+            count_of(chosen, "purchase"),
+            revenue(chosen),
+            buyers,
+            ratio(buyers, users(chosen)),
+        )
+    ]
+
+
 def product_events(
     facts: Facts, start_time: datetime, end_time: datetime, product_id: str, brand: str, category: str
 ) -> Answer:
-    chosen = of_product(of_brand(of_category(within(facts.events, start_time, end_time), category), brand), product_id)
+    chosen = with_product(chosen_events(facts, start_time, end_time, brand, category, product_id))
     rows = [
         (*key, len(found), users(found), *first_and_last(found))
         for key, found in grouped(chosen, lambda event: (event["product_id"], event["event_type"])).items()
@@ -74,22 +109,23 @@ def product_events(
 
 
 def top_products(
-    facts: Facts, start_time: datetime, end_time: datetime, brand: str, category: str, sort: str
+    facts: Facts, start_time: datetime, end_time: datetime, brand: str, category: str, product_id: str, sort: str
 ) -> Answer:
-    chosen = of_product(of_brand(of_category(within(facts.events, start_time, end_time), category), brand), "all")
+    chosen = with_product(chosen_events(facts, start_time, end_time, brand, category, product_id))
     rows = []
     for product, found in grouped(chosen, lambda event: event["product_id"]).items():
         last_brand = max((event["brand"] for event in found if event["brand"] is not None), default=None)
         codes = (event["category_code"] for event in found if event["category_code"] is not None)
-        rows.append((product, last_brand, max(codes, default=None), *shop(found), users(found), revenue(found)))
-    first = {"views": 3, "carts": 4, "purchases": 5, "users": 6, "revenue": 7}[sort]
-    return sorted(rows, key=lambda row: (-row[first], -row[5], -row[7], row[0]))
+        named = product, facts.product_name(product), last_brand, max(codes, default=None)
+        rows.append((*named, *shop(found), users(found), revenue(found)))
+    first = {"views": 4, "carts": 5, "purchases": 6, "users": 7, "revenue": 8}[sort]
+    return sorted(rows, key=lambda row: (-row[first], -row[6], -row[8], row[0]))
 
 
 def hourly_by_product(
     facts: Facts, start_time: datetime, end_time: datetime, product_id: str, brand: str, category: str
 ) -> Answer:
-    chosen = of_product(of_brand(of_category(within(facts.events, start_time, end_time), category), brand), product_id)
+    chosen = with_product(chosen_events(facts, start_time, end_time, brand, category, product_id))
     by_hour = grouped(chosen, lambda event: (facts.days.hour(event["event_at"]), event["product_id"]))
     rows = [(*key, len(found), *shop(found), users(found), revenue(found)) for key, found in by_hour.items()]
     return newest_first(sorted(rows, key=lambda row: (-row[2], row[1])))
@@ -112,17 +148,24 @@ def sellers(events: Mart, name: str, sort: str) -> Answer:
     return sorted(rows, key=lambda row: (-row[first], -row[6], -row[4], -row[2], row[0]))
 
 
-def conversion_funnel(facts: Facts, start_time: datetime, end_time: datetime, brand: str, category: str) -> Answer:
-    """For each day, category and person: the first view, the first cart from then on, the first purchase from then."""
-    chosen = of_brand(of_category(within(facts.events, start_time, end_time), category), brand)
-    chosen = [event for event in chosen if event["category_code"] is not None and event["user_id"] is not None]
+def conversion_funnel(
+    facts: Facts, start_time: datetime, end_time: datetime, brand: str, category: str, product_id: str, per: str
+) -> Answer:
+    """For each group and person in it: the first view, the first cart from then on, the first purchase from then."""
+    chosen = chosen_events(facts, start_time, end_time, brand, category, product_id)
+    chosen = [event for event in chosen if event["event_type"] in FUNNEL and event["user_id"] is not None]
+    if per == "period":
+        groups: dict[Any, Mart] = {(None, None): chosen} if chosen else {}
+    else:
+        chosen = [event for event in chosen if event["category_code"] is not None]
+        days = facts.days if per == "day_and_category" else None
+        groups = grouped(chosen, lambda event: (days and days.date(event["event_at"]), event["category_code"].lower()))
     rows = []
-    by_day = grouped(chosen, lambda event: (facts.days.date(event["event_at"]), event["category_code"].lower()))
-    for key, found in sorted(by_day.items()):
+    for key, found in groups.items():
         steps = [0, 0, 0]
         for of_user in grouped(found, lambda event: event["user_id"]).values():
             reached = datetime(1, 1, 1)
-            for step, type_ in enumerate(("view", "cart", "purchase")):
+            for step, type_ in enumerate(FUNNEL):
                 times = [e["event_at"] for e in of_user if e["event_type"] == type_ and e["event_at"] >= reached]
                 if not times:
                     break
@@ -130,18 +173,34 @@ def conversion_funnel(facts: Facts, start_time: datetime, end_time: datetime, br
                 steps[step] += 1
         viewers, carters, buyers = steps
         rows.append((*key, *steps, ratio(carters, viewers), ratio(buyers, carters), ratio(buyers, viewers)))
-    return newest_first(rows)
+    if per == "day_and_category":
+        return newest_first(sorted(rows, key=lambda row: row[1]))
+    return sorted(rows, key=lambda row: (-row[2], row[1]))
 
 
 def recent_events(
-    facts: Facts, start_time: datetime, end_time: datetime, event_type: str, brand: str, category: str
+    facts: Facts,
+    start_time: datetime,
+    end_time: datetime,
+    event_type: str,
+    brand: str,
+    category: str,
+    product_id: str,
 ) -> Answer:
-    chosen = of_brand(of_category(within(facts.events, start_time, end_time), category), brand)
+    chosen = chosen_events(facts, start_time, end_time, brand, category, product_id)
     chosen = [event for event in chosen if event_type.lower() in ("all", event["event_type"])]
     chosen.sort(key=lambda event: event["event_key"])
     chosen.sort(key=lambda event: event["event_at"], reverse=True)
-    names = "event_at event_type stream user_id product_id post_id page_title brand category_code price total_amount"
-    return [tuple(event[name] for name in (*names.split(), "country", "landed_at")) for event in chosen]
+    before = ["event_at", "event_type", "stream", "user_id", "product_id"]
+    after = ["post_id", "page_title", "brand", "category_code", "price", "total_amount", "country", "landed_at"]
+    return [
+        (
+            *(event[name] for name in before),
+            facts.product_name(event["product_id"]),
+            *(event[name] for name in after),
+        )
+        for event in chosen
+    ]
 
 
 def mau_by_region_and_month(facts: Facts, start_time: datetime, end_time: datetime) -> Answer:
@@ -195,8 +254,10 @@ def daily_kpis(facts: Facts, start_date: date, end_date: date) -> Answer:
     return newest_first(rows)
 
 
-def hourly_event_counts(facts: Facts, start_time: datetime, end_time: datetime, brand: str, category: str) -> Answer:
-    chosen = of_brand(of_category(within(facts.events, start_time, end_time), category), brand)
+def hourly_event_counts(
+    facts: Facts, start_time: datetime, end_time: datetime, brand: str, category: str, product_id: str
+) -> Answer:
+    chosen = chosen_events(facts, start_time, end_time, brand, category, product_id)
     by_hour = grouped(chosen, lambda event: facts.days.hour(event["event_at"]))
     return newest_first([(hour, len(found), *shop(found)) for hour, found in by_hour.items()])
 
@@ -297,7 +358,7 @@ def session_paths(facts: Facts, start_time: datetime, end_time: datetime, steps:
     for views in grouped(facts.tables["fct_page_views"], lambda view: view["session_id"]).values():
         views.sort(key=lambda view: view["sequence_number"])
         if start_time <= views[0]["event_at"] < end_time:
-            titles = [view["page_title"] for view in views]
+            titles = [title for title, _ in groupby(view["page_title"] for view in views)]
             paths.setdefault(" > ".join([*titles[:steps], *(["..."] if titles[steps:] else [])]), []).append(views)
     rows = []
     for path, sessions in paths.items():
@@ -443,8 +504,10 @@ def data_quality(facts: Facts, start_date: date, end_date: date) -> Answer:
     landed = [row for row in facts.tables["landing_reconciliation"] if start_date <= row["landed_date"] <= end_date]
     rows = []
     for stream, found in sorted(grouped(landed, lambda row: row["stream"]).items()):
-        counts = [sum(row[name] for row in found) for name in ("landed", "accepted", "duplicates", "rejected")]
-        balanced = counts[0] == sum(counts[1:])
+        names = "landed", "accepted", "duplicates", "conflicting", "rejected", "mismatched_keys"
+        counts = [sum(row[name] for row in found) for name in names]
+        of_landed = dict(zip(names, counts, strict=True))
+        balanced = counts[0] == sum(of_landed[name] for name in ("accepted", "duplicates", "rejected"))
         late = [row for row in arrival_lateness(facts, start_date, end_date) if row[1] == stream]
         worst = [max((row[place] for row in late), default=None) for place in (4, 5)]
         ids = [
@@ -460,7 +523,8 @@ def data_quality(facts: Facts, start_date: date, end_date: date) -> Answer:
         accepted = [one["event_at"] for one in staged if one["reject_reason"] is None and one["event_at"] is not None]
         fresh = max(accepted, default=None), max(message["landed_at"] for message in staged)
         reused = len(ids) - len(set(ids)) if ids else None
-        rows.append((stream, *counts, balanced, ratio(counts[3], counts[0]), *worst, reused, *fresh))
+        share, zone = ratio(of_landed["rejected"], counts[0]), facts.settings.reporting_time_zone
+        rows.append((stream, *counts, balanced, share, *worst, reused, *fresh, zone))
     return rows
 
 
@@ -551,8 +615,18 @@ def of_category(events: Mart, category: str) -> Mart:
 
 
 def of_product(events: Mart, product_id: str) -> Mart:
-    named = [event for event in events if event["product_id"] is not None]
-    return [event for event in named if product_id.lower() == "all" or event["product_id"] == product_id]
+    return [event for event in events if product_id.lower() == "all" or event["product_id"] == product_id]
+
+
+def with_product(events: Mart) -> Mart:
+    return [event for event in events if event["product_id"] is not None]
+
+
+def chosen_events(
+    facts: Facts, start_time: datetime, end_time: datetime, brand: str, category: str, product_id: str
+) -> Mart:
+    events = within(facts.events, start_time, end_time)
+    return of_product(of_brand(of_category(events, category), brand), product_id)
 
 
 def users(rows: Mart) -> int:
@@ -604,6 +678,7 @@ DEFINITIONS: dict[str, Callable[..., Answer]] = {
         first_click_by_url,
         hourly_by_product,
         hourly_events,
+        key_figures,
         mau_by_country_and_month,
         mau_by_region_and_month,
         post_leaderboard,

@@ -72,7 +72,7 @@ def test_every_metric_is_answered_by_everything(warehouse: Warehouse) -> None:
     "filters",
     [
         {},
-        {"period": "24h"},
+        {"period": "1d"},
         {"period": "all"},
         {"period": "custom", "from": "2000-01-01", "to": "2000-01-01"},
         {"period": "custom", "from": "1970-01-01", "to": "9998-12-31"},
@@ -82,8 +82,10 @@ def test_every_metric_is_answered_by_everything(warehouse: Warehouse) -> None:
 def test_every_panel_has_figures(warehouse: Warehouse, filters: dict[str, str]) -> None:
     page = render(warehouse.published, Filters.read(filters), live=True)
     assert re.findall(r'class="error".*', page) == []
-    assert page.count("<article>") == sum(map(len, SECTIONS.values()))
+    assert page.count("<article") == sum(map(len, SECTIONS.values()))
 
 
 def test_the_newest_event_is_of_the_last_year_there_is(warehouse: Warehouse) -> None:
-    assert max(row[10] for row in warehouse.ask("data_quality", {}) if row[10]) >= datetime(9998, 12, 31)
+    names = [column.name for column in warehouse.question("data_quality").columns]
+    rows = [dict(zip(names, row, strict=True)) for row in warehouse.ask("data_quality", {})]
+    assert max(row["newest_event_at"] for row in rows if row["newest_event_at"]) >= datetime(9998, 12, 31)

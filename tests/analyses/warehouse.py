@@ -43,6 +43,9 @@ FACTS = (
 )
 WORLDS, SEED = 20, 5
 NOON = datetime(2026, 1, 5, 17)  # of New York
+BORDER = [(datetime(2026, 3, 29, 3, 30), "7.00"), (datetime(2026, 3, 30, 3, 30), "100.00")]
+"""UTC: 23:30 on 28 and 29 March in New York, with nothing else on these days. UTC and New York say different prices of
+29 March."""
 EPOCH = datetime(1970, 1, 1)
 ODD_TEXTS = [
     "'",
@@ -170,8 +173,13 @@ def scene() -> list[Arrival]:
         add("checkouts", at + timedelta(days=user // 3), **ids, datetime_occured=f"{at + timedelta(days=user // 3)}")
         for place_ in range(1 + user % 4):
             at = start + timedelta(seconds=90 * place_)
-            page = {"session_id": f"way{user}", "page_title": ["Home", "Lamps", "Home", "Cart"][place_]}
+            page = {"session_id": f"way{user}", "page_title": ["Home", "Home", "Lamps", "Home"][place_]}
             add("page_views", at, **page, event_timestamp_ms=int(at.timestamp() * 1000), event_params=[])
+    for product, name in (("lamp", "Lamp"), ("border", "Lamp of the border")):
+        add("products", NOON, product_id=product, name=name, created_at=f"{NOON}", updated_at=f"{NOON}")
+    for at, price in BORDER:
+        step = {"event_type": "purchase", "product_id": "border", "user_id": "border", "price": price}
+        add("ecom_events", at, event_time=f"{at}", user_session="border", brand="Border", **step)
     for number, deleted in enumerate([None, f"{NOON}"]):
         writer, time = f"writer{number}", f"{NOON - timedelta(days=3)}"
         add("users", NOON, user_id=writer, user_name=writer, created_at=time, updated_at=f"{NOON}", deleted_at=deleted)

@@ -1,9 +1,14 @@
-"""The dashboard without a browser and without a warehouse: filters, bounds, formats, and pages with nothing on them."""
+"""The dashboard without a browser and without a warehouse: filters, days, formats, and pages with nothing on them."""
 
+import re
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import groupby
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+from zoneinfo import ZoneInfo
 
 import pytest
 from starlette.testclient import TestClient
@@ -11,7 +16,7 @@ from structlog.testing import capture_logs
 
 from ingest.errors import UserError
 from ingest.settings import Settings
-from serve.dashboard import SECTIONS, Filters, app, nice_ceiling, plot, render, shown
+from serve.dashboard import KEY_FIGURES, SECTIONS, Filters, app, change, instant, nice_ceiling, plot, render, shown
 from serve.questions import Answer, Column, Parameter, Question, QuestionTimeoutError, Value
 
 NEWEST = datetime(2026, 1, 7, 23, 51, 7)
@@ -21,7 +26,9 @@ ACCOUNTING = {
     "landed": 1_234,
     "accepted": 1_200,
     "duplicates": 30,
+    "conflicting": 7,
     "rejected": 3,
+    "mismatched_keys": 5,
     "rejected_share": Decimal("0.0024"),
     "reused_ids": 0,
     "is_balanced": False,
@@ -29,25 +36,58 @@ ACCOUNTING = {
     "last_landed_at": NEWEST,
     "worst_p95_latency_seconds": Decimal("3.7"),
     "max_latency_seconds": Decimal("87401.756342"),
+    "reporting_time_zone": "UTC",
 }
+FIGURES = {
+    "events": 120,
+    "users": 30,
+    "sessions": 40,
+    "checkouts": None,
+    "purchases": 6,
+    "revenue": Decimal("90.5000"),
+    "buyers": 3,
+    "conversion_rate": Decimal("0.1000"),
+}
+NOW = datetime(2026, 1, 8, 12)
 
 
 class Published:
-    """Answers every question but that of data quality with no rows, and remembers what it was asked."""
+    """Answers questions with no rows, but that of data quality and those in `rows`, and remembers what it was asked.
+
+    Args:
+        rows: of a question, a dict per row.
+    """
 
     version = "20260108T120000.000000Z"
 
-    def __init__(self, *, with_events: bool = True, without: str = "") -> None:
-        names = {panel.question for panels in SECTIONS.values() for panel in panels} | {"brands", "categories"}
-        self.questions = {name: self._question(name) for name in names - {without}}
+    def __init__(
+        self,
+        *,
+        with_events: bool = True,
+        without: str = "",
+        zone: str = "UTC",
+        newest: datetime = NEWEST,
+        rows: Mapping[str, list[dict[str, Any]]] | None = None,
+    ) -> None:
+        accounting = {**ACCOUNTING, "reporting_time_zone": zone, "newest_event_at": newest}
+        self._rows = {
+            "data_quality": [accounting] if with_events else [],
+            "key_figures": [FIGURES],
+            **(rows or {}),
+        }
+        names = {panel.question for panels in SECTIONS.values() for panel in panels}
+        self.questions = {
+            name: self._question(name) for name in (names | {"brands", "categories", "key_figures"}) - {without}
+        }
         self.left_out: dict[str, Question] = {}
         self.asked: list[tuple[str, dict[str, Value]]] = []
-        self._rows = {"data_quality": [tuple(ACCOUNTING.values())] if with_events else []}
 
     def _question(self, name: str) -> Question:
         types = {**BOUNDS, "limit": "integer"}
-        if name in ("event_counts", "top_products"):
-            types |= {"brand": "string", "category": "string"}
+        if name in ("event_counts", "top_products", "key_figures"):
+            types |= {"brand": "string", "category": "string", "product_id": "string"}
+        if name == "conversion_funnel":
+            types |= {"per": "string"}
         defaults = {"string": "all", "integer": "10", "date": "1970-01-01", "timestamp": "1970-01-01"}
         parameters = [
             Parameter.model_validate(
@@ -60,12 +100,13 @@ class Published:
             )
             for one, type_ in types.items()
         ]
-        columns = [Column(name=column, type="string", description="") for column in ACCOUNTING]
+        names = next(iter(self._rows.get(name, [])), ACCOUNTING)
+        columns = [Column(name=column, type="string", description="") for column in names]
         return Question(name=name, description="", parameters=parameters, columns=columns, sql="")
 
     def ask(self, question: Question, values: Mapping[str, Value], *_: object) -> Answer:
         self.asked.append((question.name, dict(values)))
-        return Answer(self._rows.get(question.name, []), False, 0.0, self.version)
+        return Answer([tuple(row.values()) for row in self._rows.get(question.name, [])], False, 0.0, self.version)
 
     def close(self) -> None: ...
 
@@ -74,37 +115,270 @@ class Published:
 
 
 @pytest.mark.parametrize(
-    ("given", "start", "end"),
+    ("given", "first", "last"),
     [
-        ({}, datetime(2026, 1, 1), datetime(2026, 1, 8)),
-        ({"period": "24h"}, datetime(2026, 1, 7), datetime(2026, 1, 8)),
-        ({"period": "30d"}, datetime(2025, 12, 9), datetime(2026, 1, 8)),
+        ({}, date(2026, 1, 1), date(2026, 1, 7)),
+        ({"period": "1d"}, date(2026, 1, 7), date(2026, 1, 7)),
+        ({"period": "24h"}, date(2026, 1, 7), date(2026, 1, 7)),  # as older addresses say
+        ({"period": "30d"}, date(2025, 12, 9), date(2026, 1, 7)),
         ({"period": "all"}, None, None),
         ({"period": "all", "from": "2026-01-02", "to": ""}, None, None),
-        (
-            {"period": "custom", "from": "2026-01-02", "to": "2026-01-02"},
-            datetime(2026, 1, 2),
-            datetime(2026, 1, 3),
-        ),
-        ({"period": "custom", "to": "2026-01-02"}, None, datetime(2026, 1, 3)),
+        ({"period": "custom", "from": "2026-01-02", "to": "2026-01-02"}, date(2026, 1, 2), date(2026, 1, 2)),
+        ({"period": "custom", "to": "2026-01-02"}, None, date(2026, 1, 2)),
     ],
 )
-def test_the_period_ends_with_the_newest_event(
-    given: dict[str, str], start: datetime | None, end: datetime | None
+def test_the_period_ends_with_the_day_of_the_newest_event(
+    given: dict[str, str], first: date | None, last: date | None
 ) -> None:
-    assert Filters.read(given).bounds(NEWEST) == (start, end)
+    assert Filters.read(given).days(NEWEST.date()) == (first, last)
 
 
-def test_24_hours_are_whole_hours_up_to_that_of_the_newest_event() -> None:
-    bounds = Filters(period="24h").bounds(datetime(2026, 1, 7, 10, 0))
-    assert bounds == (datetime(2026, 1, 6, 11), datetime(2026, 1, 7, 11))
+@pytest.mark.parametrize(
+    ("zone", "day", "start", "end"),
+    [
+        ("America/Los_Angeles", "2026-03-29", datetime(2026, 3, 29, 7), datetime(2026, 3, 30, 7)),
+        ("America/Los_Angeles", "2026-03-08", datetime(2026, 3, 8, 8), datetime(2026, 3, 9, 7)),  # of 23 hours
+        ("Asia/Kolkata", "2026-03-29", datetime(2026, 3, 28, 18, 30), datetime(2026, 3, 29, 18, 30)),
+        ("Africa/Cairo", "2026-04-24", datetime(2026, 4, 23, 22), datetime(2026, 4, 24, 21)),  # has no midnight
+        ("UTC", "2026-03-29", datetime(2026, 3, 29), datetime(2026, 3, 30)),
+    ],
+)
+def test_every_panel_is_of_the_same_days_of_the_reporting_time_zone(
+    zone: str, day: str, start: datetime, end: datetime
+) -> None:
+    published = Published(zone=zone, newest=datetime(2026, 5, 1))
+    page = render(published, Filters.read({"from": day, "to": day}), live=True, now=NOW)
+    of_all_time = {panel.question for panels in SECTIONS.values() for panel in panels if panel.is_of_all_time}
+    expected = {"start_time": start, "end_time": end, "start_date": date.fromisoformat(day)}
+    for name in {panel.question for panels in SECTIONS.values() for panel in panels} - of_all_time:
+        values = published.last_values(name)
+        assert {key: values[key] for key in expected} == expected, name
+        assert values["end_date"] == values["start_date"], name
+    [of_the_day, _] = [values for name, values in published.asked if name == "key_figures"]
+    assert {key: of_the_day[key] for key in expected} == expected
+    assert f"days of {zone}" in page
+
+
+def test_the_newest_day_is_one_of_the_reporting_time_zone() -> None:
+    published = Published(zone="America/Los_Angeles", newest=datetime(2026, 3, 30, 3))
+    page = render(published, Filters.read({"period": "1d"}), live=True, now=NOW)
+    assert published.last_values("daily_kpis")["start_date"] == date(2026, 3, 29)
+    assert "<dt>Newest event</dt><dd>29 Mar 2026, 20:00</dd>" in page
+    assert "Last day: 29 Mar 2026 to 29 Mar 2026, days of America/Los_Angeles" in page
+
+
+def test_times_are_shown_in_the_reporting_time_zone() -> None:
+    rows = [{"event_at": datetime(2026, 3, 30, 3), "landed_at": datetime(2026, 3, 30, 4)}]
+    names = "event_type product_name product_id page_title post_id user_id price total_amount".split()  # noqa: SIM905
+    rows = [{**row, **dict.fromkeys(names)} for row in rows]
+    page = render(Published(zone="America/Los_Angeles", rows={"recent_events": rows}), Filters(), live=True, now=NOW)
+    assert '<td class="time">29 Mar 2026, 20:00</td>' in page
+
+
+class TwoPeriods(Published):
+    """Twice as much in the period as in the one before, but no sessions there."""
+
+    def ask(self, question: Question, values: Mapping[str, Value], *_: object) -> Answer:
+        answer = super().ask(question, values)
+        is_before = question.name == "key_figures" and self.asked.count((question.name, dict(values))) == 1
+        if not is_before or len([1 for name, _ in self.asked if name == "key_figures"]) == 1:
+            return answer
+        before = {**FIGURES, "events": 60, "users": 40, "sessions": 0, "conversion_rate": Decimal("0.1250")}
+        return Answer([tuple(before.values())], False, 0.0, self.version)
+
+
+def figures_of(page: str) -> list[tuple[str, ...]]:
+    found = re.findall(r'<dt>([^<]*)</dt><dd class="total">([^<]*)</dd><dd class="change">([^<]*)</dd>', page)
+    return [tuple(one) for one in found]
+
+
+def test_key_figures_have_their_change_against_the_period_before() -> None:
+    published = TwoPeriods()
+    page = render(published, Filters(), live=True, now=NOW)
+    assert figures_of(page) == [
+        ("Events", "120", "+100.0%"),
+        ("People", "30", "-25.0%"),
+        ("Sessions", "40", "\N{EN DASH}"),
+        ("Checkouts", "\N{EN DASH}", "\N{EN DASH}"),
+        ("Purchases", "6", "+0.0%"),
+        ("Revenue", "90.50", "+0.0%"),
+        ("Conversion", "10.0%", "-2.5 points"),
+    ]
+    now, before = [values for name, values in published.asked if name == "key_figures"]
+    assert (now["start_time"], now["end_time"]) == (datetime(2026, 1, 1), datetime(2026, 1, 8))
+    # as much of the last day as there is
+    assert before["start_time"] == datetime(2025, 12, 25)
+    assert before["end_time"] == datetime(2025, 12, 31, 23, 51, 7, 1)
+    assert "Change against 25 Dec 2025 to 31 Dec 2025, 23:51." in page
+
+
+@pytest.mark.parametrize("given", [{"period": "all"}, {"to": "2026-01-02"}, {"from": "2026-02-02"}])
+def test_without_a_period_before_there_is_no_change(given: dict[str, str]) -> None:
+    published = Published()
+    page = render(published, Filters.read(given), live=True, now=NOW)
+    assert [one[2] for one in figures_of(page)] == ["\N{EN DASH}"] * len(KEY_FIGURES)
+    assert "There is no period before to compare with." in page
+    assert [name for name, _ in published.asked].count("key_figures") == 1
+
+
+def test_a_past_period_is_compared_with_whole_days() -> None:
+    published = Published(zone="America/Los_Angeles")
+    render(published, Filters.read({"from": "2025-03-09", "to": "2025-03-10"}), live=True, now=NOW)
+    before = published.last_values("key_figures")
+    assert before["start_time"] == datetime(2025, 3, 7, 8)
+    assert before["end_time"] == datetime(2025, 3, 9, 8)
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "column", "text"),
+    [
+        (3, 2, "events", "+50.0%"),
+        (0, 2, "events", "-100.0%"),
+        (Decimal(-5), Decimal(-10), "revenue", "+50.0%"),
+        (2, 0, "events", "\N{EN DASH}"),
+        (2, None, "events", "\N{EN DASH}"),
+        (None, 2, "events", "\N{EN DASH}"),
+        (Decimal("0.5"), Decimal(0), "conversion_rate", "+50.0 points"),
+    ],
+)
+def test_a_change_needs_something_to_compare_with(now: Any, before: Any, column: str, text: str) -> None:
+    assert change(now, before, column) == text
+
+
+def test_the_funnel_counts_people_once() -> None:
+    row = {"viewers": 659, "carters": 66, "buyers": 6}
+    published = Published(
+        rows={"conversion_funnel": [{"category": "shoes", **row, "buyers_per_viewer": Decimal("0.1")}]}
+    )
+    page = render(published, Filters(), live=True, now=NOW)
+    assert {values["per"] for name, values in published.asked if name == "conversion_funnel"} == {"period", "category"}
+    panel = page[page.index("<h3>Funnel</h3>") :].partition("</article>")[0]
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", panel) == [
+        *("Viewed", "659", "100.0%"),
+        *("Then put into the cart", "66", "10.0%"),
+        *("Then bought", "6", "0.9%"),
+    ]
+
+
+PRODUCT = {
+    "product_id": "p&1",
+    "product_name": "Lamp",
+    "brand": "Glow & Co",
+    "category": "home.lamp",
+    "purchases": 3,
+    "revenue": Decimal(3),
+}
+
+
+def test_names_lead_to_the_page_of_only_them() -> None:
+    rows = [PRODUCT, {**PRODUCT, "product_id": "unknown", "product_name": None}]
+    published = Published(rows={"top_products": rows})
+    page = render(published, Filters.read({"from": "2026-01-02", "refresh": "60"}), live=True, now=NOW)
+    picked = "?period=custom&amp;from=2026-01-02&amp;refresh=60"
+    assert f'<a href="{picked}&amp;product_id=p%261">Lamp</a>' in page
+    assert f'<a href="{picked}&amp;product_id=unknown">unknown</a>' in page
+    assert f'<a href="{picked}&amp;brand=Glow+%26+Co">Glow &amp; Co</a>' in page
+    assert f'<a href="{picked}&amp;category=home.lamp">home.lamp</a>' in page
+    page = render(published, Filters(product_id="p&1"), live=True, now=NOW)
+    assert published.last_values("event_counts")["product_id"] == "p&1"
+    assert 'Product: Lamp (<a href="?">every product</a>)' in page
+    assert '<input type="hidden" name="product_id" value="p&amp;1">' in page
+    assert "Of every product." in page
+    assert "<a href=" not in render(published, Filters(), live=False, now=NOW).partition("<main>")[2]
+
+
+@pytest.mark.parametrize(("given", "is_refreshed"), [({"refresh": "60"}, True), ({"refresh": ""}, False), ({}, False)])
+def test_the_page_loads_itself_again_if_one_wants(given: dict[str, str], is_refreshed: bool) -> None:
+    filters = Filters.read(given)
+    page = render(Published(), filters, live=True, now=NOW)
+    assert ('<meta http-equiv="refresh" content="60">' in page) == is_refreshed
+    assert ('<option value="60" selected>Every minute</option>' in page) == is_refreshed
+    assert "refresh" not in render(Published(), filters, live=False, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("newest", "landed", "warning"),
+    [
+        (datetime(2025, 3, 14, 12), datetime(2026, 1, 8, 11), "The newest event happened 300 days ago."),
+        (datetime(2026, 1, 7, 0), datetime(2026, 1, 8, 11), "The newest event happened 36 hours ago."),
+        (datetime(9998, 1, 1), datetime(2026, 1, 1, 12), "The last message landed 7 days ago."),
+        (datetime(2026, 1, 7, 13), datetime(2026, 1, 8, 11), ""),
+    ],
+)
+@pytest.mark.parametrize("live", [True, False])
+def test_old_events_are_warned_of(newest: datetime, landed: datetime, warning: str, live: bool) -> None:
+    rows = [{**ACCOUNTING, "newest_event_at": newest, "last_landed_at": landed}]
+    page = render(Published(rows={"data_quality": rows}), Filters(), live=live, now=NOW)
+    assert re.findall(r'class="warning" role="status">(.*? ago\.)', page) == ([warning] if warning else [])
+
+
+def test_panels_leave_no_hole_in_the_grid() -> None:
+    """Narrow ones come in pairs: there are two in a row."""
+    for panels in SECTIONS.values():
+        runs = [(is_wide, len(list(run))) for is_wide, run in groupby(panels, lambda panel: panel.is_wide)]
+        assert [number for is_wide, number in runs if not is_wide and number % 2] == []
+
+
+def test_a_csv_has_the_rows_of_a_panel(tmp_path: Path) -> None:
+    rows = [PRODUCT, {**PRODUCT, "product_name": "=1+1"}]
+    published = Published(rows={"top_products": rows})
+    client = TestClient(app(Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")), "http://127.0.0.1")
+    with patch("serve.dashboard.open_published", lambda _: published):
+        page = client.get("/?brand=glow").text
+        links = re.findall(r'href="([^"?]*\.csv)\?brand=glow" aria-label="([^"]*) as CSV"', page)
+        titles = [panel.title for panels in SECTIONS.values() for panel in panels]
+        assert [title for _, title in links] == ["Key figures", *titles]
+        assert {client.get(f"/{link}").status_code for link, _ in links} == {200}
+        response = client.get("/top-5-products.csv?brand=glow&period=1d")
+        wrong = client.get("/top-5-products.csv?brnd=glow")
+        missing = client.get("/top-6-products.csv")
+    assert response.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert response.headers["Content-Disposition"] == 'attachment; filename="top-5-products.csv"'
+    assert response.text.splitlines() == [
+        "product_id,product_name,brand,category,purchases,revenue",
+        "p&1,Lamp,Glow & Co,home.lamp,3,3",
+        "p&1,'=1+1,Glow & Co,home.lamp,3,3",
+    ]
+    values = published.last_values("top_products")
+    assert (values["brand"], values["start_date"], values["limit"]) == ("glow", date(2026, 1, 7), 5)
+    assert (wrong.status_code, wrong.text.partition(";")[0]) == (400, "brnd: no such filter")
+    assert (missing.status_code, missing.text.partition(";")[0]) == (404, "there is no such panel")
+    assert ".csv?" not in render(published, Filters(), live=False, now=NOW)
+
+
+def test_a_csv_that_cannot_be_had_says_why(tmp_path: Path) -> None:
+    client = TestClient(app(Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")), "http://127.0.0.1")
+    response = client.get("/funnel.csv")
+    assert (response.status_code, response.text) == (503, "nothing is published yet: run `make ingest build` first\n")
+
+
+def test_a_csv_of_days_that_are_not_known_is_refused(tmp_path: Path) -> None:
+    client = TestClient(app(Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")), "http://127.0.0.1")
+    accounting = {name: value for name, value in ACCOUNTING.items() if name != "reporting_time_zone"}
+    published = Published(rows={"data_quality": [accounting]})
+    with patch("serve.dashboard.open_published", lambda _: published):
+        response = client.get("/funnel.csv")
+    message = "another release published the last version: run `make build`"
+    assert (response.status_code, response.text) == (503, f"{message}\n")
+    assert message in render(published, Filters(), live=True, now=NOW)
+
+
+def test_data_quality_shows_conflicts_and_odd_keys() -> None:
+    page = render(Published(), Filters(), live=True, now=NOW)
+    panel = page[page.index("<h3>Accounting</h3>") :].partition("</article>")[0]
+    headings = re.findall(r"<th[^>]*>([^<]*)</th>", panel)
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", panel)
+    assert dict(zip(headings, cells, strict=True)) | {"Of these conflicting": "7", "Mismatched keys": "5"} == dict(
+        zip(headings, cells, strict=True)
+    )
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"brnd": "zara"}, "brnd: no such filter; they are brand, category, period, from and to"),
-        ({"period": "8d"}, "period: Input should be '24h', '7d', '30d', 'all' or 'custom'"),
+        ({"brnd": "zara"}, "brnd: no such filter; they are brand, category, product_id, period, from, to, refresh"),
+        ({"period": "8d"}, "period: Input should be '1d', '7d', '30d', 'all' or 'custom'"),
+        ({"refresh": "-1"}, "refresh: Input should be greater than or equal to 0"),
         ({"from": "yesterday"}, "from: expected a date such as 2026-01-31, got 'yesterday'"),
         ({"to": "9999-12-31"}, "to: expected a date such as 2026-01-31, got '9999-12-31'"),
         (
@@ -121,14 +395,15 @@ def test_a_wrong_filter_is_told_in_one_line(given: dict[str, str], message: str)
 
 def test_questions_get_the_filters_that_they_take_and_the_page_says_which_not() -> None:
     published = Published()
-    page = render(published, Filters.read({"brand": "Zara", "period": "24h"}), live=True)
+    page = render(published, Filters.read({"brand": "Zara", "period": "1d"}), live=True)
     assert published.last_values("event_counts") == {
         "start_time": datetime(2026, 1, 7),
         "end_time": datetime(2026, 1, 8),
         "start_date": date(2026, 1, 7),
-        "end_date": date(9999, 12, 31),  # where the newest event may be of the 8th
+        "end_date": date(2026, 1, 7),
         "brand": "Zara",
         "category": "all",
+        "product_id": "all",
         "limit": 10,
     }
     assert page.count("Of every brand.") == sum(
@@ -144,12 +419,12 @@ def test_questions_get_the_filters_that_they_take_and_the_page_says_which_not() 
     [
         ({"period": "all"}, datetime(2026, 1, 1), datetime(9999, 12, 31)),  # the default: no end
         ({"period": "30d"}, datetime(2026, 1, 1), datetime(2026, 1, 8)),
-        ({"period": "24h"}, datetime(2026, 1, 7), datetime(2026, 1, 8)),
+        ({"period": "1d"}, datetime(2026, 1, 7), datetime(2026, 1, 8)),
         ({"period": "custom", "to": "2025-06-30"}, datetime(2025, 6, 24), datetime(2025, 7, 1)),
         ({"period": "custom", "from": "2025-01-01", "to": "2030-12-31"}, datetime(2026, 1, 1), datetime(2031, 1, 1)),
     ],
 )
-def test_of_a_long_period_the_last_hours_are_drawn(given: dict[str, str], start: datetime, end: datetime) -> None:
+def test_of_a_long_period_the_last_days_are_drawn(given: dict[str, str], start: datetime, end: datetime) -> None:
     published = Published()
     render(published, Filters.read(given), live=True)
     values = published.last_values("hourly_event_counts")
@@ -171,7 +446,7 @@ def test_a_panel_whose_question_is_not_published_says_so_and_leaves_the_others()
     page = render(Published(without="top_products"), Filters(), live=True)
     assert page.count("what is published does not know the question top_products: run `make build`") == 1
     assert page.count('class="error"') == 1
-    assert page.count("<article>") == sum(map(len, SECTIONS.values()))
+    assert page.count("<article") == sum(map(len, SECTIONS.values()))
 
 
 @pytest.mark.parametrize(
@@ -204,11 +479,11 @@ def test_without_the_newest_event_the_period_ends_with_the_build() -> None:
             return super().ask(question, values)
 
     published = Failing()
-    page = render(published, Filters(period="24h"), live=True)
-    assert "When the newest event happened is not known, so the period ends with the build: it took longer" in page
+    page = render(published, Filters(period="1d"), live=True)
+    assert "so the period ends with the build and its days are those of UTC: it took longer" in page
     assert "There are no events yet" not in page
     values = published.last_values("event_counts")
-    assert (values["start_time"], values["end_time"]) == (datetime(2026, 1, 7, 13), datetime(2026, 1, 8, 13))
+    assert (values["start_time"], values["end_time"]) == (datetime(2026, 1, 8), datetime(2026, 1, 9))
 
 
 def test_plots_begin_with_the_oldest_and_a_cut_is_told() -> None:
@@ -268,7 +543,7 @@ def test_before_the_first_build_the_page_says_what_to_run(tmp_path: Path) -> Non
         ("max_latency_seconds", Decimal("87401.756342"), "24:16:42"),
         ("event_at", NEWEST, "7 Jan 2026, 23:51"),
         ("reporting_date", date(2026, 1, 7), "7 Jan 2026"),
-        ("user_name", None, "-"),
+        ("user_name", None, "\N{EN DASH}"),
         ("is_active", True, "✓ yes"),
     ],
 )
@@ -293,6 +568,24 @@ def test_bars_stand_where_their_hour_does_though_hours_are_missing() -> None:
     assert (drawn["width"], drawn["scale"], drawn["highest"]) == (25, ["10", "5", "0"], rows[0])
     assert drawn["marks"] == [{"left": 62.5, "text": "00:00"}]
     assert drawn["bars"][1]["title"] == "2 Jan 2026, 01:00: 5"
+
+
+def test_an_hour_that_comes_twice_has_two_bars() -> None:
+    zone = ZoneInfo("America/Los_Angeles")
+    hours = [(datetime(2025, 11, 2, 7, tzinfo=UTC) + timedelta(hours=hour)).astimezone(zone) for hour in range(25)]
+    drawn = plot([{"at": hour, "events": 1} for hour in hours], "at", "events")
+    assert [bar["left"] for bar in drawn["bars"]] == [4 * place for place in range(25)]
+    assert [bar["title"][-8:-3] for bar in drawn["bars"]][:4] == ["00:00", "01:00", "01:00", "02:00"]
+    assert [(mark["left"], mark["text"]) for mark in drawn["marks"]] == [
+        (2, "00:00"),
+        (30, "06:00"),
+        (54, "12:00"),
+        (78, "18:00"),
+    ]
+
+
+def test_a_day_begins_when_it_does_in_its_zone() -> None:
+    assert instant(date(2026, 3, 29), ZoneInfo("America/Los_Angeles")) == datetime(2026, 3, 29, 7)
 
 
 def test_a_negative_day_has_no_bar() -> None:

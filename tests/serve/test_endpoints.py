@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -58,6 +59,10 @@ def defined_top_products(
 ) -> list[dict[str, Any]]:
     """The question in Python, without its limit."""
     products: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    with closing(open_published(settings)) as version:
+        assert isinstance(version, DuckDBPublished)
+        found = version.query("select product_id, name from analytics.dim_products_history where is_current")
+    names = {row["product_id"]: row["name"] for row in found.to_pylist()}
     for event in published_events(settings):
         is_in_period = datetime.fromisoformat(start_time) <= event["event_at"] < datetime.fromisoformat(end_time)
         is_of_brand = brand == "all" or (event["brand"] or "").lower() == brand.lower()
@@ -67,6 +72,7 @@ def defined_top_products(
     rows = [
         {
             "product_id": product,
+            "product_name": names.get(product),
             "brand": max((one["brand"] for one in events if one["brand"]), default=None),
             "category": max((one["category_code"] for one in events if one["category_code"]), default=None),
             "views": sum(one["event_type"] == "view" for one in events),
@@ -111,6 +117,7 @@ def test_an_answer_is_the_definition(client: TestClient, published: Settings, ar
         {"name": name, "type": type_}
         for name, type_ in (
             ("product_id", "string"),
+            ("product_name", "string"),
             ("brand", "string"),
             ("category", "string"),
             ("views", "integer"),
