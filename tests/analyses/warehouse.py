@@ -175,6 +175,8 @@ def scene() -> list[Arrival]:
             at = start + timedelta(seconds=90 * place_)
             page = {"session_id": f"way{user}", "page_title": ["Home", "Home", "Lamps", "Home"][place_]}
             add("page_views", at, **page, event_timestamp_ms=int(at.timestamp() * 1000), event_params=[])
+    for at in (datetime(2026, 1, 3, 12, 30), datetime(2026, 1, 6, 2)):  # the first and the end of the period asked for
+        store(at, "view", "edge", "Glow", "home.lamp")
     for product, name in (("lamp", "Lamp"), ("border", "Lamp of the border")):
         add("products", NOON, product_id=product, name=name, created_at=f"{NOON}", updated_at=f"{NOON}")
     for at, price in BORDER:
