@@ -1,5 +1,5 @@
--- The first pages of each session in order, without repeats of the page before. A session counts in the period in which it starts; its pages may be of
--- later dates, so that only the start bounds the dates that are read.
+-- The first pages of each session in order, without repeats of the page before. A session counts in the period in which
+-- it starts; its pages may be of later dates, so that only the start bounds the dates that are read.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set steps = param('steps', 5, 'integer') %}
