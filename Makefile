@@ -131,7 +131,7 @@ test-browser: .venv/.ready-dev ## Run the tests of the dashboard in Chromium (in
 		|| { apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends chromium; }
 	@$(BIN)/python -m pytest -m browser
 
-test-mutations: .venv/.ready-dev ## Break the product in some 90 ways, and see each noticed by the tests (an hour)
+test-mutations: .venv/.ready-dev ## Break the product in more than a hundred ways, and see each noticed by the tests (an hour)
 	@$(BIN)/python -m tests.mutations
 
 check-bigquery: .venv/.ready-dev ## Check and run every statement for BigQuery with Google's SQL analyzer and reference implementation (ten to fifteen minutes)
