@@ -1,6 +1,5 @@
--- The accounting counts what is in every table, whatever dates this build has touched: messages that never reached staging,
--- rows that somebody deleted, and a raw table that no model reads are all seen. Whole tables are counted, which neither
--- engine reads a column for.
+-- The accounting counts what is in every table, whatever dates this build has touched: messages that never reached
+-- staging, rows that somebody deleted, and a raw table that no model reads are all seen.
 {%- set bounds = watermarks_of('landing_reconciliation') %}
 {%- if execute and not bounds %}
 
@@ -24,21 +23,35 @@ counted as (
     -- what landed after the accounting was made is left for the next one
     select
         '{{ relation.schema }}.{{ relation.identifier }}' as relation,
-        (select count(*) from {{ relation }})
-        - (select count(*) from {{ relation }} where landed_at > timestamp '{{ bounds.get(stream, '2000-01-01') }}') as found,
-        (select sum(landed) from accounted where stream = '{{ stream }}') as expected
+        count(*) - count(case when landed_at > timestamp '{{ bounds.get(stream, '2000-01-01') }}' then 1 end) as found,
+        (
+            select sum(accounted.landed)
+            from accounted
+            where accounted.stream = '{{ stream }}'
+        ) as expected
+    from {{ relation }}
     union all
     {%- endfor %}
     {%- endfor %}
-    {%- for relation, column, streams_of_it in accounted_relations() if is_as_far_as_the_accounting(relation.identifier) %}
+    {%- for relation, column, names in accounted_relations() if is_as_far_as_the_accounting(relation.identifier) %}
     select
         '{{ relation.schema }}.{{ relation.identifier }}' as relation,
-        (select count(*) from {{ relation }}) as found,
-        (select sum({{ column }}) from accounted where stream in ('{{ streams_of_it | join("', '") }}')) as expected
+        count(*) as found,
+        (
+            select sum(accounted.{{ column }})
+            from accounted
+            where accounted.stream in (
+                '{{ names | join("',\n                '") }}'
+            )
+        ) as expected
+    from {{ relation }}
     union all
     {%- endfor %}
     {%- for table in raw_tables_without_a_model() %}
-    select '{{ table.schema }}.{{ table.identifier }}, which no model reads' as relation, count(*) as found, 0 as expected
+    select
+        '{{ table.schema }}.{{ table.identifier }}, which no model reads' as relation,
+        count(*) as found,
+        0 as expected
     from {{ table }}
     union all
     {%- endfor %}

@@ -1,5 +1,5 @@
--- What a snapshot says is so now, deletions apart, is a version of the history. What it said before is not compared: a full
--- refresh with other rules may have rejected those versions since, and a snapshot keeps what builds saw.
+-- What a snapshot says is so now, deletions apart, is a version of the history. What it said before is not compared: a
+-- full refresh with other rules may have rejected those versions since, and a snapshot keeps what builds saw.
 {%- set snapshots = {
     'users_snapshot': ('user_id', 'dim_users_history'), 'dim_users_snapshot': ('user_id', 'dim_users_history'),
     'products_snapshot': ('product_id', 'dim_products_history'),

@@ -1,5 +1,5 @@
--- Every version of every product with the time it was valid (SCD2), from the change log. Exact whatever arrives late: all
--- versions of a product with a new one are put in order again.
+-- Every version of every product with the time it was valid (SCD2), from the change log. Exact whatever arrives late:
+-- all versions of a product with a new one are put in order again.
 {{ config(
     materialized='incremental',
     unique_key='version_key',

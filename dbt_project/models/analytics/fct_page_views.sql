@@ -61,14 +61,19 @@ with page_views as (
 ),
 
 {% if is_incremental() %}
+affected_sessions as (
+    {{- affected_sessions }}
+),
+
 affected_keys as (
     select built.event_key
     from {{ this }} as built
-    inner join ({{ affected_sessions }}) as affected on built.session_id = affected.session_id
+    inner join affected_sessions on built.session_id = affected_sessions.session_id
     where {{ on_dates('built.event_date', session_dates) }}
     union distinct
-    select event_key from {{ ref('stg_page_views') }}
-    where reject_reason is null and {{ is_new() }}
+    -- not those of staging, of which some are copies of page views in other sessions
+    select event_key from page_views
+    where {{ is_new() }}
 ),
 {% endif %}
 

@@ -1,6 +1,6 @@
--- The accounting: for every stream and landing date, landed = accepted + duplicates + rejected. Each is counted by itself:
--- landed in raw, accepted in the facts, rejected in staging, and duplicates are the copies whose fact came from another
--- message. The dates on which new messages landed are counted again.
+-- The accounting: for every stream and landing date, landed = accepted + duplicates + rejected. Each is counted by
+-- itself: landed in raw, accepted in the facts, rejected in staging, and duplicates are the copies whose fact came from
+-- another message. The dates on which new messages landed are counted again.
 {{ config(
     materialized='incremental',
     unique_key=['stream', 'landed_date'],
@@ -62,7 +62,11 @@ conflicting_copies as (
     select copies.stream, copies.message_id, copies.landed_at
     from {{ ref('int_accepted_events') }} as copies
     inner join {{ ref('fct_events') }} as facts on copies.event_key = facts.event_key
-    where copies.event_key in (select compared.event_key from compared where not compared.is_fact)
+    where copies.event_key in (
+        select compared.event_key
+        from compared
+        where not compared.is_fact
+    )
     {% if is_incremental() %}
         and {{ landed_on('copies.landed_at', landed_dates) }}
         and {{ on_dates('facts.event_date', event_dates) }}

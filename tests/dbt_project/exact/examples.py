@@ -52,6 +52,11 @@ EXAMPLES = {
         (0, "page_views", view("2025-06-01T10:00:00Z")),
         (1, "page_views", view("2025-06-01T10:01:00.000001Z")),
     ),
+    "a copy of a page view that names another session leaves its own session whole": (
+        (0, "page_views", view("2025-06-15T10:00:00Z")),
+        (0, "page_views", {**view("2025-06-15T10:00:30Z"), "event_id": "e%"}),
+        (1, "page_views", {**view("2025-06-15T10:00:30Z"), "event_id": "e%", "session_id": "other%"}),
+    ),
     "a late click of the day before, at the edge of the window, counts; a microsecond earlier it does not": (
         (0, "checkouts", checkout("2025-07-02 00:30:00")),
         (1, "clicks", click("2025-07-01 23:30:00")),

@@ -26,7 +26,8 @@ cleaned as (
         payload,
         body is null as is_malformed
         {%- for field in fields %},
-        {{ id_text('body.' ~ field) if field in ids else "nullif(nullif(body." ~ field ~ ", ''), 'null')" }} as {{ field }}
+        {{ id_text('body.' ~ field) if field in ids else "nullif(nullif(body." ~ field ~ ", ''), 'null')" }}
+            as {{ field }}
         {%- endfor %}
     from parsed
 ),

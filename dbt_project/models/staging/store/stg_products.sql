@@ -74,7 +74,8 @@ select
     -- ids
     stream,
     message_id,
-    {{ version_key('product_id', ['name', 'category_code', 'category', 'model', 'brand', amount_text_of('price')]) }} as version_key,
+    {{ version_key('product_id', ['name', 'category_code', 'category', 'model', 'brand', amount_text_of('price')]) }}
+        as version_key,
     product_id,
     -- what it is
     name,

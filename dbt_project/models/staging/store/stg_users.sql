@@ -62,7 +62,9 @@ judged as (
                 then 'invalid:created_at'
             when deleted_text is not null and (deleted_at is null or not {{ is_plausible('deleted_at') }})
                 then 'invalid:deleted_at'
-            {{ reject_long_texts(['user_id', 'user_name', 'first_name', 'last_name', 'country_code', 'favorite_color']) }}
+            {{ reject_long_texts([
+                'user_id', 'user_name', 'first_name', 'last_name', 'country_code', 'favorite_color'
+            ]) }}
         end as reject_reason
     from renamed
 )
@@ -71,7 +73,8 @@ select
     -- ids
     stream,
     message_id,
-    {{ version_key('user_id', ['user_name', 'first_name', 'last_name', 'country_code', 'favorite_color']) }} as version_key,
+    {{ version_key('user_id', ['user_name', 'first_name', 'last_name', 'country_code', 'favorite_color']) }}
+        as version_key,
     user_id,
     -- what it is
     user_name,
