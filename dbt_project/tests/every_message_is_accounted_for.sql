@@ -41,7 +41,9 @@ counted as (
             select sum(accounted.{{ column }})
             from accounted
             where accounted.stream in (
-                '{{ names | join("',\n                '") }}'
+                {%- for name in names %}
+                '{{ name }}'{{ ',' if not loop.last }}
+                {%- endfor %}
             )
         ) as expected
     from {{ relation }}
