@@ -4,6 +4,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Each file of locked/ is complete; with dependencies pip would ask for a hash of each extra, such as mashumaro[msgpack].
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r
 DAYS ?=
 SEED ?= 1
 EVENTS_PER_DAY ?= 20000
@@ -54,20 +56,20 @@ setup: .venv/.ready ## Create .venv and install requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { echo "error: Python 3.11 or 3.12 is needed; set PYTHON=..." >&2; exit 2; }
 	@echo "setting up .venv (a minute or two, once)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r locked/requirements.txt
+	@$(INSTALL) locked/requirements.txt
 	@$(BIN)/python -m compileall -q -j 0 .venv/lib ingest dbt_project serve > /dev/null || true
 	@touch $@
 
 .venv/.ready-analysts: .venv/.ready locked/requirements-analysts.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r locked/requirements-analysts.txt
+	@$(INSTALL) locked/requirements-analysts.txt
 	@touch $@
 
 .venv/.ready-bench: .venv/.ready-analysts locked/requirements-bench.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r locked/requirements-bench.txt
+	@$(INSTALL) locked/requirements-bench.txt
 	@touch $@
 
 .venv/.ready-dev: .venv/.ready locked/requirements-dev.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r locked/requirements-dev.txt
+	@$(INSTALL) locked/requirements-dev.txt
 	@touch $@
 
 ingest: .venv/.ready ## Land all that waits; with no broker configured, simulate first (7 days, then one more each run)
