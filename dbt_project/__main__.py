@@ -226,6 +226,8 @@ def _invoke(arguments: list[str]) -> dbtRunnerResult:
                 progress.update(task, description=event.data.node_info.node_name[:40])
             elif event.info.name == "NodeFinished":
                 progress.advance(task)
+            elif event.info.name in ("JinjaLogInfo", "JinjaLogWarning"):  # of macros/rebuilds.sql
+                errors.print(event.data.msg.strip(), markup=False, highlight=False, soft_wrap=True)
 
         return dbtRunner(callbacks=[on_event]).invoke(["--log-level", "none", *arguments])
 

@@ -66,9 +66,23 @@
     {{ return(ordered) }}
 {% endmacro %}
 
-{#- Identifies what a model computes: its text without comments and spaces. -#}
+{#- Identifies what a model computes: its text and those of the views that it reads, without comments and spaces. dbt
+    gives no texts of macros. -#}
 {% macro code_of(node) %}
-    {% set text = modules.re.sub('(?s)\\{#.*?#\\}|--[^\\n]*', '', node.raw_code) %}
+    {% set views = [] %}
+    {% set todo = node.depends_on.nodes | list %}
+    {% for _ in range(1000) if todo %}
+        {% set id = todo.pop() %}
+        {% if id.startswith('model.') and graph.nodes[id].config.materialized != 'incremental' and id not in views %}
+            {% do views.append(id) %}
+            {% do todo.extend(graph.nodes[id].depends_on.nodes) %}
+        {% endif %}
+    {% endfor %}
+    {% set texts = [node.raw_code] %}
+    {% for id in views | sort %}
+        {% do texts.append(graph.nodes[id].raw_code) %}
+    {% endfor %}
+    {% set text = modules.re.sub('(?s)\\{#.*?#\\}|--[^\\n]*', '', texts | join(' ')) %}
     {{ return(local_md5(text.split() | join(' '))) }}
 {% endmacro %}
 

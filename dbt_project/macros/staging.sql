@@ -13,7 +13,7 @@
     who are not signed in. -#}
 {% macro id_text(text) -%}
     {#- most ids are longer than these words, and are not searched for them -#}
-    case when length({{ text }}) > 11 or not {{ is_no_value(text) }} then {{ text }} end
+    case when length(trim({{ text }})) > 11 or not {{ is_no_value(text) }} then {{ text }} end
 {%- endmacro %}
 
 {#- The most characters that a text of an event may have: one of megabytes would be carried through every join. -#}

@@ -261,13 +261,14 @@ class DuckDBSink:
         if self._held or not self._seen or (state is not None and state == self._verified):
             return
         positions: dict[PartitionKey, int] = {}
-        if state is not None:
-            try:
-                with self._in_use, self._translate_errors(), closing(self._open(True, 0.0)) as connection:
-                    positions = _positions(connection)
-            except UserError:
-                return  # it is held or being replaced: looked at again, and the next commit reports what is wrong
-        self._see(positions)
+        with self._in_use:  # until they are compared: another thread may see later ones
+            if state is not None:
+                try:
+                    with self._translate_errors(), closing(self._open(True, 0.0)) as connection:
+                        positions = _positions(connection)
+                except UserError:
+                    return  # it is held or being replaced: looked at again, and the next commit reports what is wrong
+            self._see(positions)
         self._verified = state
 
     def forget(self) -> None:

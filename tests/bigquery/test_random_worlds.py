@@ -28,5 +28,6 @@ def test_random_worlds_and_all_examples(project: BigQueryProject) -> None:
     check_random_worlds(project, Settings(), WORLDS, secrets.randbelow(2**31), examples(first_number=WORLDS), RUNS)
 
 
+@pytest.mark.exact
 def test_random_worlds_with_other_settings(project: BigQueryProject) -> None:
     check_random_worlds(project, EVERYTHING_ELSE, WORLDS, secrets.randbelow(2**31), runs=RUNS)

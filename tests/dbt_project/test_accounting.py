@@ -137,8 +137,15 @@ def test_a_rebuild_of_one_model_reaches_what_is_made_from_it(warehouse: Warehous
     warehouse.dbt(*made_from_it, "--full-refresh")
     assert warehouse.query(purchases) < right
     warehouse.dbt("run", "--full-refresh", "--select", "stg_ecom_events")
-    warehouse.dbt(*made_from_it)
+    assert "fct_events is rebuilt, as stg_ecom_events was" in warehouse.dbt(*made_from_it).stderr
     assert warehouse.query(purchases) == right
     rebuilds = warehouse.query("select count(*) from intermediate.rebuilds")
-    warehouse.dbt(*made_from_it)
+    assert warehouse.dbt(*made_from_it).stderr == ""
     assert warehouse.query("select count(*) from intermediate.rebuilds") == rebuilds, "once is enough"
+
+
+def test_a_model_whose_code_changed_is_named(warehouse: Warehouse) -> None:
+    warehouse.change("update intermediate.rebuilds set code = 'another' where model = 'fct_events'")
+    said = warehouse.dbt("run", "--select", "fct_events", "agg_events_daily").stderr
+    assert said.startswith("fct_events has changed since its rows were built")
+    assert said.count("\n") == 1

@@ -12,11 +12,13 @@ from ingest.streams import STREAMS
 from tests.dbt_project.warehouse import Warehouse
 
 
-def version(user_name: str, updated_at: str, deleted_at: str | None = None) -> Message:
+def version(
+    user_name: str, updated_at: str, deleted_at: str | None = None, created_at: str = "2026-01-01T00:00:00Z"
+) -> Message:
     body = {
         "user_id": "u",
         "user_name": user_name,
-        "created_at": "2026-01-01T00:00:00Z",
+        "created_at": created_at,
         "updated_at": updated_at,
         "deleted_at": deleted_at,
     }
@@ -76,3 +78,16 @@ def test_a_version_that_other_rules_reject_leaves_the_snapshots_right(tmp_path: 
     rows = "select user_name, dbt_is_deleted from snapshots.users_snapshot order by dbt_valid_from"
     assert warehouse.query(rows) == [("old", "False"), ("old", "True")]
     warehouse.dbt(*SNAPSHOTS, *later)
+
+
+@pytest.mark.slow
+def test_a_newer_version_that_other_rules_reject_leaves_builds_green(tmp_path: Path) -> None:
+    """dbt closes a row of a snapshot by a newer version or a deletion: by an older version it does not."""
+    warehouse = Warehouse(tmp_path)
+    land_and_build(
+        warehouse,
+        version("old", "2026-01-02T00:00:00Z"),
+        version("new", "2026-01-03T00:00:00Z", created_at="2019-05-01T00:00:00Z"),
+    )
+    warehouse.dbt(*SNAPSHOTS, "--full-refresh", "--vars", json.dumps({"earliest_event_at": "2020-01-01"}))
+    assert warehouse.query("select user_name from analytics.dim_users_history where is_current") == [("old",)]
