@@ -22,7 +22,9 @@ def run_make(
     """In another folder than the Makefile's, with the settings of the warehouse."""
     ready = ["-o", ".venv/.ready", "-o", ".venv/.ready-analysts"]  # nothing is installed
     command = ["make", "--file", str(ROOT / "Makefile"), *ready, f"BIN={Path(sys.executable).parent}", *arguments]
-    inherited = {name: value for name, value in warehouse.environment.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    inherited = {
+        name: value for name, value in warehouse.environment.items() if not name.startswith(("MAKE", "MFLAGS"))
+    }
     environment = {**inherited, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         command, cwd=folder, env=environment, stdin=stdin, capture_output=True, text=True, check=False
