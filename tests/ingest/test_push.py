@@ -1085,7 +1085,7 @@ def test_the_emulator_pushes_what_is_published(
     )
     provision(pubsub, [stream])
     server = serve(PUBSUB_PROJECT=pubsub_emulator.project, TOPICS='{"clicks": "pushed-clicks"}')
-    subscription = f"projects/{pubsub.pubsub_project}/subscriptions/{pubsub.subscription(stream)}"
+    subscription = pubsub.subscription(stream)
     subscriber, publisher = open_subscriber(pubsub), open_publisher(pubsub)
     subscriber.modify_push_config(subscription=subscription, push_config={"push_endpoint": server.url})
     topic = f"projects/{pubsub.pubsub_project}/topics/pushed-clicks"
