@@ -107,7 +107,7 @@ report: .venv/.ready ## Write the same page to report.html, one file: ARGS="peri
 status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead letters
 	@$(BIN)/python -m ingest status
 
-test: .venv/.ready-dev ## Run the tests that need nothing but Python (two to four minutes on 2 cores)
+test: .venv/.ready-dev ## Run the tests that need nothing but Python (four to six minutes on 2 cores)
 	@$(BIN)/python -m pytest -n auto
 
 test-all: ## Run every test: these, random worlds, brokers, BigQuery, the dashboard in a browser (about an hour)
