@@ -70,7 +70,8 @@ class Filters(BaseModel, extra="forbid", frozen=True):
     product_id: str = ALL
     # 24h is what older addresses call 1d
     period: Annotated[Period, BeforeValidator(lambda name: "1d" if name == "24h" else name)] = "7d"
-    """Days of the reporting time zone; the last is that of the newest event."""
+    """Days of the reporting time zone; the last is that of the newest event, or of the last landing if
+    that was before."""
     first: date | None = Field(None, alias="from")
     """With the period custom: the first and the last day, both included."""
     last: date | None = Field(None, alias="to")
@@ -498,7 +499,8 @@ class Page:
         self.zone: tzinfo = ZoneInfo(quality[0]["reporting_time_zone"]) if quality and not self.unknown else UTC
         self.newest = max((row["newest_event_at"] for row in quality if row["newest_event_at"]), default=None)
         self.landed = max((row["last_landed_at"] for row in quality), default=None)
-        self.end = self.built if self.unknown else self.newest
+        # an event that a wrong clock dates in the future must not move the default period away from all others
+        self.end = self.built if self.unknown else min((at for at in (self.newest, self.landed) if at), default=None)
         self._newest_day = self.local(self.end).date() if self.end else None
         self.first, self.last = filters.days(self._newest_day) if self._newest_day else (None, None)
 

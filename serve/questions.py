@@ -316,7 +316,9 @@ class BigQueryPublished:
         with told():
             try:
                 # by default the job would be tried again for ten minutes after `retry` gives up
-                job = self._client.query(question.sql, job_config=config, retry=retry, job_retry=None)
+                job = self._client.query(
+                    question.sql, job_config=config, retry=retry, timeout=timeout_seconds, job_retry=None
+                )
                 try:
                     found = job.result(max_results=most + 1, retry=retry, timeout=timeout_seconds)
                     rows = [tuple(row.values()) for row in found]

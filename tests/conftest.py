@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 
 from tests.brokers import KafkaServer, PubSubEmulator, running
 from tests.dbt_project.warehouse import Warehouse
+
+# Whoever is started in the background ignores Ctrl-C, and so would every process whose end by Ctrl-C is tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHOP_OUTPUT = "build.txt"
 """What the build of the shop printed."""

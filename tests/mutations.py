@@ -244,8 +244,15 @@ MUTATIONS = (
     Mutation(
         "a tombstone loses to a version by a clock that was ahead",
         "dbt_project/models/analytics/dim_products_history.sql",
-        "when is_tombstone then max(updated_at) over (",
-        "when is_tombstone then min(updated_at) over (",
+        "when is_tombstone then newest_updated_at\n",
+        "when is_tombstone then updated_at\n",
+        WORLDS,
+    ),
+    Mutation(
+        "a newer version behind a tombstone loses to it if a clock was ahead before",
+        "dbt_project/models/analytics/dim_products_history.sql",
+        "when updated_at >= newest_tombstone_at then greatest(",
+        "when false then greatest(",
         WORLDS,
     ),
     Mutation(

@@ -31,14 +31,21 @@ def run_make(
     )
 
 
-@pytest.fixture
-def warehouse(tmp_path: Path) -> Warehouse:
-    """Somewhere else than by default, with a few messages of two streams."""
-    (tmp_path / "there").mkdir()
-    warehouse = Warehouse(tmp_path / "there", {"WAREHOUSE_PATH": str(tmp_path / "there" / "events.db")})
+@pytest.fixture(scope="module")
+def landed(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    """A day of a few messages."""
+    warehouse = Warehouse(tmp_path_factory.mktemp("landed"))
     warehouse.simulate(1, 20)
-    warehouse.run("ingest", "land")
+    warehouse.land()
     return warehouse
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, landed: Warehouse) -> Warehouse:
+    """Somewhere else than by default."""
+    there = landed.copy_to(tmp_path / "there").folder
+    events = (there / "warehouse.duckdb").rename(there / "events.db")
+    return Warehouse(there, {"WAREHOUSE_PATH": str(events)})
 
 
 @pytest.fixture
@@ -58,25 +65,30 @@ def make(tmp_path: Path, warehouse: Warehouse) -> Make:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "reason"),
+    ("target", "variable", "value"),
     [
-        (("ingest", "SEED=1; touch pwned"), "'--seed'"),
-        (("ingest", "DAYS=$(shell touch pwned)"), "'--days'"),
-        (("ingest", "EVENTS_PER_DAY=it's"), "'--events-per-day'"),
-        (("build", "VARS={session_gap_seconds: it's}"), 'got "it\'s"'),
-        (("build", "VARS={session_gap_seconds: a`touch pwned`}"), "got 'a`touch pwned`'"),
-        (("query", "FORMAT=it's"), "'--format'"),
-        (("query-check", "Q=it's"), "it's"),
-        (("serve", "PORT=it's"), "'--port'"),
-        (("dashboard", "DASHBOARD_PORT=`touch pwned`"), "'--port'"),
-        (("brokers", "KAFKA_PORT=it's"), "'--kafka-port'"),
-        (("brokers", "PUBSUB_PORT=1;touch pwned"), "'--pubsub-port'"),
+        ("ingest", "SEED", "1; touch pwned"),
+        ("ingest", "DAYS", "$(shell touch pwned)"),
+        ("ingest", "EVENTS_PER_DAY", "it's"),
+        ("build", "VARS", "{session_gap_seconds: it's}"),
+        ("build", "VARS", "{session_gap_seconds: a`touch pwned`}"),
+        ("query", "FORMAT", "it's"),
+        ("query-check", "Q", "it's"),
+        ("serve", "PORT", "it's"),
+        ("dashboard", "DASHBOARD_PORT", "`touch pwned`"),
+        ("brokers", "KAFKA_PORT", "it's"),
+        ("brokers", "PUBSUB_PORT", "1;touch pwned"),
     ],
 )
-def test_a_value_reaches_the_command_and_no_shell(tmp_path: Path, arguments: tuple[str, ...], reason: str) -> None:
-    done = run_make(tmp_path, Warehouse(tmp_path), *arguments)
+def test_a_value_reaches_the_command_and_no_shell(tmp_path: Path, target: str, variable: str, value: str) -> None:
+    """In place of Python a script that prints its arguments."""
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\nexit 2\n")
+    python.chmod(0o700)
+    done = run_make(tmp_path, Warehouse(tmp_path), target, f"{variable}={value}", f"BIN={python.parent}")
     assert done.returncode == 2
-    assert reason in done.stderr
+    assert value in done.stdout.splitlines()
     assert not [*tmp_path.rglob("pwned")]
 
 

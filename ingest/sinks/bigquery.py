@@ -90,6 +90,8 @@ POLL_SECONDS = 0.5
 SECONDS_BETWEEN_CHECKS = 60.0
 """How often a follower sees whether its tables are still the same, and writes ranges of empty offsets."""
 RETRY = DEFAULT_RETRY.with_timeout(ANSWER_SECONDS)
+CALL: Mapping[str, Any] = {"retry": RETRY, "timeout": ANSWER_SECONDS / 2}
+"""Options of a request. By default the client would wait for ever for an answer on a connection that is dead."""
 PASSING_REASONS = frozenset(
     {"backendError", "internalError", "jobBackendError", "jobInternalError", "quotaExceeded", "rateLimitExceeded"}
     | {"stopped", "timeout", "tableUnavailable"}
@@ -302,15 +304,15 @@ class BigQuerySink:
                 return
             dataset = bigquery.Dataset(f"{self._dataset}raw")
             dataset.location = self._location
-            self._client.create_dataset(dataset, exists_ok=True, retry=RETRY)
+            self._client.create_dataset(dataset, exists_ok=True, **CALL)
             for stream in STREAMS:
                 table = bigquery.Table(f"{self._dataset}raw.{stream}", _columns(RAW_SCHEMA))
                 table.time_partitioning = bigquery.TimePartitioning(field="landed_at")
                 table.clustering_fields = ["message_id"]
-                self._client.create_table(table, exists_ok=True, retry=RETRY)
+                self._client.create_table(table, exists_ok=True, **CALL)
             for name, columns in OTHER_TABLES.items():
                 self._client.create_table(
-                    bigquery.Table(f"{self._dataset}raw.{name}", columns), exists_ok=True, retry=RETRY
+                    bigquery.Table(f"{self._dataset}raw.{name}", columns), exists_ok=True, **CALL
                 )
 
     def held(self) -> AbstractContextManager[None]:
@@ -324,7 +326,8 @@ class BigQuerySink:
                 landed.update(self._commit(alike))
             self._empty_offsets += [row for batch in batches for row in _empty_offsets(batch)]
             if not self._by_streams or time.monotonic() - self._written_at >= SECONDS_BETWEEN_CHECKS:
-                self._write_empty_offsets()
+                with suppress(UnavailableError), told():  # the messages have landed; the next commit writes them too
+                    self._write_empty_offsets()
         return landed
 
     def verify(self) -> None:
@@ -449,7 +452,7 @@ class BigQuerySink:
 
     def _has_failed(self, name: str) -> bool:
         """Wait for the job that has the id."""
-        return _end(self._client.get_job(f"{name}_{self._attempts[name]}", retry=RETRY)) is not None
+        return _end(self._client.get_job(f"{name}_{self._attempts[name]}", **CALL)) is not None
 
     def _is_landed_by_another(self, sent: _Sent) -> bool:
         """Wait for the job that has the id of this load; whether nothing is left to do."""
@@ -711,7 +714,7 @@ class BigQuerySink:
     def _tables(self, dataset: str) -> dict[str, str]:
         """Name of each table and view to when it was created; none when there is no such dataset."""
         try:
-            tables = list(self._client.list_tables(f"{self._dataset}{dataset}", retry=RETRY))
+            tables = list(self._client.list_tables(f"{self._dataset}{dataset}", **CALL))
         except api.NotFound:
             return {}
         return {table.table_id: table.created.isoformat() for table in tables}
@@ -731,7 +734,7 @@ class BigQuerySink:
                 for name, value in parameters.items()
             ],
         )
-        return self._client.query(sql, job_config=config, retry=RETRY)
+        return self._client.query(sql, job_config=config, **CALL)
 
 
 def _loads(batches: Sequence[Batch]) -> Iterator[_Load]:
@@ -820,7 +823,7 @@ OTHER_TABLES: dict[str, Sequence[SchemaField]] = {
 def _end(job: Any) -> Mapping[str, str] | None:
     """Wait for the end of a job; returns why it failed, or None."""
     until = time.monotonic() + JOB_PATIENCE_SECONDS
-    while not job.done(retry=RETRY):
+    while not job.done(**CALL):
         if time.monotonic() >= until:
             raise UnavailableError(
                 f"BigQuery: the load job {job.job_id} has not ended for {JOB_PATIENCE_SECONDS:.0f} s; nothing is lost,"

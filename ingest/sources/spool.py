@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -100,8 +100,11 @@ from validated
 
 
 def _opened(path: Path) -> BinaryIO:
+    """Raises FileNotFoundError if the log was removed since it was listed, which leaves nothing to land."""
     try:
         return path.open("rb")
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; see SPOOL_PATH") from error
 
@@ -155,7 +158,7 @@ class SpoolSource:
                 self._ignore(path)
         found = {}
         for one in self._logs():
-            with _opened(one.path) as file:
+            with suppress(FileNotFoundError), _opened(one.path) as file:
                 found[one.key] = _log_id(file)
         self._find_positions(found)
 
@@ -178,14 +181,15 @@ class SpoolSource:
     def waiting(self) -> dict[str, int | None]:
         counts = dict.fromkeys(self._streams, 0)
         for log in self._logs():
-            with self._open(log) as file:
+            with suppress(FileNotFoundError), self._open(log) as file:
                 counts[log.stream] += sum(chunk.count(b"\n") for chunk in iter(partial(file.read, READ_BYTES), b""))
         return dict(counts)
 
     def oldest_waiting(self) -> dict[str, datetime | None]:
         oldest: dict[str, datetime | None] = dict.fromkeys(self._streams)
         for log in self._logs():
-            with self._open(log) as file:
+            line = b""
+            with suppress(FileNotFoundError), self._open(log) as file:
                 line = file.readline()
             if line.endswith(b"\n"):
                 published_at = self._parse(log, bytearray(line), np.array([len(line) - 1]))["published_at"][0].as_py()
@@ -243,9 +247,12 @@ class SpoolSource:
         return file
 
     def _read(self, log: _Log) -> Batch | None:
-        with self._open(log) as file:
-            chunk, ends, is_all = self._whole_lines(file)
-            log_id = _log_id(file)
+        try:
+            with self._open(log) as file:
+                chunk, ends, is_all = self._whole_lines(file)
+                log_id = _log_id(file)
+        except FileNotFoundError:
+            return None
         if len(ends) and log_id != self._ids[log.key]:
             return self._read(log)  # its first line was written after it was opened
         if is_all:

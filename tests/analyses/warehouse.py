@@ -6,12 +6,14 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pyarrow as pa
 from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+from dbt.cli.main import dbtRunner
 
 from ingest.landing import land
 from ingest.settings import Settings as IngestSettings
@@ -118,7 +120,10 @@ def build(folder: Path) -> None:
         *("--target-path", str(folder / "target"), "--log-path", str(folder / "logs")),
         *("--vars", json.dumps(SETTINGS.as_vars())),
     ]
-    with patch.dict(os.environ, {"WAREHOUSE": "duckdb", "WAREHOUSE_PATH": str(settings.warehouse_path)}):
+    with (
+        patch.dict(os.environ, {"WAREHOUSE": "duckdb", "WAREHOUSE_PATH": str(settings.warehouse_path)}),
+        patch("serve.publish.dbtRunner", partial(dbtRunner, manifest=project.manifest)),
+    ):
         publish(settings, sink, options, folder / "target")
     DuckDBConnectionManager.close_all_connections()  # dbt keeps the file open, and other processes are to read it
 

@@ -50,6 +50,7 @@ def test_a_build_ends_with_the_marts_and_their_rows(shop: Warehouse) -> None:
     assert lines[-1].startswith("built in ")
 
 
+@pytest.mark.slow
 def test_a_day_more_equals_a_full_refresh_even_after_a_kill(warehouse: Warehouse, tmp_path: Path) -> None:
     before = warehouse.marts()
     warehouse.simulate(days=1)
@@ -74,6 +75,7 @@ def test_a_process_tells_how_it_ended_and_leaves_the_warehouse_closed(warehouse:
     assert not warehouse.path.with_name(f"{warehouse.path.name}.wal").exists()
 
 
+@pytest.mark.slow
 def test_replayed_store_events_are_accounted_for(tmp_path: Path) -> None:
     header = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session\n"
     rows = [f"2019-10-01 00:00:{second:02} UTC,view,{second},1,,acme,9.90,7,s\n" for second in range(50)]

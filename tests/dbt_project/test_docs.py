@@ -35,6 +35,7 @@ def test_the_data_dictionary_has_every_column_as_it_is(shop: Warehouse) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_docs_are_one_page_and_it_is_said_where(shop: Warehouse, tmp_path: Path) -> None:
     warehouse = shop.copy_to(tmp_path / "copy")
     said = warehouse.dbt("docs", "generate", "--static").stdout

@@ -60,6 +60,7 @@ def test_a_version_replaced_between_two_builds_is_in_the_history_only(tmp_path: 
     assert warehouse.query(valid) == [(True,)]
 
 
+@pytest.mark.slow
 def test_a_snapshot_that_the_history_does_not_know_fails_the_build(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
     land_and_build(warehouse, version("first", "2026-01-02T00:00:00Z"))

@@ -30,6 +30,7 @@ def test_a_linked_file_of_an_older_duckdb_with_some_streams_is_built_and_asked(t
     assert answer["rows"] > 0
 
 
+@pytest.mark.slow
 def test_a_file_that_is_no_warehouse_is_neither_landed_in_nor_built(tmp_path: Path) -> None:
     path = tmp_path / "events.csv"
     path.write_text("event_time,event_type\n2026-01-01,view\n")

@@ -3,7 +3,6 @@
 Run as `python -m tests.dbt_project.warm_build`, it reads a line of JSON a build and answers with a line: the exit code.
 """
 
-import fcntl
 import gc
 import json
 import os
@@ -43,16 +42,10 @@ def main() -> None:
 
     import dbt_project.__main__ as command
 
-    # dbt parses again what has changed since the last time only; the lock is for tests in several processes
-    folder = ROOT / "dbt_project" / "target" / "tests"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        os.environ["WAREHOUSE_PATH"] = f"{folder}/warehouse.duckdb"
-        paths = ["--target-path", str(folder), "--log-path", str(folder), "--log-level", "none"]
-        parsed = dbt.cli.main.dbtRunner().invoke(["parse", *command.PROJECT_OPTIONS, *paths])
-    assert parsed.success, parsed.exception
-    dbt.cli.main.dbtRunner = partial(dbt.cli.main.dbtRunner, manifest=parsed.result)  # type: ignore[misc, assignment, arg-type]
+    from tests.dbt_project.parsing import parsed
+
+    manifest = parsed(ROOT / "dbt_project", {"WAREHOUSE": "duckdb"})
+    dbt.cli.main.dbtRunner = partial(dbt.cli.main.dbtRunner, manifest=manifest)  # type: ignore[misc, assignment]
     import serve.publish  # noqa: F401  which imports what stands there now
 
     gc.freeze()

@@ -231,14 +231,14 @@ def test_landing_again_lands_only_what_is_new(settings: Settings) -> None:
 
 
 def test_kill_at_any_instant_loses_nothing_and_doubles_nothing(settings: Settings, start: Start) -> None:
-    """Six times kill -9 somewhere in the midst of landing, then once to the end."""
+    """kill -9 somewhere until three were in the midst of landing, then once to the end."""
     seed = random.randrange(10**9)
     draw = random.Random(seed)
     published = range(20_000)
     publish(settings, published)
     before = 0
     in_the_midst = 0
-    for _ in range(6):
+    while in_the_midst < 3:
         # Hundreds of commits of some 40 ms: the kill comes after the first few, and never too late.
         written = _written(settings)
         loader = start("land", LANDING_MAX_ROWS="100")
@@ -253,7 +253,6 @@ def test_kill_at_any_instant_loses_nothing_and_doubles_nothing(settings: Setting
         for stream in SPOOLED:
             numbers = landed(settings, stream)
             assert numbers == list(range(len(numbers))), f"seed {seed}: {stream} has a hole or a double after a kill"
-    assert in_the_midst >= 3, f"seed {seed}: the kills came before landing began"
     loader = start("land")
     out, err = loader.communicate()
     assert (loader.returncode, err) == (0, "")
@@ -273,7 +272,7 @@ def _written(settings: Settings) -> int:
 # -- following --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ending", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_following_lands_what_is_appended_until_a_signal(
     settings: Settings, start: Start, ending: signal.Signals
 ) -> None:
@@ -365,6 +364,7 @@ def test_following_outlasts_whoever_holds_the_file(settings: Settings, start: St
     assert f"PID {os.getpid()}" in err
 
 
+@pytest.mark.slow
 def test_following_waits_for_the_file_from_its_start(settings: Settings, start: Start) -> None:
     publish(settings, range(10))
     land_spool(settings)
@@ -379,6 +379,7 @@ def test_following_waits_for_the_file_from_its_start(settings: Settings, start: 
     assert loader.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_told_to_stop_while_the_file_is_held_it_gives_up_and_loses_nothing(settings: Settings, start: Start) -> None:
     loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2", LOCK_TIMEOUT_SECONDS="1")
     publish(settings, range(10))
@@ -444,8 +445,15 @@ def back_up(settings: Settings) -> Path:
     return backup
 
 
-@pytest.mark.parametrize("is_idle", [True, False])
-@pytest.mark.parametrize("how", ["restored", "moved away"])
+@pytest.mark.parametrize(
+    ("how", "is_idle"),
+    [
+        pytest.param("restored", True, marks=pytest.mark.slow),
+        pytest.param("restored", False, marks=pytest.mark.slow),
+        pytest.param("moved away", True, marks=pytest.mark.slow),
+        ("moved away", False),
+    ],
+)
 def test_a_warehouse_replaced_under_a_follower_gets_what_it_lacks(
     settings: Settings, start: Start, how: str, is_idle: bool
 ) -> None:
@@ -495,6 +503,7 @@ def test_a_warehouse_replaced_while_landing_gets_what_it_lacks(settings: Setting
 # -- a full disk ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_following_outlasts_a_full_disk(settings: Settings, start: Start) -> None:
     loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2")
     publish(settings, range(10))

@@ -295,7 +295,7 @@ def test_pushes_land_as_they_were_sent(serve: Serve, settings: Settings) -> None
     assert rows == [empty | row for row in expected]
 
 
-@pytest.mark.parametrize("size", [10_000_000, 1])
+@pytest.mark.parametrize("size", [10_000_000, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_message_of_any_size_lands_even_where_less_may_wait(serve: Serve, settings: Settings, size: int) -> None:
     server = serve(LANDING_MAX_BYTES="1024")
     payload = os.urandom(size)
@@ -443,6 +443,7 @@ def test_other_methods_and_paths_are_refused(serve: Serve) -> None:
     assert [(line["event"], line["status"]) for line in logged] == [("refused", 405), ("refused", 404)]
 
 
+@pytest.mark.slow
 def test_a_slash_at_the_end_is_no_other_path(serve: Serve, settings: Settings) -> None:
     """Pub/Sub follows no redirect."""
     server = serve()
@@ -523,7 +524,7 @@ def peak_kilobytes(pid: int) -> int:
     return int(found[1])
 
 
-@pytest.mark.parametrize("is_chunked", [False, True])
+@pytest.mark.parametrize("is_chunked", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_body_above_the_limit_is_413_and_never_in_memory(serve: Serve, settings: Settings, is_chunked: bool) -> None:
     server = serve()
     before = peak_kilobytes(server.process.pid)
@@ -537,7 +538,7 @@ def test_a_body_above_the_limit_is_413_and_never_in_memory(serve: Serve, setting
     assert landed_ids(settings) == ["1"]
 
 
-@pytest.mark.parametrize("limit", ["LANDING_MAX_ROWS", "LANDING_MAX_BYTES"])
+@pytest.mark.parametrize("limit", ["LANDING_MAX_ROWS", pytest.param("LANDING_MAX_BYTES", marks=pytest.mark.slow)])
 def test_more_than_may_wait_is_429_and_what_waits_lands(serve: Serve, settings: Settings, limit: str) -> None:
     bodies = {str(number): json.dumps(envelope(b"x" * 1_000, str(number))).encode() for number in range(10, 40)}
     size = len(bodies["10"])
@@ -593,6 +594,7 @@ def test_on_a_full_disk_it_is_503_and_the_server_goes_on(serve: Serve, settings:
     assert "free some space: nothing is lost" in err
 
 
+@pytest.mark.slow
 def test_a_warehouse_that_was_replaced_is_said_once(serve: Serve, settings: Settings) -> None:
     """What was acknowledged does not come again by itself."""
     server = serve()
@@ -712,6 +714,7 @@ def test_a_build_gets_the_warehouse_under_load(serve: Serve, settings: Settings,
     assert sorted(landed_ids(settings)) == sorted(load.answered[204])
 
 
+@pytest.mark.slow
 def test_under_load_and_a_warehouse_held_now_and_then_204_means_landed(serve: Serve, settings: Settings) -> None:
     server = serve(LOCK_TIMEOUT_SECONDS="0.2")
     with Load(server) as load:
@@ -739,7 +742,7 @@ def test_killed_under_load_all_that_was_answered_is_landed(serve: Serve, setting
     assert set(load.answered[204]) <= set(ids)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_under_load_ends_it_with_everything_answered(
     serve: Serve, settings: Settings, number: signal.Signals
 ) -> None:
@@ -781,6 +784,7 @@ def test_a_client_that_goes_away_does_not_take_its_message_along(serve: Serve, s
     assert landed_ids(settings) == ["orphan", "next"]
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_one_line(serve: Serve, start: Start) -> None:
     server = serve()
     second = start("push", "--port", str(server.port))

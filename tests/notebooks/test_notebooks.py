@@ -8,6 +8,8 @@ import pytest
 
 from tests.dbt_project.warehouse import ROOT, Warehouse
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 
 

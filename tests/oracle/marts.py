@@ -478,18 +478,27 @@ def place(percent: int, number: int) -> int:
 def history(versions: Sequence[Version]) -> Mart:
     """Every version with the time that it was valid, from its own time to the next one's, the last for ever.
 
-    A tombstone deletes what is before it in the log, whatever clock those versions had: its time is at least theirs.
-    Of what happened at one instant the later in the log comes last. The first version is valid from its created_at, if
-    that is earlier.
+    A tombstone deletes what is before it in the log, whatever clock those versions had: its time is at least theirs. A
+    version behind it in the log that is newer than it brings the entity back: its time is at least the tombstone's. Of
+    what happened at one instant the later in the log comes last. The first version is valid from its created_at, if that
+    is earlier.
     """
     rows: Mart = []
     for entity_id, of_entity in grouped(versions, lambda version: version.id).items():
         placed: list[tuple[datetime, int, Version]] = []
         in_log = sorted(of_entity, key=lambda version: version.message.log_order)
         newest = in_log[0].updated_at
+        tombstones: list[datetime] = []
+        deleted_at = newest
         for place_in_log, version in enumerate(in_log):
             newest = max(newest, version.updated_at)
-            placed.append((newest if version.is_tombstone else version.updated_at, place_in_log, version))
+            effective_at = version.updated_at
+            if version.is_tombstone:
+                tombstones.append(version.updated_at)
+                effective_at = deleted_at = newest
+            elif tombstones and version.updated_at >= max(tombstones):
+                effective_at = max(version.updated_at, deleted_at)
+            placed.append((effective_at, place_in_log, version))
         placed.sort(key=lambda one: one[:2])
         for number, (effective_at, _, version) in enumerate(placed, 1):
             following = placed[number][0] if number < len(placed) else None

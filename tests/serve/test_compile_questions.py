@@ -121,6 +121,7 @@ def test_of_an_analysis_without_a_yml_the_yml_that_it_needs_is_told() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_analyses_that_do_not_compile_leave_the_others(tmp_path: Path) -> None:
     broken = {
         "macro": ("select {{ no_such_macro() }}", "'no_such_macro' is undefined"),

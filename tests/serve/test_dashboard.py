@@ -67,9 +67,15 @@ class Published:
         without: str = "",
         zone: str = "UTC",
         newest: datetime = NEWEST,
+        landed: datetime | None = None,
         rows: Mapping[str, list[dict[str, Any]]] | None = None,
     ) -> None:
-        accounting = {**ACCOUNTING, "reporting_time_zone": zone, "newest_event_at": newest}
+        accounting = {
+            **ACCOUNTING,
+            "reporting_time_zone": zone,
+            "newest_event_at": newest,
+            "last_landed_at": landed or newest,
+        }
         self._rows = {
             "data_quality": [accounting] if with_events else [],
             "key_figures": [FIGURES],
@@ -165,6 +171,13 @@ def test_the_newest_day_is_one_of_the_reporting_time_zone() -> None:
     assert published.last_values("daily_kpis")["start_date"] == date(2026, 3, 29)
     assert "<dt>Newest event</dt><dd>29 Mar 2026, 20:00</dd>" in page
     assert "Last day: 29 Mar 2026 to 29 Mar 2026, days of America/Los_Angeles" in page
+
+
+def test_an_event_dated_in_the_future_does_not_move_the_period_away_from_all_others() -> None:
+    published = Published(newest=datetime(2098, 1, 1), landed=NEWEST)
+    page = render(published, Filters.read({"period": "1d"}), live=True, now=NOW)
+    assert published.last_values("daily_kpis")["start_date"] == NEWEST.date()
+    assert "<dt>Newest event</dt><dd>1 Jan 2098, 00:00</dd>" in page
 
 
 def test_times_are_shown_in_the_reporting_time_zone() -> None:

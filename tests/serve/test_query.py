@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from ingest.settings import Settings
-from serve.__main__ import _print_table
+from serve.__main__ import _print_table, main
 from serve.questions import Answer, Column, Question
+from tests.command_line import run_main
 from tests.dbt_project.warehouse import ROOT
 from tests.serve.publishing import publish_again
 
@@ -41,10 +42,8 @@ def asked(published: Settings, questions: list[Question]) -> Settings:
     return published
 
 
-def run(settings: Settings, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "WAREHOUSE_PATH": str(settings.warehouse_path), "COLUMNS": "200", **variables}
-    command = [sys.executable, "-m", "serve", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+def run(settings: Settings, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    return run_main(main, [*arguments], {**os.environ, "WAREHOUSE_PATH": str(settings.warehouse_path), **variables})
 
 
 def on_a_terminal(settings: Settings, *arguments: str) -> str:
@@ -87,6 +86,9 @@ def test_a_terminal_gets_nothing_that_it_would_obey(asked: Settings, format_: st
         assert json.loads(shown)["data"] == [{"text": ESCAPES}]
     else:
         assert SHOWN in shown
+
+
+def test_a_terminal_gets_no_error_that_it_would_obey(asked: Settings) -> None:
     failed = on_a_terminal(asked, "query", "fails")
     assert r"no \x1b[31m" in failed
     assert all(character.isprintable() or character == "\n" for character in failed)

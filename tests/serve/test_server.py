@@ -19,7 +19,9 @@ import pytest
 
 from ingest import web
 from ingest.settings import Settings
+from serve.__main__ import main
 from serve.questions import Question
+from tests.command_line import run_main
 from tests.dbt_project.warehouse import ROOT
 from tests.serve.publishing import publish_again
 
@@ -109,10 +111,7 @@ def test_metrics_count_by_question_and_status(published: Settings) -> None:
 
 @pytest.mark.parametrize("host", [EVERYWHERE, "::"])
 def test_without_tokens_only_loopback_is_listened_on(settings: Settings, host: str) -> None:
-    command = [sys.executable, "-m", "serve", "--port", "0", "--host", host]
-    refused = subprocess.run(
-        command, cwd=ROOT, env=environment(settings), capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+    refused = run_main(main, ["--port", "0", "--host", host], environment(settings))
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
     assert "SERVE_TOKENS" in refused.stderr
@@ -129,16 +128,7 @@ def test_with_tokens_every_address_may_be_listened_on(published: Settings) -> No
     "tokens", ['{"s3cret": "top_products"}', '{"s3cret": 1}', '["s3cret"]', "s3cret", '{"s3cret ": "*"}', '{"": "*"}']
 )
 def test_tokens_that_cannot_be_read_are_not_printed(settings: Settings, tokens: str) -> None:
-    command = [sys.executable, "-m", "serve", "--port", "0"]
-    refused = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment(settings, SERVE_TOKENS=tokens),
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    refused = run_main(main, ["--port", "0"], environment(settings, SERVE_TOKENS=tokens))
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: SERVE_TOKENS: ")
     assert "s3cret" not in refused.stderr

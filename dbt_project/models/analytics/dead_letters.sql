@@ -1,7 +1,7 @@
 -- Every rejected message, as received, with the reason.
 {{ config(
     materialized='incremental',
-    unique_key=['message_id', 'landed_at'],
+    unique_key=['stream', 'message_id', 'landed_at'],
     partition_by={'field': 'landed_at', 'data_type': 'timestamp', 'granularity': 'day'}
 ) }}
 

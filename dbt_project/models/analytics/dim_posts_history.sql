@@ -55,17 +55,30 @@ logged as (
     from versions
 ),
 
--- A tombstone deletes what stands before it in the log, also a version whose clock was ahead of the broker's.
+before_each as (
+    select
+        *,
+        max(updated_at) over (partition by post_id order by log_number) as newest_updated_at,
+        max(case when is_tombstone then updated_at end) over (
+            partition by post_id order by log_number
+        ) as newest_tombstone_at
+    from logged
+),
+
+-- A tombstone deletes what stands before it in the log, also a version whose clock was ahead of the broker's. A version
+-- behind it in the log that is newer than the tombstone brings the entity back, so it starts no earlier.
 effective as (
     select
         *,
         case
-            when is_tombstone then max(updated_at) over (
-                partition by post_id order by log_number rows between unbounded preceding and current row
+            when is_tombstone then newest_updated_at
+            when updated_at >= newest_tombstone_at then greatest(
+                updated_at,
+                max(case when is_tombstone then newest_updated_at end) over (partition by post_id order by log_number)
             )
             else updated_at
         end as effective_at
-    from logged
+    from before_each
 ),
 
 -- of what happened at one instant the later in the log counts

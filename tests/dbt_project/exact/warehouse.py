@@ -15,11 +15,11 @@ from unittest.mock import patch
 import pyarrow as pa
 from dbt.artifacts.schemas.run import RunExecutionResult, RunResult
 from dbt.cli.main import dbtRunner
-from dbt.contracts.graph.manifest import Manifest
 
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.streams import STREAMS
+from tests.dbt_project.parsing import parsed
 from tests.oracle import Landed, Settings, marts
 from tests.oracle.marts import Countries, Mart
 
@@ -155,10 +155,9 @@ class Project:
             self.countries: Countries = {
                 row["country_code"]: (row["country_name"], row["region"]) for row in csv.DictReader(file)
             }
-        self._manifest: Manifest | None = None
-        self._manifest = self._invoke(work / "warehouse.duckdb", "parse")
+        self.manifest = parsed(folder, self._environment(work))
         gc.freeze()  # the manifest stays: to walk it at every collection is a sixth of a build's time
-        self.nodes = list(self._manifest.nodes.values())
+        self.nodes = list(self.manifest.nodes.values())
         self.models = [node.name for node in self.nodes if node.resource_type == "model"]
 
     def warehouse(self, folder: Path, settings: Settings) -> Warehouse:
@@ -176,7 +175,7 @@ class Project:
 
     def _invoke(self, warehouse: Path, *arguments: str) -> Any:
         with patch.dict(os.environ, self._environment(warehouse)):
-            outcome = dbtRunner(manifest=self._manifest).invoke([*arguments, *self._arguments])
+            outcome = dbtRunner(manifest=self.manifest).invoke([*arguments, *self._arguments])
         if not outcome.success:
             failed = outcome.result.results if isinstance(outcome.result, RunExecutionResult) else []
             messages = [self._message(one) for one in failed if one.status in ("error", "fail")]

@@ -7,6 +7,7 @@ The emulator does not keep the ids that a client gives its uploads, and never an
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,9 +24,10 @@ from uuid import uuid4
 
 import pytest
 import requests
-from google.api_core.exceptions import Conflict, Forbidden, NotFound
+from google.api_core.exceptions import Conflict, Forbidden, NotFound, ServiceUnavailable
 from google.auth.exceptions import DefaultCredentialsError
 from google.cloud import bigquery
+from google.cloud.bigquery.retry import DEFAULT_RETRY
 
 from ingest.errors import UnavailableError, UserError, WarehouseReplacedError
 from ingest.message import Batch
@@ -189,6 +191,36 @@ def test_offsets_without_messages_move_the_position(opened: Opened, monkeypatch:
     assert offsets(sink) == [3, 4, 9]
     query(sink, "delete from {raw}.users where true")
     assert opened().positions("kafka", {"users": "id"}) == {("users", 0): 3, ("users", 1): 5}
+
+
+def test_a_commit_whose_offsets_without_messages_cannot_be_written_has_landed(
+    sink: BigQuerySink, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are written with the next; were the commit repeated, messages without offsets would land twice."""
+    start = BigQuerySink._start
+
+    def fail(self: BigQuerySink, name: str, table: str, *arguments: Any) -> Any:
+        if table == "landing_empty_offsets":
+            raise ServiceUnavailable("reset")
+        return start(self, name, table, *arguments)
+
+    users = ("users", 0)
+    empty = Batch({}, {users: 9}, {"users": "id"}, starts={users: 2}, source="kafka")
+    with monkeypatch.context() as patched:
+        patched.setattr(BigQuerySink, "_start", fail)
+        assert sink.commit([empty, pulled("a")]) == {"clicks": 1}
+    assert sink.commit([batch([0, 1], topic_id="id")]) == {"users": 2}
+    assert BigQuerySink(settings).positions("kafka", {"users": "id"}) == {users: 9}
+
+
+def test_a_server_that_never_answers_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sinks, "CALL", {"retry": DEFAULT_RETRY.with_timeout(0.3), "timeout": 0.2})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        sink = BigQuerySink(at(f"http://127.0.0.1:{silent.getsockname()[1]}", "t_"))
+        with pytest.raises(UnavailableError, match="BigQuery does not answer"):
+            sink.create_tables()
+        with pytest.raises(UnavailableError, match="BigQuery does not answer"):
+            sink.count_results(FIRST_CURSOR)
 
 
 def test_a_dataset_that_was_recreated_between_two_loads_is_not_gone_on_in(settings: Settings) -> None:

@@ -322,6 +322,19 @@ def test_an_emptied_log_is_as_one_that_was_removed(settings: Settings) -> None:
     assert land_all(settings) == 3
 
 
+def test_a_log_removed_while_it_is_looked_for_has_nothing_to_land(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(settings, LINE)
+    spool = source(settings)
+    listed = list(spool._logs())
+    monkeypatch.setattr(SpoolSource, "_logs", lambda _: iter(listed))
+    path.unlink()
+    assert spool.fetch(0) is None
+    assert (spool.waiting()["users"], spool.oldest_waiting()["users"]) == (0, None)
+    assert source(settings).fetch(0) is None
+
+
 # -- what went wrong --------------------------------------------------------------------------------------------------
 
 
