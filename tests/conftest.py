@@ -47,13 +47,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Shared:
 
 @pytest.fixture(scope="session")
 def shop(shared: Shared) -> Warehouse:
-    """Three days of the shop, built and published by the commands that users run. Tests write to copies of it."""
+    """Three days of the shop, built and published. Tests write to copies of it."""
 
     def build(folder: Path) -> None:
         warehouse = Warehouse(folder)
         warehouse.simulate(days=3)
         warehouse.land()
-        (folder / SHOP_OUTPUT).write_text(warehouse.run("dbt_project", "build").stdout)
+        (folder / SHOP_OUTPUT).write_text(warehouse.build().stdout)
 
     return Warehouse(shared("shop", build))
 

@@ -8,6 +8,8 @@ import pytest
 from benchmarks import shop
 from ingest.streams import STREAMS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

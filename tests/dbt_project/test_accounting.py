@@ -35,7 +35,14 @@ def has_click(warehouse: Warehouse, click_id: str) -> bool:
     return warehouse.query(f"select count(*) from analytics.fct_events where event_id = '{click_id}'") == [(1,)]
 
 
-@pytest.mark.parametrize("command", [["build"], ["run"], ["run", "--full-refresh"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["build"], id="build"),
+        pytest.param(["run"], marks=pytest.mark.slow, id="run"),
+        pytest.param(["run", "--full-refresh"], marks=pytest.mark.slow, id="full refresh"),
+    ],
+)
 def test_a_run_that_reads_no_rows_is_refused_and_changes_nothing(warehouse: Warehouse, command: list[str]) -> None:
     """It would pass messages over, leave views without rows, and tell snapshots that everything was deleted."""
     land_a_click(warehouse, "waiting")

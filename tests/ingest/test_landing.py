@@ -234,7 +234,7 @@ def test_kill_at_any_instant_loses_nothing_and_doubles_nothing(settings: Setting
     """kill -9 somewhere until three were in the midst of landing, then once to the end."""
     seed = random.randrange(10**9)
     draw = random.Random(seed)
-    published = range(20_000)
+    published = range(10_000)
     publish(settings, published)
     before = 0
     in_the_midst = 0
