@@ -21,8 +21,8 @@ def parsed(project: Path, environment: Mapping[str, str]) -> Manifest:
         *("--project-dir", str(project), "--profiles-dir", str(project)),
         *("--target-path", str(folder), "--log-path", str(folder), "--log-level", "none"),
     ]
-    # with another path dbt would parse everything again
-    same_warehouse = {**environment, "WAREHOUSE_PATH": str(folder / "warehouse.duckdb")}
+    # with another path dbt would parse everything again; nothing is opened
+    same_warehouse = {**environment, "WAREHOUSE_PATH": "warehouse.duckdb"}
     with (folder / "lock").open("w") as lock, patch.dict(os.environ, same_warehouse):
         fcntl.flock(lock, fcntl.LOCK_EX)
         outcome = dbtRunner().invoke(["parse", *options])
