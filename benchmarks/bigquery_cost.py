@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
+from dbt.node_types import NodeType
 
 from ingest.streams import STREAMS
 from tests.bigquery.googlesql import GoogleSQL, Result
@@ -112,7 +113,7 @@ def reads_of_a_build(work: Path) -> list[Read]:
     sql.partition_columns = {f"{PROJECT}.raw.{stream}": "landed_at" for stream in STREAMS} | {
         f"{PROJECT}.{node.schema}.{node.name}": node.config.get("partition_by")["field"]
         for node in project.nodes
-        if node.resource_type == "model" and node.config.get("partition_by")
+        if node.resource_type == NodeType.Model and node.config.get("partition_by")
     }
     sql.recorded = []
     warehouse.run("build", "--exclude-resource-type", "unit_test")

@@ -311,9 +311,7 @@ class BigQuerySink:
                 table.clustering_fields = ["message_id"]
                 self._client.create_table(table, exists_ok=True, **CALL)
             for name, columns in OTHER_TABLES.items():
-                self._client.create_table(
-                    bigquery.Table(f"{self._dataset}raw.{name}", columns), exists_ok=True, **CALL
-                )
+                self._client.create_table(bigquery.Table(f"{self._dataset}raw.{name}", columns), exists_ok=True, **CALL)
 
     def held(self) -> AbstractContextManager[None]:
         """Nothing is held: BigQuery takes commits side by side."""

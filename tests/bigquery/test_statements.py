@@ -142,7 +142,9 @@ MISTAKES = {
 def test_a_mistake_is_named_with_its_model_line_and_column(
     builds: Builds, google_sql: GoogleSQL, tmp_path: Path, mistake: Mistake
 ) -> None:
-    shutil.copytree(ROOT / "dbt_project", tmp_path / "dbt_project", ignore=shutil.ignore_patterns("compiled", "run", "logs"))
+    shutil.copytree(
+        ROOT / "dbt_project", tmp_path / "dbt_project", ignore=shutil.ignore_patterns("compiled", "run", "logs")
+    )
     shutil.copytree(ROOT / "snapshots", tmp_path / "snapshots")
     path = tmp_path / "dbt_project" / mistake.file
     text = path.read_text()

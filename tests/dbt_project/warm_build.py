@@ -41,7 +41,6 @@ def main() -> None:
     import dbt.cli.main
 
     import dbt_project.__main__ as command
-
     from tests.dbt_project.parsing import parsed
 
     manifest = parsed(ROOT / "dbt_project", {"WAREHOUSE": "duckdb"})

@@ -479,9 +479,9 @@ def history(versions: Sequence[Version]) -> Mart:
     """Every version with the time that it was valid, from its own time to the next one's, the last for ever.
 
     A tombstone deletes what is before it in the log, whatever clock those versions had: its time is at least theirs. A
-    version behind it in the log that is newer than it brings the entity back: its time is at least the tombstone's. Of
-    what happened at one instant the later in the log comes last. The first version is valid from its created_at, if that
-    is earlier.
+    version behind it in the log that is newer than it brings the entity back: its time is at least the tombstone's.
+    Of what happened at one instant the later in the log comes last. The first version is valid from its created_at, if
+    that is earlier.
     """
     rows: Mart = []
     for entity_id, of_entity in grouped(versions, lambda version: version.id).items():

@@ -15,6 +15,7 @@ from unittest.mock import patch
 import pyarrow as pa
 from dbt.artifacts.schemas.run import RunExecutionResult, RunResult
 from dbt.cli.main import dbtRunner
+from dbt.node_types import NodeType
 
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.sinks.duckdb import DuckDBSink
@@ -158,7 +159,7 @@ class Project:
         self.manifest = parsed(folder, self._environment(work))
         gc.freeze()  # the manifest stays: to walk it at every collection is a sixth of a build's time
         self.nodes = list(self.manifest.nodes.values())
-        self.models = [node.name for node in self.nodes if node.resource_type == "model"]
+        self.models = [node.name for node in self.nodes if node.resource_type == NodeType.Model]
 
     def warehouse(self, folder: Path, settings: Settings) -> Warehouse:
         """An empty one."""
