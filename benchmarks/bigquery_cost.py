@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
-from dbt.node_types import NodeType
+from dbt.artifacts.resources.types import NodeType
 
 from ingest.streams import STREAMS
 from tests.bigquery.googlesql import GoogleSQL, Result

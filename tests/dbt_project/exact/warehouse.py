@@ -13,9 +13,9 @@ from typing import Any
 from unittest.mock import patch
 
 import pyarrow as pa
+from dbt.artifacts.resources.types import NodeType
 from dbt.artifacts.schemas.run import RunExecutionResult, RunResult
 from dbt.cli.main import dbtRunner
-from dbt.node_types import NodeType
 
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.sinks.duckdb import DuckDBSink
