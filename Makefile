@@ -107,13 +107,13 @@ report: .venv/.ready ## Write the same page to report.html, one file: ARGS="peri
 status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead letters
 	@$(BIN)/python -m ingest status
 
-test: .venv/.ready-dev ## Run the tests that need nothing but Python (four to six minutes on 2 cores)
+test: .venv/.ready-dev ## Run the tests that need nothing but Python (three to four minutes on 2 cores)
 	@$(BIN)/python -m pytest -n auto
 
 test-all: ## Run every test: these, random worlds, brokers, BigQuery, the dashboard in a browser (about an hour)
 	@$(MAKE) --keep-going test test-slow test-exact test-brokers test-bigquery check-bigquery test-browser
 
-test-slow: .venv/.ready-dev ## Run the tests that build again and again, or wait (four minutes)
+test-slow: .venv/.ready-dev ## Run the tests that build again and again, or wait (five minutes)
 	@$(BIN)/python -m pytest -n auto -m slow
 
 test-exact: .venv/.ready-dev ## Compare every mart with its definition in plain Python, in 1,000 random worlds (half an hour; EXACT_WORLDS, EXACT_SEED)

@@ -59,7 +59,8 @@ def bigquery_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     port = free_port()
     grpc_port = port + 10  # where the sink looks for it
     url = f"http://127.0.0.1:{port}"
-    command = [folder / "bin" / "bqemulator", "start", "--rest-port", str(port), "--grpc-port", str(grpc_port)]
+    emulator = [folder / "bin" / "python", Path(__file__).with_name("emulator.py")]
+    command = [*emulator, "start", "--rest-port", str(port), "--grpc-port", str(grpc_port)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, env={**os.environ, "HOME": str(folder)}, stdout=output, stderr=subprocess.STDOUT
