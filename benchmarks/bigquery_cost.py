@@ -100,14 +100,31 @@ class _Recorder(GoogleSQL):
         return self.partition_columns.get(_without_suffix(table))
 
 
-def reads_of_a_build(work: Path) -> list[Read]:
-    """Build the history and then the new day, in this folder; returns what the second build, with tests, reads."""
+@dataclass(frozen=True, slots=True)
+class Builds:
+    """What was sent to BigQuery.
+
+    Attributes:
+        first: statements of the first build, which has unit tests too.
+        second: those of the incremental build.
+        reads: what the second build, with its tests, reads.
+    """
+
+    project: BigQueryProject
+    first: list[str]
+    second: list[str]
+    reads: list[Read]
+
+
+def two_builds(work: Path) -> Builds:
+    """Build the history and then the new day, in this folder."""
     sql = _Recorder()
     project = BigQueryProject(ROOT / "dbt_project", work, sql)
     warehouse = project.warehouse(Path(), Settings())
     for day in HISTORY:
         warehouse.land(_messages(day, f"day {day.day}", str(day.day)), datetime.combine(day, time(23)))
-    warehouse.run("build", "--exclude-resource-type", "unit_test")
+    warehouse.run("build")
+    end_of_first = len(project.client.statements)
     new = _messages(NEW, "new", str(SESSION_OF.day)) + _messages(LATE, "late", str(LATE.day))
     warehouse.land(new, datetime.combine(LANDED_ON, time(1)))
     sql.partition_columns = {f"{PROJECT}.raw.{stream}": "landed_at" for stream in STREAMS} | {
@@ -117,11 +134,13 @@ def reads_of_a_build(work: Path) -> list[Read]:
     }
     sql.recorded = []
     warehouse.run("build", "--exclude-resource-type", "unit_test")
-    return [
+    reads = [
         read
         for number, (statement, found) in enumerate(sql.recorded)
         for read in _reads(number, statement, found, sql.partition_columns)
     ]
+    sql.recorded = None
+    return Builds(project, project.client.statements[:end_of_first], project.client.statements[end_of_first:], reads)
 
 
 def _messages(day: date, name: str, session: str) -> list[Arrival]:
@@ -415,7 +434,7 @@ def written(document: str, reads: Sequence[Read], weights: Weights) -> str:
 
 def main() -> None:
     with TemporaryDirectory() as folder:
-        reads = reads_of_a_build(Path(folder))
+        reads = two_builds(Path(folder)).reads
         weights = column_bytes(Path(folder))
     DOCUMENT.write_text(written(DOCUMENT.read_text(), reads, weights))
 

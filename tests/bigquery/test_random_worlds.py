@@ -14,7 +14,7 @@ from tests.oracle import Settings
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(3600)]
 
-WORLDS = 15
+WORLDS = 5
 RUNS = 2
 """The first and an incremental one: a build takes half a minute."""
 
@@ -30,4 +30,4 @@ def test_random_worlds_and_all_examples(project: BigQueryProject) -> None:
 
 @pytest.mark.exact
 def test_random_worlds_with_other_settings(project: BigQueryProject) -> None:
-    check_random_worlds(project, EVERYTHING_ELSE, WORLDS, secrets.randbelow(2**31), runs=RUNS)
+    check_random_worlds(project, EVERYTHING_ELSE, 3 * WORLDS, secrets.randbelow(2**31), runs=RUNS)

@@ -1,6 +1,7 @@
 """Every statement that dbt sends to BigQuery is read by Google's analyzer and executed by its reference implementation.
 
-Two builds of a few worlds, with tests, unit tests, snapshots and seeds: the second sends the incremental statements.
+Two builds, with tests, unit tests, snapshots and seeds: the second sends the incremental statements. docs/bigquery.md
+says what they read: the same tables, partitions and bytes.
 """
 
 import re
@@ -11,45 +12,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.bigquery.googlesql import GoogleSQL
+from benchmarks.bigquery_cost import (
+    DOCUMENT,
+    STATE,
+    UNPARTITIONED,
+    WHOLE,
+    Builds,
+    column_bytes,
+    two_builds,
+    written,
+)
 from tests.bigquery.warehouse import PROJECT, BigQueryProject
-from tests.dbt_project.exact.check import commits, together
 from tests.dbt_project.exact.warehouse import ROOT, BuildError
-from tests.dbt_project.exact.worlds import draw_worlds, place
-from tests.oracle import Settings
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(1800)]
 
-SEED = 1
-WORLDS = 5
 STATEMENT = re.compile(
     rf"^\s*(create or replace table|create or replace view|merge into|insert into) `{PROJECT}`\.`(\w+)`\.`(\w+)`",
     re.MULTILINE,
 )
 
 
-@dataclass(frozen=True)
-class Builds:
-    project: BigQueryProject
-    first: list[str]
-    """Statements of the first build."""
-    second: list[str]
-
-
 @pytest.fixture(scope="module")
-def builds(google_sql: GoogleSQL, tmp_path_factory: pytest.TempPathFactory) -> Builds:
-    settings = Settings()
-    project = BigQueryProject(ROOT / "dbt_project", tmp_path_factory.mktemp("bigquery"), google_sql)
-    warehouse = project.warehouse(Path(), settings)
-    arrivals = together(place(draw_worlds(WORLDS, settings, SEED), settings, SEED))
-    ends = []
-    for runs in (0, 1), (2, 3, 4):
-        for run in runs:
-            for landing_time, commit in commits([one for one in arrivals if one.run == run], run, SEED):
-                warehouse.land(commit, landing_time)
-        warehouse.run("build")
-        ends.append(len(project.client.statements))
-    return Builds(project, project.client.statements[: ends[0]], project.client.statements[ends[0] :])
+def builds(tmp_path_factory: pytest.TempPathFactory) -> Builds:
+    return two_builds(tmp_path_factory.mktemp("builds"))
 
 
 def sent(statements: list[str]) -> dict[str, set[str]]:
@@ -139,9 +125,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
-def test_a_mistake_is_named_with_its_model_line_and_column(
-    builds: Builds, google_sql: GoogleSQL, tmp_path: Path, mistake: Mistake
-) -> None:
+def test_a_mistake_is_named_with_its_model_line_and_column(builds: Builds, tmp_path: Path, mistake: Mistake) -> None:
     shutil.copytree(
         ROOT / "dbt_project", tmp_path / "dbt_project", ignore=shutil.ignore_patterns("compiled", "run", "logs")
     )
@@ -150,7 +134,7 @@ def test_a_mistake_is_named_with_its_model_line_and_column(
     text = path.read_text()
     assert text.count(mistake.right) == 1
     path.write_text(text.replace(mistake.right, mistake.wrong))
-    project = BigQueryProject(tmp_path / "dbt_project", tmp_path, google_sql)
+    project = BigQueryProject(tmp_path / "dbt_project", tmp_path, builds.project.sql)
     with pytest.raises(BuildError) as error:
         project.run(tmp_path, "run", "--select", path.stem)
     message = str(error.value)
@@ -164,10 +148,36 @@ def test_a_mistake_is_named_with_its_model_line_and_column(
         assert mistake.line in message
 
 
-def test_a_project_of_another_time_zone_is_refused(builds: Builds, google_sql: GoogleSQL) -> None:
-    google_sql.set_time_zone("Europe/London")
+def test_a_project_of_another_time_zone_is_refused(builds: Builds) -> None:
+    builds.project.sql.set_time_zone("Europe/London")
     try:
         with pytest.raises(BuildError, match=r"ALTER PROJECT `project` SET OPTIONS \(`region-us\.default_time_zone`"):
             builds.project.run(Path(), "run", "--select", "dim_dates")
     finally:
-        google_sql.set_time_zone("UTC")
+        builds.project.sql.set_time_zone("UTC")
+
+
+# -- what they read ---------------------------------------------------------------------------------------------------
+
+
+def test_the_document_is_what_the_statements_read(builds: Builds, tmp_path: Path) -> None:
+    document = DOCUMENT.read_text()
+    assert document == written(document, builds.reads, column_bytes(tmp_path)), "run python -m benchmarks.bigquery_cost"
+
+
+def test_one_model_reads_all_days(builds: Builds) -> None:
+    """Beside it, only what has no partitions is read whole: entities, dates, countries and the state of builds; and the
+    accounting, which has a row per stream and day."""
+    assert {(read.node, read.table) for read in builds.reads if read.days == WHOLE} == {
+        ("model.fct_session_event_sequence", "analytics.fct_session_event_sequence"),
+        ("test.every_message_is_accounted_for", "analytics.landing_reconciliation"),
+    }
+    small = {read.table.split(".")[1] for read in builds.reads if read.days == UNPARTITIONED}
+    entities = ("users", "products", "posts")
+    assert small == {
+        *STATE,
+        "dim_dates",
+        "dim_countries",
+        *(f"dim_{entity}_history" for entity in entities),
+        *(f"{dim}{entity}_snapshot" for entity in entities for dim in ("", "dim_")),
+    }

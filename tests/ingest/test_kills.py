@@ -110,7 +110,7 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
 
 # -- a loader killed at any instant -----------------------------------------------------------------------------------
 
-RANDOM_KILLS = 32
+RANDOM_KILLS = 12
 KILLS_AT_EACH_STEP = 2
 KILLS_PER_DAYS = 9
 """Loaders between two runs of the simulator."""

@@ -74,7 +74,9 @@ effective as (
             when is_tombstone then newest_updated_at
             when updated_at >= newest_tombstone_at then greatest(
                 updated_at,
-                max(case when is_tombstone then newest_updated_at end) over (partition by post_id order by log_number)
+                max(case when is_tombstone then newest_updated_at end) over (
+                    partition by post_id order by log_number
+                )
             )
             else updated_at
         end as effective_at
