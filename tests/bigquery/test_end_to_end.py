@@ -25,7 +25,7 @@ from tests.oracle import Settings
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(1800)]
 
 RUNS = 2
-EVENTS_PER_DAY = 50
+EVENTS_PER_DAY = 100
 FAULTS = Faults(
     duplicate_message=0.1, duplicate_event=0.1, late=0.3, malformed_json=0.02, invalid_utf8=0.02, missing_field=0.02
 )
