@@ -36,7 +36,7 @@ def test_brokers_and_spool_give_the_same_accounting(
         for _ in range(2):
             warehouse.simulate(days=1, events_per_day=1_000)
             warehouse.land()
-            warehouse.build()
+        warehouse.run_models()
     assert from_brokers.query(ACCOUNTING) == from_spool.query(ACCOUNTING)
     assert from_brokers.query(
         "select distinct source from raw.users union all select distinct source from raw.clicks"
