@@ -25,7 +25,8 @@ def run_main(main: Callable[[], None], arguments: list[str], environment: Mappin
             main()
         except SystemExit as end:
             code = end.code or 0
-    structlog.reset_defaults()  # it would log to what was captured
+        finally:
+            structlog.reset_defaults()  # it would log to what was captured
     assert isinstance(code, int)
     printed = []
     for stream in (out, err):

@@ -11,7 +11,7 @@ import pytest
 from tests.brokers import KafkaServer, PubSubEmulator, running
 from tests.dbt_project.warehouse import Warehouse
 
-# Whoever is started in the background ignores Ctrl-C, and so would every process whose end by Ctrl-C is tested.
+# A process that is started in the background ignores SIGINT, and so would those that tests end by Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHOP_OUTPUT = "build.txt"

@@ -249,7 +249,14 @@ MUTATIONS = (
         WORLDS,
     ),
     Mutation(
-        "a newer version behind a tombstone loses to it if a clock was ahead before",
+        "after a tombstone by a clock that was ahead the later in the log counts, not the newer",
+        "dbt_project/models/analytics/dim_users_history.sql",
+        "order by effective_at, tombstones, updated_at, log_number",
+        "order by effective_at, log_number",
+        f"{BUILD} {WORLDS}",
+    ),
+    Mutation(
+        "a newer version after a tombstone loses to it if a clock was ahead before",
         "dbt_project/models/analytics/dim_products_history.sql",
         "when updated_at >= newest_tombstone_at then greatest(",
         "when false then greatest(",

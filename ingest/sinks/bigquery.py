@@ -732,7 +732,7 @@ class BigQuerySink:
                 for name, value in parameters.items()
             ],
         )
-        return self._client.query(sql, job_config=config, **CALL)
+        return self._client.query(sql, job_config=config, job_retry=None, **CALL)
 
 
 def _loads(batches: Sequence[Batch]) -> Iterator[_Load]:

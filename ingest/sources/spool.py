@@ -103,9 +103,9 @@ def _opened(path: Path) -> BinaryIO:
     """Raises FileNotFoundError if the log was removed since it was listed, which leaves nothing to land."""
     try:
         return path.open("rb")
-    except FileNotFoundError:
-        raise
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not path.is_symlink():
+            raise
         raise UserError(f"cannot read {path}: {error.strerror}; see SPOOL_PATH") from error
 
 

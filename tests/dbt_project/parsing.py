@@ -1,4 +1,4 @@
-"""The project as dbt parses it: ten seconds the first time, one as long as nothing has changed."""
+"""Parses the project with dbt: in ten seconds the first time, in one or two while nothing has changed."""
 
 import fcntl
 import os

@@ -13,6 +13,7 @@ from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink, utc_now
 from ingest.streams import STREAMS
 from tests.command_line import run_main
+from tests.dbt_project.warehouse import SETTINGS
 
 from .conftest import Start
 
@@ -39,6 +40,9 @@ def run_here(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         done = run_main(cli.main, [*arguments], {**os.environ, **paths, **variables})
         return done.returncode, done.stdout, done.stderr
 
+    for name in os.environ:
+        if name.startswith(SETTINGS):
+            monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     return run
 

@@ -231,7 +231,7 @@ def test_landing_again_lands_only_what_is_new(settings: Settings) -> None:
 
 
 def test_kill_at_any_instant_loses_nothing_and_doubles_nothing(settings: Settings, start: Start) -> None:
-    """kill -9 somewhere until three were in the midst of landing, then once to the end."""
+    """Loaders are killed at random until three kills came after messages had landed; then one lands the rest."""
     seed = random.randrange(10**9)
     draw = random.Random(seed)
     published = range(10_000)

@@ -479,13 +479,13 @@ def history(versions: Sequence[Version]) -> Mart:
     """Every version with the time that it was valid, from its own time to the next one's, the last for ever.
 
     A tombstone deletes what is before it in the log, whatever clock those versions had: its time is at least theirs. A
-    version behind it in the log that is newer than it brings the entity back: its time is at least the tombstone's.
-    Of what happened at one instant the later in the log comes last. The first version is valid from its created_at, if
-    that is earlier.
+    version after it in the log that is not older brings the entity back: its time is at least the tombstone's. Of those
+    that start at one instant the ones after a tombstone come last, then the newer, then the later in the log. The first
+    version is valid from its created_at, if that is earlier.
     """
     rows: Mart = []
     for entity_id, of_entity in grouped(versions, lambda version: version.id).items():
-        placed: list[tuple[datetime, int, Version]] = []
+        placed: list[tuple[datetime, int, datetime, int, Version]] = []
         in_log = sorted(of_entity, key=lambda version: version.message.log_order)
         newest = in_log[0].updated_at
         tombstones: list[datetime] = []
@@ -498,9 +498,9 @@ def history(versions: Sequence[Version]) -> Mart:
                 effective_at = deleted_at = newest
             elif tombstones and version.updated_at >= max(tombstones):
                 effective_at = max(version.updated_at, deleted_at)
-            placed.append((effective_at, place_in_log, version))
-        placed.sort(key=lambda one: one[:2])
-        for number, (effective_at, _, version) in enumerate(placed, 1):
+            placed.append((effective_at, len(tombstones), version.updated_at, place_in_log, version))
+        placed.sort(key=lambda one: one[:4])
+        for number, (effective_at, *_, version) in enumerate(placed, 1):
             following = placed[number][0] if number < len(placed) else None
             valid_from = effective_at
             if number == 1 and version.created_at is not None:

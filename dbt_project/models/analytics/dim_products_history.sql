@@ -69,12 +69,13 @@ before_each as (
         max(updated_at) over (partition by product_id order by log_number) as newest_updated_at,
         max(case when is_tombstone then updated_at end) over (
             partition by product_id order by log_number
-        ) as newest_tombstone_at
+        ) as newest_tombstone_at,
+        count(case when is_tombstone then 1 end) over (partition by product_id order by log_number) as tombstones
     from logged
 ),
 
 -- A tombstone deletes what stands before it in the log, also a version whose clock was ahead of the broker's. A version
--- behind it in the log that is newer than the tombstone brings the entity back, so it starts no earlier.
+-- after it in the log that is not older than the tombstone brings the entity back, so it starts no earlier.
 effective as (
     select
         *,
@@ -91,12 +92,16 @@ effective as (
     from before_each
 ),
 
--- of what happened at one instant the later in the log counts
+-- Of versions that start at one instant those after a tombstone come last, then the newer, then the later in the log.
 ordered as (
     select
         *,
-        row_number() over (partition by product_id order by effective_at, log_number) as version_number,
-        lead(effective_at) over (partition by product_id order by effective_at, log_number) as next_effective_at
+        row_number() over (
+            partition by product_id order by effective_at, tombstones, updated_at, log_number
+        ) as version_number,
+        lead(effective_at) over (
+            partition by product_id order by effective_at, tombstones, updated_at, log_number
+        ) as next_effective_at
     from effective
 )
 

@@ -601,7 +601,7 @@ def test_without_credentials_the_user_is_told_how_to_get_some(
 
 @pytest.mark.parametrize("is_listening", [False, True])
 def test_a_bigquery_that_does_not_answer_is_unavailable(monkeypatch: pytest.MonkeyPatch, is_listening: bool) -> None:
-    """Nobody listens, or who listens is silent for ever."""
+    """Nobody listens, or somebody does and never answers."""
     retry = sinks.RETRY.with_timeout(0.5)
     monkeypatch.setattr(sinks, "RETRY", retry)
     monkeypatch.setattr(sinks, "CALL", {"retry": retry, "timeout": 0.2})
@@ -614,7 +614,7 @@ def test_a_bigquery_that_does_not_answer_is_unavailable(monkeypatch: pytest.Monk
             sink.create_tables,
             sink.status,
             lambda: sink.positions("kafka", {}),
-            lambda: sink.count_results(FIRST_CURSOR),
+            lambda: sink.save_emit_cursor("results", FIRST_CURSOR),
         ):
             with pytest.raises(UnavailableError, match=r"^BigQuery does not answer: "):
                 attempt()

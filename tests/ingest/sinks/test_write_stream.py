@@ -405,7 +405,7 @@ def test_followers_killed_at_random_land_each_message_once(settings: Settings, t
             while landed() < enough:
                 assert follower.poll() is None, (tmp_path / "log").read_text()[-2000:]
                 assert time.monotonic() < until, (tmp_path / "log").read_text()[-2000:]
-                time.sleep(0.1)  # the emulator answers one at a time
+                time.sleep(0.1)  # the emulator answers one request at a time
         finally:
             follower.kill()
             follower.wait()

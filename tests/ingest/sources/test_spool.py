@@ -349,8 +349,13 @@ def test_a_log_that_was_cut_or_replaced_is_an_error(settings: Settings, content:
 
 
 def test_a_log_that_cannot_be_read_is_an_error(settings: Settings) -> None:
-    (settings.spool_path / "users" / "0.ndjson").mkdir(parents=True)
+    log = settings.spool_path / "users" / "0.ndjson"
+    log.mkdir(parents=True)
     with pytest.raises(UserError, match=r"cannot read .*0.ndjson: Is a directory; see SPOOL_PATH"):
+        source(settings).fetch(0)
+    log.rmdir()
+    log.symlink_to("unmounted")
+    with pytest.raises(UserError, match=r"cannot read .*0.ndjson: No such file or directory; see SPOOL_PATH"):
         source(settings).fetch(0)
 
 
