@@ -257,10 +257,10 @@ MUTATIONS = (
     ),
     Mutation(
         "a newer version after a tombstone loses to it if a clock was ahead before",
-        "dbt_project/models/analytics/dim_products_history.sql",
+        "dbt_project/models/analytics/dim_users_history.sql",
         "when updated_at >= newest_tombstone_at then greatest(",
         "when false then greatest(",
-        WORLDS,
+        f"{BUILD} {WORLDS}",
     ),
     Mutation(
         "versions of one time with other contents are one version",
