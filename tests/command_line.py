@@ -13,7 +13,8 @@ import structlog
 
 def run_main(main: Callable[[], None], arguments: list[str], environment: Mapping[str, str]) -> "CompletedProcess[str]":
     """Call the `main` of a command line with these arguments, in this environment."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="") for _ in range(2))
+    written = io.BytesIO(), io.BytesIO()
+    out, err = (io.TextIOWrapper(bytes_, encoding="utf-8", newline="", write_through=True) for bytes_ in written)
     code: object = 0
     with (
         patch.object(sys, "argv", ["command", *arguments]),
@@ -28,8 +29,4 @@ def run_main(main: Callable[[], None], arguments: list[str], environment: Mappin
         finally:
             structlog.reset_defaults()  # it would log to what was captured
     assert isinstance(code, int)
-    printed = []
-    for stream in (out, err):
-        stream.flush()
-        printed.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
-    return CompletedProcess(arguments, code, *printed)
+    return CompletedProcess(arguments, code, *(bytes_.getvalue().decode() for bytes_ in written))

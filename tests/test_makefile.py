@@ -65,30 +65,33 @@ def make(tmp_path: Path, warehouse: Warehouse) -> Make:
 
 
 @pytest.mark.parametrize(
-    ("target", "variable", "value"),
+    ("target", "variable", "value", "before"),
     [
-        ("ingest", "SEED", "1; touch pwned"),
-        ("ingest", "DAYS", "$(shell touch pwned)"),
-        ("ingest", "EVENTS_PER_DAY", "it's"),
-        ("build", "VARS", "{session_gap_seconds: it's}"),
-        ("build", "VARS", "{session_gap_seconds: a`touch pwned`}"),
-        ("query", "FORMAT", "it's"),
-        ("query-check", "Q", "it's"),
-        ("serve", "PORT", "it's"),
-        ("dashboard", "DASHBOARD_PORT", "`touch pwned`"),
-        ("brokers", "KAFKA_PORT", "it's"),
-        ("brokers", "PUBSUB_PORT", "1;touch pwned"),
+        ("ingest", "SEED", "1; touch pwned", "--seed"),
+        ("ingest", "DAYS", "$(shell touch pwned)", "--days"),
+        ("ingest", "EVENTS_PER_DAY", "it's", "--events-per-day"),
+        ("build", "VARS", "{session_gap_seconds: it's}", "--vars"),
+        ("build", "VARS", "{session_gap_seconds: a`touch pwned`}", "--vars"),
+        ("query", "FORMAT", "it's", "--format"),
+        ("query-check", "Q", "it's", "check"),
+        ("serve", "PORT", "it's", "--port"),
+        ("dashboard", "DASHBOARD_PORT", "`touch pwned`", "--port"),
+        ("brokers", "KAFKA_PORT", "it's", "--kafka-port"),
+        ("brokers", "PUBSUB_PORT", "1;touch pwned", "--pubsub-port"),
     ],
 )
-def test_a_value_reaches_the_command_and_no_shell(tmp_path: Path, target: str, variable: str, value: str) -> None:
-    """In place of Python a script that prints its arguments."""
+def test_a_value_reaches_the_command_and_no_shell(
+    tmp_path: Path, target: str, variable: str, value: str, before: str
+) -> None:
+    """Python is replaced by a script that prints its arguments: the value follows its option."""
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
     python.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\nexit 2\n")
     python.chmod(0o700)
     done = run_make(tmp_path, Warehouse(tmp_path), target, f"{variable}={value}", f"BIN={python.parent}")
     assert done.returncode == 2
-    assert value in done.stdout.splitlines()
+    printed = done.stdout.splitlines()
+    assert printed[printed.index(value) - 1] == before
     assert not [*tmp_path.rglob("pwned")]
 
 

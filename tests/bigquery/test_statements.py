@@ -166,8 +166,8 @@ def test_the_document_is_what_the_statements_read(builds: Builds, tmp_path: Path
 
 
 def test_one_model_reads_all_days(builds: Builds) -> None:
-    """Beside it, only what has no partitions is read whole: entities, dates, countries and the state of builds; and the
-    accounting, which has a row per stream and day."""
+    """Apart from it, only the accounting (a row per stream and day) and tables without partitions are read whole: the
+    entities, dates, countries and the state of builds."""
     assert {(read.node, read.table) for read in builds.reads if read.days == WHOLE} == {
         ("model.fct_session_event_sequence", "analytics.fct_session_event_sequence"),
         ("test.every_message_is_accounted_for", "analytics.landing_reconciliation"),
