@@ -600,7 +600,7 @@ MUTATIONS = (
         "ingest/sinks/bigquery.py",
         'job_id=f"{name}_{self._attempts[name]}"',
         'job_id=f"{name}_{time.time_ns()}"',
-        "tests/ingest/sinks/test_bigquery.py tests/bigquery/test_end_to_end.py",
+        "tests/ingest/sinks/test_bigquery.py tests/bigquery/test_both_engines.py",
     ),
     Mutation(
         "an append to BigQuery does not name its offset",

@@ -18,6 +18,8 @@ from tests.dbt_project.exact.warehouse import Arrival, Difference, Project, Ware
 from tests.oracle import Landed, Settings, marts
 
 PROJECT = "project"
+POSITION_COLUMNS = ("topic_id", "next_offset")
+"""Of BigQuery's raw tables alone."""
 
 
 class BigQueryProject(Project):
@@ -103,6 +105,54 @@ class BigQueryWarehouse(Warehouse):
         # the worlds land in years to come: nothing is held back
         settings = self._settings.as_vars() | {"landing_hold_minutes": -10_000_000}
         self._dbt(command, "--vars", json.dumps(settings), *options)
+
+
+class BothEngines(BigQueryProject):
+    """The dbt project on BigQuery's target, and beside it on DuckDB's."""
+
+    def __init__(self, folder: Path, work: Path, sql: GoogleSQL) -> None:
+        super().__init__(folder, work, sql)
+        self.duckdb = Project(folder, work / "duckdb")
+
+    def warehouse(self, folder: Path, settings: Settings) -> "TwoWarehouses":  # type: ignore[override]
+        return TwoWarehouses(super().warehouse(folder, settings), self.duckdb.warehouse(folder, settings))
+
+
+class TwoWarehouses:
+    """What is done to one is done to the other."""
+
+    def __init__(self, bigquery: BigQueryWarehouse, duckdb: Warehouse) -> None:
+        self.bigquery = bigquery
+        self.duckdb = duckdb
+        nodes = bigquery._project.nodes
+        models = [f"{node.schema}.{node.name}" for node in nodes if node.resource_type in ("model", "seed")]
+        self._relations = [*(f"raw.{stream}" for stream in STREAMS), *models]
+
+    def land(self, arrivals: Iterable[Arrival], landing_time: datetime) -> None:
+        arrivals = list(arrivals)
+        self.bigquery.land(arrivals, landing_time)
+        self.duckdb.land(arrivals, landing_time)
+
+    def build(self, *options: str) -> None:
+        self.bigquery.build(*options)
+        self.duckdb.build(*options)
+
+    def differences(self) -> list[Difference]:
+        """Of BigQuery's marts from the oracle's; and of every table and view of BigQuery from DuckDB's."""
+        return self.bigquery.differences() or self.unlike(self._relations)
+
+    def unlike(self, relations: Iterable[str]) -> list[Difference]:
+        """The rows that only BigQuery has (built), or only DuckDB (defined)."""
+        return [
+            difference
+            for relation in relations
+            for difference in compare(relation, _rows(self.bigquery, relation), _rows(self.duckdb, relation))
+        ]
+
+
+def _rows(warehouse: Warehouse, relation: str) -> list[dict[str, Any]]:
+    found = warehouse.rows(relation)
+    return [{name: value for name, value in row.items() if name not in POSITION_COLUMNS} for row in found]
 
 
 def _without_zone(value: Any) -> Any:

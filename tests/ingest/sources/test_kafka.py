@@ -340,12 +340,13 @@ def test_what_was_compacted_away_is_neither_waiting_nor_lost(
         assert producer.flush(30) == 0
 
     def wait_until_compacted() -> None:
-        """The newest segment never is: one more message closes it."""
+        """The newest segment never is: a message that comes 100 ms later closes it."""
+        time.sleep(0.3)
+        send_versions(range(999, 1000))
         until = time.monotonic() + 120
         while open_source(settings, Warehouse()).waiting()[STREAM.name] > 2:
             assert time.monotonic() < until
             time.sleep(0.3)
-            send_versions(range(999, 1000))
 
     before = lost()
     send_versions(range(100))

@@ -1,0 +1,101 @@
+"""DuckDB and BigQuery land and build the same worlds: every raw table, model and seed holds the same rows on both.
+
+The marts are those of the definition, run by run, and those of a full refresh.
+"""
+
+import secrets
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from ingest import landing
+from ingest.publish import RoutingPublisher
+from ingest.settings import Settings as LandingSettings
+from ingest.simulator import DEFAULT_START, Faults, simulate
+from ingest.sources import open_sources
+from ingest.streams import STREAMS
+from tests.bigquery.googlesql import GoogleSQL
+from tests.bigquery.warehouse import BothEngines
+from tests.dbt_project.exact.check import check_random_worlds
+from tests.dbt_project.exact.examples import examples
+from tests.dbt_project.exact.test_random_worlds import EVERYTHING_ELSE
+from tests.dbt_project.exact.warehouse import ROOT, Warehouse
+from tests.oracle import Settings
+
+pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(3600)]
+
+WORLDS = 5
+RUNS = 2
+"""The first and an incremental one: BigQuery's builds take half a minute."""
+EVENTS_PER_DAY = 100
+FAULTS = Faults(
+    duplicate_message=0.1, duplicate_event=0.1, late=0.3, malformed_json=0.02, invalid_utf8=0.02, missing_field=0.02
+)
+KILLED_IN_RUN = 1
+JOBS_BEFORE_THE_KILL = 4
+"""Of at most nine, one a stream."""
+
+
+@pytest.fixture(scope="module")
+def project(google_sql: GoogleSQL, tmp_path_factory: pytest.TempPathFactory) -> BothEngines:
+    return BothEngines(ROOT / "dbt_project", tmp_path_factory.mktemp("both"), google_sql)
+
+
+def test_random_worlds_and_all_examples(project: BothEngines) -> None:
+    check_random_worlds(project, Settings(), WORLDS, secrets.randbelow(2**31), examples(first_number=WORLDS), RUNS)
+
+
+@pytest.mark.exact
+def test_random_worlds_with_other_settings(project: BothEngines) -> None:
+    check_random_worlds(project, EVERYTHING_ELSE, 3 * WORLDS, secrets.randbelow(2**31), runs=RUNS)
+
+
+class KilledError(BaseException):
+    pass
+
+
+def land(warehouse: Warehouse, spool: LandingSettings, run: int) -> None:
+    """Land all that waits, by a loader that has just started; its clock stands at the midnight behind the run's day."""
+    warehouse._landing_time = datetime.combine(DEFAULT_START, datetime.min.time()) + timedelta(days=run + 1)
+    sink = warehouse.loader()
+    with sink.held(), open_sources(spool, list(STREAMS.values()), sink.positions) as sources:
+        landing.land(spool, sources, sink)
+
+
+def kill_loader(project: BothEngines, warehouse: Warehouse, spool: LandingSettings, run: int) -> list[str]:
+    """Kill a loader that has sent some of its load jobs, and seen none of them end; returns their ids."""
+    sent: list[str] = []
+    load_table_from_file = project.client.load_table_from_file
+
+    def send_and_die(*arguments: Any, **options: Any) -> Any:
+        job = load_table_from_file(*arguments, **options)
+        sent.append(job.job_id)
+        if len(sent) == JOBS_BEFORE_THE_KILL:
+            raise KilledError
+        return job
+
+    with patch.object(project.client, "load_table_from_file", send_and_die), pytest.raises(KilledError):
+        land(warehouse, spool, run)
+    return sent
+
+
+def test_a_killed_loader_of_bigquery_leaves_what_duckdb_holds(project: BothEngines, tmp_path: Path) -> None:
+    """Its load jobs are still under way when the next loader starts."""
+    spool = LandingSettings(_env_file=None, spool_path=tmp_path / "spool")
+    both = project.warehouse(tmp_path, Settings())
+    sent: list[str] = []
+    for run in range(RUNS):
+        with RoutingPublisher(spool) as publisher:
+            simulate(spool, publisher, days=1, seed=1, events_per_day=EVENTS_PER_DAY, faults=FAULTS)
+        if run == KILLED_IN_RUN:
+            sent = kill_loader(project, both.bigquery, spool, run)
+        for warehouse in (both.bigquery, both.duckdb):
+            land(warehouse, spool, run)
+        for job in project.client.loads.values():
+            job.done()  # of those too that nobody waits for
+        assert both.unlike(f"raw.{stream}" for stream in STREAMS) == []
+    assert project.client.refused == sent
+    assert len(sent) == JOBS_BEFORE_THE_KILL
