@@ -20,6 +20,11 @@ from tests.oracle import Landed, Settings, marts
 PROJECT = "project"
 POSITION_COLUMNS = ("topic_id", "next_offset")
 """Of BigQuery's raw tables alone."""
+OF_REJECTED = (
+    *("stream", "message_id", "landed_at", "published_at"),
+    *("reject_reason", "reject_detail", "rejected_payload"),
+)
+"""What dead_letters shows of a message; nothing reads the rest, where DuckDB has times beyond the year 9999."""
 
 
 class BigQueryProject(Project):
@@ -151,8 +156,14 @@ class TwoWarehouses:
 
 
 def _rows(warehouse: Warehouse, relation: str) -> list[dict[str, Any]]:
-    found = warehouse.rows(relation)
-    return [{name: value for name, value in row.items() if name not in POSITION_COLUMNS} for row in found]
+    return [
+        {
+            name: value
+            for name, value in row.items()
+            if name not in POSITION_COLUMNS and (row.get("reject_reason") is None or name in OF_REJECTED)
+        }
+        for row in warehouse.rows(relation)
+    ]
 
 
 def _without_zone(value: Any) -> Any:
