@@ -181,8 +181,8 @@ MUTATIONS = (
     Mutation(
         "of what happened to an entity at one instant the earlier in the log comes last",
         "dbt_project/models/analytics/dim_users_history.sql",
-        "order by effective_at, log_number)",
-        "order by effective_at, log_number desc)",
+        "order by effective_at, tombstones, updated_at, log_number",
+        "order by effective_at, tombstones, updated_at, log_number desc",
         WORLDS,
     ),
     Mutation(
@@ -272,7 +272,7 @@ MUTATIONS = (
     Mutation(
         "'undefined' is an id",
         "dbt_project/macros/staging.sql",
-        "case when length({{ text }}) > 11 or not {{ is_no_value(text) }} then {{ text }} end",
+        "case when length(trim({{ text }})) > 11 or not {{ is_no_value(text) }} then {{ text }} end",
         "nullif({{ text }}, '')",
         WORLDS,
     ),
