@@ -53,6 +53,8 @@ def check_random_worlds(
     failure = first_failure(project, settings, seed, together(placed))
     if failure is None:
         return
+    if not SHRINK_SECONDS:
+        raise AssertionError(f"EXACT_SEED={seed} {settings}: {failure}")
     world = failing_world(project, settings, seed, placed, failure)
     if world is None:
         raise AssertionError(f"EXACT_SEED={seed} {settings}: {number} worlds together, none alone: {failure}")
