@@ -102,7 +102,7 @@ def report(
     """Write the dashboard's page to a file that needs nothing else."""
     from serve.dashboard import Filters, render
 
-    read = Filters.read(dict(_split(one) for one in filters or []))
+    read = Filters.read(_given(filters or []))
     with closing(open_published(load_settings())) as published:
         page = render(published, read, live=False)
     try:
@@ -126,8 +126,7 @@ def query(
             _print_error("left out", question)
         return
     question = find_question(published, name)
-    given = dict(_split(argument) for argument in arguments or [])
-    answer = published.ask(question, question.values(given))
+    answer = published.ask(question, question.values(_given(arguments or [])))
     _print_answer(question, answer, format_)
 
 
@@ -198,11 +197,21 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _split(argument: str) -> tuple[str, str]:
-    name, equals, value = argument.partition("=")
-    if not equals:
-        raise UserError(f"{argument!r}: arguments are given as PARAMETER=VALUE, such as limit=5")
-    return name, value
+def _given(arguments: Iterable[str]) -> dict[str, str]:
+    """Parameter to value.
+
+    Raises:
+        UserError: for an argument that is no PARAMETER=VALUE, or a parameter that is given more than once.
+    """
+    given: dict[str, str] = {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals:
+            raise UserError(f"{argument!r}: arguments are given as PARAMETER=VALUE, such as limit=5")
+        if name in given:
+            raise UserError(f"{name}: given more than once")
+        given[name] = value
+    return given
 
 
 def _print_questions(questions: Iterable[Question]) -> None:

@@ -112,6 +112,12 @@ def test_an_answer_that_is_cut_says_so(asked: Settings, format_: str) -> None:
     assert "cut: there are more rows" in limited.stdout + limited.stderr
 
 
+@pytest.mark.parametrize("command", [["query", "top_products"], ["report"]])
+def test_a_parameter_that_is_given_twice_is_refused(asked: Settings, command: list[str]) -> None:
+    refused = run(asked, *command, "brand=samsung", "brand=apple")
+    assert (refused.returncode, refused.stderr) == (2, "error: brand: given more than once\n")
+
+
 @pytest.mark.parametrize(
     ("name", "variables", "message"),
     [
