@@ -377,7 +377,9 @@ def clean(
         output.print(str(path), highlight=False, markup=False, soft_wrap=True)
     if not yes:
         if not sys.stdin.isatty():
-            raise UserError("nothing was removed, since nobody can be asked here: `make clean CONFIRM=1` (or --yes) does not ask")
+            raise UserError(
+                "nothing was removed, since nobody can be asked here: `make clean CONFIRM=1` (or --yes) does not ask"
+            )
         if not typer.confirm("Remove all of these?"):
             return
     remove(paths, settings)
