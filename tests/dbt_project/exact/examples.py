@@ -113,6 +113,11 @@ EXAMPLES = {
     "an engaged time that cannot be read is not made up for by another": (
         (0, "page_views", {**PAGE_VIEW, "event_params": {"engaged_time": "x", "engagement_time_msec": 5}}),
     ),
+    "a test event is rejected": (
+        (0, "page_views", {**PAGE_VIEW, "event_params": {"test_event": "true"}}),
+        (0, "page_views", {**PAGE_VIEW, "event_params": [{"key": "test_event", "value": {"int_value": 1}}]}),
+        (0, "page_views", {**PAGE_VIEW, "event_params": {"test_event": "false"}}),
+    ),
     "a web event is a view, a cart or a sale": ((0, "web_events", {**WEB_EVENT, "event": "purchase"}),),
 }
 
