@@ -119,6 +119,9 @@ def test_models_of_packages_and_options_of_the_merge_are_dbts_own(checkout: Path
     (package / "models").mkdir(parents=True)
     (package / "dbt_project.yml").write_text("{name: shared, version: '1.0.0', config-version: 2}")
     (package / "models" / "of_a_package.sql").write_text(PROTECTED)
+    plain = PROTECTED.replace(", merge_update_columns=['run']", "")
+    assert plain != PROTECTED
+    (package / "models" / "plain_of_a_package.sql").write_text(plain)
     (checkout / "dbt_project" / "models" / "analytics" / "of_ones_own.sql").write_text(
         PROTECTED.replace("config(", "config(contract={'enforced': false}, ")
     )
@@ -126,7 +129,10 @@ def test_models_of_packages_and_options_of_the_merge_are_dbts_own(checkout: Path
     (checkout / "dbt_project" / "dbt_packages").mkdir()
     (checkout / "dbt_project" / "dbt_packages" / "shared").symlink_to(package)  # as `dbt deps` does
     for _ in range(2):
-        dbt(checkout / "dbt_project", "run", "--select", "of_a_package", "of_ones_own")
+        dbt(checkout / "dbt_project", "run", "--select", "of_a_package", "plain_of_a_package", "of_ones_own")
     warehouse = Warehouse(checkout)
     for model in ("of_a_package", "of_ones_own"):
         assert warehouse.query(f"select count(*) from analytics.{model} where run != first_run") == [(1,)], model
+    # here the rows come out alike, whoever merges them
+    [sent] = (checkout / "dbt_project" / "target" / "run" / "shared").rglob("plain_of_a_package.sql")
+    assert "merge into" in sent.read_text().lower()
