@@ -136,7 +136,7 @@ test-browser: .venv/.ready-dev ## Run the tests of the dashboard in Chromium (in
 test-mutations: .venv/.ready-dev ## Break the product in more than a hundred ways, and see each noticed by the tests (an hour)
 	@$(BIN)/python -m tests.mutations
 
-check-bigquery: .venv/.ready-dev ## Check and run every statement for BigQuery with Google's SQL analyzer and reference implementation (ten to fifteen minutes)
+check-bigquery: .venv/.ready-dev ## Check and run every statement for BigQuery with Google's SQL analyzer and reference implementation (five minutes)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'bigquery and not exact'
 
 bench: .venv/.ready-bench ## Measure landing, builds, increments and start-up against floors and peers; writes benchmarks/RESULTS.md (one to two hours; Java 17, Maven, 60 GB)

@@ -58,7 +58,7 @@ class KilledError(BaseException):
 
 
 def land(warehouse: Warehouse, spool: LandingSettings, run: int) -> None:
-    """Land all that waits, by a loader that has just started; its clock stands at the midnight behind the run's day."""
+    """Land everything that is waiting, with a new loader whose clock shows the midnight after the run's day."""
     warehouse._landing_time = datetime.combine(DEFAULT_START, datetime.min.time()) + timedelta(days=run + 1)
     sink = warehouse.loader()
     with sink.held(), open_sources(spool, list(STREAMS.values()), sink.positions) as sources:
@@ -91,8 +91,8 @@ def test_a_killed_loader_of_bigquery_leaves_what_duckdb_holds(project: BothEngin
         with RoutingPublisher(spool) as publisher:
             simulate(spool, publisher, days=1, seed=1, events_per_day=EVENTS_PER_DAY, faults=FAULTS)
         if run == KILLED_IN_RUN:
-            sent = kill_loader(project, both.bigquery, spool, run)
-        for warehouse in (both.bigquery, both.duckdb):
+            sent = kill_loader(project, both, spool, run)
+        for warehouse in (both, both.duckdb):
             land(warehouse, spool, run)
         for job in project.client.loads.values():
             job.done()  # of those too that nobody waits for

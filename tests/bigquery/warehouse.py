@@ -119,39 +119,38 @@ class BothEngines(BigQueryProject):
         super().__init__(folder, work, sql)
         self.duckdb = Project(folder, work / "duckdb")
 
-    def warehouse(self, folder: Path, settings: Settings) -> "TwoWarehouses":  # type: ignore[override]
-        return TwoWarehouses(super().warehouse(folder, settings), self.duckdb.warehouse(folder, settings))
+    def warehouse(self, folder: Path, settings: Settings) -> "WithDuckDB":
+        return WithDuckDB(settings, self, self.duckdb.warehouse(folder, settings))
 
 
-class TwoWarehouses:
-    """What is done to one is done to the other."""
+class WithDuckDB(BigQueryWarehouse):
+    """BigQuery's warehouse, and DuckDB's, which lands and builds the same."""
 
-    def __init__(self, bigquery: BigQueryWarehouse, duckdb: Warehouse) -> None:
-        self.bigquery = bigquery
+    def __init__(self, settings: Settings, project: BigQueryProject, duckdb: Warehouse) -> None:
+        super().__init__(settings, project)
         self.duckdb = duckdb
-        nodes = bigquery._project.nodes
-        models = [f"{node.schema}.{node.name}" for node in nodes if node.resource_type in ("model", "seed")]
+        models = [f"{node.schema}.{node.name}" for node in project.nodes if node.resource_type in ("model", "seed")]
         self._relations = [*(f"raw.{stream}" for stream in STREAMS), *models]
 
     def land(self, arrivals: Iterable[Arrival], landing_time: datetime) -> None:
         arrivals = list(arrivals)
-        self.bigquery.land(arrivals, landing_time)
+        super().land(arrivals, landing_time)
         self.duckdb.land(arrivals, landing_time)
 
     def build(self, *options: str) -> None:
-        self.bigquery.build(*options)
+        super().build(*options)
         self.duckdb.build(*options)
 
     def differences(self) -> list[Difference]:
         """Of BigQuery's marts from the oracle's; and of every table and view of BigQuery from DuckDB's."""
-        return self.bigquery.differences() or self.unlike(self._relations)
+        return super().differences() or self.unlike(self._relations)
 
     def unlike(self, relations: Iterable[str]) -> list[Difference]:
         """The rows that only BigQuery has (built), or only DuckDB (defined)."""
         return [
             difference
             for relation in relations
-            for difference in compare(relation, _rows(self.bigquery, relation), _rows(self.duckdb, relation))
+            for difference in compare(relation, _rows(self, relation), _rows(self.duckdb, relation))
         ]
 
 
