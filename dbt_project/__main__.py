@@ -32,6 +32,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from dbt_project.contracts import write_contracts
 from dbt_project.last_build import LastBuild, code_now, is_built, read_last_build, warehouse_now, write_last_build
 from ingest.errors import UserError
 from ingest.settings import Settings, load_settings
@@ -69,6 +70,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
         from dbt.cli.main import dbtRunner
 
         return 0 if dbtRunner().invoke(arguments).success else 2
+    write_contracts()
     arguments = [part for argument in arguments for part in _apart(argument)]
     check_vars(arguments)
     # of a build of everything, by which the next one may go

@@ -37,7 +37,7 @@ from ingest.files import (
 from ingest.message import Message
 from ingest.publish import MessageTooLargeError, Publisher, duration, retentions
 from ingest.settings import Settings
-from ingest.streams import Stream, body_fields
+from ingest.streams import Stream
 
 MESSAGES_PER_PUBLISH = 1_000
 """Small enough for the processor's cache: ten times as many cost the spool a third of its throughput."""
@@ -159,7 +159,7 @@ class Replay:
             bodies = partial(parquet_bodies, file.path, columns)
             return _Part(file, partial(self._json_messages, bodies), bodies)
         with file.open() as text:
-            header = csv_header(text, {*body_fields(self._stream), *self._renames})
+            header = csv_header(text, {*self._stream.field_names, *self._renames})
         header = replace(header, names=self._renamed(file, header.names))
         self._check_columns(file, header.names, f", separated by {header.delimiter!r}")
         with file.open() as text:
@@ -206,7 +206,7 @@ class Replay:
 
     def _check_columns(self, file: EventFile, columns: list[str], how: str) -> None:
         """Reject a file without a required column; warn if an optional column may have another name."""
-        fields = body_fields(self._stream)
+        fields = self._stream.field_names
         unread = [column for column in columns if column not in fields]
         absent = [field for field in fields if field not in columns]
         if not self._force and (missing := self._missing(columns)):
@@ -229,13 +229,13 @@ class Replay:
 
     def _missing(self, found: Collection[str]) -> list[str]:
         """Return the required fields that are not among those found."""
-        return [one.replace("|", " or ") for one in self._stream.required if not set(one.split("|")) & set(found)]
+        return [" or ".join(group) for group in self._stream.required if not set(group) & set(found)]
 
     def _mismatch(self, file: EventFile, what: str, missing: list[str], found: str, advice: list[str]) -> str:
         sentences = [
             f"{file.name} does not match stream {self._stream.name}: no {what} {', '.join(missing)}",
             f"Found {found}",
-            f"Fields of the stream: {', '.join(body_fields(self._stream))}",
+            f"Fields of the stream: {', '.join(self._stream.field_names)}",
             *advice,
             "--force publishes the file as it is; nothing was published",
         ]
@@ -280,8 +280,8 @@ class Replay:
     def _csv_messages(self, file: EventFile, csv: CsvHeader) -> Iterator[Message]:
         header, stream = csv.names, self._stream
         # Looked up once, not per row: this loop is most of the cost of a replay.
-        key_column = header.index(stream.key_field) if stream.key_field in header else None
-        time_columns = [header.index(name) for name in stream.times if name in header]
+        key_column = header.index(stream.key) if stream.key in header else None
+        time_columns = [header.index(name) for name in stream.time if name in header]
         with file.open() as text:
             for fields in csv_records(text, csv):
                 if isinstance(fields, bytes):
@@ -299,7 +299,7 @@ class Replay:
 def _parsed_renames(renames: Sequence[str], stream: Stream) -> dict[str, str]:
     """Map their column names to ours."""
     ours_by_theirs: dict[str, str] = {}
-    fields = body_fields(stream)
+    fields = stream.field_names
     for rename in renames:
         ours, equals, theirs = rename.partition("=")
         if not equals or not theirs:
@@ -389,11 +389,11 @@ def _object(body: bytes) -> dict[str, Any] | None:
 
 
 def _key(fields: Mapping[str, Any], stream: Stream, body: bytes) -> bytes | None:
-    if stream.key_field is None:
+    if stream.key is None:
         return None
-    value = fields.get(stream.key_field)
+    value = fields.get(stream.key)
     if isinstance(value, float):  # orjson's value for an integer of more than 64 bits
-        value = json.loads(body, parse_int=str)[stream.key_field]
+        value = json.loads(body, parse_int=str)[stream.key]
     if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
         return str(value).encode()
     return None
@@ -401,7 +401,7 @@ def _key(fields: Mapping[str, Any], stream: Stream, body: bytes) -> bytes | None
 
 def _published_at(fields: Mapping[str, Any], stream: Stream) -> int | None:
     """Microseconds since the epoch, from the first readable time field."""
-    for name in stream.times:
+    for name in stream.time:
         value = fields.get(name)
         if isinstance(value, str | int) and not isinstance(value, bool):
             instant = _instant(value)

@@ -1,80 +1,164 @@
-"""The streams of the shop: what arrives, by which kind of transport, under which key."""
+"""The streams: each is one contract, the file `streams/<name>.yml`, and nothing else says what a contract says.
 
-from dataclasses import dataclass
-from functools import cache
+A contract says what arrives, by which kind of transport, under which key, and which fields its messages have.
+"""
+
+import re
+import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from ingest.errors import UserError
 
 Transport = Literal["pubsub", "kafka"]
+Text = Annotated[str, StringConstraints(min_length=1)]
 
-STAGING = Path(__file__).parents[1] / "dbt_project" / "models" / "staging"
+FOLDER = Path(__file__).parents[1] / "streams"
+NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+RESERVED = (
+    "all analyse analyze and anti any array as asc asof assert_rows_modified asymmetric at authorization between"
+    " binary both by case cast check collate collation column columns concurrently constraint contains create"
+    " cross cube current default deferrable define desc distinct do else end enum escape except exclude exists"
+    " extract false fetch following for foreign freeze from full generated glob grant group grouping groups hash"
+    " having if ignore ilike in initially inner intersect interval into is isnull join lambda lateral leading left"
+    " like limit lookup map merge natural new no not notnull null nulls of offset on only or order outer over"
+    " overlaps partition pivot pivot_longer pivot_wider placing positional preceding primary proto qualify range"
+    " recursive references returning right rollup rows select semi set show similar some struct summarize"
+    " symmetric table tablesample then to trailing treat true try_cast tuple unbounded union unique unnest unpack"
+    " unpivot using variadic verbose when where window with within"
+)
+"""Words that DuckDB or GoogleSQL does not take for the name of a table."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """One stream of messages, landed in the raw table of the same name."""
+class BodyField(BaseModel, extra="forbid", frozen=True):
+    """A field of the body, at its top level."""
 
-    name: str
+    name: Text
+    required: bool = False
+    """Whether staging rejects a body without it."""
+    description: Text
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError("expected letters, digits and _, such as user_id")
+        return name
+
+
+class Stream(BaseModel, extra="forbid", frozen=True):
+    """The contract of one stream of messages, landed in the raw table of the same name."""
+
+    name: Text
+    """The name of the file."""
+    description: Text
     transport: Transport
     """How it arrives in production; without a broker configured, every stream is read from the spool."""
-    times: tuple[str, ...]
-    """Fields of the body that hold the time of the event or version, in order of preference."""
-    required: tuple[str, ...]
-    """Fields without which staging rejects the body; `a|b` means a or b."""
-    key_field: str | None = None
+    key: str | None = None
     """The field of the body whose value is the Kafka message key."""
+    kind: Literal["event", "entity"]
+    """entity: the messages are versions of a thing, whose id is the key; a message without a body deletes it."""
+    time: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Fields that hold the time of the event or version, in order of preference."""
+    one_of: tuple[tuple[str, ...], ...] = ()
+    """Staging rejects a body that has none of the fields of a group."""
+    fields: Annotated[tuple[BodyField, ...], Field(min_length=1)]
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not NAME.fullmatch(name):
+            raise ValueError("expected a name of small letters, digits and _ that begins with a letter")
+        if name in RESERVED.split():
+            raise ValueError("this is a word of SQL; choose another name")
+        return name
+
+    @model_validator(mode="after")
+    def _check_fields(self) -> "Stream":
+        known: dict[str, str] = {}
+        for name in self.field_names:
+            if (other := known.setdefault(name.lower(), name)) != name or self.field_names.count(name) > 1:
+                raise ValueError(f"fields: two have the name {name}" + (f" and {other}" if other != name else ""))
+        named = {
+            "key": filter(None, [self.key]),
+            "time": self.time,
+            "one_of": (name for group in self.one_of for name in group),
+        }
+        for place, names in named.items():
+            for name in names:
+                if name not in self.field_names:
+                    raise ValueError(f"{place}: {name} is none of the fields")
+        if self.kind == "entity" and self.key is None:
+            raise ValueError("key: an entity has one, the field that holds its id")
+        return self
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """The fields that staging reads, in the order of the contract."""
+        return tuple(field.name for field in self.fields)
+
+    @property
+    def required(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of fields: staging rejects a body that has none of a group."""
+        return (*((field.name,) for field in self.fields if field.required), *self.one_of)
 
 
-VERSION_TIMES = ("updated_at", "created_at")
-PAGE_VIEW_TIMES = ("ga_event_dtm", "event_timestamp_ms", "timestamp_ms", "event_timestamp")
+class _Loader(yaml.CSafeLoader):
+    """Refuses a key that stands twice, of which YAML would take the last."""
 
-STREAMS: dict[str, Stream] = {
-    stream.name: stream
-    for stream in (
-        Stream("web_events", "pubsub", ("timestamp",), ("timestamp", "event", "product")),
-        Stream(
-            "page_views",
-            "pubsub",
-            PAGE_VIEW_TIMES,
-            ("session_id|user_pseudo_id|page_id", "|".join(PAGE_VIEW_TIMES), "page_title|page_id|event_params"),
-        ),
-        Stream("clicks", "pubsub", ("datetime_occured",), ("click_id", "user_id", "product_id", "datetime_occured")),
-        Stream(
-            "checkouts", "pubsub", ("datetime_occured",), ("checkout_id", "user_id", "product_id", "datetime_occured")
-        ),
-        Stream("ecom_events", "kafka", ("event_time",), ("event_time", "event_type", "product_id"), "user_id"),
-        Stream(
-            "post_events",
-            "kafka",
-            ("created_at",),
-            ("event_id", "user_id", "post_id", "created_at", "event_type"),
-            "user_id",
-        ),
-        Stream("users", "kafka", VERSION_TIMES, ("user_id", "updated_at"), "user_id"),
-        Stream("products", "kafka", VERSION_TIMES, ("product_id", "updated_at"), "product_id"),
-        Stream("posts", "kafka", VERSION_TIMES, ("post_id", "updated_at"), "post_id"),
-    )
-}
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        known = set()
+        for key, _ in node.value:
+            if key.value in known:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} stands twice", problem_mark=key.start_mark)
+            known.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
-@cache
-def body_fields(stream: Stream) -> tuple[str, ...]:
-    """The fields that the stream's staging model reads: the argument of its `parse_json`."""
-    from jinja2 import Environment, nodes
+def read_contracts(folder: Path) -> dict[str, Stream]:
+    """The contracts of a folder by name: events before entities, in the order of their names.
 
-    [model] = STAGING.glob(f"*/stg_{stream.name}.sql")
-    tree = Environment(extensions=["jinja2.ext.do"]).parse(model.read_text(encoding="utf-8"))  # noqa: S701  parsed, never rendered
-    variables = {one.target.name: one.node for one in tree.find_all(nodes.Assign) if isinstance(one.target, nodes.Name)}
-    [fields] = [
-        call.args[1]
-        for call in tree.find_all(nodes.Call)
-        if isinstance(call.node, nodes.Name) and call.node.name == "parse_json"
-    ]
-    constant = variables[fields.name] if isinstance(fields, nodes.Name) else fields
-    assert isinstance(constant, nodes.List)  # noqa: S101  a staging model of another shape: a test has all of them
-    return tuple(constant.as_const())
+    Raises:
+        UserError: naming the file, the place in it and what is expected there.
+    """
+    if not (files := sorted(folder.glob("*.yml"))):
+        raise UserError(f"there is no contract in {folder}: each stream is a file of it, such as clicks.yml")
+    streams = [_read(path) for path in files]
+    return {stream.name: stream for stream in sorted(streams, key=lambda one: one.kind != "event")}
+
+
+def _read(path: Path) -> Stream:
+    file = f"{path.parent.name}/{path.name}"
+    try:
+        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a safe loader
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise UserError(f"{file}: {line}{error.problem}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{file} is no text in UTF-8: {error}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: expected keys such as transport, kind and fields")
+    try:
+        return Stream.model_validate({**found, "name": path.stem})
+    except ValidationError as error:
+        [first, *_] = error.errors()
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+        expected = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{file}: {place + ': ' if place else ''}{expected}") from error
+
+
+def _contracts() -> dict[str, Stream]:
+    try:
+        return read_contracts(FOLDER)
+    except UserError as error:  # before any command has begun: all of them need the contracts
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from None
+
+
+STREAMS = _contracts()
 
 
 def named(names: list[str] | None) -> list[Stream]:

@@ -66,8 +66,8 @@
     {{ return(ordered) }}
 {% endmacro %}
 
-{#- Identifies what a model computes: its text and those of the views that it reads, without comments and spaces. dbt
-    gives no texts of macros. -#}
+{#- Identifies what a model computes: its text, those of the views that it reads, without comments and spaces, and the
+    contract that it reads. dbt gives no texts of macros. -#}
 {% macro code_of(node) %}
     {% set views = [] %}
     {% set todo = node.depends_on.nodes | list %}
@@ -81,6 +81,9 @@
     {% set texts = [node.raw_code] %}
     {% for id in views | sort %}
         {% do texts.append(graph.nodes[id].raw_code) %}
+    {% endfor %}
+    {% for stream in streams() if node.name == 'stg_' ~ stream %}
+        {% do texts.append(tojson(contracts()[stream])) %}
     {% endfor %}
     {% set text = modules.re.sub('(?s)\\{#.*?#\\}|--[^\\n]*', '', texts | join(' ')) %}
     {{ return(local_md5(text.split() | join(' '))) }}

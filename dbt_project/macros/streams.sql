@@ -1,15 +1,28 @@
 {#- The streams that are landed: one raw table and one staging model each, of the same name. -#}
 {% macro streams() %}
-    {{ return(event_streams() + entity_streams().keys() | list) }}
+    {{ return(contracts().keys() | list) }}
 {% endmacro %}
 
 {% macro event_streams() %}
-    {{ return(['web_events', 'page_views', 'clicks', 'checkouts', 'ecom_events', 'post_events']) }}
+    {% set found = [] %}
+    {% for stream, contract in contracts().items() if contract.kind == 'event' %}
+        {% do found.append(stream) %}
+    {% endfor %}
+    {{ return(found) }}
 {% endmacro %}
 
 {#- Stream to the history that is made from it. -#}
 {% macro entity_streams() %}
-    {{ return({'users': 'dim_users_history', 'products': 'dim_products_history', 'posts': 'dim_posts_history'}) }}
+    {% set found = {} %}
+    {% for stream, contract in contracts().items() if contract.kind == 'entity' %}
+        {% do found.update({stream: 'dim_' ~ stream ~ '_history'}) %}
+    {% endfor %}
+    {{ return(found) }}
+{% endmacro %}
+
+{#- The fields of a stream's bodies, in the order of its contract. -#}
+{% macro fields_of(stream) %}
+    {{ return(contracts()[stream].fields) }}
 {% endmacro %}
 
 {#- The columns that say what an event was about, in the order of fct_events. Each stream fills some of them. -#}

@@ -259,9 +259,9 @@ class Entities:
     """One kind of entity: the newest version of each one that ever was, and who is there on the present day."""
 
     def __init__(self, stream: Stream) -> None:
-        assert stream.key_field is not None  # noqa: S101 - the three entity streams are keyed by id
+        assert stream.key is not None  # noqa: S101 - the three entity streams are keyed by id
         self.stream = stream
-        self.id_field = stream.key_field
+        self.id_field = stream.key
         self.records: list[Record] = []
         """By number; a change puts a new dict in the place, so that a list kept of yesterday stays true."""
         self._alive: list[bool] = []

@@ -1,27 +1,156 @@
-"""What is known of each stream's bodies agrees with the staging model that reads them."""
+"""Contracts: what they may say, how a mistake is told, and that the staging models judge by them."""
 
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from ingest.streams import STAGING, STREAMS, Stream, body_fields
+from dbt_project.contracts import MACROS, PROJECT, SOURCES, macros, sources, write_contracts
+from ingest.errors import UserError
+from ingest.streams import FOLDER, STREAMS, Stream, read_contracts
 
 BY_VARIABLE = {("page_views", "user_id")}
 """Required only with var session_key: user_id."""
+CONTRACT: dict[str, Any] = {
+    "description": "People who signed up.",
+    "transport": "kafka",
+    "key": "user_id",
+    "kind": "event",
+    "time": ["at"],
+    "fields": [
+        {"name": "user_id", "required": True, "description": "The person."},
+        {"name": "at", "description": "When."},
+    ],
+}
+
+
+def contract(folder: Path, name: str = "signups", **changes: Any) -> dict[str, Stream]:
+    text = yaml.safe_dump({key: value for key, value in (CONTRACT | changes).items() if value is not None})
+    (folder / f"{name}.yml").write_text(text)
+    return read_contracts(folder)
 
 
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
-def test_fields_are_those_of_the_staging_model(stream: Stream) -> None:
-    fields = body_fields(stream)
-    alternatives = {field for group in stream.required for field in group.split("|")}
-    assert {*stream.times, *alternatives, *filter(None, [stream.key_field])} <= set(fields)
-    assert len(set(fields)) == len(fields) >= 5
-    [model] = STAGING.glob(f"*/stg_{stream.name}.sql")
+def test_required_fields_are_those_of_the_staging_model(stream: Stream) -> None:
+    [model] = (PROJECT / "models" / "staging").glob(f"*/stg_{stream.name}.sql")
     reasons = set(re.findall(r"'missing:(\w+)'", model.read_text()))
-    required = {group.split("|")[0] for group in stream.required}
+    required = {group[0] for group in stream.required}
     assert required == reasons - {field for name, field in BY_VARIABLE if name == stream.name}
 
 
-def test_fields_may_be_listed_in_a_variable() -> None:
-    assert "user_session" in body_fields(STREAMS["ecom_events"])
-    assert "OS" in body_fields(STREAMS["web_events"])
+def test_a_contract_says_what_a_stream_is(tmp_path: Path) -> None:
+    stream = contract(tmp_path, one_of=[["at", "user_id"]])["signups"]
+    assert (stream.name, stream.transport, stream.key, stream.time) == ("signups", "kafka", "user_id", ("at",))
+    assert stream.field_names == ("user_id", "at")
+    assert stream.required == (("user_id",), ("at", "user_id"))
+
+
+FIELD = {"name": "at", "description": "When."}
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "a key that is missing": ({"transport": None}, "transport: Field required"),
+    "another transport": ({"transport": "nats"}, "transport: Input should be 'pubsub' or 'kafka'"),
+    "an unknown key": ({"tranport": "kafka"}, "tranport: Extra inputs are not permitted"),
+    "no field": ({"fields": []}, "fields: Tuple should have at least 1 item after validation, not 0"),
+    "a field of an odd name": (
+        {"fields": [{**FIELD, "name": "it's"}]},
+        "fields[0].name: expected letters, digits and _, such as user_id",
+    ),
+    "two fields of one name": ({"fields": [FIELD, FIELD]}, "fields: two have the name at"),
+    "names that differ in case only": (
+        {"fields": [FIELD, {**FIELD, "name": "At"}]},
+        "fields: two have the name At and at",
+    ),
+    "a time that is no field": ({"time": ["when"]}, "time: when is none of the fields"),
+    "a key that is no field": ({"key": "id"}, "key: id is none of the fields"),
+    "a group with what is no field": ({"one_of": [["at", "id"]]}, "one_of: id is none of the fields"),
+    "an entity without a key": (
+        {"kind": "entity", "key": None},
+        "key: an entity has one, the field that holds its id",
+    ),
+    "a text in place of a list": ({"time": "at"}, "time: Input should be a valid tuple"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_told_with_its_file_and_place(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        contract(tmp_path, **changes)
+    assert str(error.value) == f"{tmp_path.name}/signups.yml: {message}"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("select", "this is a word of SQL; choose another name"),
+        ("Signups", "expected a name of small letters, digits and _ that begins with a letter"),
+        ("sign'ups", "expected a name of small letters, digits and _ that begins with a letter"),
+        ("a" * 64, "expected a name of small letters, digits and _ that begins with a letter"),
+    ],
+)
+def test_a_name_that_is_no_name_of_a_table(tmp_path: Path, name: str, expected: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"{name}.yml: name: {expected}")):
+        contract(tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"kind: event\nkind: entity\n", "line 2: kind stands twice"),
+        (b"kind: [event\n", "line 2: did not find expected ',' or ']'"),
+        (b"- kind\n", "expected keys such as transport, kind and fields"),
+        (b"", "expected keys such as transport, kind and fields"),
+        (b"kind: \xff\n", "is no text in UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_read(tmp_path: Path, text: bytes, expected: str) -> None:
+    (tmp_path / "signups.yml").write_bytes(text)
+    with pytest.raises(UserError, match=re.escape(expected)):
+        read_contracts(tmp_path)
+
+
+def test_a_folder_without_contracts(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no contract in"):
+        read_contracts(tmp_path)
+
+
+def test_every_command_tells_a_mistake_in_one_line(tmp_path: Path) -> None:
+    for name in ("ingest", "serve", "dbt_project"):
+        ignored = shutil.ignore_patterns("target", "logs", "__pycache__")
+        shutil.copytree(FOLDER.parent / name, tmp_path / name, ignore=ignored)
+    contract(tmp_path)
+    (tmp_path / "streams").mkdir()
+    (tmp_path / "signups.yml").rename(tmp_path / "streams" / "signups.yml")
+    broken = tmp_path / "streams" / "signups.yml"
+    broken.write_text(broken.read_text().replace("kind: event", "kind: evnt"))
+    for command in (["ingest", "--help"], ["dbt_project", "build"], ["serve", "query"]):
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2
+        assert done.stderr == "error: streams/signups.yml: kind: Input should be 'event' or 'entity'\n"
+
+
+def test_dbt_has_what_the_contracts_say() -> None:
+    written = "run `python -m dbt_project.contracts`"
+    assert (PROJECT / SOURCES).read_text() == sources(STREAMS), written
+    assert (PROJECT / MACROS).read_text() == macros(STREAMS), written
+
+
+def test_only_what_changed_is_written(tmp_path: Path) -> None:
+    streams = contract(tmp_path)
+    for path in (SOURCES, MACROS):
+        (tmp_path / path).parent.mkdir(parents=True)
+    write_contracts(tmp_path, streams)
+    before = (tmp_path / MACROS).stat().st_mtime_ns
+    write_contracts(tmp_path, streams)
+    assert (tmp_path / MACROS).stat().st_mtime_ns == before
+    assert "'signups': {'kind': 'event', 'fields': ['user_id', 'at']}" in (tmp_path / MACROS).read_text()
+    [source] = yaml.safe_load((tmp_path / SOURCES).read_text())["sources"]
+    assert source["tables"] == [
+        {"name": "signups", "description": "People who signed up. From Kafka, keyed by user_id."}
+    ]

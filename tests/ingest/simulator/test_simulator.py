@@ -234,8 +234,8 @@ def test_entities_are_created_changed_and_deleted_both_ways(tmp_path: Path) -> N
         assert max(at(body["created_at"]) for body in bodies) > FIRST + DAY, name
         for message in messages:
             if message.payload is not None:
-                assert message.key == orjson.loads(message.payload)[stream.key_field].encode()
-        versions = Counter((body[str(stream.key_field)], body["updated_at"]) for body in bodies)
+                assert message.key == orjson.loads(message.payload)[stream.key].encode()
+        versions = Counter((body[str(stream.key)], body["updated_at"]) for body in bodies)
         assert max(versions.values()) == 1
 
 
@@ -335,7 +335,7 @@ def test_a_clean_stream_has_every_required_field(clean: Collector, name: str) ->
     for body in bodies:
         for spellings in REQUIRED[name]:
             assert any(body.get(spelling) not in (None, "") for spelling in spellings)
-    key_field = STREAMS[name].key_field
+    key_field = STREAMS[name].key
     for message in clean.messages[name]:
         if message.payload is None:
             assert message.key

@@ -2,9 +2,7 @@
 -- at-least-once and gives no id, so an event is known by all nine fields.
 {{ config(meta={'settings': ['earliest_event_at']}) }}
 
-{%- set fields = [
-    'event_time', 'event_type', 'product_id', 'category_id', 'category_code', 'brand', 'price', 'user_id', 'user_session'
-] %}
+{%- set fields = fields_of('ecom_events') %}
 {%- set ids = ['product_id', 'category_id', 'user_id', 'user_session'] %}
 
 with messages as (

@@ -8,7 +8,7 @@ with messages as (
 ),
 
 parsed as (
-    select *, {{ parse_json('payload', ['event_id', 'user_id', 'post_id', 'created_at', 'event_type']) }} as body
+    select *, {{ parse_json('payload', fields_of('post_events')) }} as body
     from messages
 ),
 

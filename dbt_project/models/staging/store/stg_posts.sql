@@ -9,12 +9,7 @@ with messages as (
 ),
 
 parsed as (
-    select
-        *,
-        {{ parse_json('payload', [
-            'post_id', 'user_id', 'post_text', 'created_at', 'updated_at', 'deleted_at', '__deleted'
-        ]) }} as body
-    from messages
+    select *, {{ parse_json('payload', fields_of('posts')) }} as body from messages
 ),
 
 renamed as (

@@ -9,12 +9,7 @@ with messages as (
 ),
 
 parsed as (
-    select
-        *,
-        {{ parse_json('payload', [
-            'product_id', 'name', 'category_code', 'category', 'model', 'brand', 'price', 'created_at', 'updated_at', 'deleted_at', '__deleted'
-        ]) }} as body
-    from messages
+    select *, {{ parse_json('payload', fields_of('products')) }} as body from messages
 ),
 
 renamed as (

@@ -9,12 +9,7 @@ with messages as (
 ),
 
 parsed as (
-    select
-        *,
-        {{ parse_json('payload', [
-            'user_id', 'user_name', 'first_name', 'last_name', 'country_code', 'favorite_color', 'created_at', 'updated_at', 'deleted_at', '__deleted'
-        ]) }} as body
-    from messages
+    select *, {{ parse_json('payload', fields_of('users')) }} as body from messages
 ),
 
 renamed as (

@@ -9,13 +9,7 @@ with messages as (
 ),
 
 parsed as (
-    select
-        *,
-        {{ parse_json('payload', [
-            'checkout_id', 'user_id', 'product_id', 'payment_method', 'total_amount', 'shipping_address',
-            'billing_address', 'user_agent', 'ip_address', 'datetime_occured'
-        ]) }} as body
-    from messages
+    select *, {{ parse_json('payload', fields_of('checkouts')) }} as body from messages
 ),
 
 renamed as (

@@ -8,12 +8,7 @@ with messages as (
 ),
 
 parsed as (
-    select
-        *,
-        {{ parse_json('payload', [
-            'click_id', 'user_id', 'product_id', 'product', 'price', 'url', 'user_agent', 'ip_address', 'datetime_occured'
-        ]) }} as body
-    from messages
+    select *, {{ parse_json('payload', fields_of('clicks')) }} as body from messages
 ),
 
 renamed as (

@@ -9,14 +9,7 @@ with messages as (
 ),
 
 parsed as (
-    select
-        *,
-        {{ parse_json('payload', [
-            'event_id', 'session_id', 'page_title', 'page_id', 'account_number', 'user_id', 'user_pseudo_id',
-            'event_name', 'ga_event_dtm', 'event_timestamp_ms', 'timestamp_ms', 'event_timestamp', 'event_params',
-            'event_bundle_sequence_id', 'batch_event_index', 'batch_page_id', 'batch_ordering_id'
-        ]) }} as body
-    from messages
+    select *, {{ parse_json('payload', fields_of('page_views')) }} as body from messages
 ),
 
 parsed_params as (

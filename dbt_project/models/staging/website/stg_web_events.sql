@@ -9,13 +9,7 @@ with messages as (
 ),
 
 parsed as (
-    select
-        *,
-        {{ parse_json('payload', [
-            'event_id', 'user_id', 'publisher_id', 'event', 'product', 'browser', 'environment', 'country', 'OS', 'city',
-            'timestamp', 'price', 'actor', 'location', 'generator'
-        ]) }} as body
-    from messages
+    select *, {{ parse_json('payload', fields_of('web_events')) }} as body from messages
 ),
 
 renamed as (
