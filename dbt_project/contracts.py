@@ -7,8 +7,9 @@ dbt has them.
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ingest.streams import STREAMS, Stream
+from ingest.streams import STREAMS, EventType, Stream
 
 PROJECT = Path(__file__).parent
 SOURCES = Path("models/staging/_raw__sources.yml")
@@ -47,10 +48,7 @@ sources:
 
 def macros(streams: Mapping[str, Stream]) -> str:
     """A macro that gives the contracts, as far as the models need them."""
-    contracts = ",\n".join(
-        f"        '{stream.name}': {{'kind': '{stream.kind}', 'fields': {list(stream.field_names)}}}"
-        for stream in streams.values()
-    )
+    contracts = ",\n".join(f"        '{stream.name}': {_for_models(stream)}" for stream in streams.values())
     return f"""\
 {{#- {WRITTEN_BY} -#}}
 {{% macro contracts() %}}
@@ -59,6 +57,25 @@ def macros(streams: Mapping[str, Stream]) -> str:
     }}) }}}}
 {{% endmacro %}}
 """
+
+
+def _for_models(stream: Stream) -> dict[str, Any]:
+    """What the models read of a contract. `lines` are the columns that tell events of one id apart."""
+    of_type = stream.event_type
+    names = {field.in_body: field.name for field in stream.fields}
+    return {
+        "kind": stream.kind,
+        "event_type": of_type.model_dump() if isinstance(of_type, EventType) else of_type,
+        "id": stream.id[0] if stream.id else None,
+        "id_is_required": any(field.required and field.in_body in stream.id[:1] for field in stream.fields),
+        "lines": [names[path] for path in stream.id[1:]],
+        "time": [*stream.time],
+        "nulls": [*stream.nulls],
+        "fields": [
+            {"name": field.name, "path": field.in_body, "type": field.type, "required": field.required}
+            for field in stream.fields
+        ],
+    }
 
 
 def _description(stream: Stream) -> str:

@@ -159,7 +159,7 @@ class Replay:
             bodies = partial(parquet_bodies, file.path, columns)
             return _Part(file, partial(self._json_messages, bodies), bodies)
         with file.open() as text:
-            header = csv_header(text, {*self._stream.field_names, *self._renames})
+            header = csv_header(text, {*self._stream.body_fields, *self._renames})
         header = replace(header, names=self._renamed(file, header.names))
         self._check_columns(file, header.names, f", separated by {header.delimiter!r}")
         with file.open() as text:
@@ -206,7 +206,7 @@ class Replay:
 
     def _check_columns(self, file: EventFile, columns: list[str], how: str) -> None:
         """Reject a file without a required column; warn if an optional column may have another name."""
-        fields = self._stream.field_names
+        fields = self._stream.body_fields
         unread = [column for column in columns if column not in fields]
         absent = [field for field in fields if field not in columns]
         if not self._force and (missing := self._missing(columns)):
@@ -235,7 +235,7 @@ class Replay:
         sentences = [
             f"{file.name} does not match stream {self._stream.name}: no {what} {', '.join(missing)}",
             f"Found {found}",
-            f"Fields of the stream: {', '.join(self._stream.field_names)}",
+            f"Fields of the stream: {', '.join(self._stream.body_fields)}",
             *advice,
             "--force publishes the file as it is; nothing was published",
         ]
@@ -299,7 +299,7 @@ class Replay:
 def _parsed_renames(renames: Sequence[str], stream: Stream) -> dict[str, str]:
     """Map their column names to ours."""
     ours_by_theirs: dict[str, str] = {}
-    fields = stream.field_names
+    fields = stream.body_fields
     for rename in renames:
         ours, equals, theirs = rename.partition("=")
         if not equals or not theirs:

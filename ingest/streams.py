@@ -37,16 +37,34 @@ class BodyField(BaseModel, extra="forbid", frozen=True):
     """A field of the body, at its top level."""
 
     name: Text
+    """Its column in staging. One of the names of fct_events, such as user_id or price, goes there too."""
+    path: Text | None = None
+    """Its name in the body, where that is another."""
+    type: Literal["string", "id", "amount", "json"] = "string"
+    """id: `undefined`, `null` and the like are null. amount: four decimals. json: an object or a list, as text."""
     required: bool = False
     """Whether staging rejects a body without it."""
     description: Text
 
-    @field_validator("name")
+    @field_validator("name", "path")
     @classmethod
     def _check_name(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise ValueError("expected letters, digits and _, such as user_id")
         return name
+
+    @property
+    def in_body(self) -> str:
+        """Its name in the body."""
+        return self.path or self.name
+
+
+class EventType(BaseModel, extra="forbid", frozen=True):
+    """What kind of event it is, from a field; a value that is not listed rejects the body."""
+
+    field: str
+    values: dict[Text, Text]
+    """Value of the field to event_type of fct_events."""
 
 
 class Stream(BaseModel, extra="forbid", frozen=True):
@@ -61,8 +79,15 @@ class Stream(BaseModel, extra="forbid", frozen=True):
     """The field of the body whose value is the Kafka message key."""
     kind: Literal["event", "entity"]
     """entity: the messages are versions of a thing, whose id is the key; a message without a body deletes it."""
+    id: tuple[str, ...] = ()
+    """Of an event: the field that is its event_id, then those that tell events of one id apart, such as the lines of an
+    order. Where it has no value, what the body says identifies the event: its fields, except those of type json."""
+    event_type: Text | EventType | None = None
+    """Of an event: one for all of them, or from a field."""
     time: Annotated[tuple[str, ...], Field(min_length=1)]
     """Fields that hold the time of the event or version, in order of preference."""
+    nulls: tuple[str, ...] = ()
+    """Values that mean null, beside the empty text."""
     one_of: tuple[tuple[str, ...], ...] = ()
     """Staging rejects a body that has none of the fields of a group."""
     fields: Annotated[tuple[BodyField, ...], Field(min_length=1)]
@@ -78,32 +103,38 @@ class Stream(BaseModel, extra="forbid", frozen=True):
 
     @model_validator(mode="after")
     def _check_fields(self) -> "Stream":
-        known: dict[str, str] = {}
-        for name in self.field_names:
-            if (other := known.setdefault(name.lower(), name)) != name or self.field_names.count(name) > 1:
-                raise ValueError(f"fields: two have the name {name}" + (f" and {other}" if other != name else ""))
-        named = {
-            "key": filter(None, [self.key]),
-            "time": self.time,
-            "one_of": (name for group in self.one_of for name in group),
-        }
-        for place, names in named.items():
+        columns = [field.name for field in self.fields]
+        for place, names in {"name": columns, "path": self.body_fields}.items():
+            known: dict[str, str] = {}
             for name in names:
-                if name not in self.field_names:
+                if (other := known.setdefault(name.lower(), name)) != name or names.count(name) > 1:
+                    raise ValueError(f"fields: two have the {place} {' and '.join(dict.fromkeys([other, name]))}")
+        of_type = [self.event_type.field] if isinstance(self.event_type, EventType) else []
+        groups = [name for group in self.one_of for name in group]
+        named = {"key": [self.key] if self.key else [], "time": self.time, "one_of": groups, "id": self.id}
+        for place, names in {**named, "event_type": of_type}.items():
+            for name in names:
+                if name not in self.body_fields:
                     raise ValueError(f"{place}: {name} is none of the fields")
         if self.kind == "entity" and self.key is None:
             raise ValueError("key: an entity has one, the field that holds its id")
+        if self.kind == "event" and self.event_type is None:
+            raise ValueError("event_type: an event has one, such as signup, or a field that holds it")
+        required = {name for group in self.required for name in group}
+        for name in (*of_type, *self.time[:1]):
+            if self.kind == "event" and name not in required:
+                raise ValueError(f"fields: {name} has to be required, since it is the type or the time of the event")
         return self
 
     @property
-    def field_names(self) -> tuple[str, ...]:
-        """The fields that staging reads, in the order of the contract."""
-        return tuple(field.name for field in self.fields)
+    def body_fields(self) -> tuple[str, ...]:
+        """The names in the body that staging reads, in the order of the contract."""
+        return tuple(field.in_body for field in self.fields)
 
     @property
     def required(self) -> tuple[tuple[str, ...], ...]:
         """Groups of fields: staging rejects a body that has none of a group."""
-        return (*((field.name,) for field in self.fields if field.required), *self.one_of)
+        return (*((field.in_body,) for field in self.fields if field.required), *self.one_of)
 
 
 class _Loader(yaml.CSafeLoader):

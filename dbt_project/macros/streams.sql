@@ -22,7 +22,7 @@
 
 {#- The fields of a stream's bodies, in the order of its contract. -#}
 {% macro fields_of(stream) %}
-    {{ return(contracts()[stream].fields) }}
+    {{ return(contracts()[stream].fields | map(attribute='path') | list) }}
 {% endmacro %}
 
 {#- The columns that say what an event was about, in the order of fct_events. Each stream fills some of them. -#}

@@ -46,7 +46,7 @@ def test_required_fields_are_those_of_the_staging_model(stream: Stream) -> None:
 def test_a_contract_says_what_a_stream_is(tmp_path: Path) -> None:
     stream = contract(tmp_path, one_of=[["at", "user_id"]])["signups"]
     assert (stream.name, stream.transport, stream.key, stream.time) == ("signups", "kafka", "user_id", ("at",))
-    assert stream.field_names == ("user_id", "at")
+    assert stream.body_fields == ("user_id", "at")
     assert stream.required == (("user_id",), ("at", "user_id"))
 
 

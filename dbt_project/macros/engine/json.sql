@@ -36,7 +36,7 @@
 {% macro bigquery__parse_json(payload, fields) -%}
     (select as struct
         {%- for field in fields %}
-        {{ bigquery_json_text(field) }} as {{ field }}
+        {{ bigquery_json_text(field) }} as {{ adapter.quote(field) }}
         {{- ',' if not loop.last }}
         {%- endfor %}
     from unnest([struct(

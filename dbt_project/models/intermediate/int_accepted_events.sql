@@ -1,21 +1,17 @@
 -- Accepted copies of the events of all streams in one vocabulary; an event that came twice is here twice.
 -- A null stands in the union itself: one of a CTE would be an INT64 on BigQuery.
-{%- set streams = {
-    'web_events': ['user_id', 'product_id', 'price', 'country', 'city', 'browser', 'os'],
+{%- set by_hand = {
     'page_views': [
         'user_id', 'source_session_id', 'page_title', 'url', 'engaged_seconds', 'account_number', 'traffic_source'
-    ],
-    'clicks': ['user_id', 'product_id', 'price', 'url'],
-    'checkouts': ['user_id', 'product_id', 'total_amount'],
-    'ecom_events': ['user_id', 'source_session_id', 'product_id', 'category_code', 'brand', 'price'],
-    'post_events': ['user_id', 'post_id']
+    ]
 } %}
-{%- set event_types = {'page_views': "'page_view'", 'clicks': "'click'", 'checkouts': "'checkout'"} %}
 
-{% for stream, given in streams.items() -%}
+{% for stream in event_streams() -%}
+{%- set contract = contracts()[stream] -%}
+{%- set given = by_hand.get(stream, contract.fields | map(attribute='name') | list) -%}
 select
     stream, message_id, landed_at, published_at, event_key, event_id,
-    {{ event_types.get(stream, 'event_type') }} as event_type,
+    {{ "'" ~ contract.event_type ~ "'" if contract.event_type is string else 'event_type' }} as event_type,
     event_at, event_date
     {%- for attribute in event_attributes() %},
     {{ '' if attribute in given else 'null as ' }}{{ attribute }}
