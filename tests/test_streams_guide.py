@@ -20,7 +20,9 @@ def test_a_stream_is_added_by_one_file(tmp_path: Path) -> None:
     for name in ("ingest", "dbt_project", "serve", "analyses", "snapshots", "streams"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("target", "logs", "__pycache__"))
     shutil.copy(ROOT / "Makefile", tmp_path)
-    (tmp_path / "locked").symlink_to(ROOT / "locked")
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "locked" / "requirements.txt").touch()
+    os.utime(tmp_path / "locked" / "requirements.txt", (0, 0))  # .venv is there, and is not installed again
     (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
     [contract] = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     [commands] = re.findall(r"```sh\n(.*?)```", GUIDE.read_text(), re.DOTALL)

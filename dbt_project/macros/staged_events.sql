@@ -98,7 +98,7 @@ select
     {{ event_key(contract.lines) }} as event_key,
     event_id,
     {%- if event_type %}
-    case type_text {%- for value, meaning in event_type['values'].items() %} when '{{ value }}' then '{{ meaning }}' {%- endfor %} end as event_type,
+    {{ meaning_of('type_text', event_type['values']) }} as event_type,
     {%- endif %}
     {%- for field in columns %}
     {{ field.name }},
@@ -129,4 +129,13 @@ from identified
         {%- do found.append(text_of(path, contract.nulls)) -%}
     {%- endfor -%}
     {{ found[0] if found | length == 1 else 'coalesce(' ~ found | join(', ') ~ ')' }}
+{%- endmacro %}
+
+{#- The event_type of a value; of one that is not listed, the value, in the row of a dead letter. -#}
+{% macro meaning_of(column, values) -%}
+    {%- set renamed = [] -%}
+    {%- for value, meaning in values.items() if value != meaning -%}
+        {%- do renamed.append("when '" ~ value ~ "' then '" ~ meaning ~ "'") -%}
+    {%- endfor -%}
+    {{ 'case ' ~ column ~ ' ' ~ renamed | join(' ') ~ ' else ' ~ column ~ ' end' if renamed else column }}
 {%- endmacro %}
