@@ -138,9 +138,9 @@ MUTATIONS = (
     ),
     Mutation(
         "the text null in a CSV is a value",
-        "dbt_project/models/staging/store/stg_ecom_events.sql",
-        "\"nullif(nullif(body.\" ~ field ~ \", ''), 'null')\"",
-        '"nullif(body." ~ field ~ ", \'\')"',
+        "dbt_project/macros/staged_events.sql",
+        '{%- set ns.text = "nullif(" ~ ns.text ~ ", \'" ~ value ~ "\')" -%}',
+        "",
         WORLDS,
     ),
     Mutation(
@@ -285,8 +285,8 @@ MUTATIONS = (
     ),
     Mutation(
         "the lines of an order are one checkout",
-        "dbt_project/models/staging/website/stg_checkouts.sql",
-        "event_key(['product_id'])",
+        "dbt_project/macros/staged_events.sql",
+        "event_key(contract.lines)",
         "event_key()",
         WORLDS,
     ),
@@ -299,9 +299,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a web event without an id is known by its message",
-        "dbt_project/models/staging/website/stg_web_events.sql",
-        "            source_event_id,\n            {{ hash_of",
-        "            source_event_id, message_id,\n            {{ hash_of",
+        "dbt_project/macros/staged_events.sql",
+        "coalesce(source_event_id, {{ hash_of",
+        "coalesce(source_event_id, message_id, {{ hash_of",
         f"{WORLDS} {BUILD}",
     ),
     Mutation(
