@@ -75,7 +75,7 @@ def test_help_names_every_command_and_each_has_its_own(run_here: Run) -> None:
         (["nope"], {}, "No such command 'nope'"),
         (["land", "--nope"], {}, "No such option: --nope"),
         (["land", "--stream"], {}, "requires an argument"),
-        (["land", "--stream", "nope"], {}, "unknown stream 'nope'; the streams are web_events"),
+        (["land", "--stream", "nope"], {}, "unknown stream 'nope'; the streams are checkouts"),
         (["status", "--stream", "nope"], {}, "unknown stream 'nope'"),
         (["provision", "--stream", "nope"], {}, "unknown stream 'nope'"),
         (["replay", "x.csv", "--stream", "nope"], {}, "unknown stream 'nope'"),

@@ -398,7 +398,7 @@ def test_an_unknown_subscription_is_404_and_told_which_there_are(
     assert answer.status_code == status
     assert sink.ids == ["1"] * (status == 204)
     if status == 404:
-        assert f"there are projects/{project or '-'}/subscriptions/web_events-landing, projects/" in answer.text
+        assert f"there are projects/{project or '-'}/subscriptions/checkouts-landing, projects/" in answer.text
         assert "users-landing," not in answer.text
         assert "\n" not in answer.text
 

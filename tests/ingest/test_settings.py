@@ -76,7 +76,7 @@ def test_topics_and_subscriptions_have_names_of_their_own(monkeypatch: pytest.Mo
         ("SUBSCRIPTIONS", "{", "SUBSCRIPTIONS: expected a JSON object"),
         ("TOPICS", "[]", "TOPICS: .*dictionary"),
         ("TOPICS", '{"users": 1}', "TOPICS: .*string"),
-        ("TOPICS", '{"user": "x"}', "TOPICS: unknown stream 'user'; the streams are web_events, .*"),
+        ("TOPICS", '{"user": "x"}', "TOPICS: unknown stream 'user'; the streams are checkouts, .*"),
         ("TOPICS", '{"users": "posts"}', "TOPICS: two streams share 'posts'; give each its own"),
         (
             "SUBSCRIPTIONS",
@@ -102,7 +102,7 @@ def test_topics_and_subscriptions_have_names_of_their_own(monkeypatch: pytest.Mo
         ("EMIT_TOPIC", "my topic", "EMIT_TOPIC: "),
         ("STREAMS", "clicks", r"STREAMS: expected a JSON list such as \["),
         ("STREAMS", "[]", "STREAMS: expected one stream at least"),
-        ("STREAMS", '["clicks", "nope"]', "STREAMS: unknown stream 'nope'; the streams are web_events, .*"),
+        ("STREAMS", '["clicks", "nope"]', "STREAMS: unknown stream 'nope'; the streams are checkouts, .*"),
         (
             "WAREHOUSE_PATH",
             "it's.duckdb",
@@ -206,5 +206,5 @@ def test_a_file_that_is_no_text_is_an_error(nothing_set: Path) -> None:
 def test_streams_are_found_by_name() -> None:
     assert named(None) == named([]) == list(STREAMS.values())
     assert named(["posts", "users", "posts"]) == [STREAMS["posts"], STREAMS["users"]]
-    with pytest.raises(UserError, match=r"unknown stream 'nope'; the streams are web_events, .*, posts$"):
+    with pytest.raises(UserError, match=r"unknown stream 'nope'; the streams are checkouts, .*, users$"):
         named(["users", "nope"])
