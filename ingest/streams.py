@@ -33,38 +33,127 @@ RESERVED = (
 """Words that DuckDB or GoogleSQL does not take for the name of a table."""
 
 
+VOCABULARY: dict[str, Literal["text", "amount"]] = {
+    "user_id": "text",
+    "source_session_id": "text",
+    "product_id": "text",
+    "post_id": "text",
+    "page_title": "text",
+    "category_code": "text",
+    "brand": "text",
+    "price": "amount",
+    "total_amount": "amount",
+    "country": "text",
+    "city": "text",
+    "browser": "text",
+    "os": "text",
+    "url": "text",
+    "engaged_seconds": "amount",
+    "account_number": "text",
+    "traffic_source": "text",
+}
+"""The columns of fct_events that say what an event was about. A field of one of these names goes there."""
+OWN_COLUMNS = {
+    "event": "stream message_id attributes payload body event_key event_id source_event_id event_type type_text"
+    " time_text event_at event_date published_at landed_at properties is_malformed reject_reason reject_detail"
+    " rejected_payload",
+    "entity": "stream message_id attributes payload body key key_id version_key version_number is_tombstone is_deleted"
+    " created_at created_text updated_at updated_text deleted_at deleted_text valid_from valid_to is_current"
+    " published_at landed_at is_malformed is_key_mismatch reject_reason reject_detail rejected_payload",
+}
+"""Columns that staging and histories have of every stream, by its kind."""
+SEGMENT = r"[A-Za-z0-9_@$:/-][A-Za-z0-9_@$:/ -]*"
+PATH = re.compile(rf"{SEGMENT}(\.{SEGMENT}|\[[0-9]+\])*")
+TIME_FORMAT = re.compile(r"(%[YmdHMSfz]|[ T/.:,-])+")
+
+
 class BodyField(BaseModel, extra="forbid", frozen=True):
-    """A field of the body, at its top level."""
+    """A field of the body."""
 
     name: Text
-    """Its column in staging. One of the names of fct_events, such as user_id or price, goes there too."""
+    """Its column in staging. One of the names of fct_events, such as user_id or price, goes there too, and of an event
+    any other that is not personal goes to `properties` of fct_events."""
     path: Text | None = None
-    """Its name in the body, where that is another."""
-    type: Literal["string", "id", "amount", "json"] = "string"
-    """id: `undefined`, `null` and the like are null. amount: four decimals. json: an object or a list, as text."""
+    """Where it is in the body, if not at the top level under its name: `props.ref`, `items[0].sku`."""
+    aliases: tuple[Text, ...] = ()
+    """Other paths, of older messages; the first that has a value counts."""
+    type: Literal["string", "id", "integer", "amount", "boolean", "timestamp", "json"] = "string"
+    """id: `undefined`, `null` and the like are null. integer: 64 bits. amount: four decimals. boolean: true or false, 1
+    or 0. timestamp: ISO 8601, or as unit or format say. json: an object or a list, as text."""
+    unit: Literal["seconds", "milliseconds", "microseconds"] | None = None
+    """Of a timestamp: a number of these since 1970."""
+    format: str | None = None
+    """Of a timestamp: such as `%d.%m.%Y %H:%M`, of %Y, %m, %d, %H, %M, %S, %f and %z; UTC without %z."""
     required: bool = False
     """Whether staging rejects a body without it."""
+    values: tuple[Text, ...] = ()
+    """The values that it may have; any other rejects the body. Without them, any."""
+    nulls: tuple[str, ...] = ()
+    """Values that mean null, beside the empty text and those of the stream."""
+    personal: Literal["drop", "hash"] | None = None
+    """drop: no model has a column of it. hash: models have a keyed hash of it, alike for alike values."""
     description: Text
 
-    @field_validator("name", "path")
+    @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise ValueError("expected letters, digits and _, such as user_id")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", name):
+            raise ValueError("expected letters, digits and _, such as user_id; where the body has it is the path")
+        if name.lower() in RESERVED.split():
+            raise ValueError(f"{name} is a word of SQL; choose another name, and give {name} as the path")
         return name
+
+    @field_validator("path", "aliases")
+    @classmethod
+    def _check_path(cls, given: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        for path in (given,) if isinstance(given, str) else given or ():
+            if not PATH.fullmatch(path):
+                raise ValueError("expected names with . between them, such as props.ref or items[0].sku")
+        return given
+
+    @model_validator(mode="after")
+    def _check_type(self) -> "BodyField":
+        if self.type != "timestamp" and (self.unit or self.format is not None):
+            raise ValueError(f"{self.name}: {'unit' if self.unit else 'format'} is for the type timestamp")
+        if self.unit and self.format is not None:
+            raise ValueError(f"{self.name}: a timestamp has a unit or a format, not both")
+        if self.format is not None and (not TIME_FORMAT.fullmatch(self.format) or self.format.count("%Y") != 1):
+            raise ValueError(f"{self.name}: format: expected %Y, %m, %d, %H, %M, %S, %f and %z, such as %d.%m.%Y %H:%M")
+        if self.personal == "hash" and self.type not in ("string", "id"):
+            raise ValueError(f"{self.name}: personal: hash is for the types string and id")
+        if self.values and self.type not in ("string", "id", "integer"):
+            raise ValueError(f"{self.name}: values are for the types string, id and integer")
+        if self.name in VOCABULARY and (self.type == "amount") != (VOCABULARY[self.name] == "amount"):
+            raise ValueError(f"{self.name}: type: {self.name} of fct_events is {VOCABULARY[self.name]}")
+        if self.name in VOCABULARY and self.type not in ("string", "id", "amount"):
+            raise ValueError(f"{self.name}: type: {self.name} of fct_events is text, so string or id")
+        return self
 
     @property
     def in_body(self) -> str:
-        """Its name in the body."""
+        """Its path in the body."""
         return self.path or self.name
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Where it may be in the body, in order of preference."""
+        return (self.in_body, *self.aliases)
 
 
 class EventType(BaseModel, extra="forbid", frozen=True):
-    """What kind of event it is, from a field; a value that is not listed rejects the body."""
+    """What kind of event it is, from a field."""
 
     field: str
-    values: dict[Text, Text]
+    values: dict[Text, Text] = Field(default_factory=dict)
     """Value of the field to event_type of fct_events."""
+    others: Literal["reject", "keep"] = "reject"
+    """Whether a value that is not listed rejects the body, or is the event_type as it is."""
+
+    @model_validator(mode="after")
+    def _check_values(self) -> "EventType":
+        if not self.values and self.others == "reject":
+            raise ValueError("values: list the values, such as {sale: purchase}, or say others: keep")
+        return self
 
 
 class Stream(BaseModel, extra="forbid", frozen=True):
@@ -75,8 +164,15 @@ class Stream(BaseModel, extra="forbid", frozen=True):
     description: Text
     transport: Transport
     """How it arrives in production; without a broker configured, every stream is read from the spool."""
+    topic: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~+%-]{1,249}$")] | None = None
+    """The topic, if it is not called like the stream; TOPICS may say otherwise."""
+    subscription: Text | None = None
+    """Of Pub/Sub: the subscription, if it is not `<topic>-landing`; SUBSCRIPTIONS may say otherwise."""
     key: str | None = None
     """The field of the body whose value is the Kafka message key."""
+    envelope: Literal["debezium", "cloudevents"] | None = None
+    """debezium: a change with `before`, `after` and `op`, as Debezium writes it; the fields are those of a row.
+    cloudevents: `id`, `type` and `time` are the attributes of CloudEvents, and what happened is below `data`."""
     kind: Literal["event", "entity"]
     """entity: the messages are versions of a thing, whose id is the key; a message without a body deletes it."""
     id: tuple[str, ...] = ()
@@ -84,8 +180,12 @@ class Stream(BaseModel, extra="forbid", frozen=True):
     order. Where it has no value, what the body says identifies the event: its fields, except those of type json."""
     event_type: Text | EventType | None = None
     """Of an event: one for all of them, or from a field."""
-    time: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Fields that hold the time of the event or version, in order of preference."""
+    time: tuple[str, ...] = ()
+    """Fields that hold the time of the event or version, in order of preference. Debezium's changes have their own."""
+    created: str | None = None
+    """Of an entity: the timestamp at which it was created."""
+    deleted: tuple[str, ...] = ()
+    """Of an entity: a timestamp at which it was deleted, and a boolean that says that it is."""
     nulls: tuple[str, ...] = ()
     """Values that mean null, beside the empty text."""
     one_of: tuple[tuple[str, ...], ...] = ()
@@ -103,32 +203,92 @@ class Stream(BaseModel, extra="forbid", frozen=True):
 
     @model_validator(mode="after")
     def _check_fields(self) -> "Stream":
-        columns = [field.name for field in self.fields]
-        for place, names in {"name": columns, "path": self.body_fields}.items():
+        paths = [path for field in self.fields for path in field.paths]
+        for place, names in {"name": [field.name for field in self.fields], "path": paths}.items():
             known: dict[str, str] = {}
             for name in names:
                 if (other := known.setdefault(name.lower(), name)) != name or names.count(name) > 1:
                     raise ValueError(f"fields: two have the {place} {' and '.join(dict.fromkeys([other, name]))}")
-        of_type = [self.event_type.field] if isinstance(self.event_type, EventType) else []
-        groups = [name for group in self.one_of for name in group]
-        named = {"key": [self.key] if self.key else [], "time": self.time, "one_of": groups, "id": self.id}
-        for place, names in {**named, "event_type": of_type}.items():
-            for name in names:
+        for path in paths:
+            for inner in paths:
+                if inner.lower().startswith((f"{path.lower()}.", f"{path.lower()}[")):
+                    raise ValueError(f"fields: {inner} is inside {path}; read one of them")
+        for place, named in self._named.items():
+            for name in named:
                 if name not in self.body_fields:
                     raise ValueError(f"{place}: {name} is none of the fields")
-        if self.kind == "entity" and self.key is None:
-            raise ValueError("key: an entity has one, the field that holds its id")
-        if self.kind == "event" and self.event_type is None:
-            raise ValueError("event_type: an event has one, such as signup, or a field that holds it")
-        required = {name for group in self.required for name in group}
-        for name in (*of_type, *self.time[:1]):
-            if self.kind == "event" and name not in required:
-                raise ValueError(f"fields: {name} has to be required, since it is the type or the time of the event")
+        if self.kind == "entity":
+            self._check_entity()
+        else:
+            self._check_event()
+        return self
+
+    @model_validator(mode="after")
+    def _check_columns(self) -> "Stream":
+        names = {field.name for field in self.fields}
+        judged = {name for place in ("id", "time", "event_type", "created", "deleted") for name in self._named[place]}
+        own = {name for place in ("time", "event_type", "created", "deleted") for name in self._named[place]}
+        for field in self.fields:
+            if field.in_body not in {*own, *self.id[:1]} and field.name in OWN_COLUMNS[self.kind].split():
+                raise ValueError(f"fields: {field.name} is a column of every stream; choose another name for the field")
+            if f"{field.name}_text" in names and field.type in ("integer", "amount", "boolean", "timestamp"):
+                raise ValueError(
+                    f"fields: staging calls the text of {field.name} {field.name}_text; rename one of them"
+                )
+            if field.personal and field.in_body in judged:
+                raise ValueError(f"fields: {field.name} is personal, so it can be neither id, time nor type")
+            if field.personal and field.in_body == self.key and self.kind == "entity":
+                raise ValueError(f"fields: {field.name} is the id of the entity, so it cannot be personal")
         return self
 
     @property
+    def _named(self) -> dict[str, tuple[str, ...]]:
+        """Key of the contract to the fields that it names."""
+        return {
+            "key": (self.key,) if self.key else (),
+            "time": self.time,
+            "one_of": tuple(name for group in self.one_of for name in group),
+            "id": self.id,
+            "created": (self.created,) if self.created else (),
+            "deleted": self.deleted,
+            "event_type": (self.event_type.field,) if isinstance(self.event_type, EventType) else (),
+        }
+
+    def _check_entity(self) -> None:
+        if self.key is None:
+            raise ValueError("key: an entity has one, the field that holds its id")
+        if not self.time and self.envelope != "debezium":
+            raise ValueError("time: an entity has one, the field that says when a version came to be")
+        types = {field.in_body: field.type for field in self.fields}
+        if self.created and types[self.created] != "timestamp":
+            raise ValueError(f"created: {self.created} has to be a timestamp")
+        for name in self.deleted:
+            if types[name] not in ("timestamp", "boolean"):
+                raise ValueError(f"deleted: {name} has to be a timestamp or a boolean")
+        for place in ("id", "event_type"):
+            if getattr(self, place):
+                raise ValueError(f"{place}: is of events; an entity is known by its key")
+        if self.envelope == "cloudevents":
+            raise ValueError("envelope: cloudevents are events; an entity is a change log")
+
+    def _check_event(self) -> None:
+        if not self.time:
+            raise ValueError("time: an event has one, the field that says when it happened")
+        if self.event_type is None:
+            raise ValueError("event_type: an event has one, such as signup, or a field that holds it")
+        if self.envelope == "debezium":
+            raise ValueError("envelope: debezium is of entities, kind: entity")
+        for place in ("created", "deleted"):
+            if getattr(self, place):
+                raise ValueError(f"{place}: is of entities, kind: entity")
+        required = {name for group in self.required for name in group}
+        for name in (*self._named["event_type"], *self.time[:1]):
+            if name not in required:
+                raise ValueError(f"fields: {name} has to be required, since it is the type or the time of the event")
+
+    @property
     def body_fields(self) -> tuple[str, ...]:
-        """The names in the body that staging reads, in the order of the contract."""
+        """The paths in the body that staging reads, in the order of the contract."""
         return tuple(field.in_body for field in self.fields)
 
     @property
