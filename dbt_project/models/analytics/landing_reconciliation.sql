@@ -74,8 +74,8 @@ conflicting_copies as (
         and (
             {% for column in ['event_type', 'event_at'] + event_attributes() -%}
             copies.{{ column }} is distinct from facts.{{ column }}
-            {{ 'or ' if not loop.last }}
-            {%- endfor %}
+            or {% endfor -%}
+            {{ json_text('copies.properties') }} is distinct from {{ json_text('facts.properties') }}
         )
 ),
 
