@@ -145,14 +145,14 @@ MUTATIONS = (
     ),
     Mutation(
         "test events are accepted",
-        "dbt_project/models/staging/website/stg_page_views.sql",
+        "dbt_project/models/staging/stg_page_views.sql",
         "when is_test_event then 'test_event'",
         "when is_test_event and is_malformed then 'test_event'",
         WORLDS,
     ),
     Mutation(
         "engagement_time_msec is read as hundredths of a second",
-        "dbt_project/models/staging/website/stg_page_views.sql",
+        "dbt_project/models/staging/stg_page_views.sql",
         "cast(0.001 as numeric(4, 3))",
         "cast(0.01 as numeric(4, 3))",
         WORLDS,
@@ -292,7 +292,7 @@ MUTATIONS = (
     ),
     Mutation(
         "page views of one batch and time are one page view",
-        "dbt_project/models/staging/website/stg_page_views.sql",
+        "dbt_project/models/staging/stg_page_views.sql",
         "time_text_of('event_at'), 'page_title', 'user_pseudo_id', 'url',",
         "time_text_of('event_at'), 'page_title', 'user_pseudo_id',",
         WORLDS,
