@@ -138,9 +138,9 @@ MUTATIONS = (
     ),
     Mutation(
         "the text null in a CSV is a value",
-        "dbt_project/macros/staged_events.sql",
-        '{%- set ns.text = "nullif(" ~ ns.text ~ ", \'" ~ value ~ "\')" -%}',
-        "",
+        "dbt_project/macros/contract_fields.sql",
+        "{%- for null in contract.nulls + field.nulls -%}",
+        "{%- for null in field.nulls -%}",
         WORLDS,
     ),
     Mutation(
@@ -180,14 +180,14 @@ MUTATIONS = (
     ),
     Mutation(
         "of what happened to an entity at one instant the earlier in the log comes last",
-        "dbt_project/models/analytics/dim_users_history.sql",
+        "dbt_project/macros/entities.sql",
         "order by effective_at, tombstones, updated_at, log_number",
         "order by effective_at, tombstones, updated_at, log_number desc",
         WORLDS,
     ),
     Mutation(
         "the first version of an entity ignores created_at",
-        "dbt_project/models/analytics/dim_posts_history.sql",
+        "dbt_project/macros/entities.sql",
         "when version_number = 1 and created_at < effective_at then created_at else effective_at end",
         "when version_number = 1 and created_at < effective_at then effective_at else effective_at end",
         WORLDS,
@@ -215,8 +215,8 @@ MUTATIONS = (
     ),
     Mutation(
         "a late version is put in order among new ones only",
-        "dbt_project/models/analytics/dim_posts_history.sql",
-        "where post_id in (select new_versions.post_id from new_versions)",
+        "dbt_project/macros/entities.sql",
+        "where {{ id }} in (select new_versions.{{ id }} from new_versions)",
         "where false",
         WORLDS,
     ),
@@ -243,21 +243,21 @@ MUTATIONS = (
     ),
     Mutation(
         "a tombstone loses to a version by a clock that was ahead",
-        "dbt_project/models/analytics/dim_products_history.sql",
+        "dbt_project/macros/entities.sql",
         "when is_tombstone then newest_updated_at\n",
         "when is_tombstone then updated_at\n",
         WORLDS,
     ),
     Mutation(
         "after a tombstone by a clock that was ahead the later in the log counts, not the newer",
-        "dbt_project/models/analytics/dim_users_history.sql",
+        "dbt_project/macros/entities.sql",
         "order by effective_at, tombstones, updated_at, log_number",
         "order by effective_at, log_number",
         f"{BUILD} {WORLDS}",
     ),
     Mutation(
         "a newer version after a tombstone loses to it if a clock was ahead before",
-        "dbt_project/models/analytics/dim_users_history.sql",
+        "dbt_project/macros/entities.sql",
         "when updated_at >= newest_tombstone_at then greatest(",
         "when false then greatest(",
         f"{BUILD} {WORLDS}",
@@ -286,7 +286,7 @@ MUTATIONS = (
     Mutation(
         "the lines of an order are one checkout",
         "dbt_project/macros/staged_events.sql",
-        "event_key(contract.lines)",
+        "event_key(lines)",
         "event_key()",
         WORLDS,
     ),
@@ -307,8 +307,8 @@ MUTATIONS = (
     Mutation(
         "texts of megabytes are accepted",
         "dbt_project/macros/staging.sql",
-        "when length({{ name }}) > {{ most_characters() }} then",
-        "when length({{ name }}) > 99999999 then",
+        "    65536\n",
+        "    99999999\n",
         WORLDS,
     ),
     # --- watermarks, state and accounting
