@@ -41,7 +41,7 @@ JUDGEMENT = {
     " too_long:<field>); null when it is.",
     "reject_detail": "More about the reason.",
     "rejected_payload": "The body as received, of a rejected message only.",
-    "unlisted_fields": "What the body has and the contract does not list, as JSON: path, type and a masked example of each.",
+    "unlisted_fields": "What the body has and the contract does not list, as JSON: path, type and masked example of each.",
 }
 TYPES = {"integer": "bigint", "amount": "numeric(18, 4)", "boolean": "boolean", "timestamp": "timestamp"}
 """Types of the columns of marts; those of other types are text."""
@@ -338,13 +338,27 @@ def _for_models(stream: Stream) -> str:
         **_listed(stream),
         "nulls": [*stream.nulls],
         "one_of": [[*group] for group in stream.one_of],
-        "fields": [_field_for_models(field) for field in stream.fields],
+        "fields": [_field_for_models(field) for field in stream.fields if _is_read(stream, field)],
     }
     # no text of a contract begins or ends a block of Jinja
     return (
         repr({name: value for name, value in told.items() if value is not None})
         .replace("{%", r"\x7b%")
         .replace("{#", r"\x7b#")
+    )
+
+
+def _is_read(stream: Stream, field: BodyField) -> bool:
+    """Whether a model needs the field: one that is dropped may be required, or tell events without an id apart."""
+    judges = field.required or field.values or any(field.in_body in group for group in stream.one_of)
+    tells_apart = stream.kind == "entity" or not any(
+        one.required for one in stream.fields if one.in_body in stream.id[:1]
+    )
+    return (
+        field.personal != "drop"
+        or bool(judges)
+        or field.type not in ("string", "id", "json")
+        or (tells_apart and field.type != "json")
     )
 
 

@@ -26,14 +26,19 @@
 {%- for path in contract.lines -%}{%- do lines.append(as_text(by_path[path])) -%}{%- endfor %}
 
 with messages as (
-    select stream, message_id, landed_at, coalesce(published_at, landed_at) as published_at, payload
-        {%- if contract.envelope == 'cloudevents' %}, {{ cloudevent('payload', 'attributes', contract) }} as body_bytes{% endif %}
+    select
+        stream,
+        message_id,
+        landed_at,
+        coalesce(published_at, landed_at) as published_at,
+        payload,
+        {{ cloudevent('attributes', contract) if contract.envelope == 'cloudevents' else utf8_text('payload') }} as body_text
     from {{ source('raw', stream) }}
     where {{ is_new() }}
 ),
 
 parsed as (
-    select *, {{ parse_json('body_bytes' if contract.envelope == 'cloudevents' else 'payload', paths, json_paths, contract) }} as body
+    select *, {{ parse_json('body_text', paths, json_paths, contract) }} as body
     from messages
 ),
 
@@ -45,7 +50,7 @@ renamed as (
         published_at,
         payload,
         body is null as is_malformed,
-        {{ unlisted_fields('body_bytes' if contract.envelope == 'cloudevents' else 'payload', contract) }} as unlisted_fields,
+        {{ unlisted_fields('body_text', contract) }} as unlisted_fields,
         {{ texts_and_values(columns, contract) }}
         {%- if of_type %}
         {{ text_of(by_path[of_type.field], contract) }} as type_text,
@@ -157,7 +162,7 @@ from identified
 
 {#- A CloudEvent as one JSON document. In binary mode the body is its data and the attributes of the message have the
     rest: ce_id in Kafka, ce-id in Pub/Sub (CloudEvents 1.0, protocol bindings). -#}
-{% macro cloudevent(payload, attributes, contract) -%}
+{% macro cloudevent(attributes, contract) -%}
     {%- set specversion = cloudevent_attribute(attributes, 'specversion') -%}
     {%- set names = ['specversion', 'id', 'source', 'type', 'subject', 'time'] -%}
     {%- for field in contract.fields -%}
@@ -170,10 +175,9 @@ from identified
         {%- do members.append("coalesce('\"" ~ name ~ "\":' || " ~ json_string(cloudevent_attribute(attributes, name)) ~ " || ',', '')") -%}
     {%- endfor -%}
     case
-        when {{ specversion }} is null then {{ payload }}
+        when {{ specversion }} is null then {{ utf8_text('payload') }}
         -- a body that is no document could close the object by itself
-        when {{ is_json(utf8_text(payload)) }}
-            then {{ utf8_bytes("'{' || " ~ members | join(' || ') ~ " || '\"data\":' || " ~ utf8_text(payload) ~ " || '}'") }}
+        when {{ is_json(utf8_text('payload')) }} then '{' || {{ members | join(' || ') }} || '"data":' || {{ utf8_text('payload') }} || '}'
     end
 {%- endmacro %}
 

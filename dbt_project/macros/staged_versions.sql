@@ -35,13 +35,20 @@
 {%- set has_body = "not is_tombstone and op != 'd'" if change else 'not is_tombstone' %}
 
 with messages as (
-    select stream, message_id, landed_at, coalesce(published_at, landed_at) as published_at, key, payload
+    select
+        stream,
+        message_id,
+        landed_at,
+        coalesce(published_at, landed_at) as published_at,
+        key,
+        payload,
+        {{ utf8_text('payload') }} as body_text
     from {{ source('raw', stream) }}
     where {{ is_new() }}
 ),
 
 parsed as (
-    select *, {{ parse_json('payload', paths, json_paths, contract) }} as body from messages
+    select *, {{ parse_json('body_text', paths, json_paths, contract) }} as body from messages
 ),
 
 renamed as (
@@ -54,7 +61,7 @@ renamed as (
         payload,
         payload is null as is_tombstone,
         payload is not null and body is null as is_malformed,
-        {{ unlisted_fields('payload', contract) }} as unlisted_fields,
+        {{ unlisted_fields('body_text', contract) }} as unlisted_fields,
         {%- if change %}
         {{ change.op }} as op,
         {%- endif %}

@@ -1,18 +1,17 @@
 {#-
   The values at some paths of a JSON body, parsed once, as one struct, of which `body_value(path)` gives one. A value is
   text: an object or a list is its JSON text, and so is everything at `json_paths`, a string with its quotes. Null when
-  the payload is null, is not UTF-8, or is no JSON object.
+  the text is null or no JSON object.
 -#}
-{% macro parse_json(payload, paths, json_paths=[], contract=none) -%}
-    {{ return(adapter.dispatch('parse_json')(payload, paths, json_paths, contract)) }}
+{% macro parse_json(text, paths, json_paths=[], contract=none) -%}
+    {{ return(adapter.dispatch('parse_json')(text, paths, json_paths, contract)) }}
 {%- endmacro %}
 
-{% macro duckdb__parse_json(payload, paths, json_paths, contract) -%}
+{% macro duckdb__parse_json(text, paths, json_paths, contract) -%}
     {%- set steps = [] -%}
     {%- for path in paths -%}
         {%- do steps.append((steps_of(path), 'JSON' if path in json_paths else 'VARCHAR')) -%}
     {%- endfor -%}
-    {%- set text = utf8_text(payload) %}
     case
         {# to cut spaces takes a tenth as long as all else; what is cut off is told here, since one body that fails makes
            TRY go through its batch row by row #}
@@ -92,7 +91,7 @@
     end
 {%- endmacro %}
 
-{% macro bigquery__parse_json(payload, paths, json_paths, contract) -%}
+{% macro bigquery__parse_json(text, paths, json_paths, contract) -%}
     (select as struct
         {%- if contract %}
         {{ bigquery_unlisted_fields(contract) }} as unlisted_fields,
@@ -102,8 +101,8 @@
         {{- ',' if not loop.last }}
         {%- endfor %}
     from unnest([struct(
-        {{ utf8_text(payload) }} as text,
-        safe.parse_json({{ utf8_text(payload) }}, wide_number_mode => 'round') as document
+        {{ text }} as text,
+        safe.parse_json({{ text }}, wide_number_mode => 'round') as document
     )])
     {#- GoogleSQL passes over a byte order mark, and stops at a zero -#}
     where json_type(document) = 'object' and regexp_contains(text, r'^[ \t\r\n]*\{[^\x00]*$'))
@@ -140,12 +139,11 @@
   is an a and each digit a 9; null without any. Fields of objects that the contract does not read are told one level deep.
   A name that is no identifier may be a value, such as the id of a person, and is not told.
 -#}
-{% macro unlisted_fields(payload, contract) -%}
-    {{ return(adapter.dispatch('unlisted_fields')(payload, contract)) }}
+{% macro unlisted_fields(text, contract) -%}
+    {{ return(adapter.dispatch('unlisted_fields')(text, contract)) }}
 {%- endmacro %}
 
-{% macro duckdb__unlisted_fields(payload, contract) -%}
-    {%- set text = utf8_text(payload) -%}
+{% macro duckdb__unlisted_fields(text, contract) -%}
     {%- if contract.envelope == 'debezium' -%}
         {%- set text = "coalesce(json_extract(" ~ text ~ ", '$.after'), json_extract(" ~ text ~ ", '$.payload.after'))" -%}
     {%- endif -%}
@@ -187,7 +185,7 @@
 {%- endmacro %}
 
 {#- Found with the other values, since the document is parsed there. -#}
-{% macro bigquery__unlisted_fields(payload, contract) -%}
+{% macro bigquery__unlisted_fields(text, contract) -%}
     body.unlisted_fields
 {%- endmacro %}
 
@@ -430,18 +428,6 @@
 
 {% macro bigquery__is_json(text) -%}
     safe.parse_json({{ text }}, wide_number_mode => 'round') is not null
-{%- endmacro %}
-
-{% macro utf8_bytes(text) -%}
-    {{ return(adapter.dispatch('utf8_bytes')(text)) }}
-{%- endmacro %}
-
-{% macro duckdb__utf8_bytes(text) -%}
-    encode({{ text }})
-{%- endmacro %}
-
-{% macro bigquery__utf8_bytes(text) -%}
-    cast({{ text }} as bytes)
 {%- endmacro %}
 
 {#- A column of type JSON as text. -#}

@@ -3,13 +3,19 @@
 {{ config(meta={'settings': ['earliest_event_at', 'customer_id_filter', 'allowed_lateness_seconds', 'session_key']}) }}
 
 with messages as (
-    select stream, message_id, landed_at, coalesce(published_at, landed_at) as published_at, payload
+    select
+        stream,
+        message_id,
+        landed_at,
+        coalesce(published_at, landed_at) as published_at,
+        payload,
+        {{ utf8_text('payload') }} as body_text
     from {{ source('raw', 'page_views') }}
     where {{ is_new() }}
 ),
 
 parsed as (
-    select *, {{ parse_json('payload', fields_of('page_views'), contract=contracts()['page_views']) }} as body from messages
+    select *, {{ parse_json('body_text', fields_of('page_views'), contract=contracts()['page_views']) }} as body from messages
 ),
 
 parsed_params as (
@@ -30,7 +36,7 @@ renamed as (
         published_at,
         payload,
         body is null as is_malformed,
-        {{ unlisted_fields('payload', contracts()['page_views']) }} as unlisted_fields,
+        {{ unlisted_fields('body_text', contracts()['page_views']) }} as unlisted_fields,
         {{ id_text('body.event_id') }} as source_event_id,
         -- the older body has no session: all of a person's page views are one key
         coalesce(
