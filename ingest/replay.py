@@ -134,7 +134,10 @@ class Replay:
         except MessageTooLargeError as error:
             with suppress(UserError):
                 publisher.flush()
-            raise UserError(f"{self._place_of(error.payload)}: {error}") from error
+            place = self.places_of({error.payload}).get(
+                error.payload, ", ".join(part.file.name for part in self._parts)
+            )
+            raise UserError(f"{place}: {error}") from error
         return published
 
     def _messages(self) -> Iterator[Message]:
@@ -142,13 +145,16 @@ class Replay:
             with part.file.reading():
                 yield from part.read()
 
-    def _place_of(self, payload: bytes) -> str:
-        """Find the file and row of a message by reading the files again. The header of a CSV is not a row."""
+    def places_of(self, payloads: Collection[bytes]) -> dict[bytes, str]:
+        """Find the file and row of messages by reading the files again. The header of a CSV is not a row."""
+        places: dict[bytes, str] = {}
         for part in self._parts:
             for row, message in enumerate(part.read(), start=1):
-                if message.payload == payload:
-                    return f"{part.file.name}, row {row:,}"
-        return ", ".join(part.file.name for part in self._parts)
+                if message.payload in payloads and message.payload is not None:
+                    places.setdefault(message.payload, f"{part.file.name}, row {row:,}")
+                    if len(places) == len(payloads):
+                        return places
+        return places
 
     # -- checks -------------------------------------------------------------------------------------------------------
 

@@ -22,18 +22,18 @@ SHOWN_PATHS = 20
 EVENT_TIMES = (
     "event_time event_at event_timestamp event_timestamp_ms occurred_at happened_at datetime_occured timestamp time ts"
     " at created_at datetime sent_at received_at date"
-).split()
+)
 """Names of the time of an event, best first."""
-VERSION_TIMES = "updated_at modified_at changed_at last_modified last_updated updated modified ts_ms version_at".split()
+VERSION_TIMES = "updated_at modified_at changed_at last_modified last_updated updated modified ts_ms version_at"
 """Names of the time of an entity's version, best first."""
-EVENT_TYPES = "event_type event_name event type action kind".split()
+EVENT_TYPES = "event_type event_name event type action kind"
 """Names of a field that tells the types of events apart, best first."""
 OTHER_TIMES = {"updated", "modified", "deleted", "expires", "expired", "birth", "ends", "scheduled"}
 """Words in the names of times that are not when something happened."""
-THINGS = "user customer account person member visitor device session anonymous client product item post page".split()
+THINGS = "user customer account person member visitor device session anonymous client product item post page"
 """What an event is about: the id of one of these is not the id of the event, even if a sample has each once."""
-PERSONAL = "email mail phone mobile ip address street ssn iban passport birthday birthdate dob fax surname".split()
-NAMES_OF_PEOPLE = "first last middle full given family maiden nick user customer person contact".split()
+PERSONAL = "email mail phone mobile ip address street ssn iban passport birthday birthdate dob fax surname"
+NAMES_OF_PEOPLE = "first last middle full given family maiden nick user customer person contact"
 """Words before `name` in the names of fields that name people."""
 
 
@@ -142,9 +142,7 @@ class _Draft:
         fields, self._left_out = infer_fields(bodies)
         if not fields:
             raise UserError(f"{sample.origin}: the messages have no field that a contract can name")
-        self._lines = [
-            _Line(field, self._base_name(field.path), [field.guess] if field.guess else []) for field in fields
-        ]
+        self._lines = [_Line(one, self._base_name(one.path), [one.guess] if one.guess else []) for one in fields]
         self._contract: dict[str, Key] = {}
         self._judged: set[str] = set()
         """Paths that make a message what it is; they cannot be personal."""
@@ -203,7 +201,7 @@ class _Draft:
         if event_id:
             self._contract["id"] = event_id
         self._contract["event_type"] = self._event_type()
-        self._contract["time"] = self._time(EVENT_TIMES, "an event needs one")
+        self._contract["time"] = self._time(EVENT_TIMES.split(), "an event needs one")
         chosen = {*self._contract["time"][0], *(event_id[0] if event_id else [])}
         if isinstance(of_type := self._contract["event_type"][0], dict):
             chosen.add(of_type["field"])
@@ -216,8 +214,10 @@ class _Draft:
             line.path for line in self._lines if line.name in ("deleted", "is_deleted") and self._is_boolean(line)
         ]
         # Debezium's changes have times of their own
-        if self._envelope != "debezium" or any(line.name in VERSION_TIMES for line in self._times()):
-            self._contract["time"] = self._time(VERSION_TIMES, "an entity needs one of when a version came to be")
+        if self._envelope != "debezium" or any(line.name in VERSION_TIMES.split() for line in self._times()):
+            self._contract["time"] = self._time(
+                VERSION_TIMES.split(), "an entity needs one of when a version came to be"
+            )
         if created:
             self._contract["created"] = (created, "by its name")
         if deleted:
@@ -243,15 +243,7 @@ class _Draft:
     def _ids(self) -> list[_Line]:
         """The fields that may be an id of the event or entity, best first."""
         thing = self._singular.rpartition("_")[2]
-        names = [
-            f"{self._singular}_id",
-            f"{thing}_id",
-            "event_id",
-            "id",
-            "message_id",
-            f"{self._singular}_uuid",
-            "uuid",
-        ]
+        names = (f"{self._singular}_id", f"{thing}_id", "event_id", "id", "message_id", f"{thing}_uuid", "uuid")
         lines = [line for line in self._lines if line.field.type != "json"]
         preferred = [line for name in dict.fromkeys(names) for line in lines if line.name == name]
         others = [line for line in lines if line.name.rpartition("_")[2] in ID_WORDS and line.name not in VOCABULARY]
@@ -261,7 +253,7 @@ class _Draft:
         names = {f"{self._singular}_id", f"{self._singular.rpartition('_')[2]}_id", "event_id", "id", "message_id"}
         ids = [line for line in self._ids() if line.name in names or self._names_no_other_thing(line)]
         unique = [line for line in ids if self._is_in_all(line) and line.field.is_unique]
-        number = f"{self._messages:,} different messages" if self._messages > 1 else "one message"
+        number = _messages(self._messages)
         if unique:
             return [self._as_id(unique[0]).path], f"each of {number} has another"
         for line in ids:
@@ -276,7 +268,7 @@ class _Draft:
         return None
 
     def _names_no_other_thing(self, line: _Line) -> bool:
-        return self._messages > 1 and not any(thing in line.name.split("_") for thing in THINGS)
+        return self._messages > 1 and not any(thing in line.name.split("_") for thing in THINGS.split())
 
     @staticmethod
     def _as_id(line: _Line) -> _Line:
@@ -291,7 +283,7 @@ class _Draft:
         if keys:
             for line in self._lines:
                 if line.field.texts == tuple(keys) and line.field.type != "json":
-                    return line.path, "" if len(keys) >= FEW else f"the keys of {len(keys):,} messages are its values"
+                    return line.path, "" if len(keys) >= FEW else f"the keys of {_messages(len(keys))} are its values"
             return None
         for line in self._lines:
             if line.name == "user_id" and line.field.type != "json":
@@ -308,7 +300,7 @@ class _Draft:
         )
 
     def _event_type(self) -> Key:
-        for name in EVENT_TYPES:
+        for name in EVENT_TYPES.split():
             for line in self._lines:
                 values = sorted(set(line.field.texts))
                 is_text = line.field.type == "string" and max(map(len, values), default=0) <= 64
@@ -321,7 +313,7 @@ class _Draft:
         return [line for line in self._lines if line.field.type == "timestamp" and line.field.texts]
 
     def _time(self, names: Sequence[str], need: str) -> Key:
-        ranks = {name: float(rank) for rank, name in enumerate(dict.fromkeys([*names, *EVENT_TIMES]))}
+        ranks = {name: float(rank) for rank, name in enumerate(dict.fromkeys([*names, *EVENT_TIMES.split()]))}
         # signed_up_at says more than created_at
         verb = ranks["created_at"] - 0.5
 
@@ -336,22 +328,23 @@ class _Draft:
                 f" since 1970 in a field whose name says so), and {need}; fields: {self._found()}"
             )
         if missing := self._messages - found[0].field.present:
-            found[0].guesses.append(f"{missing:,} of {self._messages:,} messages have no time and are rejected")
+            found[0].guesses.append(f"{missing:,} of {_messages(self._messages)} have no time and are rejected")
         others = f"; other times: {', '.join(line.path for line in found[1:4])}" if found[1:] else ""
         return [found[0].path], f"by its name and values{others}"
 
     def _found(self) -> str:
-        return ", ".join(line.path for line in self._lines[:SHOWN_PATHS]) + (
-            ", ..." if self._lines[SHOWN_PATHS:] else ""
-        )
+        more = ", ..." if len(self._lines) > SHOWN_PATHS else ""
+        return f"{', '.join(line.path for line in self._lines[:SHOWN_PATHS])}{more}"
 
     # -- fields -------------------------------------------------------------------------------------------------------
 
     def _mark_personal(self) -> None:
         for line in self._lines:
             words = line.name.split("_")
-            is_name = words[-1] == "name" and (words == ["name"] or not set(NAMES_OF_PEOPLE).isdisjoint(words))
-            why = line.field.looks_personal or ("its name" if is_name or not set(PERSONAL).isdisjoint(words) else "")
+            is_name = words[-1] == "name" and (words == ["name"] or not set(NAMES_OF_PEOPLE.split()).isdisjoint(words))
+            why = line.field.looks_personal or (
+                "its name" if is_name or not set(PERSONAL.split()).isdisjoint(words) else ""
+            )
             if not why or line.path in self._judged or line.field.type == "boolean":
                 continue
             can_hash = line.name in VOCABULARY and line.field.type in ("string", "id")
@@ -388,7 +381,7 @@ class _Draft:
 
     def _header(self) -> Iterator[str]:
         sample = self._sample
-        yield f"# From the {'' if sample.is_all else 'first '}{sample.read:,} messages of {_printable(sample.origin)}."
+        yield f"# From {'' if sample.is_all else 'the first '}{_messages(sample.read)} of {_printable(sample.origin)}."
         yield "# `# guessed` marks what to check; `stream check` reports what the contract rejects."
         if sample.unreadable:
             yield f"# {sample.unreadable:,} of them are not JSON objects; staging makes dead letters of such messages."
@@ -403,7 +396,7 @@ class _Draft:
             yield "# guessed: no field identifies an event, so its content does; id: [FIELD] names one that does."
 
     def _field_lines(self) -> Iterator[str]:
-        few = [f"required is what all {self._messages:,} messages have, which are few"] if self._messages < FEW else []
+        few = [f"required is what {_messages(self._messages)} have, which are few"] if self._messages < FEW else []
         yield f"fields:{_comment(few)}"
         required = {*self._contract.get("time", ([], ""))[0][: 0 if self._is_entity else 1]}
         for line in self._lines:
@@ -416,7 +409,7 @@ class _Draft:
                 "format": field.format,
                 "required": True if self._is_in_all(line) or line.path in required else None,
                 "personal": line.personal,
-                "description": sentence(line.name),
+                "description": sentence(self._base_name(line.path)),
             }
             entries = [f"{key}: {_yaml(value)}" for key, value in values.items() if value is not None]
             yield f"  - {entries[0]}{_comment(line.guesses)}"
@@ -466,6 +459,10 @@ def _yaml(value: Any) -> str:
     """A value on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1_000_000)
     return str(text).removesuffix("\n").removesuffix("\n...").strip()
+
+
+def _messages(number: int) -> str:
+    return f"{number:,} message{'' if number == 1 else 's'}"
 
 
 def _comment(guesses: Sequence[str]) -> str:
@@ -524,7 +521,7 @@ def _with_field(file: Path, entries: Sequence[str]) -> str:
     """The text of a contract with one more field after the last."""
     text = file.read_text(encoding="utf-8")
     lines = text.splitlines()
-    root = yaml.compose(text, yaml.CSafeLoader)
+    root: Any = yaml.compose(text, yaml.CSafeLoader)
     [fields] = [value for key, value in root.value if key.value == "fields"]
     start = fields.value[0].start_mark
     indent = lines[start.line][: start.column]
