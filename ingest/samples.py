@@ -26,6 +26,8 @@ MOST_KEYS = 100
 """An object inside a body with more keys than this is a map, such as one of counts by user, and stays JSON."""
 DEEPEST = 6
 """Objects nested deeper than this stay JSON."""
+NULLS = ("null", "NULL", "None", "N/A", "n/a", "nan", "NaN", "\\N", "(null)", "(not set)", "undefined")
+"""What programs write for no value. Not NA: it is Namibia."""
 TYPES_OF_ONE = 20
 """Maximum number of values of a field that tells the types of events apart."""
 
@@ -218,7 +220,7 @@ class _Node:
         elif isinstance(value, bool):
             self.texts.append("true" if value else "false")
         elif isinstance(value, str) and value:
-            self.strings += not isinstance(value, _Number)
+            self.strings += not isinstance(value, _Number) and value not in NULLS
             self.texts.append(str(value))
 
 
@@ -247,10 +249,6 @@ def _fields(prefix: str, node: _Node, left_out: list[str]) -> Iterator[SampledFi
             yield from _fields(f"{path}.", inner, left_out)
         else:
             yield _field(path, inner)
-
-
-NULLS = ("null", "NULL", "None", "N/A", "n/a", "nan", "NaN", "\\N", "(null)", "(not set)", "undefined")
-"""What programs write for no value. Not NA: it is Namibia."""
 
 
 def _field(path: str, node: _Node) -> SampledField:

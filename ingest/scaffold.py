@@ -33,6 +33,8 @@ OTHER_TIMES = {"updated", "modified", "deleted", "expires", "expired", "birth", 
 THINGS = "user customer account person member visitor device session anonymous client product item post page"
 """What an event is about: the id of one of these is not the id of the event, even if a sample has each once."""
 PERSONAL = "email mail phone mobile ip address street ssn iban passport birthday birthdate dob fax surname"
+ABOUT_THE_ENVELOPE = ("specversion", "datacontenttype", "dataschema")
+"""Attributes of CloudEvents that say nothing of the event."""
 NAMES_OF_PEOPLE = "first last middle full given family maiden nick user customer person contact"
 """Words before `name` in the names of fields that name people."""
 
@@ -137,6 +139,8 @@ class _Draft:
         bodies = sample.bodies
         if self._envelope == "debezium":
             bodies = [_row(body) for body in bodies]
+        elif self._envelope == "cloudevents":
+            bodies = [{name: body[name] for name in body if name not in ABOUT_THE_ENVELOPE} for body in bodies]
         self._is_entity = is_entity or self._envelope == "debezium"
         self._messages = len(bodies)
         fields, self._left_out = infer_fields(bodies)
@@ -240,35 +244,35 @@ class _Draft:
     def _is_in_all(self, line: _Line) -> bool:
         return line.field.present == self._messages
 
-    def _ids(self) -> list[_Line]:
-        """The fields that may be an id of the event or entity, best first."""
+    def _ids(self) -> tuple[list[_Line], list[_Line]]:
+        """The fields that are named after the event or entity, best first, and others that are named like an id."""
         thing = self._singular.rpartition("_")[2]
         names = (f"{self._singular}_id", f"{thing}_id", "event_id", "id", "message_id", f"{thing}_uuid", "uuid")
         lines = [line for line in self._lines if line.field.type != "json"]
-        preferred = [line for name in dict.fromkeys(names) for line in lines if line.name == name]
-        others = [line for line in lines if line.name.rpartition("_")[2] in ID_WORDS and line.name not in VOCABULARY]
-        return [*preferred, *(line for line in others if line not in preferred)]
+        own = [line for name in dict.fromkeys(names) for line in lines if line.name == name]
+        others = [line for line in lines if line.name.rpartition("_")[2] in ID_WORDS and line not in own]
+        return own, others
 
     def _event_id(self) -> Key | None:
-        names = {f"{self._singular}_id", f"{self._singular.rpartition('_')[2]}_id", "event_id", "id", "message_id"}
-        ids = [line for line in self._ids() if line.name in names or self._names_no_other_thing(line)]
-        unique = [line for line in ids if self._is_in_all(line) and line.field.is_unique]
+        own, others = self._ids()
+        everywhere = [line for line in own if self._is_in_all(line)]
         number = _messages(self._messages)
-        if unique:
-            return [self._as_id(unique[0]).path], f"each of {number} has another"
-        for line in ids:
-            for other in self._lines:
+        for line in everywhere:
+            if line.field.is_unique:
+                return [self._as_id(line).path], f"each of {number} has another"
+        for line in everywhere:
+            for other in others:
                 pairs = set(zip(line.field.texts, other.field.texts, strict=False))
-                is_pair = self._is_in_all(line) and self._is_in_all(other) and other.name.endswith("_id")
-                if line.name in names and other is not line and is_pair and len(pairs) == self._messages:
+                if self._is_in_all(other) and len(pairs) == self._messages:
                     return [self._as_id(line).path, other.path], f"each of {number} has another pair of these"
-        for line in ids:
-            if line.name in names and line.field.present and line.field.is_unique:
+        for line in others if self._messages > 1 else ():
+            is_of_other = not set(THINGS.split()).isdisjoint(line.name.split("_"))
+            if self._is_in_all(line) and line.field.is_unique and not is_of_other:
+                return [self._as_id(line).path], f"each of {number} has another"
+        for line in own:
+            if line.field.is_unique:
                 return [self._as_id(line).path], f"{line.field.present:,} of {number} have one, each another"
         return None
-
-    def _names_no_other_thing(self, line: _Line) -> bool:
-        return self._messages > 1 and not any(thing in line.name.split("_") for thing in THINGS.split())
 
     @staticmethod
     def _as_id(line: _Line) -> _Line:
@@ -291,7 +295,8 @@ class _Draft:
         return None
 
     def _entity_key(self) -> Key:
-        for line in self._ids():
+        own, others = self._ids()
+        for line in (*own, *others):
             if self._is_in_all(line):
                 return self._as_id(line).path, "by its name"
         raise UserError(
