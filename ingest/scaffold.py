@@ -424,16 +424,21 @@ class _Draft:
 def _envelope(bodies: Sequence[Mapping[str, Any]]) -> Literal["debezium", "cloudevents"] | None:
     if all({"specversion", "type", "source", "id", "time"} <= body.keys() for body in bodies):
         return "cloudevents"
-    changes = [body["payload"] if isinstance(body.get("payload"), dict) else body for body in bodies]
-    if all("op" in change and {"before", "after"} & change.keys() for change in changes):
+    if all(_row(body) or _change(body).get("op") == "d" for body in bodies) and any(map(_row, bodies)):
         return "debezium"
     return None
 
 
-def _row(change: Mapping[str, Any]) -> dict[str, Any]:
-    inner = change["payload"] if isinstance(change.get("payload"), dict) else change
-    row = inner.get("after") or inner.get("before")
-    return row if isinstance(row, dict) else {}
+def _change(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The change in a message of Debezium, with or without its schema."""
+    return body["payload"] if isinstance(body.get("payload"), dict) else body
+
+
+def _row(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a change as Debezium writes it; empty where there is none."""
+    change = _change(body)
+    row = change.get("after") or change.get("before")
+    return row if change.get("op") in ("c", "u", "r", "d") and isinstance(row, dict) else {}
 
 
 def singular(name: str) -> str:
