@@ -5,94 +5,278 @@ dbt has them.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ingest.errors import UserError
-from ingest.streams import STREAMS, EventType, Stream
+from ingest.streams import STREAMS, VOCABULARY, BodyField, EventType, Stream
 
 PROJECT = Path(__file__).parent
+WRITTEN_BY = "Written by `python -m dbt_project.contracts` from streams/*.yml: change those."
 SOURCES = Path("models/staging/_raw__sources.yml")
 MACROS = Path("macros/contracts.sql")
-MODELS = Path("models/staging/contracts")
-WRITTEN_BY = "Written by `python -m dbt_project.contracts` from streams/*.yml: change those."
+FOLDERS = [Path(f"models/{layer}/contracts") for layer in ("staging", "intermediate", "analytics")]
+STAGING, INTERMEDIATE, ANALYTICS = FOLDERS
+SNAPSHOTS = Path("../snapshots/_snapshots.yml")
 
 IDENTITY = {
     "stream": "The stream that the message came by, such as page_views.",
     "message_id": "topic/partition/offset of the message, or its Pub/Sub id.",
+}
+EVENT_IDENTITY = {
+    **IDENTITY,
     "event_key": "Identity of the event: hash of stream, event_id and UTC date of the event. Null when rejected.",
     "event_id": "Id of the event within its stream, as the stream defines it.",
 }
-EVENT_TYPE = "What kind of event it is."
-TIMES_AND_JUDGEMENT = {
-    "event_at": "When it happened, UTC.",
-    "event_date": "UTC date of event_at.",
-    "published_at": "When the message was published, UTC; when it landed, if the broker does not say.",
-    "landed_at": "When the message was committed to the warehouse, UTC; later than every earlier one of its stream.",
+VERSION_KEY = "Identity of the version: hash of stream, id, updated_at, whether it is a tombstone, and its contents."
+PUBLISHED = "When the message was published, UTC; when it landed, if the broker does not say."
+LANDED = "When the message was committed to the warehouse, UTC; later than every earlier one of its stream."
+TOMBSTONE = "Whether this is a deletion by a Kafka tombstone (a message without a body)."
+CREATED = "When the entity was created, UTC."
+DELETED = "When the entity was deleted softly, UTC; null if it was not."
+JUDGEMENT = {
     "reject_reason": "Why the message is not accepted (malformed_json, missing:<field>, invalid:<field>,"
     " too_long:<field>); null when it is.",
     "reject_detail": "More about the reason.",
     "rejected_payload": "The body as received, of a rejected message only.",
 }
+TYPES = {"integer": "bigint", "amount": "numeric(18, 4)", "boolean": "boolean", "timestamp": "timestamp"}
+"""Types of the columns of marts; those of other types are text."""
 
 
 def write_contracts(project: Path = PROJECT, streams: Mapping[str, Stream] = STREAMS) -> None:
-    """Write what has changed of the files, and remove the models of contracts that are gone.
-
-    Raises:
-        UserError: for an entity that no model is written for.
-    """
+    """Write what has changed of the files, and remove the models of contracts that are gone."""
     written = files(project, streams)
     for path, text in written.items():
         if not (project / path).exists() or (project / path).read_text(encoding="utf-8") != text:
-            (project / path).parent.mkdir(exist_ok=True)
+            (project / path).parent.mkdir(parents=True, exist_ok=True)
             (project / path).write_text(text, encoding="utf-8")
-    for path in (project / MODELS).glob("stg_*"):
+    for path in (path for folder in FOLDERS for path in (project / folder).glob("*.*")):
         if path.relative_to(project) not in written:
             path.unlink()
 
 
 def files(project: Path, streams: Mapping[str, Stream]) -> dict[Path, str]:
-    """Path in the project to text: the source, the macro, and staging for each stream that has none written by hand.
-
-    Raises:
-        UserError: for an entity that has none.
-    """
+    """Path in the project to text: the source, the macro, and the models that nobody wrote by hand."""
+    by_hand = {
+        path.stem for path in (project / "models").rglob("*.sql") if path.parent.relative_to(project) not in FOLDERS
+    }
     written = {SOURCES: sources(streams), MACROS: macros(streams)}
-    by_hand = {path.stem for path in (project / "models").rglob("stg_*.sql") if path.parent != project / MODELS}
     for stream in streams.values():
-        if (model := f"stg_{stream.name}") in by_hand:
-            continue
-        if stream.kind == "entity":
-            raise UserError(
-                f"streams/{stream.name}.yml: kind: an entity needs models of its own, such as stg_users and"
-                " dim_users_history for users"
-            )
-        written[MODELS / f"{model}.sql"] = (
-            f"-- One row a message, parsed once. {WRITTEN_BY}\n"
-            f"{{{{ config(meta={{'settings': ['earliest_event_at']}}) }}}}\n{{{{ staged_events('{stream.name}') }}}}\n"
-        )
-        written[MODELS / f"{model}.yml"] = staging(stream)
+        models = entity_models(stream) if stream.kind == "entity" else event_models(stream)
+        for path, sql, description in models:
+            if path.name not in by_hand:
+                written[path.with_suffix(".sql")] = f"{sql}\n"
+                written[path.with_suffix(".yml")] = _yaml({"models": [{"name": path.name, **description}]})
+    written[SNAPSHOTS] = snapshots(streams)
     return written
 
 
-def staging(stream: Stream) -> str:
-    """The description of a staging model and its columns."""
-    of_type = stream.event_type.field if isinstance(stream.event_type, EventType) else None
-    inner = {of_type, *stream.id[:1], *stream.time}
-    own = {field.name: field.description for field in stream.fields if field.in_body not in inner}
-    columns = {**IDENTITY, **({"event_type": EVENT_TYPE} if of_type else {}), **own, **TIMES_AND_JUDGEMENT}
-    model = {
-        "name": f"stg_{stream.name}",
-        "description": f"One row a message of {stream.name} (message_id, landed_at). {stream.description}",
-        "data_tests": [{"unique_key": {"arguments": {"columns": ["message_id", "landed_at"]}}}],
-        "columns": [{"name": name, "description": description} for name, description in columns.items()],
+def event_models(stream: Stream) -> list[tuple[Path, str, dict[str, Any]]]:
+    """Of each model its path without a suffix, its SQL, and what its yml says."""
+    own = _own(stream)
+    kept = [field for field in stream.fields if field.in_body not in own and field.personal != "drop"]
+    columns = {
+        **EVENT_IDENTITY,
+        **({"event_type": "What kind of event it is."} if isinstance(stream.event_type, EventType) else {}),
+        **{field.name: _meaning(field) for field in kept},
+        "event_at": "When it happened, UTC.",
+        "event_date": "UTC date of event_at.",
+        "published_at": PUBLISHED,
+        "landed_at": LANDED,
+        **JUDGEMENT,
     }
-    text: str = yaml.safe_dump({"version": 2, "models": [model]}, sort_keys=False, allow_unicode=True, width=1000)
-    return f"# {WRITTEN_BY}\n{text}"
+    return [_staging(stream, "staged_events", f"{stream.description}", columns)]
+
+
+def entity_models(stream: Stream) -> list[tuple[Path, str, dict[str, Any]]]:
+    """Of each model its path without a suffix, its SQL, and what its yml says."""
+    own = _own(stream)
+    (key,) = (field for field in stream.fields if field.in_body == stream.key)
+    kept = [field for field in stream.fields if field.in_body not in own and field.personal != "drop"]
+    fields = {field.name: _meaning(field) for field in (key, *kept)}
+    types = {field.name: TYPES.get(field.type, "string") for field in (key, *kept)}
+    staged = {
+        **IDENTITY,
+        "version_key": f"{VERSION_KEY} Null when rejected.",
+        **fields,
+        "is_tombstone": TOMBSTONE,
+        "created_at": CREATED,
+        "updated_at": "When this version came to be, UTC.",
+        "deleted_at": DELETED,
+        "published_at": PUBLISHED,
+        "landed_at": LANDED,
+        **JUDGEMENT,
+        "is_key_mismatch": "Whether the message key, of a version, is not the id in its body; tombstones of such a key"
+        " would miss.",
+    }
+    current = {**fields, "created_at": CREATED, "updated_at": "When this version came to be, UTC."}
+    history = f"dim_{stream.name}_history"
+    return [
+        _staging(stream, "staged_versions", f"Versions and deletions. {stream.description}", staged),
+        (
+            ANALYTICS / history,
+            f"-- Every version with the time it was valid (SCD2). {WRITTEN_BY}\n"
+            "{{ config(\n    materialized='incremental',\n    unique_key='version_key',\n"
+            f"    cluster_by='{key.name}'\n) }}}}\n{{{{ entity_history('{stream.name}') }}}}",
+            {
+                "description": f"One row per version of {stream.name} (version_key), deletions included: SCD2, exact"
+                " whatever arrives late.",
+                "data_tests": [
+                    {"unique_key": {"arguments": {"columns": ["version_key"]}}},
+                    {"continuous_history": {"arguments": {"id": key.name}}},
+                ],
+                "columns": _history_columns(key.name, fields, types),
+            },
+        ),
+        (
+            INTERMEDIATE / f"int_{stream.name}_latest",
+            f"-- The latest version of each, deleted ones (deleted_at) included. {WRITTEN_BY}\n"
+            f"{{{{ entity_latest('{stream.name}') }}}}",
+            {
+                "description": f"One row of {stream.name} ({key.name}) that no tombstone removed: its latest version.",
+                "columns": _columns({**current, "deleted_at": DELETED}),
+            },
+        ),
+        (
+            INTERMEDIATE / f"int_{stream.name}_current",
+            f"-- Those that are not deleted, as they are now. {WRITTEN_BY}\n{{{{ entity_current('{stream.name}') }}}}",
+            {
+                "description": f"One row of {stream.name} ({key.name}) that is not deleted, as it is now.",
+                "columns": _columns(current),
+            },
+        ),
+        (
+            ANALYTICS / f"dim_{stream.name}",
+            f"-- Those that are not deleted, as they are now. {WRITTEN_BY}\n"
+            "{{ config(materialized='view') }}\n"
+            f"select * from {{{{ ref('int_{stream.name}_current') }}}}",
+            {
+                "description": f"One row of {stream.name} ({key.name}) that is not deleted, as it is now.",
+                "data_tests": [{"unique_key": {"arguments": {"columns": [key.name]}}}],
+                "columns": _columns(current, types),
+            },
+        ),
+    ]
+
+
+def _staging(
+    stream: Stream, macro: str, description: str, columns: Mapping[str, str]
+) -> tuple[Path, str, dict[str, Any]]:
+    return (
+        STAGING / f"stg_{stream.name}",
+        f"-- One row a message, parsed once. {WRITTEN_BY}\n"
+        f"{{{{ config(meta={{'settings': ['earliest_event_at']}}) }}}}\n{{{{ {macro}('{stream.name}') }}}}",
+        {
+            "description": f"One row a message of {stream.name} (message_id, landed_at). {description}",
+            "data_tests": [{"unique_key": {"arguments": {"columns": ["message_id", "landed_at"]}}}],
+            "columns": _columns(columns),
+        },
+    )
+
+
+def _history_columns(key: str, fields: Mapping[str, str], types: Mapping[str, str]) -> list[dict[str, Any]]:
+    text = {"description": "", "data_type": "string"}
+    required = {"constraints": [{"type": "not_null"}]}
+    rest = _columns(
+        {
+            "is_tombstone": TOMBSTONE,
+            "is_deleted": "Whether the entity is deleted as of this version.",
+            "created_at": CREATED,
+            "updated_at": "When this version came to be, UTC, by the source's clock; of a tombstone, when it was"
+            " published.",
+            "deleted_at": DELETED,
+            "valid_from": "Start of the validity (inclusive), UTC: updated_at; of the first version created_at, if that"
+            " is earlier; of a tombstone at least the updated_at of the versions before it in the log; of a version"
+            " after a tombstone in the log that is not older at least the tombstone's.",
+            "valid_to": "End of the validity (exclusive), UTC; 9999-12-31 for the last. Of two versions with one"
+            " updated_at the earlier in the log is valid for no time.",
+            "is_current": "Whether this is the last version.",
+            "message_id": IDENTITY["message_id"],
+            "published_at": PUBLISHED,
+            "landed_at": LANDED,
+        },
+        {"is_tombstone": "boolean", "is_deleted": "boolean", "is_current": "boolean", "message_id": "string"},
+    )
+    for column in rest:
+        if column["name"] not in ("created_at", "deleted_at"):
+            column.update(required)
+    columns = _columns(fields, types)
+    columns[0].update(required)
+    version_key = {"name": "version_key", **text, "description": VERSION_KEY, **required}
+    number = {
+        "name": "version_number",
+        "description": "1 for the first version of the entity.",
+        "data_type": "bigint",
+        **required,
+    }
+    return [version_key, columns[0], number, *columns[1:], *rest]
+
+
+def _columns(columns: Mapping[str, str], types: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """With types, those of a mart: what they do not name is a timestamp."""
+    return [
+        {
+            "name": name,
+            "description": description,
+            **({} if types is None else {"data_type": types.get(name, "timestamp")}),
+        }
+        for name, description in columns.items()
+    ]
+
+
+def snapshots(streams: Mapping[str, Stream]) -> str:
+    """dbt's snapshots of each entity: of its latest version, and of those that are not deleted."""
+    found = []
+    for stream in streams.values():
+        if stream.kind == "entity":
+            key = next(field.name for field in stream.fields if field.in_body == stream.key)
+            for name, model, rows in (
+                (
+                    f"{stream.name}_snapshot",
+                    "latest",
+                    f"the latest version of each of {stream.name}, deleted ones included,",
+                ),
+                (f"dim_{stream.name}_snapshot", "current", f"each of {stream.name} that is not deleted"),
+            ):
+                found.append(
+                    {
+                        "name": name,
+                        "description": f"One row a version of {rows} that a build saw.",
+                        "relation": f"ref('int_{stream.name}_{model}')",
+                        "config": {
+                            "unique_key": key,
+                            "strategy": "timestamp",
+                            "updated_at": "updated_at",
+                            "hard_deletes": "new_record",
+                            "dbt_valid_to_current": "cast('9999-12-31' as timestamp)",
+                        },
+                        "columns": _snapshot_columns(stream, deleted=model == "latest"),
+                    }
+                )
+    return _yaml({"snapshots": found}) if found else f"# {WRITTEN_BY}\nversion: 2\n"
+
+
+def _snapshot_columns(stream: Stream, *, deleted: bool) -> list[dict[str, Any]]:
+    own = _own(stream)
+    key = [field for field in stream.fields if field.in_body == stream.key]
+    kept = [field for field in stream.fields if field.in_body not in own and field.personal != "drop"]
+    fields = {field.name: _meaning(field) for field in key + kept}
+    times = {"created_at": CREATED, "updated_at": "When this version came to be, UTC."}
+    snapshot = {
+        "dbt_scd_id": "Identity of the row of the snapshot.",
+        "dbt_updated_at": "updated_at of the version, UTC.",
+        "dbt_valid_from": "From when on the version was valid (inclusive), as far as builds saw, UTC.",
+        "dbt_valid_to": "Until when it was valid (exclusive), as far as builds saw, UTC; 9999-12-31 for the last.",
+        "dbt_is_deleted": "Whether the row says that the entity was gone: True or False, as text.",
+    }
+    types = {field.name: TYPES.get(field.type, "string") for field in key + kept}
+    return _columns(
+        {**fields, **times, **({"deleted_at": DELETED} if deleted else {}), **snapshot},
+        {**types, "dbt_scd_id": "string", "dbt_is_deleted": "string"},
+    )
 
 
 def sources(streams: Mapping[str, Stream]) -> str:
@@ -118,40 +302,87 @@ sources:
 
 
 def macros(streams: Mapping[str, Stream]) -> str:
-    """A macro that gives the contracts, as far as the models need them."""
-    contracts = ",\n".join(f"        '{stream.name}': {_for_models(stream)}" for stream in streams.values())
+    """Macros that give the contracts, as far as the models need them, and the columns of fct_events."""
+    contracts = "".join(f"        {stream.name!r}: {_for_models(stream)},\n" for stream in streams.values())
     return f"""\
 {{#- {WRITTEN_BY} -#}}
 {{% macro contracts() %}}
     {{{{ return({{
-{contracts}
-    }}) }}}}
+{contracts}    }}) }}}}
+{{% endmacro %}}
+
+{{#- The columns that say what an event was about, in the order of fct_events. Each stream fills some of them. -#}}
+{{% macro event_attributes() %}}
+    {{{{ return({list(VOCABULARY)}) }}}}
 {{% endmacro %}}
 """
 
 
-def _for_models(stream: Stream) -> dict[str, Any]:
-    """What the models read of a contract. `lines` are the columns that tell events of one id apart."""
+def _for_models(stream: Stream) -> str:
+    """What the models read of a contract, as Jinja. `lines` are the columns that tell events of one id apart, `own` the
+    fields that have another column than their name."""
     of_type = stream.event_type
     names = {field.in_body: field.name for field in stream.fields}
-    return {
+    told = {
         "kind": stream.kind,
+        "envelope": stream.envelope,
+        "key": stream.key,
         "event_type": of_type.model_dump() if isinstance(of_type, EventType) else of_type,
         "id": stream.id[0] if stream.id else None,
         "id_is_required": any(field.required and field.in_body in stream.id[:1] for field in stream.fields),
         "lines": [names[path] for path in stream.id[1:]],
         "time": [*stream.time],
+        "created": stream.created,
+        "deleted": [*stream.deleted],
+        "own": _own(stream),
         "nulls": [*stream.nulls],
-        "fields": [
-            {"name": field.name, "path": field.in_body, "type": field.type, "required": field.required}
-            for field in stream.fields
-        ],
+        "one_of": [[*group] for group in stream.one_of],
+        "fields": [_field_for_models(field) for field in stream.fields],
     }
+    # no text of a contract begins or ends a block of Jinja
+    return (
+        repr({name: value for name, value in told.items() if value is not None})
+        .replace("{%", r"\x7b%")
+        .replace("{#", r"\x7b#")
+    )
+
+
+def _field_for_models(field: BodyField) -> dict[str, Any]:
+    told = {
+        "name": field.name,
+        "path": field.in_body,
+        "paths": [*field.paths],
+        "type": field.type,
+        "unit": field.unit,
+        "format": field.format,
+        "required": field.required,
+        "accepted": [*field.values],
+        "nulls": [*field.nulls],
+        "personal": field.personal,
+    }
+    return {name: value for name, value in told.items() if value or name == "nulls"}
+
+
+def _own(stream: Stream) -> list[str]:
+    """The fields that have a column of another name than theirs: id, type and time of an event, id and times of a
+    version."""
+    of_type = [stream.event_type.field] if isinstance(stream.event_type, EventType) else []
+    of_entity = [*([stream.key] if stream.key else []), *([stream.created] if stream.created else []), *stream.deleted]
+    return [*stream.id[:1], *of_type, *stream.time, *(of_entity if stream.kind == "entity" else [])]
+
+
+def _meaning(field: BodyField) -> str:
+    return f"{field.description} A keyed hash of it." if field.personal == "hash" else field.description
 
 
 def _description(stream: Stream) -> str:
     transport = {"pubsub": "Pub/Sub", "kafka": "Kafka"}[stream.transport]
     return f"{stream.description} From {transport}{f', keyed by {stream.key}' if stream.key else ''}."
+
+
+def _yaml(content: dict[str, Sequence[Any]]) -> str:
+    text: str = yaml.safe_dump({"version": 2, **content}, sort_keys=False, allow_unicode=True, width=1000)
+    return f"# {WRITTEN_BY}\n{text}"
 
 
 if __name__ == "__main__":

@@ -1,39 +1,38 @@
 {#- The staging of a stream of events as its contract says: one row a message, parsed once, judged and identified. -#}
 {% macro staged_events(stream) %}
 {%- set contract = contracts()[stream] -%}
-{%- set event_type = {} if contract.event_type is string else contract.event_type -%}
-{#- fields that have a column of their own -#}
-{%- set columns = [] -%}
-{#- field to the column that is null where the body has none -#}
-{%- set texts = {} -%}
-{#- what an event without an id is known by -#}
-{%- set identity = [] -%}
+{%- set paths, json_paths = paths_of(contract) -%}
+{%- set columns = columns_of(contract) -%}
+{%- set of_type = {} if contract.event_type is string else contract.event_type -%}
+{#- path to the column that is null where the body has no value, and what an event without an id is known by -#}
+{%- set texts, identity = {}, [] -%}
 {%- for field in contract.fields -%}
     {%- if field.path in contract.time -%}
-        {%- do texts.update({field.path: 'time_text'}) -%}
+        {%- do texts.update({field.path: 'time_text' if contract.time | length == 1 else 'time_text_' ~ contract.time.index(field.path)}) -%}
         {%- do identity.append(time_text_of('event_at')) if time_text_of('event_at') not in identity -%}
-    {%- elif field.path == event_type.field -%}
+    {%- elif field.path == of_type.field -%}
         {%- do texts.update({field.path: 'type_text'}) -%}
         {%- do identity.append('type_text') -%}
     {%- elif field.path == contract.id -%}
         {%- do texts.update({field.path: 'source_event_id'}) -%}
     {%- else -%}
-        {%- do columns.append(field) -%}
-        {%- do texts.update({field.path: field.name ~ '_text' if field.type == 'amount' else field.name}) -%}
-        {%- if field.type != 'json' -%}
-            {%- do identity.append(amount_text_of(field.name) if field.type == 'amount' else field.name) -%}
-        {%- endif -%}
+        {%- do texts.update({field.path: field.name ~ '_text' if has_text(field) else field.name}) -%}
+        {%- do identity.append(as_text(field)) if field.type != 'json' -%}
     {%- endif -%}
 {%- endfor %}
+{%- set by_path = {} -%}
+{%- for field in contract.fields -%}{%- do by_path.update({field.path: field}) -%}{%- endfor %}
 
 with messages as (
     select stream, message_id, landed_at, coalesce(published_at, landed_at) as published_at, payload
+        {%- if contract.envelope == 'cloudevents' %}, {{ cloudevent('payload', 'attributes', contract) }} as body_bytes{% endif %}
     from {{ source('raw', stream) }}
     where {{ is_new() }}
 ),
 
 parsed as (
-    select *, {{ parse_json('payload', fields_of(stream)) }} as body from messages
+    select *, {{ parse_json('body_bytes' if contract.envelope == 'cloudevents' else 'payload', paths, json_paths) }} as body
+    from messages
 ),
 
 renamed as (
@@ -44,22 +43,16 @@ renamed as (
         published_at,
         payload,
         body is null as is_malformed,
-        {%- for field in columns %}
-        {%- if field.type == 'amount' %}
-        {{ text_of(field.path, contract.nulls) }} as {{ field.name }}_text,
-        {{ to_amount(text_of(field.path, contract.nulls)) }} as {{ field.name }},
-        {%- elif field.type == 'json' %}
-        body.{{ adapter.quote(field.path) }} as {{ field.name }},
-        {%- else %}
-        {{ id_text('body.' ~ adapter.quote(field.path)) if field.type == 'id' else text_of(field.path, contract.nulls) }} as {{ field.name }},
+        {{ texts_and_values(columns, contract) }}
+        {%- if of_type %}
+        {{ text_of(by_path[of_type.field], contract) }} as type_text,
         {%- endif %}
+        {{ text_of(by_path[contract.id], contract) if contract.id else 'cast(null as ' ~ dbt.type_string() ~ ')' }} as source_event_id,
+        {%- for path in contract.time if contract.time | length > 1 %}
+        {{ text_of(by_path[path], contract) }} as time_text_{{ loop.index0 }},
         {%- endfor %}
-        {%- if event_type %}
-        {{ text_of(event_type.field, contract.nulls) }} as type_text,
-        {%- endif %}
-        {{ id_text('body.' ~ adapter.quote(contract.id)) if contract.id else 'cast(null as ' ~ dbt.type_string() ~ ')' }} as source_event_id,
-        {{ time_text(contract) }} as time_text,
-        {{ to_timestamp(time_text(contract)) }} as event_at
+        {{ first_time(contract, by_path, values=false) }} as time_text,
+        {{ first_time(contract, by_path, values=true) }} as event_at
     from parsed
 ),
 
@@ -71,16 +64,22 @@ judged as (
             {%- for field in contract.fields if field.required %}
             when {{ texts[field.path] }} is null then 'missing:{{ field.path }}'
             {%- endfor %}
+            {%- for group in contract.one_of %}
+            when coalesce(
+                {%- for path in group -%}
+                cast({{ texts[path] }} as {{ dbt.type_string() }}){{ ', ' if not loop.last }}
+                {%- endfor -%}
+            ) is null then 'missing:{{ group[0] }}'
+            {%- endfor %}
             when event_at is null or not {{ is_plausible('event_at') }} then 'invalid:timestamp'
-            {%- if event_type %}
-            when type_text not in ('{{ event_type['values'].keys() | join("', '") }}') then 'invalid:{{ event_type.field }}'
+            {%- if of_type and of_type.others == 'reject' %}
+            when type_text not in ({% for value in of_type['values'] %}{{ text_literal(value) }}{{ ', ' if not loop.last }}{% endfor %}) then 'invalid:{{ of_type.field }}'
             {%- endif %}
-            {%- for field in columns if field.type == 'amount' %}
-            when {{ field.name }}_text is not null and {{ field.name }} is null then 'invalid:{{ field.path }}'
-            {%- endfor %}
-            {%- for field in contract.fields if field.type in ('string', 'id') and texts[field.path] in ['source_event_id'] + event_attributes() %}
-            when length({{ texts[field.path] }}) > {{ most_characters() }} then 'too_long:{{ field.path }}'
-            {%- endfor %}
+            {{ reject_invalid(columns) }}
+            {%- if contract.id %}
+            when length(source_event_id) > {{ most_characters() }} then 'too_long:{{ contract.id }}'
+            {%- endif %}
+            {{ reject_long(columns) }}
         end as reject_reason
     from renamed
 ),
@@ -97,12 +96,10 @@ select
     message_id,
     {{ event_key(contract.lines) }} as event_key,
     event_id,
-    {%- if event_type %}
-    {{ meaning_of('type_text', event_type['values']) }} as event_type,
+    {%- if of_type %}
+    {{ meaning_of('type_text', of_type['values']) }} as event_type,
     {%- endif %}
-    {%- for field in columns %}
-    {{ field.name }},
-    {%- endfor %}
+    {{ kept_columns(columns, stream) }}
     event_at,
     cast(event_at as date) as event_date,
     published_at,
@@ -113,29 +110,60 @@ select
 from identified
 {% endmacro %}
 
-{#- A field of the body as text; null where it is empty or one of the contract's values for null. -#}
-{% macro text_of(path, nulls) -%}
-    {%- set ns = namespace(text="nullif(body." ~ adapter.quote(path) ~ ", '')") -%}
-    {%- for value in nulls -%}
-        {%- set ns.text = "nullif(" ~ ns.text ~ ", '" ~ value ~ "')" -%}
-    {%- endfor -%}
-    {{ ns.text }}
-{%- endmacro %}
+{#- The fields that have a column of their own: all but the time, the type and the id of the event. -#}
+{% macro columns_of(contract) %}
+    {% set columns = [] %}
+    {% for field in contract.fields if field.path not in contract.own %}
+        {% do columns.append(field) %}
+    {% endfor %}
+    {{ return(columns) }}
+{% endmacro %}
 
-{#- The first of the contract's time fields that has a value. -#}
-{% macro time_text(contract) -%}
-    {%- set found = [] -%}
+{#- The first of the contract's time fields that has a text: its text, or its value. -#}
+{% macro first_time(contract, by_path, values) -%}
+    {%- set texts = [] -%}
     {%- for path in contract.time -%}
-        {%- do found.append(text_of(path, contract.nulls)) -%}
+        {%- set text = text_of(by_path[path], contract) -%}
+        {%- do texts.append((text, value_of(dict(by_path[path], type='timestamp'), text) if values else text)) -%}
     {%- endfor -%}
-    {{ found[0] if found | length == 1 else 'coalesce(' ~ found | join(', ') ~ ')' }}
+    {%- if texts | length == 1 -%}
+        {{ texts[0][1] }}
+    {%- else -%}
+        case {%- for text, value in texts %} when {{ text }} is not null then {{ value }}{% endfor %} end
+    {%- endif -%}
 {%- endmacro %}
 
-{#- The event_type of a value; of one that is not listed, the value, in the row of a dead letter. -#}
+{#- The event_type of a value; of one that is not listed, the value. -#}
 {% macro meaning_of(column, values) -%}
     {%- set renamed = [] -%}
     {%- for value, meaning in values.items() if value != meaning -%}
-        {%- do renamed.append("when '" ~ value ~ "' then '" ~ meaning ~ "'") -%}
+        {%- do renamed.append('when ' ~ text_literal(value) ~ ' then ' ~ text_literal(meaning)) -%}
     {%- endfor -%}
     {{ 'case ' ~ column ~ ' ' ~ renamed | join(' ') ~ ' else ' ~ column ~ ' end' if renamed else column }}
+{%- endmacro %}
+
+{#- A CloudEvent as one JSON document. In binary mode the body is its data and the attributes of the message have the
+    rest: ce_id in Kafka, ce-id in Pub/Sub (CloudEvents 1.0, protocol bindings). -#}
+{% macro cloudevent(payload, attributes, contract) -%}
+    {%- set specversion = cloudevent_attribute(attributes, 'specversion') -%}
+    {%- set names = ['specversion', 'id', 'source', 'type', 'subject', 'time'] -%}
+    {%- for field in contract.fields -%}
+        {%- for path in field.paths if steps_of(path)[0] not in names + ['data'] -%}
+            {%- do names.append(steps_of(path)[0]) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {%- set members = [] -%}
+    {%- for name in names -%}
+        {%- do members.append("coalesce('\"" ~ name ~ "\":' || " ~ json_string(cloudevent_attribute(attributes, name)) ~ " || ',', '')") -%}
+    {%- endfor -%}
+    case
+        when {{ specversion }} is null then {{ payload }}
+        -- a body that is no document could close the object by itself
+        when {{ is_json(utf8_text(payload)) }}
+            then {{ utf8_bytes("'{' || " ~ members | join(' || ') ~ " || '\"data\":' || " ~ utf8_text(payload) ~ " || '}'") }}
+    end
+{%- endmacro %}
+
+{% macro cloudevent_attribute(attributes, name) -%}
+    coalesce({{ json_scalar(attributes, '$.ce_' ~ name) }}, {{ json_scalar(attributes, '$."ce-' ~ name ~ '"') }})
 {%- endmacro %}

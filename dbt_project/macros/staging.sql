@@ -57,11 +57,11 @@
 
 {#- The id in a message key: the bare id, a JSON string, an object that has the id, or one of these in Kafka Connect's
     envelope. Null when the key is something else, such as a binary number. -#}
-{% macro key_id(field) -%}
+{% macro key_id(path) -%}
     {%- set text = utf8_text('key') -%}
     {%- set scalars = [] -%}
-    {%- for path in ('$', '$.' ~ field, '$.payload', '$.payload.' ~ field) -%}
-        {%- do scalars.append(json_scalar(text, path)) -%}
+    {%- for json_path in ('$', json_path_of(path), '$.payload', json_path_of('payload.' ~ path)) -%}
+        {%- do scalars.append(json_scalar(text, json_path)) -%}
     {%- endfor -%}
     case
         when {{ has_control_characters(text) }} then null

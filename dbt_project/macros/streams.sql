@@ -24,11 +24,3 @@
 {% macro fields_of(stream) %}
     {{ return(contracts()[stream].fields | map(attribute='path') | list) }}
 {% endmacro %}
-
-{#- The columns that say what an event was about, in the order of fct_events. Each stream fills some of them. -#}
-{% macro event_attributes() %}
-    {{ return([
-        'user_id', 'source_session_id', 'product_id', 'post_id', 'page_title', 'category_code', 'brand', 'price',
-        'total_amount', 'country', 'city', 'browser', 'os', 'url', 'engaged_seconds', 'account_number', 'traffic_source'
-    ]) }}
-{% endmacro %}

@@ -1,18 +1,71 @@
 {#-
-  The fields of a JSON body as one struct of texts, parsed once: `body.user_id`. A field that is itself an object
-  or a list is its JSON text. Null when the payload is null, is not UTF-8, or is no JSON object.
+  The values at some paths of a JSON body, parsed once, as one struct, of which `body_value(path)` gives one. A value is
+  text: an object or a list is its JSON text, and so is everything at `json_paths`, a string with its quotes. Null when
+  the payload is null, is not UTF-8, or is no JSON object.
 -#}
-{% macro parse_json(payload, fields) -%}
-    {{ return(adapter.dispatch('parse_json')(payload, fields)) }}
+{% macro parse_json(payload, paths, json_paths=[]) -%}
+    {{ return(adapter.dispatch('parse_json')(payload, paths, json_paths)) }}
 {%- endmacro %}
 
-{% macro duckdb__parse_json(payload, fields) -%}
-    {%- set structure = {} -%}
-    {%- for field in fields -%}{%- do structure.update({field: 'VARCHAR'}) -%}{%- endfor -%}
+{% macro duckdb__parse_json(payload, paths, json_paths) -%}
+    {%- set steps = [] -%}
+    {%- for path in paths -%}
+        {%- do steps.append((steps_of(path), 'JSON' if path in json_paths else 'VARCHAR')) -%}
+    {%- endfor -%}
     case
         when starts_with(ltrim({{ utf8_text(payload) }}, e' \t\r\n'), '{') and {{ duckdb_is_strict_json(utf8_text(payload)) }}
-            then json_transform({{ utf8_text(payload) }}, '{{ tojson(structure) }}')
+            then json_transform({{ utf8_text(payload) }}, '{{ tojson(duckdb_structure(steps)) }}')
     end
+{%- endmacro %}
+
+{#- What json_transform makes of a body, from (steps of a path, type of its value). -#}
+{% macro duckdb_structure(steps) %}
+    {% set inner = {} %}
+    {% for names, type in steps %}
+        {% do inner.setdefault(names[0], []).append((names[1:], type)) %}
+    {% endfor %}
+    {% set structure = {} %}
+    {% for name, rest in inner.items() %}
+        {% do structure.update({name: duckdb_structure(rest) if rest[0][0] else rest[0][1]}) %}
+    {% endfor %}
+    {#- elements of a list have one structure, whichever is read -#}
+    {% if structure and (structure | first).startswith('[') %}
+        {% set elements = [] %}
+        {% for names, type in steps %}
+            {% do elements.append((names[1:], type)) %}
+        {% endfor %}
+        {{ return([duckdb_structure(elements) if elements[0][0] else elements[0][1]]) }}
+    {% endif %}
+    {{ return(structure) }}
+{% endmacro %}
+
+{#- `items[0].sku` as items, [0] and sku. -#}
+{% macro steps_of(path) %}
+    {{ return(modules.re.findall('[^.\\[]+|\\[[0-9]+\\]', path)) }}
+{% endmacro %}
+
+{#- The value at a path of `body`, which is of `parse_json`. -#}
+{% macro body_value(path) -%}
+    {{ return(adapter.dispatch('body_value')(path)) }}
+{%- endmacro %}
+
+{% macro duckdb__body_value(path) -%}
+    body
+    {%- for step in steps_of(path) -%}
+        {#- DuckDB counts from 1 -#}
+        {{ '[' ~ (step[1:-1] | int + 1) ~ ']' if step.startswith('[') else '."' ~ step ~ '"' }}
+    {%- endfor -%}
+{%- endmacro %}
+
+{% macro bigquery__body_value(path) -%}
+    body.`{{ bigquery_name_of(path) }}`
+{%- endmacro %}
+
+{#- A name for the value at a path: other characters than letters and digits as their number. -#}
+{% macro bigquery_name_of(path) -%}
+    {%- for character in path -%}
+        {{ character if modules.re.match('[A-Za-z0-9_]', character) else '_x' ~ '%x' % (character.encode() | first) ~ '_' }}
+    {%- endfor -%}
 {%- endmacro %}
 
 {#-
@@ -33,10 +86,10 @@
     end)
 {%- endmacro %}
 
-{% macro bigquery__parse_json(payload, fields) -%}
+{% macro bigquery__parse_json(payload, paths, json_paths) -%}
     (select as struct
-        {%- for field in fields %}
-        {{ bigquery_json_text(field) }} as {{ adapter.quote(field) }}
+        {%- for path in paths %}
+        {{ bigquery_json(path) if path in json_paths else bigquery_json_text(path) }} as `{{ bigquery_name_of(path) }}`
         {{- ',' if not loop.last }}
         {%- endfor %}
     from unnest([struct(
@@ -48,16 +101,41 @@
 {%- endmacro %}
 
 {#-
-  A field of `document`, the parsed form of `text`, as text. Numbers are as DuckDB writes them, 1.5 for 1.50; but the
+  A value of `document`, the parsed form of `text`, as text. Numbers are as DuckDB writes them, 1.5 for 1.50; but the
   parsed form rounds integers beyond 64 bits and sorts the fields of objects: these are taken from the text.
 -#}
-{% macro bigquery_json_text(field) -%}
+{% macro bigquery_json_text(path) -%}
+    {%- set at = "'" ~ json_path_of(path) ~ "'" -%}
     case
-        when json_type(json_query(document, '$.{{ field }}')) in ('object', 'array') then json_query(text, '$.{{ field }}')
-        when json_value(document, '$.{{ field }}') like '%e+%' and regexp_contains(json_value(text, '$.{{ field }}'), r'^-?[0-9]+$')
-            then json_value(text, '$.{{ field }}')
-        else json_value(document, '$.{{ field }}')
+        when json_type(json_query(document, {{ at }})) in ('object', 'array') then json_query(text, {{ at }})
+        when json_value(document, {{ at }}) like '%e+%' and regexp_contains(json_value(text, {{ at }}), r'^-?[0-9]+$')
+            then json_value(text, {{ at }})
+        else json_value(document, {{ at }})
     end
+{%- endmacro %}
+
+{#- A value of `document` as JSON text; null where it is JSON's null. -#}
+{% macro bigquery_json(path) -%}
+    {%- set at = "'" ~ json_path_of(path) ~ "'" -%}
+    case json_type(json_query(document, {{ at }}))
+        when 'string' then to_json_string(json_query(document, {{ at }}))
+        when 'null' then null
+        when 'object' then json_query(text, {{ at }})
+        when 'array' then json_query(text, {{ at }})
+        else {{ bigquery_json_text(path) }}
+    end
+{%- endmacro %}
+
+{#- JSONPath of a path. -#}
+{% macro json_path_of(path) -%}
+    $
+    {%- for step in steps_of(path) -%}
+        {%- if step.startswith('[') -%}
+            {{ step }}
+        {%- else -%}
+            .{{ step if modules.re.match('[A-Za-z_][A-Za-z0-9_]*$', step) else '"' ~ step ~ '"' }}
+        {%- endif -%}
+    {%- endfor -%}
 {%- endmacro %}
 
 {#-
@@ -180,4 +258,96 @@
 
 {% macro bigquery__hex_text(bytes) -%}
     to_hex({{ bytes }})
+{%- endmacro %}
+
+{#- A JSON object from name to SQL, and from name to the contract's type of its value. -#}
+{% macro json_object(values, types) -%}
+    {{ return(adapter.dispatch('json_object')(values, types)) }}
+{%- endmacro %}
+
+{% macro duckdb__json_object(values, types) -%}
+    json_object(
+        {%- for name, value in values.items() -%}
+        '{{ name }}', {{ 'cast(' ~ amount_text(value) ~ ' as json)' if types[name] == 'amount' else value }}
+        {{- ', ' if not loop.last }}
+        {%- endfor -%}
+    )
+{%- endmacro %}
+
+{% macro bigquery__json_object(values, types) -%}
+    json_object(
+        {%- for name, value in values.items() -%}
+        '{{ name }}',
+        {%- if types[name] in ('amount', 'json') %} parse_json({{ amount_text(value) if types[name] == 'amount' else value }}, wide_number_mode => 'round')
+        {%- else %} {{ value }}
+        {%- endif %}
+        {{- ', ' if not loop.last }}
+        {%- endfor -%}
+    )
+{%- endmacro %}
+
+{#- A property of an event as text: `{{ property('plan') }}`, of the column properties of fct_events. Null where there is
+    none. -#}
+{% macro property(name, properties='properties') -%}
+    {{ return(adapter.dispatch('property')(name, properties)) }}
+{%- endmacro %}
+
+{% macro duckdb__property(name, properties) -%}
+    json_extract_string({{ properties }}, '$.{{ name }}')
+{%- endmacro %}
+
+{% macro bigquery__property(name, properties) -%}
+    json_value({{ properties }}, '$.{{ name }}')
+{%- endmacro %}
+
+{#- A text as a JSON string. -#}
+{% macro json_string(text) -%}
+    {{ return(adapter.dispatch('json_string')(text)) }}
+{%- endmacro %}
+
+{% macro duckdb__json_string(text) -%}
+    cast(to_json({{ text }}) as varchar)
+{%- endmacro %}
+
+{#- TO_JSON_STRING writes null for a null -#}
+{% macro bigquery__json_string(text) -%}
+    case when {{ text }} is not null then to_json_string({{ text }}) end
+{%- endmacro %}
+
+{#- Whether a text is a JSON document. -#}
+{% macro is_json(text) -%}
+    {{ return(adapter.dispatch('is_json')(text)) }}
+{%- endmacro %}
+
+{% macro duckdb__is_json(text) -%}
+    json_valid({{ text }})
+{%- endmacro %}
+
+{% macro bigquery__is_json(text) -%}
+    safe.parse_json({{ text }}, wide_number_mode => 'round') is not null
+{%- endmacro %}
+
+{% macro utf8_bytes(text) -%}
+    {{ return(adapter.dispatch('utf8_bytes')(text)) }}
+{%- endmacro %}
+
+{% macro duckdb__utf8_bytes(text) -%}
+    encode({{ text }})
+{%- endmacro %}
+
+{% macro bigquery__utf8_bytes(text) -%}
+    cast({{ text }} as bytes)
+{%- endmacro %}
+
+{#- A column of type JSON as text. -#}
+{% macro json_text(json) -%}
+    {{ return(adapter.dispatch('json_text')(json)) }}
+{%- endmacro %}
+
+{% macro duckdb__json_text(json) -%}
+    cast({{ json }} as varchar)
+{%- endmacro %}
+
+{% macro bigquery__json_text(json) -%}
+    to_json_string({{ json }})
 {%- endmacro %}

@@ -184,3 +184,75 @@
     cross join unnest(generate_date_array(first_of_year, date_sub(date_add(first_of_year, interval 1 year), interval 1 day))) as date_day
     where date_day <= date '{{ last }}'
 {%- endmacro %}
+
+{#- A time from text of a format such as %d.%m.%Y %H:%M, digit by digit; null when it is none. UTC without %z. -#}
+{% macro formatted_to_timestamp(text, format) -%}
+    {%- set digits = {
+        'Y': '([0-9]{4})', 'm': '([0-9]{2})', 'd': '([0-9]{2})', 'H': '([01][0-9]|2[0-3])', 'M': '([0-5][0-9])',
+        'S': '([0-5][0-9])', 'f': '([0-9]{1,6})', 'z': '(?:([+-][0-9]{2}):?([0-9]{2})|Z)'
+    } -%}
+    {%- set groups, pattern = {}, [] -%}
+    {%- for part in modules.re.findall('%.|[^%]', format) -%}
+        {%- if part.startswith('%') -%}
+            {%- do pattern.append(digits[part[1]]) -%}
+            {%- do groups.update({part[1]: groups | length + 1}) -%}
+        {%- else -%}
+            {%- do pattern.append('[' ~ part ~ ']' if part in '.' else part) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {%- set last = groups | length -%}
+    {%- set iso = [] -%}
+    {%- for name, before, default in [
+        ('Y', '', ''), ('m', '-', '01'), ('d', '-', '01'), ('H', ' ', '00'), ('M', ':', '00'), ('S', ':', '00'), ('f', '.', '0')
+    ] -%}
+        {#- the offset has two groups -#}
+        {%- set number = groups[name] + 1 if name in groups and 'z' in groups and groups[name] > groups['z'] else groups.get(name) -%}
+        {%- do iso.append(before ~ ('\\' ~ number if number else default)) -%}
+    {%- endfor -%}
+    {%- if 'z' in groups -%}
+        {%- do iso.append('\\' ~ groups['z'] ~ ':\\' ~ (groups['z'] + 1)) -%}
+    {%- endif -%}
+    {%- set rewritten = rewritten_text(text, '^' ~ pattern | join ~ '$', iso | join) -%}
+    {%- if 'z' in groups -%}
+        {#- where Z stood for the offset, its groups are empty -#}
+        {%- set rewritten = rewritten_text(rewritten, ':$', '+00:00') -%}
+    {%- endif -%}
+    case when {{ matches_pattern(text, '^' ~ pattern | join ~ '$') }} then {{ to_timestamp(rewritten) }} end
+{%- endmacro %}
+
+{% macro rewritten_text(text, pattern, replacement) -%}
+    {{ return(adapter.dispatch('rewritten_text')(text, pattern, replacement)) }}
+{%- endmacro %}
+
+{% macro duckdb__rewritten_text(text, pattern, replacement) -%}
+    regexp_replace({{ text }}, '{{ pattern }}', '{{ replacement }}')
+{%- endmacro %}
+
+{% macro bigquery__rewritten_text(text, pattern, replacement) -%}
+    regexp_replace({{ text }}, r'{{ pattern }}', r'{{ replacement }}')
+{%- endmacro %}
+
+{% macro matches_pattern(text, pattern) -%}
+    {{ return(adapter.dispatch('matches_pattern')(text, pattern)) }}
+{%- endmacro %}
+
+{% macro duckdb__matches_pattern(text, pattern) -%}
+    regexp_matches({{ text }}, '{{ pattern }}')
+{%- endmacro %}
+
+{% macro bigquery__matches_pattern(text, pattern) -%}
+    regexp_contains({{ text }}, r'{{ pattern }}')
+{%- endmacro %}
+
+{#- A time as ISO 8601 to the microsecond, such as 2026-01-05T10:00:00.000000Z. -#}
+{% macro iso_text(time) -%}
+    {{ return(adapter.dispatch('iso_text')(time)) }}
+{%- endmacro %}
+
+{% macro duckdb__iso_text(time) -%}
+    strftime({{ time }}, '%Y-%m-%dT%H:%M:%S.%fZ')
+{%- endmacro %}
+
+{% macro bigquery__iso_text(time) -%}
+    format_timestamp('%FT%H:%M:%E6SZ', {{ time }})
+{%- endmacro %}

@@ -133,3 +133,37 @@
 {% macro bigquery__log_number(pattern) -%}
     coalesce(safe_cast(regexp_extract(message_id, r'{{ pattern }}') as int64), -1)
 {%- endmacro %}
+
+{#- True or false from text; null when it is neither. -#}
+{% macro to_boolean(text) -%}
+    case lower({{ text }}) when 'true' then true when '1' then true when 'false' then false when '0' then false end
+{%- endmacro %}
+
+{#- A text of a contract as a literal. -#}
+{% macro text_literal(text) -%}
+    {{ return(adapter.dispatch('text_literal')(text)) }}
+{%- endmacro %}
+
+{% macro duckdb__text_literal(text) -%}
+    '{{ text.replace("'", "''") }}'
+{%- endmacro %}
+
+{% macro bigquery__text_literal(text) -%}
+    '{{ text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r") }}'
+{%- endmacro %}
+
+{#- HMAC-SHA256 (RFC 2104) of a text with the key of the warehouse, in hexadecimal. The key stands beside the raw
+    messages, whose reader knows the text anyway, and not in the statement, which dbt logs. -#}
+{% macro pseudonym(text, raw) -%}
+    {{ return(adapter.dispatch('pseudonym')(text, raw.incorporate(path={'identifier': 'pseudonym_key'}))) }}
+{%- endmacro %}
+
+{% macro duckdb__pseudonym(text, key) -%}
+    sha256((select outer_pad from {{ key }}) || unhex(sha256((select inner_pad from {{ key }}) || encode({{ text }}))))
+{%- endmacro %}
+
+{% macro bigquery__pseudonym(text, key) -%}
+    to_hex(sha256(concat(
+        (select outer_pad from {{ key }}), sha256(concat((select inner_pad from {{ key }}), cast({{ text }} as bytes)))
+    )))
+{%- endmacro %}

@@ -47,6 +47,7 @@ select
     {%- for attribute in event_attributes() %}
     {{ attribute }},
     {%- endfor %}
+    cast(properties as json) as properties,
     message_id,
     published_at,
     landed_at,

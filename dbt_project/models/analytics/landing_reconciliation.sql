@@ -37,10 +37,8 @@ facts as (
     {% if is_incremental() %}
     where {{ on_dates('event_date', event_dates) }}
     {% endif %}
-    {%- for history in entity_streams().values() %}
     union all
-    select version_key, message_id, landed_at from {{ ref(history) }}
-    {%- endfor %}
+    select version_key, message_id, landed_at from {{ ref('int_versions') }}
 ),
 
 landed as (
@@ -74,8 +72,8 @@ conflicting_copies as (
         and (
             {% for column in ['event_type', 'event_at'] + event_attributes() -%}
             copies.{{ column }} is distinct from facts.{{ column }}
-            {{ 'or ' if not loop.last }}
-            {%- endfor %}
+            or {% endfor -%}
+            {{ json_text('copies.properties') }} is distinct from {{ json_text('facts.properties') }}
         )
 ),
 

@@ -8,14 +8,15 @@
 
 {% for stream in event_streams() -%}
 {%- set contract = contracts()[stream] -%}
-{%- set given = by_hand.get(stream, contract.fields | map(attribute='name') | list) -%}
+{%- set given = by_hand.get(stream, columns_of(contract) | rejectattr('personal', 'equalto', 'drop') | map(attribute='name') | list) -%}
 select
     stream, message_id, landed_at, published_at, event_key, event_id,
-    {{ "'" ~ contract.event_type ~ "'" if contract.event_type is string else 'event_type' }} as event_type,
+    {{ text_literal(contract.event_type) if contract.event_type is string else 'event_type' }} as event_type,
     event_at, event_date
     {%- for attribute in event_attributes() %},
     {{ '' if attribute in given else 'null as ' }}{{ attribute }}
-    {%- endfor %}
+    {%- endfor %},
+    {{ 'null' if stream in by_hand else properties_of(stream) }} as properties
 from {{ ref('stg_' ~ stream) }}
 where reject_reason is null
 {% if not loop.last %}union all{% endif %}

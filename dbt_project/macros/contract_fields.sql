@@ -1,0 +1,143 @@
+{#- What the fields of a contract are in staging: their texts, their values, and why a message is rejected. -#}
+
+{#- A field's text; null where it is empty or one of the values for null. Of several paths the first with a value. -#}
+{% macro text_of(field, contract) -%}
+    {%- set found = [] -%}
+    {%- for path in field.paths -%}
+        {%- set ns = namespace(text=row_value(path, contract)) -%}
+        {%- if field.type == 'json' -%}
+            {%- do found.append(ns.text) -%}
+        {%- else -%}
+            {%- for null in contract.nulls + field.nulls -%}
+                {%- set ns.text = 'nullif(' ~ ns.text ~ ', ' ~ text_literal(null) ~ ')' -%}
+            {%- endfor -%}
+            {%- do found.append(id_text(ns.text) if field.type == 'id' else "nullif(" ~ ns.text ~ ", '')") -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ found[0] if found | length == 1 else 'coalesce(' ~ found | join(', ') ~ ')' }}
+{%- endmacro %}
+
+{#- The value at a path of the body; of a change of Debezium's, of the row as it is now, or was when it was deleted. -#}
+{% macro row_value(path, contract) -%}
+    {%- if contract.envelope == 'debezium' -%}
+        case when {{ change_value('op') }} = 'd' then {{ change_value('before.' ~ path) }} else {{ change_value('after.' ~ path) }} end
+    {%- else -%}
+        {{ body_value(path) }}
+    {%- endif -%}
+{%- endmacro %}
+
+{#- A value of Debezium's envelope, which stands under payload where the message has a schema. -#}
+{% macro change_value(path) -%}
+    coalesce({{ body_value(path) }}, {{ body_value('payload.' ~ path) }})
+{%- endmacro %}
+
+{#- The paths that are read of a body, and those of them whose value is kept as JSON. -#}
+{% macro paths_of(contract) %}
+    {% set paths, json_paths = [], [] %}
+    {% for field in contract.fields %}
+        {% for path in field.paths %}
+            {% set found = [path] %}
+            {% if contract.envelope == 'debezium' %}
+                {% set found = ['after.' ~ path, 'before.' ~ path, 'payload.after.' ~ path, 'payload.before.' ~ path] %}
+            {% endif %}
+            {% do paths.extend(found) %}
+            {% do json_paths.extend(found) if field.type == 'json' %}
+        {% endfor %}
+    {% endfor %}
+    {% for inner in ['op', 'ts_ms', 'source.ts_ms'] if contract.envelope == 'debezium' %}
+        {% do paths.extend([inner, 'payload.' ~ inner]) %}
+    {% endfor %}
+    {{ return((paths, json_paths)) }}
+{% endmacro %}
+
+{#- A field's text as a value of its type; null where it is none. -#}
+{% macro value_of(field, text) -%}
+    {%- if field.type == 'integer' -%}{{ to_integer(text) }}
+    {%- elif field.type == 'amount' -%}{{ to_amount(text) }}
+    {%- elif field.type == 'boolean' -%}{{ to_boolean(text) }}
+    {%- elif field.type != 'timestamp' -%}{{ text }}
+    {%- elif field.unit -%}
+        {{ epoch_to_timestamp(text, {'seconds': 1, 'milliseconds': 1000, 'microseconds': 1000000}[field.unit]) }}
+    {%- elif field.format -%}{{ formatted_to_timestamp(text, field.format) }}
+    {%- else -%}{{ to_timestamp(text) }}
+    {%- endif -%}
+{%- endmacro %}
+
+{#- Whether a field has a text beside its value, to tell a wrong value from none. -#}
+{% macro has_text(field) %}
+    {{ return(field.type in ('integer', 'amount', 'boolean', 'timestamp')) }}
+{% endmacro %}
+
+{#- `text as price_text, value as price,` of each field. -#}
+{% macro texts_and_values(fields, contract) -%}
+    {%- for field in fields -%}
+    {%- if has_text(field) -%}
+        {{ text_of(field, contract) }} as {{ field.name }}_text,
+        {{ value_of(field, text_of(field, contract)) }} as {{ field.name }},
+        {%- else -%}
+        {{ text_of(field, contract) }} as {{ field.name }},
+        {%- endif %}
+        {% endfor -%}
+{%- endmacro %}
+
+{#- The columns of staging: all but what is dropped, and a hash where the contract asks for one. Marts of entities have
+    JSON as text. -#}
+{% macro kept_columns(fields, stream) -%}
+    {%- for field in fields if field.personal != 'drop' -%}
+    {%- if field.personal == 'hash' -%}
+    {{ pseudonym(field.name, source('raw', stream)) }} as {{ field.name }},
+    {% elif field.type == 'json' and contracts()[stream].kind == 'entity' -%}
+    {{ as_text(field) }} as {{ field.name }},
+    {% else -%}
+    {{ field.name }},
+    {% endif -%}
+    {%- endfor -%}
+{%- endmacro %}
+
+{#- `when ... then 'invalid:price'` for a value that is none of the field's type, or none of its values. -#}
+{% macro reject_invalid(fields) -%}
+    {%- for field in fields -%}
+    {%- if has_text(field) -%}
+    when {{ field.name }}_text is not null and {{ is_invalid(field) }} then 'invalid:{{ field.path }}'
+            {% endif -%}
+    {%- if field.accepted -%}
+    when {{ as_text(field) }} not in ({% for value in field.accepted %}{{ text_literal(value) }}{{ ', ' if not loop.last }}{% endfor %}) then 'invalid:{{ field.path }}'
+            {% endif -%}
+    {%- endfor -%}
+{%- endmacro %}
+
+{#- No engine has times before the year 1; 9999 stands for "until now". -#}
+{% macro is_invalid(field) -%}
+    {%- if field.type == 'timestamp' -%}
+    coalesce({{ field.name }} not between timestamp '0001-01-01' and timestamp '9998-12-31 23:59:59.999999', true)
+    {%- else -%}
+    {{ field.name }} is null
+    {%- endif -%}
+{%- endmacro %}
+
+{#- `when ... then 'too_long:url'` for a text that is carried on and too long. -#}
+{% macro reject_long(fields) -%}
+    {%- for field in fields if field.type in ('string', 'id', 'json') and field.personal != 'drop' -%}
+    when length({{ 'cast(' ~ field.name ~ ' as ' ~ dbt.type_string() ~ ')' if field.type == 'json' else field.name }}) > {{ most_characters() }} then 'too_long:{{ field.path }}'
+            {% endfor -%}
+{%- endmacro %}
+
+{#- A field's value as text that is alike on both engines. -#}
+{% macro as_text(field) -%}
+    {%- if field.type == 'timestamp' -%}{{ time_text_of(field.name) }}
+    {%- elif field.type == 'amount' -%}{{ amount_text_of(field.name) }}
+    {%- elif field.type in ('integer', 'json') -%}cast({{ field.name }} as {{ dbt.type_string() }})
+    {%- elif field.type == 'boolean' -%}case when {{ field.name }} then 'true' when not {{ field.name }} then 'false' end
+    {%- else -%}{{ field.name }}
+    {%- endif -%}
+{%- endmacro %}
+
+{#- The fields of an event that no column of fct_events has, as one JSON object. -#}
+{% macro properties_of(stream) -%}
+    {%- set values, types = {}, {} -%}
+    {%- for field in columns_of(contracts()[stream]) if field.personal != 'drop' and field.name not in event_attributes() -%}
+        {%- do values.update({field.name: iso_text(field.name) if field.type == 'timestamp' else field.name}) -%}
+        {%- do types.update({field.name: field.type}) -%}
+    {%- endfor -%}
+    {{ json_object(values, types) if values else 'null' }}
+{%- endmacro %}

@@ -1,0 +1,3 @@
+-- One row a message, parsed once. Written by `python -m dbt_project.contracts` from streams/*.yml: change those.
+{{ config(meta={'settings': ['earliest_event_at']}) }}
+{{ staged_versions('users') }}
