@@ -88,7 +88,7 @@ def check_sample(settings: Settings, names: Sequence[str], stream: Stream) -> Ve
         if replay.unreadable == published:
             found = f"none of {published:,} messages can be read" if published else "there is no message"
             raise UserError(f"{', '.join(names)}: {found}, so there is nothing to check")
-        sink = DuckDBSink(embedded.warehouse_path, embedded.lock_timeout_seconds)
+        sink = DuckDBSink(embedded.warehouse_path, 0, pseudonym_key=embedded.pseudonym_key)
         land_streams(embedded, [stream], sink)
         _stage(embedded, stream, folder)
         return _verdict(embedded, stream, replay, is_all=not stop.is_set())

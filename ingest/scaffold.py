@@ -358,16 +358,16 @@ class _Draft:
 
     def _make_valid(self) -> None:
         """Give each field a name and a type that a contract takes."""
-        own = OWN_COLUMNS["entity" if self._is_entity else "event"].split()
+        reserved = reserved_names("entity" if self._is_entity else "event")
         for line in self._lines:
             self._fit_vocabulary(line)
         typed = {line.name for line in self._lines if line.field.type in ("integer", "amount", "boolean", "timestamp")}
         taken: set[str] = set()
         # names that stay as they are come first
         for line in sorted(self._lines, key=lambda line: (line.path not in self._judged, line.path != line.name)):
-            is_own = line.name in own and line.path not in self._exempt
+            is_reserved = line.name in reserved and line.path not in self._exempt
             is_text_of_other = line.name.endswith("_text") and line.name.removesuffix("_text") in typed
-            line.name = valid_name(line.name, taken, is_taken=is_own or is_text_of_other)
+            line.name = valid_name(line.name, taken, is_reserved=is_reserved or is_text_of_other)
             taken.add(line.name)
 
     @staticmethod
@@ -450,10 +450,15 @@ def singular(name: str) -> str:
     return name[:-1] if name.endswith("s") and not name.endswith(("ss", "us", "is")) else name
 
 
-def valid_name(name: str, taken: Collection[str], *, is_taken: bool = False) -> str:
-    """A name that a field can have: no word of SQL, and none of those taken; otherwise body_ or a number is added."""
+def reserved_names(kind: Literal["event", "entity"]) -> set[str]:
+    """Names that fields cannot have, unless they are the time, the type or the id."""
+    return {*RESERVED.split(), *OWN_COLUMNS[kind].split()}
+
+
+def valid_name(name: str, taken: Collection[str], *, is_reserved: bool) -> str:
+    """A name that a field can have, with body_ before one that is reserved, and a number after one that is taken."""
     name = name[:55].rstrip("_")
-    if is_taken or name in RESERVED.split() or not re.match("[a-z]", name):
+    if is_reserved or not re.match("[a-z]", name):
         name = f"body_{name}".rstrip("_")
     numbered = (name if number == 1 else f"{name}_{number}" for number in count(1))
     return next(one for one in numbered if one not in taken)
@@ -513,8 +518,8 @@ def promote_field(name: str, path: str, kind: str, *, folder: Path = FOLDER) -> 
             f"{path!r} is not a path; expected names with . between them, such as props.ref or items[0].sku"
         )
     taken = {field.name.lower() for field in stream.fields}
-    own = OWN_COLUMNS[stream.kind].split()
-    field_name = valid_name(snake_case(path), taken, is_taken=snake_case(path) in own)
+    is_reserved = snake_case(path) in reserved_names(stream.kind)
+    field_name = valid_name(snake_case(path), taken, is_reserved=is_reserved)
     entries = {"name": field_name, "path": path, "type": kind, "description": sentence(field_name)}
     if path == field_name:
         del entries["path"]

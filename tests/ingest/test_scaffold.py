@@ -352,13 +352,13 @@ def test_names_of_the_vocabulary_are_used_where_the_name_matches(add: Add) -> No
 def test_names_that_a_field_cannot_have_are_changed(add: Add) -> None:
     body = {
         **{"order": "a", "stream": "b", "payload": "c", "1st": "d", "a b": "e", "a_b": "f", "a-b": "g"},
-        **{"seats": 1, "seats_text": "x", "price": "cheap", "url": ["x"], "x" * 99: 1, "time": "2026-01-05"},
+        **{"seats": 1, "seats_text": "x", "price": "cheap", "url": ["x"], "x" * 99: 1, "at": "2026-01-05"},
     }
     stream, _ = add(body)
     assert {field.in_body: field.name for field in stream.fields} == {
         **{"order": "body_order", "stream": "body_stream", "payload": "body_payload", "1st": "body_1st"},
         **{"a b": "a_b_2", "a_b": "a_b", "a-b": "a_b_3", "seats": "seats", "seats_text": "body_seats_text"},
-        **{"price": "body_price", "url": "body_url", "x" * 99: "x" * 55, "time": "time"},
+        **{"price": "body_price", "url": "body_url", "x" * 99: "x" * 55, "at": "at"},
     }
 
 
@@ -712,7 +712,7 @@ def test_a_field_can_be_promoted_in_every_contract_of_the_project(tmp_path: Path
     ("path", "message"),
     [
         ("country", r"signups\.yml reads country already, as country"),
-        ("country.code", "country.code is inside country; read one of them"),
+        ("country.code", "take country for a value and for an object"),
         ("a..b", "'a..b' is not a path; expected names with . between them"),
         ("price", "type: price of fct_events is amount"),
     ],
