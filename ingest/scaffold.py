@@ -289,7 +289,7 @@ class _Draft:
                 if line.field.texts == tuple(keys) and line.field.type != "json":
                     return line.path, "" if len(keys) >= FEW else f"the keys of {_messages(len(keys))} are its values"
             return None
-        for line in self._lines:
+        for line in sorted(self._lines, key=lambda line: line.path != line.name):
             if line.name == "user_id" and line.field.type != "json":
                 return line.path, "a file does not tell the message keys"
         return None
@@ -396,7 +396,12 @@ class _Draft:
 
     def _keys(self) -> Iterator[str]:
         for key, (value, guess) in self._contract.items():
-            yield f"{key}: {_yaml(value)}{_comment([guess] if guess else [])}"
+            comment = _comment([guess] if guess else [])
+            if isinstance(value, dict):
+                yield f"{key}:{comment}"
+                yield from (f"  {inner}: {_yaml(one)}" for inner, one in value.items())
+            else:
+                yield f"{key}: {_yaml(value)}{comment}"
         if self._contract["kind"][0] == "event" and "id" not in self._contract:
             yield "# guessed: no field identifies an event, so its content does; id: [FIELD] names one that does."
 
