@@ -280,6 +280,8 @@ FORMATS = tuple(
 DIGIT_FORMATS = ("%Y%m%d%H%M%S", "%Y%m%d")
 """Formats that are digits alone: only a field that is named like a time has them."""
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?", re.ASCII)
+MOST = 0.95
+"""Share of the values that tell the type, if not all do."""
 UNITS = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000}
 FIRST_SECOND, LAST_SECOND = 946_684_800, 4_102_444_800
 """2000 to 2100."""
@@ -290,14 +292,39 @@ def _typed(found: SampledField) -> SampledField:
         return replace(found, type="id")
     if all(text.lower() in ("true", "false") for text in found.texts):
         return replace(found, type="boolean")
-    return _as_time(found) or _as_number(found) or found
+    return _as_time(found) or _as_number(found) or _as_most(found) or found
+
+
+def _as_most(found: SampledField) -> SampledField | None:
+    """The type that nearly all values have: staging rejects messages with the others. Of a field that is named like a
+    time, more than half of the values are enough."""
+    share = MOST
+    times = [text for text in found.texts if ISO_TIME.fullmatch(text) and _parses(text)]
+    if _is_named_time(found):
+        share = 0.5
+        formats = {one: [text for text in found.texts if _fits_format([text], one)] for one in FORMATS}
+        times = max(times, *formats.values(), key=len)
+    for texts in (times, [text for text in found.texts if NUMBER.fullmatch(text)]):
+        if share * len(found.texts) < len(texts) < len(found.texts):
+            typed = _typed(replace(found, texts=tuple(texts)))
+            if typed.type != "string":
+                rejected = (
+                    f"{len(found.texts) - len(texts):,} of {len(found.texts):,} values do not fit and are rejected"
+                )
+                return replace(typed, texts=found.texts, guess=rejected)
+        share = MOST
+    return None
+
+
+def _is_named_time(found: SampledField) -> bool:
+    return not TIME_WORDS.isdisjoint(found.words)
 
 
 def _as_time(found: SampledField) -> SampledField | None:
     texts = found.texts
     if all(ISO_TIME.fullmatch(text) and _parses(text) for text in texts):
         return replace(found, type="timestamp")
-    is_named_time = not TIME_WORDS.isdisjoint(found.words)
+    is_named_time = _is_named_time(found)
     formats = [one for one in (*FORMATS, *(DIGIT_FORMATS if is_named_time else ())) if _fits_format(texts, one)]
     if formats:
         guess = f"or is it {formats[1]}?" if len(formats) > 1 else f"all of {len(texts):,} fit the format"

@@ -291,6 +291,26 @@ TYPES: dict[str, tuple[str, list[Any], dict[str, str], str]] = {
     "nothing": ("plan", ["", None], {}, "no message of the sample has a value"),
     "no time yet": ("left_at", [None], {"type": "timestamp"}, "no message of the sample has a value"),
     "numbers and nulls": ("paid", [1.5, "null", "N/A"], {"type": "amount"}, ""),
+    "a broken time": (
+        "seen_at",
+        ["2026-01-05", "2026-01-06", "soon"],
+        {"type": "timestamp"},
+        "1 of 3 values do not fit and are rejected",
+    ),
+    "a broken date": (
+        "seen_at",
+        ["01.02.2026", "02.02.2026", "soon"],
+        {"type": "timestamp", "format": "%d.%m.%Y"},
+        "1 of 3 values do not fit and are rejected",
+    ),
+    "a time among texts": ("note", ["2026-01-05", "2026-01-06", "soon"], {}, ""),
+    "few broken numbers": (
+        "paid",
+        [*range(99), "x"],
+        {"type": "integer"},
+        "1 of 100 values do not fit and are rejected",
+    ),
+    "more broken numbers": ("paid", [*range(9), "x"], {}, ""),
     "a price": ("price", [1, 2], {"type": "amount"}, ""),
     "a place": ("city", [1, 2], {}, ""),
 }
