@@ -28,6 +28,13 @@ CHECKED_MESSAGES = 1_000_000
 """Maximum messages that are checked, to bound the disk space."""
 SHOWN_CHARACTERS = 60
 """Maximum length of a value in the report."""
+EMBEDDED: dict[str, Any] = {
+    "warehouse": "duckdb",
+    "kafka_bootstrap_servers": None,
+    "kafka_config_file": None,
+    "pubsub_project": None,
+}
+"""Settings without brokers."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +99,6 @@ def check_sample(settings: Settings, names: Sequence[str], stream: Stream) -> Ve
         land_streams(embedded, [stream], sink)
         _stage(embedded, stream, folder)
         return _verdict(embedded, stream, replay, is_all=not stop.is_set())
-
-
-EMBEDDED: dict[str, Any] = {
-    "warehouse": "duckdb",
-    "kafka_bootstrap_servers": None,
-    "kafka_config_file": None,
-    "pubsub_project": None,
-}
-"""Settings without brokers."""
 
 
 @contextmanager

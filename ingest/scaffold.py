@@ -73,14 +73,14 @@ def add_stream(
     Raises:
         UserError: for a name that a stream cannot have, a file that exists, and a sample without what a contract needs.
     """
-    path = new_file(name, folder, force=force)
+    path = new_file(name, folder=folder, force=force)
     text = _Draft(name, sample, transport, topic, is_entity).text()
     fields = _validated(path, text)
     path.write_text(text, encoding="utf-8")
     return Written(path, fields, text.count("# guessed:"))
 
 
-def new_file(name: str, folder: Path = FOLDER, *, force: bool = False) -> Path:
+def new_file(name: str, *, folder: Path = FOLDER, force: bool = False) -> Path:
     """Return the file of a new contract.
 
     Raises:
@@ -168,15 +168,13 @@ class _Draft:
 
     def _name_by_vocabulary(self) -> None:
         """Give an inner field the column of fct_events that it is named after, unless another has it."""
-        for line in self._lines:
-            last = snake_case(line.path.rpartition(".")[2])
-            others = {other.name for other in self._lines} | {
-                snake_case(other.path.rpartition(".")[2]) for other in self._lines if other is not line
-            }
-            if "." in line.path and last in VOCABULARY and last not in others and line.field.type != "json":
-                if line.name != last:
-                    line.guesses.append(f"{last} of fct_events by its name")
-                line.name = last
+        last = [snake_case(line.path.rpartition(".")[2]) for line in self._lines]
+        names = {line.name for line in self._lines}
+        for line, name in zip(self._lines, last, strict=True):
+            is_one = name in VOCABULARY and name not in names and last.count(name) == 1
+            if "." in line.path and is_one and line.field.type != "json":
+                line.guesses.append(f"{name} of fct_events by its name")
+                line.name = name
 
     # -- what the messages are ----------------------------------------------------------------------------------------
 
@@ -307,9 +305,10 @@ class _Draft:
     def _event_type(self) -> Key:
         for name in EVENT_TYPES.split():
             for line in self._lines:
+                if line.name != name or line.field.type != "string" or not self._is_in_all(line):
+                    continue
                 values = sorted(set(line.field.texts))
-                is_text = line.field.type == "string" and max(map(len, values), default=0) <= 64
-                if line.name == name and is_text and self._is_in_all(line) and len(values) <= TYPES_OF_ONE:
+                if len(values) <= TYPES_OF_ONE and max(map(len, values)) <= 64:
                     kinds = {"field": line.path, "values": {value: value for value in values}, "others": "keep"}
                     return kinds, "the values of the sample; others: reject makes dead letters of other values"
         return self._singular, "by the name of the stream"

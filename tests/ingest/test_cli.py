@@ -17,7 +17,7 @@ from tests.dbt_project.warehouse import SETTINGS
 
 from .conftest import Start
 
-COMMANDS = ["land", "status", "simulate", "replay", "emit", "provision", "push", "clean"]
+COMMANDS = ["land", "status", "simulate", "replay", "stream", "emit", "provision", "push", "clean"]
 Run = Callable[..., tuple[int, str, str]]
 
 

@@ -213,6 +213,16 @@ def test_the_spool_is_sampled_with_its_keys_and_nothing_is_committed(settings: S
     assert land_streams(settings, [stream], DuckDBSink(settings.warehouse_path, 1)).rows == 6
 
 
+def test_cloudevents_in_binary_mode_are_sampled_with_their_attributes(settings: Settings, tmp_path: Path) -> None:
+    attributes = {"ce_specversion": "1.0", "ce_id": "1", "ce_source": "/shop", "ce_type": "signup", "other": "x"}
+    message = Message(b'{"plan": "a"}', None, {**attributes, "ce_time": "2026-01-05T10:00:00Z"})
+    SpoolPublisher(settings).publish(STREAMS["clicks"], [message])
+    add_stream("signups", read_topic(settings, "clicks", "kafka"), folder=tmp_path)
+    stream = read_contracts(tmp_path)["signups"]
+    assert (stream.envelope, stream.id, stream.time) == ("cloudevents", ("id",), ("time",))
+    assert [field.in_body for field in stream.fields] == ["id", "source", "type", "time", "data.plan"]
+
+
 def test_a_topic_without_messages_and_one_of_pubsub_are_errors(settings: Settings) -> None:
     with pytest.raises(UserError, match=r"^spool log shop\.signups: there is no message"):
         read_topic(settings, "shop.signups", "kafka")
@@ -438,6 +448,7 @@ def test_many_fields_deep_objects_and_maps(add: Add) -> None:
             "each of 2",
         ),
         ("orders", [{"order_id": 1, "x": 1}, {"order_id": 1, "x": 2}], (), "no field identifies an event"),
+        ("orders", [{"order_id": 1, "x_id": 1, "x": x} for x in "ab"], (), "no field identifies an event"),
         ("orders", [{"order_id": 1, "x": 1}, {"x": 2}], ("order_id",), "1 of 2 messages have one, each another"),
         ("orders", [{"order_id": 1, "x": 1}, {"order_id": 1, "x": 1}], ("order_id",), "each of 1 message has another"),
     ],
