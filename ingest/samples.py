@@ -279,12 +279,9 @@ DIGITS_AS_TEXT = {"zip", "zipcode", "postal", "postcode", "code", "phone", "mobi
 """Words in the names of fields whose digits are no number, even without a zero at the beginning."""
 ID_WORDS = {"id", "ids", "uuid", "guid"}
 TIME_WORDS = {"at", "time", "timestamp", "ts", "date", "datetime", "dtm", "when", "ms", "millis", "occurred", "occured"}
-ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?( ?(Z|UTC|[+-]\d\d(:?\d\d)?))?)?")
-FORMATS = tuple(
-    f"{day}{time}"
-    for day in ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y", "%Y.%m.%d")
-    for time in (" %H:%M:%S", " %H:%M", "")
-)
+ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?( UTC|Z|[+-]\d\d(:?\d\d)?)?)?")
+DAYS = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y", "%Y.%m.%d")
+FORMATS = (*(f"{day}{time}" for day in DAYS for time in (" %H:%M:%S", " %H:%M", "")), "%Y-%m-%d %H:%M:%S %z")
 DIGIT_FORMATS = ("%Y%m%d%H%M%S", "%Y%m%d")
 """Formats that are digits alone: only a field that is named like a time has them."""
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?", re.ASCII)

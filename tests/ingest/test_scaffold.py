@@ -270,7 +270,7 @@ TYPES: dict[str, tuple[str, list[Any], dict[str, str], str]] = {
     "texts and numbers": ("mixed", ["a", 1, True], {}, ""),
     "ISO times": (
         "seen",
-        ["2026-01-05T10:00:00.123Z", "2026-01-05 10:00 +02:00", "2026-01-05"],
+        ["2026-01-05T10:00:00.123Z", "2026-01-05 10:00+02:00", "2026-01-05"],
         {"type": "timestamp"},
         "",
     ),
@@ -289,6 +289,12 @@ TYPES: dict[str, tuple[str, list[Any], dict[str, str], str]] = {
     "days first": ("seen", ["31.12.2025 23:59"], {"type": "timestamp", "format": "%d.%m.%Y %H:%M"}, "all of 1 fit"),
     "either first": ("seen", ["01/02/2025"], {"type": "timestamp", "format": "%d/%m/%Y"}, "or is it %m/%d/%Y?"),
     "months first": ("seen", ["01/02/2025", "01/13/2025"], {"type": "timestamp", "format": "%m/%d/%Y"}, "all of 2 fit"),
+    "a space before the zone": (
+        "seen",
+        ["2026-01-05 10:00:00 +0200"],
+        {"type": "timestamp", "format": "%Y-%m-%d %H:%M:%S %z"},
+        "all of 1 fit the format",
+    ),
     "one digit": ("seen", ["1.2.2025"], {}, ""),
     "digits of a date": ("seen_date", ["20260105"], {"type": "timestamp", "format": "%Y%m%d"}, "all of 1 fit"),
     "an id by its name": ("cartId", [1, 2], {"type": "id"}, ""),
