@@ -24,7 +24,7 @@ import structlog
 from ingest import files as files_module
 from ingest import replay as replay_module
 from ingest.errors import UserError
-from ingest.message import Message
+from ingest.message import Message, value_at
 from ingest.publish import MessageTooLargeError
 from ingest.replay import Replay
 from ingest.settings import Settings
@@ -548,6 +548,28 @@ SIGNUPS = Stream.model_validate(
         ],
     }
 )
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("a", 1),
+        ("b.c", 2),
+        ("b", {"c": 2, "d": [3, {"e": [[4]]}]}),
+        ("b.d[0]", 3),
+        ("b.d[1].e[0][0]", 4),
+        ("x y.$z", 5),
+        ("b.d[2]", None),
+        ("b.d.e", None),
+        ("b[0]", None),
+        ("a.c", None),
+        ("a[0]", None),
+        ("B.c", None),
+        ("nothing.c", None),
+    ],
+)
+def test_a_path_leads_through_objects_and_lists(path: str, value: Any) -> None:
+    assert value_at({"a": 1, "b": {"c": 2, "d": [3, {"e": [[4]]}]}, "x y": {"$z": 5}}, path) == value
 
 
 def with_time(**options: str) -> Stream:
