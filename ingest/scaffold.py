@@ -122,7 +122,7 @@ class _Line:
         return self.field.path
 
 
-Key = tuple[Any, str]
+Choice = tuple[Any, str]
 """A value of the contract, and why it is a guess."""
 
 
@@ -147,7 +147,7 @@ class _Draft:
         if not fields:
             raise UserError(f"{sample.origin}: the messages have no field that a contract can name")
         self._lines = [_Line(one, self._base_name(one.path), [one.guess] if one.guess else []) for one in fields]
-        self._contract: dict[str, Key] = {}
+        self._contract: dict[str, Choice] = {}
         self._judged: set[str] = set()
         """Paths that make a message what it is; they cannot be personal."""
         self._exempt: set[str] = set()
@@ -180,7 +180,7 @@ class _Draft:
 
     def _choose(self) -> None:
         contract = self._contract
-        contract["description"] = (f"{sentence(self._name)}", "")
+        contract["description"] = (sentence(self._name), "")
         contract["transport"] = (self._transport, "")
         if self._topic not in (None, self._name):
             contract["topic"] = (self._topic, "")
@@ -251,7 +251,7 @@ class _Draft:
         others = [line for line in lines if line.name.rpartition("_")[2] in ID_WORDS and line not in own]
         return own, others
 
-    def _event_id(self) -> Key | None:
+    def _event_id(self) -> Choice | None:
         own, others = self._ids()
         everywhere = [line for line in own if self._is_in_all(line)]
         number = _messages(self._messages)
@@ -277,7 +277,7 @@ class _Draft:
         line.field = replace(line.field, type="id", unit=None, format=None)
         return line
 
-    def _event_key(self) -> Key | None:
+    def _event_key(self) -> Choice | None:
         """The field that is the Kafka message key, as far as the sample has keys; in files, often the person."""
         if self._transport != "kafka":
             return None
@@ -292,7 +292,7 @@ class _Draft:
                 return line.path, "a file does not tell the message keys"
         return None
 
-    def _entity_key(self) -> Key:
+    def _entity_key(self) -> Choice:
         own, others = self._ids()
         for line in (*own, *others):
             if self._is_in_all(line):
@@ -302,7 +302,7 @@ class _Draft:
             f" {self._singular}_id, has a value in all messages; fields: {self._found()}"
         )
 
-    def _event_type(self) -> Key:
+    def _event_type(self) -> Choice:
         for name in EVENT_TYPES.split():
             for line in self._lines:
                 if line.name != name or line.field.type != "string" or not self._is_in_all(line):
@@ -316,7 +316,7 @@ class _Draft:
     def _times(self) -> list[_Line]:
         return [line for line in self._lines if line.field.type == "timestamp" and line.field.texts]
 
-    def _time(self, names: Sequence[str], need: str) -> Key:
+    def _time(self, names: Sequence[str], need: str) -> Choice:
         ranks = {name: float(rank) for rank, name in enumerate(dict.fromkeys([*names, *EVENT_TIMES.split()]))}
         # signed_up_at says more than created_at
         verb = ranks["created_at"] - 0.5
