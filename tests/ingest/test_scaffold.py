@@ -520,6 +520,8 @@ def test_the_key_of_a_file_is_the_person(add: Add) -> None:
     assert guess_of(text, "key:") == "a file does not tell the message keys"
     stream, _ = add(*ROWS, transport="pubsub")
     assert (stream.transport, stream.key) == ("pubsub", None)
+    stream, _ = add({"time": "2026-01-05", "user-id": 1, "user_id": 2})
+    assert (stream.key, stream.body_fields[1:], stream.fields[2].name) == ("user_id", ("user-id", "user_id"), "user_id")
 
 
 def test_what_looks_personal_is_dropped_and_what_events_join_by_is_hashed(add: Add) -> None:
