@@ -85,12 +85,15 @@ def test_a_model_that_is_written_by_hand_judges_too(settings: Settings, tmp_path
 
 
 @pytest.mark.usefixtures("environment")
-def test_a_large_sample_is_checked_in_part(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_sample_is_checked_in_part_and_may_lack_a_field(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(check, "CHECKED_MESSAGES", 1_500)
-    lines = [json.dumps({**CLICK, "click_id": f"c{number}"}) for number in range(5_000)]
+    lines = [json.dumps({"click_id": f"c{number}", "user_id": 1}) for number in range(5_000)]
     (tmp_path / "a.ndjson").write_text("\n".join(lines))
     verdict = check_sample(settings, [str(tmp_path / "a.ndjson")], STREAMS["clicks"])
-    assert (verdict.messages, verdict.accepted, verdict.is_all) == (2_000, 2_000, False)
+    assert (verdict.messages, verdict.accepted, verdict.is_all) == (2_000, 0, False)
+    assert [(one.reason, one.messages) for one in verdict.rejections] == [("missing:product_id", 2_000)]
 
 
 @pytest.mark.usefixtures("environment")
