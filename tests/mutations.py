@@ -870,8 +870,8 @@ MUTATIONS = (
     Mutation(
         "an id that messages share identifies events",
         "ingest/scaffold.py",
-        "if line.field.is_unique:\n                return [self._as_id(line).path], f\"each",
-        "if True:\n                return [self._as_id(line).path], f\"each",
+        'if line.field.is_unique:\n                return [self._as_id(line).path], f"each',
+        'if True:\n                return [self._as_id(line).path], f"each',
         "tests/ingest/test_scaffold.py",
     ),
     Mutation(
