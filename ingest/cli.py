@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -30,6 +30,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+stream_app = typer.Typer(help="Write the contract of a stream from a sample, and check it.")
+app.add_typer(stream_app, name="stream")
 output = Console(width=None if sys.stdout.isatty() else 120)  # a pipe is no 80 columns wide
 errors = Console(stderr=True)
 FAULTS = Faults()
@@ -256,6 +258,139 @@ def replay(
     output.print(f"{'interrupted: ' if stop.is_set() else ''}published {_messages(published)} to {stream}{unreadable}")
     if stop.is_set():
         raise typer.Exit(130)
+
+
+SampleOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sample",
+        metavar="FILE",
+        help="Files, folders and globs of the formats that `replay --help` lists, or - for standard input.",
+    ),
+]
+MoreFiles = Annotated[
+    list[str] | None, typer.Argument(metavar="[FILE]...", help="More files of the sample.", show_default=False)
+]
+StreamName = Annotated[str, typer.Argument(metavar="NAME", help="The name of the stream.")]
+
+
+@stream_app.command("add")
+def stream_add(
+    name: StreamName,
+    more: MoreFiles = None,
+    sample: SampleOption = None,
+    from_topic: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOPIC",
+            help="Read the sample from this Kafka topic, or from the spool's log of this name where no Kafka is "
+            "configured. Nothing is committed or acknowledged.",
+        ),
+    ] = None,
+    transport: Annotated[
+        Literal["kafka", "pubsub"] | None,
+        typer.Option(help="How the stream arrives. [default: pubsub if only Pub/Sub is configured, else kafka]"),
+    ] = None,
+    entity: Annotated[
+        bool,
+        typer.Option("--entity", help="The messages are versions of things, such as customers, not events."),
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a contract that exists.")] = False,
+) -> None:
+    """Write streams/NAME.yml, the contract of a new stream, from a sample of its messages.
+
+    Fields, types, what is required, the id, the time and what is personal are inferred from up to 5,000 messages.
+
+    A comment says what is guessed: check those, then run `stream check`.
+
+    Examples:
+
+    python -m ingest stream add signups --sample signups.ndjson
+
+    python -m ingest stream add orders --sample 'export/2024-*.csv.gz' --transport pubsub
+
+    python -m ingest stream add customers --from-topic crm.customers --entity
+    """
+    from ingest.samples import read_files, read_topic
+    from ingest.scaffold import add_stream, new_file
+
+    files = [*(sample or []), *(more or [])]
+    if bool(files) == (from_topic is not None):
+        raise UserError("give a sample: --sample FILE, or --from-topic TOPIC" if not files else "give one sample only")
+    new_file(name, force=force)  # before the sample is read
+    settings = load_settings()
+    chosen = transport or ("pubsub" if settings.pubsub_project and not settings.has_kafka else "kafka")
+    with _progress("reading the sample", None):
+        found = read_topic(settings, from_topic, chosen) if from_topic is not None else read_files(files)
+        written = add_stream(name, found, transport=chosen, topic=from_topic, is_entity=entity, force=force)
+    first = "" if found.is_all else "the first "
+    line = f"{written.fields:,} fields, {written.guesses:,} guesses, from {first}{_messages(found.read)}"
+    output.print(f"wrote streams/{name}.yml: {line}", highlight=False, soft_wrap=True)
+
+
+@stream_app.command("check")
+def stream_check(name: StreamName, more: MoreFiles = None, sample: SampleOption = None) -> None:
+    """Report how many messages of a sample the stream would accept, and why it would reject the others.
+
+    The staging model judges up to 1,000,000 messages in a temporary warehouse, as it would after landing.
+
+    Nothing is published or landed. It takes some six seconds, and twice as long the first time.
+
+    Exit code 1 if a message is rejected, 2 if the sample or the contract cannot be read.
+
+    Examples:
+
+    python -m ingest stream check signups --sample signups.ndjson
+
+    python -m ingest stream check orders --sample export/ 'archive/*.json.gz'
+    """
+    from ingest.check import check_sample
+
+    [target] = named([name])
+    if not (files := [*(sample or []), *(more or [])]):
+        raise UserError("give a sample: --sample FILE")
+    with _progress("checking", None):
+        verdict = check_sample(load_settings(), files, target)
+    copies = f" ({verdict.copies:,} of them copies of others)" if verdict.copies else ""
+    rejected = verdict.messages - verdict.accepted
+    first = "" if verdict.is_all else "the first "
+    output.print(f"{first}{_messages(verdict.messages)}: {verdict.accepted:,} accepted{copies}, {rejected:,} rejected")
+    if not verdict.rejections:
+        return
+    table = Table("reason", box=None)
+    table.add_column("messages", justify="right")
+    table.add_column("first", overflow="fold")
+    table.add_column("value", overflow="fold")
+    for one in verdict.rejections:
+        table.add_row(*map(printable, (one.reason, f"{one.messages:,}", one.place, one.detail)))
+    output.print(table)
+    raise typer.Exit(1)
+
+
+@stream_app.command("promote")
+def stream_promote(
+    name: StreamName,
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Where the field is in the body, such as props.ref.")],
+    kind: Annotated[
+        Literal["string", "id", "integer", "amount", "boolean", "timestamp", "json"],
+        typer.Option("--type", help="The type of the field."),
+    ] = "string",
+) -> None:
+    """Add a field that the messages have to the contract of their stream.
+
+    It is appended to streams/NAME.yml, whose comments stay.
+
+    Messages that are staged already have no value of it, until the command that this prints stages them again.
+
+    Example:
+
+    python -m ingest stream promote signups props.ref
+    """
+    from ingest.scaffold import promote_field
+
+    field = promote_field(name, path, kind)
+    output.print(f"added {field} to streams/{name}.yml; to fill it in for the messages that are staged already:")
+    output.print(f"make build SELECT=stg_{name}+ FULL_REFRESH=1", highlight=False)
 
 
 @app.command()

@@ -1,4 +1,7 @@
-"""Reads files of past events: CSV, NDJSON, JSON and Parquet. Text files may be gzip-compressed or in UTF-16."""
+"""Reads files of events: CSV, NDJSON, JSON and Parquet, gzip-compressed or not. Text may be in UTF-16.
+
+`replay` publishes them, `stream add` and `stream check` read them as samples.
+"""
 
 import codecs
 import csv
@@ -10,8 +13,8 @@ import re
 import shutil
 import sys
 import zlib
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -82,7 +85,7 @@ class EventFile:
         known = _format(self.path)
         if known is None:
             raise UserError(
-                f"{self.name}: replay reads {', '.join(FORMATS)} (also .gz); pipe anything else in: replay -"
+                f"{self.name}: expected {', '.join(FORMATS)} (also .gz); pipe anything else in, and give - as the file"
             )
         return known
 
@@ -100,6 +103,16 @@ class EventFile:
         if mark[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             return io.BufferedReader(_Recoded(io.TextIOWrapper(file, "utf-16", newline="\n")))
         return file
+
+    def open_parquet(self) -> Path:
+        """Return the path of a Parquet file. It is read at random positions: a compressed one is copied first."""
+        with self.path.open("rb") as file:
+            is_compressed = file.read(len(GZIP)) == GZIP
+        if is_compressed:
+            with self.open() as file:
+                copied = _copy(self.name, file)
+            self.path, self.copy = copied.path, copied.copy
+        return self.path
 
     @property
     def is_plain(self) -> bool:
@@ -180,7 +193,7 @@ def _known_files(name: str, paths: Iterable[Path]) -> list[EventFile]:
     files = sorted(path for path in set(paths) if path.is_file() and path.name[0] not in "._")
     known = [EventFile(str(path), path) for path in files if _format(path)]
     if not known:
-        raise UserError(f"{name} contains no file that replay reads: {', '.join(FORMATS)} (also .gz)")
+        raise UserError(f"{name} contains no file of a known format: {', '.join(FORMATS)} (also .gz)")
     if others := [str(path) for path in files if not _format(path)]:
         log.warning("skipped files of unknown formats", files=others[:10], count=len(others))
     return known
@@ -191,13 +204,75 @@ def _format(path: Path) -> Format | None:
 
 
 def _copy(name: str, pipe: BinaryIO) -> EventFile:
-    copy = NamedTemporaryFile(prefix="replay-")  # noqa: SIM115  it lives as long as the EventFile
+    copy = NamedTemporaryFile(prefix="events-")  # noqa: SIM115  it lives as long as the EventFile
     try:
         shutil.copyfileobj(pipe, copy)
         copy.flush()
     except OSError as error:
         raise UserError(f"{name} cannot be copied to {copy.name}: {error.strerror}; set TMPDIR") from error
     return EventFile(name, Path(copy.name), copy)
+
+
+# -- bodies -----------------------------------------------------------------------------------------------------------
+
+
+def read_bodies(file: EventFile) -> Iterator[bytes]:
+    """Yield the body of each row, without knowing the stream. A row of a CSV that cannot be read is its bytes.
+
+    Raises:
+        UnreadableError: for a file that cannot be read; see `EventFile.reading`.
+        UserError: for a file of an unknown format, or with two columns of one name.
+    """
+    if file.format == "json":
+        yield from json_bodies(file, json_layout(file))
+    elif file.format == "parquet":
+        columns = parquet_columns(file.open_parquet())
+        check_distinct(file, columns)
+        yield from parquet_bodies(file.path, columns)
+    else:
+        with file.open() as text:
+            header = csv_header(text, ())
+        check_distinct(file, header.names)
+        body = csv_body(header.names)
+        with file.open() as text:
+            for record in csv_records(text, header):
+                yield record if isinstance(record, bytes) else body(record)
+
+
+def check_distinct(file: EventFile, columns: Sequence[str]) -> None:
+    """Reject a file with two columns of one name.
+
+    Raises:
+        UserError: naming file and column.
+    """
+    column, times = Counter(columns).most_common(1)[0] if columns else ("", 0)
+    if times > 1:
+        raise UserError(f"{file.name} has {times} columns named {column!r}; remove or rename all but one")
+
+
+Nested = dict[str, "int | Nested"]
+"""Name of a field to the number of its column, or to the fields inside it."""
+
+
+def nested(columns: Sequence[str]) -> Nested:
+    """Nest columns by the dots in their names: `props.ref` is the field `ref` of the object `props`.
+
+    A name stays as it is where an object of that name cannot be: with an empty part, or beside a column `props`.
+    """
+    flat = set(columns)
+    fields: Nested = {}
+    for number, column in enumerate(columns):
+        parts = column.split(".")
+        if not all(parts) or any(".".join(parts[:end]) in flat for end in range(1, len(parts))):
+            fields[column] = number
+            continue
+        inner = fields
+        for part in parts[:-1]:
+            below = inner.setdefault(part, {})
+            assert not isinstance(below, int)  # noqa: S101  a column of that name is in `flat`
+            inner = below
+        inner[parts[-1]] = number
+    return fields
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
@@ -235,6 +310,21 @@ def json_layout(file: EventFile) -> Layout:
     with file.open() as text:
         lines = (line for line in iter(lambda: text.readline(len(document) + BLOCK_BYTES), b"") if line.strip())
         return "lines" if next(lines).strip() == document else "documents"
+
+
+def json_bodies(file: EventFile, layout: Layout) -> Iterator[bytes]:
+    """Yield the bodies of a JSON file byte for byte. Empty lines are skipped.
+
+    Raises:
+        NotJsonError: for an array or documents that cannot be read. A line can be anything.
+    """
+    with file.open() as text:
+        if layout == "lines":
+            for line in text:
+                if line.strip():
+                    yield line.rstrip(b"\r\n")
+        else:
+            yield from json_documents(text, in_array=layout == "array")
 
 
 def _parsed(line: bytes) -> Any:
@@ -386,6 +476,21 @@ def _fit(names: list[str], known: Collection[str]) -> tuple[int, int]:
     return len(set(names).intersection(known)), len(names)
 
 
+def csv_body(columns: Sequence[str]) -> Callable[[list[str]], bytes]:
+    """Return a function that turns the fields of a row into its body, a JSON object of strings."""
+    fields = nested(columns)
+
+    def object_of(fields: Nested, record: list[str]) -> dict[str, Any]:
+        return {
+            name: record[inner] if isinstance(inner, int) else object_of(inner, record)
+            for name, inner in fields.items()
+        }
+
+    if len(fields) == len(columns) and all(isinstance(inner, int) for inner in fields.values()):
+        return lambda record: orjson.dumps(dict(zip(columns, record, strict=True)))  # a third faster
+    return lambda record: orjson.dumps(object_of(fields, record))
+
+
 def csv_records(file: BinaryIO, header: CsvHeader) -> Iterator[list[str] | bytes]:
     """Yield the fields of each row, or the row's bytes if it has not as many fields as the header.
 
@@ -494,12 +599,18 @@ def parquet_bodies(path: Path, names: Sequence[str]) -> Iterator[bytes]:
                 f"case when isfinite({column}) then {column} end" if kind in ("FLOAT", "DOUBLE") else column
                 for column, kind, *_ in types
             ]
-            fields = ", ".join(
-                "'{}': {}".format(name.replace("'", "''"), value) for name, value in zip(names, values, strict=True)
-            )
-            select = f"select to_json({{{fields}}}) from {rows}"  # noqa: S608  names are quoted
+            select = f"select to_json({_struct(nested(names), values)}) from {rows}"  # noqa: S608  names are quoted
             for batch in connection.sql(select, params=parameters).to_arrow_reader(10_000):
                 for body in batch.column(0).to_pylist():
                     yield body.encode()
         except duckdb.Error as error:
             raise UnreadableError(str(error).partition("\n")[0]) from error
+
+
+def _struct(fields: Nested, values: Sequence[str]) -> str:
+    """Return the SQL of an object of these fields."""
+    inner = (
+        "'{}': {}".format(name.replace("'", "''"), values[one] if isinstance(one, int) else _struct(one, values))
+        for name, one in fields.items()
+    )
+    return f"{{{', '.join(inner)}}}"

@@ -1,5 +1,6 @@
 """What crosses the edges of the package: a message to publish, a batch to land."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -118,3 +119,19 @@ def pubsub_table(
         "payload": pa.array(payloads, pa.binary()),
     }
     return pa.Table.from_pydict(columns, schema=BATCH_SCHEMA)
+
+
+STEP = re.compile(r"([^.\[\]]+)|\[([0-9]+)\]")
+"""A name or an index of a path."""
+
+
+def value_at(body: Any, path: str) -> Any:
+    """Return the value at a path of a contract, such as `props.ref` or `items[0].sku`; None where there is none."""
+    if type(body) is dict and path in body:  # a path of one name, as most are
+        return body[path]
+    for name, index in STEP.findall(path):
+        if index:
+            body = body[int(index)] if isinstance(body, list) and int(index) < len(body) else None
+        else:
+            body = body.get(name) if isinstance(body, dict) else None
+    return body

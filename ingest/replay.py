@@ -6,7 +6,7 @@ import re
 import shlex
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,17 +24,18 @@ from ingest.files import (
     SAMPLE,
     CsvHeader,
     EventFile,
-    Layout,
     NotJsonError,
+    check_distinct,
+    csv_body,
     csv_header,
     csv_records,
     find_files,
-    json_documents,
+    json_bodies,
     json_layout,
     parquet_bodies,
     parquet_columns,
 )
-from ingest.message import Message
+from ingest.message import Message, value_at
 from ingest.publish import MessageTooLargeError, Publisher, duration, retentions
 from ingest.settings import Settings
 from ingest.streams import Stream
@@ -84,6 +85,8 @@ class Replay:
         self.unreadable = 0
         """Number of published messages whose row could not be read."""
         self._stream = stream
+        self._paths = [path for field in stream.fields for path in field.paths]
+        self._fields = {field.in_body: field for field in stream.fields}
         self._renames = _parsed_renames(renames, stream)
         self._force = force
         self._parts = []
@@ -131,7 +134,10 @@ class Replay:
         except MessageTooLargeError as error:
             with suppress(UserError):
                 publisher.flush()
-            raise UserError(f"{self._place_of(error.payload)}: {error}") from error
+            place = self.places_of({error.payload}).get(
+                error.payload, ", ".join(part.file.name for part in self._parts)
+            )
+            raise UserError(f"{place}: {error}") from error
         return published
 
     def _messages(self) -> Iterator[Message]:
@@ -139,13 +145,16 @@ class Replay:
             with part.file.reading():
                 yield from part.read()
 
-    def _place_of(self, payload: bytes) -> str:
-        """Find the file and row of a message by reading the files again. The header of a CSV is not a row."""
+    def places_of(self, payloads: Collection[bytes]) -> dict[bytes, str]:
+        """Find the file and row of messages by reading the files again. The header of a CSV is not a row."""
+        places: dict[bytes, str] = {}
         for part in self._parts:
             for row, message in enumerate(part.read(), start=1):
-                if message.payload == payload:
-                    return f"{part.file.name}, row {row:,}"
-        return ", ".join(part.file.name for part in self._parts)
+                if message.payload in payloads and message.payload is not None:
+                    places.setdefault(message.payload, f"{part.file.name}, row {row:,}")
+                    if len(places) == len(payloads):
+                        return places
+        return places
 
     # -- checks -------------------------------------------------------------------------------------------------------
 
@@ -154,12 +163,12 @@ class Replay:
         if file.format == "json":
             return self._json_part(file)
         if file.format == "parquet":
-            columns = self._renamed(file, parquet_columns(file.path))
+            columns = self._renamed(file, parquet_columns(file.open_parquet()))
             self._check_columns(file, columns, "")
             bodies = partial(parquet_bodies, file.path, columns)
             return _Part(file, partial(self._json_messages, bodies), bodies)
         with file.open() as text:
-            header = csv_header(text, {*self._stream.body_fields, *self._renames})
+            header = csv_header(text, {*self._paths, *self._renames})
         header = replace(header, names=self._renamed(file, header.names))
         self._check_columns(file, header.names, f", separated by {header.delimiter!r}")
         with file.open() as text:
@@ -180,12 +189,14 @@ class Replay:
             if not self._force:
                 raise
             layout = "lines"
-        bodies = partial(_json_bodies, file, layout)
+        bodies = partial(json_bodies, file, layout)
         if not self._force:
             first, found = b"", dict[str, None]()
             for body in islice(bodies(), SAMPLE):
                 first = first or body
-                found.update(dict.fromkeys(_object(body) or ()))
+                fields = _object(body, self._stream) or {}
+                found.update(dict.fromkeys(fields))
+                found.update({path: None for path in self._paths if value_at(fields, path) is not None})
             if first and (missing := self._missing(found)):
                 beginning = first[:SHOWN_CHARACTERS].decode("utf-8", "replace")
                 shown = f"fields {_shown([*found])}" if found else f"no JSON object, but {_shown([beginning])}"
@@ -199,16 +210,13 @@ class Replay:
             if theirs not in columns:
                 raise UserError(f"--map: {file.name} has no column {theirs!r}, but {_shown(columns)}")
         renamed = [self._renames.get(column, column) for column in columns]
-        column, times = Counter(renamed).most_common(1)[0] if renamed else ("", 0)
-        if times > 1:
-            raise UserError(f"{file.name} has {times} columns named {column!r}; remove or rename all but one")
+        check_distinct(file, renamed)
         return renamed
 
     def _check_columns(self, file: EventFile, columns: list[str], how: str) -> None:
         """Reject a file without a required column; warn if an optional column may have another name."""
-        fields = self._stream.body_fields
-        unread = [column for column in columns if column not in fields]
-        absent = [field for field in fields if field not in columns]
+        unread = [column for column in columns if column not in self._paths]
+        absent = [field.in_body for field in self._stream.fields if not set(field.paths) & set(columns)]
         if not self._force and (missing := self._missing(columns)):
             advice = []
             if any("\0" in column for column in columns):
@@ -228,8 +236,13 @@ class Replay:
             )
 
     def _missing(self, found: Collection[str]) -> list[str]:
-        """Return the required fields that are not among those found."""
-        return [" or ".join(group) for group in self._stream.required if not set(group) & set(found)]
+        """Return the required fields that are not among those found, by one of their paths."""
+        paths = {field.in_body: field.paths for field in self._stream.fields}
+        return [
+            " or ".join(group)
+            for group in self._stream.required
+            if not {path for name in group for path in paths[name]} & set(found)
+        ]
 
     def _mismatch(self, file: EventFile, what: str, missing: list[str], found: str, advice: list[str]) -> str:
         sentences = [
@@ -268,20 +281,20 @@ class Replay:
     # -- messages -----------------------------------------------------------------------------------------------------
 
     def _json_messages(self, bodies: Callable[[], Iterator[bytes]]) -> Iterator[Message]:
-        stream = self._stream
         for body in bodies():
-            fields = _object(body)
+            fields = _object(body, self._stream)
             if fields is None:
                 self.unreadable += 1
                 yield Message(body)
             else:
-                yield Message(body, _key(fields, stream, body), {}, _published_at(fields, stream))
+                yield Message(body, self._key(fields, body), {}, self._published_at(fields))
 
     def _csv_messages(self, file: EventFile, csv: CsvHeader) -> Iterator[Message]:
-        header, stream = csv.names, self._stream
         # Looked up once, not per row: this loop is most of the cost of a replay.
-        key_column = header.index(stream.key) if stream.key in header else None
-        time_columns = [header.index(name) for name in stream.time if name in header]
+        body = csv_body(csv.names)
+        key_column = self._column(csv.names, self._stream.key)
+        times = [(self._column(csv.names, name), self._fields[name]) for name in self._stream.time]
+        time_columns = [(column, field) for column, field in times if column is not None]
         with file.open() as text:
             for fields in csv_records(text, csv):
                 if isinstance(fields, bytes):
@@ -290,16 +303,46 @@ class Replay:
                     continue
                 key = fields[key_column].encode() if key_column is not None else b""
                 published_at = None
-                for column in time_columns:
-                    if (published_at := _instant(fields[column])) is not None:
+                for column, field in time_columns:
+                    if (published_at := _instant(fields[column], field.unit, field.format)) is not None:
                         break
-                yield Message(orjson.dumps(dict(zip(header, fields, strict=True))), key or None, {}, published_at)
+                yield Message(body(fields), key or None, {}, published_at)
+
+    def _column(self, columns: list[str], name: str | None) -> int | None:
+        """Return the number of the column that holds a field."""
+        paths = self._fields[name].paths if name else ()
+        return next((columns.index(path) for path in paths if path in columns), None)
+
+    def _values(self, fields: Mapping[str, Any], name: str) -> Iterator[Any]:
+        return (value_at(fields, path) for path in self._fields[name].paths)
+
+    def _key(self, fields: Mapping[str, Any], body: bytes) -> bytes | None:
+        if self._stream.key is None:
+            return None
+        value = next((found for found in self._values(fields, self._stream.key) if found is not None), None)
+        if isinstance(value, float):  # orjson's value for an integer of more than 64 bits
+            exact = _row(json.loads(body, parse_int=str), self._stream)
+            value = next((found for found in self._values(exact, self._stream.key) if found is not None), None)
+        if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+            return str(value).encode()
+        return None
+
+    def _published_at(self, fields: Mapping[str, Any]) -> int | None:
+        """Microseconds since the epoch, from the first readable time field."""
+        for name in self._stream.time:
+            field = self._fields[name]
+            for value in self._values(fields, name):
+                if isinstance(value, str | int) and not isinstance(value, bool):
+                    instant = _instant(value, field.unit, field.format)
+                    if instant is not None:
+                        return instant
+        return None
 
 
 def _parsed_renames(renames: Sequence[str], stream: Stream) -> dict[str, str]:
     """Map their column names to ours."""
     ours_by_theirs: dict[str, str] = {}
-    fields = stream.body_fields
+    fields = [path for field in stream.fields for path in field.paths]
     for rename in renames:
         ours, equals, theirs = rename.partition("=")
         if not equals or not theirs:
@@ -370,44 +413,22 @@ def _blocks(file: EventFile) -> Iterator[bytes]:
         yield from iter(partial(text.read, BLOCK_BYTES), b"")
 
 
-def _json_bodies(file: EventFile, layout: Layout) -> Iterator[bytes]:
-    with file.open() as text:
-        if layout == "lines":
-            for line in text:
-                if line.strip():
-                    yield line.rstrip(b"\r\n")
-        else:
-            yield from json_documents(text, in_array=layout == "array")
-
-
-def _object(body: bytes) -> dict[str, Any] | None:
+def _object(body: bytes, stream: Stream) -> dict[str, Any] | None:
+    """Return the object that has the stream's fields; None for a body that is not an object."""
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    return fields if isinstance(fields, dict) else None
+    return _row(fields, stream) if isinstance(fields, dict) else None
 
 
-def _key(fields: Mapping[str, Any], stream: Stream, body: bytes) -> bytes | None:
-    if stream.key is None:
-        return None
-    value = fields.get(stream.key)
-    if isinstance(value, float):  # orjson's value for an integer of more than 64 bits
-        value = json.loads(body, parse_int=str)[stream.key]
-    if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
-        return str(value).encode()
-    return None
-
-
-def _published_at(fields: Mapping[str, Any], stream: Stream) -> int | None:
-    """Microseconds since the epoch, from the first readable time field."""
-    for name in stream.time:
-        value = fields.get(name)
-        if isinstance(value, str | int) and not isinstance(value, bool):
-            instant = _instant(value)
-            if instant is not None:
-                return instant
-    return None
+def _row(fields: dict[str, Any], stream: Stream) -> dict[str, Any]:
+    """Return the row inside a change as Debezium writes it, other bodies as they are."""
+    if stream.envelope == "debezium":
+        change = fields["payload"] if isinstance(fields.get("payload"), dict) else fields
+        row = change.get("before" if change.get("op") == "d" else "after")
+        return row if isinstance(row, dict) else {}
+    return fields
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -415,18 +436,30 @@ MICROSECOND = timedelta(microseconds=1)
 LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 
 
+UNITS = {"seconds": 1_000_000, "milliseconds": 1_000, "microseconds": 1}
+
+
 @lru_cache(maxsize=4096)  # rows are mostly in order, with many per second
-def _instant(value: str | int) -> int | None:
-    if isinstance(value, int) or re.fullmatch(r"\d{9,18}", value, re.ASCII):
+def _instant(value: str | int, unit: str | None, time_format: str | None) -> int | None:
+    is_number = isinstance(value, int) or re.fullmatch(r"\d{9,18}", value, re.ASCII) is not None
+    if unit or (is_number and time_format is None):
+        if not is_number and not re.fullmatch(r"-?\d{1,18}", str(value), re.ASCII):
+            return None
         instant = int(value)
+        if unit:
+            instant *= UNITS[unit]
         # The size tells the unit: seconds, milliseconds (from 1973 on) or microseconds since the epoch.
-        if instant < 10**11:
+        elif instant < 10**11:
             instant *= 1_000_000
         elif instant < 10**14:
             instant *= 1_000
     else:
+        text = str(value)
         try:
-            moment = datetime.fromisoformat(value.removesuffix(" UTC"))
+            if time_format is not None:
+                moment = datetime.strptime(text, time_format)  # noqa: DTZ007  UTC without %z
+            else:
+                moment = datetime.fromisoformat(text.removesuffix(" UTC"))
         except ValueError:
             return None
         if moment.tzinfo is None:

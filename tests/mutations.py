@@ -856,9 +856,37 @@ MUTATIONS = (
     Mutation(
         "replayed messages are published at the present time",
         "ingest/replay.py",
-        "yield Message(orjson.dumps(dict(zip(header, fields, strict=True))), key or None, {}, published_at)",
-        "yield Message(orjson.dumps(dict(zip(header, fields, strict=True))), key or None, {}, None)",
+        "yield Message(body(fields), key or None, {}, published_at)",
+        "yield Message(body(fields), key or None, {}, None)",
         "tests/ingest/test_replay.py",
+    ),
+    Mutation(
+        "a column with dots stays a name with dots",
+        "ingest/files.py",
+        "if not all(parts) or any(",
+        "if len(parts) > 1 or any(",
+        "tests/ingest/test_replay.py",
+    ),
+    Mutation(
+        "an id that messages share identifies events",
+        "ingest/scaffold.py",
+        'if line.field.is_unique:\n                return [self._as_id(line).path], f"each',
+        'if True:\n                return [self._as_id(line).path], f"each',
+        "tests/ingest/test_scaffold.py",
+    ),
+    Mutation(
+        "a promoted field is written without being read back",
+        "ingest/scaffold.py",
+        "    _validated(file, text)\n",
+        "",
+        "tests/ingest/test_scaffold.py",
+    ),
+    Mutation(
+        "what a check landed stays on disk",
+        "ingest/check.py",
+        "        finally:\n            _clear(folder)",
+        "        finally:\n            pass",
+        "tests/ingest/test_check.py",
     ),
 )
 

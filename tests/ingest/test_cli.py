@@ -17,7 +17,7 @@ from tests.dbt_project.warehouse import SETTINGS
 
 from .conftest import Start
 
-COMMANDS = ["land", "status", "simulate", "replay", "emit", "provision", "push", "clean"]
+COMMANDS = ["land", "status", "simulate", "replay", "stream", "emit", "provision", "push", "clean"]
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -82,7 +82,7 @@ def test_help_names_every_command_and_each_has_its_own(run_here: Run) -> None:
         (["replay"], {}, "Missing argument"),
         (["replay", "x.csv"], {}, "Missing option '--stream'"),
         (["replay", "x[/red].csv", "--stream", "users"], {}, r"x\[/red\]\.csv cannot be read: No such file"),
-        (["replay", "x.txt", "--stream", "users"], {}, "replay reads .csv"),
+        (["replay", "x.txt", "--stream", "users"], {}, "expected .csv"),
         (["simulate", "--days", "x"], {}, "--days.*integer"),
         (["simulate", "--days", "-1"], {}, "--days"),
         (["simulate", "--late", "2"], {}, "--late"),

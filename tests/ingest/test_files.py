@@ -221,7 +221,7 @@ def test_what_is_left_out_of_a_folder_is_said(folder: Path) -> None:
 
 def test_a_folder_without_events_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match=r"contains no file that replay reads: \.csv"):
+    with pytest.raises(UserError, match=r"contains no file of a known format: \.csv"):
         find_files([str(tmp_path)])
 
 

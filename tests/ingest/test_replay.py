@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 import re
 import signal
@@ -23,7 +24,7 @@ import structlog
 from ingest import files as files_module
 from ingest import replay as replay_module
 from ingest.errors import UserError
-from ingest.message import Message
+from ingest.message import Message, value_at
 from ingest.publish import MessageTooLargeError
 from ingest.replay import Replay
 from ingest.settings import Settings
@@ -519,6 +520,132 @@ def test_parquet_that_does_not_fit_is_rejected(tmp_path: Path) -> None:
     content = parquet(path, event_time=[1] * 9_999, event_type=["view"] * 9_999, product_id=range(9_999)).read_bytes()
     path.write_bytes(content[:4] + b"\xff" * 5_000 + content[5_004:])
     assert str(path) in rejection([str(path)])
+
+
+def test_compressed_parquet_is_read(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", event_time=["2019-10-01"], event_type=["view"], product_id=[1])
+    compressed = tmp_path / "b.parquet.gz"
+    compressed.write_bytes(gzip.compress(path.read_bytes()))
+    assert replayed([str(compressed)]) == replayed([str(path)])
+    assert len(replayed([str(path), str(compressed)])) == 2
+
+
+# -- contracts with paths ---------------------------------------------------------------------------------------------
+
+SIGNUPS = Stream.model_validate(
+    {
+        "name": "signups",
+        "description": "Sign-ups.",
+        "transport": "kafka",
+        "key": "user.id",
+        "kind": "event",
+        "event_type": "signup",
+        "time": ["at"],
+        "fields": [
+            {"name": "user_id", "path": "user.id", "aliases": ["uid"], "required": True, "description": "Who."},
+            {"name": "signed_at", "path": "at", "aliases": ["meta.when"], "required": True, "description": "When."},
+            {"name": "ref", "path": "refs[1].name", "description": "From where."},
+        ],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("a", 1),
+        ("b.c", 2),
+        ("b", {"c": 2, "d": [3, {"e": [[4]]}]}),
+        ("b.d[0]", 3),
+        ("b.d[1].e[0][0]", 4),
+        ("x y.$z", 5),
+        ("b.d[2]", None),
+        ("b.d.e", None),
+        ("b[0]", None),
+        ("a.c", None),
+        ("a[0]", None),
+        ("B.c", None),
+        ("nothing.c", None),
+    ],
+)
+def test_a_path_leads_through_objects_and_lists(path: str, value: Any) -> None:
+    assert value_at({"a": 1, "b": {"c": 2, "d": [3, {"e": [[4]]}]}, "x y": {"$z": 5}}, path) == value
+
+
+def with_time(**options: str) -> Stream:
+    """SIGNUPS with a time of this unit or format."""
+    user, time, ref = SIGNUPS.fields
+    typed = time.model_copy(update={"type": "timestamp", **options})
+    return SIGNUPS.model_copy(update={"fields": (user, typed, ref)})
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        ({"user": {"id": 7}, "at": "2019-10-01"}, b"7"),
+        ({"uid": "u", "meta": {"when": "2019-10-01"}}, b"u"),
+        ({"user": {"id": 2**64}, "at": "2019-10-01"}, str(2**64).encode()),
+        ({"user": {"id": None}, "uid": 8, "at": "2019-10-01"}, b"8"),
+    ],
+)
+def test_the_key_and_the_time_are_found_inside_objects(tmp_path: Path, body: dict[str, Any], key: bytes) -> None:
+    [message] = published(tmp_path / "a.ndjson", json.dumps(body).encode(), SIGNUPS)
+    assert (message.key, message.published_at) == (key, MIDNIGHT)
+
+
+def test_a_required_field_may_be_inside_an_object_or_have_another_name(tmp_path: Path) -> None:
+    (tmp_path / "a.ndjson").write_bytes(b'{"user": 7, "at": "2019-10-01"}')
+    assert "a.ndjson does not match stream signups: no field user.id." in rejection([str(tmp_path)], SIGNUPS)
+    (tmp_path / "a.ndjson").write_bytes(b'{"user": {"ID": 7}, "meta": {"when": 1}}')
+    assert "no field user.id." in rejection([str(tmp_path)], SIGNUPS)
+
+
+def test_a_column_with_dots_is_a_field_inside_an_object(csv_file: Path, tmp_path: Path) -> None:
+    [message] = published(csv_file, b"user.id,meta.when,meta.x\n7,2019-10-01,y\n", SIGNUPS)
+    assert message == Message(b'{"user":{"id":"7"},"meta":{"when":"2019-10-01","x":"y"}}', b"7", {}, MIDNIGHT)
+    [message] = published(csv_file, b"Nr,at\n7,2019-10-01\n", SIGNUPS, renames=["user.id=Nr"])
+    assert message == Message(b'{"user":{"id":"7"},"at":"2019-10-01"}', b"7", {}, MIDNIGHT)
+    path = parquet(tmp_path / "a.parquet", **{"user.id": [7], "at": ["2019-10-01"], "b": [1], "b.c": [2]})
+    [message] = replayed([str(path)], SIGNUPS)
+    assert message == Message(b'{"user":{"id":7},"at":"2019-10-01","b":1,"b.c":2}', b"7", {}, MIDNIGHT)
+
+
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [
+        ({"unit": "seconds"}, 1_569_888_000),
+        ({"unit": "milliseconds"}, 1_569_888_000_000),
+        ({"unit": "microseconds"}, "1569888000000000"),
+        ({"format": "%d.%m.%Y"}, "01.10.2019"),
+        ({"format": "%Y%m%d"}, "20191001"),
+        ({"format": "%Y%m%d%H%M"}, 201910010000),
+        ({"format": "%d/%m/%Y %H:%M %z"}, "01/10/2019 02:00 +0200"),
+    ],
+)
+def test_times_are_read_as_the_contract_says(tmp_path: Path, options: dict[str, str], written: Any) -> None:
+    line = orjson.dumps({"uid": 1, "at": written})
+    [message] = published(tmp_path / "a.ndjson", line, with_time(**options))
+    assert message.published_at == MIDNIGHT
+
+
+def test_a_small_number_is_a_time_where_the_contract_says_so(tmp_path: Path) -> None:
+    [message] = published(tmp_path / "a.ndjson", b'{"uid": 1, "at": "5"}', with_time(unit="milliseconds"))
+    assert message.published_at == 5_000
+    [message] = published(tmp_path / "a.ndjson", b'{"uid": 1, "at": "2019-10-01"}', with_time(unit="milliseconds"))
+    assert message.published_at is None
+
+
+def test_the_key_and_time_of_a_change_of_debezium_are_those_of_its_row(tmp_path: Path) -> None:
+    rows = SIGNUPS.model_copy(update={"kind": "entity", "envelope": "debezium"})
+    changes = [
+        b'{"before": null, "after": {"uid": 7, "at": "2019-10-01"}, "op": "c"}',
+        b'{"payload": {"before": {"uid": 8, "at": "2019-10-01"}, "after": null, "op": "d"}}',
+    ]
+    messages = published(tmp_path / "a.ndjson", b"\n".join(changes), rows)
+    assert messages == [
+        Message(changes[0], b"7", {}, MIDNIGHT),
+        Message(changes[1], b"8", {}, MIDNIGHT),
+    ]
 
 
 def test_files_follow_each_other(tmp_path: Path) -> None:

@@ -1,0 +1,185 @@
+"""Judges a sample before anything lands: `python -m ingest stream check`.
+
+The judge is the staging model that judges landed messages: dbt runs it over a temporary warehouse.
+"""
+
+import fcntl
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+
+from ingest.errors import UserError
+from ingest.landing import land_streams
+from ingest.message import value_at
+from ingest.publish.spool import SpoolPublisher
+from ingest.replay import Replay
+from ingest.settings import Settings
+from ingest.sinks.duckdb import DuckDBSink
+from ingest.streams import Stream
+
+CHECKED_MESSAGES = 1_000_000
+"""Maximum messages that are checked, to bound the disk space."""
+SHOWN_CHARACTERS = 60
+"""Maximum length of a value in the report."""
+EMBEDDED: dict[str, Any] = {
+    "warehouse": "duckdb",
+    "kafka_bootstrap_servers": None,
+    "kafka_config_file": None,
+    "pubsub_project": None,
+}
+"""Settings without brokers."""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """The messages that are rejected for one reason."""
+
+    reason: str
+    messages: int
+    place: str
+    """File and row of the first."""
+    detail: str
+    """The value that is the reason, as far as there is one."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What staging makes of a sample."""
+
+    messages: int
+    accepted: int
+    copies: int
+    """Accepted messages whose event or version came before in the sample: the facts and histories count it once."""
+    rejections: list[Rejection]
+    """Most messages first."""
+    is_all: bool
+    """Whether the sample had no more messages."""
+
+
+def check_sample(settings: Settings, names: Sequence[str], stream: Stream) -> Verdict:
+    """Judge a sample by the staging model of its stream.
+
+    Args:
+        settings: Of the project. Its warehouse and brokers are not touched.
+        names: Files, folders, globs, or `-` for standard input; see `ingest.files.find_files`.
+        stream: The stream whose contract is checked.
+
+    Raises:
+        UserError: for a file that cannot be read, a sample without a JSON object, or a model that cannot be built.
+    """
+    from dbt_project.__main__ import target
+
+    replay = Replay(settings.model_copy(update=EMBEDDED), names, stream, force=True)
+    with _exclusive(target() / "check") as folder:
+        embedded = settings.model_copy(
+            update={**EMBEDDED, "spool_path": folder / "spool", "warehouse_path": folder / "sample.duckdb"}
+        )
+        stop = threading.Event()
+        published = 0
+
+        def on_progress(messages: int) -> None:
+            nonlocal published
+            published += messages
+            if published >= CHECKED_MESSAGES:
+                stop.set()
+
+        with SpoolPublisher(embedded) as publisher:
+            replay.publish(publisher, stop=stop, on_progress=on_progress)
+        if replay.unreadable == published:
+            found = f"none of {published:,} messages can be read" if published else "there is no message"
+            raise UserError(f"{', '.join(names)}: {found}, so there is nothing to check")
+        sink = DuckDBSink(embedded.warehouse_path, 0, pseudonym_key=embedded.pseudonym_key)
+        land_streams(embedded, [stream], sink)
+        _stage(embedded, stream, folder)
+        return _verdict(embedded, stream, replay, is_all=not stop.is_set())
+
+
+@contextmanager
+def _exclusive(folder: Path) -> Iterator[Path]:
+    """A folder for one check at a time, without what an earlier one left. dbt keeps there what it parsed: a warehouse
+    at another path would make it parse the whole project again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            _clear(folder)
+            yield folder
+        finally:
+            _clear(folder)
+
+
+def _clear(folder: Path) -> None:
+    shutil.rmtree(folder / "spool", ignore_errors=True)
+    for path in folder.glob("sample.duckdb*"):
+        path.unlink()
+
+
+def _stage(settings: Settings, stream: Stream, folder: Path) -> None:
+    """Run the staging model."""
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+    from dbt.cli.main import dbtRunner
+
+    from dbt_project.__main__ import PROJECT_OPTIONS, export_environment
+    from dbt_project.contracts import write_contracts
+
+    write_contracts()
+    export_environment(settings)
+    options = ["--log-level", "none", "--log-level-file", "none", "--target-path", str(folder), *PROJECT_OPTIONS]
+    try:
+        result = dbtRunner().invoke(["--quiet", "run", "--select", f"stg_{stream.name}", *options])
+    finally:
+        DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
+    if not result.success:
+        failed = [one.message for one in getattr(result.result, "results", ()) if one.message]
+        raise UserError(f"the staging model of {stream.name} cannot be built: {result.exception or '; '.join(failed)}")
+
+
+def _verdict(settings: Settings, stream: Stream, replay: Replay, *, is_all: bool) -> Verdict:
+    key = "event_key" if stream.kind == "event" else "version_key"
+    staged = f"{settings.build_prefix or ''}staging.stg_{stream.name}"
+    with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
+        rows = connection.sql(  # the names are those of contracts
+            f"""
+            select
+                staged.reject_reason,
+                count(*),
+                count({key}) - count(distinct {key}),
+                min_by({{payload: raw.payload, detail: staged.reject_detail}}, raw."offset")
+            from {staged} as staged
+            inner join raw.{stream.name} as raw using (message_id)
+            group by all
+            order by count(*) desc, 1
+            """  # noqa: S608
+        ).fetchall()
+    places = replay.places_of({first["payload"] for reason, _, _, first in rows if reason is not None})
+    return Verdict(
+        messages=sum(messages for _, messages, *_ in rows),
+        accepted=sum(messages for reason, messages, *_ in rows if reason is None),
+        copies=sum(copies for reason, _, copies, *_ in rows if reason is None),
+        rejections=[
+            Rejection(
+                reason, messages, places.get(first["payload"], ""), _shown(first["detail"], reason, first["payload"])
+            )
+            for reason, messages, _, first in rows
+            if reason is not None
+        ],
+        is_all=is_all,
+    )
+
+
+def _shown(detail: str | None, reason: str, payload: bytes) -> str:
+    """The detail of a rejection, or else the value at the path that the reason names."""
+    if detail is None:
+        try:
+            value = value_at(orjson.loads(payload), reason.partition(":")[2])
+        except orjson.JSONDecodeError:
+            value = None
+        detail = "" if value is None else value if isinstance(value, str) else orjson.dumps(value).decode()
+    return detail if len(detail) <= SHOWN_CHARACTERS else f"{detail[:SHOWN_CHARACTERS]}…"

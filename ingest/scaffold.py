@@ -1,0 +1,554 @@
+"""Writes contracts: `python -m ingest stream add` from a sample, `stream promote` one more field."""
+
+import re
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ingest.errors import UserError
+from ingest.samples import ID_WORDS, NUMBER, TYPES_OF_ONE, Sample, SampledField, infer_fields, snake_case
+from ingest.streams import FOLDER, NAME, OWN_COLUMNS, PATH, RESERVED, VOCABULARY, Transport, read_contracts
+
+FEW = 100
+"""With fewer messages, that a field is in all of them means little."""
+SHOWN_PATHS = 20
+"""Maximum paths that a comment lists."""
+
+EVENT_TIMES = (
+    "event_time event_at event_timestamp event_timestamp_ms occurred_at happened_at datetime_occured timestamp time ts"
+    " at created_at datetime sent_at received_at date"
+)
+"""Names of the time of an event, best first."""
+VERSION_TIMES = "updated_at modified_at changed_at last_modified last_updated updated modified ts_ms version_at"
+"""Names of the time of an entity's version, best first."""
+EVENT_TYPES = "event_type event_name event type action kind"
+"""Names of a field that tells the types of events apart, best first."""
+OTHER_TIMES = {"updated", "modified", "deleted", "expires", "expired", "birth", "ends", "scheduled"}
+"""Words in the names of times that are not when something happened."""
+THINGS = "user customer account person member visitor device session anonymous client product item post page"
+"""What an event is about: the id of one of these is not the id of the event, even if a sample has each once."""
+PERSONAL = "email mail phone mobile ip address street ssn iban passport birthday birthdate dob fax surname"
+ABOUT_THE_ENVELOPE = ("specversion", "datacontenttype", "dataschema")
+"""Attributes of CloudEvents that say nothing of the event."""
+NAMES_OF_PEOPLE = "first last middle full given family maiden nick user customer person contact"
+"""Words before `name` in the names of fields that name people."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A contract that was written."""
+
+    path: Path
+    fields: int
+    guesses: int
+    """Number of comments that say what was guessed."""
+
+
+def add_stream(
+    name: str,
+    sample: Sample,
+    *,
+    transport: Transport = "kafka",
+    topic: str | None = None,
+    is_entity: bool = False,
+    force: bool = False,
+    folder: Path = FOLDER,
+) -> Written:
+    """Write the contract of a new stream, with a comment wherever it is guessed.
+
+    Args:
+        name: The name of the stream and of the file.
+        sample: Messages of it.
+        transport: How it arrives.
+        topic: The topic, if it is not called like the stream.
+        is_entity: The messages are versions of things, not events.
+        force: Replace a file that exists.
+        folder: Where contracts are.
+
+    Raises:
+        UserError: for a name that a stream cannot have, a file that exists, and a sample without what a contract needs.
+    """
+    path = new_file(name, folder=folder, force=force)
+    text = _Draft(name, sample, transport, topic, is_entity).text()
+    fields = _validated(path, text)
+    path.write_text(text, encoding="utf-8")
+    return Written(path, fields, text.count("# guessed:"))
+
+
+def new_file(name: str, *, folder: Path = FOLDER, force: bool = False) -> Path:
+    """Return the file of a new contract.
+
+    Raises:
+        UserError: for a name that a stream cannot have, or a file that exists.
+    """
+    if not NAME.fullmatch(name):
+        raise UserError(f"{name!r} cannot name a stream: use small letters, digits and _, such as signups")
+    if name in RESERVED.split():
+        raise UserError(f"{name} cannot name a stream: it is a word of SQL; use another, such as {name}_events")
+    path = folder / f"{name}.yml"
+    if path.exists() and not force:
+        raise UserError(f"{folder.name}/{name}.yml exists; --force replaces it")
+    return path
+
+
+def _validated(path: Path, text: str) -> int:
+    """Read a contract back before it is written; returns the number of its fields."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / path.parent.name  # which an error names
+        folder.mkdir()
+        (folder / path.name).write_text(text, encoding="utf-8")
+        return len(read_contracts(folder)[path.stem].fields)
+
+
+# -- add --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Line:
+    """A field of the contract."""
+
+    field: SampledField
+    name: str
+    guesses: list[str]
+    personal: Literal["drop", "hash"] | None = None
+
+    @property
+    def path(self) -> str:
+        return self.field.path
+
+
+Choice = tuple[Any, str]
+"""A value of the contract, and why it is a guess."""
+
+
+class _Draft:
+    """A contract in the making."""
+
+    def __init__(self, name: str, sample: Sample, transport: Transport, topic: str | None, is_entity: bool) -> None:
+        self._name = name
+        self._singular = singular(name)
+        self._sample = sample
+        self._transport = transport
+        self._topic = topic
+        self._envelope = _envelope(sample.bodies)
+        bodies = sample.bodies
+        if self._envelope == "debezium":
+            bodies = [_row(body) for body in bodies]
+        elif self._envelope == "cloudevents":
+            bodies = [{name: body[name] for name in body if name not in ABOUT_THE_ENVELOPE} for body in bodies]
+        self._is_entity = is_entity or self._envelope == "debezium"
+        self._messages = len(bodies)
+        fields, self._left_out = infer_fields(bodies)
+        if not fields:
+            raise UserError(f"{sample.origin}: the messages have no field that a contract can name")
+        self._lines = [_Line(one, self._base_name(one.path), [one.guess] if one.guess else []) for one in fields]
+        self._contract: dict[str, Choice] = {}
+        self._judged: set[str] = set()
+        """Paths that make a message what it is; they cannot be personal."""
+        self._exempt: set[str] = set()
+        """Paths whose columns staging names itself."""
+
+    def text(self) -> str:
+        """Return the file."""
+        self._name_by_vocabulary()
+        self._choose()
+        self._mark_personal()
+        self._make_valid()
+        return "\n".join([*self._header(), *self._keys(), *self._field_lines(), ""])
+
+    def _base_name(self, path: str) -> str:
+        if self._envelope == "cloudevents":
+            path = path.removeprefix("data.")
+        return snake_case(path)
+
+    def _name_by_vocabulary(self) -> None:
+        """Give an inner field the column of fct_events that it is named after, unless another has it."""
+        last = [snake_case(line.path.rpartition(".")[2]) for line in self._lines]
+        names = {line.name for line in self._lines}
+        for line, name in zip(self._lines, last, strict=True):
+            is_one = name in VOCABULARY and name not in names and last.count(name) == 1
+            if "." in line.path and is_one and line.field.type != "json":
+                line.guesses.append(f"{name} of fct_events by its name")
+                line.name = name
+
+    # -- what the messages are ----------------------------------------------------------------------------------------
+
+    def _choose(self) -> None:
+        contract = self._contract
+        contract["description"] = (sentence(self._name), "")
+        contract["transport"] = (self._transport, "")
+        if self._topic not in (None, self._name):
+            contract["topic"] = (self._topic, "")
+        key = self._entity_key() if self._is_entity else self._event_key()
+        if key:
+            contract["key"] = key
+        if self._envelope:
+            contract["envelope"] = (self._envelope, "the messages have the fields of one")
+        contract["kind"] = ("entity" if self._is_entity else "event", "")
+        if self._is_entity:
+            self._judged |= {key[0]} if key else set()
+            self._choose_versions()
+        else:
+            self._choose_event()
+        if nulls := list(dict.fromkeys(text for line in self._lines for text in line.field.nulls)):
+            contract["nulls"] = (nulls, "texts that mean no value")
+
+    def _choose_event(self) -> None:
+        event_id = self._event_id()
+        if event_id:
+            self._contract["id"] = event_id
+        self._contract["event_type"] = self._event_type()
+        self._contract["time"] = self._time(EVENT_TIMES.split(), "an event needs one")
+        chosen = {*self._contract["time"][0], *(event_id[0] if event_id else [])}
+        if isinstance(of_type := self._contract["event_type"][0], dict):
+            chosen.add(of_type["field"])
+        self._judged |= chosen
+        self._exempt |= chosen - set(event_id[0][1:] if event_id else [])
+
+    def _choose_versions(self) -> None:
+        created = next((line.path for line in self._lines if self._is(line, "created_at", "timestamp")), None)
+        deleted = [*(line.path for line in self._lines if self._is(line, "deleted_at", "timestamp"))] + [
+            line.path for line in self._lines if line.name in ("deleted", "is_deleted") and self._is_boolean(line)
+        ]
+        # Debezium's changes have times of their own
+        if self._envelope != "debezium" or any(line.name in VERSION_TIMES.split() for line in self._times()):
+            self._contract["time"] = self._time(
+                VERSION_TIMES.split(), "an entity needs one of when a version came to be"
+            )
+        if created:
+            self._contract["created"] = (created, "by its name")
+        if deleted:
+            self._contract["deleted"] = (deleted, "by its name")
+        chosen = {*self._contract.get("time", ([], ""))[0], *deleted, *([created] if created else [])}
+        self._judged |= chosen
+        self._exempt |= chosen
+
+    @staticmethod
+    def _is(line: _Line, name: str, kind: str) -> bool:
+        return line.name == name and line.field.type == kind
+
+    @staticmethod
+    def _is_boolean(line: _Line) -> bool:
+        """Whether it is one; what no message has a value of becomes one."""
+        if line.field.type == "string" and not line.field.texts:
+            line.field = replace(line.field, type="boolean")
+        return line.field.type == "boolean"
+
+    def _is_in_all(self, line: _Line) -> bool:
+        return line.field.present == self._messages
+
+    def _ids(self) -> tuple[list[_Line], list[_Line]]:
+        """The fields that are named after the event or entity, best first, and others that are named like an id."""
+        thing = self._singular.rpartition("_")[2]
+        names = (f"{self._singular}_id", f"{thing}_id", "event_id", "id", "message_id", f"{thing}_uuid", "uuid")
+        lines = [line for line in self._lines if line.field.type != "json"]
+        own = [line for name in dict.fromkeys(names) for line in lines if line.name == name]
+        others = [line for line in lines if line.name.rpartition("_")[2] in ID_WORDS and line not in own]
+        return own, others
+
+    def _event_id(self) -> Choice | None:
+        own, others = self._ids()
+        everywhere = [line for line in own if self._is_in_all(line)]
+        number = _messages(self._messages)
+        for line in everywhere:
+            if line.field.is_unique:
+                return [self._as_id(line).path], f"each of {number} has another"
+        for line in everywhere:
+            for other in others:
+                pairs = set(zip(line.field.texts, other.field.texts, strict=False))
+                if self._is_in_all(other) and len(pairs) == self._messages:
+                    return [self._as_id(line).path, other.path], f"each of {number} has another pair of these"
+        for line in others if self._messages > 1 else ():
+            is_of_other = not set(THINGS.split()).isdisjoint(line.name.split("_"))
+            if self._is_in_all(line) and line.field.is_unique and not is_of_other:
+                return [self._as_id(line).path], f"each of {number} has another"
+        for line in own:
+            if line.field.is_unique:
+                return [self._as_id(line).path], f"{line.field.present:,} of {number} have one, each another"
+        return None
+
+    @staticmethod
+    def _as_id(line: _Line) -> _Line:
+        line.field = replace(line.field, type="id", unit=None, format=None)
+        return line
+
+    def _event_key(self) -> Choice | None:
+        """The field that is the Kafka message key, as far as the sample has keys; in files, often the person."""
+        if self._transport != "kafka":
+            return None
+        keys = [key.decode(errors="replace") for key in self._sample.keys if key is not None]
+        if keys:
+            for line in self._lines:
+                if line.field.texts == tuple(keys) and line.field.type != "json":
+                    return line.path, "" if len(keys) >= FEW else f"the keys of {_messages(len(keys))} are its values"
+            return None
+        for line in sorted(self._lines, key=lambda line: line.path != line.name):
+            if line.name == "user_id" and line.field.type != "json":
+                return line.path, "a file does not tell the message keys"
+        return None
+
+    def _entity_key(self) -> Choice:
+        own, others = self._ids()
+        for line in (*own, *others):
+            if self._is_in_all(line):
+                return self._as_id(line).path, "by its name"
+        raise UserError(
+            f"{self._sample.origin}: an entity needs a key, but no field that is named like an id, such as"
+            f" {self._singular}_id, has a value in all messages; fields: {self._found()}"
+        )
+
+    def _event_type(self) -> Choice:
+        for name in EVENT_TYPES.split():
+            for line in self._lines:
+                if line.name != name or line.field.type != "string" or not self._is_in_all(line):
+                    continue
+                values = sorted(set(line.field.texts))
+                if len(values) <= TYPES_OF_ONE and max(map(len, values)) <= 64:
+                    kinds = {"field": line.path, "values": {value: value for value in values}, "others": "keep"}
+                    return kinds, "the values of the sample; others: reject makes dead letters of other values"
+        return self._singular, "by the name of the stream"
+
+    def _times(self) -> list[_Line]:
+        return [line for line in self._lines if line.field.type == "timestamp" and line.field.texts]
+
+    def _time(self, names: Sequence[str], need: str) -> Choice:
+        ranks = {name: float(rank) for rank, name in enumerate(dict.fromkeys([*names, *EVENT_TIMES.split()]))}
+        # signed_up_at says more than created_at
+        verb = ranks["created_at"] - 0.5
+
+        def rank(line: _Line) -> tuple[bool, float]:
+            last = snake_case(line.path.rpartition(".")[2])
+            is_verb = last.endswith("_at") and OTHER_TIMES.isdisjoint(last.split("_"))
+            return not self._is_in_all(line), ranks.get(line.name, ranks.get(last, verb if is_verb else len(ranks)))
+
+        if not (found := sorted(self._times(), key=rank)):
+            raise UserError(
+                f"{self._sample.origin}: no field looks like a time (ISO 8601, a date such as 31.12.2025, or a number"
+                f" since 1970 in a field whose name says so), and {need}; fields: {self._found()}"
+            )
+        if missing := self._messages - found[0].field.present:
+            found[0].guesses.append(f"{missing:,} of {_messages(self._messages)} have no time and are rejected")
+        others = f"; other times: {', '.join(line.path for line in found[1:4])}" if found[1:] else ""
+        return [found[0].path], f"by its name and values{others}"
+
+    def _found(self) -> str:
+        more = ", ..." if len(self._lines) > SHOWN_PATHS else ""
+        return f"{', '.join(line.path for line in self._lines[:SHOWN_PATHS])}{more}"
+
+    # -- fields -------------------------------------------------------------------------------------------------------
+
+    def _mark_personal(self) -> None:
+        for line in self._lines:
+            words = line.name.split("_")
+            is_name = words[-1] == "name" and (words == ["name"] or not set(NAMES_OF_PEOPLE.split()).isdisjoint(words))
+            why = line.field.looks_personal or (
+                "its name" if is_name or not set(PERSONAL.split()).isdisjoint(words) else ""
+            )
+            if not why or line.path in self._judged or line.field.type == "boolean":
+                continue
+            can_hash = line.name in VOCABULARY and line.field.type in ("string", "id")
+            line.personal = "hash" if can_hash else "drop"
+            line.guesses.append(f"personal by {why if why == 'its name' else f'values that look like {why}'}")
+
+    def _make_valid(self) -> None:
+        """Give each field a name and a type that a contract takes."""
+        reserved = reserved_names("entity" if self._is_entity else "event")
+        for line in self._lines:
+            self._fit_vocabulary(line)
+        typed = {line.name for line in self._lines if line.field.type in ("integer", "amount", "boolean", "timestamp")}
+        taken: set[str] = set()
+        # names that stay as they are come first
+        for line in sorted(self._lines, key=lambda line: (line.path not in self._judged, line.path != line.name)):
+            is_reserved = line.name in reserved and line.path not in self._exempt
+            is_text_of_other = line.name.endswith("_text") and line.name.removesuffix("_text") in typed
+            line.name = valid_name(line.name, taken, is_reserved=is_reserved or is_text_of_other)
+            taken.add(line.name)
+
+    @staticmethod
+    def _fit_vocabulary(line: _Line) -> None:
+        kind, column = line.field.type, VOCABULARY.get(line.name)
+        if column == "text" and kind in ("integer", "amount", "boolean", "timestamp"):
+            line.field = replace(line.field, type="string", unit=None, format=None)
+            line.guesses = []
+        elif column == "amount" and all(map(NUMBER.fullmatch, line.field.texts)) and kind != "json":
+            line.field = replace(line.field, type="amount", unit=None, format=None)
+        elif column == "amount" or (column == "text" and kind == "json"):
+            line.guesses.append(f"not {line.name} of fct_events, which is {column}")
+            line.name = f"body_{line.name}"
+
+    # -- the file -----------------------------------------------------------------------------------------------------
+
+    def _header(self) -> Iterator[str]:
+        sample = self._sample
+        yield f"# From {'' if sample.is_all else 'the first '}{_messages(sample.read)} of {_printable(sample.origin)}."
+        yield "# `# guessed` marks what to check; `stream check` reports what the contract rejects."
+        if sample.unreadable:
+            yield f"# {sample.unreadable:,} of them are not JSON objects; staging makes dead letters of such messages."
+        if self._left_out:
+            more = f" and {len(self._left_out) - SHOWN_PATHS:,} more" if len(self._left_out) > SHOWN_PATHS else ""
+            yield f"# Left out: {_printable(', '.join(path[:100] for path in self._left_out[:SHOWN_PATHS]))}{more}."
+
+    def _keys(self) -> Iterator[str]:
+        for key, (value, guess) in self._contract.items():
+            comment = _comment([guess] if guess else [])
+            if isinstance(value, dict):
+                yield f"{key}:{comment}"
+                yield from (f"  {inner}: {_yaml(one)}" for inner, one in value.items())
+            else:
+                yield f"{key}: {_yaml(value)}{comment}"
+        if self._contract["kind"][0] == "event" and "id" not in self._contract:
+            yield "# guessed: no field identifies an event, so its content does; id: [FIELD] names one that does."
+
+    def _field_lines(self) -> Iterator[str]:
+        few = [f"required is what {_messages(self._messages)} have, which are few"] if self._messages < FEW else []
+        yield f"fields:{_comment(few)}"
+        required = {*self._contract.get("time", ([], ""))[0][: 0 if self._is_entity else 1]}
+        for line in self._lines:
+            field = line.field
+            values: Mapping[str, Any] = {
+                "name": line.name,
+                "path": line.path if line.path != line.name else None,
+                "type": field.type if field.type != "string" else None,
+                "unit": field.unit,
+                "format": field.format,
+                "required": True if self._is_in_all(line) or line.path in required else None,
+                "personal": line.personal,
+                "description": sentence(self._base_name(line.path)),
+            }
+            entries = [f"{key}: {_yaml(value)}" for key, value in values.items() if value is not None]
+            yield f"  - {entries[0]}{_comment(line.guesses)}"
+            yield from (f"    {entry}" for entry in entries[1:])
+
+
+def _envelope(bodies: Sequence[Mapping[str, Any]]) -> Literal["debezium", "cloudevents"] | None:
+    if all({"specversion", "type", "source", "id", "time"} <= body.keys() for body in bodies):
+        return "cloudevents"
+    if all(_row(body) or _change(body).get("op") == "d" for body in bodies) and any(map(_row, bodies)):
+        return "debezium"
+    return None
+
+
+def _change(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The change in a message of Debezium, with or without its schema."""
+    return body["payload"] if isinstance(body.get("payload"), dict) else body
+
+
+def _row(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a change as Debezium writes it; empty where there is none."""
+    change = _change(body)
+    row = change.get("after") or change.get("before")
+    return row if change.get("op") in ("c", "u", "r", "d") and isinstance(row, dict) else {}
+
+
+def singular(name: str) -> str:
+    """What one of a stream's messages is called: page_view of page_views."""
+    if name.endswith("ies") and len(name) > 4:
+        return f"{name[:-3]}y"
+    if name.endswith(("sses", "xes", "ches", "shes")):
+        return name[:-2]
+    return name[:-1] if name.endswith("s") and not name.endswith(("ss", "us", "is")) else name
+
+
+def reserved_names(kind: Literal["event", "entity"]) -> set[str]:
+    """Names that fields cannot have, unless they are the time, the type or the id."""
+    return {*RESERVED.split(), *OWN_COLUMNS[kind].split()}
+
+
+def valid_name(name: str, taken: Collection[str], *, is_reserved: bool) -> str:
+    """A name that a field can have, with body_ before one that is reserved, and a number after one that is taken."""
+    name = name[:55].rstrip("_")
+    if is_reserved or not re.match("[a-z]", name):
+        name = f"body_{name}".rstrip("_")
+    numbered = (name if number == 1 else f"{name}_{number}" for number in count(1))
+    return next(one for one in numbered if one not in taken)
+
+
+def sentence(name: str) -> str:
+    """A name as a description: `Signed up at.`"""
+    text = name.strip("_").replace("_", " ")
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _yaml(value: Any) -> str:
+    """A value on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1_000_000)
+    return str(text).removesuffix("\n").removesuffix("\n...").strip()
+
+
+def _messages(number: int) -> str:
+    return f"{number:,} message{'' if number == 1 else 's'}"
+
+
+def _comment(guesses: Sequence[str]) -> str:
+    return f"  # guessed: {_printable('; '.join(guesses))}" if guesses else ""
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+# -- promote ----------------------------------------------------------------------------------------------------------
+
+
+def promote_field(name: str, path: str, kind: str, *, folder: Path = FOLDER) -> str:
+    """Append a field to a contract, whose text and comments stay as they are.
+
+    Args:
+        name: The stream.
+        path: Where the field is in the body, such as `props.ref`.
+        kind: Its type.
+        folder: Where contracts are.
+
+    Returns:
+        The name of the field.
+
+    Raises:
+        UserError: for a stream, path or type that is not valid, or a field that is there already.
+    """
+    streams = read_contracts(folder)
+    if name not in streams:
+        raise UserError(f"unknown stream {name!r}; the streams are {', '.join(streams)}")
+    stream = streams[name]
+    for field in stream.fields:
+        if path in field.paths:
+            raise UserError(f"{folder.name}/{name}.yml reads {path} already, as {field.name}")
+    if not PATH.fullmatch(path):
+        raise UserError(
+            f"{path!r} is not a path; expected names with . between them, such as props.ref or items[0].sku"
+        )
+    taken = {field.name.lower() for field in stream.fields}
+    is_reserved = snake_case(path) in reserved_names(stream.kind)
+    field_name = valid_name(snake_case(path), taken, is_reserved=is_reserved)
+    entries = {"name": field_name, "path": path, "type": kind, "description": sentence(field_name)}
+    if path == field_name:
+        del entries["path"]
+    if kind == "string":
+        del entries["type"]
+    file = folder / f"{name}.yml"
+    text = _with_field(file, [f"{key}: {_yaml(value)}" for key, value in entries.items()])
+    _validated(file, text)
+    file.write_text(text, encoding="utf-8")
+    return field_name
+
+
+def _with_field(file: Path, entries: Sequence[str]) -> str:
+    """The text of a contract with one more field after the last."""
+    text = file.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    root: Any = yaml.compose(text, yaml.CSafeLoader)
+    [fields] = [value for key, value in root.value if key.value == "fields"]
+    start = fields.value[0].start_mark
+    indent = lines[start.line][: start.column]
+    if not re.fullmatch(r" *- +", indent):
+        raise UserError(f"{file.parent.name}/{file.name}: write each of the fields on lines of its own, after - name:")
+    last = fields.value[-1]
+    while isinstance(last, yaml.MappingNode) and not last.flow_style:
+        last = last.value[-1][1]
+    end = last.end_mark.line + (last.end_mark.column > 0)  # a block of text ends at the beginning of the next line
+    added = [f"{indent}{entries[0]}", *(f"{' ' * len(indent)}{entry}" for entry in entries[1:])]
+    return "\n".join([*lines[:end], *added, *lines[end:], ""])
