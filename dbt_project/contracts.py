@@ -41,7 +41,7 @@ JUDGEMENT = {
     " too_long:<field>); null when it is.",
     "reject_detail": "More about the reason.",
     "rejected_payload": "The body as received, of a rejected message only.",
-    "unlisted_fields": "What the body has and the contract does not list, as JSON: path, type and masked example of each.",
+    "unlisted_fields": "What the body has and the contract does not list, as JSON: path, type, masked example.",
 }
 TYPES = {"integer": "bigint", "amount": "numeric(18, 4)", "boolean": "boolean", "timestamp": "timestamp"}
 """Types of the columns of marts; those of other types are text."""
