@@ -19,7 +19,7 @@ SOURCES = Path("models/staging/_raw__sources.yml")
 MACROS = Path("macros/contracts.sql")
 FOLDERS = [Path(f"models/{layer}/contracts") for layer in ("staging", "intermediate", "analytics")]
 STAGING, INTERMEDIATE, ANALYTICS = FOLDERS
-SNAPSHOTS = Path("../snapshots/contracts.yml")
+SNAPSHOTS = Path("../snapshots/_snapshots.yml")
 
 IDENTITY = {
     "stream": "The stream that the message came by, such as page_views.",
