@@ -80,11 +80,14 @@
         {% endfor -%}
 {%- endmacro %}
 
-{#- The columns of staging: all but what is dropped, and a hash where the contract asks for one. -#}
+{#- The columns of staging: all but what is dropped, and a hash where the contract asks for one. Marts of entities have
+    JSON as text. -#}
 {% macro kept_columns(fields, stream) -%}
     {%- for field in fields if field.personal != 'drop' -%}
     {%- if field.personal == 'hash' -%}
     {{ pseudonym(field.name, source('raw', stream)) }} as {{ field.name }},
+    {% elif field.type == 'json' and contracts()[stream].kind == 'entity' -%}
+    {{ as_text(field) }} as {{ field.name }},
     {% else -%}
     {{ field.name }},
     {% endif -%}

@@ -8,7 +8,7 @@
 {%- set texts, identity = {}, [] -%}
 {%- for field in contract.fields -%}
     {%- if field.path in contract.time -%}
-        {%- do texts.update({field.path: 'time_text' if contract.time | length == 1 else text_of(field, contract)}) -%}
+        {%- do texts.update({field.path: 'time_text' if contract.time | length == 1 else 'time_text_' ~ contract.time.index(field.path)}) -%}
         {%- do identity.append(time_text_of('event_at')) if time_text_of('event_at') not in identity -%}
     {%- elif field.path == of_type.field -%}
         {%- do texts.update({field.path: 'type_text'}) -%}
@@ -48,6 +48,9 @@ renamed as (
         {{ text_of(by_path[of_type.field], contract) }} as type_text,
         {%- endif %}
         {{ text_of(by_path[contract.id], contract) if contract.id else 'cast(null as ' ~ dbt.type_string() ~ ')' }} as source_event_id,
+        {%- for path in contract.time if contract.time | length > 1 %}
+        {{ text_of(by_path[path], contract) }} as time_text_{{ loop.index0 }},
+        {%- endfor %}
         {{ first_time(contract, by_path, values=false) }} as time_text,
         {{ first_time(contract, by_path, values=true) }} as event_at
     from parsed
@@ -123,7 +126,8 @@ from identified
         {%- set text = text_of(by_path[path], contract) -%}
         {%- do texts.append((text, value_of(dict(by_path[path], type='timestamp'), text) if values else text)) -%}
     {%- endfor -%}
-    {%- if texts | length == 1 -%}{{ texts[0][1] }}
+    {%- if texts | length == 1 -%}
+        {{ texts[0][1] }}
     {%- else -%}
         case {%- for text, value in texts %} when {{ text }} is not null then {{ value }}{% endfor %} end
     {%- endif -%}
@@ -154,7 +158,7 @@ from identified
     {%- endfor -%}
     case
         when {{ specversion }} is null then {{ payload }}
-        {#- so that no body closes the object by itself -#}
+        -- a body that is no document could close the object by itself
         when {{ is_json(utf8_text(payload)) }}
             then {{ utf8_bytes("'{' || " ~ members | join(' || ') ~ " || '\"data\":' || " ~ utf8_text(payload) ~ " || '}'") }}
     end

@@ -1,8 +1,14 @@
 -- What a snapshot says is so now, deletions apart, is a version of the history. What it said before is not compared,
 -- nor what is newer than the history: a full refresh with other rules may have rejected those versions, and a snapshot
 -- keeps what builds saw.
-{%- set histories = {'users': 'user_id', 'products': 'product_id', 'posts': 'post_id'} %}
+{%- set histories = {} %}
+{%- for stream in entity_streams() -%}{%- do histories.update({stream: entity_columns(stream)[0]}) -%}{%- endfor %}
 
+{% if not histories -%}
+select 1 as snapshot
+from (select 1 as one) as nothing
+where false
+{%- else -%}
 with newest as (
     {% for entity, id in histories.items() -%}
     select '{{ entity }}' as entity, {{ id }} as id, max(updated_at) as updated_at
@@ -29,3 +35,4 @@ where snapshots.dbt_valid_to = timestamp '9999-12-31'
 {% endfor %}
 {% if not loop.last %}union all{% endif %}
 {% endfor %}
+{%- endif %}

@@ -37,10 +37,8 @@ facts as (
     {% if is_incremental() %}
     where {{ on_dates('event_date', event_dates) }}
     {% endif %}
-    {%- for history in entity_streams().values() %}
     union all
-    select version_key, message_id, landed_at from {{ ref(history) }}
-    {%- endfor %}
+    select version_key, message_id, landed_at from {{ ref('int_versions') }}
 ),
 
 landed as (

@@ -1,16 +1,16 @@
 -- Every staged message of every stream once, with what the accounting needs of it. `event_key` is the identity of an
 -- event, or of a version of an entity; both are null for a rejected message.
-{% for stream in event_streams() -%}
+{% for stream in streams() -%}
+{% if stream in event_streams() -%}
 select
     stream, message_id, landed_at, published_at, event_key, event_at, event_date, reject_reason, reject_detail,
     rejected_payload, false as is_key_mismatch
 from {{ ref('stg_' ~ stream) }}
-union all
-{% endfor -%}
-{% for stream in entity_streams() -%}
+{%- else -%}
 select
     stream, message_id, landed_at, published_at, version_key as event_key, null as event_at, null as event_date,
     reject_reason, reject_detail, rejected_payload, is_key_mismatch
 from {{ ref('stg_' ~ stream) }}
+{%- endif %}
 {% if not loop.last %}union all{% endif %}
 {% endfor %}

@@ -1,0 +1,7 @@
+-- Every version of every entity, of all histories.
+{% for stream, history in entity_streams().items() -%}
+select '{{ stream }}' as stream, version_key, message_id, landed_at from {{ ref(history) }}
+union all
+{% endfor -%}
+select stream, null as version_key, message_id, landed_at from {{ ref('int_raw_messages') }}
+where false
