@@ -355,7 +355,7 @@ def push(
         raise UserError("pushes are landed in DuckDB only: with WAREHOUSE=bigquery let `land --follow` pull")
     # Fail now for a wrong path; what may pass, such as another process that holds the file, each commit waits for.
     with suppress(UnavailableError):
-        DuckDBSink(settings.warehouse_path, lock_timeout_seconds=0).create_tables()
+        DuckDBSink(settings.warehouse_path, 0, pseudonym_key=settings.pseudonym_key).create_tables()
     serve_metrics(settings, metrics_port)
     landed = serve(settings, _sink(settings), host, port)
     output.print(f"landed {_messages(landed)}")
@@ -391,7 +391,7 @@ def _sink(settings: Settings, follow: bool = False) -> Warehouse:
         from ingest.sinks.bigquery import BigQuerySink
 
         return BigQuerySink(settings, by_streams=follow)
-    return DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds)
+    return DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds, pseudonym_key=settings.pseudonym_key)
 
 
 @contextmanager

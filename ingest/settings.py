@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -93,6 +93,9 @@ class Settings(BaseSettings):
     subscriptions: dict[str, str] = Field(default_factory=dict)
     """JSON object: stream name to Pub/Sub subscription, where it is not `<topic>-landing`. A full resource name
     (`projects/P/subscriptions/S`) may be of another project than PUBSUB_PROJECT."""
+    pseudonym_key: SecretStr | None = Field(None, min_length=16)
+    """The key of the hashes of personal fields; it counts when the warehouse is created, which has a random one
+    without."""
     emit_topic: str = Field("time_on_page", pattern=f"^{TOPIC_NAME.pattern}$")
     """The Kafka topic of the results that `emit` publishes."""
 
@@ -234,11 +237,11 @@ class Settings(BaseSettings):
         return "spool"
 
     def topic(self, stream: Stream) -> str:
-        return self.topics.get(stream.name, stream.name)
+        return self.topics.get(stream.name, stream.topic or stream.name)
 
     def subscription(self, stream: Stream) -> str:
         """The full resource name, of PUBSUB_PROJECT (`-` without one) unless SUBSCRIPTIONS names another project."""
-        name = self.subscriptions.get(stream.name, f"{self.topic(stream)}-landing")
+        name = self.subscriptions.get(stream.name, stream.subscription or f"{self.topic(stream)}-landing")
         return name if "/" in name else f"projects/{self.pubsub_project or '-'}/subscriptions/{name}"
 
     def selected(self, names: list[str] | None = None) -> list[Stream]:

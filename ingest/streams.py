@@ -99,8 +99,6 @@ class BodyField(BaseModel, extra="forbid", frozen=True):
     def _check_name(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", name):
             raise ValueError("expected letters, digits and _, such as user_id; where the body has it is the path")
-        if name.lower() in RESERVED.split():
-            raise ValueError(f"{name} is a word of SQL; choose another name, and give {name} as the path")
         return name
 
     @field_validator("path", "aliases")
@@ -209,10 +207,7 @@ class Stream(BaseModel, extra="forbid", frozen=True):
             for name in names:
                 if (other := known.setdefault(name.lower(), name)) != name or names.count(name) > 1:
                     raise ValueError(f"fields: two have the {place} {' and '.join(dict.fromkeys([other, name]))}")
-        for path in paths:
-            for inner in paths:
-                if inner.lower().startswith((f"{path.lower()}.", f"{path.lower()}[")):
-                    raise ValueError(f"fields: {inner} is inside {path}; read one of them")
+        self._check_shapes(paths)
         for place, named in self._named.items():
             for name in named:
                 if name not in self.body_fields:
@@ -223,14 +218,33 @@ class Stream(BaseModel, extra="forbid", frozen=True):
             self._check_event()
         return self
 
+    def _check_shapes(self, paths: list[str]) -> None:
+        """A place in the body is one of: a value, an object, a list."""
+        shapes: dict[str, tuple[str, str]] = {}
+        for path in paths:
+            steps = re.findall(r"[^.\[]+|\[[0-9]+\]", path.lower())
+            # elements of a list have one shape
+            at = [
+                "".join("[]" if step[0] == "[" else f".{step}" for step in steps[:end]) for end in range(len(steps) + 1)
+            ]
+            for place, following in zip(at, [*steps, ""], strict=True):
+                shape = "a list" if following.startswith("[") else "an object" if following else "a value"
+                known, of = shapes.setdefault(place, (shape, path))
+                if known != shape:
+                    raise ValueError(f"fields: {of} and {path} take {place.lstrip('.')} for {known} and for {shape}")
+
     @model_validator(mode="after")
     def _check_columns(self) -> "Stream":
         names = {field.name for field in self.fields}
         judged = {name for place in ("id", "time", "event_type", "created", "deleted") for name in self._named[place]}
         own = {name for place in ("time", "event_type", "created", "deleted") for name in self._named[place]}
         for field in self.fields:
-            if field.in_body not in {*own, *self.id[:1]} and field.name in OWN_COLUMNS[self.kind].split():
-                raise ValueError(f"fields: {field.name} is a column of every stream; choose another name for the field")
+            if field.in_body not in {*own, *self.id[:1]}:
+                for words, what in ((RESERVED, "a word of SQL"), (OWN_COLUMNS[self.kind], "a column of every stream")):
+                    if field.name.lower() in words.split():
+                        raise ValueError(
+                            f"fields: {field.name} is {what}; choose another name, and give this as the path"
+                        )
             if f"{field.name}_text" in names and field.type in ("integer", "amount", "boolean", "timestamp"):
                 raise ValueError(
                     f"fields: staging calls the text of {field.name} {field.name}_text; rename one of them"
@@ -335,8 +349,11 @@ def _read(path: Path) -> Stream:
     try:
         return Stream.model_validate({**found, "name": path.stem})
     except ValidationError as error:
-        [first, *_] = error.errors()
-        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+        # event_type is a text or a mapping: of the two mistakes that of what was given
+        is_mapping = isinstance(found.get("event_type"), dict)
+        first, *_ = (one for one in error.errors() if not (is_mapping and "constrained-str" in one["loc"]))
+        parts = [part for part in first["loc"] if part != "constrained-str" and "EventType" not in str(part)]
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
         expected = first["msg"].removeprefix("Value error, ")
         raise UserError(f"{file}: {place + ': ' if place else ''}{expected}") from error
 

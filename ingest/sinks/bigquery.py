@@ -76,6 +76,7 @@ from ingest.sinks import (
     split_by_topic_id,
     utc_now,
 )
+from ingest.sinks.pseudonyms import pads
 from ingest.sinks.write_stream import WriteStream, finalize, open_write_client
 from ingest.streams import STREAMS
 
@@ -248,6 +249,7 @@ class BigQuerySink:
         self, settings: Settings, clock: Callable[[], datetime] = utc_now, *, by_streams: bool = False
     ) -> None:
         self._location = settings.gcp_location
+        self._pseudonym_key = settings.pseudonym_key
         self._dataset = f"{settings.gcp_project}.{settings.dataset_prefix}"
         self._clock = clock
         self._last_landed_at: dict[str, datetime] = {}
@@ -295,12 +297,12 @@ class BigQuerySink:
         """The tables that `create_tables` would create, such as raw.users."""
         with told():
             existing = self._tables("raw")
-        return [f"raw.{name}" for name in (*STREAMS, *OTHER_TABLES) if name not in existing]
+        return [f"raw.{name}" for name in (*STREAMS, *OTHER_TABLES, "pseudonym_key") if name not in existing]
 
     def create_tables(self) -> None:
         """Create the dataset and the raw tables that are missing, so that every model has its source."""
         with told():
-            if not self.missing_tables():
+            if not (missing := self.missing_tables()):
                 return
             dataset = bigquery.Dataset(f"{self._dataset}raw")
             dataset.location = self._location
@@ -312,6 +314,27 @@ class BigQuerySink:
                 self._client.create_table(table, exists_ok=True, **CALL)
             for name, columns in OTHER_TABLES.items():
                 self._client.create_table(bigquery.Table(f"{self._dataset}raw.{name}", columns), exists_ok=True, **CALL)
+            if "raw.pseudonym_key" in missing:
+                self._create_pseudonym_key()
+
+    def _create_pseudonym_key(self) -> None:
+        """Of two loaders that begin at one time the first gives the key: a load into a table with rows is refused."""
+        file = io.BytesIO()
+        inner, outer = pads(self._pseudonym_key)
+        pq.write_table(pa.table({"inner_pad": [inner], "outer_pad": [outer]}), file)
+        file.seek(0)
+        job = self._client.load_table_from_file(
+            file,
+            f"{self._dataset}raw.pseudonym_key",
+            job_config=bigquery.LoadJobConfig(
+                source_format=bigquery.SourceFormat.PARQUET,
+                write_disposition=bigquery.WriteDisposition.WRITE_EMPTY,
+                create_disposition=bigquery.CreateDisposition.CREATE_IF_NEEDED,
+            ),
+            timeout=ANSWER_SECONDS,
+        )
+        if (error := _end(job)) and error.get("reason") != "duplicate":
+            raise _job_error(error)
 
     def held(self) -> AbstractContextManager[None]:
         """Nothing is held: BigQuery takes commits side by side."""

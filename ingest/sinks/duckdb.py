@@ -17,6 +17,7 @@ from typing import IO
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import SecretStr
 
 from ingest.errors import UnavailableError, UserError, WarehouseHeldError, WarehouseReplacedError
 from ingest.message import BATCH_SCHEMA, Batch, Positions, TopicIds
@@ -31,6 +32,7 @@ from ingest.sinks import (
     topic_ids_of,
     utc_now,
 )
+from ingest.sinks.pseudonyms import pads
 from ingest.streams import STREAMS
 
 RETRY_SECONDS = 0.1
@@ -57,6 +59,8 @@ create table if not exists raw.{stream} (
 """
 ZSTD = " using compression zstd"
 """Half the size of what DuckDB would choose, for less work. Files of DuckDB 1.1 and older do not have it."""
+
+PSEUDONYM_KEY = "create table if not exists raw.pseudonym_key (inner_pad blob not null, outer_pad blob not null)"
 
 # Of Pub/Sub, which has no offsets, next_offset counts the messages that were landed from a topic.
 LANDING_OFFSETS = """
@@ -118,7 +122,7 @@ order by session_landed_at, session_id, sequence_number
 """
 
 
-RAW_TABLES = (*STREAMS, "landing_offsets")
+RAW_TABLES = (*STREAMS, "landing_offsets", "pseudonym_key")
 MEMORY_LIMIT = "384 MiB"
 """For a commit: by default DuckDB takes most of the machine where a row group of large messages is rewritten."""
 ROWS_PER_CHUNK = 8_192
@@ -134,6 +138,7 @@ class DuckDBSink:
         path: the file, created with its tables by the first commit.
         lock_timeout_seconds: how long to wait for a held file.
         clock: gives the landing time, UTC without a zone.
+        pseudonym_key: the key of hashes of a new file; without, a random one.
 
     Raises:
         WarehouseHeldError: when the file stays held; names the holder's process id.
@@ -141,8 +146,15 @@ class DuckDBSink:
         UserError: when the file cannot be opened, is no DuckDB file, or is damaged.
     """
 
-    def __init__(self, path: Path, lock_timeout_seconds: float = 60.0, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        path: Path,
+        lock_timeout_seconds: float = 60.0,
+        clock: Callable[[], datetime] = utc_now,
+        pseudonym_key: SecretStr | None = None,
+    ) -> None:
         self._path = path
+        self._pseudonym_key = pseudonym_key
         self._lock_timeout_seconds = lock_timeout_seconds
         self._clock = clock
         self._held: duckdb.DuckDBPyConnection | None = None
@@ -472,6 +484,11 @@ class DuckDBSink:
         for stream in STREAMS:
             connection.execute(RAW_TABLE.format(stream=stream, compression=ZSTD if self._has_zstd else ""))
         connection.execute(LANDING_OFFSETS)
+        connection.execute(PSEUDONYM_KEY)
+        connection.execute(
+            "insert into raw.pseudonym_key select ?, ? where not exists (from raw.pseudonym_key)",
+            pads(self._pseudonym_key),
+        )
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:

@@ -175,7 +175,9 @@ class Client:
     ) -> Job:
         """Rows of a parquet file; or a seed: a CSV with a header line, whose columns are of the job's types."""
         name = _name(reference)
-        if job_config.source_format == SourceFormat.PARQUET:
+        if job_config.write_disposition == WriteDisposition.WRITE_EMPTY:
+            load = partial(self._replace, name, _new_table(file))
+        elif job_config.source_format == SourceFormat.PARQUET:
             assert job_config.write_disposition == WriteDisposition.WRITE_APPEND
             load = partial(self._append, name, _parquet_rows(file, self.sql.tables[name]))
         else:
@@ -215,6 +217,14 @@ def _parquet_rows(file: BinaryIO, table: Table) -> list[Any]:
     kinds = {field.name: PARQUET_TYPES[field.type] for field in found.schema}
     assert kinds == {name: type_.type_kind for name, type_ in table.columns.items()}
     return [make_row(row[name] for name in table.columns) for row in found.to_pylist()]
+
+
+def _new_table(file: BinaryIO) -> Table:
+    """A table with the columns and rows of a parquet file."""
+    schema = pq.read_schema(file)
+    columns = {field.name: type_pb2.TypeProto(type_kind=PARQUET_TYPES[field.type]) for field in schema}
+    file.seek(0)
+    return Table(columns, rows=_parquet_rows(file, Table(columns)))
 
 
 def _seed(file: BinaryIO, job_config: LoadJobConfig) -> Table:

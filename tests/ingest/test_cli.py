@@ -276,7 +276,7 @@ def test_replay_says_what_it_does_not_publish_and_what_it_could_not_read(
 
 
 def test_provision_creates_the_tables_alone_for_the_spool(settings: Settings, run_here: Run) -> None:
-    tables = [f"table raw.{name}" for name in (*STREAMS, "landing_offsets")]
+    tables = [f"table raw.{name}" for name in (*STREAMS, "landing_offsets", "pseudonym_key")]
     assert run_here("provision", "--dry-run") == (0, "".join(f"would create {table}\n" for table in tables), "")
     assert not settings.warehouse_path.exists()
     assert run_here("provision") == (0, "".join(f"created {table}\n" for table in tables), "")

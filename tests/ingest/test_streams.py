@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from dbt_project.contracts import MACROS, MODELS, PROJECT, SOURCES, files, write_contracts
+from dbt_project.contracts import MACROS, PROJECT, SOURCES, STAGING, files, write_contracts
 from ingest.errors import UserError
 from ingest.streams import FOLDER, STREAMS, Stream, read_contracts
 
-BY_VARIABLE = {("page_views", "user_id")}
-"""Required only with var session_key: user_id."""
 CONTRACT: dict[str, Any] = {
     "description": "People who signed up.",
     "transport": "kafka",
@@ -36,14 +34,10 @@ def contract(folder: Path, name: str = "signups", **changes: Any) -> dict[str, S
     return read_contracts(folder)
 
 
-@pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
-def test_required_fields_are_those_of_a_staging_model_written_by_hand(stream: Stream) -> None:
-    [model] = (PROJECT / "models" / "staging").glob(f"*/stg_{stream.name}.sql")
-    if "staged_events(" in model.read_text():
-        return
-    reasons = set(re.findall(r"'missing:(\w+)'", model.read_text()))
-    required = {group[0] for group in stream.required}
-    assert required == reasons - {field for name, field in BY_VARIABLE if name == stream.name}
+def test_required_fields_are_those_of_the_staging_model_that_is_written_by_hand() -> None:
+    reasons = set(re.findall(r"'missing:(\w+)'", (PROJECT / "models" / "staging" / "stg_page_views.sql").read_text()))
+    required = {group[0] for group in STREAMS["page_views"].required}
+    assert required == reasons - {"user_id"}  # required only with var session_key: user_id
 
 
 def test_a_contract_says_what_a_stream_is(tmp_path: Path) -> None:
@@ -61,7 +55,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no field": ({"fields": []}, "fields: Tuple should have at least 1 item after validation, not 0"),
     "a field of an odd name": (
         {"fields": [{**FIELD, "name": "it's"}]},
-        "fields[0].name: expected letters, digits and _, such as user_id",
+        "fields[0].name: expected letters, digits and _, such as user_id; where the body has it is the path",
     ),
     "two fields of one name": ({"fields": [FIELD, FIELD]}, "fields: two have the name at"),
     "two paths of one name": (
@@ -85,8 +79,91 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a key that is no field": ({"key": "id"}, "key: id is none of the fields"),
     "a group with what is no field": ({"one_of": [["at", "id"]]}, "one_of: id is none of the fields"),
     "an entity without a key": (
-        {"kind": "entity", "key": None},
+        {"kind": "entity", "key": None, "event_type": None},
         "key: an entity has one, the field that holds its id",
+    ),
+    "an entity with a type": (
+        {"kind": "entity", "event_type": "signup"},
+        "event_type: is of events; an entity is known by its key",
+    ),
+    "an entity without a time": (
+        {"kind": "entity", "event_type": None, "time": []},
+        "time: an entity has one, the field that says when a version came to be",
+    ),
+    "an event without a time": ({"time": []}, "time: an event has one, the field that says when it happened"),
+    "an event in Debezium's envelope": ({"envelope": "debezium"}, "envelope: debezium is of entities, kind: entity"),
+    "a type of a wrong kind": ({"event_type": 3}, "event_type: Input should be a valid string"),
+    "a type from a field that is unknown": (
+        {"event_type": {"field": "at", "values": {"a": "b"}, "other": "keep"}},
+        "event_type.other: Extra inputs are not permitted",
+    ),
+    "a type that is not listed": (
+        {"event_type": {"field": "at"}},
+        "event_type: values: list the values, such as {sale: purchase}, or say others: keep",
+    ),
+    "a path with a quote": (
+        {"fields": [FIELD, {**FIELD, "name": "ref", "path": "it's"}]},
+        "fields[1].path: expected names with . between them, such as props.ref or items[0].sku",
+    ),
+    "a value inside a value": (
+        {"fields": [FIELD, {**FIELD, "name": "ref", "path": "at.ref"}], "key": None},
+        "fields: at and at.ref take at for a value and for an object",
+    ),
+    "an element of what is an object": (
+        {
+            "fields": [
+                FIELD,
+                *({**FIELD, "name": name, "path": f"a{path}"} for name, path in (("b", ".b"), ("c", "[0]"))),
+            ],
+            "key": None,
+        },
+        "fields: a.b and a[0] take a for an object and for a list",
+    ),
+    "elements of two kinds": (
+        {
+            "fields": [
+                FIELD,
+                *({**FIELD, "name": name, "path": f"a{path}"} for name, path in (("b", "[0]"), ("c", "[1].c"))),
+            ],
+            "key": None,
+        },
+        "fields: a[0] and a[1].c take a[] for a value and for an object",
+    ),
+    "a column that is a word of SQL": (
+        {"fields": [FIELD, {**FIELD, "name": "order"}], "key": None},
+        "fields: order is a word of SQL; choose another name, and give this as the path",
+    ),
+    "a column that every stream has": (
+        {"fields": [FIELD, {**FIELD, "name": "stream"}], "key": None},
+        "fields: stream is a column of every stream; choose another name, and give this as the path",
+    ),
+    "a unit of what is no time": (
+        {"fields": [FIELD, {**FIELD, "name": "n", "type": "integer", "unit": "seconds"}]},
+        "fields[1]: n: unit is for the type timestamp",
+    ),
+    "a unit and a format": (
+        {"fields": [{**FIELD, "type": "timestamp", "unit": "seconds", "format": "%Y"}]},
+        "fields[0]: at: a timestamp has a unit or a format, not both",
+    ),
+    "a format that no engine reads": (
+        {"fields": [{**FIELD, "type": "timestamp", "format": "%d %B %Y"}]},
+        "fields[0]: at: format: expected %Y, %m, %d, %H, %M, %S, %f and %z, such as %d.%m.%Y %H:%M",
+    ),
+    "an unknown type": (
+        {"fields": [{**FIELD, "type": "decimal"}]},
+        "fields[0].type: Input should be 'string', 'id', 'integer', 'amount', 'boolean', 'timestamp' or 'json'",
+    ),
+    "a price that is text": (
+        {"fields": [FIELD, {**FIELD, "name": "price"}]},
+        "fields[1]: price: type: price of fct_events is amount",
+    ),
+    "a personal id": (
+        {"fields": [{**FIELD, "personal": "hash"}], "key": None},
+        "fields: at is personal, so it can be neither id, time nor type",
+    ),
+    "a hash of a number": (
+        {"fields": [FIELD, {**FIELD, "name": "n", "type": "integer", "personal": "hash"}]},
+        "fields[1]: n: personal: hash is for the types string and id",
     ),
     "a text in place of a list": ({"time": "at"}, "time: Input should be a valid tuple"),
 }
@@ -160,12 +237,12 @@ def test_only_what_changed_is_written(tmp_path: Path) -> None:
     streams = contract(tmp_path)
     for path in (SOURCES, MACROS):
         (tmp_path / path).parent.mkdir(parents=True)
-    model = tmp_path / MODELS / "stg_signups.sql"
+    model = tmp_path / STAGING / "stg_signups.sql"
     write_contracts(tmp_path, streams)
     before = (tmp_path / MACROS).stat().st_mtime_ns
     write_contracts(tmp_path, streams)
     assert (tmp_path / MACROS).stat().st_mtime_ns == before
-    assert "'signups': {'kind': 'event', 'event_type': 'signup'," in (tmp_path / MACROS).read_text()
+    assert "'signups': {'kind': 'event', 'key': 'user_id', 'event_type': 'signup'," in (tmp_path / MACROS).read_text()
     [source] = yaml.safe_load((tmp_path / SOURCES).read_text())["sources"]
     assert source["tables"] == [
         {"name": "signups", "description": "People who signed up. From Kafka, keyed by user_id."}
@@ -175,6 +252,11 @@ def test_only_what_changed_is_written(tmp_path: Path) -> None:
     assert not model.exists()
 
 
-def test_an_entity_without_models_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="kind: an entity needs models of its own"):
-        files(tmp_path, contract(tmp_path, kind="entity"))
+def test_an_entity_has_every_model_that_nobody_wrote(tmp_path: Path) -> None:
+    by_hand = tmp_path / "models" / "analytics" / "dim_signups.sql"
+    by_hand.parent.mkdir(parents=True)
+    by_hand.touch()
+    streams = contract(tmp_path, kind="entity", event_type=None)
+    models = {path.name for path in files(tmp_path, streams)} - {SOURCES.name, MACROS.name}
+    names = ("stg_signups", "int_signups_latest", "int_signups_current", "dim_signups_history")
+    assert models == {*(f"{name}.{end}" for name in names for end in ("sql", "yml")), "_snapshots.yml"}
