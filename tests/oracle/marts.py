@@ -83,6 +83,36 @@ def marts(
     }
 
 
+def staged(
+    messages: Iterable[Landed], settings: Settings, contracts: Mapping[str, Contract], secret: bytes = b""
+) -> dict[str, Mart]:
+    """What staging says of each message of these streams, by the name of its model. Of a rejected one: why it is."""
+    found: dict[str, Mart] = {f"stg_{stream}": [] for stream in contracts}
+    for message in messages:
+        row: Row = {"stream": message.stream, "message_id": message.message_id, "landed_at": message.landed_at}
+        row |= dict.fromkeys(("reject_reason", "reject_detail", "rejected_payload"))
+        try:
+            one = read(message, contracts[message.stream], settings, secret)
+        except Rejected as rejected:
+            row |= {
+                "reject_reason": rejected.reason,
+                "reject_detail": rejected.detail,
+                "rejected_payload": message.payload,
+            }
+        else:
+            row |= one.values | {"published_at": one.published_at}
+            if isinstance(one, Event):
+                of_type = {"event_type": one.event_type} if contracts[one.stream].type_field else {}
+                times = {"event_at": one.event_at, "event_date": one.event_at.date()}
+                row |= {"event_key": one.key, "event_id": one.event_id, **of_type, **times}
+            else:
+                row |= {"version_key": one.key, contracts[one.stream].id_column: one.id}
+                row |= {"created_at": one.created_at, "updated_at": one.updated_at, "deleted_at": one.deleted_at}
+                row |= {"is_tombstone": one.is_tombstone, "is_key_mismatch": one.has_mismatched_key}
+        found[f"stg_{message.stream}"].append(row)
+    return found
+
+
 # --- accepted once, or rejected with a reason
 
 

@@ -105,6 +105,10 @@ class Version:
         return self.message.landed_at
 
     @property
+    def published_at(self) -> datetime:
+        return published(self.message)
+
+    @property
     def key(self) -> str:
         """Identity: the entity, the time, whether it is a tombstone, and what it says."""
         kind = "tombstone" if self.is_tombstone else "version"

@@ -95,8 +95,9 @@ def json_text(value: Any) -> str:
 def json_scalar(value: Any) -> str:
     if isinstance(value, float):
         return json_number(value)
-    if isinstance(value, Decimal):
-        return without_zeros(value)
+    if isinstance(value, Decimal):  # JSON's numbers have no more than sixteen digits
+        plain = without_zeros(value)
+        return json_number(float(plain)) if "." in plain else plain
     if isinstance(value, HugeNumber):
         return value.written
     escaped = json.dumps(value, ensure_ascii=False)
