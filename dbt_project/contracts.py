@@ -319,10 +319,9 @@ def macros(streams: Mapping[str, Stream]) -> str:
 
 
 def _for_models(stream: Stream) -> str:
-    """What the models read of a contract, as Jinja. `lines` are the columns that tell events of one id apart, `own` the
-    fields that have another column than their name."""
+    """What the models read of a contract, as Jinja. `lines` are the fields that tell events of one id apart, `own`
+    those that have another column than their name."""
     of_type = stream.event_type
-    names = {field.in_body: field.name for field in stream.fields}
     told = {
         "kind": stream.kind,
         "envelope": stream.envelope,
@@ -330,7 +329,7 @@ def _for_models(stream: Stream) -> str:
         "event_type": of_type.model_dump() if isinstance(of_type, EventType) else of_type,
         "id": stream.id[0] if stream.id else None,
         "id_is_required": any(field.required and field.in_body in stream.id[:1] for field in stream.fields),
-        "lines": [names[path] for path in stream.id[1:]],
+        "lines": [*stream.id[1:]],
         "time": [*stream.time],
         "created": stream.created,
         "deleted": [*stream.deleted],
@@ -365,10 +364,13 @@ def _field_for_models(field: BodyField) -> dict[str, Any]:
 
 def _own(stream: Stream) -> list[str]:
     """The fields that have a column of another name than theirs: id, type and time of an event, id and times of a
-    version."""
+    version. An id that is one of the columns of fct_events, such as user_id, is there too."""
     of_type = [stream.event_type.field] if isinstance(stream.event_type, EventType) else []
-    of_entity = [*([stream.key] if stream.key else []), *([stream.created] if stream.created else []), *stream.deleted]
-    return [*stream.id[:1], *of_type, *stream.time, *(of_entity if stream.kind == "entity" else [])]
+    shared = [field.in_body for field in stream.fields if field.name in VOCABULARY]
+    found = [name for name in (*stream.id[:1], *of_type) if name not in shared]
+    if stream.kind == "entity":
+        found += [*([stream.key] if stream.key else []), *([stream.created] if stream.created else []), *stream.deleted]
+    return [*found, *stream.time]
 
 
 def _meaning(field: BodyField) -> str:

@@ -57,9 +57,10 @@ OWN_COLUMNS = {
     "event": "stream message_id attributes payload body event_key event_id source_event_id event_type type_text"
     " time_text event_at event_date published_at landed_at properties is_malformed reject_reason reject_detail"
     " rejected_payload",
-    "entity": "stream message_id attributes payload body key key_id version_key version_number is_tombstone is_deleted"
-    " created_at created_text updated_at updated_text deleted_at deleted_text valid_from valid_to is_current"
-    " published_at landed_at is_malformed is_key_mismatch reject_reason reject_detail rejected_payload",
+    "entity": "stream message_id attributes payload body key key_id op version_key version_number is_tombstone"
+    " is_deleted created_at created_text updated_at updated_text deleted_at deleted_text deleted_time is_deleted_text"
+    " valid_from valid_to is_current published_at landed_at is_malformed is_key_mismatch reject_reason reject_detail"
+    " rejected_payload",
 }
 """Columns that staging and histories have of every stream, by its kind."""
 SEGMENT = r"[A-Za-z0-9_@$:/-][A-Za-z0-9_@$:/ -]*"

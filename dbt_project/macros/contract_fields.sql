@@ -101,7 +101,7 @@
     when {{ field.name }}_text is not null and {{ is_invalid(field) }} then 'invalid:{{ field.path }}'
             {% endif -%}
     {%- if field.accepted -%}
-    when {{ as_text(field) }} not in ({% for value in field.accepted %}{{ text_literal(value) }}{{ ', ' if not loop.last }}{% endfor %}) then 'invalid:{{ field.path }}'
+    when {{ as_text(field) }} not in ({{ literals(field.accepted) }}) then 'invalid:{{ field.path }}'
             {% endif -%}
     {%- endfor -%}
 {%- endmacro %}
@@ -140,4 +140,11 @@
         {%- do types.update({field.name: field.type}) -%}
     {%- endfor -%}
     {{ json_object(values, types) if values else 'null' }}
+{%- endmacro %}
+
+{#- Texts of a contract as literals. -#}
+{% macro literals(texts) -%}
+    {%- for text in texts -%}
+    {{ text_literal(text) }}{{ ', ' if not loop.last }}
+    {%- endfor -%}
 {%- endmacro %}

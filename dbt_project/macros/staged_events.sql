@@ -21,7 +21,9 @@
     {%- endif -%}
 {%- endfor %}
 {%- set by_path = {} -%}
-{%- for field in contract.fields -%}{%- do by_path.update({field.path: field}) -%}{%- endfor %}
+{%- for field in contract.fields -%}{%- do by_path.update({field.path: field}) -%}{%- endfor -%}
+{%- set id, lines = by_path.get(contract.id), [] -%}
+{%- for path in contract.lines -%}{%- do lines.append(as_text(by_path[path])) -%}{%- endfor %}
 
 with messages as (
     select stream, message_id, landed_at, coalesce(published_at, landed_at) as published_at, payload
@@ -47,7 +49,7 @@ renamed as (
         {%- if of_type %}
         {{ text_of(by_path[of_type.field], contract) }} as type_text,
         {%- endif %}
-        {{ text_of(by_path[contract.id], contract) if contract.id else 'cast(null as ' ~ dbt.type_string() ~ ')' }} as source_event_id,
+        {{ text_of(id, contract) if id else 'cast(null as ' ~ dbt.type_string() ~ ')' }} as source_event_id,
         {%- for path in contract.time if contract.time | length > 1 %}
         {{ text_of(by_path[path], contract) }} as time_text_{{ loop.index0 }},
         {%- endfor %}
@@ -73,11 +75,20 @@ judged as (
             {%- endfor %}
             when event_at is null or not {{ is_plausible('event_at') }} then 'invalid:timestamp'
             {%- if of_type and of_type.others == 'reject' %}
-            when type_text not in ({% for value in of_type['values'] %}{{ text_literal(value) }}{{ ', ' if not loop.last }}{% endfor %}) then 'invalid:{{ of_type.field }}'
+            when type_text not in ({{ literals(of_type['values']) }}) then 'invalid:{{ of_type.field }}'
+            {%- endif %}
+            {%- if id and has_text(id) %}
+            when source_event_id is not null and {{ value_of(id, 'source_event_id') }} is null then 'invalid:{{ id.path }}'
+            {%- endif %}
+            {%- if id and id.accepted %}
+            when source_event_id not in ({{ literals(id.accepted) }}) then 'invalid:{{ id.path }}'
             {%- endif %}
             {{ reject_invalid(columns) }}
-            {%- if contract.id %}
-            when length(source_event_id) > {{ most_characters() }} then 'too_long:{{ contract.id }}'
+            {%- if id %}
+            when length(source_event_id) > {{ most_characters() }} then 'too_long:{{ id.path }}'
+            {%- endif %}
+            {%- if of_type and of_type.others == 'keep' %}
+            when length(type_text) > {{ most_characters() }} then 'too_long:{{ of_type.field }}'
             {%- endif %}
             {{ reject_long(columns) }}
         end as reject_reason
@@ -94,7 +105,7 @@ identified as (
 select
     stream,
     message_id,
-    {{ event_key(contract.lines) }} as event_key,
+    {{ event_key(lines) }} as event_key,
     event_id,
     {%- if of_type %}
     {{ meaning_of('type_text', of_type['values']) }} as event_type,

@@ -6,15 +6,33 @@
 {%- set by_path = {} -%}
 {%- for field in contract.fields -%}{%- do by_path.update({field.path: field}) -%}{%- endfor -%}
 {%- set columns = columns_of(contract) -%}
-{%- set id = by_path[contract.key] -%}
+{%- set id = dict(by_path[contract.key], type='id') -%}
 {%- set created = by_path.get(contract.created) -%}
+{#- when it was deleted, and the flag that says that it is -#}
+{%- set deleted, flag = {}, {} -%}
+{%- for path in contract.deleted -%}
+    {%- do (deleted if by_path[path].type == 'timestamp' else flag).update(by_path[path]) -%}
+{%- endfor -%}
+{#- path to the column that is null where the body has no value -#}
+{%- set texts = {} -%}
+{%- for field in columns -%}
+    {%- do texts.update({field.path: field.name ~ '_text' if has_text(field) else field.name}) -%}
+{%- endfor -%}
+{%- for field, text in [(created, 'created_text'), (deleted, 'deleted_text'), (flag, 'is_deleted_text'), (id, id.name)] if field -%}
+    {%- do texts.update({field.path: text}) -%}
+{%- endfor -%}
+{%- for path in contract.time -%}
+    {%- do texts.update({path: 'updated_text'}) -%}
+{%- endfor -%}
 {%- set change = {} -%}
 {%- if contract.envelope == 'debezium' -%}
     {%- do change.update({
-        'op': "nullif(" ~ change_value('op') ~ ", '')",
-        'text': 'coalesce(' ~ change_value('source.ts_ms') ~ ', ' ~ change_value('ts_ms') ~ ')'
+        'op': 'nullif(' ~ change_value('op') ~ ", '')",
+        'text': 'coalesce(nullif(' ~ change_value('source.ts_ms') ~ ", ''), nullif(" ~ change_value('ts_ms') ~ ", ''))"
     }) -%}
-{%- endif %}
+{%- endif -%}
+{#- a tombstone has no body, and a change that deletes may have the id alone -#}
+{%- set has_body = "not is_tombstone and op != 'd'" if change else 'not is_tombstone' %}
 
 with messages as (
     select stream, message_id, landed_at, coalesce(published_at, landed_at) as published_at, key, payload
@@ -60,15 +78,23 @@ renamed as (
         {{ row_text }} as updated_text,
         case when payload is null then published_at else {{ row_time }} end as updated_at,
         {%- endif %}
-        {{ deletion(contract, by_path, change) }}
+        {{ text_of(deleted, contract) if deleted else 'cast(null as ' ~ dbt.type_string() ~ ')' }} as deleted_text,
+        {{ value_of(deleted, text_of(deleted, contract)) if deleted else 'cast(null as timestamp)' }} as deleted_time,
+        {{ text_of(flag, contract) if flag else 'cast(null as ' ~ dbt.type_string() ~ ')' }} as is_deleted_text
     from parsed
 ),
 
 deleted as (
     select
         *,
-        -- a change log may say that it is deleted and not when
-        case when is_deleted_now then coalesce(deleted_time, updated_at) else deleted_time end as deleted_at
+        case
+            {%- if change %}
+            when op = 'd' then updated_at
+            {%- endif %}
+            -- a change log may say that it is deleted and not when
+            when deleted_time is null and {{ to_boolean('is_deleted_text') }} then updated_at
+            else deleted_time
+        end as deleted_at
     from renamed
 ),
 
@@ -83,15 +109,17 @@ judged as (
             {%- endif %}
             when is_tombstone and octet_length(key) > 0 and {{ id.name }} is null then 'invalid:key'
             when {{ id.name }} is null then 'missing:{{ id.path }}'
-            when updated_text is null and not is_tombstone then 'missing:{{ contract.time[0] if contract.time else 'ts_ms' }}'
-            {%- for field in columns if field.required %}
-            when {{ field.name ~ '_text' if has_text(field) else field.name }} is null and not is_tombstone
-                {{- " and op != 'd'" if change }} then 'missing:{{ field.path }}'
+            when updated_text is null and {{ has_body }} then 'missing:{{ contract.time[0] if contract.time else 'ts_ms' }}'
+            {%- if change %}
+            when updated_text is null and op = 'd' then 'missing:ts_ms'
+            {%- endif %}
+            {%- for field in contract.fields if field.required and field.path not in [id.path] + contract.time %}
+            when {{ texts[field.path] }} is null and {{ has_body }} then 'missing:{{ field.path }}'
             {%- endfor %}
             {%- for group in contract.one_of %}
-            when not is_tombstone{{ " and op != 'd'" if change }} and coalesce(
+            when {{ has_body }} and coalesce(
                 {%- for path in group -%}
-                cast({{ by_path[path].name ~ '_text' if has_text(by_path[path]) else by_path[path].name }} as {{ dbt.type_string() }}){{ ', ' if not loop.last }}
+                cast({{ texts[path] }} as {{ dbt.type_string() }}){{ ', ' if not loop.last }}
                 {%- endfor -%}
             ) is null then 'missing:{{ group[0] }}'
             {%- endfor %}
@@ -99,7 +127,7 @@ judged as (
             when created_text is not null and (created_at is null or not {{ is_plausible('created_at') }})
                 then 'invalid:{{ contract.created }}'
             when deleted_text is not null and (deleted_time is null or not {{ is_plausible('deleted_time') }})
-                then 'invalid:{{ contract.deleted[0] if contract.deleted else 'deleted_at' }}'
+                then 'invalid:{{ deleted.path }}'
             {{ reject_invalid(columns) }}
             {{ reject_long([id] + columns) }}
         end as reject_reason
@@ -126,19 +154,3 @@ select
     case when reject_reason is not null then payload end as rejected_payload
 from judged
 {% endmacro %}
-
-{#- What a version says of its deletion: deleted_text and deleted_time, when, and is_deleted_now, that it is deleted. -#}
-{% macro deletion(contract, by_path, change) -%}
-    {%- set time, flags = {}, [] -%}
-    {%- for path in contract.deleted -%}
-        {%- if by_path[path].type == 'timestamp' -%}
-            {%- do time.update(by_path[path]) -%}
-        {%- else -%}
-            {%- do flags.append('coalesce(' ~ to_boolean(text_of(by_path[path], contract)) ~ ', false)') -%}
-        {%- endif -%}
-    {%- endfor -%}
-    {%- do flags.append("coalesce(" ~ change.op ~ " = 'd', false)") if change -%}
-    {{ text_of(time, contract) if time else 'cast(null as ' ~ dbt.type_string() ~ ')' }} as deleted_text,
-    {{ value_of(time, text_of(time, contract)) if time else 'cast(null as timestamp)' }} as deleted_time,
-    {{ flags | join(' or ') if flags else 'false' }} as is_deleted_now
-{%- endmacro %}

@@ -22,6 +22,8 @@ from zetasql.wasi._pb2.zetasql.public import simple_table_pb2, type_pb2
 from zetasql.wasi._pb2.zetasql.resolved_ast import resolved_node_kind_pb2
 
 FEATURES = (
+    "JSON_CONSTRUCTOR_FUNCTIONS",
+    "JSON_KEYS_FUNCTION",
     "ANALYTIC_FUNCTIONS",
     "BIGNUMERIC_TYPE",
     "CIVIL_TIME",

@@ -95,17 +95,21 @@ class Mistake:
     """Of the compiled code, as the message shows it."""
 
 
-CLICKS = "models/staging/website/stg_clicks.sql"
+PAGE_VIEWS = "models/staging/stg_page_views.sql"
 MISTAKES = {
     "a misspelt column": Mistake(
-        CLICKS, "    product_name,", "    product_nam,", "Unrecognized name: product_nam", "    product_nam,"
+        PAGE_VIEWS,
+        "    traffic_source,",
+        "    traffic_sourc,",
+        "Unrecognized name: traffic_sourc",
+        "    traffic_sourc,",
     ),
     "a text compared with a number": Mistake(
-        CLICKS,
-        "when event_id is null then",
-        "when event_id = 0 then",
+        PAGE_VIEWS,
+        "when page_title is null then",
+        "when page_title = 0 then",
         "No matching signature for operator = for argument types: STRING, INT64",
-        "            when event_id = 0 then 'missing:click_id'",
+        "            when page_title = 0 then 'missing:page_title'",
     ),
     "a function of DuckDB": Mistake(
         "models/analytics/fct_sessions.sql",
