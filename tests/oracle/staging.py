@@ -221,23 +221,24 @@ def read_event(message: Landed, contract: Contract, settings: Settings, secret: 
         event_type = contract.type_values.get(written, written if contract.keeps_other_types else None)
     if event_type is None:
         raise Rejected(f"invalid:{contract.type_field}")
-    check_values(given[path] for path in given if path not in (*contract.time, contract.type_field))
-    first = [path for path in (*contract.id[:1], contract.type_field) if path]
-    check_lengths(given[path] for path in (*first, *contract.own()))
+    check_values(given[path] for path in (*contract.id[:1], *contract.own()))
+    of_type = [contract.type_field] if contract.type_field else []
+    check_lengths(given[path] for path in (*contract.id[:1], *of_type, *contract.own()))
 
     own_id = given[contract.id[0]].text if contract.id else None
     kept = [reading for reading in given.values() if reading.field.personal != "drop"]
-    own = [given[path] for path in contract.own() if given[path].field.personal != "drop"]
+    shared = {one.field.name: one.column(secret) for one in kept if one.field.name in VOCABULARY}
+    own = [one for one in kept if one.field.path in contract.own()]
     others = {one.field.name: one.property(secret) for one in own if one.field.name not in VOCABULARY}
     return Event(
         message=message,
         event_id=own_id or hash_of(*identity(contract, given, event_at)),
         event_type=event_type,
         event_at=event_at,
-        **{one.field.name: one.column(secret) for one in kept if one.field.name in VOCABULARY},
+        **shared,
         properties=others or None,
         lines=tuple(given[path].identity for path in contract.id[1:]),
-        values={one.field.name: one.column(secret) for one in own},
+        values={one.field.name: one.column(secret) for one in own} | shared,
     )
 
 

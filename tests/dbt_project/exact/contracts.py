@@ -23,7 +23,7 @@ VOCABULARY = {
 NAMES = (
     "plan", "OrderNo", "_x", "flag", "step", "note", "score", "shop", "weight", "opened", "meta", "tags", "referrer",
     "campaign_2", "seats", "is_new", "amount_due", "spot", "reason", "level", "label", "owner", "ratio", "phase",
-    "timestamp", "date", "value", "values", "count", "row", "position", "index", "rank", "text", "json", "day",
+    "date", "value", "values", "count", "row", "position", "index", "rank", "text", "json", "day",
 )  # fmt: skip
 SEGMENTS = ("user-id", "$ref", "a b", "@type", "select", "x:y", "a/b", "-dash", "_u", "0", "Camel", "payload", "body")
 PLACES = (
@@ -136,7 +136,8 @@ class Draw:
         if self.one_in(2):
             contract["event_type"] = self.any_of("signup", "user's signup", "view")
         else:
-            of_type = self.placed({"name": "kind", "required": True, "description": "What it is."}, "type")
+            name = "brand" if self.one_in(6) and not any(one["name"] == "brand" for one in fields) else "kind"
+            of_type = self.placed({"name": name, "required": True, "description": "What it is."}, "type")
             fields.append(of_type)
             listed = {value: self.any_of(value, value, "renamed") for value in self.some_of(TEXTS, 1, 4)}
             contract["event_type"] = {"field": path_of(of_type), "values": listed}
@@ -220,7 +221,7 @@ class Draw:
             field["path"] = self.path("data.")
         elif self.one_in(2):
             field["path"] = self.path()
-        if self.one_in(4) and not attribute:
+        if self.one_in(4) and path_of(field) != attribute:
             field["aliases"] = [self.path() for _ in range(self.any_of(1, 1, 2))]
         return field
 
@@ -289,6 +290,9 @@ class Draw:
                 put(body, steps_of(one), value)
         if self.one_in(12):  # something else where an object or a list is looked for
             body[str(self.rng.choice([steps_of(path)[0] for path in values]))] = self.odd()
+        if self.one_in(12):  # names are told apart by the case of their letters
+            name = self.rng.choice(list(body))
+            body = {name.swapcase(): self.odd(), **body} if self.one_in(2) else {**body, name.swapcase(): self.odd()}
         attributes = None
         payload: bytes | None = b""
         if contract.get("envelope") == "debezium":
