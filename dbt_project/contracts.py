@@ -41,6 +41,7 @@ JUDGEMENT = {
     " too_long:<field>); null when it is.",
     "reject_detail": "More about the reason.",
     "rejected_payload": "The body as received, of a rejected message only.",
+    "unlisted_fields": "What the body has and the contract does not list, as JSON: path, type and a masked example of each.",
 }
 TYPES = {"integer": "bigint", "amount": "numeric(18, 4)", "boolean": "boolean", "timestamp": "timestamp"}
 """Types of the columns of marts; those of other types are text."""
@@ -334,6 +335,7 @@ def _for_models(stream: Stream) -> str:
         "created": stream.created,
         "deleted": [*stream.deleted],
         "own": _own(stream),
+        **_listed(stream),
         "nulls": [*stream.nulls],
         "one_of": [[*group] for group in stream.one_of],
         "fields": [_field_for_models(field) for field in stream.fields],
@@ -344,6 +346,21 @@ def _for_models(stream: Stream) -> str:
         .replace("{%", r"\x7b%")
         .replace("{#", r"\x7b#")
     )
+
+
+def _listed(stream: Stream) -> dict[str, list[str]]:
+    """The names at the top of a body that the contract knows, but for objects of which it reads fields: `listed_inside`
+    has the paths of these."""
+    of_envelope = ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"]
+    listed = dict.fromkeys(of_envelope if stream.envelope == "cloudevents" else [])
+    inside: dict[str, None] = {}
+    for path in (*stream.ignored, *(path for field in stream.fields for path in field.paths)):
+        first, *rest = path.replace("[", ".[").split(".")
+        if rest and not rest[0].startswith("["):
+            inside[f"{first}.{rest[0]}"] = None
+        else:
+            listed[first] = None
+    return {"listed": [*listed], "listed_inside": [*inside]}
 
 
 def _field_for_models(field: BodyField) -> dict[str, Any]:

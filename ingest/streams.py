@@ -190,6 +190,8 @@ class Stream(BaseModel, extra="forbid", frozen=True):
     one_of: tuple[tuple[str, ...], ...] = ()
     """Staging rejects a body that has none of the fields of a group."""
     fields: Annotated[tuple[BodyField, ...], Field(min_length=1)]
+    ignored: tuple[Text, ...] = ()
+    """Fields that are known and not read: they are no drift."""
 
     @field_validator("name")
     @classmethod

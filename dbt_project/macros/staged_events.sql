@@ -33,7 +33,7 @@ with messages as (
 ),
 
 parsed as (
-    select *, {{ parse_json('body_bytes' if contract.envelope == 'cloudevents' else 'payload', paths, json_paths) }} as body
+    select *, {{ parse_json('body_bytes' if contract.envelope == 'cloudevents' else 'payload', paths, json_paths, contract) }} as body
     from messages
 ),
 
@@ -45,6 +45,7 @@ renamed as (
         published_at,
         payload,
         body is null as is_malformed,
+        {{ unlisted_fields('body_bytes' if contract.envelope == 'cloudevents' else 'payload', contract) }} as unlisted_fields,
         {{ texts_and_values(columns, contract) }}
         {%- if of_type %}
         {{ text_of(by_path[of_type.field], contract) }} as type_text,
@@ -117,7 +118,8 @@ select
     landed_at,
     reject_reason,
     {{ reject_detail('time_text') }} as reject_detail,
-    case when reject_reason is not null then payload end as rejected_payload
+    case when reject_reason is not null then payload end as rejected_payload,
+    unlisted_fields
 from identified
 {% endmacro %}
 

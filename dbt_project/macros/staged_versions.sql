@@ -41,7 +41,7 @@ with messages as (
 ),
 
 parsed as (
-    select *, {{ parse_json('payload', paths, json_paths) }} as body from messages
+    select *, {{ parse_json('payload', paths, json_paths, contract) }} as body from messages
 ),
 
 renamed as (
@@ -54,6 +54,7 @@ renamed as (
         payload,
         payload is null as is_tombstone,
         payload is not null and body is null as is_malformed,
+        {{ unlisted_fields('payload', contract) }} as unlisted_fields,
         {%- if change %}
         {{ change.op }} as op,
         {%- endif %}
@@ -151,6 +152,7 @@ select
     reject_reason,
     {{ reject_detail('updated_text', key='key') }} as reject_detail,
     key is not null and not is_tombstone and coalesce(key_id != {{ id.name }}, true) as is_key_mismatch,
-    case when reject_reason is not null then payload end as rejected_payload
+    case when reject_reason is not null then payload end as rejected_payload,
+    unlisted_fields
 from judged
 {% endmacro %}

@@ -3,18 +3,20 @@
   text: an object or a list is its JSON text, and so is everything at `json_paths`, a string with its quotes. Null when
   the payload is null, is not UTF-8, or is no JSON object.
 -#}
-{% macro parse_json(payload, paths, json_paths=[]) -%}
-    {{ return(adapter.dispatch('parse_json')(payload, paths, json_paths)) }}
+{% macro parse_json(payload, paths, json_paths=[], contract=none) -%}
+    {{ return(adapter.dispatch('parse_json')(payload, paths, json_paths, contract)) }}
 {%- endmacro %}
 
-{% macro duckdb__parse_json(payload, paths, json_paths) -%}
+{% macro duckdb__parse_json(payload, paths, json_paths, contract) -%}
     {%- set steps = [] -%}
     {%- for path in paths -%}
         {%- do steps.append((steps_of(path), 'JSON' if path in json_paths else 'VARCHAR')) -%}
     {%- endfor -%}
+    {%- set text = utf8_text(payload) %}
     case
-        when starts_with(ltrim({{ utf8_text(payload) }}, e' \t\r\n'), '{') and {{ duckdb_is_strict_json(utf8_text(payload)) }}
-            then json_transform({{ utf8_text(payload) }}, '{{ tojson(duckdb_structure(steps)) }}')
+        {# to cut spaces takes a tenth as long as all else #}
+        when (starts_with({{ text }}, '{') or starts_with(ltrim({{ text }}, e' \t\r\n'), '{')) and {{ duckdb_is_strict_json(text) }}
+            then json_transform({{ text }}, '{{ tojson(duckdb_structure(steps)) }}')
     end
 {%- endmacro %}
 
@@ -86,8 +88,11 @@
     end)
 {%- endmacro %}
 
-{% macro bigquery__parse_json(payload, paths, json_paths) -%}
+{% macro bigquery__parse_json(payload, paths, json_paths, contract) -%}
     (select as struct
+        {%- if contract %}
+        {{ bigquery_unlisted_fields(contract) }} as unlisted_fields,
+        {%- endif %}
         {%- for path in paths %}
         {{ bigquery_json(path) if path in json_paths else bigquery_json_text(path) }} as `{{ bigquery_name_of(path) }}`
         {{- ',' if not loop.last }}
@@ -124,6 +129,89 @@
         when 'array' then json_query(text, {{ at }})
         else {{ bigquery_json_text(path) }}
     end
+{%- endmacro %}
+
+{#-
+  The fields of a body that its contract does not list, as JSON: a list of path, type and an example, in which each letter
+  is an a and each digit a 9; null without any. Fields of objects that the contract does not read are told one level deep.
+  A name that is no identifier may be a value, such as the id of a person, and is not told.
+-#}
+{% macro unlisted_fields(payload, contract) -%}
+    {{ return(adapter.dispatch('unlisted_fields')(payload, contract)) }}
+{%- endmacro %}
+
+{% macro duckdb__unlisted_fields(payload, contract) -%}
+    {%- set text = utf8_text(payload) -%}
+    {%- if contract.envelope == 'debezium' -%}
+        {%- set text = "coalesce(json_extract(" ~ text ~ ", '$.after'), json_extract(" ~ text ~ ", '$.payload.after'))" -%}
+    {%- endif -%}
+    {%- set at = "'$.\"' || replace(path, '.', '\".\"') || '\"'" -%}
+    {%- set expanded = "list_transform(
+            list_filter(json_keys(" ~ text ~ "), lambda name: name not in (" ~ literals(contract.listed + ['']) ~ ") and regexp_full_match(name, '" ~ identifier_pattern() ~ "')),
+            lambda path: case
+                when json_type(" ~ text ~ ", " ~ at ~ ") = 'OBJECT' and len(json_keys(" ~ text ~ ", " ~ at ~ ")) > 0
+                    then list_transform(json_keys(" ~ text ~ ", " ~ at ~ "), lambda name: path || '.' || name)
+                else [path]
+            end
+        )" -%}
+    {%- set told = "list_filter(flatten(" ~ expanded ~ "), lambda path: path not in (" ~ literals(contract.listed_inside + ['']) ~ ")
+            and regexp_full_match(path, '" ~ identifier_pattern() ~ "([.]" ~ identifier_pattern() ~ ")?')
+            and json_type(" ~ text ~ ", " ~ at ~ ") != 'NULL')" %}
+    case when body is not null and len({{ expanded }}) > 0 then nullif(cast(to_json(list_transform(
+        list_sort(list_distinct({{ told }}))[:20],
+        lambda path: {
+            'path': path,
+            'type': case json_type({{ text }}, {{ at }})
+                when 'VARCHAR' then 'string' when 'BOOLEAN' then 'boolean' when 'OBJECT' then 'object' when 'ARRAY' then 'array' else 'number'
+            end,
+            'example': {{ masked("json_extract_string(" ~ text ~ ", " ~ at ~ ")") }}
+        }
+    )) as varchar), '[]') end
+{%- endmacro %}
+
+{#- Found with the other values, since the document is parsed there. -#}
+{% macro bigquery__unlisted_fields(payload, contract) -%}
+    body.unlisted_fields
+{%- endmacro %}
+
+{% macro bigquery_unlisted_fields(contract) -%}
+    {%- set document = 'document' -%}
+    {%- if contract.envelope == 'debezium' -%}
+        {%- set document = "coalesce(json_query(document, '$.after'), json_query(document, '$.payload.after'))" -%}
+    {%- endif -%}
+    (
+        select nullif(to_json_string(array_agg(struct(
+            path,
+            json_type(value) as type,
+            {{ masked("if(json_type(value) = 'string', json_value(value), to_json_string(value))") }} as example
+        ) order by path limit 20)), '[]')
+        from unnest([struct({{ document }} as row)])
+        cross join unnest(json_keys(row, 2)) as path
+        cross join unnest([if(contains_substr(path, '.'), row[split(path, '.')[safe_offset(0)]][split(path, '.')[safe_offset(1)]], row[path])]) as value
+        where split(path, '.')[safe_offset(0)] not in ({{ literals(contract.listed + ['']) }})
+            and path not in ({{ literals(contract.listed_inside + ['']) }})
+            and regexp_contains(path, r'^{{ identifier_pattern() }}([.]{{ identifier_pattern() }})?$')
+            and json_type(value) != 'null'
+            {#- an object is told by what is in it -#}
+            and not (not contains_substr(path, '.') and json_type(value) = 'object' and array_length(json_keys(value, 1)) > 0)
+    )
+{%- endmacro %}
+
+{% macro identifier_pattern() -%}
+    [A-Za-z_][A-Za-z0-9_:$-]{0,62}
+{%- endmacro %}
+
+{#- The beginning of a text without what it says. -#}
+{% macro masked(text) -%}
+    {{ return(adapter.dispatch('masked')(text)) }}
+{%- endmacro %}
+
+{% macro duckdb__masked(text) -%}
+    regexp_replace(regexp_replace(substr({{ text }}, 1, 40), '\p{L}', 'a', 'g'), '\p{N}', '9', 'g')
+{%- endmacro %}
+
+{% macro bigquery__masked(text) -%}
+    regexp_replace(regexp_replace(substr({{ text }}, 1, 40), r'\p{L}', 'a'), r'\p{N}', '9')
 {%- endmacro %}
 
 {#- JSONPath of a path. -#}
@@ -350,4 +438,21 @@
 
 {% macro bigquery__json_text(json) -%}
     to_json_string({{ json }})
+{%- endmacro %}
+
+{#- One row for each of the unlisted fields in `unlisted_fields`: path, type and example, beside the columns of a relation. -#}
+{% macro each_unlisted_field(relation) -%}
+    {{ return(adapter.dispatch('each_unlisted_field')(relation)) }}
+{%- endmacro %}
+
+{% macro duckdb__each_unlisted_field(relation) -%}
+    select messages.*, field.path, field.type, field.example
+    from {{ relation }} as messages
+    cross join unnest(from_json(messages.unlisted_fields, '[{"path":"VARCHAR","type":"VARCHAR","example":"VARCHAR"}]')) as fields (field)
+{%- endmacro %}
+
+{% macro bigquery__each_unlisted_field(relation) -%}
+    select messages.*, json_value(field, '$.path') as path, json_value(field, '$.type') as type, json_value(field, '$.example') as example
+    from {{ relation }} as messages
+    cross join unnest(json_query_array(messages.unlisted_fields)) as field
 {%- endmacro %}

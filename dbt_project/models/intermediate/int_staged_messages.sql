@@ -4,12 +4,12 @@
 {% if stream in event_streams() -%}
 select
     stream, message_id, landed_at, published_at, event_key, event_at, event_date, reject_reason, reject_detail,
-    rejected_payload, false as is_key_mismatch
+    rejected_payload, unlisted_fields, false as is_key_mismatch
 from {{ ref('stg_' ~ stream) }}
 {%- else -%}
 select
     stream, message_id, landed_at, published_at, version_key as event_key, null as event_at, null as event_date,
-    reject_reason, reject_detail, rejected_payload, is_key_mismatch
+    reject_reason, reject_detail, rejected_payload, unlisted_fields, is_key_mismatch
 from {{ ref('stg_' ~ stream) }}
 {%- endif %}
 {% if not loop.last %}union all{% endif %}

@@ -9,7 +9,7 @@ with messages as (
 ),
 
 parsed as (
-    select *, {{ parse_json('payload', fields_of('page_views')) }} as body from messages
+    select *, {{ parse_json('payload', fields_of('page_views'), contract=contracts()['page_views']) }} as body from messages
 ),
 
 parsed_params as (
@@ -30,6 +30,7 @@ renamed as (
         published_at,
         payload,
         body is null as is_malformed,
+        {{ unlisted_fields('payload', contracts()['page_views']) }} as unlisted_fields,
         {{ id_text('body.event_id') }} as source_event_id,
         -- the older body has no session: all of a person's page views are one key
         coalesce(
@@ -138,5 +139,6 @@ select
     -- judgement
     reject_reason,
     {{ reject_detail('time_text') }} as reject_detail,
-    case when reject_reason is not null then payload end as rejected_payload
+    case when reject_reason is not null then payload end as rejected_payload,
+    unlisted_fields
 from identified
