@@ -90,10 +90,7 @@ class Draw:
 
     # --- contracts
 
-    def contract(self, kind: str) -> Contract:
-        envelope = None
-        if self.one_in(3):
-            envelope = "cloudevents" if kind == "event" else "debezium"
+    def contract(self, kind: str, envelope: str | None) -> Contract:
         names = self.rng.sample(NAMES, self.rng.randint(2, 7))
         if kind == "event":
             names += self.some_of(VOCABULARY, 0, 4)
