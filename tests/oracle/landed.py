@@ -19,6 +19,8 @@ class Landed:
     """When it was committed to the warehouse: the order of arrival within a stream, never across streams."""
     payload: bytes | None
     """The body as received; None is a Kafka tombstone."""
+    attributes: str | None = None
+    """Kafka's headers or Pub/Sub's attributes, as JSON text."""
 
     @property
     def log_order(self) -> tuple[datetime, int, int, datetime, str]:

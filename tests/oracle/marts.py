@@ -1,14 +1,16 @@
 """What each mart holds, given everything that has landed. A mart is a list of rows, a row a dict by column."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
+from tests.oracle.contracts import CONTRACTS, Contract
 from tests.oracle.landed import Landed, Settings
-from tests.oracle.staging import ENTITY_IDS, Event, Rejected, Version, published, read
+from tests.oracle.messages import Event, Rejected, Version, published
+from tests.oracle.staging import read
 from tests.oracle.values import hash_of, ratio, seconds_between
 
 Row = dict[str, Any]
@@ -20,20 +22,35 @@ END_OF_TIME = datetime(9999, 12, 31)
 T = TypeVar("T", Event, Version)
 
 
-def marts(messages: Iterable[Landed], settings: Settings, countries: Countries) -> dict[str, Mart]:
-    """Every mart by name."""
+def marts(
+    messages: Iterable[Landed],
+    settings: Settings,
+    countries: Countries,
+    contracts: Mapping[str, Contract] = CONTRACTS,
+    secret: bytes = b"",
+) -> dict[str, Mart]:
+    """Every mart by name.
+
+    Args:
+        contracts: those of the streams, by name.
+        secret: the key of the hashes that stand for personal values.
+    """
     messages = list(messages)
     accepted: list[Event | Version] = []
     dead_letters: Mart = []
     for message in messages:
         try:
-            accepted.append(read(message, settings))
+            accepted.append(read(message, contracts[message.stream], settings, secret))
         except Rejected as rejected:
             dead_letters.append(dead_letter(message, rejected))
 
     events = first_copies(one for one in accepted if isinstance(one, Event))
     versions = first_copies(one for one in accepted if isinstance(one, Version))
-    histories = {stream: history([one for one in versions if one.stream == stream]) for stream in ENTITY_IDS}
+    entities = {stream: contract for stream, contract in contracts.items() if contract.kind == "entity"}
+    histories = {
+        stream: history([one for one in versions if one.stream == stream], contract.id_column)
+        for stream, contract in entities.items()
+    }
     page_views = page_views_in_sessions(events, settings)
     days = Days(settings)
     user_days = user_metrics_daily(events, page_views, days)
@@ -53,15 +70,47 @@ def marts(messages: Iterable[Landed], settings: Settings, countries: Countries) 
         "agg_post_metrics_daily": post_days,
         "agg_user_metrics_daily": user_days,
         "agg_arrival_lateness_daily": arrival_lateness_daily(events, days),
-        "dim_users_history": histories["users"],
-        "dim_products_history": histories["products"],
-        "dim_posts_history": histories["posts"],
+        **{f"dim_{stream}_history": versions_of for stream, versions_of in histories.items()},
+        **{
+            f"dim_{stream}": current(histories[stream], one.id_column, *one.columns())
+            for stream, one in entities.items()
+        },
         "dim_users": users(histories["users"], user_days, countries),
         "dim_products": products(histories["products"], product_days),
         "dim_posts": posts(histories["posts"], post_days),
         "dead_letters": dead_letters,
         "landing_reconciliation": reconciliation(messages, accepted, [*events, *versions], dead_letters),
     }
+
+
+def staged(
+    messages: Iterable[Landed], settings: Settings, contracts: Mapping[str, Contract], secret: bytes = b""
+) -> dict[str, Mart]:
+    """What staging says of each message of these streams, by the name of its model. Of a rejected one: why it is."""
+    found: dict[str, Mart] = {f"stg_{stream}": [] for stream in contracts}
+    for message in messages:
+        row: Row = {"stream": message.stream, "message_id": message.message_id, "landed_at": message.landed_at}
+        row |= dict.fromkeys(("reject_reason", "reject_detail", "rejected_payload"))
+        try:
+            one = read(message, contracts[message.stream], settings, secret)
+        except Rejected as rejected:
+            row |= {
+                "reject_reason": rejected.reason,
+                "reject_detail": rejected.detail,
+                "rejected_payload": message.payload,
+            }
+        else:
+            row |= one.values | {"published_at": one.published_at}
+            if isinstance(one, Event):
+                of_type = {"event_type": one.event_type} if contracts[one.stream].type_field else {}
+                times = {"event_at": one.event_at, "event_date": one.event_at.date()}
+                row |= {"event_key": one.key, "event_id": one.event_id, **of_type, **times}
+            else:
+                row |= {"version_key": one.key, contracts[one.stream].id_column: one.id}
+                row |= {"created_at": one.created_at, "updated_at": one.updated_at, "deleted_at": one.deleted_at}
+                row |= {"is_tombstone": one.is_tombstone, "is_key_mismatch": one.has_mismatched_key}
+        found[f"stg_{message.stream}"].append(row)
+    return found
 
 
 # --- accepted once, or rejected with a reason
@@ -475,7 +524,7 @@ def place(percent: int, number: int) -> int:
 # --- entities
 
 
-def history(versions: Sequence[Version]) -> Mart:
+def history(versions: Sequence[Version], id_column: str) -> Mart:
     """Every version with the time that it was valid, from its own time to the next one's, the last for ever.
 
     A tombstone deletes what is before it in the log, whatever clock those versions had: its time is at least theirs. A
@@ -509,7 +558,7 @@ def history(versions: Sequence[Version]) -> Mart:
                 {
                     "version_key": version.key,
                     **version.values,
-                    ENTITY_IDS[version.stream]: entity_id,
+                    id_column: entity_id,
                     "version_number": number,
                     "is_tombstone": version.is_tombstone,
                     "is_deleted": version.is_tombstone or version.deleted_at is not None,

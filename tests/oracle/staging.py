@@ -1,154 +1,90 @@
-"""What each message says: an event, a version of an entity, or nothing, with the reason why it is rejected.
+"""What each message says, by the contract of its stream.
 
 A body is rejected for the first reason that holds, in the order in which the functions state them.
 """
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from tests.oracle.contracts import Contract, Field
 from tests.oracle.landed import Landed, Settings
+from tests.oracle.messages import (
+    MOST_CHARACTERS,
+    Event,
+    Rejected,
+    Version,
+    amount_text,
+    is_plausible,
+    plausible_time,
+    published,
+)
+from tests.oracle.page_views import read_page_view
 from tests.oracle.values import (
     Body,
     hash_of,
     identifier,
+    json_text,
+    keyed_hash,
     microseconds,
     read_amount,
     read_body,
+    read_boolean,
     read_epoch,
+    read_formatted,
+    read_integer,
+    read_json,
     read_time,
-    rounded,
     text,
+    value_at,
 )
 
-ENTITY_IDS = {"users": "user_id", "products": "product_id", "posts": "post_id"}
-ENTITY_TEXTS = {
-    "users": ("user_name", "first_name", "last_name", "country_code", "favorite_color"),
-    "products": ("name", "category_code", "category", "model", "brand"),
-    "posts": ("user_id", "post_text"),
-}
+VOCABULARY = {one.name for one in fields(Event) if one.type in (str | None, Decimal | None)}
+"""The columns of the facts that a field goes to by its name."""
+UNITS_PER_SECOND = {"seconds": 1, "milliseconds": 1000, "microseconds": 1_000_000}
 
 
-MOST_CHARACTERS = 65_536
-"""The most that a text of an event or an entity may have."""
-
-
-class Rejected(Exception):  # noqa: N818  a judgement, not an error
-    """Why a message is no event and no version."""
-
-    def __init__(self, reason: str, detail: str | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.detail = detail
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """What happened; a field that its stream does not have is None."""
-
-    message: Landed
-    event_id: str
-    event_type: str
-    event_at: datetime
-    user_id: str | None = None
-    source_session_id: str | None = None
-    product_id: str | None = None
-    post_id: str | None = None
-    page_title: str | None = None
-    category_code: str | None = None
-    brand: str | None = None
-    price: Decimal | None = None
-    total_amount: Decimal | None = None
-    country: str | None = None
-    city: str | None = None
-    browser: str | None = None
-    os: str | None = None
-    url: str | None = None
-    engaged_seconds: Decimal | None = None
-    account_number: str | None = None
-    traffic_source: str | None = None
-
-    @property
-    def stream(self) -> str:
-        return self.message.stream
-
-    @property
-    def landed_at(self) -> datetime:
-        return self.message.landed_at
-
-    @property
-    def published_at(self) -> datetime:
-        return published(self.message)
-
-    @property
-    def key(self) -> str:
-        """Identity: stream, id and UTC date; of checkouts, which are lines of an order, the product too. The same id on
-        another day is another event."""
-        parts = (self.product_id,) if self.stream == "checkouts" else ()
-        return hash_of(self.stream, self.event_id, self.event_at.date().isoformat(), *parts)
-
-    @property
-    def contents(self) -> dict[str, Any]:
-        """What the facts say of it."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("message", "event_id")}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Version:
-    """An entity as of updated_at, or its deletion by a tombstone."""
-
-    message: Landed
-    id: str
-    is_tombstone: bool
-    updated_at: datetime
-    created_at: datetime | None = None
-    deleted_at: datetime | None = None
-    values: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def stream(self) -> str:
-        return self.message.stream
-
-    @property
-    def landed_at(self) -> datetime:
-        return self.message.landed_at
-
-    @property
-    def has_mismatched_key(self) -> bool:
-        """A version of one entity under the key of another."""
-        key = self.message.key
-        return key is not None and not self.is_tombstone and key_id(key, ENTITY_IDS[self.stream]) != self.id
-
-    @property
-    def key(self) -> str:
-        """Identity: the entity, the time, whether it is a tombstone, and what it says."""
-        kind = "tombstone" if self.is_tombstone else "version"
-        times = (self.updated_at, self.created_at, self.deleted_at)
-        updated, created, deleted = (None if time is None else str(microseconds(time)) for time in times)
-        contents = [amount_text(value) if isinstance(value, Decimal) else value for value in self.values.values()]
-        return hash_of(self.stream, self.id, updated, kind, created, deleted, *contents)
-
-
-def amount_text(amount: Decimal) -> str:
-    return str(int(amount * 10000))
-
-
-def read(message: Landed, settings: Settings) -> Event | Version:
+def read(message: Landed, contract: Contract, settings: Settings, secret: bytes = b"") -> Event | Version:
     """What a message says.
+
+    Args:
+        secret: the key of the hashes that stand for personal values.
 
     Raises:
         Rejected: when it is no acceptable event or version.
     """
-    if message.stream in ENTITY_IDS:
-        return read_version(message, settings)
+    if contract.stream == "page_views":
+        return read_page_view(message, body_of(message, contract), settings)
+    if contract.kind == "event":
+        return read_event(message, contract, settings, secret)
+    if message.payload is None:
+        return read_tombstone(message, contract, settings)
+    return read_version(message, contract, settings, secret)
+
+
+# --- bodies
+
+
+def body_of(message: Landed, contract: Contract) -> Body:
+    """The JSON object of a message. Of a CloudEvent in binary mode the attributes are those of the message, and the
+    payload is its data."""
+    attributes = json.loads(message.attributes) if contract.envelope == "cloudevents" and message.attributes else {}
+    for prefix in ("ce_", "ce-"):
+        if attributes.get(f"{prefix}specversion"):
+            try:
+                data = read_json(message.payload)
+            except ValueError:
+                raise malformed(message) from None
+            context = {name.removeprefix(prefix): value for name, value in attributes.items()}
+            return {**context, "data": data}
     body = read_body(message.payload)
     if body is None:
         raise malformed(message)
-    return READERS[message.stream](message, body, settings)
+    return body
 
 
 def malformed(message: Landed) -> Rejected:
@@ -161,312 +97,266 @@ def malformed(message: Landed) -> Rejected:
     return Rejected("malformed_json", "not a JSON object")
 
 
-def published(message: Landed) -> datetime:
-    return message.published_at or message.landed_at
+# --- fields
 
 
-def is_plausible(time: datetime, message: Landed, settings: Settings) -> bool:
-    """Not before earliest_event_at, not in the year 9999, and at most a day after the message was published."""
-    earliest = datetime.fromisoformat(settings.earliest_event_at)
-    return earliest <= time < datetime(9999, 1, 1) and time - published(message) <= timedelta(days=1)
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a body says in a field."""
+
+    field: Field
+    text: str | None = None
+    value: Any = None
+    """Of the field's type; None also where the text is no such value."""
+
+    @property
+    def identity(self) -> str | None:
+        """As it counts in the identity of an event or a version."""
+        match self.value:
+            case bool():
+                return "true" if self.value else "false"
+            case Decimal():
+                return amount_text(self.value)
+            case datetime():
+                return str(microseconds(self.value))
+            case int() if self.field.type == "integer":
+                return str(self.value)
+        return self.text
+
+    def column(self, secret: bytes) -> Any:
+        """As staging has it."""
+        if self.text is not None and self.field.personal == "hash":
+            return keyed_hash(secret, self.text)
+        return self.text if self.field.type == "json" else self.value
+
+    def property(self, secret: bytes) -> Any:
+        """As it is in the properties of an event."""
+        if isinstance(self.value, datetime):
+            return self.value.isoformat(timespec="microseconds") + "Z"
+        return self.value if self.field.type == "json" else self.column(secret)
 
 
-def as_written(value: Any) -> str | None:
-    """Text that may be empty, too."""
-    return "" if value == "" else text(value)
+def readings(contract: Contract, body: Body) -> dict[str, Reading]:
+    """By path, in order of the contract."""
+    return {path: read_field(field, body) for path, field in contract.fields.items()}
 
 
-def require(**values: str | None) -> dict[str, str]:
-    """The values, none of which is missing."""
-    for name, value in values.items():
-        if value is None:
-            raise Rejected(f"missing:{name}")
-    return {name: value for name, value in values.items() if value is not None}
+def read_field(field: Field, body: Body) -> Reading:
+    """Of the path and the aliases the first that has a value counts."""
+    for path in field.paths:
+        found = value_at(body, path)
+        if field.type == "json" and found is not None:
+            return Reading(field, json_text(found), found)
+        written = identifier(found) if field.type == "id" else text(found)
+        if written is not None and written not in field.nulls:
+            return Reading(field, written, READERS[field.type](written, field))
+    return Reading(field)
 
 
-def plausible_time(time: datetime | None, written: str | None, message: Landed, settings: Settings) -> datetime:
-    if time is None or not is_plausible(time, message, settings):
-        raise Rejected("invalid:timestamp", written)
-    return time
+def read_timestamp(written: str, field: Field) -> datetime | None:
+    if field.unit:
+        return read_epoch(written, UNITS_PER_SECOND[field.unit])
+    return read_formatted(written, field.format) if field.format else read_time(written)
 
 
-def amount(name: str, written: str | None) -> Decimal | None:
-    """An optional amount: missing is None, but what is there must be a number."""
-    number = read_amount(written)
-    if written is not None and number is None:
-        raise Rejected(f"invalid:{name}")
-    return number
-
-
-def short(**values: str | None) -> None:
-    """None of the texts is too long."""
-    for name, value in values.items():
-        if value is not None and len(value) > MOST_CHARACTERS:
-            raise Rejected(f"too_long:{name}")
-
-
-def read_web_event(message: Landed, body: Body, settings: Settings) -> Event:
-    """A sale is a purchase. Without an event_id what it says identifies the event."""
-    written, kind, product_id = text(body.get("timestamp")), text(body.get("event")), identifier(body.get("product"))
-    required = require(timestamp=written, event=kind, product=product_id)
-    event_at = plausible_time(read_time(written), written, message, settings)
-    if kind not in ("view", "cart", "sale"):
-        raise Rejected("invalid:event")
-    price = amount("price", text(body.get("price")))
-    own_id, user_id = identifier(body.get("event_id")), identifier(body.get("user_id"))
-    names = ("publisher_id", "environment", "country", "city", "browser", "OS")
-    publisher, environment, country, city, browser, system = (text(body.get(name)) for name in names)
-    short(event_id=own_id, user_id=user_id, product=product_id, country=country, city=city, browser=browser, OS=system)
-    contents = (kind, product_id, user_id, publisher, environment, country, city, browser, system)
-    price_text = None if price is None else amount_text(price)
-    return Event(
-        message=message,
-        event_id=own_id or hash_of(str(microseconds(event_at)), *contents, price_text),
-        event_type="purchase" if kind == "sale" else kind,
-        event_at=event_at,
-        user_id=user_id,
-        product_id=required["product"],
-        price=price,
-        country=country,
-        city=city,
-        browser=browser,
-        os=system,
-    )
-
-
-def read_page_view(message: Landed, body: Body, settings: Settings) -> Event:
-    """Three bodies are read: GA4's continuous query, the older one (page_id, timestamp_ms), a row of GA4's export.
-
-    Without an event_id a page view is known by its session, time, page and address, and by its place in GA4's batch.
-    """
-    params = read_params(body.get("event_params"))
-    user_id, user_pseudo_id = identifier(body.get("user_id")), identifier(body.get("user_pseudo_id"))
-    session_id, ga_session_id = identifier(body.get("session_id")), identifier(params.get("ga_session_id"))
-    if session_id is None and user_pseudo_id is not None and ga_session_id is not None:
-        session_id = f"{user_pseudo_id}.{ga_session_id}"
-    if session_id is None and body.get("page_id") is not None:
-        session_id = user_id
-    page_title = text(body.get("page_title")) or text(body.get("page_id")) or params.get("page_title")
-    written, event_at = page_view_time(body)
-    require(session_id=session_id, ga_event_dtm=written, page_title=page_title)
-    if settings.session_key == "user_id":
-        require(user_id=user_id)
-    event_at = plausible_time(event_at, written, message, settings)
-    if body.get("event_name", "page_view") not in (None, "page_view"):
-        raise Rejected("invalid:event_name")
-    engaged_seconds = amount("engaged_time", params.get("engaged_time"))
-    if engaged_seconds is None:
-        milliseconds = amount("engaged_time", params.get("engagement_time_msec"))
-        engaged_seconds = None if milliseconds is None else rounded(milliseconds / 1000, 4)
-    if engaged_seconds is not None and not 0 <= engaged_seconds <= 999_999_999_999:
-        raise Rejected("invalid:engaged_time")
-    own_id, account_number = identifier(body.get("event_id")), identifier(body.get("account_number"))
-    url, traffic_source = params.get("page_location"), params.get("traffic_source")
-    short(event_id=own_id, session_id=session_id, user_id=user_id, user_pseudo_id=user_pseudo_id)
-    short(account_number=account_number, page_title=page_title, page_location=url, traffic_source=traffic_source)
-    if (params.get("test_event") or "").lower() in ("true", "1"):
-        raise Rejected("test_event")
-    if settings.customer_id_filter and account_number not in settings.customer_id_filter:
-        raise Rejected("filtered_customer")
-    lateness = settings.allowed_lateness_seconds
-    if lateness is not None and published(message) > event_at + timedelta(seconds=lateness):
-        raise Rejected("too_late")
-    names = ("event_bundle_sequence_id", "batch_event_index", "batch_page_id", "batch_ordering_id")
-    batch = [as_written(body.get(name)) for name in names]
-    return Event(
-        message=message,
-        event_id=own_id or hash_of(session_id, str(microseconds(event_at)), page_title, user_pseudo_id, url, *batch),
-        event_type="page_view",
-        event_at=event_at,
-        user_id=user_id,
-        source_session_id=session_id,
-        page_title=page_title,
-        url=url,
-        engaged_seconds=engaged_seconds,
-        account_number=account_number,
-        traffic_source=traffic_source,
-    )
-
-
-def read_params(params: Any) -> dict[Any, str | None]:
-    """GA4's event_params: a plain object, or a list of key and typed value, of which the first of a key counts."""
-    if isinstance(params, dict):
-        return {name: text(value) for name, value in params.items()}
-    found: dict[Any, str | None] = {}
-    for entry in params if isinstance(params, list) else []:
-        if isinstance(entry, dict) and isinstance(entry.get("value"), dict):
-            typed = [entry["value"].get(f"{kind}_value") for kind in ("string", "int", "double", "float")]
-            given = [value for value in typed if value is not None]
-            value = text(given[0]) if given else None
-            found.setdefault(entry.get("key"), value)
-    return found
-
-
-def page_view_time(body: Body) -> tuple[str | None, datetime | None]:
-    """The first of the four spellings that is there, as written and as read."""
-    if text(body.get("ga_event_dtm")):
-        return text(body["ga_event_dtm"]), read_time(text(body["ga_event_dtm"]))
-    for name, units_per_second in (
-        ("event_timestamp_ms", 1000),
-        ("timestamp_ms", 1000),
-        ("event_timestamp", 1_000_000),
-    ):
-        if text(body.get(name)):
-            return text(body[name]), read_epoch(text(body[name]), units_per_second)
-    return None, None
-
-
-def read_click(message: Landed, body: Body, settings: Settings) -> Event:
-    ids = {name: identifier(body.get(name)) for name in ("click_id", "user_id", "product_id")}
-    written = text(body.get("datetime_occured"))
-    require(**ids, datetime_occured=written)
-    event_at = plausible_time(read_time(written), written, message, settings)
-    price, url = amount("price", text(body.get("price"))), text(body.get("url"))
-    short(**ids, url=url)
-    return Event(
-        message=message,
-        event_id=str(ids["click_id"]),
-        event_type="click",
-        event_at=event_at,
-        user_id=ids["user_id"],
-        product_id=ids["product_id"],
-        price=price,
-        url=url,
-    )
-
-
-def read_checkout(message: Landed, body: Body, settings: Settings) -> Event:
-    ids = {name: identifier(body.get(name)) for name in ("checkout_id", "user_id", "product_id")}
-    written = text(body.get("datetime_occured"))
-    require(**ids, datetime_occured=written)
-    event_at = plausible_time(read_time(written), written, message, settings)
-    total_amount = amount("total_amount", text(body.get("total_amount")))
-    short(**ids)
-    return Event(
-        message=message,
-        event_id=str(ids["checkout_id"]),
-        event_type="checkout",
-        event_at=event_at,
-        user_id=ids["user_id"],
-        product_id=ids["product_id"],
-        total_amount=total_amount,
-    )
-
-
-def read_ecom_event(message: Landed, body: Body, settings: Settings) -> Event:
-    """All nine fields, as read, are the identity. 'null' is NULL: the bodies come from a CSV."""
-    texts = {name: text(body.get(name)) for name in ("event_time", "event_type", "category_code", "brand", "price")}
-    values = {name: None if value == "null" else value for name, value in texts.items()}
-    ids = {name: identifier(body.get(name)) for name in ("product_id", "category_id", "user_id", "user_session")}
-    written, event_type = values["event_time"], values["event_type"]
-    required = require(event_time=written, event_type=event_type, product_id=ids["product_id"])
-    event_at = plausible_time(read_time(written), written, message, settings)
-    if event_type not in ("view", "cart", "purchase", "remove_from_cart"):
-        raise Rejected("invalid:event_type")
-    price = amount("price", values["price"])
-    short(product_id=ids["product_id"], category_code=values["category_code"], brand=values["brand"])
-    short(user_id=ids["user_id"], user_session=ids["user_session"])
-    return Event(
-        message=message,
-        event_id=hash_of(
-            str(microseconds(event_at)),
-            event_type,
-            ids["product_id"],
-            ids["category_id"],
-            values["category_code"],
-            values["brand"],
-            None if price is None else amount_text(price),
-            ids["user_id"],
-            ids["user_session"],
-        ),
-        event_type=event_type,
-        event_at=event_at,
-        user_id=ids["user_id"],
-        source_session_id=ids["user_session"],
-        product_id=required["product_id"],
-        category_code=values["category_code"],
-        brand=values["brand"],
-        price=price,
-    )
-
-
-def read_post_event(message: Landed, body: Body, settings: Settings) -> Event:
-    ids = {name: identifier(body.get(name)) for name in ("event_id", "user_id", "post_id")}
-    written, event_type = text(body.get("created_at")), text(body.get("event_type"))
-    required = require(**ids, created_at=written, event_type=event_type)
-    event_at = plausible_time(read_time(written), written, message, settings)
-    if event_type not in ("view", "like"):
-        raise Rejected("invalid:event_type")
-    short(**ids)
-    return Event(
-        message=message,
-        event_id=required["event_id"],
-        event_type=f"post_{event_type}",
-        event_at=event_at,
-        user_id=ids["user_id"],
-        post_id=ids["post_id"],
-    )
-
-
-READERS: dict[str, Callable[[Landed, Body, Settings], Event]] = {
-    "web_events": read_web_event,
-    "page_views": read_page_view,
-    "clicks": read_click,
-    "checkouts": read_checkout,
-    "ecom_events": read_ecom_event,
-    "post_events": read_post_event,
+READERS: dict[str, Callable[[str, Field], Any]] = {
+    "string": lambda written, field: written,
+    "id": lambda written, field: written,
+    "integer": lambda written, field: read_integer(written),
+    "amount": lambda written, field: read_amount(written),
+    "boolean": lambda written, field: read_boolean(written),
+    "timestamp": read_timestamp,
 }
 
 
-def read_version(message: Landed, settings: Settings) -> Version:
-    """A message without a body is a tombstone: its id is in the message key, its time is published_at.
+# --- judgement
 
-    Debezium's unwrapped deletes say __deleted: "true" and have no time of their own.
-    """
-    id_name = ENTITY_IDS[message.stream]
-    if message.payload is None:
-        return read_tombstone(message, settings)
-    body = read_body(message.payload)
-    if body is None:
-        raise malformed(message)
-    required = require(**{id_name: identifier(body.get(id_name)), "updated_at": text(body.get("updated_at"))})
-    written = required["updated_at"]
-    updated_at = plausible_time(read_time(written), written, message, settings)
-    other_times: dict[str, datetime | None] = {}
-    for name in ("created_at", "deleted_at"):
-        time = other_times[name] = read_time(text(body.get(name)))
-        if text(body.get(name)) and (time is None or not is_plausible(time, message, settings)):
-            raise Rejected(f"invalid:{name}")
-    if text(body.get("deleted_at")) is None and (text(body.get("__deleted")) or "").lower() == "true":
-        other_times["deleted_at"] = updated_at
-    values: dict[str, Any] = {name: text(body.get(name)) for name in ENTITY_TEXTS[message.stream]}
-    if message.stream == "posts":
-        values["user_id"] = identifier(body.get("user_id"))
-    texts = dict(values)
-    if message.stream == "products":
-        values["price"] = amount("price", text(body.get("price")))
-    short(**{id_name: required[id_name]}, **texts)
-    return Version(
+
+def require(given: Iterable[Reading]) -> None:
+    for reading in given:
+        if reading.text is None:
+            raise Rejected(f"missing:{reading.field.path}")
+
+
+def require_one_of(contract: Contract, given: dict[str, Reading]) -> None:
+    for group in contract.one_of:
+        if all(given[path].text is None for path in group):
+            raise Rejected(f"missing:{group[0]}")
+
+
+def check_values(given: Iterable[Reading]) -> None:
+    """What is there is of its type, and one of the values that it may have."""
+    for reading in given:
+        value, values = reading.value, reading.field.values
+        is_beyond = isinstance(value, datetime) and value.year > 9998
+        if reading.text is not None and (value is None or is_beyond or (values and reading.identity not in values)):
+            raise Rejected(f"invalid:{reading.field.path}")
+
+
+def check_lengths(given: Iterable[Reading]) -> None:
+    for reading in given:
+        is_kept = reading.field.type in ("string", "id", "json") and reading.field.personal != "drop"
+        if is_kept and len(reading.text or "") > MOST_CHARACTERS:
+            raise Rejected(f"too_long:{reading.field.path}")
+
+
+def first_given(given: dict[str, Reading], paths: Sequence[str]) -> Reading:
+    """The first that has a text, if one has."""
+    return next((given[path] for path in paths if given[path].text is not None), given[paths[0]])
+
+
+# --- events
+
+
+def read_event(message: Landed, contract: Contract, settings: Settings, secret: bytes) -> Event:
+    given = readings(contract, body_of(message, contract))
+    require(reading for reading in given.values() if reading.field.is_required)
+    require_one_of(contract, given)
+    time = first_given(given, contract.time)
+    event_at = plausible_time(time.value, time.text, message, settings)
+    event_type = contract.event_type
+    if contract.type_field:
+        written = given[contract.type_field].text
+        assert written is not None
+        event_type = contract.type_values.get(written, written if contract.keeps_other_types else None)
+    if event_type is None:
+        raise Rejected(f"invalid:{contract.type_field}")
+    check_values(given[path] for path in (*contract.id[:1], *contract.own()))
+    of_type = [contract.type_field] if contract.type_field else []
+    check_lengths(given[path] for path in (*contract.id[:1], *of_type, *contract.own()))
+
+    own_id = given[contract.id[0]].text if contract.id else None
+    kept = [reading for reading in given.values() if reading.field.personal != "drop"]
+    shared = {one.field.name: one.column(secret) for one in kept if one.field.name in VOCABULARY}
+    own = [one for one in kept if one.field.path in contract.own()]
+    others = {one.field.name: one.property(secret) for one in own if one.field.name not in VOCABULARY}
+    return Event(
         message=message,
-        id=required[id_name],
-        is_tombstone=False,
-        updated_at=updated_at,
-        **other_times,
-        values=values,
+        event_id=own_id or hash_of(*identity(contract, given, event_at)),
+        event_type=event_type,
+        event_at=event_at,
+        **shared,
+        properties=others or None,
+        lines=tuple(given[path].identity for path in contract.id[1:]),
+        values={one.field.name: one.column(secret) for one in own} | shared,
     )
 
 
-def read_tombstone(message: Landed, settings: Settings) -> Version:
-    id_name = ENTITY_IDS[message.stream]
+def identity(contract: Contract, given: dict[str, Reading], event_at: datetime) -> list[str | None]:
+    """What an event without an id is known by: all that it says, but JSON. Its time counts once, in the first place."""
+    parts: dict[str, str | None] = {}
+    for path, reading in given.items():
+        if path in contract.time:
+            parts["its time"] = str(microseconds(event_at))
+        elif reading.field.type != "json" and path not in contract.id[:1]:
+            parts[path] = reading.identity
+    return list(parts.values())
+
+
+# --- versions of entities
+
+
+def read_version(message: Landed, contract: Contract, settings: Settings, secret: bytes) -> Version:
+    assert contract.key is not None
+    body = body_of(message, contract)
+    change = read_change(body) if contract.envelope == "debezium" else None
+    row = change.row if change else body
+    given = readings(contract, row)
+    id_ = read_field(replace(contract.fields[contract.key], type="id"), row)
+    is_of_change = change is not None and (change.is_deletion or not contract.time)
+    time = change.time if change and is_of_change else first_given(given, contract.time)
+    require([id_, time])
+    if change is None or not change.is_deletion:  # of a deleted row a database may log no more than the id
+        require(reading for reading in given.values() if reading.field.is_required)
+        require_one_of(contract, given)
+    updated_at = plausible_time(time.value, time.text, message, settings)
+    for path in (contract.created, *contract.deleted):
+        if path and given[path].field.type == "timestamp":
+            check_plausible(given[path], message, settings)
+    check_values(given[path] for path in contract.own())
+    check_lengths([id_, *(given[path] for path in contract.own())])
+
+    deletions = [given[path].value for path in contract.deleted]
+    deleted_at = next((value for value in deletions if isinstance(value, datetime)), None)
+    if deleted_at is None and True in deletions:
+        deleted_at = updated_at
+    if change and change.is_deletion:
+        deleted_at = updated_at
+    own = [given[path] for path in contract.own()]
+    return Version(
+        message=message,
+        id=str(id_.text),
+        is_tombstone=False,
+        updated_at=updated_at,
+        created_at=given[contract.created].value if contract.created else None,
+        deleted_at=deleted_at,
+        values={one.field.name: one.column(secret) for one in own if one.field.personal != "drop"},
+        contents=tuple(one.identity for one in own),
+        has_mismatched_key=message.key is not None and key_id(message.key, contract.key) != id_.text,
+    )
+
+
+def check_plausible(reading: Reading, message: Landed, settings: Settings) -> None:
+    """A time at which an entity was created or deleted."""
+    time = reading.value
+    if reading.text is not None and (time is None or not is_plausible(time, message, settings)):
+        raise Rejected(f"invalid:{reading.field.path}")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of a row, as Debezium writes it."""
+
+    row: Body
+    is_deletion: bool
+    time: Reading
+    """When the database made it, or else when Debezium saw it."""
+
+
+def read_change(body: Body) -> Change:
+    change = body["payload"] if isinstance(body.get("payload"), dict) else body
+    op = text(change.get("op"))
+    if op is None:
+        raise Rejected("missing:op")
+    if op not in ("c", "u", "r", "d"):
+        raise Rejected("invalid:op")
+    row = change.get("before" if op == "d" else "after")
+    return Change(row if isinstance(row, dict) else {}, op == "d", read_field(CHANGE_TIME, change))
+
+
+CHANGE_TIME = Field(
+    name="ts_ms",
+    path="ts_ms",
+    paths=("source.ts_ms", "ts_ms"),
+    type="timestamp",
+    unit="milliseconds",
+    format=None,
+    is_required=False,
+    values=(),
+    nulls=(),
+    personal=None,
+)
+
+
+def read_tombstone(message: Landed, contract: Contract, settings: Settings) -> Version:
+    """A message without a body deletes an entity: its id is in the message key, its time is published_at."""
+    assert contract.key is not None
     if not message.key:
-        raise Rejected(f"missing:{id_name}")
-    entity_id = key_id(message.key, id_name)
+        raise Rejected(f"missing:{contract.key}")
+    entity_id = key_id(message.key, contract.key)
     if entity_id is None:
         raise Rejected("invalid:key", readable(message.key))
     updated_at = plausible_time(published(message), None, message, settings)
-    short(**{id_name: entity_id})
-    names = (*ENTITY_TEXTS[message.stream], *(("price",) if message.stream == "products" else ()))
-    return Version(message=message, id=entity_id, is_tombstone=True, updated_at=updated_at, values=dict.fromkeys(names))
+    if len(entity_id) > MOST_CHARACTERS:
+        raise Rejected(f"too_long:{contract.key}")
+    return Version(
+        message=message,
+        id=entity_id,
+        is_tombstone=True,
+        updated_at=updated_at,
+        values=dict.fromkeys(contract.columns()),
+        contents=(None,) * len(contract.own()),
+    )
 
 
 def key_id(key: bytes, id_name: str) -> str | None:

@@ -1,7 +1,11 @@
 """How single values are read and written: texts, times, amounts, hashes."""
 
 import hashlib
+import hmac
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any
@@ -9,25 +13,62 @@ from typing import Any
 EPOCH = datetime(1970, 1, 1)
 MICROSECOND = timedelta(microseconds=1)
 
-Body = dict[str, Any]
+Body = Mapping[str, Any]
 
 
-def read_body(payload: bytes | None) -> Body | None:
-    """The JSON object of a payload; None when it is anything else. Of a repeated key the first counts."""
-    if payload is None:
-        return None
+class JsonObject(dict[str, Any]):
+    """A JSON object as written. Of a repeated key the first counts."""
 
-    def first_of_each(pairs: list[tuple[str, Any]]) -> Body:
-        return {name: value for place, (name, value) in enumerate(pairs) if name not in dict(pairs[:place])}
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(reversed(pairs))
+        self.pairs = pairs
 
-    def refuse(constant: str) -> None:
+
+@dataclass(frozen=True, slots=True)
+class HugeNumber:
+    """A number beyond 64-bit floats, as written."""
+
+    written: str
+
+
+def read_json(payload: bytes | None) -> Any:
+    """Any JSON value.
+
+    Raises:
+        ValueError: when it is none, by RFC 8259.
+    """
+
+    def reject(constant: str) -> None:
         raise ValueError(constant)
 
+    def number(written: str) -> float | HugeNumber:
+        return float(written) if abs(float(written)) < float("inf") else HugeNumber(written)
+
+    if payload is None:
+        raise ValueError("no payload")
+    value = json.loads(payload.decode(), object_pairs_hook=JsonObject, parse_float=number, parse_constant=reject)
+    json_text(value).encode()  # raises for half a surrogate pair
+    return value
+
+
+def read_body(payload: bytes | None) -> JsonObject | None:
+    """The JSON object of a payload; None when it is anything else."""
     try:
-        body = json.loads(payload.decode(), object_pairs_hook=first_of_each, parse_constant=refuse)
+        body = read_json(payload)
     except ValueError:
         return None
-    return body if isinstance(body, dict) else None
+    return body if isinstance(body, JsonObject) else None
+
+
+def value_at(body: Body, path: str) -> Any:
+    """What is at a path such as props.items[0].sku; None when nothing is."""
+    value: Any = body
+    for name, place in re.findall(r"([^.\[\]]+)|\[([0-9]+)\]", path):
+        if name:
+            value = value.get(name) if isinstance(value, dict) else None
+        else:
+            value = value[int(place)] if isinstance(value, list) and int(place) < len(value) else None
+    return value
 
 
 def text(value: Any) -> str | None:
@@ -36,7 +77,43 @@ def text(value: Any) -> str | None:
         return None
     if isinstance(value, str):
         return value
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    if isinstance(value, float):
+        return repr(value)
+    return json_text(value)
+
+
+def json_text(value: Any) -> str:
+    """JSON as DuckDB writes it: an object has its keys as they came, also repeated ones."""
+    if isinstance(value, dict):
+        pairs = value.pairs if isinstance(value, JsonObject) else value.items()
+        return f"{{{','.join(f'{json_scalar(name)}:{json_text(inner)}' for name, inner in pairs)}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(json_text, value))}]"
+    return json_scalar(value)
+
+
+def json_scalar(value: Any) -> str:
+    if isinstance(value, float):
+        return json_number(value)
+    if isinstance(value, Decimal):  # JSON's numbers have no more than sixteen digits
+        plain = without_zeros(value)
+        return json_number(float(plain)) if "." in plain else plain
+    if isinstance(value, HugeNumber):
+        return value.written
+    escaped = json.dumps(value, ensure_ascii=False)
+    return re.sub(r"(?<!\\)((?:\\\\)*\\u00)(..)", lambda found: found[1] + found[2].upper(), escaped)
+
+
+def json_number(value: float) -> str:
+    """With its fewest digits; those above 1e21 or below 1e-6 with an exponent."""
+    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    assert isinstance(exponent, int)
+    if value == 0 or -6 < len(digits) + exponent <= 21:
+        plain = f"{Decimal(repr(value)):f}"
+        return plain if "." in plain else f"{plain}.0"
+    first, *rest = map(str, digits)
+    fraction = "." + "".join(rest) if rest else ""
+    return f"{'-' if sign else ''}{first}{fraction}e{len(digits) + exponent - 1}"
 
 
 NO_VALUES = ("undefined", "null", "nan", "none", "nil", "(not set)")
@@ -48,6 +125,22 @@ def identifier(value: Any) -> str | None:
     if written is None or written.strip(" \t\n\f\r").lower() in ("", *NO_VALUES):
         return None
     return written
+
+
+def keyed_hash(key: bytes, written: str) -> str:
+    return hmac.new(key, written.encode(), hashlib.sha256).hexdigest()
+
+
+def read_integer(written: str) -> int | None:
+    """A whole number of 64 bits; None when it is none."""
+    if not re.fullmatch("-?[0-9]+", written):
+        return None
+    number = int(Decimal(written))
+    return number if -(2**63) <= number < 2**63 else None
+
+
+def read_boolean(written: str) -> bool | None:
+    return {"true": True, "1": True, "false": False, "0": False}.get(written.lower())
 
 
 def read_time(written: str | None) -> datetime | None:
@@ -62,9 +155,39 @@ def read_time(written: str | None) -> datetime | None:
 
 
 def read_epoch(written: str | None, units_per_second: int) -> datetime | None:
-    """A time from a count of seconds / units_per_second since 1970."""
+    """A time from a whole count of seconds / units_per_second since 1970."""
+    number = read_integer(written or "")
     try:
-        return EPOCH + timedelta(microseconds=int(written or "") * (1_000_000 // units_per_second))
+        return None if number is None else EPOCH + timedelta(microseconds=number * (1_000_000 // units_per_second))
+    except OverflowError:
+        return None
+
+
+FORMAT_PARTS = {
+    "%Y": "(?P<year>[0-9]{4})",
+    "%m": "(?P<month>[0-9]{2})",
+    "%d": "(?P<day>[0-9]{2})",
+    "%H": "(?P<hour>[0-9]{2})",
+    "%M": "(?P<minute>[0-9]{2})",
+    "%S": "(?P<second>[0-9]{2})",
+    "%f": "(?P<fraction>[0-9]{1,6})",
+    "%z": "(?P<zone>Z|[+-][0-9]{2}:?[0-9]{2})",
+}
+
+
+def read_formatted(written: str, time_format: str) -> datetime | None:
+    """A time in exactly this format; in UTC unless it has a zone. None when it is none."""
+    parts = re.split("(%.)", time_format)
+    found = re.fullmatch("".join(FORMAT_PARTS.get(part) or re.escape(part) for part in parts), written)
+    if found is None:
+        return None
+    given = {"month": "1", "day": "1", "hour": "0", "minute": "0", "second": "0"} | found.groupdict()
+    numbers = [int(given[name]) for name in ("year", "month", "day", "hour", "minute", "second")]
+    zone = given.get("zone", "Z").replace(":", "")
+    offset = timedelta() if zone == "Z" else timedelta(hours=int(zone[1:3]), minutes=int(zone[3:]))
+    try:
+        time = datetime(*numbers) + timedelta(microseconds=int(given.get("fraction", "0").ljust(6, "0")))  # type: ignore[arg-type]
+        return time + offset if zone.startswith("-") else time - offset
     except (ValueError, OverflowError):
         return None
 
@@ -75,7 +198,13 @@ def read_amount(written: str | None) -> Decimal | None:
         amount = rounded(Decimal(written or ""), 4)
     except InvalidOperation:
         return None
-    return amount if amount.is_finite() and abs(amount) < 10**14 else None
+    return amount if amount.is_finite() and abs(amount) < 10**14 and str(written).isascii() else None
+
+
+def without_zeros(number: Decimal) -> str:
+    """Its digits, without zeros at the end."""
+    plain = f"{number + 0:f}"
+    return plain.rstrip("0").rstrip(".") if "." in plain else plain
 
 
 def rounded(number: Decimal, places: int) -> Decimal:

@@ -38,6 +38,7 @@ class Arrival:
     published_at: datetime | None
     payload: bytes | None
     key: bytes | None = None
+    attributes: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class Warehouse:
                 "topic": arrival.stream,
                 "message_id": arrival.message_id,
                 "key": arrival.key,
+                "attributes": arrival.attributes,
                 "published_at": arrival.published_at,
                 "payload": arrival.payload,
             }

@@ -1,0 +1,130 @@
+"""Streams with random contracts, built run by run, against the oracle's own reading of the contracts."""
+
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import yaml
+
+from dbt_project.contracts import write_contracts
+from ingest.streams import STREAMS, Stream, read_contracts
+from tests.dbt_project.exact.contracts import COMMITS, Contract, Draw
+from tests.dbt_project.exact.warehouse import Arrival, Difference, Project, Warehouse, compare
+from tests.oracle import Landed, Settings, marts
+from tests.oracle.contracts import read_contracts as read_by_oracle
+from tests.oracle.marts import staged
+
+ROOT = Path(__file__).parents[3]
+FIRST_LANDING = datetime(2026, 2, 1, 10)
+SETS = int(os.environ.get("EXACT_CONTRACT_SETS", "10"))
+KINDS = [("event", None), ("entity", None), ("event", "cloudevents"), ("entity", "debezium"), ("event", None)]
+MARTS = ["fct_events", "dead_letters", "landing_reconciliation"]
+
+
+def test_a_few_contracts(tmp_path: Path, seed: int) -> None:
+    check(tmp_path, seed, streams=5, messages=100, runs=1)
+
+
+@pytest.mark.exact
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("number", range(SETS))
+def test_many_contracts(tmp_path: Path, seed: int, number: int) -> None:
+    check(tmp_path, seed + number, streams=10, messages=300, runs=3)
+
+
+def check(folder: Path, seed: int, streams: int, messages: int, runs: int) -> None:
+    """Build random streams beside the others run by run, and compare all that is made of them; where there are several
+    runs, then also with a full refresh."""
+    draw = Draw(seed)
+    given = {f"stream_{place}": draw.contract(*KINDS[place % len(KINDS)]) for place in range(streams)}
+    arrivals = [arrival for name in given for arrival in draw.arrivals(name, given[name], messages, runs)]
+    known = copy_project(folder, given)
+    with patch.dict(STREAMS, known):
+        project = Project(folder / "dbt_project", folder)
+        (folder / "warehouse").mkdir()
+        warehouse = project.warehouse(folder / "warehouse", Settings())
+        marts = [*MARTS, *(f"dim_{name}" for name in given if given[name]["kind"] == "entity")]
+        select = ["--select", *(f"+{mart}" for mart in marts)]
+
+        def build(when: str, *options: str) -> None:
+            warehouse.build(*select, *options)
+            if found := list(differences(warehouse, folder / "streams", list(given))):
+                pytest.fail(f"EXACT_SEED={seed} {when}: {described(found, given, arrivals)}", pytrace=False)
+
+        for run in range(runs):
+            for commit in range(COMMITS):
+                landing_time = FIRST_LANDING + timedelta(hours=run * COMMITS + commit)
+                warehouse.land([one for one in arrivals if (one.run, one.commit) == (run, commit)], landing_time)
+            build(f"after run {run}")
+        if runs > 1:
+            build("after a full refresh", "--full-refresh")
+
+
+def copy_project(folder: Path, given: dict[str, Contract]) -> dict[str, Stream]:
+    """A copy of the project that has these streams too."""
+    for name in ("dbt_project", "snapshots", "analyses", "streams"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("target", "logs"))
+    parsed_before = Path("dbt_project/target/tests/duckdb/partial_parse.msgpack")
+    if (ROOT / parsed_before).exists():  # half the time of parsing
+        (folder / parsed_before).parent.mkdir(parents=True)
+        shutil.copy(ROOT / parsed_before, folder / parsed_before)
+    for name, contract in given.items():
+        text = yaml.safe_dump(contract, sort_keys=False, allow_unicode=True)
+        (folder / "streams" / f"{name}.yml").write_text(text)
+    known = read_contracts(folder / "streams")
+    write_contracts(folder / "dbt_project", known)
+    return known
+
+
+def differences(warehouse: Warehouse, contracts: Path, streams: Sequence[str]) -> Iterator[Difference]:
+    """In staging and in the marts that a contract alone fills."""
+    landed = [
+        Landed(**{name: row[name] for name in Landed.__slots__})
+        for stream in streams
+        for row in warehouse.rows(f"raw.{stream}")
+    ]
+    read = read_by_oracle(contracts)
+    [key] = warehouse.rows("raw.pseudonym_key")
+    secret = bytes(byte ^ 0x36 for byte in key["inner_pad"])
+    for model, defined in staged(landed, Settings(), {name: read[name] for name in streams}, secret).items():
+        yield from compare(model, [judged(row) for row in warehouse.rows(f"staging.{model}")], defined)
+    defined_marts = marts(landed, Settings(), {}, read, secret)
+    dimensions = [f"dim_{stream}" for stream in streams if read[stream].kind == "entity"]
+    for mart in (*MARTS, *dimensions, *(f"{name}_history" for name in dimensions)):
+        yield from compare(mart, warehouse.rows(f"analytics.{mart}"), defined_marts[mart])
+
+
+def judged(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of staging as far as the oracle states it; of a rejected message only what is said of the rejection."""
+    names = ["stream", "message_id", "landed_at", "reject_reason", "reject_detail", "rejected_payload"]
+    if row["reject_reason"] is None:
+        names = [name for name in row if name != "unlisted_fields"]
+    return {name: row[name] for name in names}
+
+
+def described(found: list[Difference], given: dict[str, Contract], arrivals: list[Arrival]) -> str:
+    """An example of each kind of difference, with its message, and the contracts."""
+    sides: dict[tuple[str, Any], dict[str, dict[str, Any]]] = defaultdict(lambda: {"built": {}, "defined": {}})
+    for difference in found:
+        sides[difference.mart, difference.row.get("message_id")][difference.side] = difference.row
+    examples: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for (mart, message_id), rows in sides.items():
+        built, defined = rows["built"], rows["defined"]
+        names = [name for name in {**built, **defined} if built.get(name, ...) != defined.get(name, ...)]
+        values = [f"  {name}: built {shown(built, name)}, defined {shown(defined, name)}" for name in names]
+        messages = [f"  {str(arrival)[:2000]}" for arrival in arrivals if arrival.message_id == message_id]
+        examples[mart, *names].append("\n".join([f"{mart} {message_id}", *values, *messages]))
+    streams = {row["stream"] for rows in sides.values() for row in rows.values() if row.get("stream") in given}
+    contracts = [f"{name}.yml\n{yaml.safe_dump(given[name], sort_keys=False)}" for name in sorted(streams)]
+    kinds = [f"{kind[0]}\n(one of {len(kind)})" for kind in examples.values()]
+    return "\n".join([f"{len(found)} rows differ", *kinds, *contracts])
+
+
+def shown(row: dict[str, Any], name: str) -> str:
+    return repr(row[name])[:200] if name in row else "nothing"
