@@ -32,8 +32,8 @@ TIMES_AND_JUDGEMENT = {
     "event_date": "UTC date of event_at.",
     "published_at": "When the message was published, UTC; when it landed, if the broker does not say.",
     "landed_at": "When the message was committed to the warehouse, UTC; later than every earlier one of its stream.",
-    "reject_reason": "Why the message is not accepted (malformed_json, missing:<field>, invalid:<field>,"
-    " too_long:<field>); null when it is.",
+    "reject_reason": "Why the message is not accepted (undecodable:<why>, malformed_json, missing:<field>,"
+    " invalid:<field>, too_long:<field>); null when it is.",
     "reject_detail": "More about the reason.",
     "rejected_payload": "The body as received, of a rejected message only.",
 }
@@ -136,6 +136,7 @@ def _for_models(stream: Stream) -> dict[str, Any]:
     names = {field.in_body: field.name for field in stream.fields}
     return {
         "kind": stream.kind,
+        "format": stream.format,
         "event_type": of_type.model_dump() if isinstance(of_type, EventType) else of_type,
         "id": stream.id[0] if stream.id else None,
         "id_is_required": any(field.required and field.in_body in stream.id[:1] for field in stream.fields),

@@ -27,13 +27,16 @@
 {%- endfor %}
 
 with messages as (
-    select stream, message_id, landed_at, coalesce(published_at, landed_at) as published_at, payload
+    select
+        stream, message_id, landed_at, coalesce(published_at, landed_at) as published_at, payload
+        {{- ', decoded, decode_error' if contract.format != 'json' }}
     from {{ source('raw', stream) }}
     where {{ is_new() }}
 ),
 
 parsed as (
-    select *, {{ parse_json('payload', fields_of(stream)) }} as body from messages
+    {#- what landed while the contract said json has no decoded body -#}
+    select *, {{ parse_json('payload' if contract.format == 'json' else 'coalesce(decoded, payload)', fields_of(stream)) }} as body from messages
 ),
 
 renamed as (
@@ -43,6 +46,7 @@ renamed as (
         landed_at,
         published_at,
         payload,
+        {{ 'decode_error,' if contract.format != 'json' }}
         body is null as is_malformed,
         {%- for field in columns %}
         {%- if field.type == 'amount' %}
@@ -67,6 +71,9 @@ judged as (
     select
         *,
         case
+            {%- if contract.format != 'json' %}
+            when decode_error is not null then {{ dbt.concat(["'undecodable:'", 'decode_error']) }}
+            {%- endif %}
             when is_malformed then 'malformed_json'
             {%- for field in contract.fields if field.required %}
             when {{ texts[field.path] }} is null then 'missing:{{ field.path }}'
