@@ -103,8 +103,6 @@ def _definitions(schema: Any) -> Iterator[dict[str, Any]]:
             yield schema
         for inner in (schema.get("items"), schema.get("values"), *(one["type"] for one in schema.get("fields", ()))):
             yield from _definitions(inner)
-        if isinstance(schema["type"], dict | list):
-            yield from _definitions(schema["type"])
 
 
 def _rename(written: Any, newest: Any) -> None:
@@ -151,8 +149,6 @@ class _Plain:
         if isinstance(schema, str):
             return self._of_name(schema)
         kind = schema["type"]
-        if isinstance(kind, dict | list):
-            return self._of(kind)
         if kind in ("array", "map"):
             inside = "items" if kind == "array" else "values"
             plain, convert = self._of(schema[inside])
