@@ -401,7 +401,7 @@ def test_a_registry_is_needed_only_by_streams_that_have_schemas(
 ) -> None:
     without = settings.model_copy(update={"schema_registry_url": None})
     land(without, contract("json"), b"{}")
-    with pytest.raises(UserError, match="messages of signups are avro.*set SCHEMA_REGISTRY_URL"):
+    with pytest.raises(UserError, match=r"messages of signups are avro.*set SCHEMA_REGISTRY_URL"):
         land(without, contract("avro"), b"{}")
 
 
