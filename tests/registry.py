@@ -3,7 +3,7 @@
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 
@@ -32,6 +32,12 @@ class LocalRegistry:
         self._schemas[schema_id] = {"schema": schema, "schemaType": type_, "references": references or []}
         self._subjects.setdefault(subject, []).append(schema_id)
         return schema_id
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self._server.shutdown()

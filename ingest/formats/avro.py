@@ -19,7 +19,6 @@ from fastavro.repository.base import SchemaRepositoryError
 from fastavro.schema import load_schema
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC without a zone: orjson writes it with a Z
-MIDNIGHT = datetime.min  # noqa: DTZ901  only its time is read
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 ROOT = ""
 """The name by which the schema itself is loaded; references have names of their own."""
@@ -55,12 +54,12 @@ def avro_decoder(
     if newest is not None and any('"aliases"' in text for text in (newest, *newest_references.values())):
         _rename(written, _parse(newest, newest_references))
     plain = _Plain(written)
-    of_schema, convert, is_wrapped = plain.schema, plain.convert, plain.is_wrapped
+    of_schema, convert, is_wrapped, names_records = plain.schema, plain.convert, plain.is_wrapped, plain.names_records
     # fastavro's compiled reader overflows the stack on a value that is deep enough, which ends the process
     read: Any = slow_reader if plain.is_recursive else schemaless_reader
 
     def decode(stream: BytesIO) -> Any:
-        value = read(stream, of_schema, None, True, True)
+        value = read(stream, of_schema, None, True, True) if names_records else read(stream, of_schema)
         if convert is not None:
             value = convert(value)
         return value["value"] if is_wrapped else value
@@ -137,6 +136,8 @@ class _Plain:
         self._open: set[str] = set()
         """Plain names of the records whose fields are being looked at."""
         self.is_recursive = False
+        self.names_records = False
+        """Whether fastavro has to say which record of a union it has read."""
         # fastavro cannot mark a list as parsed, and would parse it for each message
         self.is_wrapped = isinstance(schema, list)
         whole = {"type": "record", "name": "", "fields": [{"name": "value", "type": schema}]}
@@ -213,6 +214,7 @@ class _Plain:
             elif convert is not None:
                 by_class[CLASSES[kind]] = convert
         if len(records) > 1:
+            self.names_records = True
 
             def convert_named(named: tuple[str, Any]) -> Any:
                 name, record = named
@@ -224,6 +226,9 @@ class _Plain:
             by_class[dict] = convert
         if not by_class:
             return plain, None
+        if len(branches) == 2 and "null" in branches:
+            [only] = by_class.values()
+            return plain, lambda value: None if value is None else only(value)
 
         def convert_branch(value: Any) -> Any:
             convert = by_class.get(value.__class__)
@@ -249,8 +254,7 @@ def _converter(schema: Mapping[str, Any]) -> Convert:
     """Of a primitive type or a fixed one."""
     kind, logical = schema["type"], schema.get("logicalType")
     if kind in ("int", "long"):
-        convert = INTEGERS.get(logical)
-        return convert and _or_number(convert)
+        return INTEGERS.get(logical)
     if kind in ("bytes", "fixed"):
         if logical == "decimal":
             return _decimal(schema.get("scale", 0))
@@ -260,30 +264,65 @@ def _converter(schema: Mapping[str, Any]) -> Convert:
     return None
 
 
+# A time that no calendar has stays the number that it was. Each is one function: a call more is a share of the rate at
+# which Avro lands.
+
+
+def _from_millis(value: int) -> Any:
+    try:
+        return EPOCH + timedelta(0, 0, 0, value)
+    except OverflowError:
+        return value
+
+
+def _from_micros(value: int) -> Any:
+    try:
+        return EPOCH + timedelta(0, 0, value)
+    except OverflowError:
+        return value
+
+
+def _from_nanos(value: int) -> Any:
+    return EPOCH + timedelta(0, 0, value // 1000)  # a warehouse has no nanoseconds
+
+
+def _from_days(value: int) -> Any:
+    try:
+        return date.fromordinal(EPOCH_ORDINAL + value)
+    except (OverflowError, ValueError):
+        return value
+
+
+def _local(convert: Callable[[int], Any]) -> Callable[[int], Any]:
+    """Text without a zone, which orjson would add."""
+
+    def convert_local(value: int) -> Any:
+        converted = convert(value)
+        return converted.isoformat() if isinstance(converted, datetime) else converted
+
+    return convert_local
+
+
+def _time_of_day(convert: Callable[[int], Any]) -> Callable[[int], Any]:
+    def convert_time(value: int) -> Any:
+        converted = convert(value)
+        return converted.time() if isinstance(converted, datetime) else converted
+
+    return convert_time
+
+
 INTEGERS: dict[str | None, Callable[[int], Any]] = {
-    "date": lambda days: date.fromordinal(EPOCH_ORDINAL + days),
-    "time-millis": lambda value: (MIDNIGHT + timedelta(0, 0, 0, value)).time(),
-    "time-micros": lambda value: (MIDNIGHT + timedelta(0, 0, value)).time(),
-    "timestamp-millis": lambda value: EPOCH + timedelta(0, 0, 0, value),
-    "timestamp-micros": lambda value: EPOCH + timedelta(0, 0, value),
-    "timestamp-nanos": lambda value: EPOCH + timedelta(0, 0, value // 1000),
-    "local-timestamp-millis": lambda value: (EPOCH + timedelta(0, 0, 0, value)).isoformat(),
-    "local-timestamp-micros": lambda value: (EPOCH + timedelta(0, 0, value)).isoformat(),
-    "local-timestamp-nanos": lambda value: (EPOCH + timedelta(0, 0, value // 1000)).isoformat(),
+    "date": _from_days,
+    "time-millis": _time_of_day(_from_millis),
+    "time-micros": _time_of_day(_from_micros),
+    "timestamp-millis": _from_millis,
+    "timestamp-micros": _from_micros,
+    "timestamp-nanos": _from_nanos,
+    "local-timestamp-millis": _local(_from_millis),
+    "local-timestamp-micros": _local(_from_micros),
+    "local-timestamp-nanos": _local(_from_nanos),
 }
-"""Logical type of an int or a long to what converts it. A warehouse has no nanoseconds."""
-
-
-def _or_number(convert: Callable[[int], Any]) -> Callable[[int], Any]:
-    """A time that no calendar has stays the number that it was."""
-
-    def convert_or_keep(value: int) -> Any:
-        try:
-            return convert(value)
-        except (OverflowError, ValueError):
-            return value
-
-    return convert_or_keep
+"""Logical type of an int or a long to what converts it."""
 
 
 def _decimal(scale: int) -> Callable[[bytes], str]:
