@@ -1,4 +1,4 @@
-"""Decodes Avro to values that orjson writes.
+"""Decodes Avro to JSON text.
 
 fastavro reads logical types at a third of its speed without them. So it is given the schema without them, and what
 has to be converted is converted here, by a tree of functions that is made once per schema.
@@ -12,11 +12,14 @@ from io import BytesIO
 from typing import Any
 from uuid import UUID
 
+import orjson
 from fastavro import parse_schema, schemaless_reader
 from fastavro._read_py import schemaless_reader as slow_reader
 from fastavro.repository import AbstractSchemaRepository
 from fastavro.repository.base import SchemaRepositoryError
 from fastavro.schema import load_schema
+
+from ingest.formats.compiled_avro import HEADER_BYTES, JSON_OPTIONS, Convert, compiled
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC without a zone: orjson writes it with a Z
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
@@ -25,17 +28,16 @@ ROOT = ""
 
 NO_REFERENCES: Mapping[str, str] = {}
 
-Decode = Callable[[BytesIO], Any]
-"""Reads one value, from where the stream stands."""
-Convert = Callable[[Any], Any] | None
-"""None leaves the value as it is."""
+Decode = Callable[[bytes], bytes]
+"""Takes a message, header included, to JSON text."""
 
 
 def avro_decoder(
     schema: str,
-    references: Mapping[str, str],
+    references: Mapping[str, str] = NO_REFERENCES,
     newest: str | None = None,
     newest_references: Mapping[str, str] = NO_REFERENCES,
+    is_compiled: bool = True,
 ) -> Decode:
     """A function that reads what was written by a schema.
 
@@ -45,6 +47,7 @@ def avro_decoder(
         newest: the newest schema of the subject; where one of its fields has the name of a written field as an alias,
             the field gets the newest name. Nothing else of it counts: a message has the fields that were written.
         newest_references: as `references`.
+        is_compiled: whether schemas that can be compiled are. The results are the same.
 
     Raises:
         Exception: of many kinds, for a schema that is none; so does the function for bytes that the schema did not
@@ -53,16 +56,25 @@ def avro_decoder(
     written = _parse(schema, references)
     if newest is not None and any('"aliases"' in text for text in (newest, *newest_references.values())):
         _rename(written, _parse(newest, newest_references))
+    decode = compiled(written, _converter) if is_compiled else None
+    return decode or _by_fastavro(written)
+
+
+def _by_fastavro(written: Any) -> Decode:
     plain = _Plain(written)
     of_schema, convert, is_wrapped, names_records = plain.schema, plain.convert, plain.is_wrapped, plain.names_records
-    # fastavro's compiled reader overflows the stack on a value that is deep enough, which ends the process
+    # fastavro's own compiled reader overflows the stack on a value that is deep enough, which ends the process
     read: Any = slow_reader if plain.is_recursive else schemaless_reader
 
-    def decode(stream: BytesIO) -> Any:
+    def decode(message: bytes) -> bytes:
+        stream = BytesIO(message)
+        stream.seek(HEADER_BYTES)
         value = read(stream, of_schema, None, True, True) if names_records else read(stream, of_schema)
+        if stream.tell() != len(message):
+            raise ValueError("bytes are left")
         if convert is not None:
             value = convert(value)
-        return value["value"] if is_wrapped else value
+        return orjson.dumps(value["value"] if is_wrapped else value, None, JSON_OPTIONS)
 
     return decode
 

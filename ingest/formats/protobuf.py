@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import orjson
 from confluent_kafka.schema_registry.confluent import meta_pb2
 from confluent_kafka.schema_registry.confluent.type import decimal_pb2, variant_pb2
 from confluent_kafka.schema_registry.confluent.types import decimal_pb2 as former_decimal_pb2
@@ -17,6 +18,7 @@ from google.protobuf.json_format import MessageToDict  # type: ignore[import-unt
 from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
 from google.type import date_pb2  # type: ignore[import-untyped]
 
+HEADER_BYTES = 5
 COMPILE_SECONDS = 30.0
 MOST_INDEXES = 100
 """Depth at which a message may be nested in others: Protobuf's own limit for values."""
@@ -25,8 +27,8 @@ GOOGLE_TYPES = Path(date_pb2.__file__).parents[2]
 CONFLUENT_TYPES = (meta_pb2, decimal_pb2, variant_pb2, former_decimal_pb2)
 """Files that a schema may import without a reference, beside Google's."""
 
-Decode = Callable[[BytesIO], Any]
-"""Reads one value, from where the stream stands."""
+Decode = Callable[[bytes], bytes]
+"""Takes a message, header included, to JSON text."""
 
 
 def protobuf_decoder(schema: str, references: Mapping[str, str]) -> Decode:
@@ -49,17 +51,20 @@ def protobuf_decoder(schema: str, references: Mapping[str, str]) -> Decode:
     root = files[-1]
     classes: dict[tuple[int, ...], Any] = {}
 
-    def decode(stream: BytesIO) -> Any:
+    def decode(payload: bytes) -> bytes:
+        stream = BytesIO(payload)
+        stream.seek(HEADER_BYTES)
         indexes = _read_indexes(stream)
         if indexes not in classes:
             classes[indexes] = GetMessageClass(pool.FindMessageTypeByName(_full_name(root, indexes)))
         message = classes[indexes].FromString(stream.read())
-        return MessageToDict(
+        value = MessageToDict(
             message,
             preserving_proto_field_name=True,
             always_print_fields_with_no_presence=True,
             descriptor_pool=pool,
         )
+        return orjson.dumps(value)
 
     return decode
 
