@@ -808,12 +808,14 @@ def _with_place(table: pa.Table, topic_id: str | None, next_offsets: Sequence[in
 
 
 def _raw_rows(rows: pa.Table, stream: str, landed_at: datetime) -> pa.Table:
-    """In RAW_SCHEMA, without the columns of decoded messages where they are not."""
+    """In RAW_SCHEMA."""
     table = rows.append_column("stream", pa.repeat(stream, rows.num_rows)).append_column(
         "landed_at", pa.repeat(pa.scalar(landed_at, pa.timestamp("us")), rows.num_rows)
     )
-    schema = pa.schema([field for field in RAW_SCHEMA if field.name in table.column_names])
-    return table.select(schema.names).cast(schema)
+    for field in DECODED_SCHEMA:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(rows.num_rows, field.type))
+    return table.select(RAW_SCHEMA.names).cast(RAW_SCHEMA)
 
 
 def _columns(schema: pa.Schema) -> list[SchemaField]:
