@@ -317,13 +317,14 @@ class BigQuerySink:
 
     def _add_columns(self) -> None:
         """Give the raw tables of an earlier version the columns of decoded messages."""
+        columns = _columns(DECODED_SCHEMA)
         for stream in self._existing_streams():
             table = self._client.get_table(f"{self._dataset}raw.{stream}", **CALL)
             known = {column.name for column in table.schema}
-            if missing := [column for column in _columns(DECODED_SCHEMA) if column.name not in known]:
-                table.schema = [*table.schema, *missing]
-                with suppress(api.PreconditionFailed):  # another loader has done it
-                    self._client.update_table(table, ["schema"], **CALL)
+            for column in columns:
+                if column.name not in known:
+                    add = f"add column if not exists {column.name} {column.field_type}"
+                    list(self._query(f"alter table `{self._dataset}raw.{stream}` {add}"))
 
     def held(self) -> AbstractContextManager[None]:
         """Nothing is held: BigQuery takes commits side by side."""

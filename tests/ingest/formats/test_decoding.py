@@ -12,7 +12,7 @@ import duckdb
 import fastavro
 import pytest
 
-from ingest import formats
+from ingest import cli, formats
 from ingest.errors import UnavailableError, UserError
 from ingest.landing import LandingReport, land_streams
 from ingest.message import BATCH_SCHEMA, DECODED_SCHEMA, Message
@@ -20,6 +20,7 @@ from ingest.publish.spool import SpoolPublisher
 from ingest.settings import Settings, registry_properties
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.streams import STREAMS, Stream
+from tests.command_line import run_main
 from tests.registry import LocalRegistry
 
 FIRST = {
@@ -403,6 +404,18 @@ def test_a_registry_is_needed_only_by_streams_that_have_schemas(
     land(without, contract("json"), b"{}")
     with pytest.raises(UserError, match=r"messages of signups are avro.*set SCHEMA_REGISTRY_URL"):
         land(without, contract("avro"), b"{}")
+
+
+def test_replay_publishes_no_json_to_a_stream_of_another_format(
+    tmp_path: Path, contract: Callable[[str], Stream]
+) -> None:
+    contract("avro")
+    (tmp_path / "signups.ndjson").write_text("{}")
+    done = run_main(cli.main, ["replay", str(tmp_path / "signups.ndjson"), "--stream", "signups"], {})
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: the messages of signups are avro, and replay publishes JSON: use the producer of the stream\n"
+    )
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------

@@ -131,6 +131,10 @@ def test_tables_are_created_once(sink: BigQuerySink) -> None:
         "payload": "BYTES",
         "topic_id": "STRING",
         "next_offset": "INTEGER",
+        "schema_id": "INTEGER",
+        "decoded": "BYTES",
+        "decoded_key": "BYTES",
+        "decode_error": "STRING",
     }
 
 
