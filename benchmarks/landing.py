@@ -305,8 +305,8 @@ def landing(kafka_count: int, pubsub_count: int, rounds: int) -> Section:
         f"Messages of 300 bytes, {kafka_count:,} of them in 4 partitions of Kafka and {pubsub_count:,} in a"
         " subscription of the emulator, which slows down by its backlog; brokers run on the same cores. In Avro, with a"
         " registry, the same events have 100 bytes. dlt and the loops are slower and land fewer messages. What is"
-        f" landed is counted. All of it lies in the folder of temporary files, on {file_system(Path(gettempdir()))}: a loop"
-        " that commits each batch waits for the disk a thousand times.",
+        " landed is counted. All of it lies in the folder of temporary files, on"
+        f" {file_system(Path(gettempdir()))}: a loop that commits each batch waits for the disk a thousand times.",
         tables,
         ratios,
         [

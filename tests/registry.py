@@ -8,10 +8,13 @@ from urllib.parse import unquote, urlsplit
 
 
 class LocalRegistry:
-    """Schemas in memory. `status` other than 200 is the answer to every request."""
+    """Schemas in memory."""
 
     def __init__(self) -> None:
         self.status = 200
+        """Any other is the answer to every request."""
+        self.forbidden: tuple[str, ...] = ()
+        """Beginnings of paths that are answered 403."""
         self.requests: list[str] = []
         """Paths asked for."""
         self.authorizations: list[str | None] = []
@@ -79,6 +82,8 @@ class LocalRegistry:
                 registry.requests.append(self.path)
                 registry.authorizations.append(self.headers["Authorization"])
                 status, answer = registry._answer(urlsplit(self.path).path)
+                if self.path.startswith(registry.forbidden):
+                    status, answer = 403, {"error_code": 40301, "message": "User is denied operation"}
                 if registry.status != 200:
                     status, answer = registry.status, {"error_code": registry.status, "message": "no"}
                 body = json.dumps(answer).encode()

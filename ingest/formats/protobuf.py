@@ -86,8 +86,17 @@ def _compile(schema: str, references: Mapping[str, str]) -> list[FileDescriptorP
         for module in CONFLUENT_TYPES:
             module.DESCRIPTOR.CopyToProto(known.file.add())
         (folder / "known").write_bytes(known.SerializeToString())
-        # in a process of its own, since the compiler is not Python and prints what is wrong with a schema
-        command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", f"-I{GOOGLE_TYPES}", "--descriptor_set_in=known"]
+        # In a process of its own, since the compiler is not Python and prints what is wrong with a schema; isolated
+        # (-I), since the names of references are not ours: one could be that of a module, and be run.
+        command = [
+            sys.executable,
+            "-I",
+            "-m",
+            "grpc_tools.protoc",
+            "-I.",
+            f"-I{GOOGLE_TYPES}",
+            "--descriptor_set_in=known",
+        ]
         command += ["--include_imports", "--descriptor_set_out=compiled", own]
         try:
             result = subprocess.run(  # noqa: S603  a list, of names that are ours

@@ -69,14 +69,17 @@ class Registry:
         It is the given subject if the schema is registered under it, and else the only one that it is registered
         under.
         """
-        versions = self._ask(lambda: self._client.get_schema_versions(schema_id)) or []
-        subjects = {version.subject for version in versions if version.subject}
-        if subject not in subjects:
-            if len(subjects) != 1:
-                return None
-            [subject] = subjects
-        newest = self._ask(lambda: self._client.get_version(subject, "latest"))
-        return None if newest is None else self._with_references(newest.schema)
+        try:
+            versions = self._ask(lambda: self._client.get_schema_versions(schema_id)) or []
+            subjects = {version.subject for version in versions if version.subject}
+            if subject not in subjects:
+                if len(subjects) != 1:
+                    return None
+                [subject] = subjects
+            newest = self._ask(lambda: self._client.get_version(subject, "latest"))
+            return None if newest is None else self._with_references(newest.schema)
+        except RegistryRejectsError:
+            return None  # this client may read schemas, but not subjects
 
     def _with_references(self, schema: Schema) -> Registered:
         found: dict[str, str] = {}

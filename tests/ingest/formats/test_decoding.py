@@ -174,6 +174,16 @@ def test_the_newest_version_is_that_of_the_subject(
     assert landed(settings, "decoded") == [(b'{"usr":"u1","n":1}' if alike == "two" else b'{"user_id":"u1","n":1}',)]
 
 
+def test_a_client_that_may_not_read_subjects_goes_by_the_schema_of_the_message(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
+) -> None:
+    first = registry.register("signups-value", json.dumps(FIRST))
+    registry.register("signups-value", json.dumps(SECOND))
+    registry.forbidden = ("/subjects/",)
+    land(settings, contract("avro"), avro(first, FIRST, {"usr": "u1", "n": 1}))
+    assert landed(settings, "decoded") == [(b'{"usr":"u1","n":1}',)]
+
+
 def test_protobuf_and_json_schema(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
 ) -> None:

@@ -1,6 +1,8 @@
 """The decoder of Protobuf: a schema is the text of a .proto file, and a message says where in it it stands."""
 
 import json
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,3 +105,12 @@ def test_other_bytes_are_an_error(body: bytes) -> None:
 def test_a_text_that_does_not_compile_is_an_error(schema: str, references: dict[str, str]) -> None:
     with pytest.raises(ValueError):  # what the compiler says
         protobuf_decoder(schema, references)
+
+
+def test_a_reference_is_never_run(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    code = f"open({str(ran)!r}, 'w')"
+    names = ["grpc_tools/__init__.py", "grpc_tools/protoc.py", "sitecustomize.py", "os.py"]
+    with suppress(ValueError):
+        protobuf_decoder('syntax = "proto3"; message M {}', dict.fromkeys(names, code))
+    assert not ran.exists()
