@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 import fastavro
 import pytest
+from pydantic import ValidationError
 
 from ingest import cli, formats
 from ingest.errors import UnavailableError, UserError
@@ -414,6 +415,11 @@ def test_a_registry_is_needed_only_by_streams_that_have_schemas(
     land(without, contract("json"), b"{}")
     with pytest.raises(UserError, match=r"messages of signups are avro.*set SCHEMA_REGISTRY_URL"):
         land(without, contract("avro"), b"{}")
+
+
+def test_only_streams_of_kafka_have_a_format(contract: Callable[[str], Stream]) -> None:
+    with pytest.raises(ValidationError, match="format: avro is for streams of Kafka, transport: kafka"):
+        Stream.model_validate({**contract("avro").model_dump(), "transport": "pubsub"})
 
 
 def test_replay_publishes_no_json_to_a_stream_of_another_format(
