@@ -1,8 +1,8 @@
 """Brokers on loopback without Docker, each a Java process: Apache Kafka, a Pub/Sub emulator and a schema registry.
 
 Tests ask for them with the fixtures `kafka_server`, `pubsub_emulator` and `schema_registry` (tests/conftest.py): a
-server that cannot be started fails the test and says what to install, nothing is skipped. `make brokers` runs the first
-two in the foreground.
+server that cannot be started fails the test and says what to install, nothing is skipped. `make brokers` runs them in
+the foreground.
 """
 
 import os
@@ -385,8 +385,8 @@ def running(server: Server) -> Iterator[Server]:
         server.stop()
 
 
-def main(kafka_port: int = 9092, pubsub_port: int = 8085) -> None:
-    """Run Kafka and the Pub/Sub emulator until Ctrl-C or SIGTERM."""
+def main(kafka_port: int = 9092, pubsub_port: int = 8085, registry_port: int = 8081) -> None:
+    """Run Kafka, the Pub/Sub emulator and a schema registry until Ctrl-C or SIGTERM."""
     folder = CACHE / "data"
     folder.mkdir(parents=True, exist_ok=True)
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background job begins without it
@@ -417,6 +417,13 @@ def main(kafka_port: int = 9092, pubsub_port: int = 8085) -> None:
             else:
                 start(pubsub)
                 settings += ["PUBSUB_PROJECT=local", f"PUBSUB_EMULATOR_HOST={pubsub.address}"]
+            try:
+                registry = SchemaRegistry(folder, registry_port)
+            except MissingError as missing:
+                typer.echo(f"no schema registry: {missing}")
+            else:
+                start(registry)
+                settings.append(f"SCHEMA_REGISTRY_URL={registry.url}")
             typer.echo("\n".join(["# put this into .env, then run `python -m ingest provision`", *settings]))
             _watch(servers)
         except BrokerError as error:
