@@ -24,11 +24,12 @@ ROUNDS ?= 3
 FOLDER ?=
 KAFKA_PORT ?= 9092
 PUBSUB_PORT ?= 8085
+REGISTRY_PORT ?= 8081
 CONFIRM ?=
 
 # Recipes take these from the environment, where quotes, $ and ; mean nothing to a shell.
 $(foreach name,DAYS SEED EVENTS_PER_DAY VARS SELECT FULL_REFRESH Q ARGS FORMAT METRICS BY WHERE PORT DASHBOARD_PORT \
-	ROUNDS FOLDER KAFKA_PORT PUBSUB_PORT CONFIRM,$(eval override export $(name) := $$(value $(name))))
+	ROUNDS FOLDER KAFKA_PORT PUBSUB_PORT REGISTRY_PORT CONFIRM,$(eval override export $(name) := $$(value $(name))))
 
 # Runs Python with the words of ARGS: as a shell would split them, or at spaces where an apostrophe stands alone.
 define WITH_ARGS
@@ -48,7 +49,7 @@ help: ## Print this help
 	@echo "  make build       SELECT=fct_events+ FULL_REFRESH=1 VARS='{session_gap_seconds: 1800}'"
 	@echo "  make metric      METRICS=events,revenue BY=metric_time__day WHERE=\"{{ Dimension('event__brand') }} = 'acme'\""
 	@echo "  make bench       ROUNDS=3 FOLDER=/somewhere/with/60/GB"
-	@echo "  make brokers     KAFKA_PORT=9092 PUBSUB_PORT=8085"
+	@echo "  make brokers     KAFKA_PORT=9092 PUBSUB_PORT=8085 REGISTRY_PORT=8081"
 
 setup: .venv/.ready ## Create .venv and install requirements.txt
 
@@ -122,7 +123,7 @@ test-exact: .venv/.ready-dev ## Compare every mart with its definition in plain 
 test-data: .venv/.ready ## Run every dbt test over all partitions, not only those touched since the last green build
 	@$(BIN)/python -m dbt_project test --vars '{test_all_partitions: true}'
 
-test-brokers: .venv/.ready-dev ## Run the tests against Apache Kafka and Google's Pub/Sub emulator (needs Java 17 and Maven)
+test-brokers: .venv/.ready-dev ## Run the tests against Apache Kafka, Google's Pub/Sub emulator and Apicurio Registry (needs Java 17 and Maven)
 	@$(BIN)/python -m pytest -m brokers
 
 test-bigquery: .venv/.ready-dev ## Run the tests of landing in BigQuery against an emulator, and of an older DuckDB that reads the warehouse
@@ -145,8 +146,8 @@ bench: .venv/.ready-bench ## Measure landing, builds, increments and start-up ag
 bench-quick: .venv/.ready-bench ## The same of less input, printed only (some six minutes, once its peers are installed)
 	@$(BIN)/python -m benchmarks --quick
 
-brokers: .venv/.ready ## Run Kafka and the Pub/Sub emulator on loopback without Docker, until Ctrl-C (without Java and Maven: a stand-in for Kafka alone)
-	@exec $(BIN)/python -m tests.brokers --kafka-port "$$KAFKA_PORT" --pubsub-port "$$PUBSUB_PORT"
+brokers: .venv/.ready ## Run Kafka, the Pub/Sub emulator and a schema registry on loopback without Docker, until Ctrl-C (without Java and Maven: a stand-in for Kafka alone)
+	@exec $(BIN)/python -m tests.brokers --kafka-port "$$KAFKA_PORT" --pubsub-port "$$PUBSUB_PORT" --registry-port "$$REGISTRY_PORT"
 
 lint: .venv/.ready-dev ## ruff, mypy (strict) and sqlfluff
 	@$(BIN)/ruff check
