@@ -104,8 +104,8 @@ MUTATIONS = (
     Mutation(
         "a session that starts on another day is not counted again",
         "dbt_project/models/analytics/agg_user_metrics_daily.sql",
-        "(reporting_dates_of_new_events(ref('int_accepted_events')) + session_dates)",
-        "reporting_dates_of_new_events(ref('int_accepted_events'))",
+        "(new_reporting_dates(ref('int_accepted_events')) + session_dates)",
+        "new_reporting_dates(ref('int_accepted_events'))",
         WORLDS,
     ),
     Mutation(
