@@ -29,8 +29,8 @@ PUBSUB_PORT ?= 8085
 CONFIRM ?=
 
 # Recipes take these from the environment, where quotes, $ and ; mean nothing to a shell.
-$(foreach name,DAYS SEED EVENTS_PER_DAY VARS SELECT MART WORLDS FULL_REFRESH Q ARGS FORMAT METRICS BY WHERE PORT DASHBOARD_PORT \
-	ROUNDS FOLDER KAFKA_PORT PUBSUB_PORT CONFIRM,$(eval override export $(name) := $$(value $(name))))
+$(foreach name,DAYS SEED EVENTS_PER_DAY VARS SELECT MART WORLDS FULL_REFRESH Q ARGS FORMAT METRICS BY WHERE PORT \
+	DASHBOARD_PORT ROUNDS FOLDER KAFKA_PORT PUBSUB_PORT CONFIRM,$(eval override export $(name) := $$(value $(name))))
 
 # Runs Python with the words of ARGS: as a shell would split them, or at spaces where an apostrophe stands alone.
 define WITH_ARGS

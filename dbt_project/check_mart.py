@@ -111,7 +111,7 @@ def check(
         packs = [min(WORLDS_TOGETHER, worlds - start) for start in range(0, worlds, WORLDS_TOGETHER)]
         messages = 0
         failure = None
-        with _progress(f"checking {of_what}", 1 + len(packs) * (2 * RUNS + 1)) as (advance, describe):
+        with _progress(f"checking {of_what}", 2 + len(packs) * (2 * RUNS + 1)) as (advance, describe):
             checker.on_build = advance
             checker.build_empty()
             for pack, number in enumerate(packs):
@@ -151,25 +151,37 @@ def _progress(description: str, total: int) -> Iterator[tuple[Callable[[], None]
 
 def command() -> None:
     """Run the command line."""
-    gc.disable()  # dbt keeps nearly all that it makes
-    status = 1
-
-    def leave() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-
-    atexit.register(leave)  # Python would free one by one what the system frees at once
     try:
-        status = int(app(sys.argv[1:], standalone_mode=False) or 0)
-    except KeyboardInterrupt:
-        status = 130
-    except (UserError, typer.TyperException) as error:  # the latter: a bad option
-        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        errors.print(f"error: {message}")
+        status = int(app(standalone_mode=False) or 0)
+    except UserError as error:
+        errors.print(f"error: {error}")
+        status = 2
+    except typer.TyperException as error:  # a bad option
+        errors.print(f"error: {error.format_message()}")
         status = 2
     sys.exit(status)
 
 
+def _leave(status: list[int]) -> None:
+    """Python would free one by one what the system frees at once. Registered first, this is run last."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status[0])
+
+
+def _main() -> None:
+    gc.disable()  # dbt keeps nearly all that it makes
+    status = [1]
+    atexit.register(_leave, status)
+    try:
+        command()
+    except SystemExit as end:
+        status[0] = int(end.code or 0)
+        raise
+    except KeyboardInterrupt:
+        status[0] = 130
+        raise
+
+
 if __name__ == "__main__":
-    interrupts.run(command)
+    interrupts.run(_main)

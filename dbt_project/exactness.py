@@ -89,7 +89,7 @@ class Checker:
         self._tables = [node for node in nodes if node.name in marts or node.config.materialized == "incremental"]
 
     def build_empty(self) -> None:
-        """Build a warehouse in which nothing has landed: another start of a history than no warehouse at all.
+        """Build a warehouse in which nothing has landed, twice: another start of a history than no warehouse at all.
 
         Raises:
             UserError: when dbt cannot.
@@ -98,6 +98,7 @@ class Checker:
         DuckDBSink(self._empty).create_tables()
         try:
             self._build(self._empty)
+            self._build(self._empty)  # incrementally
         except BuildError as error:
             raise UserError(f"dbt cannot build {', '.join(self.marts)}: {' '.join(str(error).split())}") from error
 
@@ -324,12 +325,12 @@ def _smaller(failure: Failure) -> Iterator[History]:
         yield (*_joined(history[:-1]), history[-1])
         for place in range(len(history) - 1, 0, -1):
             yield (*history[: place - 1], *_joined(history[place - 1 : place + 1]), *history[place + 1 :])
-    units = list(by_world.values()) if len(by_world) > 1 else [[message] for message in messages]
-    size = (len(units) + 1) // 2
-    while size:
-        for start in range(0, len(units), size):
-            yield _without(history, [message for unit in units[start : start + size] for message in unit])
-        size //= 2
+    for units in (list(by_world.values()), [[message] for message in messages]):
+        size = (len(units) + 1) // 2 if len(units) > 1 else 0
+        while size:
+            for start in range(0, len(units), size):
+                yield _without(history, [message for unit in units[start : start + size] for message in unit])
+            size //= 2
 
 
 def _without(history: History, left_out: Iterable[Message]) -> History:
@@ -359,7 +360,8 @@ def described(project: WarmProject, failure: Failure, marts: Sequence[str], from
     """Lines for a reader: what differs, and the messages that make it so."""
     messages = sum(len(run.messages) for run in failure.history)
     of_what = failure.model if failure.model in marts else f"{failure.model}, which {marts[0]} reads,"
-    yield f"{of_what} differs from a full refresh. The smallest case found, {messages} message{'s'[: messages != 1]}:"
+    what = "differs from a full refresh" if failure.error is None else "cannot be built"
+    yield f"{of_what} {what}. The smallest case found, {messages} message{'s'[: messages != 1]}:"
     yield ""
     if from_empty:
         yield "run 0 builds an empty warehouse"
