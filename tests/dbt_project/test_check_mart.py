@@ -11,6 +11,7 @@ from dbt_project.exactness import marts_of
 from dbt_project.warm import WarmProject
 from ingest.errors import UserError
 from tests.command_line import run_main
+from tests.conftest import Shared
 from tests.dbt_project.warehouse import ROOT
 
 WINDOWS = (60, 3600)
@@ -56,17 +57,19 @@ select event_date from {{ ref('fct_events') }} {% if is_incremental() %} where e
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> WarmProject:
+def project(shared: Shared, tmp_path_factory: pytest.TempPathFactory) -> WarmProject:
     """A copy of the project with these marts."""
-    folder = tmp_path_factory.mktemp("project")
-    for name in ("dbt_project", "snapshots", "analyses"):
-        ignored = shutil.ignore_patterns("target", "logs", "__pycache__")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    own = folder / "dbt_project" / "models" / "own"
-    own.mkdir()
-    for name, sql in MARTS.items():
-        (own / f"{name}.sql").write_text(sql)
-    return WarmProject(folder / "dbt_project", tmp_path_factory.mktemp("work"))
+
+    def copy(folder: Path) -> None:
+        for name in ("dbt_project", "snapshots", "analyses"):
+            ignored = shutil.ignore_patterns("target", "logs", "__pycache__")
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        own = folder / "dbt_project" / "models" / "own"
+        own.mkdir()
+        for name, sql in MARTS.items():
+            (own / f"{name}.sql").write_text(sql)
+
+    return WarmProject(shared("own_marts", copy) / "dbt_project", tmp_path_factory.mktemp("work"))
 
 
 def check(
@@ -105,6 +108,7 @@ def test_a_mart_that_looks_for_what_is_newer_than_its_newest_event_fails(
     assert "  only after a full refresh: event_key=" in said
 
 
+@pytest.mark.slow
 def test_the_model_that_differs_first_is_named(project: WarmProject, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = check(project, "of_last_days", capsys)
     assert code == 1
