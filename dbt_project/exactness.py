@@ -29,6 +29,8 @@ from ingest.streams import STREAMS, EventType, Stream
 RUNS = 4
 FIRST_LANDING = datetime(2027, 3, 1, 10)  # noqa: DTZ001  landing times are UTC without a zone
 ROWS_SHOWN = 5
+MESSAGES_SHOWN = 12
+"""Of a run."""
 
 Row = dict[str, Any]
 
@@ -302,7 +304,9 @@ def shrunk(checker: Checker, failure: Failure, from_empty: bool, seconds: float)
         if history in tried or time.monotonic() > deadline or not any(run.messages for run in history):
             return None
         tried.add(history)
-        return checker.still_fails(history, from_empty)
+        found = checker.still_fails(history, from_empty)
+        is_alike = found is not None and (found.error is None) == (failure.error is None)
+        return found if is_alike else None
 
     while smaller := next(filter(None, map(fails, _smaller(smallest))), None):
         smallest = smaller
@@ -316,11 +320,13 @@ def _smaller(failure: Failure) -> Iterator[History]:
     by_world: dict[int | None, list[Message]] = {}
     for message in messages:
         by_world.setdefault(world_of(message.message_id), []).append(message)
-    if len(by_world) > 1:  # the worlds that the differing rows are about, each alone
+    if len(by_world) > 1:  # worlds that the differing rows are about: each alone, or with the one of the newest days
         rows = [*failure.only_incremental, *failure.only_refreshed]
         named = {world_of(value) for row in rows[:200] for value in row.values()} & by_world.keys()
-        for world in sorted(named, key=lambda world: len(by_world[world]))[:3]:
-            yield _without(history, [one for number, of_it in by_world.items() if number != world for one in of_it])
+        fewest = sorted(named, key=lambda world: len(by_world[world]))[:3]
+        newest = max(world for world in by_world if world is not None)
+        for kept in (*({world} for world in fewest), *({world, newest} for world in fewest)):
+            yield _without(history, [one for world, of_it in by_world.items() if world not in kept for one in of_it])
     if len(history) > 2 or any(run.only for run in history):
         yield (*_joined(history[:-1]), history[-1])
         for place in range(len(history) - 1, 0, -1):
@@ -337,7 +343,8 @@ def _without(history: History, left_out: Iterable[Message]) -> History:
     """Runs in which nothing lands any more are left out, too, except the last. By identity: copies may be equal."""
     out = {id(message) for message in left_out}
     kept = [replace(run, messages=tuple(one for one in run.messages if id(one) not in out)) for run in history]
-    return tuple(run for place, run in enumerate(kept) if run.messages or place == len(kept) - 1)
+    first, *others = (run for place, run in enumerate(kept) if run.messages or place == len(kept) - 1)
+    return (Run(first.messages), *others)  # a part can be built of what was built before
 
 
 def _joined(runs: History) -> History:
@@ -367,8 +374,10 @@ def described(project: WarmProject, failure: Failure, marts: Sequence[str], from
         yield "run 0 builds an empty warehouse"
     for number, run in enumerate(failure.history, start=1):
         yield f"run {number} lands" + ("" if run.messages else " nothing")
-        for message in sorted(run.messages, key=lambda message: message.commit):
+        for message in sorted(run.messages, key=lambda message: message.commit)[:MESSAGES_SHOWN]:
             yield f"  {message}"
+        if len(run.messages) > MESSAGES_SHOWN:
+            yield f"  and {len(run.messages) - MESSAGES_SHOWN} more; with --shrink-seconds=600 they may become fewer"
         yield f"  and builds {', '.join(run.only) or 'everything'}"
     yield ""
     if failure.error is not None:

@@ -42,8 +42,8 @@ class Message:
 
     def __str__(self) -> str:
         body = "(no payload)" if self.payload is None else self.payload.decode(errors="backslashreplace")
-        if len(body) > 1000:
-            body = f"{body[:1000]}... ({len(body)} characters)"
+        if len(body) > 500:
+            body = f"{body[:500]}... ({len(body)} characters)"
         attributes = f" attributes {self.attributes}" if self.attributes else ""
         key = "" if self.key is None else f" key {self.key.decode(errors='backslashreplace')}"
         return f"{self.stream} {self.message_id} published {self.published_at}{key}{attributes}: {body}"
