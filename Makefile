@@ -1,16 +1,18 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build query query-check serve dashboard report metric notebooks docs status test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint format lock clean
+.PHONY: help setup ingest build check-mart query query-check serve dashboard report metric notebooks docs status test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint format lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 # Each file of locked/ is complete; with dependencies pip would ask for a hash of each extra, such as mashumaro[msgpack].
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r
 DAYS ?=
-SEED ?= 1
+SEED ?=
 EVENTS_PER_DAY ?= 20000
 VARS ?=
 SELECT ?=
+MART ?=
+WORLDS ?=
 FULL_REFRESH ?=
 Q ?=
 ARGS ?=
@@ -28,8 +30,8 @@ REGISTRY_PORT ?= 8081
 CONFIRM ?=
 
 # Recipes take these from the environment, where quotes, $ and ; mean nothing to a shell.
-$(foreach name,DAYS SEED EVENTS_PER_DAY VARS SELECT FULL_REFRESH Q ARGS FORMAT METRICS BY WHERE PORT DASHBOARD_PORT \
-	ROUNDS FOLDER KAFKA_PORT PUBSUB_PORT REGISTRY_PORT CONFIRM,$(eval override export $(name) := $$(value $(name))))
+$(foreach name,DAYS SEED EVENTS_PER_DAY VARS SELECT MART WORLDS FULL_REFRESH Q ARGS FORMAT METRICS BY WHERE PORT \
+	DASHBOARD_PORT ROUNDS FOLDER KAFKA_PORT PUBSUB_PORT REGISTRY_PORT CONFIRM,$(eval override export $(name) := $$(value $(name))))
 
 # Runs Python with the words of ARGS: as a shell would split them, or at spaces where an apostrophe stands alone.
 define WITH_ARGS
@@ -74,11 +76,14 @@ setup: .venv/.ready ## Create .venv and install requirements.txt
 	@touch $@
 
 ingest: .venv/.ready ## Land all that waits; with no broker configured, simulate first (7 days, then one more each run)
-	@$(BIN)/python -m ingest simulate --unless-broker $${DAYS:+--days "$$DAYS"} --seed "$$SEED" --events-per-day "$$EVENTS_PER_DAY"
+	@$(BIN)/python -m ingest simulate --unless-broker $${DAYS:+--days "$$DAYS"} --seed "$${SEED:-1}" --events-per-day "$$EVENTS_PER_DAY"
 	@$(BIN)/python -m ingest land
 
 build: .venv/.ready ## Build and test every model with dbt, and print the marts
 	@$(BIN)/python -m dbt_project build $${SELECT:+--select "$$SELECT"} $${FULL_REFRESH:+--full-refresh} $${VARS:+--vars "$$VARS"}
+
+check-mart: .venv/.ready ## Check that a mart is exact, in random worlds: MART=agg_events_daily WORLDS=300 SEED=7; without MART, all (about a minute)
+	@$(BIN)/python -m dbt_project.check_mart $${WORLDS:+--worlds "$$WORLDS"} $${SEED:+--seed "$$SEED"} $${MART:+"$$MART"}
 
 query: .venv/.ready ## Answer a question of analyses/: Q=top_products ARGS="brand=samsung limit=5" FORMAT=csv; without Q, list them
 	@$(BIN)/python -c "$$WITH_ARGS" -m serve query --format "$$FORMAT" $${Q:+"$$Q"}
