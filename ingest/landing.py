@@ -124,7 +124,7 @@ def land(
         return stop.is_set() or failed.is_set()
 
     # one each, since sources are fetched from side by side
-    decoders = {id(source): Decoder(settings, follow, is_ending) for source in sources}
+    decoders = {id(source): Decoder(settings, streams, follow, is_ending) for source in sources}
     with ThreadPoolExecutor(max_workers=len(sources)) as pool:
 
         def fetch(source: Source) -> None:

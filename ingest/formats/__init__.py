@@ -17,7 +17,7 @@ import structlog
 from ingest.errors import UnavailableError, UserError
 from ingest.message import DECODED_SCHEMA, Batch
 from ingest.settings import Settings, registry_properties
-from ingest.streams import STREAMS, Stream
+from ingest.streams import Stream
 
 if TYPE_CHECKING:
     from ingest.formats.registry import Registered, Registry
@@ -82,12 +82,16 @@ class Decoder:
     """Decodes the batches of one source.
 
     Args:
+        streams: those that are landed.
         follow: wait until the registry answers, not only for PATIENCE_SECONDS.
         should_stop: asked during a wait; it then ends.
     """
 
-    def __init__(self, settings: Settings, follow: bool, should_stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, settings: Settings, streams: Sequence[Stream], follow: bool, should_stop: Callable[[], bool]
+    ) -> None:
         self._settings = settings
+        self._streams = {stream.name: stream for stream in streams}
         self._follow = follow
         self._should_stop = should_stop
         self._known: dict[tuple[str, str], dict[bytes, _Schema]] = {}
@@ -103,11 +107,29 @@ class Decoder:
             UnavailableError: when the registry does not answer. The source must not go on behind this batch.
             UserError: for settings of the registry that cannot be used.
         """
-        if all(STREAMS[stream].format == "json" for stream in batch.tables):
+        if all(self._streams[stream].format == "json" for stream in batch.tables):
             return batch
-        return replace(
-            batch, tables={stream: self._decode_table(STREAMS[stream], table) for stream, table in batch.tables.items()}
-        )
+        tables = {stream: self._decode_table(self._streams[stream], table) for stream, table in batch.tables.items()}
+        return replace(batch, tables=tables)
+
+    def decode_any(
+        self, topic: str, payloads: list[bytes | None], keys: list[bytes | None]
+    ) -> tuple[list[bytes | None], list[bytes | None], str]:
+        """Bodies and keys of messages whose format is not known, as JSON text where they are in the wire format; and that
+        format, json where no body is.
+
+        Raises:
+            UnavailableError: when the registry does not answer.
+            UserError: for settings of the registry that cannot be used.
+        """
+        found = "json"
+        for part, values in (("value", payloads), ("key", keys)):
+            if any(value is not None and value[:1] == b"\0" for value in values):
+                decoded = self._decode_column(topic, part, values, None).decoded
+                values[:] = [text or value for text, value in zip(decoded, values, strict=True)]
+                if part == "value":
+                    found = next((schema.format for schema in self._known[topic, part].values() if schema.read), found)
+        return payloads, keys, found
 
     def _decode_table(self, stream: Stream, table: pa.Table) -> pa.Table:
         if stream.format == "json" or not table.num_rows:
