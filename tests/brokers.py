@@ -340,10 +340,12 @@ def _apicurio_files() -> Path:
     """The folder of the registry's application, filled from Maven Central the first time."""
     _java()
     artifact = f"-Dartifact=io.apicurio:apicurio-registry-app:{APICURIO_VERSION}:tar.gz:all"
-    return _fetched(
-        f"apicurio-{APICURIO_VERSION}",
-        lambda filling: [_maven(), "-q", "-B", "dependency:unpack", artifact, f"-DoutputDirectory={filling}"],
-    )
+
+    def fetch(filling: Path) -> list[str]:
+        folders = [f"-DoutputDirectory={filling}", f"-DmarkersDirectory={filling / 'markers'}"]
+        return [_maven(), "-q", "-B", "dependency:unpack", artifact, *folders]
+
+    return _fetched(f"apicurio-{APICURIO_VERSION}", fetch)
 
 
 def _kafka_jars() -> Path:
