@@ -319,7 +319,8 @@ def _fetched(name: str, fetch: Callable[[Path], list[str]]) -> Path:
     filling.mkdir(parents=True)
     (CACHE / ".gitignore").write_text("*\n")
     try:
-        result = subprocess.run(fetch(filling), capture_output=True, text=True, check=False, timeout=600)
+        command = fetch(filling)  # in the folder, since Maven leaves markers where it runs
+        result = subprocess.run(command, cwd=filling, capture_output=True, text=True, check=False, timeout=600)
         if result.returncode:
             raise BrokerError(f"{name} could not be fetched:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
         if not folder.is_dir():  # unless another run was first
@@ -340,12 +341,10 @@ def _apicurio_files() -> Path:
     """The folder of the registry's application, filled from Maven Central the first time."""
     _java()
     artifact = f"-Dartifact=io.apicurio:apicurio-registry-app:{APICURIO_VERSION}:tar.gz:all"
-
-    def fetch(filling: Path) -> list[str]:
-        folders = [f"-DoutputDirectory={filling}", f"-DmarkersDirectory={filling / 'markers'}"]
-        return [_maven(), "-q", "-B", "dependency:unpack", artifact, *folders]
-
-    return _fetched(f"apicurio-{APICURIO_VERSION}", fetch)
+    return _fetched(
+        f"apicurio-{APICURIO_VERSION}",
+        lambda filling: [_maven(), "-q", "-B", "dependency:unpack", artifact, f"-DoutputDirectory={filling}"],
+    )
 
 
 def _kafka_jars() -> Path:
