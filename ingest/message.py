@@ -52,6 +52,9 @@ DECODED_SCHEMA = pa.schema(
 `schema_id` is the registry's id of the schema of the payload. `decoded` and `decoded_key` are payload and key as JSON
 text, null where they are not in the wire format or cannot be decoded. `decode_error` is why the payload cannot be."""
 
+HEADER_BYTES = 5
+"""Size of what Confluent's wire format puts before a value: a zero byte, and the id of its schema."""
+
 Positions = Mapping[tuple[str, int], int]
 """(topic, partition) to the offset of the next message to land."""
 

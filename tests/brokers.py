@@ -319,7 +319,8 @@ def _fetched(name: str, fetch: Callable[[Path], list[str]]) -> Path:
     filling.mkdir(parents=True)
     (CACHE / ".gitignore").write_text("*\n")
     try:
-        result = subprocess.run(fetch(filling), capture_output=True, text=True, check=False, timeout=600)
+        command = fetch(filling)  # in the folder, since Maven leaves markers where it runs
+        result = subprocess.run(command, cwd=filling, capture_output=True, text=True, check=False, timeout=600)
         if result.returncode:
             raise BrokerError(f"{name} could not be fetched:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
         if not folder.is_dir():  # unless another run was first

@@ -15,14 +15,13 @@ import pyarrow.compute as pc
 import structlog
 
 from ingest.errors import UnavailableError, UserError
-from ingest.message import DECODED_SCHEMA, Batch
+from ingest.message import DECODED_SCHEMA, HEADER_BYTES, Batch
 from ingest.settings import Settings, registry_properties
 from ingest.streams import Stream
 
 if TYPE_CHECKING:
     from ingest.formats.registry import Registered, Registry
 
-HEADER_BYTES = 5
 PATIENCE_SECONDS = 10.0
 """How long landing waits for the registry, as for brokers; with `--follow` until it answers."""
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 15.0

@@ -19,7 +19,8 @@ from fastavro.repository import AbstractSchemaRepository
 from fastavro.repository.base import SchemaRepositoryError
 from fastavro.schema import load_schema
 
-from ingest.formats.compiled_avro import HEADER_BYTES, JSON_OPTIONS, Convert, compiled
+from ingest.formats.compiled_avro import JSON_OPTIONS, Convert, compiled
+from ingest.message import HEADER_BYTES
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC without a zone: orjson writes it with a Z
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()

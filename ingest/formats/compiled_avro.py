@@ -12,7 +12,8 @@ from typing import Any
 
 import orjson
 
-HEADER_BYTES = 5
+from ingest.message import HEADER_BYTES
+
 # naive times are UTC
 JSON_OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 MOST_LINES = 10_000
@@ -49,7 +50,7 @@ def compiled(schema: Any, converter: Callable[[Any], Convert]) -> Callable[[byte
             ]
         )
         exec(source, compiler.names)  # noqa: S102  of the schema it holds nothing but literals
-    except (_NotCompiledError, RecursionError, SyntaxError):
+    except (_NotCompiledError, MemoryError, RecursionError, SyntaxError):
         return None
     decode: Callable[[bytes], bytes] = compiler.names["decode"]
     return decode

@@ -18,7 +18,8 @@ from google.protobuf.json_format import MessageToDict  # type: ignore[import-unt
 from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
 from google.type import date_pb2  # type: ignore[import-untyped]
 
-HEADER_BYTES = 5
+from ingest.message import HEADER_BYTES
+
 COMPILE_SECONDS = 30.0
 MOST_INDEXES = 100
 """Depth at which a message may be nested in others: Protobuf's own limit for values."""
