@@ -135,6 +135,7 @@ def test_the_command_ends_with_2_for_an_unknown_mart() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_every_mart_is_exact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     project = WarmProject(ROOT / "dbt_project", tmp_path)
     marts = marts_of(project)

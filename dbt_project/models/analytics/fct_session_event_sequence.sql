@@ -16,13 +16,14 @@
     from {{ this }}
     where source_session_id in ({{ new_sessions }})
 {%- endset %}
-{%- set dates = new_event_dates(ref('stg_ecom_events'), where='reject_reason is null') + affected_dates(session_dates) %}
+{%- set new_dates = new_event_dates(ref('stg_ecom_events'), where='reject_reason is null') %}
+{%- set dates = (new_dates + affected_dates(session_dates)) | unique | sort %}
 
 with store_events as (
     select * from {{ ref('fct_events') }}
     where stream = 'ecom_events' and source_session_id is not null and {{ is_in_build() }}
     {% if is_incremental() %}
-        and {{ in_dates('event_date', dates | unique | sort) }} and source_session_id in ({{ new_sessions }})
+        and {{ in_dates('event_date', dates) }} and source_session_id in ({{ new_sessions }})
     {% endif %}
 ),
 
