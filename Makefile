@@ -1,16 +1,18 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build query query-check serve dashboard report metric notebooks docs status test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint format lock clean
+.PHONY: help setup ingest build check-mart query query-check serve dashboard report metric notebooks docs status test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint format lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 # Each file of locked/ is complete; with dependencies pip would ask for a hash of each extra, such as mashumaro[msgpack].
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r
 DAYS ?=
-SEED ?= 1
+SEED ?=
 EVENTS_PER_DAY ?= 20000
 VARS ?=
 SELECT ?=
+MART ?=
+WORLDS ?=
 FULL_REFRESH ?=
 Q ?=
 ARGS ?=
@@ -24,11 +26,12 @@ ROUNDS ?= 3
 FOLDER ?=
 KAFKA_PORT ?= 9092
 PUBSUB_PORT ?= 8085
+REGISTRY_PORT ?= 8081
 CONFIRM ?=
 
 # Recipes take these from the environment, where quotes, $ and ; mean nothing to a shell.
-$(foreach name,DAYS SEED EVENTS_PER_DAY VARS SELECT FULL_REFRESH Q ARGS FORMAT METRICS BY WHERE PORT DASHBOARD_PORT \
-	ROUNDS FOLDER KAFKA_PORT PUBSUB_PORT CONFIRM,$(eval override export $(name) := $$(value $(name))))
+$(foreach name,DAYS SEED EVENTS_PER_DAY VARS SELECT MART WORLDS FULL_REFRESH Q ARGS FORMAT METRICS BY WHERE PORT \
+	DASHBOARD_PORT ROUNDS FOLDER KAFKA_PORT PUBSUB_PORT REGISTRY_PORT CONFIRM,$(eval override export $(name) := $$(value $(name))))
 
 # Runs Python with the words of ARGS: as a shell would split them, or at spaces where an apostrophe stands alone.
 define WITH_ARGS
@@ -48,7 +51,7 @@ help: ## Print this help
 	@echo "  make build       SELECT=fct_events+ FULL_REFRESH=1 VARS='{session_gap_seconds: 1800}'"
 	@echo "  make metric      METRICS=events,revenue BY=metric_time__day WHERE=\"{{ Dimension('event__brand') }} = 'acme'\""
 	@echo "  make bench       ROUNDS=3 FOLDER=/somewhere/with/60/GB"
-	@echo "  make brokers     KAFKA_PORT=9092 PUBSUB_PORT=8085"
+	@echo "  make brokers     KAFKA_PORT=9092 PUBSUB_PORT=8085 REGISTRY_PORT=8081"
 
 setup: .venv/.ready ## Create .venv and install requirements.txt
 
@@ -73,11 +76,14 @@ setup: .venv/.ready ## Create .venv and install requirements.txt
 	@touch $@
 
 ingest: .venv/.ready ## Land all that waits; with no broker configured, simulate first (7 days, then one more each run)
-	@$(BIN)/python -m ingest simulate --unless-broker $${DAYS:+--days "$$DAYS"} --seed "$$SEED" --events-per-day "$$EVENTS_PER_DAY"
+	@$(BIN)/python -m ingest simulate --unless-broker $${DAYS:+--days "$$DAYS"} --seed "$${SEED:-1}" --events-per-day "$$EVENTS_PER_DAY"
 	@$(BIN)/python -m ingest land
 
 build: .venv/.ready ## Build and test every model with dbt, and print the marts
 	@$(BIN)/python -m dbt_project build $${SELECT:+--select "$$SELECT"} $${FULL_REFRESH:+--full-refresh} $${VARS:+--vars "$$VARS"}
+
+check-mart: .venv/.ready ## Check that a mart is exact, in random worlds: MART=agg_events_daily WORLDS=300 SEED=7; without MART, all (about a minute)
+	@$(BIN)/python -m dbt_project.check_mart $${WORLDS:+--worlds "$$WORLDS"} $${SEED:+--seed "$$SEED"} $${MART:+"$$MART"}
 
 query: .venv/.ready ## Answer a question of analyses/: Q=top_products ARGS="brand=samsung limit=5" FORMAT=csv; without Q, list them
 	@$(BIN)/python -c "$$WITH_ARGS" -m serve query --format "$$FORMAT" $${Q:+"$$Q"}
@@ -122,7 +128,7 @@ test-exact: .venv/.ready-dev ## Compare every mart with its definition in plain 
 test-data: .venv/.ready ## Run every dbt test over all partitions, not only those touched since the last green build
 	@$(BIN)/python -m dbt_project test --vars '{test_all_partitions: true}'
 
-test-brokers: .venv/.ready-dev ## Run the tests against Apache Kafka and Google's Pub/Sub emulator (needs Java 17 and Maven)
+test-brokers: .venv/.ready-dev ## Run the tests against Apache Kafka, Google's Pub/Sub emulator and Apicurio Registry (needs Java 17 and Maven)
 	@$(BIN)/python -m pytest -m brokers
 
 test-bigquery: .venv/.ready-dev ## Run the tests of landing in BigQuery against an emulator, and of an older DuckDB that reads the warehouse
@@ -145,8 +151,8 @@ bench: .venv/.ready-bench ## Measure landing, builds, increments and start-up ag
 bench-quick: .venv/.ready-bench ## The same of less input, printed only (some six minutes, once its peers are installed)
 	@$(BIN)/python -m benchmarks --quick
 
-brokers: .venv/.ready ## Run Kafka and the Pub/Sub emulator on loopback without Docker, until Ctrl-C (without Java and Maven: a stand-in for Kafka alone)
-	@exec $(BIN)/python -m tests.brokers --kafka-port "$$KAFKA_PORT" --pubsub-port "$$PUBSUB_PORT"
+brokers: .venv/.ready ## Run Kafka, the Pub/Sub emulator and a schema registry on loopback without Docker, until Ctrl-C (without Java and Maven: a stand-in for Kafka alone)
+	@exec $(BIN)/python -m tests.brokers --kafka-port "$$KAFKA_PORT" --pubsub-port "$$PUBSUB_PORT" --registry-port "$$REGISTRY_PORT"
 
 lint: .venv/.ready-dev ## ruff, mypy (strict) and sqlfluff
 	@$(BIN)/ruff check

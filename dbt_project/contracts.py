@@ -37,8 +37,8 @@ TOMBSTONE = "Whether this is a deletion by a Kafka tombstone (a message without 
 CREATED = "When the entity was created, UTC."
 DELETED = "When the entity was deleted softly, UTC; null if it was not."
 JUDGEMENT = {
-    "reject_reason": "Why the message is not accepted (malformed_json, missing:<field>, invalid:<field>,"
-    " too_long:<field>); null when it is.",
+    "reject_reason": "Why the message is not accepted (undecodable:<why>, malformed_json, missing:<field>,"
+    " invalid:<field>, too_long:<field>); null when it is.",
     "reject_detail": "More about the reason.",
     "rejected_payload": "The body as received, of a rejected message only.",
     "unlisted_fields": "What the body has and the contract does not list, as JSON: path, type, masked example.",
@@ -327,6 +327,7 @@ def _for_models(stream: Stream) -> str:
         "kind": stream.kind,
         "envelope": stream.envelope,
         "key": stream.key,
+        "format": stream.format,
         "event_type": of_type.model_dump() if isinstance(of_type, EventType) else of_type,
         "id": stream.id[0] if stream.id else None,
         "id_is_required": any(field.required and field.in_body in stream.id[:1] for field in stream.fields),

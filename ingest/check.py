@@ -96,7 +96,8 @@ def check_sample(settings: Settings, names: Sequence[str], stream: Stream) -> Ve
             found = f"none of {published:,} messages can be read" if published else "there is no message"
             raise UserError(f"{', '.join(names)}: {found}, so there is nothing to check")
         sink = DuckDBSink(embedded.warehouse_path, 0, pseudonym_key=embedded.pseudonym_key)
-        land_streams(embedded, [stream], sink)
+        # a sample is JSON, whatever its stream is written in
+        land_streams(embedded, [stream.model_copy(update={"format": "json"})], sink)
         _stage(embedded, stream, folder)
         return _verdict(embedded, stream, replay, is_all=not stop.is_set())
 

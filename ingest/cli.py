@@ -242,6 +242,10 @@ def replay(
     """
     settings = load_settings()
     [target] = named([stream])
+    if target.format != "json":
+        raise UserError(
+            f"the messages of {stream} are {target.format}, and replay publishes JSON: use the producer of the stream"
+        )
     try:
         from ingest.publish import RoutingPublisher
         from ingest.replay import Replay

@@ -1,4 +1,4 @@
-"""The pipeline: fetch from the sources, commit to the sink, acknowledge. In this order, nothing is lost."""
+"""The pipeline: fetch from the sources, decode, commit to the sink, acknowledge. In this order, nothing is lost."""
 
 import logging
 import threading
@@ -12,6 +12,7 @@ import structlog
 
 from ingest import metrics
 from ingest.errors import UnavailableError, WarehouseHeldError, WarehouseReplacedError
+from ingest.formats import Decoder, check_registry
 from ingest.message import Batch
 from ingest.settings import Settings
 from ingest.sinks import Sink
@@ -57,6 +58,7 @@ def land_streams(
     Raises:
         UserError: for brokers and warehouses that cannot be used; with `follow` not for those that do not answer.
     """
+    check_registry(settings, streams)
     report = LandingReport()
     stop = stop or threading.Event()
     while True:
@@ -104,9 +106,9 @@ def land(
     known by its offset, or lands again as a counted duplicate.
 
     Args:
-        follow: retry while a broker or the warehouse does not answer, a disk is full, or another process holds the
-            warehouse. Without it, a source is done when what waited at the start is landed, or when it delivers
-            nothing for its `idle_timeout_seconds`: a busy stream does not keep landing from ending.
+        follow: retry while a broker, the schema registry or the warehouse does not answer, a disk is full, or another
+            process holds the warehouse. Without it, a source is done when what waited at the start is landed, or when
+            it delivers nothing for its `idle_timeout_seconds`: a busy stream does not keep landing from ending.
         stop: set it to end after the commit that is under way.
         on_progress: called with the number of rows of each commit.
         report: counts on in it.
@@ -117,10 +119,16 @@ def land(
     report = report or LandingReport()
     stop = stop or threading.Event()
     failed = threading.Event()
+
+    def is_ending() -> bool:
+        return stop.is_set() or failed.is_set()
+
+    # one each, since sources are fetched from side by side
+    decoders = {id(source): Decoder(settings, streams, follow, is_ending) for source in sources}
     with ThreadPoolExecutor(max_workers=len(sources)) as pool:
 
         def fetch(source: Source) -> None:
-            fetching[pool.submit(_collect, settings, source, follow, stop, failed)] = source
+            fetching[pool.submit(_collect, settings, source, decoders[id(source)], follow, stop, failed)] = source
 
         fetching: dict[Future[_Collected], Source] = {}
         try:
@@ -219,9 +227,14 @@ class _Collected:
 
 
 def _collect(
-    settings: Settings, source: Source, follow: bool, stop: threading.Event, failed: threading.Event
+    settings: Settings,
+    source: Source,
+    decoder: Decoder,
+    follow: bool,
+    stop: threading.Event,
+    failed: threading.Event,
 ) -> _Collected:
-    """Batches of one source until a commit is due, landing stops, or it failed elsewhere."""
+    """Batches of one source, decoded, until a commit is due, landing stops, or it failed elsewhere."""
     deadline = time.monotonic() + settings.landing_max_seconds
     patience = settings.landing_max_seconds if follow else source.idle_timeout_seconds
     batches: list[Batch] = []
@@ -247,6 +260,13 @@ def _collect(
             if batches and remaining and follow and not (stop.is_set() or failed.is_set()):
                 continue
             return _Collected(batches, is_drained=timeout == patience)
+        try:
+            batch = decoder.decode(batch)
+        except UnavailableError:
+            # The source has gone on behind this batch, so that nothing of it may be landed any more.
+            if follow and (stop.is_set() or failed.is_set()):
+                return _Collected(batches)
+            raise
         batches.append(batch)
         if batch.is_end and not follow:
             return _Collected(batches, is_drained=True)

@@ -34,10 +34,26 @@ BATCH_SCHEMA = pa.schema(
         pa.field("payload", pa.binary()),
     ]
 )
-"""Columns of a batch: those of a raw table, without `stream` and `landed_at`, which landing adds.
+"""Columns of a batch: those of a raw table as received, without `stream` and `landed_at`, which landing adds.
 
 `source` is kafka, pubsub or spool. `partition` and `offset` are null for Pub/Sub. `message_id` is
 `topic/partition/offset`, or the Pub/Sub id. `attributes` is JSON text. `published_at` is UTC."""
+
+DECODED_SCHEMA = pa.schema(
+    [
+        pa.field("schema_id", pa.int64()),
+        pa.field("decoded", pa.binary()),
+        pa.field("decoded_key", pa.binary()),
+        pa.field("decode_error", pa.string()),
+    ]
+)
+"""More columns of a raw table, which a batch has of streams whose format is not json.
+
+`schema_id` is the registry's id of the schema of the payload. `decoded` and `decoded_key` are payload and key as JSON
+text, null where they are not in the wire format or cannot be decoded. `decode_error` is why the payload cannot be."""
+
+HEADER_BYTES = 5
+"""Size of what Confluent's wire format puts before a value: a zero byte, and the id of its schema."""
 
 Positions = Mapping[tuple[str, int], int]
 """(topic, partition) to the offset of the next message to land."""
@@ -53,7 +69,8 @@ class Batch:
     """Messages fetched together from one source."""
 
     tables: Mapping[str, pa.Table]
-    """Stream name to its messages, in BATCH_SCHEMA, in the order of the source."""
+    """Stream name to its messages, in BATCH_SCHEMA, in the order of the source. Those that are decoded have the columns
+    of DECODED_SCHEMA too."""
     positions: Positions = field(default_factory=dict)
     """Where each partition goes on once this batch is committed; empty for Pub/Sub. A position may move without a
     message: the offsets of transaction markers, and of what was aborted or compacted away, hold none."""

@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn
 
 from ingest.errors import UserError
 from ingest.files import find_files, read_bodies
+from ingest.formats import Decoder
 from ingest.settings import Settings
 from ingest.sources import Source, open_sources
 from ingest.streams import PATH, Stream, Transport
@@ -52,6 +53,8 @@ class Sample:
     """Number of messages that are not JSON objects."""
     is_all: bool = True
     """Whether there was no more to read."""
+    format: str = "json"
+    """How the messages are written; see `Stream.format`."""
     _size: int = 0
     _known: set[bytes] = field(default_factory=set)
 
@@ -132,7 +135,7 @@ def read_topic(settings: Settings, topic: str, transport: Transport) -> Sample:
     )
     sample = Sample(f"{'Kafka topic' if settings.transport(stream) == 'kafka' else 'spool log'} {topic}")
     with open_sources(settings, [stream], lambda transport, ids: {}) as [source]:
-        for body, key in _fetched(source):
+        for body, key in _fetched(source, Decoder(settings, [], False, lambda: False), sample):
             if sample.is_full:
                 sample.is_all = False
                 break
@@ -140,13 +143,18 @@ def read_topic(settings: Settings, topic: str, transport: Transport) -> Sample:
     return _readable(sample)
 
 
-def _fetched(source: Source) -> Iterator[tuple[bytes, bytes | None]]:
+def _fetched(source: Source, decoder: Decoder, sample: Sample) -> Iterator[tuple[bytes, bytes | None]]:
     """The bodies and keys of all messages that wait."""
     while (batch := source.fetch(source.idle_timeout_seconds)) is not None:
         for table in batch.tables.values():
-            for row in table.select(["payload", "key", "attributes"]).to_pylist():
-                if row["payload"] is not None:  # a tombstone has no fields
-                    yield _structured(row["payload"], row["attributes"]), row["key"]
+            if not table.num_rows:
+                continue
+            columns = (table["topic"][0].as_py(), table["payload"].to_pylist(), table["key"].to_pylist())
+            payloads, keys, found = decoder.decode_any(*columns)
+            sample.format = found if sample.format == "json" else sample.format
+            for payload, key, attributes in zip(payloads, keys, table["attributes"].to_pylist(), strict=True):
+                if payload is not None:  # a tombstone has no fields
+                    yield _structured(payload, attributes), key
         if batch.is_end:
             return
 

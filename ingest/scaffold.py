@@ -184,6 +184,8 @@ class _Draft:
         contract["transport"] = (self._transport, "")
         if self._topic not in (None, self._name):
             contract["topic"] = (self._topic, "")
+        if self._sample.format != "json":
+            contract["format"] = (self._sample.format, "")
         key = self._entity_key() if self._is_entity else self._event_key()
         if key:
             contract["key"] = key

@@ -167,6 +167,9 @@ class Stream(BaseModel, extra="forbid", frozen=True):
     """The topic, if it is not called like the stream; TOPICS may say otherwise."""
     subscription: Text | None = None
     """Of Pub/Sub: the subscription, if it is not `<topic>-landing`; SUBSCRIPTIONS may say otherwise."""
+    format: Literal["json", "avro", "protobuf", "json_schema"] = "json"
+    """How Kafka's messages are written. json is text; the others are in Confluent's wire format, with their schemas in
+    a schema registry, and landing decodes them."""
     key: str | None = None
     """The field of the body whose value is the Kafka message key."""
     envelope: Literal["debezium", "cloudevents"] | None = None
@@ -201,6 +204,12 @@ class Stream(BaseModel, extra="forbid", frozen=True):
         if name in RESERVED.split():
             raise ValueError("this is a word of SQL; choose another name")
         return name
+
+    @model_validator(mode="after")
+    def _check_format(self) -> "Stream":
+        if self.format != "json" and self.transport != "kafka":
+            raise ValueError(f"format: {self.format} is for streams of Kafka, transport: kafka")
+        return self
 
     @model_validator(mode="after")
     def _check_fields(self) -> "Stream":

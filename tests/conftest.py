@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import KafkaServer, PubSubEmulator, running
+from tests.brokers import KafkaServer, PubSubEmulator, SchemaRegistry, running
 from tests.dbt_project.warehouse import Warehouse
 
 # A process that is started in the background ignores SIGINT, and so would those that tests end by Ctrl-C.
@@ -70,3 +70,10 @@ def pubsub_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PubSub
     """Google's Pub/Sub emulator with no topics; tests use topics of their own names."""
     with running(PubSubEmulator(tmp_path_factory.mktemp("pubsub"))) as emulator:
         yield emulator
+
+
+@pytest.fixture(scope="session")
+def schema_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SchemaRegistry]:
+    """A schema registry with no schemas; tests use topics of their own names."""
+    with running(SchemaRegistry(tmp_path_factory.mktemp("registry"))) as registry:
+        yield registry

@@ -48,8 +48,38 @@ WORLDS = "tests/dbt_project/exact/test_random_worlds.py"
 BUILD = "tests/dbt_project/test_build.py"
 ACCOUNTING = "tests/dbt_project/test_accounting.py"
 ANSWERS = "tests/analyses/test_answers.py"
+CHECK_MART = "tests/dbt_project/test_check_mart.py"
 
 MUTATIONS = (
+    # --- check-mart
+    Mutation(
+        "check-mart takes every mart for exact",
+        "dbt_project/exactness.py",
+        "return (only_here, only_there) if only_here or only_there else None",
+        "return None",
+        CHECK_MART,
+    ),
+    Mutation(
+        "check-mart compares with a copy of the incremental rows",
+        "dbt_project/exactness.py",
+        "        self._build(path)\n        return path\n\n    def _refreshed_alone",
+        "        shutil.copyfile(built, path)\n        return path\n\n    def _refreshed_alone",
+        CHECK_MART,
+    ),
+    Mutation(
+        "check-mart lands all messages before the first run",
+        "dbt_project/worlds.py",
+        "            run=self.rng.randrange(self.runs),\n            commit",
+        "            run=0,\n            commit",
+        "tests/dbt_project/test_worlds.py",
+    ),
+    Mutation(
+        "check-mart does not leave out messages that a failure does not need",
+        "dbt_project/exactness.py",
+        "for units in (list(by_world.values()), [[message] for message in messages]):",
+        "for units in (list(by_world.values()),):",
+        CHECK_MART,
+    ),
     # --- rules of the models
     Mutation(
         "a gap of exactly the limit splits a session",
@@ -104,8 +134,8 @@ MUTATIONS = (
     Mutation(
         "a session that starts on another day is not counted again",
         "dbt_project/models/analytics/agg_user_metrics_daily.sql",
-        "(reporting_dates_of_new_events(ref('int_accepted_events')) + session_dates)",
-        "reporting_dates_of_new_events(ref('int_accepted_events'))",
+        "(new_reporting_dates(ref('int_accepted_events')) + session_dates)",
+        "new_reporting_dates(ref('int_accepted_events'))",
         WORLDS,
     ),
     Mutation(
@@ -223,8 +253,8 @@ MUTATIONS = (
     Mutation(
         "a store event changes its own day of its session only",
         "dbt_project/models/analytics/fct_session_event_sequence.sql",
-        "from ' ~ this ~ ' where",
-        "from ' ~ this ~ ' where false and",
+        "from {{ this }}\n    where source_session_id in",
+        "from {{ this }}\n    where false and source_session_id in",
         WORLDS,
     ),
     Mutation(

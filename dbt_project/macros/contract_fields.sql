@@ -17,6 +17,11 @@
     {{ found[0] if found | length == 1 else 'coalesce(' ~ found | join(', ') ~ ')' }}
 {%- endmacro %}
 
+{#- The body of a message: what landing decoded. What landed while the contract said json has no decoded body. -#}
+{% macro body_bytes(contract) -%}
+    {{ 'payload' if contract.format == 'json' else 'coalesce(decoded, payload)' }}
+{%- endmacro %}
+
 {#- The value at a path of the body; of a change of Debezium's, of the row as it is now, or was when it was deleted. -#}
 {% macro row_value(path, contract) -%}
     {%- if contract.envelope == 'debezium' -%}

@@ -32,7 +32,10 @@ with messages as (
         landed_at,
         coalesce(published_at, landed_at) as published_at,
         payload,
-        {{ cloudevent('attributes', contract) if contract.envelope == 'cloudevents' else utf8_text('payload') }} as body_text
+        {%- if contract.format != 'json' %}
+        decode_error,
+        {%- endif %}
+        {{ cloudevent('attributes', contract) if contract.envelope == 'cloudevents' else utf8_text(body_bytes(contract)) }} as body_text
     from {{ source('raw', stream) }}
     where {{ is_new() }}
 ),
@@ -49,6 +52,7 @@ renamed as (
         landed_at,
         published_at,
         payload,
+        {{- ' decode_error,' if contract.format != 'json' }}
         body is null as is_malformed,
         {{ unlisted_fields('body_text', contract) }} as unlisted_fields,
         {{ texts_and_values(columns, contract) }}
@@ -68,6 +72,9 @@ judged as (
     select
         *,
         case
+            {%- if contract.format != 'json' %}
+            when decode_error is not null then 'undecodable:' || decode_error
+            {%- endif %}
             when is_malformed then 'malformed_json'
             {%- for field in contract.fields if field.required %}
             when {{ texts[field.path] }} is null then 'missing:{{ field.path }}'
@@ -163,6 +170,7 @@ from identified
 {#- A CloudEvent as one JSON document. In binary mode the body is its data and the attributes of the message have the
     rest: ce_id in Kafka, ce-id in Pub/Sub (CloudEvents 1.0, protocol bindings). -#}
 {% macro cloudevent(attributes, contract) -%}
+    {%- set body = utf8_text(body_bytes(contract)) -%}
     {%- set specversion = cloudevent_attribute(attributes, 'specversion') -%}
     {%- set names = ['specversion', 'id', 'source', 'type', 'subject', 'time'] -%}
     {%- for field in contract.fields -%}
@@ -175,9 +183,9 @@ from identified
         {%- do members.append("coalesce('\"" ~ name ~ "\":' || " ~ json_string(cloudevent_attribute(attributes, name)) ~ " || ',', '')") -%}
     {%- endfor -%}
     case
-        when {{ specversion }} is null then {{ utf8_text('payload') }}
+        when {{ specversion }} is null then {{ body }}
         -- a body that is no document could close the object by itself
-        when {{ is_json(utf8_text('payload')) }} then '{' || {{ members | join(' || ') }} || '"data":' || {{ utf8_text('payload') }} || '}'
+        when {{ is_json(body) }} then '{' || {{ members | join(' || ') }} || '"data":' || {{ body }} || '}'
     end
 {%- endmacro %}
 

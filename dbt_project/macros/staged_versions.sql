@@ -40,9 +40,12 @@ with messages as (
         message_id,
         landed_at,
         coalesce(published_at, landed_at) as published_at,
-        key,
+        {{ 'key' if contract.format == 'json' else 'coalesce(decoded_key, key) as key' }},
         payload,
-        {{ utf8_text('payload') }} as body_text
+        {%- if contract.format != 'json' %}
+        decode_error,
+        {%- endif %}
+        {{ utf8_text(body_bytes(contract)) }} as body_text
     from {{ source('raw', stream) }}
     where {{ is_new() }}
 ),
@@ -59,6 +62,7 @@ renamed as (
         published_at,
         key,
         payload,
+        {{- ' decode_error,' if contract.format != 'json' }}
         payload is null as is_tombstone,
         payload is not null and body is null as is_malformed,
         {{ unlisted_fields('body_text', contract) }} as unlisted_fields,
@@ -110,6 +114,9 @@ judged as (
     select
         *,
         case
+            {%- if contract.format != 'json' %}
+            when decode_error is not null then 'undecodable:' || decode_error
+            {%- endif %}
             when is_malformed then 'malformed_json'
             {%- if change %}
             when op is null and not is_tombstone then 'missing:op'

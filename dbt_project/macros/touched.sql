@@ -4,7 +4,7 @@
 -#}
 
 {#- Every date from first_date to last_date of each row of a query, as ISO text, in order. -#}
-{% macro dates_from(query) %}
+{% macro affected_dates(query) %}
     {% set dates = {} %}
     {% if execute and is_incremental() %}
         {% for row in run_query(query).rows if row.first_date is not none %}
@@ -18,26 +18,31 @@
 
 {#-
   UTC dates of the events that this model has not read yet, widened by so many seconds before and after.
-  `events` has stream, landed_at and event_at; `only` narrows them.
+  `events` has stream, landed_at and event_at; `where` narrows them.
 -#}
-{% macro dates_of_new_events(events, before=0, after=0, only='true') %}
-    {{ return(dates_from(
-        "select distinct cast(event_at - interval " ~ before ~ " second as date) as first_date,"
-        ~ " cast(event_at + interval " ~ after ~ " second as date) as last_date"
-        ~ " from " ~ events ~ " where " ~ only ~ " and event_at is not null and " ~ is_new()
-    )) }}
+{% macro new_event_dates(events, before=0, after=0, where='true') %}
+    {% set new_dates %}
+        select distinct
+            cast(event_at - interval {{ before }} second as date) as first_date,
+            cast(event_at + interval {{ after }} second as date) as last_date
+        from {{ events }}
+        where {{ where }} and event_at is not null and {{ is_new() }}
+    {% endset %}
+    {{ return(affected_dates(new_dates)) }}
 {% endmacro %}
 
 {#- Reporting dates of the events that this model has not read yet. -#}
-{% macro reporting_dates_of_new_events(events) %}
-    {{ return(dates_from(
-        "select distinct " ~ reporting_date('event_at') ~ " as first_date, " ~ reporting_date('event_at') ~ " as last_date"
-        ~ " from " ~ events ~ " where event_at is not null and " ~ is_new()
-    )) }}
+{% macro new_reporting_dates(events) %}
+    {% set new_dates %}
+        select distinct {{ reporting_date('event_at') }} as first_date, {{ reporting_date('event_at') }} as last_date
+        from {{ events }}
+        where event_at is not null and {{ is_new() }}
+    {% endset %}
+    {{ return(affected_dates(new_dates)) }}
 {% endmacro %}
 
-{#- `where {{ on_dates('event_date', dates) }}` -#}
-{% macro on_dates(column, dates) -%}
+{#- `where {{ in_dates('event_date', dates) }}` -#}
+{% macro in_dates(column, dates) -%}
     {%- if dates -%}
         {{ column }} in (
             {%- for date in dates -%} date '{{ date }}'{{ ', ' if not loop.last }} {%- endfor -%}
@@ -47,10 +52,10 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- `where {{ on_reporting_dates(dates) }}`: events of these reporting dates, read from the UTC dates around them. -#}
-{% macro on_reporting_dates(dates, time='event_at') -%}
+{#- `where {{ in_reporting_dates(dates) }}`: events of these reporting dates, read from the UTC dates around them. -#}
+{% macro in_reporting_dates(dates, time='event_at') -%}
     {%- if var('reporting_time_zone') == 'UTC' -%}
-        {{ on_dates('event_date', dates) }}
+        {{ in_dates('event_date', dates) }}
     {%- else -%}
         {%- set around = {} -%}
         {%- for date in dates -%}
@@ -58,7 +63,7 @@
                 {%- do around.update({(modules.datetime.date.fromisoformat(date) + modules.datetime.timedelta(days=shift)).isoformat(): true}) -%}
             {%- endfor -%}
         {%- endfor -%}
-        {{ on_dates('event_date', around.keys() | sort) }} and {{ on_dates(reporting_date(time), dates) }}
+        {{ in_dates('event_date', around.keys() | sort) }} and {{ in_dates(reporting_date(time), dates) }}
     {%- endif -%}
 {%- endmacro %}
 
@@ -106,17 +111,18 @@
     {% if not partition_by %}
         {{ return([]) }}
     {% endif %}
-    {% set dates = dates_from(
-        'select distinct cast(' ~ partition_by.field ~ ' as date) as first_date, cast(' ~ partition_by.field
-        ~ ' as date) as last_date from ' ~ rows
-    ) %}
+    {% set partitions %}
+        select distinct cast({{ partition_by.field }} as date) as first_date, cast({{ partition_by.field }} as date) as last_date
+        from {{ rows }}
+    {% endset %}
+    {% set dates = affected_dates(partitions) %}
     {% do log_touched_partitions(dates) %}
     {{ return([target ~ '.' ~ partition_predicate(partition_by, dates)]) }}
 {% endmacro %}
 
 {% macro partition_predicate(partition_by, dates) -%}
     {%- if partition_by.data_type == 'date' or not dates -%}
-        {{ on_dates(partition_by.field, dates) if dates else partition_by.field ~ ' is null' }}
+        {{ in_dates(partition_by.field, dates) if dates else partition_by.field ~ ' is null' }}
     {%- else -%}
         {{ partition_by.field }} >= timestamp '{{ dates[0] }}'
     {%- endif -%}
@@ -138,18 +144,18 @@
 {% endmacro %}
 
 {#- Dates, and those that a window of so many seconds before them reaches. -#}
-{% macro dates_before(dates, seconds) %}
+{% macro widened_dates(dates, before) %}
     {% set reached = {} %}
     {% for date in dates %}
-        {% for back in range((seconds + 86399) // 86400 + 1) %}
+        {% for back in range((before + 86399) // 86400 + 1) %}
             {% do reached.update({(modules.datetime.date.fromisoformat(date) - modules.datetime.timedelta(days=back)).isoformat(): true}) %}
         {% endfor %}
     {% endfor %}
     {{ return(reached.keys() | sort) }}
 {% endmacro %}
 
-{#- `where {{ landed_on('landed_at', dates) }}`: what landed on these dates, as ranges of the partition column. -#}
-{% macro landed_on(column, dates) -%}
+{#- `where {{ landed_in('landed_at', dates) }}`: what landed on these dates, as ranges of the partition column. -#}
+{% macro landed_in(column, dates) -%}
     {%- set days = [] -%}
     {%- for date in dates -%}
         {%- set next = (modules.datetime.date.fromisoformat(date) + modules.datetime.timedelta(days=1)).isoformat() -%}

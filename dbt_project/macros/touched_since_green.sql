@@ -10,8 +10,8 @@
     {{ return('(select * from ' ~ relation ~ ' where ' ~ filters | join(' and ') ~ ') dbt_subquery' if filters else relation) }}
 {%- endmacro %}
 
-{#- `from {{ touched_rows(ref('agg_events_daily')) }}` in a singular test. -#}
-{% macro touched_rows(relation) -%}
+{#- `from {{ changed_rows(ref('agg_events_daily')) }}` in a singular test. -#}
+{% macro changed_rows(relation) -%}
     {%- set predicate = touched_predicate(relation) -%}
     {{ return('(select * from ' ~ relation ~ ' where ' ~ predicate ~ ')' if predicate else relation) }}
 {%- endmacro %}
@@ -21,18 +21,18 @@
 {% macro touched_predicate(relation) %}
     {% set tested = model_named(relation.identifier) if has_state() else none %}
     {% set name = tested.config.get('meta', {}).get('partitions_of', tested.name) if tested else relation.identifier %}
-    {% set dates = touched_dates(name) %}
+    {% set dates = changed_dates(name) %}
     {% if dates is none %}
         {{ return(none) }}
     {% endif %}
     {% set partition_by = model_named(name).config.partition_by %}
     {{ return(
-        on_dates(partition_by.field, dates) if partition_by.data_type == 'date' else landed_on(partition_by.field, dates)
+        in_dates(partition_by.field, dates) if partition_by.data_type == 'date' else landed_in(partition_by.field, dates)
     ) }}
 {% endmacro %}
 
 {#- The partitions of a model that were touched since the last green build; none when everything is to be read. -#}
-{% macro touched_dates(name) %}
+{% macro changed_dates(name) %}
     {% set tested = model_named(name) if has_state() else none %}
     {% if not tested or not tested.config.get('partition_by') or var('test_all_partitions') %}
         {{ return(none) }}

@@ -1,4 +1,4 @@
 -- For every stream and landing date: landed = accepted + duplicates + rejected.
 select *
-from {{ touched_rows(ref('landing_reconciliation')) }}
+from {{ changed_rows(ref('landing_reconciliation')) }}
 where not is_balanced

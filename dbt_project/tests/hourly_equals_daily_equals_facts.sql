@@ -1,12 +1,12 @@
 -- What can be added up is the same by hour, by day and in the facts (users cannot: who comes twice counts once).
-{%- set dates = touched_dates(ref('agg_events_daily').identifier) %}
+{%- set dates = changed_dates(ref('agg_events_daily').identifier) %}
 {%- set all_dates = dates is none %}
 
 with daily as (
     select
         reporting_date, events, views, carts, purchases, page_views, clicks, checkouts, revenue, checkout_amount
     from {{ ref('agg_events_daily') }}
-    where {{ 'true' if all_dates else on_dates('reporting_date', dates) }}
+    where {{ 'true' if all_dates else in_dates('reporting_date', dates) }}
 ),
 
 hourly as (
@@ -22,7 +22,7 @@ hourly as (
         sum(revenue) as revenue,
         sum(checkout_amount) as checkout_amount
     from {{ ref('agg_events_hourly') }}
-    where {{ 'true' if all_dates else on_dates('reporting_date', dates) }}
+    where {{ 'true' if all_dates else in_dates('reporting_date', dates) }}
     group by reporting_date
 ),
 
@@ -39,7 +39,7 @@ facts as (
         {{ sum_of_amounts("case when event_type = 'purchase' then price end") }} as revenue,
         {{ sum_of_amounts('total_amount') }} as checkout_amount
     from {{ ref('int_events_reported') }}
-    where {{ 'true' if all_dates else on_reporting_dates(dates) }}
+    where {{ 'true' if all_dates else in_reporting_dates(dates) }}
     group by reporting_date
 ),
 

@@ -1,5 +1,5 @@
 -- Each session's page views are counted on its first, numbered without a hole, and sum up to the page views.
-{%- set dates = touched_dates(ref('fct_page_views').identifier) %}
+{%- set dates = changed_dates(ref('fct_page_views').identifier) %}
 
 with sessions as (
     select
@@ -12,7 +12,7 @@ with sessions as (
     from {{ ref('fct_page_views') }}
     {% if dates is not none %}
     -- a session over midnight may stand on a day that was not touched: `make test-data` reads it whole
-    where {{ on_dates('event_date', dates) }} and cast(session_started_at as date) = cast(session_ended_at as date)
+    where {{ in_dates('event_date', dates) }} and cast(session_started_at as date) = cast(session_ended_at as date)
     {% endif %}
     group by session_id
 )

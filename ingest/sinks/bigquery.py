@@ -64,7 +64,7 @@ from google.cloud.bigquery_storage_v1 import BigQueryWriteClient
 from google.resumable_media.common import DataCorruption
 
 from ingest.errors import UnavailableError, UserError, WarehouseReplacedError
-from ingest.message import BATCH_SCHEMA, Batch, Positions, TopicIds
+from ingest.message import BATCH_SCHEMA, DECODED_SCHEMA, Batch, Positions, TopicIds
 from ingest.settings import Settings
 from ingest.sinks import (
     FIRST_CURSOR,
@@ -109,6 +109,7 @@ RAW_SCHEMA = pa.schema(
         pa.field("payload", pa.binary()),
         pa.field("topic_id", pa.string()),
         pa.field("next_offset", pa.int64()),
+        *DECODED_SCHEMA,
     ]
 )
 """The raw tables' columns: DuckDB's, and what it has in raw.landing_offsets. `topic_id` tells the offsets of a topic
@@ -300,8 +301,9 @@ class BigQuerySink:
         return [f"raw.{name}" for name in (*STREAMS, *OTHER_TABLES, "pseudonym_key") if name not in existing]
 
     def create_tables(self) -> None:
-        """Create the dataset and the raw tables that are missing, so that every model has its source."""
+        """Create the dataset, the raw tables and the columns that are missing, so that every model has its source."""
         with told():
+            self._add_columns()
             if not (missing := self.missing_tables()):
                 return
             dataset = bigquery.Dataset(f"{self._dataset}raw")
@@ -335,6 +337,17 @@ class BigQuerySink:
         )
         if (error := _end(job)) and error.get("reason") != "duplicate":
             raise _job_error(error)
+
+    def _add_columns(self) -> None:
+        """Give the raw tables of an earlier version the columns of decoded messages."""
+        columns = _columns(DECODED_SCHEMA)
+        for stream in self._existing_streams():
+            table = self._client.get_table(f"{self._dataset}raw.{stream}", **CALL)
+            known = {column.name for column in table.schema}
+            for column in columns:
+                if column.name not in known:
+                    add = f"add column if not exists {column.name} {column.field_type}"
+                    list(self._query(f"alter table `{self._dataset}raw.{stream}` {add}"))
 
     def held(self) -> AbstractContextManager[None]:
         """Nothing is held: BigQuery takes commits side by side."""
@@ -788,7 +801,7 @@ def _empty_offsets(batch: Batch) -> Iterator[dict[str, Any]]:
 def _above(positions: TablePositions, parts: list[tuple[pa.Table, Batch]]) -> tuple[pa.Table, TablePositions]:
     """The messages at and above the positions, with `topic_id` and `next_offset`, and the positions behind them."""
     after = dict(positions)
-    kept = [_with_place(BATCH_SCHEMA.empty_table(), None, [])]
+    kept = [_with_place(parts[0][0].slice(0, 0), None, [])]
     for table, batch in parts:
         for partition in table.group_by(["source", "topic", "partition"]).aggregate([]).to_pylist():
             source, topic, number = partition["source"], partition["topic"], partition["partition"]
@@ -823,6 +836,9 @@ def _raw_rows(rows: pa.Table, stream: str, landed_at: datetime) -> pa.Table:
     table = rows.append_column("stream", pa.repeat(stream, rows.num_rows)).append_column(
         "landed_at", pa.repeat(pa.scalar(landed_at, pa.timestamp("us")), rows.num_rows)
     )
+    for field in DECODED_SCHEMA:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(rows.num_rows, field.type))
     return table.select(RAW_SCHEMA.names).cast(RAW_SCHEMA)
 
 

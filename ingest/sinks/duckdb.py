@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import SecretStr
 
 from ingest.errors import UnavailableError, UserError, WarehouseHeldError, WarehouseReplacedError
-from ingest.message import BATCH_SCHEMA, Batch, Positions, TopicIds
+from ingest.message import DECODED_SCHEMA, Batch, Positions, TopicIds
 from ingest.sinks import (
     FIRST_CURSOR,
     Cursor,
@@ -54,9 +54,10 @@ create table if not exists raw.{stream} (
     attributes varchar,
     published_at timestamp,
     landed_at timestamp not null,
-    payload blob{compression}
+    payload blob{compression}{decoded}
 )
 """
+DECODED_TYPES = {pa.int64(): "bigint", pa.binary(): "blob", pa.string(): "varchar"}
 ZSTD = " using compression zstd"
 """Half the size of what DuckDB would choose, for less work. Files of DuckDB 1.1 and older do not have it."""
 
@@ -192,9 +193,9 @@ class DuckDBSink:
         return [f"raw.{name}" for name in RAW_TABLES if ("raw", name) not in existing]
 
     def create_tables(self) -> None:
-        """Create the raw tables that are missing, so that every model has its source."""
+        """Create the raw tables and columns that are missing, so that every model has its source."""
         with self.connection() as connection:
-            self._create_tables(connection)
+            self._create_tables(connection, STREAMS)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -241,14 +242,14 @@ class DuckDBSink:
             else:
                 connection.execute("reset memory_limit")
             connection.execute("begin")
-            self._create_tables(connection)
+            self._create_tables(connection, [name for name, parts in tables.items() if _is_decoded(parts[0])])
             known = _positions(connection)
             self._see(known)
             landed_at = self._landed_at(connection, list(tables))
             landed = {}
             for stream, parts in tables.items():
                 chunks = [chunk for part in parts for chunk in part.to_batches(max_chunksize=ROWS_PER_CHUNK)]
-                connection.register("batch", pa.Table.from_batches(chunks, BATCH_SCHEMA))
+                connection.register("batch", pa.Table.from_batches(chunks, parts[0].schema))
                 land = LAND.format(stream=STREAMS[stream].name)
                 parameters = {"landed_at": landed_at, "topic_ids": topic_ids}
                 landed[stream] = connection.execute(land, parameters).fetchall()[0][0]
@@ -479,10 +480,21 @@ class DuckDBSink:
         self._has_zstd = tuple(map(int, re.findall(r"\d+", version))) >= (1, 2)
         return connection
 
-    def _create_tables(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def _create_tables(self, connection: duckdb.DuckDBPyConnection, decoded: Iterable[str]) -> None:
+        """Create what is missing; of tables of an earlier version, the columns of decoded messages, where the stream is
+        one of `decoded`: to look at all of them takes longer than a small commit."""
+        compression = ZSTD if self._has_zstd else ""
+        columns = [
+            f"{field.name} {DECODED_TYPES[field.type]}{compression if field.name == 'decoded' else ''}"
+            for field in DECODED_SCHEMA
+        ]
         connection.execute("create schema if not exists raw")
         for stream in STREAMS:
-            connection.execute(RAW_TABLE.format(stream=stream, compression=ZSTD if self._has_zstd else ""))
+            more = "".join(f",\n    {column}" for column in columns)
+            connection.execute(RAW_TABLE.format(stream=stream, compression=compression, decoded=more))
+        for stream in decoded:
+            for column in columns:
+                connection.execute(f"alter table raw.{STREAMS[stream].name} add column if not exists {column}")
         connection.execute(LANDING_OFFSETS)
         connection.execute(PSEUDONYM_KEY)
         connection.execute(
@@ -530,6 +542,10 @@ def _positions(connection: duckdb.DuckDBPyConnection) -> dict[PartitionKey, int]
     except duckdb.CatalogException:  # to look for the table first would take longer than all else
         return {}
     return {(source, topic, topic_id, partition): end for source, topic, topic_id, partition, end in rows}
+
+
+def _is_decoded(table: pa.Table) -> bool:
+    return DECODED_SCHEMA.names[0] in table.column_names
 
 
 def _has_no_offsets(table: pa.Table) -> bool:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
@@ -33,7 +32,7 @@ from confluent_kafka.admin import AclOperation, AdminClient, OffsetSpec  # type:
 from ingest import metrics
 from ingest.errors import UnavailableError, UserError
 from ingest.message import BATCH_SCHEMA, Batch
-from ingest.settings import Settings
+from ingest.settings import REGISTRY_PREFIXES, Settings, read_properties
 from ingest.sources import LONGEST_FETCH_SECONDS, ReadPositions
 from ingest.streams import Stream
 
@@ -105,7 +104,8 @@ def client_config(settings: Settings) -> dict[str, Any]:
     """
     config: dict[str, Any] = {}
     if settings.kafka_config_file is not None:
-        config.update(_read_properties(settings.kafka_config_file))
+        properties = read_properties(settings.kafka_config_file)
+        config.update({name: text for name, text in properties.items() if not name.startswith(REGISTRY_PREFIXES)})
     if settings.kafka_bootstrap_servers is not None:
         config["bootstrap.servers"] = settings.kafka_bootstrap_servers
     if not config.get("bootstrap.servers"):
@@ -137,26 +137,6 @@ def open_client(kind: type, config: dict[str, Any]) -> Any:
 
 def unreachable(config: dict[str, Any], reason: object) -> UnavailableError:
     return UnavailableError(f"Kafka at {config['bootstrap.servers']} does not answer: {reason}")
-
-
-def _read_properties(path: Path) -> dict[str, str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()  # with or without a byte order mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"KAFKA_CONFIG_FILE {path} cannot be read: {error}") from error
-    properties = {}
-    for number, line in enumerate(lines, start=1):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
-        name, equals, value = text.partition("=")
-        # The rest of a secret that was broken over two lines may hold an equals sign too.
-        if not equals or not re.fullmatch(r"[a-z][a-z0-9._]*", name.strip()):
-            raise UserError(f"KAFKA_CONFIG_FILE {path}, line {number}: expected key=value")
-        # The files that Confluent Cloud hands out carry their schema registry's settings too.
-        if not name.startswith(("schema.registry.", "basic.auth.")):
-            properties[name.strip()] = value.strip()
-    return properties
 
 
 class _Ahead(NamedTuple):

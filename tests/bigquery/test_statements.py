@@ -22,8 +22,9 @@ from benchmarks.bigquery_cost import (
     two_builds,
     written,
 )
+from dbt_project.warm import BuildError
 from tests.bigquery.warehouse import PROJECT, BigQueryProject
-from tests.dbt_project.exact.warehouse import ROOT, BuildError
+from tests.dbt_project.exact.warehouse import ROOT
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(1800)]
 

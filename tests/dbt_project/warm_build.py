@@ -41,7 +41,7 @@ def main() -> None:
     import dbt.cli.main
 
     import dbt_project.__main__ as command
-    from tests.dbt_project.parsing import parsed
+    from dbt_project.warm import parsed
 
     manifest = parsed(ROOT / "dbt_project", {"WAREHOUSE": "duckdb"})
     # mypy is right that this replaces a class by a function; its callers do nothing but call it

@@ -32,7 +32,7 @@ from google.auth import _helpers, crypt, jwt
 import ingest.push
 from ingest import metrics, oidc
 from ingest.errors import UserError, WarehouseHeldError
-from ingest.message import Batch
+from ingest.message import DECODED_SCHEMA, Batch
 from ingest.oidc import IdentityError, TokenVerifier
 from ingest.provision import provision
 from ingest.publish.pubsub import open_publisher
@@ -260,7 +260,7 @@ def test_pushes_land_as_they_were_sent(serve: Serve, settings: Settings) -> None
         answer = server.post({"message": message, "subscription": subscription})
         assert (answer.status_code, answer.content) == (204, b"")
     empty = {"source": "pubsub", "partition": None, "offset": None, "key": None, "attributes": None}
-    empty |= {"published_at": None, "payload": b""}
+    empty |= {"published_at": None, "payload": b"", **dict.fromkeys(DECODED_SCHEMA.names)}
     expected = [
         {"stream": "clicks", "topic": "clicks", "message_id": "1", "payload": b"{}"},
         {

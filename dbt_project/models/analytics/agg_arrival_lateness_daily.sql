@@ -3,16 +3,15 @@
 {{ config(
     materialized='incremental',
     unique_key=['reporting_date', 'stream'],
-    partition_by={'field': 'reporting_date', 'data_type': 'date'},
-    meta={'settings': ['reporting_time_zone']}
+    partition_by={'field': 'reporting_date', 'data_type': 'date'}
 ) }}
-{%- set dates = reporting_dates_of_new_events(ref('int_accepted_events')) %}
+{%- set dates = new_reporting_dates(ref('int_accepted_events')) %}
 
 with events as (
     select * from {{ ref('int_events_reported') }}
     where {{ is_in_build() }}
     {% if is_incremental() %}
-        and {{ on_reporting_dates(dates) }}
+        and {{ in_reporting_dates(dates) }}
     {% endif %}
 ),
 

@@ -4,17 +4,16 @@
     materialized='incremental',
     unique_key=['reporting_date', 'category_code'],
     partition_by={'field': 'reporting_date', 'data_type': 'date'},
-    cluster_by='category_code',
-    meta={'settings': ['reporting_time_zone']}
+    cluster_by='category_code'
 ) }}
-{%- set dates = reporting_dates_of_new_events(ref('int_accepted_events')) %}
+{%- set dates = new_reporting_dates(ref('int_accepted_events')) %}
 
 with events as (
     select *, lower(category_code) as category
     from {{ ref('int_events_reported') }}
     where {{ is_in_build() }} and category_code is not null
     {% if is_incremental() %}
-        and {{ on_reporting_dates(dates) }}
+        and {{ in_reporting_dates(dates) }}
     {% endif %}
 )
 

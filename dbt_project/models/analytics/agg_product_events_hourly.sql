@@ -3,16 +3,15 @@
     materialized='incremental',
     unique_key=['reporting_date', 'reporting_hour_at', 'product_id'],
     partition_by={'field': 'reporting_date', 'data_type': 'date'},
-    cluster_by='product_id',
-    meta={'settings': ['reporting_time_zone']}
+    cluster_by='product_id'
 ) }}
-{%- set dates = reporting_dates_of_new_events(ref('int_accepted_events')) %}
+{%- set dates = new_reporting_dates(ref('int_accepted_events')) %}
 
 with events as (
     select * from {{ ref('int_events_reported') }}
     where {{ is_in_build() }} and product_id is not null
     {% if is_incremental() %}
-        and {{ on_reporting_dates(dates) }}
+        and {{ in_reporting_dates(dates) }}
     {% endif %}
 )
 

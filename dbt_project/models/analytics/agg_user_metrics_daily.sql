@@ -4,23 +4,28 @@
     materialized='incremental',
     unique_key=['reporting_date', 'user_id'],
     partition_by={'field': 'reporting_date', 'data_type': 'date'},
-    cluster_by='user_id',
-    meta={'settings': ['reporting_time_zone']}
+    cluster_by='user_id'
 ) }}
-{%- set new_view_dates = dates_of_new_events(ref('stg_page_views'), only='reject_reason is null') %}
-{%- set session_dates = dates_from(
-    'select distinct ' ~ reporting_date('session_started_at') ~ ' as first_date, '
-    ~ reporting_date('session_ended_at') ~ ' as last_date from ' ~ ref('fct_page_views') ~ ' where ' ~ on_dates('event_date', new_view_dates)
-    ~ ' and event_key in (select event_key from ' ~ ref('stg_page_views')
-    ~ ' where reject_reason is null and ' ~ is_new() ~ ')'
-) %}
-{%- set dates = (reporting_dates_of_new_events(ref('int_accepted_events')) + session_dates) | unique | sort %}
+{%- set new_view_dates = new_event_dates(ref('stg_page_views'), where='reject_reason is null') %}
+{%- set new_sessions %}
+    select distinct
+        {{ reporting_date('session_started_at') }} as first_date,
+        {{ reporting_date('session_ended_at') }} as last_date
+    from {{ ref('fct_page_views') }}
+    where {{ in_dates('event_date', new_view_dates) }}
+        and event_key in (
+            select event_key from {{ ref('stg_page_views') }}
+            where reject_reason is null and {{ is_new() }}
+        )
+{%- endset %}
+{%- set session_dates = affected_dates(new_sessions) %}
+{%- set dates = (new_reporting_dates(ref('int_accepted_events')) + session_dates) | unique | sort %}
 
 with events as (
     select * from {{ ref('int_events_reported') }}
     where user_id is not null and {{ is_in_build() }}
     {% if is_incremental() %}
-        and {{ on_reporting_dates(dates) }}
+        and {{ in_reporting_dates(dates) }}
     {% endif %}
 ),
 
@@ -40,7 +45,7 @@ sessions as (
     from {{ ref('fct_page_views') }}
     where sequence_number = 1
     {% if is_incremental() %}
-        and {{ on_reporting_dates(dates) }}
+        and {{ in_reporting_dates(dates) }}
     {% endif %}
     group by {{ reporting_date('event_at') }}, user_id
 )

@@ -5,7 +5,7 @@
     partition_by={'field': 'event_date', 'data_type': 'date'},
     cluster_by=['event_type', 'product_id', 'category_code']
 ) }}
-{%- set new_dates = dates_of_new_events(ref('int_accepted_events')) %}
+{%- set new_dates = new_event_dates(ref('int_accepted_events')) %}
 
 with new_events as (
     select * from {{ ref('int_accepted_events') }}
@@ -57,6 +57,6 @@ from first_copies
 -- copies that arrived in an earlier build; a copy has the date of its original
 where not exists (
     select 1 from {{ this }} as known
-    where {{ on_dates('known.event_date', new_dates) }} and known.event_key = first_copies.event_key
+    where {{ in_dates('known.event_date', new_dates) }} and known.event_key = first_copies.event_key
 )
 {% endif %}

@@ -15,10 +15,13 @@
     and those around them are put in one order and each looks at its neighbours: a join by time would pair every page view
     of a busy session key with every other. -#}
 {%- set accepted = 'reject_reason is null' %}
-{%- set new_dates = dates_of_new_events(ref('stg_page_views'), only=accepted) %}
-{%- set nearby_dates = dates_of_new_events(ref('stg_page_views'), before=gap, after=gap, only=accepted) %}
+{%- set new_dates = new_event_dates(ref('stg_page_views'), where=accepted) %}
+{%- set nearby_dates = new_event_dates(ref('stg_page_views'), before=gap, after=gap, where=accepted) %}
 {%- set affected_sessions %}
-    select distinct session_id, session_started_at, session_ended_at
+    select distinct
+        session_id,
+        cast(session_started_at as date) as first_date,
+        cast(session_ended_at as date) as last_date
     from (
         select
             *,
@@ -29,7 +32,7 @@
         from (
             select session_key, event_at, session_id, session_started_at, session_ended_at, cast(null as timestamp) as new_at
             from {{ this }}
-            where {{ on_dates('event_date', nearby_dates) }}
+            where {{ in_dates('event_date', nearby_dates) }}
                 and session_key in (
                     select {{ session_key }} from {{ ref('stg_page_views') }}
                     where reject_reason is null and {{ is_new() }}
@@ -46,17 +49,14 @@
             or new_after <= event_at + interval {{ gap }} second
         )
 {%- endset %}
-{%- set session_dates = dates_from(
-    'select cast(session_started_at as date) as first_date, cast(session_ended_at as date) as last_date from ('
-    ~ affected_sessions ~ ') as affected'
-) %}
+{%- set session_dates = affected_dates(affected_sessions) %}
 
 with page_views as (
     select *, {{ session_key }} as session_key
     from {{ ref('fct_events') }}
     where stream = 'page_views' and {{ is_in_build() }}
     {% if is_incremental() %}
-        and {{ on_dates('event_date', (new_dates + session_dates) | unique | sort) }}
+        and {{ in_dates('event_date', (new_dates + session_dates) | unique | sort) }}
     {% endif %}
 ),
 
@@ -69,7 +69,7 @@ affected_keys as (
     select built.event_key
     from {{ this }} as built
     inner join affected_sessions on built.session_id = affected_sessions.session_id
-    where {{ on_dates('built.event_date', session_dates) }}
+    where {{ in_dates('built.event_date', session_dates) }}
     union distinct
     -- not those of staging, of which some are copies of page views in other sessions
     select event_key from page_views

@@ -11,15 +11,19 @@
     select source_session_id from {{ ref('stg_ecom_events') }}
     where reject_reason is null and source_session_id is not null and {{ is_new() }}
 {%- endset %}
-{%- set dates = dates_of_new_events(ref('stg_ecom_events'), only='reject_reason is null') + dates_from(
-    'select distinct event_date as first_date, event_date as last_date from ' ~ this ~ ' where source_session_id in (' ~ new_sessions ~ ')'
-) %}
+{%- set session_dates %}
+    select distinct event_date as first_date, event_date as last_date
+    from {{ this }}
+    where source_session_id in ({{ new_sessions }})
+{%- endset %}
+{%- set new_dates = new_event_dates(ref('stg_ecom_events'), where='reject_reason is null') %}
+{%- set dates = (new_dates + affected_dates(session_dates)) | unique | sort %}
 
 with store_events as (
     select * from {{ ref('fct_events') }}
     where stream = 'ecom_events' and source_session_id is not null and {{ is_in_build() }}
     {% if is_incremental() %}
-        and {{ on_dates('event_date', dates | unique | sort) }} and source_session_id in ({{ new_sessions }})
+        and {{ in_dates('event_date', dates) }} and source_session_id in ({{ new_sessions }})
     {% endif %}
 ),
 

@@ -7,20 +7,24 @@
     partition_by={'field': 'landed_date', 'data_type': 'date'}
 ) }}
 
-{%- set landed_dates = dates_from(
-    'select distinct cast(landed_at as date) as first_date, cast(landed_at as date) as last_date from '
-    ~ ref('int_raw_messages') ~ ' where ' ~ is_new()
-) %}
-{%- set event_dates = dates_from(
-    'select distinct event_date as first_date, event_date as last_date from ' ~ ref('int_staged_messages')
-    ~ ' where reject_reason is null and event_date is not null and ' ~ landed_on('landed_at', landed_dates)
-) %}
+{%- set new_messages %}
+    select distinct cast(landed_at as date) as first_date, cast(landed_at as date) as last_date
+    from {{ ref('int_raw_messages') }}
+    where {{ is_new() }}
+{% endset %}
+{%- set landed_dates = affected_dates(new_messages) %}
+{%- set their_events %}
+    select distinct event_date as first_date, event_date as last_date
+    from {{ ref('int_staged_messages') }}
+    where reject_reason is null and event_date is not null and {{ landed_in('landed_at', landed_dates) }}
+{% endset %}
+{%- set event_dates = affected_dates(their_events) %}
 
 with raw_messages as (
     select * from {{ ref('int_raw_messages') }}
     where {{ is_in_build() }}
     {% if is_incremental() %}
-        and {{ landed_on('landed_at', landed_dates) }}
+        and {{ landed_in('landed_at', landed_dates) }}
     {% endif %}
 ),
 
@@ -28,14 +32,14 @@ staged_messages as (
     select * from {{ ref('int_staged_messages') }}
     where {{ is_in_build() }}
     {% if is_incremental() %}
-        and {{ landed_on('landed_at', landed_dates) }}
+        and {{ landed_in('landed_at', landed_dates) }}
     {% endif %}
 ),
 
 facts as (
     select event_key, message_id, landed_at from {{ ref('fct_events') }}
     {% if is_incremental() %}
-    where {{ on_dates('event_date', event_dates) }}
+    where {{ in_dates('event_date', event_dates) }}
     {% endif %}
     union all
     select version_key, message_id, landed_at from {{ ref('int_versions') }}
@@ -66,8 +70,8 @@ conflicting_copies as (
         where not compared.is_fact
     )
     {% if is_incremental() %}
-        and {{ landed_on('copies.landed_at', landed_dates) }}
-        and {{ on_dates('facts.event_date', event_dates) }}
+        and {{ landed_in('copies.landed_at', landed_dates) }}
+        and {{ in_dates('facts.event_date', event_dates) }}
     {% endif %}
         and (
             {% for column in ['event_type', 'event_at'] + event_attributes() -%}

@@ -10,17 +10,17 @@
 {%- set window_seconds = var('attribution_window_seconds') %}
 
 {%- set checkout_dates = (
-    dates_of_new_events(ref('stg_checkouts'), only='reject_reason is null')
-    + dates_of_new_events(ref('stg_clicks'), after=window_seconds, only='reject_reason is null')
+    new_event_dates(ref('stg_checkouts'), where='reject_reason is null')
+    + new_event_dates(ref('stg_clicks'), after=window_seconds, where='reject_reason is null')
 ) | unique | sort %}
-{%- set click_dates = dates_before(checkout_dates, window_seconds) %}
+{%- set click_dates = widened_dates(checkout_dates, before=window_seconds) %}
 
 with checkouts as (
     select event_key, event_id, event_at, event_date, user_id, product_id, total_amount
     from {{ ref('fct_events') }}
     where stream = 'checkouts' and {{ is_in_build() }}
     {% if is_incremental() %}
-        and {{ on_dates('event_date', checkout_dates) }}
+        and {{ in_dates('event_date', checkout_dates) }}
     {% endif %}
 ),
 
@@ -29,7 +29,7 @@ clicks as (
     from {{ ref('fct_events') }}
     where stream = 'clicks' and {{ is_in_build() }}
     {% if is_incremental() %}
-        and {{ on_dates('event_date', click_dates) }}
+        and {{ in_dates('event_date', click_dates) }}
     {% endif %}
 ),
 

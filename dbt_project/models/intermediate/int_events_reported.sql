@@ -1,4 +1,6 @@
 -- fct_events with the calendar day and hour of the reporting time zone.
+{{ config(meta={'settings': ['reporting_time_zone']}) }}
+
 select
     *,
     {{ reporting_date('event_at') }} as reporting_date,

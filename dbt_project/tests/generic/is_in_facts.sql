@@ -1,6 +1,6 @@
 {#- Every event of a model is in fct_events. Both have the same event_date, so only the tested dates of the facts are read. -#}
 {% test is_in_facts(model, tested) %}
-{%- set dates = touched_dates(tested) %}
+{%- set dates = changed_dates(tested) %}
 
 with tested_events as (
     select event_key from {{ model }}
@@ -8,7 +8,7 @@ with tested_events as (
 
 facts as (
     select event_key from {{ ref('fct_events') }}
-    where {{ 'true' if dates is none else on_dates('event_date', dates) }}
+    where {{ 'true' if dates is none else in_dates('event_date', dates) }}
 )
 
 select tested_events.event_key

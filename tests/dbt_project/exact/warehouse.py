@@ -1,26 +1,20 @@
 """A warehouse of its own in a folder, built by dbt in this process, compared with the oracle."""
 
 import csv
-import gc
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pyarrow as pa
-from dbt.artifacts.resources.types import NodeType
-from dbt.artifacts.schemas.run import RunExecutionResult, RunResult
-from dbt.cli.main import dbtRunner
 
+from dbt_project.warm import WarmProject
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.streams import STREAMS
-from tests.dbt_project.parsing import parsed
 from tests.oracle import Landed, Settings, marts
 from tests.oracle.marts import Countries, Mart
 
@@ -52,10 +46,6 @@ class Difference:
 
     def __str__(self) -> str:
         return f"{self.mart}: only {self.side}: {self.row}"
-
-
-class BuildError(Exception):
-    """dbt could not run, or a model failed."""
 
 
 class Warehouse:
@@ -146,41 +136,16 @@ def compare(mart: str, built: Mart, defined: Mart) -> Iterator[Difference]:
         yield Difference(mart, "defined", dict(row))
 
 
-class Project:
+class Project(WarmProject):
     """A dbt project, parsed once."""
 
     def __init__(self, folder: Path, work: Path) -> None:
-        self._arguments = [
-            *("--project-dir", str(folder), "--profiles-dir", str(folder)),
-            *("--target-path", str(work / "target"), "--log-path", str(work / "logs"), "--log-level", "none"),
-        ]
+        super().__init__(folder, work)
         with (folder / "seeds" / "dim_countries.csv").open(newline="") as file:
             self.countries: Countries = {
                 row["country_code"]: (row["country_name"], row["region"]) for row in csv.DictReader(file)
             }
-        self.manifest = parsed(folder, self._environment(work))
-        gc.freeze()  # the manifest stays: to walk it at every collection is a sixth of a build's time
-        self.nodes = list(self.manifest.nodes.values())
-        self.models = [node.name for node in self.nodes if node.resource_type == NodeType.Model]
 
     def warehouse(self, folder: Path, settings: Settings) -> Warehouse:
         """An empty one."""
         return Warehouse(folder, settings, self)
-
-    def run(self, warehouse: Path, *arguments: str) -> None:
-        self._invoke(warehouse, *arguments)
-
-    def _message(self, failed: RunResult) -> str:
-        return f"{failed.node.name}: {failed.message}"
-
-    def _environment(self, warehouse: Path) -> dict[str, str]:
-        return {"WAREHOUSE": "duckdb", "WAREHOUSE_PATH": str(warehouse)}
-
-    def _invoke(self, warehouse: Path, *arguments: str) -> Any:
-        with patch.dict(os.environ, self._environment(warehouse)):
-            outcome = dbtRunner(manifest=self.manifest).invoke([*arguments, *self._arguments])
-        if not outcome.success:
-            failed = outcome.result.results if isinstance(outcome.result, RunExecutionResult) else []
-            messages = [self._message(one) for one in failed if one.status in ("error", "fail")]
-            raise BuildError("\n".join(messages) or str(outcome.exception))
-        return outcome.result

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pyarrow as pa
 import pytest
 import requests
 from google.api_core.exceptions import Conflict, Forbidden, NotFound, ServiceUnavailable
@@ -29,7 +30,7 @@ from google.auth.exceptions import DefaultCredentialsError
 from google.cloud import bigquery
 
 from ingest.errors import UnavailableError, UserError, WarehouseReplacedError
-from ingest.message import Batch
+from ingest.message import DECODED_SCHEMA, Batch
 from ingest.settings import Settings
 from ingest.sinks import FIRST_CURSOR, Cursor, Result, StreamStatus
 from ingest.sinks import bigquery as sinks
@@ -130,10 +131,40 @@ def test_tables_are_created_once(sink: BigQuerySink) -> None:
         "payload": "BYTES",
         "topic_id": "STRING",
         "next_offset": "INTEGER",
+        "schema_id": "INTEGER",
+        "decoded": "BYTES",
+        "decoded_key": "BYTES",
+        "decode_error": "STRING",
     }
 
 
 # -- rows and positions -----------------------------------------------------------------------------------------------
+
+
+def test_an_existing_table_gets_the_columns_of_decoded_messages_and_keeps_its_rows(settings: Settings) -> None:
+    sink = BigQuerySink(settings)
+    sink.create_tables()
+    names = [field.name for field in sinks.RAW_SCHEMA if field.name not in DECODED_SCHEMA.names]
+    query(sink, "drop table {raw}.users")
+    columns = [column for column in sinks._columns(sinks.RAW_SCHEMA) if column.name in names]
+    sink._client.create_table(bigquery.Table(f"{sink._dataset}raw.users", columns))
+    query(
+        sink,
+        "insert into {raw}.users (stream, source, topic, message_id, landed_at)"
+        " values ('users', 'pubsub', 'users', 'old', timestamp '2026-01-01')",
+    )
+    sink = BigQuerySink(settings)
+    sink.create_tables()
+    given = batch([0])
+    values = [[7], [b'{"a":1}'], [b'"k"'], ["broken_avro"]]
+    table = given.tables["users"]
+    for column, value in zip(DECODED_SCHEMA, values, strict=True):
+        table = table.append_column(column, pa.array(value, column.type))
+    sink.commit([replace(given, tables={"users": table})])
+    sink.commit([batch([1])])
+    assert query(
+        sink, f"select {', '.join(DECODED_SCHEMA.names)} from {{raw}}.users order by source = 'kafka', `offset`"
+    ) == [(None,) * 4, tuple(value for [value] in values), (None,) * 4]
 
 
 def test_a_row_is_the_message_with_its_stream_and_landing_time(opened: Opened) -> None:

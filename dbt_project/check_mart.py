@@ -1,0 +1,187 @@
+"""`python -m dbt_project.check_mart NAME`: whether a mart is exact, in random worlds, without knowing what it means.
+
+Messages are drawn by the contracts of the streams that the mart reads, landed run by run in a temporary warehouse, and
+built run by run. After each run the mart has to be, row for row, what a full refresh of the same messages makes.
+"""
+
+from __future__ import annotations
+
+from ingest import interrupts
+
+if __name__ == "__main__":
+    interrupts.end_at_once()  # before the other imports
+
+import atexit
+import gc
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ingest.errors import UserError
+
+if TYPE_CHECKING:  # dbt takes two seconds to import
+    from dbt_project.warm import WarmProject
+
+PROJECT = Path(__file__).parent
+WORLDS_TOGETHER = 150
+"""Worlds in one warehouse."""
+output = Console(soft_wrap=True, highlight=False, markup=False)
+errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+
+@app.command()
+def main(
+    mart: Annotated[
+        str, typer.Argument(help="Name of a model, such as agg_events_daily; without one, all marts.")
+    ] = "",
+    worlds: Annotated[int, typer.Option(min=1, help="Random worlds to build, each of a few messages.")] = 300,
+    seed: Annotated[
+        int | None, typer.Option(help="Draw the same worlds again; a check prints its seed.", show_default="a new one")
+    ] = None,
+    shrink_seconds: Annotated[
+        float, typer.Option(min=0, help="How long to look for a smaller case of a failure.")
+    ] = 60,
+    project_dir: Annotated[Path, typer.Option(help="Folder of the dbt project.", show_default="this one")] = PROJECT,
+) -> None:
+    """Check that a mart is exact: after each run it has the rows that a full refresh has.
+
+    Draws messages by the contracts of the streams that the mart reads (late by seconds to years, twice, out of order,
+    broken; versions of entities, deletions), lands them in a temporary warehouse in several runs, and builds the mart
+    and what it is made from after each. Your own warehouse is not touched, and no expected result is needed.
+
+    When a row differs, messages are left out as long as one still does; the few that are left are printed by run, with
+    the rows that differ. The usual reasons: the model looks for new rows by event time, such as the last three days or
+    max(event_at) of itself, and misses what is late (use is_new() and new_event_dates()); it does not build every row
+    again that a new message changes; it adds to old sums; it reads the clock. docs/your_own_mart.md shows a model that
+    is exact.
+
+    Exit code 0 when all worlds agree, 1 when one does not, 2 when there is no such model or dbt cannot build it.
+    """
+    raise typer.Exit(run(mart, worlds, seed, shrink_seconds, project_dir))
+
+
+def run(mart: str, worlds: int, seed: int | None, shrink_seconds: float, project_dir: Path) -> int:
+    """As the command.
+
+    Raises:
+        UserError: when there is no such mart, or dbt cannot build it.
+    """
+    from dbt_project.exactness import marts_of
+    from dbt_project.warm import WarmProject
+
+    for name in ("BUILD_PREFIX", "DATASET_PREFIX"):  # of the user's own warehouse
+        os.environ.pop(name, None)
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    variables = yaml.safe_load((project_dir / "dbt_project.yml").read_text()).get("vars", {})
+    windows = [value for name, value in variables.items() if name.endswith("_seconds") and isinstance(value, int)]
+    with TemporaryDirectory(prefix="check-mart-") as work:
+        project = WarmProject(project_dir.absolute(), Path(work))
+        return check(project, [mart] if mart else marts_of(project), worlds, seed, shrink_seconds, windows)
+
+
+def check(
+    project: WarmProject, marts: Sequence[str], worlds: int, seed: int, shrink_seconds: float, windows: Sequence[int]
+) -> int:
+    """Check marts and print what was found; returns the exit code.
+
+    Raises:
+        UserError: when there is no such mart, or dbt cannot build it.
+    """
+    from dbt_project.exactness import RUNS, Checker, described, drawn, shrunk
+
+    started = time.monotonic()
+    with TemporaryDirectory(prefix="check-mart-") as folder:
+        checker = Checker(project, marts, Path(folder))
+        of_what = f"{len(marts)} marts" if len(marts) > 1 else marts[0]
+        if not checker.streams:
+            output.print(f"{of_what} reads no stream: nothing that arrives can change it")
+            return 0
+        packs = [min(WORLDS_TOGETHER, worlds - start) for start in range(0, worlds, WORLDS_TOGETHER)]
+        messages = 0
+        failure = None
+        with _progress(f"checking {of_what}", 2 + len(packs) * (2 * RUNS + 1)) as (advance, describe):
+            checker.on_build = advance
+            checker.build_empty()
+            for pack, number in enumerate(packs):
+                from_empty = bool(pack % 2)
+                history = drawn(checker, f"{seed} {pack}", number, windows)
+                messages += sum(len(run.messages) for run in history)
+                if failure := checker.first_failure(history, from_empty):
+                    failure = checker.explained(failure, from_empty)
+                    describe(f"making the failure of {failure.model} small")
+                    of_this = Checker(project, [failure.model], Path(folder))
+                    failure = shrunk(of_this, failure, from_empty, shrink_seconds)
+                    break
+        if failure is None:
+            output.print(
+                f"{of_what} {'equal' if len(marts) > 1 else 'equals'} a full refresh after each run: {worlds} worlds,"
+                f" {messages:,} messages of {', '.join(stream.name for stream in checker.streams)} (seed {seed},"
+                f" {time.monotonic() - started:.0f} s)"
+            )
+            return 0
+        output.print("\n".join(described(project, failure, marts, from_empty)))
+        named = f" MART={marts[0]}" if len(marts) == 1 else ""
+        output.print(f"to see it again: make check-mart{named} SEED={seed} WORLDS={worlds}")
+        return 1
+
+
+@contextmanager
+def _progress(description: str, total: int) -> Iterator[tuple[Callable[[], None], Callable[[str], None]]]:
+    """A bar on a terminal, nothing elsewhere; yields what advances it and what renames it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task = progress.add_task(description, total=total)
+        yield (
+            lambda: progress.advance(task),
+            lambda new: progress.update(task, description=new, total=None),
+        )
+
+
+def command() -> None:
+    """Run the command line."""
+    try:
+        status = int(app(standalone_mode=False) or 0)
+    except UserError as error:
+        errors.print(f"error: {error}")
+        status = 2
+    except typer.TyperException as error:  # a bad option
+        errors.print(f"error: {error.format_message()}")
+        status = 2
+    sys.exit(status)
+
+
+def _leave(status: list[int]) -> None:
+    """Python would free one by one what the system frees at once. Registered first, this is run last."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status[0])
+
+
+def _main() -> None:
+    gc.disable()  # dbt keeps nearly all that it makes
+    status = [1]
+    atexit.register(_leave, status)
+    try:
+        command()
+    except SystemExit as end:
+        status[0] = int(end.code or 0)
+        raise
+    except KeyboardInterrupt:
+        status[0] = 130
+        raise
+
+
+if __name__ == "__main__":
+    interrupts.run(_main)

@@ -1,0 +1,259 @@
+"""Decodes messages in Confluent's wire format, each once, to JSON text: the columns of DECODED_SCHEMA.
+
+The wire format is a zero byte, the id of a schema in four bytes, and the value. A message that cannot be decoded is
+landed all the same, with the reason in `decode_error`, and becomes a dead letter. A registry that does not answer is
+not such a reason: landing waits for it.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import structlog
+
+from ingest.errors import UnavailableError, UserError
+from ingest.message import DECODED_SCHEMA, HEADER_BYTES, Batch
+from ingest.settings import Settings, registry_properties
+from ingest.streams import Stream
+
+if TYPE_CHECKING:
+    from ingest.formats.registry import Registered, Registry
+
+PATIENCE_SECONDS = 10.0
+"""How long landing waits for the registry, as for brokers; with `--follow` until it answers."""
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 15.0
+"""Pause before the next request to a registry that does not answer: the first, and the longest of those doubled."""
+LOOK_SECONDS = 0.5
+"""How often a wait checks whether to stop."""
+UNKNOWN_SECONDS = 60.0
+"""How long a missing schema is not asked for again: it may be on its way to a replica of the registry."""
+MOST_SCHEMAS = 10_000
+"""Maximum ids remembered per topic: bytes that only look like the wire format have any id."""
+TYPES = {"avro": "AVRO", "protobuf": "PROTOBUF", "json_schema": "JSON"}
+"""Format of a contract to the registry's type of schema."""
+FORMATS = {type_: name for name, type_ in TYPES.items()}
+
+Answer = TypeVar("Answer")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Schema:
+    """What is known of a schema id."""
+
+    id: int
+    format: str = ""
+    """avro, protobuf or json_schema."""
+    read: Callable[[bytes], bytes] | None = None
+    """Takes a message, header included, to JSON text; None where there is an error."""
+    error: str | None = None
+    until: float = float("inf")
+    """Monotonic time after which the registry is asked again."""
+
+
+class _Columns(NamedTuple):
+    """What became of the values of a column, row by row."""
+
+    schema_ids: list[int | None]
+    decoded: list[bytes | None]
+    errors: list[str | None]
+
+
+def check_registry(settings: Settings, streams: Sequence[Stream]) -> None:
+    """See that a registry is configured if one of the streams needs it.
+
+    Raises:
+        UserError: when none is.
+    """
+    for stream in streams:
+        if stream.format != "json" and "url" not in registry_properties(settings):
+            raise UserError(
+                f"the messages of {stream.name} are {stream.format}, and no schema registry is configured: set"
+                " SCHEMA_REGISTRY_URL, or schema.registry.url in KAFKA_CONFIG_FILE"
+            )
+
+
+class Decoder:
+    """Decodes the batches of one source.
+
+    Args:
+        streams: those that are landed.
+        follow: wait until the registry answers, not only for PATIENCE_SECONDS.
+        should_stop: asked during a wait; it then ends.
+    """
+
+    def __init__(
+        self, settings: Settings, streams: Sequence[Stream], follow: bool, should_stop: Callable[[], bool]
+    ) -> None:
+        self._settings = settings
+        self._streams = {stream.name: stream for stream in streams}
+        self._follow = follow
+        self._should_stop = should_stop
+        self._known: dict[tuple[str, str], dict[bytes, _Schema]] = {}
+        """(topic, key or value) to the first bytes of a message to the schema that they name."""
+        self._seen: set[tuple[str, str, bytes]] = set()
+        """Schemas that were looked up: (topic, key or value, first bytes)."""
+        self._client: Registry | None = None
+
+    def decode(self, batch: Batch) -> Batch:
+        """The batch, in which streams that are not JSON have the columns of DECODED_SCHEMA too.
+
+        Raises:
+            UnavailableError: when the registry does not answer. The source must not go on behind this batch.
+            UserError: for settings of the registry that cannot be used.
+        """
+        if all(self._streams[stream].format == "json" for stream in batch.tables):
+            return batch
+        tables = {stream: self._decode_table(self._streams[stream], table) for stream, table in batch.tables.items()}
+        return replace(batch, tables=tables)
+
+    def decode_any(
+        self, topic: str, payloads: list[bytes | None], keys: list[bytes | None]
+    ) -> tuple[list[bytes | None], list[bytes | None], str]:
+        """Bodies and keys of messages whose format is not known, as JSON text where they are in the wire format; and that
+        format, json where no body is.
+
+        Raises:
+            UnavailableError: when the registry does not answer.
+            UserError: for settings of the registry that cannot be used.
+        """
+        found = "json"
+        for part, values in (("value", payloads), ("key", keys)):
+            if any(value is not None and value[:1] == b"\0" for value in values):
+                decoded = self._decode_column(topic, part, values, None).decoded
+                values[:] = [text or value for text, value in zip(decoded, values, strict=True)]
+                if part == "value":
+                    found = next((schema.format for schema in self._known[topic, part].values() if schema.read), found)
+        return payloads, keys, found
+
+    def _decode_table(self, stream: Stream, table: pa.Table) -> pa.Table:
+        if stream.format == "json" or not table.num_rows:
+            return table
+        topic = table["topic"][0].as_py()
+        values = self._decode_column(topic, "value", table["payload"].to_pylist(), stream.format)
+        keys: list[bytes | None] = [None] * table.num_rows
+        if pc.any(pc.starts_with(table["key"], pattern="\0")).as_py():
+            keys = self._decode_column(topic, "key", table["key"].to_pylist(), None).decoded
+        columns = (values.schema_ids, values.decoded, keys, values.errors)
+        for field, column in zip(DECODED_SCHEMA, columns, strict=True):
+            table = table.append_column(field, pa.array(column, field.type))
+        return table
+
+    def _decode_column(self, topic: str, part: str, values: list[bytes | None], wanted: str | None) -> _Columns:
+        """Decode the values that have the wire format.
+
+        Args:
+            part: key or value.
+            wanted: the format that they must have; None allows each.
+        """
+        known = self._known.setdefault((topic, part), {})
+        columns = _Columns([], [], [])
+        now = time.monotonic()
+        for value in values:
+            schema_id = decoded = error = None
+            if value is not None:
+                if len(value) < HEADER_BYTES or value[0]:
+                    error = "no_magic_byte"
+                else:
+                    header = value[:HEADER_BYTES]
+                    schema = known.get(header)
+                    if schema is None or schema.until < now:
+                        schema = self._look_up(topic, part, header, wanted)
+                        now = time.monotonic()
+                    schema_id, read, error = schema.id, schema.read, schema.error
+                    if read is not None:
+                        try:
+                            decoded = read(value)
+                        except Exception:  # noqa: BLE001  whatever bytes make of a decoder
+                            error = f"broken_{schema.format}"
+            columns.schema_ids.append(schema_id)
+            columns.decoded.append(decoded)
+            columns.errors.append(error)
+        return columns
+
+    def _look_up(self, topic: str, part: str, header: bytes, wanted: str | None) -> _Schema:
+        known = self._known[topic, part]
+        if len(known) >= MOST_SCHEMAS:
+            known.clear()
+        found = self._find(topic, part, int.from_bytes(header[1:], "big"), wanted)
+        if found.read is not None and (topic, part, header) not in self._seen:
+            # perhaps the newest of its subject, by which fields of the others are renamed
+            self._seen.add((topic, part, header))
+            known.clear()
+        known[header] = found
+        return found
+
+    def _find(self, topic: str, part: str, schema_id: int, wanted: str | None) -> _Schema:
+        unknown = _Schema(schema_id, error="unknown_schema", until=time.monotonic() + UNKNOWN_SECONDS)
+        if not 0 < schema_id < 2**31:  # as registries number them
+            return unknown
+        registered = self._ask(lambda registry: registry.schema(schema_id))
+        if registered is None:
+            return unknown
+        found = FORMATS.get(registered.type, "")
+        if not found or found != (wanted or found):
+            return _Schema(schema_id, error=f"not_{wanted}")
+        if found == "json_schema":
+            return _Schema(schema_id, found, lambda value: value[HEADER_BYTES:])
+        newest = None
+        if found == "avro":
+            newest = self._ask(lambda registry: registry.newest(schema_id, f"{topic}-{part}"))
+        read = _reader(registered, newest) or _reader(registered, None)
+        return _Schema(schema_id, found, read, None if read else "broken_schema")
+
+    def _ask(self, question: "Callable[[Registry], Answer]") -> Answer:
+        """Ask the registry, again and again while it does not answer.
+
+        Raises:
+            UnavailableError: when it has not answered for PATIENCE_SECONDS, or at once when it rejects this client;
+                with `follow` only when landing stops.
+            UserError: for settings that cannot be used.
+        """
+        from ingest.formats.registry import Registry, RegistryRejectsError
+
+        self._client = self._client or Registry(self._settings)
+        started = time.monotonic()
+        pause = RETRY_SECONDS
+        is_waiting = False
+        while True:
+            try:
+                answer = question(self._client)
+            except UnavailableError as error:
+                is_over = time.monotonic() - started >= PATIENCE_SECONDS or isinstance(error, RegistryRejectsError)
+                if self._should_stop() or (is_over and not self._follow):
+                    raise
+                if not is_waiting:
+                    log.warning("landing waits for the schema registry", reason=str(error))
+                    is_waiting = True
+                self._wait(pause)
+                pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+            else:
+                if is_waiting:
+                    log.info("the schema registry answers again", seconds=round(time.monotonic() - started))
+                return answer
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._should_stop():
+            time.sleep(min(left, LOOK_SECONDS))
+
+
+def _reader(registered: "Registered", newest: "Registered | None") -> Callable[[bytes], bytes] | None:
+    """What reads the values of a schema; None when it is not one."""
+    try:
+        if registered.type == "PROTOBUF":
+            from ingest.formats.protobuf import protobuf_decoder
+
+            return protobuf_decoder(registered.text, registered.references)
+        from ingest.formats.avro import avro_decoder
+
+        if newest is None or newest.type != "AVRO":
+            return avro_decoder(registered.text, registered.references)
+        return avro_decoder(registered.text, registered.references, newest.text, newest.references)
+    except Exception as error:  # noqa: BLE001  whatever a text makes of a parser
+        log.debug("a schema cannot be read", reason=str(error))
+        return None

@@ -1,0 +1,118 @@
+"""Asks a schema registry that has Confluent's API."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx2
+from confluent_kafka.schema_registry import RegisteredSchema, Schema, SchemaReference, SchemaRegistryClient
+from confluent_kafka.schema_registry.error import OAuthTokenError, SchemaRegistryError
+
+from ingest.errors import UnavailableError, UserError
+from ingest.settings import Settings, registry_properties
+
+ANSWER_SECONDS = 10.0
+"""How long the registry may take to answer a request."""
+MISSING_CODES = (40401, 40402, 40403)
+"""The registry's codes for a subject, a version and a schema that it does not have. Any other 404 comes from a server
+that is not a registry, such as one at a wrong path."""
+MOST_REFERENCES = 1_000
+
+Answer = TypeVar("Answer")
+
+
+class RegistryRejectsError(UnavailableError):
+    """The registry rejects the credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A schema of the registry."""
+
+    type: str
+    """AVRO, PROTOBUF or JSON."""
+    text: str
+    references: Mapping[str, str]
+    """Name to text of the schemas that it refers to, and of those that they refer to."""
+
+
+class Registry:
+    """A client of the registry that the settings name.
+
+    Raises:
+        UserError: without a URL, or for settings that the client does not take.
+        UnavailableError: from every method, when the registry does not answer, or not as a registry does.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        config: dict[str, Any] = dict(registry_properties(settings))
+        urls = [urlsplit(url.strip()) for url in config.get("url", "").split(",")]
+        if not all(url.scheme in ("http", "https") and url.hostname for url in urls):
+            raise UserError("schema registry: expected a URL such as https://registry.example:8081; see README")
+        self._name = f"the schema registry at {', '.join(url.netloc.rpartition('@')[2] for url in urls)}"
+        try:
+            # its own retries would hide for seconds that the registry is down
+            self._client = SchemaRegistryClient({"timeout": ANSWER_SECONDS, "max.retries": 0, **config})
+        except (ValueError, TypeError, OSError) as error:
+            raise UserError(f"schema registry: {error}; see KAFKA_CONFIG_FILE") from error
+
+    def schema(self, schema_id: int) -> Registered | None:
+        """The schema of this id; None when there is none."""
+        schema = self._ask(lambda: self._client.get_schema(schema_id))
+        return None if schema is None else self._with_references(schema)
+
+    def newest(self, schema_id: int, subject: str) -> Registered | None:
+        """The newest version of the subject that the schema belongs to; None when the registry does not say.
+
+        It is the given subject if the schema is registered under it, and else the only one that it is registered
+        under.
+        """
+        try:
+            versions = self._ask(lambda: self._client.get_schema_versions(schema_id)) or []
+            subjects = {version.subject for version in versions if version.subject}
+            if subject not in subjects:
+                if len(subjects) != 1:
+                    return None
+                [subject] = subjects
+            newest = self._ask(lambda: self._client.get_version(subject, "latest"))
+            return None if newest is None else self._with_references(newest.schema)
+        except RegistryRejectsError:
+            return None  # this client may read schemas, but not subjects
+
+    def _with_references(self, schema: Schema) -> Registered:
+        found: dict[str, str] = {}
+        waiting = list(schema.references or ())
+        while waiting and len(found) < MOST_REFERENCES:
+            reference = waiting.pop()
+            if reference.name not in found and (referred := self._ask(partial(self._version, reference))):
+                found[reference.name or ""] = referred.schema.schema_str or ""
+                waiting += referred.schema.references or ()
+        return Registered(schema.schema_type or "AVRO", schema.schema_str or "", found)
+
+    def _version(self, reference: SchemaReference) -> RegisteredSchema:
+        return self._client.get_version(reference.subject or "", reference.version or "latest", deleted=True)
+
+    def _ask(self, request: Callable[[], Answer]) -> Answer | None:
+        """The answer; None for what the registry does not have."""
+        try:
+            return request()
+        except SchemaRegistryError as error:
+            if error.http_status_code == 404 and error.error_code in MISSING_CODES:
+                return None
+            if error.http_status_code in (401, 403):
+                raise RegistryRejectsError(
+                    f"{self._name} rejects this client (HTTP {error.http_status_code}): see"
+                    " schema.registry.basic.auth.user.info in KAFKA_CONFIG_FILE"
+                ) from error
+            if error.http_status_code == 404:
+                raise UnavailableError(f"{self._name} has no such path (HTTP 404): see SCHEMA_REGISTRY_URL") from error
+            raise UnavailableError(f"{self._name} does not answer: HTTP {error.http_status_code}") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL, OAuthTokenError, OSError) as error:
+            reason = type(error).__name__ if isinstance(error, OAuthTokenError) else str(error) or type(error).__name__
+            raise UnavailableError(f"{self._name} does not answer: {reason}") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UnavailableError(
+                f"{self._name} does not answer as a schema registry does: see SCHEMA_REGISTRY_URL"
+            ) from error

@@ -1,0 +1,491 @@
+"""Messages in Confluent's wire format, landed from the spool by a registry on loopback."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import fastavro
+import pytest
+from pydantic import ValidationError
+
+from ingest import cli, formats
+from ingest.errors import UnavailableError, UserError
+from ingest.landing import LandingReport, land_streams
+from ingest.message import BATCH_SCHEMA, DECODED_SCHEMA, Message
+from ingest.publish.spool import SpoolPublisher
+from ingest.settings import Settings, registry_properties
+from ingest.sinks.duckdb import DuckDBSink
+from ingest.streams import STREAMS, Stream
+from tests.command_line import run_main
+from tests.registry import LocalRegistry
+
+FIRST = {
+    "type": "record",
+    "name": "Signup",
+    "fields": [{"name": "usr", "type": "string"}, {"name": "n", "type": "int"}],
+}
+SECOND = {
+    "type": "record",
+    "name": "Signup",
+    "fields": [
+        {"name": "user_id", "type": "string", "aliases": ["usr"]},
+        {"name": "n", "type": "long"},
+        {"name": "plan", "type": ["null", "string"], "default": None},
+    ],
+}
+PROTO = 'syntax = "proto3"; message Signup { string user_id = 1; }'
+
+
+@pytest.fixture
+def registry() -> Iterator[LocalRegistry]:
+    registry = LocalRegistry()
+    yield registry
+    registry.close()
+
+
+@pytest.fixture
+def settings(settings: Settings, registry: LocalRegistry) -> Settings:
+    return settings.model_copy(update={"schema_registry_url": registry.url})
+
+
+@pytest.fixture
+def contract(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Stream]:
+    """A stream `signups` in the given format."""
+
+    def add(of: str) -> Stream:
+        fields = [
+            {"name": "user_id", "description": "Who."},
+            {"name": "time", "required": True, "description": "When."},
+        ]
+        fields = [{**one, "name": one["name"].replace("time", "happened")} for one in fields]
+        stream = Stream.model_validate(
+            {"name": "signups", "description": "A test.", "transport": "kafka", "format": of, "kind": "event"}
+            | {"event_type": "signup", "time": ["happened"], "fields": fields}
+        )
+        monkeypatch.setitem(STREAMS, "signups", stream)
+        return stream
+
+    return add
+
+
+def wire(schema_id: int, body: bytes) -> bytes:
+    return b"\0" + schema_id.to_bytes(4, "big") + body
+
+
+def avro(schema_id: int, schema: Any, value: Any) -> bytes:
+    stream = BytesIO()
+    fastavro.schemaless_writer(stream, fastavro.parse_schema(schema), value)
+    return wire(schema_id, stream.getvalue())
+
+
+def land(settings: Settings, stream: Stream, *messages: Message | bytes | None) -> LandingReport:
+    given = [one if isinstance(one, Message) else Message(one) for one in messages]
+    SpoolPublisher(settings).publish(stream, given)
+    return land_streams(settings, [stream, STREAMS["users"]], DuckDBSink(settings.warehouse_path))
+
+
+def landed(settings: Settings, columns: str = "schema_id, decoded, decode_error") -> list[tuple[Any, ...]]:
+    with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
+        return connection.execute(f'select {columns} from raw.signups order by "offset"').fetchall()
+
+
+def test_avro_is_landed_as_json_beside_the_bytes_as_received(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
+) -> None:
+    first = registry.register("signups-value", json.dumps(FIRST))
+    of_key = registry.register("signups-key", '"string"')
+    payload = avro(first, FIRST, {"usr": "u1", "n": 1})
+    stream = contract("avro")
+    land(
+        settings,
+        stream,
+        Message(payload, key=wire(of_key, b"\x04u1")),
+        Message(None, key=wire(of_key, b"\x04u2")),
+        Message(payload, key=b"plain"),
+        Message(payload, key=wire(99, b"\x04u1")),
+    )
+    body = b'{"usr":"u1","n":1}'
+    assert landed(settings, "payload, key, schema_id, decoded, decoded_key, decode_error") == [
+        (payload, wire(of_key, b"\x04u1"), first, body, b'"u1"', None),
+        (None, wire(of_key, b"\x04u2"), None, None, b'"u2"', None),
+        (payload, b"plain", first, body, None, None),
+        (payload, wire(99, b"\x04u1"), first, body, None, None),
+    ]
+
+
+def test_a_stream_goes_on_through_every_version_of_its_schema(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
+) -> None:
+    """Before the second version is registered a field has its old name, and after it the new one."""
+    stream = contract("avro")
+    first = registry.register("signups-value", json.dumps(FIRST))
+    old = avro(first, FIRST, {"usr": "u1", "n": 1})
+    land(settings, stream, old)
+    second = registry.register("signups-value", json.dumps(SECOND))
+    land(settings, stream, old, avro(second, SECOND, {"user_id": "u2", "n": 2**40, "plan": "team"}), old)
+    assert [json.loads(body) for _, body, _ in landed(settings)] == [
+        {"usr": "u1", "n": 1},
+        {"user_id": "u1", "n": 1},
+        {"user_id": "u2", "n": 2**40, "plan": "team"},
+        {"user_id": "u1", "n": 1},
+    ]
+
+
+def test_a_version_that_appears_while_landing_follows_renames_what_comes_after(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
+) -> None:
+    contract("avro")
+    decoder = formats.Decoder(settings, False, lambda: False)
+    decoder._known["signups", "value"] = {}
+    first = registry.register("signups-value", json.dumps(FIRST))
+    old = avro(first, FIRST, {"usr": "u1", "n": 1})
+
+    def decode(*payloads: bytes) -> list[Any]:
+        column = decoder._decode_column("signups", "value", list(payloads), "avro")
+        return [json.loads(body or b"null") for body in column.decoded]
+
+    assert decode(old, old) == [{"usr": "u1", "n": 1}] * 2
+    second = registry.register("signups-value", json.dumps(SECOND))
+    new = avro(second, SECOND, {"user_id": "u2", "n": 2, "plan": None})
+    assert decode(old, new, old) == [
+        {"usr": "u1", "n": 1},
+        {"user_id": "u2", "n": 2, "plan": None},
+        {"user_id": "u1", "n": 1},
+    ]
+    registry.requests.clear()
+    assert decode(*[old, new] * 100) == [{"user_id": "u1", "n": 1}, {"user_id": "u2", "n": 2, "plan": None}] * 100
+    assert registry.requests == []
+
+
+@pytest.mark.parametrize("alike", ["orders-com.shop.Signup", "two"])
+def test_the_newest_version_is_that_of_the_subject(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], alike: str
+) -> None:
+    """With one subject of another name it is that; with several none, since nobody knows which."""
+    first = registry.register(alike, json.dumps(FIRST))
+    registry.register(alike, json.dumps(SECOND))
+    if alike == "two":
+        registry._subjects["other"] = [first]
+    land(settings, contract("avro"), avro(first, FIRST, {"usr": "u1", "n": 1}))
+    assert landed(settings, "decoded") == [(b'{"usr":"u1","n":1}' if alike == "two" else b'{"user_id":"u1","n":1}',)]
+
+
+def test_a_client_that_may_not_read_subjects_goes_by_the_schema_of_the_message(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
+) -> None:
+    first = registry.register("signups-value", json.dumps(FIRST))
+    registry.register("signups-value", json.dumps(SECOND))
+    registry.forbidden = ("/subjects/",)
+    land(settings, contract("avro"), avro(first, FIRST, {"usr": "u1", "n": 1}))
+    assert landed(settings, "decoded") == [(b'{"usr":"u1","n":1}',)]
+
+
+def test_protobuf_and_json_schema(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
+) -> None:
+    of_proto = registry.register("signups-value", PROTO, "PROTOBUF")
+    of_json = registry.register("signups-value", '{"type": "object"}', "JSON")
+    land(settings, contract("protobuf"), wire(of_proto, b"\0\x0a\x02u1"), wire(of_json, b"{}"))
+    land(
+        settings,
+        contract("json_schema"),
+        wire(of_json, b'{"user_id": "u2"}'),
+        wire(of_json, b"{"),
+        wire(of_proto, b"\0"),
+    )
+    assert landed(settings) == [
+        (of_proto, b'{"user_id":"u1"}', None),
+        (of_json, None, "not_protobuf"),
+        (of_json, b'{"user_id": "u2"}', None),
+        (of_json, b"{", None),  # staging judges it
+        (of_proto, None, "not_json_schema"),
+    ]
+
+
+def test_references_are_found(settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]) -> None:
+    person = {"type": "record", "name": "shop.Person", "fields": [{"name": "name", "type": "string"}]}
+    registry.register("person", json.dumps(person))
+    reference = {"name": "shop.Person", "subject": "person", "version": 1}
+    schema = {"type": "record", "name": "Signup", "fields": [{"name": "who", "type": "shop.Person"}]}
+    found = registry.register("signups-value", json.dumps(schema), references=[reference])
+    missing = registry.register("signups-value", json.dumps(schema), references=[{**reference, "version": 7}])
+    land(settings, contract("avro"), wire(found, b"\x02a"), wire(missing, b"\x02a"))
+    assert landed(settings) == [(found, b'{"who":{"name":"a"}}', None), (missing, None, "broken_schema")]
+
+
+def test_what_cannot_be_decoded_is_landed_with_the_reason(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
+) -> None:
+    first = registry.register("signups-value", json.dumps(FIRST))
+    of_proto = registry.register("other", PROTO, "PROTOBUF")
+    broken = registry.register("broken", '{"type": "record"}')
+    good = avro(first, FIRST, {"usr": "u1", "n": 1})
+    expected = [
+        (b'{"usr": "u1"}', None, "no_magic_byte"),
+        (b"", None, "no_magic_byte"),
+        (b"\0\0\0\0", None, "no_magic_byte"),
+        (wire(77, b"x"), 77, "unknown_schema"),
+        (wire(0, b"x"), 0, "unknown_schema"),
+        (wire(2**32 - 1, b"x"), 2**32 - 1, "unknown_schema"),
+        (wire(of_proto, b"\0"), of_proto, "not_avro"),
+        (wire(broken, b"\0"), broken, "broken_schema"),
+        (wire(first, b""), first, "broken_avro"),
+        (good[:-1], first, "broken_avro"),
+        (good + b"\0", first, "broken_avro"),
+        (wire(first, b"\x02\xff\0"), first, "broken_avro"),
+        (None, None, None),
+    ]
+    # a line of the spool that is not an envelope is its own payload
+    assert land(settings, contract("avro"), *(payload for payload, *_ in expected), good).rows == len(expected) + 1
+    with (settings.spool_path / "signups" / "0.ndjson").open("a") as log:
+        log.write("nonsense\n")
+    land(settings, STREAMS["signups"])
+    rows = [(*row[:2], row[3]) for row in landed(settings, "payload, schema_id, decoded, decode_error")]
+    assert rows == [*expected, (good, first, None), (b"nonsense", None, "no_magic_byte")]
+    assert [body for _, body, _ in landed(settings) if body] == [b'{"usr":"u1","n":1}']
+
+
+def test_a_schema_that_was_missing_is_asked_for_again_later(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract("avro")
+    decoder = formats.Decoder(settings, False, lambda: False)
+    payload = avro(1, FIRST, {"usr": "u1", "n": 1})
+
+    def errors() -> list[str | None]:
+        return decoder._decode_column("signups", "value", [payload] * 3, "avro").errors
+
+    assert errors() == ["unknown_schema"] * 3
+    assert len(registry.requests) == 1
+    registry.register("signups-value", json.dumps(FIRST))
+    assert errors() == ["unknown_schema"] * 3
+    monkeypatch.setattr(formats, "UNKNOWN_SECONDS", -1.0)
+    decoder._known.clear()
+    assert errors() == [None] * 3
+
+
+def test_an_existing_table_gets_the_columns_and_keeps_its_rows(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
+) -> None:
+    stream = contract("json")
+    land(settings, stream, b'{"user_id": "u1"}')
+    with duckdb.connect(str(settings.warehouse_path)) as connection:
+        for table in ("signups", "users"):
+            for column in DECODED_SCHEMA.names:
+                connection.execute(f"alter table raw.{table} drop column {column}")
+    first = registry.register("signups-value", json.dumps(FIRST))
+    SpoolPublisher(settings).publish(contract("avro"), [Message(avro(first, FIRST, {"usr": "u2", "n": 1}))])
+    # a file that was replaced after landing began, too
+    sink = DuckDBSink(settings.warehouse_path)
+    decoder = formats.Decoder(settings, False, lambda: False)
+    from ingest.sources.spool import SpoolSource
+
+    source = SpoolSource(settings, [stream], lambda ids: sink.positions("spool", ids))
+    batch = source.fetch(0)
+    assert batch is not None
+    sink.commit([decoder.decode(batch)])
+    source.close()
+    assert landed(settings) == [(None, None, None), (first, b'{"usr":"u2","n":1}', None)]
+    land(settings, STREAMS["signups"])
+    with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
+        names = [name for name, *_ in connection.sql("describe raw.users").fetchall()]
+    assert names[-4:] == DECODED_SCHEMA.names
+    assert set(BATCH_SCHEMA.names) < set(names)
+
+
+# -- a registry that does not answer ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (503, "does not answer: HTTP 503"),
+        (500, "does not answer: HTTP 500"),
+        (429, "does not answer: HTTP 429"),
+        (404, "has no such path (HTTP 404): see SCHEMA_REGISTRY_URL"),
+        (401, "rejects this client (HTTP 401): see schema.registry.basic.auth.user.info"),
+        (403, "rejects this client (HTTP 403)"),
+    ],
+)
+def test_a_bounded_run_ends_with_a_line_and_lands_nothing(
+    settings: Settings,
+    registry: LocalRegistry,
+    contract: Callable[[str], Stream],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    status: int,
+    expected: str,
+) -> None:
+    monkeypatch.setattr(formats, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(formats, "RETRY_SECONDS", 0.1)
+    first = registry.register("signups-value", json.dumps(FIRST))
+    payload = avro(first, FIRST, {"usr": "u1", "n": 1})
+    registry.status = status
+    stream = contract("avro")
+    with pytest.raises(UnavailableError) as error:
+        land(settings, stream, payload)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+    waits = capsys.readouterr().out.count("landing waits for the schema registry")
+    assert waits == (0 if status in (401, 403) else 1)
+    assert landed(settings) == []
+    registry.status = 200
+    assert land(settings, stream, payload).rows == 2
+    assert [body for _, body, _ in landed(settings)] == [b'{"usr":"u1","n":1}'] * 2
+
+
+def test_a_page_that_is_not_of_a_registry(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "PATIENCE_SECONDS", 0.0)
+    for answer in (["no"], "no", None, 7):
+        monkeypatch.setattr(registry, "_answer", lambda path, answer=answer: (200, answer))
+        with pytest.raises(UnavailableError, match="does not answer as a schema registry does"):
+            land(settings, contract("avro"), wire(1, b""))
+
+
+def test_a_follower_waits_until_the_registry_is_back(
+    settings: Settings,
+    registry: LocalRegistry,
+    contract: Callable[[str], Stream],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(formats, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(formats, "RETRY_SECONDS", 0.05)
+    first = registry.register("signups-value", json.dumps(FIRST))
+    stream = contract("avro")
+    registry.status = 401
+    stop = threading.Event()
+    seen: list[int] = []
+    SpoolPublisher(settings).publish(stream, [Message(avro(first, FIRST, {"usr": "u1", "n": n})) for n in range(3)])
+    sink = DuckDBSink(settings.warehouse_path)
+    thread = threading.Thread(
+        target=land_streams,
+        args=(settings, [stream], sink),
+        kwargs={"follow": True, "stop": stop, "on_progress": seen.append},
+    )
+    thread.start()
+    until = time.monotonic() + 20
+    while len(registry.requests) < 4 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert seen == []
+    registry.status = 200
+    while not seen and time.monotonic() < until:
+        time.sleep(0.05)
+    stop.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert [json.loads(body)["n"] for _, body, _ in landed(settings)] == [0, 1, 2]
+    said = capsys.readouterr().out
+    assert said.count("landing waits for the schema registry") == 1
+    assert said.count("the schema registry answers again") == 1
+
+
+def test_a_follower_that_waits_can_be_stopped(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
+) -> None:
+    registry.status = 503
+    stream = contract("avro")
+    stop = threading.Event()
+    SpoolPublisher(settings).publish(stream, [Message(wire(1, b""))])
+    sink = DuckDBSink(settings.warehouse_path)
+    thread = threading.Thread(
+        target=land_streams, args=(settings, [stream], sink), kwargs={"follow": True, "stop": stop}
+    )
+    thread.start()
+    until = time.monotonic() + 20
+    while not registry.requests and time.monotonic() < until:
+        time.sleep(0.05)
+    stop.set()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert landed(settings) == []
+
+
+def test_a_registry_is_needed_only_by_streams_that_have_schemas(
+    settings: Settings, contract: Callable[[str], Stream]
+) -> None:
+    without = settings.model_copy(update={"schema_registry_url": None})
+    land(without, contract("json"), b"{}")
+    with pytest.raises(UserError, match=r"messages of signups are avro.*set SCHEMA_REGISTRY_URL"):
+        land(without, contract("avro"), b"{}")
+
+
+def test_only_streams_of_kafka_have_a_format(contract: Callable[[str], Stream]) -> None:
+    with pytest.raises(ValidationError, match="format: avro is for streams of Kafka, transport: kafka"):
+        Stream.model_validate({**contract("avro").model_dump(), "transport": "pubsub"})
+
+
+def test_replay_publishes_no_json_to_a_stream_of_another_format(
+    tmp_path: Path, contract: Callable[[str], Stream]
+) -> None:
+    contract("avro")
+    (tmp_path / "signups.ndjson").write_text("{}")
+    done = run_main(cli.main, ["replay", str(tmp_path / "signups.ndjson"), "--stream", "signups"], {})
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: the messages of signups are avro, and replay publishes JSON: use the producer of the stream\n"
+    )
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_settings_come_from_the_properties_file(
+    tmp_path: Path, settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
+) -> None:
+    path = tmp_path / "client.properties"
+    path.write_text(
+        "bootstrap.servers=nowhere:1\n"
+        f"schema.registry.url={registry.url}\n"
+        "basic.auth.credentials.source=USER_INFO\n"
+        "basic.auth.user.info=general:x\n"
+        "schema.registry.basic.auth.user.info=key:s3cret\n"
+        "schema.registry.ssl.ca.location=/etc/ssl/certs\n"
+    )
+    alone = settings.model_copy(update={"schema_registry_url": None, "kafka_config_file": path})
+    assert registry_properties(alone) == {
+        "url": registry.url,
+        "basic.auth.user.info": "key:s3cret",
+        "ssl.ca.location": "/etc/ssl/certs",
+    }
+    changed = alone.model_copy(update={"schema_registry_url": "http://other"})
+    assert registry_properties(changed)["url"] == "http://other"
+    contract("avro")
+    first = registry.register("signups-value", json.dumps(FIRST))
+    decoder = formats.Decoder(alone, False, lambda: False)
+    column = decoder._decode_column("signups", "value", [avro(first, FIRST, {"usr": "u", "n": 1})], "avro")
+    assert column.errors == [None]
+    assert set(registry.authorizations) == {"Basic a2V5OnMzY3JldA=="}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "schema.registry.url=registry:8081/s3cret",
+        "schema.registry.url=http://key:s3cret@127.0.0.1:1\nschema.registry.nonsense=s3cret",
+        "schema.registry.url=http://key:s3cret@127.0.0.1:1\nschema.registry.basic.auth.user.info=k:s3cret",
+        "schema.registry.url=http://127.0.0.1:1\nschema.registry.basic.auth.user.info=s3cret",
+        "schema.registry.url=http://127.0.0.1:1\nschema.registry.ssl.ca.location=/no/such/file",
+        "schema.registry.url=http://key:s3cret@127.0.0.1:1",
+    ],
+)
+def test_an_error_shows_no_secret(
+    tmp_path: Path, settings: Settings, contract: Callable[[str], Stream], monkeypatch: pytest.MonkeyPatch, lines: str
+) -> None:
+    monkeypatch.setattr(formats, "PATIENCE_SECONDS", 0.0)
+    path = tmp_path / "client.properties"
+    path.write_text(lines)
+    contract("avro")
+    wrong = settings.model_copy(update={"schema_registry_url": None, "kafka_config_file": path})
+    decoder = formats.Decoder(wrong, False, lambda: False)
+    with pytest.raises(UserError) as error:
+        decoder._decode_column("signups", "value", [wire(1, b"")], "avro")
+    assert "schema registry" in str(error.value)
+    assert "s3cret" not in str(error.value)
