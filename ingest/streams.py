@@ -244,7 +244,7 @@ class Stream(BaseModel, extra="forbid", frozen=True):
                 known, written, of = shapes.setdefault(place.lower(), (shape, place, path))
                 if written != place:
                     raise ValueError(
-                        f"fields: {of} and {path} have {written.lstrip('.')} and {place.lstrip('.')}, which differ in case only"
+                        f"fields: the paths {of} and {path} differ in case only: {written[1:]} and {place[1:]}"
                     )
                 if known != shape:
                     raise ValueError(f"fields: {of} and {path} take {place.lstrip('.')} for {known} and for {shape}")

@@ -119,6 +119,13 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         },
         "fields: a.b and a[0] take a for an object and for a list",
     ),
+    "objects that differ in case only": (
+        {
+            "fields": [FIELD, *({**FIELD, "name": path[-1], "path": path} for path in ("Props.b", "props.c"))],
+            "key": None,
+        },
+        "fields: the paths Props.b and props.c differ in case only: Props and props",
+    ),
     "elements of two kinds": (
         {
             "fields": [
@@ -242,7 +249,10 @@ def test_only_what_changed_is_written(tmp_path: Path) -> None:
     before = (tmp_path / MACROS).stat().st_mtime_ns
     write_contracts(tmp_path, streams)
     assert (tmp_path / MACROS).stat().st_mtime_ns == before
-    assert "'signups': {'kind': 'event', 'key': 'user_id', 'event_type': 'signup'," in (tmp_path / MACROS).read_text()
+    assert (
+        "'signups': {'kind': 'event', 'key': 'user_id', 'format': 'json', 'event_type': 'signup',"
+        in (tmp_path / MACROS).read_text()
+    )
     [source] = yaml.safe_load((tmp_path / SOURCES).read_text())["sources"]
     assert source["tables"] == [
         {"name": "signups", "description": "People who signed up. From Kafka, keyed by user_id."}
