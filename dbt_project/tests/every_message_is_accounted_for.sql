@@ -60,7 +60,8 @@ counted as (
     {%- endfor %}
     {%- for table in raw_tables_without_a_model() %}
     select
-        '{{ table.schema }}.{{ table.identifier }}, which no model reads' as relation,
+        '{{ table.schema }}.{{ table.identifier }}, which has no contract: bring back streams/{{ table.identifier }}.yml, or drop it'
+            as relation,
         count(*) as found,
         0 as expected
     from {{ table }}
