@@ -64,7 +64,9 @@ MISSING = {
     "analytics.dim_posts_history": "delete from analytics.dim_posts_history where version_number > 1",
     "analytics.dead_letters": "delete from analytics.dead_letters where stream = 'page_views'",
     "raw.checkouts": "delete from analytics.landing_reconciliation where stream = 'checkouts'",
-    "raw.signups, which has no contract: bring back streams/signups.yml, or drop it": "create table raw.signups as select * from raw.clicks",
+    "raw.signups, which has no contract: bring back streams/signups.yml, or drop it": (
+        "create table raw.signups as select * from raw.clicks"
+    ),
 }
 """Where the test says that rows are missing or too many, and what made it so."""
 
