@@ -31,6 +31,7 @@ ACCOUNTING = {
     "mismatched_keys": 5,
     "rejected_share": Decimal("0.0024"),
     "reused_ids": 0,
+    "drifting_fields": 2,
     "is_balanced": False,
     "newest_event_at": NEWEST,
     "last_landed_at": NEWEST,
