@@ -66,7 +66,17 @@ def land_streams(
             sink.create_tables()
             with open_sources(settings, streams, sink.positions, stop) as sources:
                 on_open(sources)
-                land(settings, sources, sink, follow=follow, stop=stop, on_progress=on_progress, report=report)
+                contracts = {stream.name: stream for stream in streams}
+                land(
+                    settings,
+                    sources,
+                    sink,
+                    follow=follow,
+                    stop=stop,
+                    on_progress=on_progress,
+                    report=report,
+                    streams=contracts,
+                )
                 report.problems = [problem for source in sources for problem in source.problems]
                 return report
         except WarehouseReplacedError as error:
@@ -97,6 +107,7 @@ def land(
     stop: threading.Event | None = None,
     on_progress: Callable[[int], None] = lambda rows: None,
     report: LandingReport | None = None,
+    streams: Mapping[str, Stream] | None = None,
 ) -> LandingReport:
     """Land what waits; with `follow`, go on until told to stop.
 
@@ -112,6 +123,7 @@ def land(
         stop: set it to end after the commit that is under way.
         on_progress: called with the number of rows of each commit.
         report: counts on in it.
+        streams: the contracts by name, if not those of the project.
 
     Raises:
         WarehouseReplacedError: close these sources and open others.
@@ -124,7 +136,7 @@ def land(
         return stop.is_set() or failed.is_set()
 
     # one each, since sources are fetched from side by side
-    decoders = {id(source): Decoder(settings, streams, follow, is_ending) for source in sources}
+    decoders = {id(source): Decoder(settings, follow, is_ending, streams) for source in sources}
     with ThreadPoolExecutor(max_workers=len(sources)) as pool:
 
         def fetch(source: Source) -> None:

@@ -135,7 +135,7 @@ def read_topic(settings: Settings, topic: str, transport: Transport) -> Sample:
     )
     sample = Sample(f"{'Kafka topic' if settings.transport(stream) == 'kafka' else 'spool log'} {topic}")
     with open_sources(settings, [stream], lambda transport, ids: {}) as [source]:
-        for body, key in _fetched(source, Decoder(settings, [], False, lambda: False), sample):
+        for body, key in _fetched(source, Decoder(settings, follow=False, should_stop=lambda: False), sample):
             if sample.is_full:
                 sample.is_all = False
                 break

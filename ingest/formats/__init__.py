@@ -6,7 +6,7 @@ not such a reason: landing waits for it.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -17,7 +17,7 @@ import structlog
 from ingest.errors import UnavailableError, UserError
 from ingest.message import DECODED_SCHEMA, HEADER_BYTES, Batch
 from ingest.settings import Settings, registry_properties
-from ingest.streams import Stream
+from ingest.streams import STREAMS, Stream
 
 if TYPE_CHECKING:
     from ingest.formats.registry import Registered, Registry
@@ -81,16 +81,20 @@ class Decoder:
     """Decodes the batches of one source.
 
     Args:
-        streams: those that are landed.
         follow: wait until the registry answers, not only for PATIENCE_SECONDS.
         should_stop: asked during a wait; it then ends.
+        streams: the contracts by name, if not those of the project.
     """
 
     def __init__(
-        self, settings: Settings, streams: Sequence[Stream], follow: bool, should_stop: Callable[[], bool]
+        self,
+        settings: Settings,
+        follow: bool,
+        should_stop: Callable[[], bool],
+        streams: Mapping[str, Stream] | None = None,
     ) -> None:
         self._settings = settings
-        self._streams = {stream.name: stream for stream in streams}
+        self._streams = STREAMS if streams is None else streams
         self._follow = follow
         self._should_stop = should_stop
         self._known: dict[tuple[str, str], dict[bytes, _Schema]] = {}
@@ -114,8 +118,8 @@ class Decoder:
     def decode_any(
         self, topic: str, payloads: list[bytes | None], keys: list[bytes | None]
     ) -> tuple[list[bytes | None], list[bytes | None], str]:
-        """Bodies and keys of messages whose format is not known, as JSON text where they are in the wire format; and that
-        format, json where no body is.
+        """Bodies and keys of messages whose format is not known, as JSON text where they are in the wire format; and
+        that format, json where no body is.
 
         Raises:
             UnavailableError: when the registry does not answer.
