@@ -628,8 +628,8 @@ def event_properties(
         if event_type.lower() not in ("all", event["event_type"]) or stream.lower() not in ("all", event["stream"]):
             continue
         for name, value in json.loads(event["properties"] or "{}", parse_int=str, parse_float=str).items():
-            if property.lower() in ("all", name.lower()) and not isinstance(value, dict | list):
-                text = {True: "true", False: "false"}[value] if isinstance(value, bool) else value
+            if property.lower() in ("all", name.lower()):
+                text = {bool: str(value).lower(), dict: "{...}", list: "[...]"}.get(type(value), value)
                 found.setdefault(name, {}).setdefault(text, []).append(event)
     rows = []
     for name, values in found.items():

@@ -404,24 +404,32 @@
 {%- endmacro %}
 
 {#- One row for each property of the events of a relation: property, its name, and value, as text, beside the columns of the
-    relation. A null has a row, an object or a list has none: as text it is not alike on both engines. -#}
+    relation. Null is a value, too; an object is {...} and a list [...], since their text is not alike on both engines. -#}
 {% macro each_property(relation) -%}
     {{ return(adapter.dispatch('each_property')(relation)) }}
 {%- endmacro %}
 
 {% macro duckdb__each_property(relation) -%}
     {%- set at = "'$.\"' || property || '\"'" -%}
-    select events.*, property, json_extract_string(events.properties, {{ at }}) as value
+    select
+        events.*,
+        property,
+        case json_type(events.properties, {{ at }})
+            when 'OBJECT' then '{...}' when 'ARRAY' then '[...]' else json_extract_string(events.properties, {{ at }})
+        end as value
     from {{ relation }} as events
     cross join unnest(json_keys(events.properties)) as names (property)
-    where json_type(events.properties, {{ at }}) not in ('OBJECT', 'ARRAY')
 {%- endmacro %}
 
 {% macro bigquery__each_property(relation) -%}
-    select events.*, property, json_value(events.properties[property]) as value
+    select
+        events.*,
+        property,
+        case json_type(events.properties[property])
+            when 'object' then '{...}' when 'array' then '[...]' else json_value(events.properties[property])
+        end as value
     from {{ relation }} as events
     cross join unnest(json_keys(events.properties, 1)) as property
-    where json_type(events.properties[property]) not in ('object', 'array')
 {%- endmacro %}
 
 {#- A text as a JSON string. -#}
