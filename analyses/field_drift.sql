@@ -1,5 +1,6 @@
 -- Where bodies differ from the contract of their stream.
 {%- set stream = param('stream', 'all', 'string') %}
+{%- set limit = param('limit', 100, 'integer') %}
 
 select
     stream,
@@ -13,3 +14,4 @@ select
 from {{ ref('field_drift') }}
 where lower({{ stream }}) = 'all' or stream = lower({{ stream }})
 order by last_seen_at desc, messages desc, stream, path, problem, type
+limit {{ limit }}
