@@ -232,16 +232,20 @@ class Stream(BaseModel, extra="forbid", frozen=True):
 
     def _check_shapes(self, paths: list[str]) -> None:
         """A place in the body is one of: a value, an object, a list."""
-        shapes: dict[str, tuple[str, str]] = {}
+        shapes: dict[str, tuple[str, str, str]] = {}
         for path in paths:
-            steps = re.findall(r"[^.\[]+|\[[0-9]+\]", path.lower())
+            steps = re.findall(r"[^.\[]+|\[[0-9]+\]", path)
             # elements of a list have one shape
             at = [
                 "".join("[]" if step[0] == "[" else f".{step}" for step in steps[:end]) for end in range(len(steps) + 1)
             ]
             for place, following in zip(at, [*steps, ""], strict=True):
                 shape = "a list" if following.startswith("[") else "an object" if following else "a value"
-                known, of = shapes.setdefault(place, (shape, path))
+                known, written, of = shapes.setdefault(place.lower(), (shape, place, path))
+                if written != place:
+                    raise ValueError(
+                        f"fields: {of} and {path} have {written.lstrip('.')} and {place.lstrip('.')}, which differ in case only"
+                    )
                 if known != shape:
                     raise ValueError(f"fields: {of} and {path} take {place.lstrip('.')} for {known} and for {shape}")
 

@@ -45,6 +45,7 @@ FIRST_CLICKS = "dbt_project/models/intermediate/int_checkout_first_clicks.sql"
 FACTS = "dbt_project/models/analytics/fct_events.sql"
 WATERMARKS = "dbt_project/macros/watermarks.sql"
 WORLDS = "tests/dbt_project/exact/test_random_worlds.py"
+CONTRACTS = "tests/dbt_project/exact/test_random_contracts.py"
 BUILD = "tests/dbt_project/test_build.py"
 ACCOUNTING = "tests/dbt_project/test_accounting.py"
 ANSWERS = "tests/analyses/test_answers.py"
@@ -172,6 +173,41 @@ MUTATIONS = (
         "{%- for null in contract.nulls + field.nulls -%}",
         "{%- for null in field.nulls -%}",
         WORLDS,
+    ),
+    Mutation(
+        "of a field's paths the last that has a value counts",
+        "dbt_project/macros/contract_fields.sql",
+        "'coalesce(' ~ found | join(', ') ~ ')'",
+        "'coalesce(' ~ found | reverse | join(', ') ~ ')'",
+        CONTRACTS,
+    ),
+    Mutation(
+        "a list is read one place too early",
+        "dbt_project/macros/engine/json.sql",
+        "(step[1:-1] | int + 1)",
+        "(step[1:-1] | int)",
+        CONTRACTS,
+    ),
+    Mutation(
+        "1 is not true",
+        "dbt_project/macros/engine/values.sql",
+        "when '1' then true ",
+        "",
+        CONTRACTS,
+    ),
+    Mutation(
+        "a row that Debezium says is deleted is read as it is now",
+        "dbt_project/macros/contract_fields.sql",
+        "change_value('before.' ~ path)",
+        "change_value('after.' ~ path)",
+        CONTRACTS,
+    ),
+    Mutation(
+        "the hash of a personal value is not that of RFC 2104",
+        "dbt_project/macros/engine/values.sql",
+        "sha256((select outer_pad from",
+        "sha256((select inner_pad from",
+        CONTRACTS,
     ),
     Mutation(
         "test events are accepted",

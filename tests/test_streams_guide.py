@@ -9,59 +9,115 @@ from pathlib import Path
 
 import pytest
 
-from ingest.streams import STREAMS
+from ingest.streams import BodyField, EventType, Stream
+from tests.brokers import KafkaServer, SchemaRegistry
 
 ROOT = Path(__file__).parents[1]
-GUIDE = ROOT / "docs" / "streams.md"
+GUIDE = (ROOT / "docs" / "streams.md").read_text()
 
 
-@pytest.mark.slow
-def test_a_stream_is_added_by_one_file(tmp_path: Path) -> None:
-    for name in ("ingest", "dbt_project", "serve", "analyses", "snapshots", "streams"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("target", "logs", "__pycache__"))
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    (tmp_path / "locked").mkdir()
-    (tmp_path / "locked" / "requirements.txt").touch()
-    os.utime(tmp_path / "locked" / "requirements.txt", (0, 0))  # .venv is there, and is not installed again
-    (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
-    [contract] = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), re.DOTALL)
-    [commands] = re.findall(r"```sh\n(.*?)```", GUIDE.read_text(), re.DOTALL)
-    (tmp_path / "streams" / "signups.yml").write_text(contract)
+class Walk:
+    """A copy of the project, in which the commands of a section are run."""
 
-    def run(script: str) -> str:
-        done = subprocess.run(
-            ["bash", "-euc", script], cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, check=False
+    def __init__(self, folder: Path, **variables: str) -> None:
+        self.folder = folder
+        self._environment = {**os.environ, **variables}
+        for name in ("ingest", "dbt_project", "serve", "analyses", "snapshots", "streams"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("target", "logs", "__pycache__"))
+        shutil.copy(ROOT / "Makefile", folder)
+        (folder / "locked").mkdir()
+        (folder / "locked" / "requirements.txt").touch()
+        os.utime(folder / "locked" / "requirements.txt", (0, 0))  # .venv is there, and is not installed again
+        (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+
+    def invoke(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=self.folder, env=self._environment, capture_output=True, text=True, check=False
         )
+
+    def run(self, script: str) -> str:
+        done = self.invoke(["bash", "-euc", script])
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    said = run(commands)
-    assert re.search(r"signup +2\b", said)
-    assert "invalid:timestamp" in said
-
-    def ask(sql: str) -> str:
+    def ask(self, sql: str) -> str:
         code = f"import duckdb; print(duckdb.connect('warehouse.duckdb', read_only=True).sql({sql!r}).fetchall())"
-        return run(f".venv/bin/python -c {code!r}").strip()
+        done = self.invoke([".venv/bin/python", "-c", code])
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
-    assert ask("select stream, landed, accepted, rejected from analytics.landing_reconciliation") == (
-        "[('signups', 3, 2, 1)]"
+
+def blocks(section: str, language: str) -> list[str]:
+    [text] = (part for part in re.split(r"^## ", GUIDE, flags=re.MULTILINE) if part.startswith(f"{section}\n"))
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.slow
+def test_a_stream_goes_from_a_sample_to_a_chart(tmp_path: Path) -> None:
+    walk = Walk(tmp_path)
+    section = "From a sample to a chart"
+    add, check, rest = blocks(section, "sh")
+    walk.run(add)
+    [contract] = blocks(section, "yaml")
+    assert (tmp_path / "streams" / "signups.yml").read_text() == contract
+    [verdict] = blocks(section, "text")
+    assert [line.split() for line in walk.run(check).splitlines()] == [line.split() for line in verdict.splitlines()]
+
+    said = walk.run(rest)
+    assert re.search(r"signup +4\b", said)
+    assert "invalid:timestamp" in said
+    assert "signup" in (tmp_path / "report.html").read_text()
+    assert walk.ask("select stream, landed, accepted, rejected from analytics.landing_reconciliation") == (
+        "[('signups', 5, 4, 1)]"
     )
     facts = (
-        "select event_type, event_id, user_id, country, cast(total_amount as text) from analytics.fct_events order by 2"
+        "select event_id, event_type, user_id, country, properties->>'plan', properties->>'paid'"
+        " from analytics.fct_events where event_id in ('s1', 's2') order by 1"
     )
-    assert ask(facts) == "[('signup', 's1', '17', 'ES', '12.5000'), ('signup', 's2', '18', 'FR', None)]"
-    assert ask("select plan from staging.stg_signups order by message_id") == "[('team',), ('free',), (None,)]"
+    assert walk.ask(facts) == (
+        "[('s1', 'signup', '17', 'ES', 'team', '12.5'), ('s2', 'signup', '18', 'FR', 'free', None)]"
+    )
+    for model in ("staging.stg_signups where reject_reason is null", "analytics.fct_events"):
+        assert "example.com" not in walk.ask(f"select * from {model}")
 
     # once the contract is gone, its messages are in no mart: that is an error, and they are still in raw
     (tmp_path / "streams" / "signups.yml").unlink()
-    done = subprocess.run(["make", "build"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = walk.invoke(["make", "build"])
     assert done.returncode != 0
     assert "raw.signups" in done.stdout + done.stderr
-    assert ask("select count(*) from raw.signups") == "[(3,)]"
+    assert walk.ask("select count(*) from raw.signups") == "[(5,)]"
+
+
+@pytest.mark.brokers
+def test_an_avro_topic_and_a_change_log_become_streams(
+    tmp_path: Path, kafka_server: KafkaServer, schema_registry: SchemaRegistry
+) -> None:
+    walk = Walk(
+        tmp_path,
+        KAFKA_BOOTSTRAP_SERVERS=kafka_server.bootstrap_servers,
+        SCHEMA_REGISTRY_URL=schema_registry.url,
+        KAFKA_GROUP_ID="guide",
+    )
+    for section, script in (("An Avro topic", "rent_bikes.py"), ("A change log with history", "change_customers.py")):
+        [program] = blocks(section, "python")
+        (tmp_path / script).write_text(program)
+        [commands] = blocks(section, "sh")
+        walk.run(commands)
+    rentals = "select count(*), min(event_type), sum(price), min(properties->>'bike_model') from analytics.fct_events"
+    assert walk.ask(rentals) == "[(20, 'rental', Decimal('280.0000'), 'cargo')]"
+    assert walk.ask("select id, plan from analytics.dim_customers") == "[('1', 'team')]"
+    history = (
+        "select id, plan, is_tombstone, is_deleted from analytics.dim_customers_history order by id, version_number"
+    )
+    assert walk.ask(history) == (
+        "[('1', 'free', False, False), ('1', 'team', False, False),"
+        " ('2', 'team', False, False), ('2', 'team', False, True), ('2', None, True, True)]"
+    )
+    assert walk.ask("select id, plan from snapshots.customers_snapshot") == "[('1', 'team')]"
+    balanced = "select stream, landed, accepted, is_balanced from analytics.landing_reconciliation order by 1"
+    assert walk.ask(balanced) == "[('customers', 5, 5, True), ('rentals', 20, 20, True)]"
 
 
 def test_the_guide_names_every_key_of_a_contract() -> None:
-    text = GUIDE.read_text()
-    stream = next(iter(STREAMS.values()))
-    for name in {*type(stream).model_fields, *type(stream.fields[0]).model_fields} - {"name"}:
-        assert f"`{name}`" in text, name
+    for name in {*Stream.model_fields, *BodyField.model_fields, *EventType.model_fields} - {"name", "field"}:
+        assert f"`{name}" in GUIDE, name

@@ -190,5 +190,5 @@ from identified
 {%- endmacro %}
 
 {% macro cloudevent_attribute(attributes, name) -%}
-    coalesce({{ json_scalar(attributes, '$.ce_' ~ name) }}, {{ json_scalar(attributes, '$."ce-' ~ name ~ '"') }})
+    coalesce({{ json_scalar(attributes, json_path_of('ce_' ~ name)) }}, {{ json_scalar(attributes, json_path_of('ce-' ~ name)) }})
 {%- endmacro %}

@@ -16,6 +16,8 @@ from tests.bigquery.client import Client, python_rows
 from tests.bigquery.googlesql import GoogleSQL
 from tests.dbt_project.exact.warehouse import Arrival, Difference, Project, Warehouse, compare
 from tests.oracle import Landed, Settings, marts
+from tests.oracle.marts import Mart
+from tests.oracle.values import json_text, read_body
 
 PROJECT = "project"
 POSITION_COLUMNS = ("topic_id", "next_offset")
@@ -89,7 +91,7 @@ class BigQueryWarehouse(Warehouse):
         ]
         found: list[Difference] = []
         for mart, defined in marts(landed, self._settings, self._project.countries).items():
-            found.extend(compare(mart, self.rows(f"analytics.{mart}"), defined))
+            found.extend(compare(mart, in_order_of_names(self.rows(f"analytics.{mart}")), in_order_of_names(defined)))
         return found
 
     def rows(self, name: str) -> list[dict[str, Any]]:
@@ -150,7 +152,11 @@ class WithDuckDB(BigQueryWarehouse):
         return [
             difference
             for relation in relations
-            for difference in compare(relation, _rows(self, relation), _rows(self.duckdb, relation))
+            for difference in compare(
+                relation,
+                in_order_of_names(_rows(self, relation)),
+                in_order_of_names(_rows(self.duckdb, relation)),
+            )
         ]
 
 
@@ -167,3 +173,19 @@ def _rows(warehouse: Warehouse, relation: str) -> list[dict[str, Any]]:
 
 def _without_zone(value: Any) -> Any:
     return value.replace(tzinfo=None) if isinstance(value, datetime) else value
+
+
+def in_order_of_names(rows: Mart) -> Mart:
+    """With the properties of events as BigQuery keeps them: in order of their names, and each name once."""
+
+    def sorted_value(value: object) -> object:
+        if isinstance(value, dict):
+            return {name: sorted_value(value[name]) for name in sorted(value)}
+        return [sorted_value(one) for one in value] if isinstance(value, list) else value
+
+    return [
+        {**row, "properties": json_text(sorted_value(read_body(row["properties"].encode())))}
+        if row.get("properties")
+        else row
+        for row in rows
+    ]

@@ -18,15 +18,15 @@ class Field:
     path: str
     paths: tuple[str, ...]
     """The path and the aliases, in order of preference."""
-    type: str
-    unit: str | None
-    format: str | None
-    is_required: bool
-    values: tuple[str, ...]
+    type: str = "string"
+    unit: str | None = None
+    format: str | None = None
+    is_required: bool = False
+    values: tuple[str, ...] = ()
     """The values that it may have; none where it may have any."""
-    nulls: tuple[str, ...]
+    nulls: tuple[str, ...] = ()
     """Texts that mean null: its own and those of the contract."""
-    personal: str | None
+    personal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -324,18 +324,7 @@ def read_change(body: Body) -> Change:
     return Change(row if isinstance(row, dict) else {}, op == "d", read_field(CHANGE_TIME, change))
 
 
-CHANGE_TIME = Field(
-    name="ts_ms",
-    path="ts_ms",
-    paths=("source.ts_ms", "ts_ms"),
-    type="timestamp",
-    unit="milliseconds",
-    format=None,
-    is_required=False,
-    values=(),
-    nulls=(),
-    personal=None,
-)
+CHANGE_TIME = Field("ts_ms", "ts_ms", ("source.ts_ms", "ts_ms"), type="timestamp", unit="milliseconds")
 
 
 def read_tombstone(message: Landed, contract: Contract, settings: Settings) -> Version:

@@ -199,16 +199,16 @@
             path,
             json_type(value) as type,
             {{ masked("if(json_type(value) = 'string', json_value(value), to_json_string(value))") }} as example
-        ) order by path limit 20)), '[]')
+        ) order by path limit 20)), 'null')
         from unnest([struct({{ document }} as row)])
         cross join unnest(json_keys(row, 2)) as path
-        cross join unnest([if(contains_substr(path, '.'), row[split(path, '.')[safe_offset(0)]][split(path, '.')[safe_offset(1)]], row[path])]) as value
+        cross join unnest([if(strpos(path, '.') > 0, row[split(path, '.')[safe_offset(0)]][split(path, '.')[safe_offset(1)]], row[path])]) as value
         where split(path, '.')[safe_offset(0)] not in ({{ literals(contract.listed + ['']) }})
             and path not in ({{ literals(contract.listed_inside + ['']) }})
             and regexp_contains(path, r'^{{ identifier_pattern() }}([.]{{ identifier_pattern() }})?$')
             and json_type(value) != 'null'
             {#- an object is told by what is in it -#}
-            and not (not contains_substr(path, '.') and json_type(value) = 'object' and array_length(json_keys(value, 1)) > 0)
+            and not (strpos(path, '.') = 0 and json_type(value) = 'object' and array_length(json_keys(value, 1)) > 0)
     )
 {%- endmacro %}
 
