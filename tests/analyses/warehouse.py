@@ -205,8 +205,8 @@ def scene() -> list[Arrival]:
         release = [{}, {"campaign": {"medium": "mail", "step": number}}, {"campaign": f"Spring {number}"}][number % 3]
         price = ["free", 9.5][number % 2]
         add("clicks", NOON, click_id=f"deployed{number}", **ids, datetime_occured=f"{NOON}", price=price, **release)
-        flags = {f"flag_{number}_{flag}": True for flag in range(18)}
-        add("checkouts", NOON, checkout_id=f"deployed{number}", **ids, datetime_occured=f"{NOON}", tags=["gift"], **flags)
+        fields = {"tags": ["gift"], **{f"flag_{number}_{flag}": True for flag in range(18)}}
+        add("checkouts", NOON, checkout_id=f"deployed{number}", **ids, datetime_occured=f"{NOON}", **fields)
     return found
 
 
