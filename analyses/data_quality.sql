@@ -44,6 +44,13 @@ freshness as (
     from {{ ref('int_staged_messages') }}
     where landed_at >= cast({{ start_date }} as timestamp)
     group by stream
+),
+
+-- of all time: what a producer sends once it goes on sending
+drift as (
+    select stream, count(*) as fields
+    from {{ ref('field_drift') }}
+    group by stream
 )
 
 select
@@ -59,11 +66,13 @@ select
     lateness.worst_p95_latency_seconds,
     lateness.max_latency_seconds,
     reuse.reused_ids,
+    coalesce(drift.fields, 0) as drifting_fields,
     freshness.newest_event_at,
     freshness.last_landed_at,
     '{{ var("reporting_time_zone") }}' as reporting_time_zone
 from accounting
 left join lateness on accounting.stream = lateness.stream
 left join reuse on accounting.stream = reuse.stream
+left join drift on accounting.stream = drift.stream
 left join freshness on accounting.stream = freshness.stream
 order by accounting.stream

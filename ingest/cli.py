@@ -158,6 +158,7 @@ def simulate(
     missing_field: Annotated[float, _rate("Without a required field.")] = FAULTS.missing_field,
     test_event: Annotated[float, _rate("Page views marked as a test.")] = FAULTS.test_event,
     literal_null: Annotated[float, _rate("Store events with 'null' or '' for a value.")] = FAULTS.literal_null,
+    unlisted_field: Annotated[float, _rate("With a field that the contract does not list.")] = FAULTS.unlisted_field,
 ) -> None:
     """Publish the next days of a simulated shop, with the faults of real life."""
     from ingest.publish import RoutingPublisher
@@ -181,6 +182,7 @@ def simulate(
         missing_field=missing_field,
         test_event=test_event,
         literal_null=literal_null,
+        unlisted_field=unlisted_field,
     )
     with _progress("simulating days", days) as advance, RoutingPublisher(settings) as publisher:
         report = simulate_days(

@@ -423,12 +423,14 @@ SECTIONS: dict[str, list[Panel]] = {
                 "rejected": "Rejected",
                 "mismatched_keys": "Mismatched keys",
                 "reused_ids": "Reused ids",
+                "drifting_fields": "Drifting fields",
             },
             is_wide=True,
             is_of_all_time=True,
             note=(
                 "Messages: landed = accepted + duplicates + rejected. A conflicting duplicate says something else than"
-                " the one that counts; a mismatched key is not the id in the body."
+                " the one that counts; a mismatched key is not the id in the body. A drifting field differs from the"
+                " contract: see below."
             ),
         ),
         Panel(
@@ -444,6 +446,27 @@ SECTIONS: dict[str, list[Panel]] = {
             is_wide=True,
             is_of_all_time=True,
             note="Lateness: from when an event happened until it was published.",
+        ),
+        Panel(
+            "Fields that differ from the contract",
+            "field_drift",
+            {
+                "stream": "Stream",
+                "path": "Field",
+                "problem": "Problem",
+                "type": "Type",
+                "messages": "Messages",
+                "first_seen_at": "First seen",
+                "last_seen_at": "Last seen",
+                "example": "Example",
+            },
+            is_wide=True,
+            is_of_all_time=True,
+            note=(
+                "Unlisted: the contract does not list the field, and its values stay in raw. Invalid: the value does"
+                " not fit, and the message is a dead letter. In an example a is any letter and 9 any digit."
+            ),
+            empty="Every message has the fields of its contract, and no other.",
         ),
         Panel(
             "Dead letters by reason",

@@ -850,6 +850,20 @@ MUTATIONS = (
         ANSWERS,
     ),
     Mutation(
+        "values that do not fit are no drift",
+        "dbt_project/models/analytics/field_drift.sql",
+        "where reject_reason like 'invalid:%'",
+        "where reject_reason like 'invalid:p%'",
+        ANSWERS,
+    ),
+    Mutation(
+        "a question leaves out events without a value of a property",
+        "analyses/event_properties.sql",
+        "where lower({{ property }}) = 'all'",
+        "where value is not null and lower({{ property }}) = 'all'",
+        ANSWERS,
+    ),
+    Mutation(
         "a period of the dashboard is of UTC days",
         "serve/dashboard.py",
         "datetime.combine(day, at, zone).astimezone(UTC)",

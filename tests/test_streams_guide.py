@@ -65,8 +65,12 @@ def test_a_stream_goes_from_a_sample_to_a_chart(tmp_path: Path) -> None:
 
     said = walk.run(rest)
     assert re.search(r"signup +4\b", said)
+    for plan in ("free", "team"):
+        assert re.search(rf"plan +{plan} +2 +2 +0\.5000", said)
     assert "invalid:timestamp" in said
-    assert "signup" in (tmp_path / "report.html").read_text()
+    report = (tmp_path / "report.html").read_text()
+    for title in ("Total events", "Fields that differ from the contract"):
+        assert "signup" in report.partition(f"<h3>{title}</h3>")[2].partition("</article>")[0], title
     assert walk.ask("select stream, landed, accepted, rejected from analytics.landing_reconciliation") == (
         "[('signups', 5, 4, 1)]"
     )

@@ -45,6 +45,8 @@ class Faults:
     """Of page views, marked as test_event."""
     literal_null: float = 0.05
     """Of store events, with brand, category_code or user_session written as 'null' or ''."""
+    unlisted_field: float = 0.002
+    """Of events and versions, with a field that the contract does not list: their producer is a release ahead."""
 
     def __post_init__(self) -> None:
         for name, rate in self.rates().items():
@@ -77,7 +79,7 @@ REQUIRED: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 """Required fields, each with all its spellings: without any of them the message must be rejected."""
 
-MALFORMED, INVALID_UTF8, MISSING, TEST, NULL = (1 << bit for bit in range(5))
+MALFORMED, INVALID_UTF8, MISSING, TEST, NULL, UNLISTED = (1 << bit for bit in range(6))
 ORIGINAL, SAME_MESSAGE, SAME_EVENT = range(3)
 
 
@@ -134,7 +136,8 @@ def deliver(drawn: Drawn, faults: Faults, day_start: int, rng: np.random.Generat
 
     published_at = drawn.sent_at + np.where(hits["late"], delay, 0)
     is_payload_fault = {MALFORMED: "malformed_json", INVALID_UTF8: "invalid_utf8", MISSING: "missing_field"}
-    is_event_fault = {TEST: "test_event"} if drawn.stream.name == "page_views" else {}
+    is_event_fault = {UNLISTED: "unlisted_field"}
+    is_event_fault |= {TEST: "test_event"} if drawn.stream.name == "page_views" else {}
     is_event_fault |= {NULL: "literal_null"} if drawn.stream.name == "ecom_events" else {}
     of_message = _flags(hits, is_payload_fault, count)
     of_event = _flags(hits, is_event_fault, count)
@@ -165,6 +168,8 @@ def _faulty(body: Record, copy: int, flags: int, salt: int, required: tuple[tupl
         body = _as_test(body)
     if flags & NULL:
         body = _with_null(body, salt)
+    if flags & UNLISTED:
+        body = body | {"app_version": f"2.{salt % 10}.0"}
     if flags & MISSING:
         body = _without(body, required[salt % len(required)], salt)
     payload = orjson.dumps(body, option=orjson.OPT_SORT_KEYS if copy == SAME_EVENT else None)

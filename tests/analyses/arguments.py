@@ -15,15 +15,22 @@ SETS: tuple[dict[str, str], ...] = (
     {
         "brand": "gLOw",
         "product_id": "lamp",
-        "event_type": "Purchase",
         "half_life_seconds": "1",
         "region": "euROPE",
         "stream": "Clicks",
+        "property": "Product_NAME",
         "reason": "Malformed_JSON",
         "characters": "10",
         "id": "'0",
     },
-    {"category": "HOME.lamp", "limit": "3", "steps": "2", "half_life_seconds": "60", "field": "Price"},
+    {
+        "category": "HOME.lamp",
+        "event_type": "Purchase",
+        "limit": "3",
+        "steps": "2",
+        "half_life_seconds": "60",
+        "field": "Price",
+    },
 )
 OF_LANDING = {
     "start_time": "2026-02-01T00:00:01Z",

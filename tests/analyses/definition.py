@@ -3,6 +3,7 @@
 A definition knows no `limit`: an answer has the first rows of it.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -522,10 +523,32 @@ def data_quality(facts: Facts, start_date: date, end_date: date) -> Answer:
         ]
         accepted = [one["event_at"] for one in staged if one["reject_reason"] is None and one["event_at"] is not None]
         fresh = max(accepted, default=None), max(message["landed_at"] for message in staged)
+        drifting = len(field_drift(facts, stream))
         reused = len(ids) - len(set(ids)) if ids else None
         share, zone = ratio(of_landed["rejected"], counts[0]), facts.settings.reporting_time_zone
-        rows.append((stream, *counts, balanced, share, *worst, reused, *fresh, zone))
+        rows.append((stream, *counts, balanced, share, *worst, reused, drifting, *fresh, zone))
     return rows
+
+
+def field_drift(facts: Facts, stream: str) -> Answer:
+    """A body tells all its unlisted fields; a rejection the first field that does not fit."""
+    seen: dict[tuple[str, str, str, str | None], list[tuple[datetime, str | None]]] = {}
+    for message in facts.tables["int_staged_messages"]:
+        if stream.lower() not in ("all", message["stream"]):
+            continue
+        for one in json.loads(message["unlisted_fields"] or "[]"):
+            key = message["stream"], one["path"], "unlisted", one["type"]
+            seen.setdefault(key, []).append((message["landed_at"], one["example"]))
+        if (message["reject_reason"] or "").startswith("invalid:"):
+            path = message["reject_reason"].removeprefix("invalid:")
+            seen.setdefault((message["stream"], path, "invalid", None), []).append((message["landed_at"], None))
+    rows = []
+    for key, found in seen.items():
+        times = [landed_at for landed_at, _ in found]
+        example = min((example for _, example in found if example is not None), default=None)
+        rows.append((*key, len(found), min(times), max(times), example))
+    rows.sort(key=lambda row: (-row[4], row[0], row[1], row[2], row[3] or ""))
+    return sorted(rows, key=lambda row: row[6], reverse=True)
 
 
 def dead_letters_by_reason(facts: Facts, start_time: datetime, end_time: datetime) -> Answer:
@@ -592,6 +615,27 @@ def shown(value: Any) -> str | None:
         text = format(value, "f")
         return text.rstrip("0").rstrip(".") if "." in text else text
     return None if value is None else str(value)
+
+
+# --- what else events say
+
+
+def event_properties(
+    facts: Facts, start_time: datetime, end_time: datetime, property: str, event_type: str, stream: str
+) -> Answer:
+    found: dict[str, dict[str | None, Mart]] = {}
+    for event in within(facts.events, start_time, end_time):
+        if event_type.lower() not in ("all", event["event_type"]) or stream.lower() not in ("all", event["stream"]):
+            continue
+        for name, value in json.loads(event["properties"] or "{}", parse_int=str, parse_float=str).items():
+            if property.lower() in ("all", name.lower()):
+                text = {bool: str(value).lower(), dict: "{...}", list: "[...]"}.get(type(value), value)
+                found.setdefault(name, {}).setdefault(text, []).append(event)
+    rows = []
+    for name, values in found.items():
+        total = sum(map(len, values.values()))
+        rows += [(name, value, len(rs), users(rs), ratio(len(rs), total)) for value, rs in values.items()]
+    return sorted(rows, key=lambda row: (-row[2], row[0], row[1] is None, row[1] or ""))
 
 
 # --- helpers
@@ -674,6 +718,8 @@ DEFINITIONS: dict[str, Callable[..., Answer]] = {
         entry_pages,
         hourly_event_counts,
         event_counts,
+        event_properties,
+        field_drift,
         first_click_by_page,
         first_click_by_url,
         hourly_by_product,

@@ -81,5 +81,16 @@ def test_figures_are_those_of_the_facts(warehouse: Warehouse, day: date) -> None
     assert [row[1] for row in cells(page, "Funnel")][:1] == [shown(viewers)] * bool(viewers)
 
 
+def test_drifting_fields_are_counted_and_listed(warehouse: Warehouse) -> None:
+    page = page_of(warehouse, DAYS[0])
+    drift = definition.field_drift(warehouse.facts, "all")
+    listed = [row[:3] for row in cells(page, "Fields that differ from the contract")]
+    assert listed == [list(row[:3]) for row in drift[:100]]
+    assert "The first 100 rows; there are more." in page
+    counted = {row[0]: row[-1] for row in cells(page, "Accounting")}
+    assert counted == {stream: shown(sum(row[0] == stream for row in drift)) for stream in counted}
+    assert {"0", "5"} <= set(counted.values())
+
+
 def of_type(events: Mart, type_: str) -> Mart:
     return [event for event in events if event["event_type"] == type_]

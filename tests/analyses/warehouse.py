@@ -148,7 +148,7 @@ def settings_of(folder: Path) -> IngestSettings:
 
 def scene() -> list[Arrival]:
     """One product of brands and categories in any case, clicked on up to six times before a checkout, at addresses with
-    queries and fragments; pages and ids that come again; a funnel in the wrong order."""
+    queries and fragments; pages and ids that come again; a funnel in the wrong order; fields that no contract lists."""
     rng = random.Random(SEED)
     found: list[Arrival] = []
 
@@ -197,6 +197,16 @@ def scene() -> list[Arrival]:
             for reader in range(40 + number):
                 of = {"event_id": f"{writer}.{text}.{reader}", "post_id": ids["post_id"], "event_type": "view"}
                 add("post_events", NOON, **of, user_id=f"writer{reader}", created_at=f"{NOON}")
+    for number in range(6):
+        ids = {"user_id": f"deployer{number}", "product_id": "lamp"}
+        where = {"environment": [None, "dev", "", "Dev", "production", "dev"][number], "generator": {"name": "web"}}
+        add("web_events", NOON, timestamp=f"{NOON}", event="view", product="lamp", user_id=ids["user_id"], **where)
+        # a release that sends what no contract lists, and a price that is no number
+        release = [{}, {"campaign": {"medium": "mail", "step": number}}, {"campaign": f"Spring {number}"}][number % 3]
+        price = ["free", 9.5][number % 2]
+        add("clicks", NOON, click_id=f"deployed{number}", **ids, datetime_occured=f"{NOON}", price=price, **release)
+        fields = {"tags": ["gift"], **{f"flag_{number}_{flag}": True for flag in range(18)}}
+        add("checkouts", NOON, checkout_id=f"deployed{number}", **ids, datetime_occured=f"{NOON}", **fields)
     return found
 
 

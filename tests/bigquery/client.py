@@ -272,6 +272,12 @@ def python_value(kind: int, cell: Any) -> Any:
             return getattr(cell, cell.WhichOneof("value"))
 
 
+class Json(str):
+    """The text of a value of type JSON."""
+
+    __slots__ = ()
+
+
 def make_row(values: Any) -> Any:
     """A row of a table from Python's values, of the types below; a datetime is UTC without a zone."""
     row = service.TableData.Row()
@@ -280,6 +286,8 @@ def make_row(values: Any) -> Any:
         match value:
             case None:
                 pass
+            case Json():
+                cell.json_value = value
             case str():
                 cell.string_value = value
             case bytes():

@@ -16,7 +16,7 @@ from serve.questions import ParameterType, Question
 from tests.analyses.arguments import arguments_of
 from tests.analyses.test_answers import NAMES
 from tests.analyses.warehouse import SETTINGS, Warehouse, build, opened
-from tests.bigquery.client import Client, make_row, python_rows
+from tests.bigquery.client import Client, Json, make_row, python_rows
 from tests.bigquery.googlesql import TABLE_NAME, GoogleSQL, GoogleSQLError, Table
 from tests.bigquery.warehouse import PROJECT
 from tests.conftest import Shared
@@ -77,9 +77,15 @@ def questions(
         for project, dataset, name in TABLE_NAME.findall(question.sql):
             if f"{project}.{dataset}.{name}" not in google_sql.tables:
                 rows = warehouse.table(f"{dataset}.{name}")
-                columns = {field.name: type_pb2.TypeProto(type_kind=kind(field.type)) for field in rows.schema}
+                kinds = {field.name: kind(field.type) for field in rows.schema}
+                found_rows = rows.to_pylist()
+                if "properties" in kinds:  # DuckDB hands JSON over as text
+                    kinds["properties"] = type_pb2.TYPE_JSON
+                    for row in found_rows:
+                        row["properties"] = row["properties"] and Json(row["properties"])
                 google_sql.tables[f"{project}.{dataset}.{name}"] = Table(
-                    columns, rows=[make_row(row.values()) for row in rows.to_pylist()]
+                    {column: type_pb2.TypeProto(type_kind=one) for column, one in kinds.items()},
+                    rows=[make_row(row.values()) for row in found_rows],
                 )
     return found
 

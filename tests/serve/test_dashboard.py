@@ -31,6 +31,7 @@ ACCOUNTING = {
     "mismatched_keys": 5,
     "rejected_share": Decimal("0.0024"),
     "reused_ids": 0,
+    "drifting_fields": 2,
     "is_balanced": False,
     "newest_event_at": NEWEST,
     "last_landed_at": NEWEST,
@@ -384,6 +385,27 @@ def test_data_quality_shows_conflicts_and_odd_keys() -> None:
     assert dict(zip(headings, cells, strict=True)) | {"Of these conflicting": "7", "Mismatched keys": "5"} == dict(
         zip(headings, cells, strict=True)
     )
+
+
+def test_fields_that_differ_from_the_contract_are_told_of_any_stream() -> None:
+    def panel(rows: list[dict[str, Any]]) -> str:
+        page = render(Published(rows={"field_drift": rows}), Filters(), live=True, now=NOW)
+        return page[page.index("<h3>Fields that differ from the contract</h3>") :].partition("</article>")[0]
+
+    row = {
+        "stream": "signups",
+        "path": "props.ref",
+        "problem": "unlisted",
+        "type": "string",
+        "messages": 1_234,
+        "first_seen_at": NEWEST,
+        "last_seen_at": NEWEST,
+        "example": "<aaa-9>",
+    }
+    shown_row = re.findall(r"<td[^>]*>([^<]*)</td>", panel([row]))
+    time = "7 Jan 2026, 23:51"
+    assert shown_row == ["signups", "props.ref", "unlisted", "string", "1,234", time, time, "&lt;aaa-9&gt;"]
+    assert "Every message has the fields of its contract, and no other." in panel([])
 
 
 @pytest.mark.parametrize(

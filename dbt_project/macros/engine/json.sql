@@ -403,6 +403,35 @@
     json_value({{ properties }}, '$.{{ name }}')
 {%- endmacro %}
 
+{#- One row for each property of the events of a relation: property, its name, and value, as text, beside the columns of the
+    relation. Null is a value, too; an object is {...} and a list [...], since their text is not alike on both engines. -#}
+{% macro each_property(relation) -%}
+    {{ return(adapter.dispatch('each_property')(relation)) }}
+{%- endmacro %}
+
+{% macro duckdb__each_property(relation) -%}
+    {%- set at = "'$.\"' || property || '\"'" -%}
+    select
+        events.*,
+        property,
+        case json_type(events.properties, {{ at }})
+            when 'OBJECT' then '{...}' when 'ARRAY' then '[...]' else json_extract_string(events.properties, {{ at }})
+        end as value
+    from {{ relation }} as events
+    cross join unnest(json_keys(events.properties)) as names (property)
+{%- endmacro %}
+
+{% macro bigquery__each_property(relation) -%}
+    select
+        events.*,
+        property,
+        case json_type(events.properties[property])
+            when 'object' then '{...}' when 'array' then '[...]' else json_value(events.properties[property])
+        end as value
+    from {{ relation }} as events
+    cross join unnest(json_keys(events.properties, 1)) as property
+{%- endmacro %}
+
 {#- A text as a JSON string. -#}
 {% macro json_string(text) -%}
     {{ return(adapter.dispatch('json_string')(text)) }}

@@ -562,6 +562,20 @@ def test_literal_null(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("name", STREAMS)
+def test_unlisted_field(tmp_path: Path, name: str) -> None:
+    """Whoever sends an event again sends the field again."""
+    shop = run(tmp_path, faults=replace(CLEAN, unlisted_field=0.5, duplicate_event=1.0))
+    assert "app_version" not in {*STREAMS[name].ignored, *(field.name for field in STREAMS[name].fields)}
+    versions: dict[str, set[str | None]] = {}
+    for body in shop.bodies(name):
+        version = body.pop("app_version", None)
+        versions.setdefault(orjson.dumps(body, option=orjson.OPT_SORT_KEYS).decode(), set()).add(version)
+    assert {len(found) for found in versions.values()} == {1}
+    with_field = sum(found != {None} for found in versions.values()) / len(versions)
+    assert 0.3 < with_field < 0.7
+
+
 def test_the_default_faults_are_few_but_there(tmp_path: Path) -> None:
     shop = run(tmp_path, events_per_day=20_000, faults=Faults())
     broken = 0
