@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from ingest.errors import UserError
 from ingest.streams import STREAMS, VOCABULARY, BodyField, EventType, Stream
 
 PROJECT = Path(__file__).parent
@@ -43,12 +44,18 @@ JUDGEMENT = {
     "rejected_payload": "The body as received, of a rejected message only.",
     "unlisted_fields": "What the body has and the contract does not list, as JSON: path, type, masked example.",
 }
+BY_HAND = ("dim_users", "dim_products", "dim_posts")
+"""Dimensions with more than their entities have: totals of other marts."""
 TYPES = {"integer": "bigint", "amount": "numeric(18, 4)", "boolean": "boolean", "timestamp": "timestamp"}
 """Types of the columns of marts; those of other types are text."""
 
 
 def write_contracts(project: Path = PROJECT, streams: Mapping[str, Stream] = STREAMS) -> None:
-    """Write what has changed of the files, and remove the models of contracts that are gone."""
+    """Write what has changed of the files, and remove the models of contracts that are gone.
+
+    Raises:
+        UserError: for a stream whose models have the names of others.
+    """
     written = files(project, streams)
     for path, text in written.items():
         if not (project / path).exists() or (project / path).read_text(encoding="utf-8") != text:
@@ -60,17 +67,26 @@ def write_contracts(project: Path = PROJECT, streams: Mapping[str, Stream] = STR
 
 
 def files(project: Path, streams: Mapping[str, Stream]) -> dict[Path, str]:
-    """Path in the project to text: the source, the macro, and the models that nobody wrote by hand."""
+    """Path in the project to text: the source, the macro, and the models that nobody wrote by hand.
+
+    Raises:
+        UserError: for a stream whose models have the names of others.
+    """
     by_hand = {
-        path.stem for path in (project / "models").rglob("*.sql") if path.parent.relative_to(project) not in FOLDERS
+        path.stem: path.relative_to(project)
+        for path in (project / "models").rglob("*.sql")
+        if path.parent.relative_to(project) not in FOLDERS
     }
     written = {SOURCES: sources(streams), MACROS: macros(streams)}
     for stream in streams.values():
         models = entity_models(stream) if stream.kind == "entity" else event_models(stream)
         for path, sql, description in models:
-            if path.name not in by_hand:
-                written[path.with_suffix(".sql")] = f"{sql}\n"
-                written[path.with_suffix(".yml")] = _yaml({"models": [{"name": path.name, **description}]})
+            if path.name in by_hand and (path.parent == STAGING or path.name in BY_HAND):
+                continue
+            if path.name in by_hand or path.with_suffix(".sql") in written:
+                raise UserError(f"streams/{stream.name}.yml: there is another model {path.name}; choose another name")
+            written[path.with_suffix(".sql")] = f"{sql}\n"
+            written[path.with_suffix(".yml")] = _yaml({"models": [{"name": path.name, **description}]})
     written[SNAPSHOTS] = snapshots(streams)
     return written
 
@@ -119,7 +135,7 @@ def entity_models(stream: Stream) -> list[tuple[Path, str, dict[str, Any]]]:
         _staging(stream, "staged_versions", f"Versions and deletions. {stream.description}", staged),
         (
             ANALYTICS / history,
-            f"-- Every version with the time it was valid (SCD2). {WRITTEN_BY}\n"
+            f"-- Every version with the time it was valid (SCD2).\n-- {WRITTEN_BY}\n"
             "{{ config(\n    materialized='incremental',\n    unique_key='version_key',\n"
             f"    cluster_by='{key.name}'\n) }}}}\n{{{{ entity_history('{stream.name}') }}}}",
             {
@@ -134,7 +150,7 @@ def entity_models(stream: Stream) -> list[tuple[Path, str, dict[str, Any]]]:
         ),
         (
             INTERMEDIATE / f"int_{stream.name}_latest",
-            f"-- The latest version of each, deleted ones (deleted_at) included. {WRITTEN_BY}\n"
+            f"-- The latest version of each, deleted ones (deleted_at) included.\n-- {WRITTEN_BY}\n"
             f"{{{{ entity_latest('{stream.name}') }}}}",
             {
                 "description": f"One row of {stream.name} ({key.name}) that no tombstone removed: its latest version.",
@@ -143,7 +159,7 @@ def entity_models(stream: Stream) -> list[tuple[Path, str, dict[str, Any]]]:
         ),
         (
             INTERMEDIATE / f"int_{stream.name}_current",
-            f"-- Those that are not deleted, as they are now. {WRITTEN_BY}\n{{{{ entity_current('{stream.name}') }}}}",
+            f"-- Those that are not deleted, as they are now.\n-- {WRITTEN_BY}\n{{{{ entity_current('{stream.name}') }}}}",
             {
                 "description": f"One row of {stream.name} ({key.name}) that is not deleted, as it is now.",
                 "columns": _columns(current),
@@ -151,7 +167,7 @@ def entity_models(stream: Stream) -> list[tuple[Path, str, dict[str, Any]]]:
         ),
         (
             ANALYTICS / f"dim_{stream.name}",
-            f"-- Those that are not deleted, as they are now. {WRITTEN_BY}\n"
+            f"-- Those that are not deleted, as they are now.\n-- {WRITTEN_BY}\n"
             "{{ config(materialized='view') }}\n"
             f"select * from {{{{ ref('int_{stream.name}_current') }}}}",
             {
@@ -168,7 +184,7 @@ def _staging(
 ) -> tuple[Path, str, dict[str, Any]]:
     return (
         STAGING / f"stg_{stream.name}",
-        f"-- One row a message, parsed once. {WRITTEN_BY}\n"
+        f"-- One row a message, parsed once.\n-- {WRITTEN_BY}\n"
         f"{{{{ config(meta={{'settings': ['earliest_event_at']}}) }}}}\n{{{{ {macro}('{stream.name}') }}}}",
         {
             "description": f"One row a message of {stream.name} (message_id, landed_at). {description}",
@@ -257,7 +273,7 @@ def snapshots(streams: Mapping[str, Stream]) -> str:
                         "columns": _snapshot_columns(stream, deleted=model == "latest"),
                     }
                 )
-    return _yaml({"snapshots": found}) if found else f"# {WRITTEN_BY}\nversion: 2\n"
+    return _yaml({"snapshots": found}) if found else f"#\n-- {WRITTEN_BY}\nversion: 2\n"
 
 
 def _snapshot_columns(stream: Stream, *, deleted: bool) -> list[dict[str, Any]]:
@@ -416,7 +432,7 @@ def _description(stream: Stream) -> str:
 
 def _yaml(content: dict[str, Sequence[Any]]) -> str:
     text: str = yaml.safe_dump({"version": 2, **content}, sort_keys=False, allow_unicode=True, width=1000)
-    return f"# {WRITTEN_BY}\n{text}"
+    return f"#\n-- {WRITTEN_BY}\n{text}"
 
 
 if __name__ == "__main__":

@@ -56,15 +56,18 @@ VOCABULARY: dict[str, Literal["text", "amount"]] = {
 OWN_COLUMNS = {
     "event": "stream message_id attributes payload body body_text event_key event_id source_event_id event_type"
     " type_text time_text event_at event_date published_at landed_at properties unlisted_fields is_malformed"
-    " reject_reason reject_detail rejected_payload",
+    " reject_reason reject_detail rejected_payload decode_error",
     "entity": "stream message_id attributes payload body body_text key key_id op version_key version_number"
     " is_tombstone is_deleted created_at created_text updated_at updated_text deleted_at deleted_text deleted_time"
     " is_deleted_text valid_from valid_to is_current published_at landed_at unlisted_fields is_malformed"
-    " is_key_mismatch reject_reason reject_detail rejected_payload",
+    " is_key_mismatch reject_reason reject_detail rejected_payload decode_error log_number newest_updated_at"
+    " newest_tombstone_at tombstones effective_at next_effective_at",
 }
-"""Columns that staging and histories have of every stream, by its kind."""
+"""Columns that staging and histories have of every stream, by its kind, also within their statements."""
+OWN_TABLES = ("landing_offsets", "landing_writers", "landing_empty_offsets", "emit_watermarks", "pseudonym_key")
+"""Tables beside those of the streams in the schema raw."""
 SEGMENT = r"[A-Za-z0-9_@$:/-][A-Za-z0-9_@$:/ -]*"
-PATH = re.compile(rf"{SEGMENT}(\.{SEGMENT}|\[[0-9]+\])*")
+PATH = re.compile(rf"{SEGMENT}(\.{SEGMENT}|\[[0-9]{1, 4}\])*")
 TIME_FORMAT = re.compile(r"(%[YmdHMSfz]|[ T/.:,-])+")
 
 
@@ -118,6 +121,8 @@ class BodyField(BaseModel, extra="forbid", frozen=True):
             raise ValueError(f"{self.name}: a timestamp has a unit or a format, not both")
         if self.format is not None and (not TIME_FORMAT.fullmatch(self.format) or self.format.count("%Y") != 1):
             raise ValueError(f"{self.name}: format: expected %Y, %m, %d, %H, %M, %S, %f and %z, such as %d.%m.%Y %H:%M")
+        if self.format is not None and len(found := re.findall("%.", self.format)) > len(set(found)):
+            raise ValueError(f"{self.name}: format: each of %Y, %m and the others stands in it once")
         if self.personal == "hash" and self.type not in ("string", "id"):
             raise ValueError(f"{self.name}: personal: hash is for the types string and id")
         if self.values and self.type not in ("string", "id", "integer"):
@@ -203,7 +208,26 @@ class Stream(BaseModel, extra="forbid", frozen=True):
             raise ValueError("expected a name of small letters, digits and _ that begins with a letter")
         if name in RESERVED.split():
             raise ValueError("this is a word of SQL; choose another name")
+        if name in OWN_TABLES:
+            raise ValueError("landing has a table of this name; choose another")
         return name
+
+    @field_validator("ignored")
+    @classmethod
+    def _check_ignored(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        for path in paths:
+            if not PATH.fullmatch(path):
+                raise ValueError(f"{path}: expected names with . between them, such as props.ref")
+        return paths
+
+    @model_validator(mode="after")
+    def _check_descriptions(self) -> "Stream":
+        for place, text in {"": self.description, **{field.name: field.description for field in self.fields}}.items():
+            if re.search(r"\{[{%#]", text):
+                raise ValueError(
+                    f"{place + ': ' if place else ''}description: dbt would take {{{{, {{% and {{# for Jinja"
+                )
+        return self
 
     @model_validator(mode="after")
     def _check_format(self) -> "Stream":
@@ -214,33 +238,39 @@ class Stream(BaseModel, extra="forbid", frozen=True):
     @model_validator(mode="after")
     def _check_fields(self) -> "Stream":
         paths = [path for field in self.fields for path in field.paths]
+        texts = {
+            path: "a JSON value" if field.type == "json" else "a value" for field in self.fields for path in field.paths
+        }
         for place, names in {"name": [field.name for field in self.fields], "path": paths}.items():
             known: dict[str, str] = {}
             for name in names:
                 if (other := known.setdefault(name.lower(), name)) != name or names.count(name) > 1:
                     raise ValueError(f"fields: two have the {place} {' and '.join(dict.fromkeys([other, name]))}")
-        self._check_shapes(paths)
+        self._check_shapes(texts)
         for place, named in self._named.items():
             for name in named:
                 if name not in self.body_fields:
                     raise ValueError(f"{place}: {name} is none of the fields")
+        for name in self.id:
+            if self.id.count(name) > 1:
+                raise ValueError(f"id: {name} stands twice")
         if self.kind == "entity":
             self._check_entity()
         else:
             self._check_event()
         return self
 
-    def _check_shapes(self, paths: list[str]) -> None:
+    def _check_shapes(self, values: dict[str, str]) -> None:
         """A place in the body is one of: a value, an object, a list."""
         shapes: dict[str, tuple[str, str, str]] = {}
-        for path in paths:
+        for path, value in values.items():
             steps = re.findall(r"[^.\[]+|\[[0-9]+\]", path)
             # elements of a list have one shape
             at = [
                 "".join("[]" if step[0] == "[" else f".{step}" for step in steps[:end]) for end in range(len(steps) + 1)
             ]
             for place, following in zip(at, [*steps, ""], strict=True):
-                shape = "a list" if following.startswith("[") else "an object" if following else "a value"
+                shape = "a list" if following.startswith("[") else "an object" if following else value
                 known, written, of = shapes.setdefault(place.lower(), (shape, place, path))
                 if written != place:
                     raise ValueError(
@@ -333,6 +363,8 @@ class _Loader(yaml.CSafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         known = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key has to be a name", problem_mark=key.start_mark)
             if key.value in known:
                 raise yaml.MarkedYAMLError(problem=f"{key.value} stands twice", problem_mark=key.start_mark)
             known.add(key.value)
@@ -358,6 +390,8 @@ def _read(path: Path) -> Stream:
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise UserError(f"{file}: {line}{error.problem}") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{file} is no text in UTF-8: {error}") from error
     if not isinstance(found, dict):

@@ -137,6 +137,12 @@
     {%- endif -%}
 {%- endmacro %}
 
+{#- A field's value as it counts in an identity, which is published: of a personal one its keyed hash, since a plain hash
+    of few possible values tells which it was. -#}
+{% macro identity_text(field, stream) -%}
+    {{ pseudonym(as_text(field), source('raw', stream)) if field.personal else as_text(field) }}
+{%- endmacro %}
+
 {#- The fields of an event that no column of fct_events has, as one JSON object. -#}
 {% macro properties_of(stream) -%}
     {%- set values, types = {}, {} -%}

@@ -82,7 +82,7 @@
     {% for id in views | sort %}
         {% do texts.append(graph.nodes[id].raw_code) %}
     {% endfor %}
-    {% for stream in streams() if node.name == 'stg_' ~ stream %}
+    {% for stream in streams() if node.name in ('stg_' ~ stream, 'dim_' ~ stream ~ '_history') %}
         {% do texts.append(tojson(contracts()[stream])) %}
     {% endfor %}
     {% set text = modules.re.sub('(?s)\\{#.*?#\\}|--[^\\n]*', '', texts | join(' ')) %}

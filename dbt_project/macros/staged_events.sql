@@ -17,13 +17,15 @@
         {%- do texts.update({field.path: 'source_event_id'}) -%}
     {%- else -%}
         {%- do texts.update({field.path: field.name ~ '_text' if has_text(field) else field.name}) -%}
-        {%- do identity.append(as_text(field)) if field.type != 'json' -%}
+        {%- do identity.append(identity_text(field, stream)) if field.type != 'json' -%}
     {%- endif -%}
 {%- endfor %}
 {%- set by_path = {} -%}
 {%- for field in contract.fields -%}{%- do by_path.update({field.path: field}) -%}{%- endfor -%}
 {%- set id, lines = by_path.get(contract.id), [] -%}
-{%- for path in contract.lines -%}{%- do lines.append(as_text(by_path[path])) -%}{%- endfor %}
+{%- for path in contract.lines -%}
+    {%- do lines.append(time_text_of('event_at') if path in contract.time else 'type_text' if path == of_type.field else as_text(by_path[path])) -%}
+{%- endfor %}
 
 with messages as (
     select

@@ -153,7 +153,7 @@ select
     stream,
     message_id,
     {% set contents = [] -%}
-    {%- for field in columns -%}{%- do contents.append(as_text(field)) -%}{%- endfor -%}
+    {%- for field in columns -%}{%- do contents.append(identity_text(field, stream)) -%}{%- endfor -%}
     {{ version_key(id.name, contents) }} as version_key,
     {{ id.name }},
     {{ kept_columns(columns, stream) }}

@@ -60,7 +60,7 @@ counted as (
     {%- endfor %}
     {%- for table in raw_tables_without_a_model() %}
     select
-        '{{ table.schema }}.{{ table.identifier }}, which has no contract: bring back streams/{{ table.identifier }}.yml, or drop it'
+        '{{ table.schema }}.{{ table.identifier }}, which has no contract: bring back streams/{{ table.identifier }}.yml, or drop it and build with FULL_REFRESH=1'
             as relation,
         count(*) as found,
         0 as expected

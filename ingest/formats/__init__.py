@@ -5,6 +5,7 @@ landed all the same, with the reason in `decode_error`, and becomes a dead lette
 not such a reason: landing waits for it.
 """
 
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -258,6 +259,8 @@ def _reader(registered: "Registered", newest: "Registered | None") -> Callable[[
         if newest is None or newest.type != "AVRO":
             return avro_decoder(registered.text, registered.references)
         return avro_decoder(registered.text, registered.references, newest.text, newest.references)
+    except (OSError, MemoryError, subprocess.TimeoutExpired) as error:  # of this machine, not of the schema
+        raise UnavailableError(f"a schema cannot be compiled here: {error}") from error
     except Exception as error:  # noqa: BLE001  whatever a text makes of a parser
         log.debug("a schema cannot be read", reason=str(error))
         return None

@@ -51,7 +51,8 @@ class Registry:
         urls = [urlsplit(url.strip()) for url in config.get("url", "").split(",")]
         if not all(url.scheme in ("http", "https") and url.hostname for url in urls):
             raise UserError("schema registry: expected a URL such as https://registry.example:8081; see README")
-        self._name = f"the schema registry at {', '.join(url.netloc.rpartition('@')[2] for url in urls)}"
+        hosts = ", ".join(f"{url.hostname}:{url.port}" if url.port else str(url.hostname) for url in urls)
+        self._name = f"the schema registry at {hosts}"
         try:
             # its own retries would hide for seconds that the registry is down
             self._client = SchemaRegistryClient({"timeout": ANSWER_SECONDS, "max.retries": 0, **config})

@@ -64,7 +64,7 @@ MISSING = {
     "analytics.dim_posts_history": "delete from analytics.dim_posts_history where version_number > 1",
     "analytics.dead_letters": "delete from analytics.dead_letters where stream = 'page_views'",
     "raw.checkouts": "delete from analytics.landing_reconciliation where stream = 'checkouts'",
-    "raw.signups, which has no contract: bring back streams/signups.yml, or drop it": (
+    "raw.signups, which has no contract: bring back streams/signups.yml, or drop it and build with FULL_REFRESH=1": (
         "create table raw.signups as select * from raw.clicks"
     ),
 }

@@ -144,6 +144,45 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"fields": [FIELD, {**FIELD, "name": "stream"}], "key": None},
         "fields: stream is a column of every stream; choose another name, and give this as the path",
     ),
+    "a column that a history has": (
+        {"kind": "entity", "event_type": None, "fields": [*CONTRACT["fields"], {**FIELD, "name": "effective_at"}]},
+        "fields: effective_at is a column of every stream; choose another name, and give this as the path",
+    ),
+    "a column as dbt's": (
+        {"fields": [FIELD, {**FIELD, "name": "dbt_valid_to"}], "key": None},
+        "fields: dbt_valid_to: columns of dbt_ and time_text_ are taken; choose another name",
+    ),
+    "an id that names a field twice": (
+        {"id": ["user_id", "user_id"]},
+        "id: user_id stands twice",
+    ),
+    "Jinja in a description": (
+        {"fields": [{**FIELD, "description": "Of {{ x }}."}], "key": None},
+        "at: description: dbt would take {{, {% and {# for Jinja",
+    ),
+    "an ignored path with a quote": (
+        {"ignored": ["it's.x"]},
+        "ignored: it's.x: expected names with . between them, such as props.ref",
+    ),
+    "an index of many digits": (
+        {"fields": [FIELD, {**FIELD, "name": "n", "path": "a[99999999999999999999]"}]},
+        "fields[1].path: expected names with . between them, such as props.ref or items[0].sku",
+    ),
+    "a part of a time that stands twice": (
+        {"fields": [{**FIELD, "type": "timestamp", "format": "%Y-%m-%d %d"}]},
+        "fields[0]: at: format: each of %Y, %m and the others stands in it once",
+    ),
+    "JSON beside text in one list": (
+        {
+            "fields": [
+                FIELD,
+                {**FIELD, "name": "b", "path": "a[0]"},
+                {**FIELD, "name": "c", "path": "a[1]", "type": "json"},
+            ],
+            "key": None,
+        },
+        "fields: a[0] and a[1] take a[] for a value and for a JSON value",
+    ),
     "a unit of what is no time": (
         {"fields": [FIELD, {**FIELD, "name": "n", "type": "integer", "unit": "seconds"}]},
         "fields[1]: n: unit is for the type timestamp",
@@ -187,6 +226,7 @@ def test_a_mistake_is_told_with_its_file_and_place(tmp_path: Path, changes: dict
     ("name", "expected"),
     [
         ("select", "this is a word of SQL; choose another name"),
+        ("pseudonym_key", "landing has a table of this name; choose another"),
         ("Signups", "expected a name of small letters, digits and _ that begins with a letter"),
         ("sign'ups", "expected a name of small letters, digits and _ that begins with a letter"),
         ("a" * 64, "expected a name of small letters, digits and _ that begins with a letter"),
@@ -205,6 +245,7 @@ def test_a_name_that_is_no_name_of_a_table(tmp_path: Path, name: str, expected: 
         (b"- kind\n", "expected keys such as transport, kind and fields"),
         (b"", "expected keys such as transport, kind and fields"),
         (b"kind: \xff\n", "is no text in UTF-8"),
+        (b"description: {{ x }}\n", "line 1: a key has to be a name"),
     ],
 )
 def test_a_file_that_cannot_be_read(tmp_path: Path, text: bytes, expected: str) -> None:
@@ -263,10 +304,24 @@ def test_only_what_changed_is_written(tmp_path: Path) -> None:
 
 
 def test_an_entity_has_every_model_that_nobody_wrote(tmp_path: Path) -> None:
+    streams = contract(tmp_path, kind="entity", event_type=None)
+    models = {path.name for path in files(tmp_path, streams)} - {SOURCES.name, MACROS.name}
+    names = ("stg_signups", "int_signups_latest", "int_signups_current", "dim_signups_history", "dim_signups")
+    assert models == {*(f"{name}.{end}" for name in names for end in ("sql", "yml")), "_snapshots.yml"}
+    by_hand = tmp_path / "models" / "staging" / "stg_signups.sql"
+    by_hand.parent.mkdir(parents=True)
+    by_hand.touch()
+    assert models - {path.name for path in files(tmp_path, streams)} == {"stg_signups.sql", "stg_signups.yml"}
+
+
+def test_a_stream_takes_no_name_of_another_model(tmp_path: Path) -> None:
+    streams = contract(tmp_path, kind="entity", event_type=None)
     by_hand = tmp_path / "models" / "analytics" / "dim_signups.sql"
     by_hand.parent.mkdir(parents=True)
     by_hand.touch()
-    streams = contract(tmp_path, kind="entity", event_type=None)
-    models = {path.name for path in files(tmp_path, streams)} - {SOURCES.name, MACROS.name}
-    names = ("stg_signups", "int_signups_latest", "int_signups_current", "dim_signups_history")
-    assert models == {*(f"{name}.{end}" for name in names for end in ("sql", "yml")), "_snapshots.yml"}
+    with pytest.raises(UserError, match="signups.yml: there is another model dim_signups; choose another name"):
+        files(tmp_path, streams)
+    by_hand.unlink()
+    streams |= contract(tmp_path, "signups_history", kind="entity", event_type=None)
+    with pytest.raises(UserError, match="signups_history.yml: there is another model dim_signups_history"):
+        files(tmp_path, streams)

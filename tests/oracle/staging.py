@@ -123,6 +123,11 @@ class Reading:
                 return str(self.value)
         return self.text
 
+    def published_identity(self, secret: bytes) -> str | None:
+        """The same, of a personal field as its keyed hash."""
+        known = self.identity
+        return keyed_hash(secret, known) if self.field.personal and known is not None else known
+
     def column(self, secret: bytes) -> Any:
         """As staging has it."""
         if self.text is not None and self.field.personal == "hash":
@@ -232,7 +237,7 @@ def read_event(message: Landed, contract: Contract, settings: Settings, secret: 
     others = {one.field.name: one.property(secret) for one in own if one.field.name not in VOCABULARY}
     return Event(
         message=message,
-        event_id=own_id or hash_of(*identity(contract, given, event_at)),
+        event_id=own_id or hash_of(*identity(contract, given, event_at, secret)),
         event_type=event_type,
         event_at=event_at,
         **shared,
@@ -242,14 +247,14 @@ def read_event(message: Landed, contract: Contract, settings: Settings, secret: 
     )
 
 
-def identity(contract: Contract, given: dict[str, Reading], event_at: datetime) -> list[str | None]:
+def identity(contract: Contract, given: dict[str, Reading], event_at: datetime, secret: bytes) -> list[str | None]:
     """What an event without an id is known by: all that it says, but JSON. Its time counts once, in the first place."""
     parts: dict[str, str | None] = {}
     for path, reading in given.items():
         if path in contract.time:
             parts["its time"] = str(microseconds(event_at))
         elif reading.field.type != "json" and path not in contract.id[:1]:
-            parts[path] = reading.identity
+            parts[path] = reading.published_identity(secret)
     return list(parts.values())
 
 
@@ -291,7 +296,7 @@ def read_version(message: Landed, contract: Contract, settings: Settings, secret
         created_at=given[contract.created].value if contract.created else None,
         deleted_at=deleted_at,
         values={one.field.name: one.column(secret) for one in own if one.field.personal != "drop"},
-        contents=tuple(one.identity for one in own),
+        contents=tuple(one.published_identity(secret) for one in own),
         has_mismatched_key=message.key is not None and key_id(message.key, contract.key) != id_.text,
     )
 

@@ -136,7 +136,7 @@
 
 {#-
   The fields of a body that its contract does not list, as JSON: a list of path, type and an example, in which each letter
-  is an a and each digit a 9; null without any. Fields of objects that the contract does not read are told one level deep.
+  is an a, each digit a 9 and all else that is not ASCII a ?; null without any. Fields of objects that the contract does not read are told one level deep.
   A name that is no identifier may be a value, such as the id of a person, and is not told.
 -#}
 {% macro unlisted_fields(text, contract) -%}
@@ -222,11 +222,11 @@
 {%- endmacro %}
 
 {% macro duckdb__masked(text) -%}
-    regexp_replace(regexp_replace(substr({{ text }}, 1, 40), '\p{L}', 'a', 'g'), '\p{N}', '9', 'g')
+    regexp_replace(regexp_replace(regexp_replace(substr({{ text }}, 1, 40), '\p{L}', 'a', 'g'), '\p{N}', '9', 'g'), '[^ -~]', '?', 'g')
 {%- endmacro %}
 
 {% macro bigquery__masked(text) -%}
-    regexp_replace(regexp_replace(substr({{ text }}, 1, 40), r'\p{L}', 'a'), r'\p{N}', '9')
+    regexp_replace(regexp_replace(regexp_replace(substr({{ text }}, 1, 40), r'\p{L}', 'a'), r'\p{N}', '9'), r'[^ -~]', '?')
 {%- endmacro %}
 
 {#- JSONPath of a path. -#}

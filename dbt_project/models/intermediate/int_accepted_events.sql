@@ -8,7 +8,8 @@
 
 {% for stream in event_streams() -%}
 {%- set contract = contracts()[stream] -%}
-{%- set given = by_hand.get(stream, columns_of(contract) | rejectattr('personal', 'equalto', 'drop') | map(attribute='name') | list) -%}
+{%- set kept = columns_of(contract) | rejectattr('personal', 'equalto', 'drop') | map(attribute='name') | list -%}
+{%- set given = by_hand.get(stream, kept) -%}
 select
     stream, message_id, landed_at, published_at, event_key, event_id,
     {{ text_literal(contract.event_type) if contract.event_type is string else 'event_type' }} as event_type,

@@ -15,7 +15,8 @@ with messages as (
 ),
 
 parsed as (
-    select *, {{ parse_json('body_text', fields_of('page_views'), contract=contracts()['page_views']) }} as body from messages
+    select *, {{ parse_json('body_text', fields_of('page_views'), contract=contracts()['page_views']) }} as body
+    from messages
 ),
 
 parsed_params as (

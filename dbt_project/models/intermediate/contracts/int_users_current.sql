@@ -1,2 +1,3 @@
--- Those that are not deleted, as they are now. Written by `python -m dbt_project.contracts` from streams/*.yml: change those.
+-- Those that are not deleted, as they are now.
+-- Written by `python -m dbt_project.contracts` from streams/*.yml: change those.
 {{ entity_current('users') }}

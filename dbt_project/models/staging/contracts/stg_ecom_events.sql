@@ -1,3 +1,4 @@
--- One row a message, parsed once. Written by `python -m dbt_project.contracts` from streams/*.yml: change those.
+-- One row a message, parsed once.
+-- Written by `python -m dbt_project.contracts` from streams/*.yml: change those.
 {{ config(meta={'settings': ['earliest_event_at']}) }}
 {{ staged_events('ecom_events') }}
