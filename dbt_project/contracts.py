@@ -159,7 +159,8 @@ def entity_models(stream: Stream) -> list[tuple[Path, str, dict[str, Any]]]:
         ),
         (
             INTERMEDIATE / f"int_{stream.name}_current",
-            f"-- Those that are not deleted, as they are now.\n-- {WRITTEN_BY}\n{{{{ entity_current('{stream.name}') }}}}",
+            f"-- Those that are not deleted, as they are now.\n-- {WRITTEN_BY}\n"
+            f"{{{{ entity_current('{stream.name}') }}}}",
             {
                 "description": f"One row of {stream.name} ({key.name}) that is not deleted, as it is now.",
                 "columns": _columns(current),

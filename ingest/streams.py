@@ -67,7 +67,7 @@ OWN_COLUMNS = {
 OWN_TABLES = ("landing_offsets", "landing_writers", "landing_empty_offsets", "emit_watermarks", "pseudonym_key")
 """Tables beside those of the streams in the schema raw."""
 SEGMENT = r"[A-Za-z0-9_@$:/-][A-Za-z0-9_@$:/ -]*"
-PATH = re.compile(rf"{SEGMENT}(\.{SEGMENT}|\[[0-9]{1, 4}\])*")
+PATH = re.compile(rf"{SEGMENT}(\.{SEGMENT}|\[[0-9]{{1,4}}\])*")
 TIME_FORMAT = re.compile(r"(%[YmdHMSfz]|[ T/.:,-])+")
 
 
@@ -291,6 +291,10 @@ class Stream(BaseModel, extra="forbid", frozen=True):
                         raise ValueError(
                             f"fields: {field.name} is {what}; choose another name, and give this as the path"
                         )
+                if re.match("dbt_|time_text_", field.name.lower()):
+                    raise ValueError(
+                        f"fields: {field.name}: columns of dbt_ and time_text_ are taken; choose another name"
+                    )
             if f"{field.name}_text" in names and field.type in ("integer", "amount", "boolean", "timestamp"):
                 raise ValueError(
                     f"fields: staging calls the text of {field.name} {field.name}_text; rename one of them"

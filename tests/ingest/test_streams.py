@@ -319,9 +319,9 @@ def test_a_stream_takes_no_name_of_another_model(tmp_path: Path) -> None:
     by_hand = tmp_path / "models" / "analytics" / "dim_signups.sql"
     by_hand.parent.mkdir(parents=True)
     by_hand.touch()
-    with pytest.raises(UserError, match="signups.yml: there is another model dim_signups; choose another name"):
+    with pytest.raises(UserError, match=r"signups\.yml: there is another model dim_signups; choose another name"):
         files(tmp_path, streams)
     by_hand.unlink()
     streams |= contract(tmp_path, "signups_history", kind="entity", event_type=None)
-    with pytest.raises(UserError, match="signups_history.yml: there is another model dim_signups_history"):
+    with pytest.raises(UserError, match=r"signups_history\.yml: there is another model dim_signups_history"):
         files(tmp_path, streams)
