@@ -106,7 +106,7 @@ class Draw:
         self._envelope = envelope
         fields = [self.field(name) for name in names]
         contract: Contract = {
-            "description": f'It\'s a stream of "{kind}" messages with {{{{ braces }}}}.',
+            "description": f'It\'s a stream of "{kind}" messages with {{ braces }}: \\ and #.',
             "transport": self.any_of("pubsub", "kafka"),
             "kind": kind,
             "fields": fields,
@@ -189,7 +189,7 @@ class Draw:
         if type_ == "timestamp":
             field = self.timestamp(name, is_first=False)
         else:
-            field = self.placed({"name": name, "type": type_, "description": f"The {name} of {{{{ it }}}}."})
+            field = self.placed({"name": name, "type": type_, "description": f"The {name} of {{it}}: 50 %."})
         if self.one_in(5):
             field["required"] = True
         if type_ in ("string", "id", "integer") and self.one_in(4):
