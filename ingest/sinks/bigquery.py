@@ -298,7 +298,7 @@ class BigQuerySink:
         """The tables that `create_tables` would create, such as raw.users."""
         with told():
             existing = self._tables("raw")
-        return [f"raw.{name}" for name in (*STREAMS, *OTHER_TABLES, "pseudonym_key") if name not in existing]
+        return [f"raw.{name}" for name in (*STREAMS, *OTHER_TABLES) if name not in existing]
 
     def create_tables(self) -> None:
         """Create the dataset, the raw tables and the columns that are missing, so that every model has its source."""
@@ -331,8 +331,9 @@ class BigQuerySink:
             job_config=bigquery.LoadJobConfig(
                 source_format=bigquery.SourceFormat.PARQUET,
                 write_disposition=bigquery.WriteDisposition.WRITE_EMPTY,
-                create_disposition=bigquery.CreateDisposition.CREATE_IF_NEEDED,
+                create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
             ),
+            job_id=f"landing_pseudonym_key_{uuid.uuid4().hex}",
             timeout=ANSWER_SECONDS,
         )
         if (error := _end(job)) and error.get("reason") != "duplicate":
@@ -853,6 +854,7 @@ OTHER_TABLES: dict[str, Sequence[SchemaField]] = {
     "landing_writers": _columns(WRITERS_SCHEMA),
     "landing_empty_offsets": _columns(EMPTY_OFFSETS_SCHEMA),
     "emit_watermarks": EMIT_WATERMARKS,
+    "pseudonym_key": [SchemaField(name, "BYTES") for name in ("inner_pad", "outer_pad")],
 }
 """Tables of the dataset raw beside those of the streams."""
 

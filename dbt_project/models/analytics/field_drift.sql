@@ -1,5 +1,5 @@
--- Where bodies differ from the contract of their stream: fields that it does not list, and values that do not fit a field
--- that it does. Of a rejected message the first value that does not fit counts.
+-- Where bodies differ from the contract of their stream: fields that it does not list, and values that do not fit a
+-- field that it does. Of a rejected message the first value that does not fit counts.
 {{ config(materialized='view') }}
 
 with unlisted as (

@@ -182,7 +182,7 @@ def test_a_row_is_the_message_with_its_stream_and_landing_time(opened: Opened) -
 def test_positions_are_kept_by_source_topic_and_partition(opened: Opened) -> None:
     sink = opened()
     assert sink.positions("kafka", {}) == {}
-    assert len(sink.missing_tables()) == len(STREAMS) + 3
+    assert len(sink.missing_tables()) == len(STREAMS) + 4
     landed = sink.commit([batch([0, 1]), batch([5], partition=1), batch([100], source="spool"), pulled("a")])
     assert landed == {"users": 4, "clicks": 1}
     assert sink.positions("kafka", {}) == {("users", 0): 2, ("users", 1): 6}
