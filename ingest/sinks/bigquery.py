@@ -333,7 +333,7 @@ class BigQuerySink:
                 write_disposition=bigquery.WriteDisposition.WRITE_EMPTY,
                 create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
             ),
-            job_id=f"landing_pseudonym_key_{uuid.uuid4().hex}",
+            job_id=f"landing_{self._dataset.rpartition('.')[2]}raw_pseudonym_key_{uuid.uuid4().hex}",
             timeout=ANSWER_SECONDS,
         )
         if (error := _end(job)) and error.get("reason") != "duplicate":

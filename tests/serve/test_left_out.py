@@ -78,7 +78,7 @@ def run(shop: Warehouse, tmp_path: Path) -> Run:
     """A command of a copy of this project, on a copy of the warehouse: `code` is its folder."""
     copy = shop.copy_to(tmp_path / "copy")
     code = tmp_path / "code"
-    for name in ("ingest", "serve", "dbt_project", "analyses", "snapshots"):
+    for name in ("ingest", "serve", "dbt_project", "analyses", "snapshots", "streams"):
         shutil.copytree(ROOT / name, code / name, ignore=shutil.ignore_patterns("target", "logs", "__pycache__"))
 
     def run(*arguments: str, expect: int) -> subprocess.CompletedProcess[str]:

@@ -383,6 +383,8 @@ class JobIds:
         class Client(bigquery.Client):  # type: ignore[misc]
             def load_table_from_file(self, *arguments: Any, job_id: str, **options: Any) -> Job:
                 load = super().load_table_from_file
+                if "pseudonym_key" in job_id:  # once a warehouse
+                    return load(*arguments, job_id=job_id, **options)
                 with jobs._lock:
                     if job_id in jobs.jobs:
                         jobs.conflicts += 1
