@@ -274,7 +274,7 @@ def snapshots(streams: Mapping[str, Stream]) -> str:
                         "columns": _snapshot_columns(stream, deleted=model == "latest"),
                     }
                 )
-    return _yaml({"snapshots": found}) if found else f"#\n-- {WRITTEN_BY}\nversion: 2\n"
+    return _yaml({"snapshots": found}) if found else f"# {WRITTEN_BY}\nversion: 2\n"
 
 
 def _snapshot_columns(stream: Stream, *, deleted: bool) -> list[dict[str, Any]]:
@@ -433,7 +433,7 @@ def _description(stream: Stream) -> str:
 
 def _yaml(content: dict[str, Sequence[Any]]) -> str:
     text: str = yaml.safe_dump({"version": 2, **content}, sort_keys=False, allow_unicode=True, width=1000)
-    return f"#\n-- {WRITTEN_BY}\n{text}"
+    return f"# {WRITTEN_BY}\n{text}"
 
 
 if __name__ == "__main__":

@@ -279,6 +279,8 @@ def test_every_command_tells_a_mistake_in_one_line(tmp_path: Path) -> None:
 def test_dbt_has_what_the_contracts_say() -> None:
     for path, text in files(PROJECT, STREAMS).items():
         assert (PROJECT / path).read_text() == text, "run `python -m dbt_project.contracts`"
+        if path.suffix == ".yml":
+            assert yaml.safe_load(text).keys() <= {"version", "sources", "models", "snapshots"}
 
 
 def test_only_what_changed_is_written(tmp_path: Path) -> None:

@@ -389,20 +389,6 @@
     )
 {%- endmacro %}
 
-{#- A property of an event as text: `{{ property('plan') }}`, of the column properties of fct_events. Null where there is
-    none. -#}
-{% macro property(name, properties='properties') -%}
-    {{ return(adapter.dispatch('property')(name, properties)) }}
-{%- endmacro %}
-
-{% macro duckdb__property(name, properties) -%}
-    json_extract_string({{ properties }}, '$.{{ name }}')
-{%- endmacro %}
-
-{% macro bigquery__property(name, properties) -%}
-    json_value({{ properties }}, '$.{{ name }}')
-{%- endmacro %}
-
 {#- One row for each property of the events of a relation: property, its name, and value, as text, beside the columns of the
     relation. Null is a value, too; an object is {...} and a list [...], since their text is not alike on both engines. -#}
 {% macro each_property(relation) -%}
