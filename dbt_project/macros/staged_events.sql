@@ -120,7 +120,7 @@ identified as (
 select
     stream,
     message_id,
-    {{ event_key(lines) }} as event_key,
+    {{ event_key(stream, lines) }} as event_key,
     event_id,
     {%- if of_type %}
     {{ meaning_of('type_text', of_type['values']) }} as event_type,

@@ -154,7 +154,7 @@ select
     message_id,
     {% set contents = [] -%}
     {%- for field in columns -%}{%- do contents.append(identity_text(field, stream)) -%}{%- endfor -%}
-    {{ version_key(id.name, contents) }} as version_key,
+    {{ version_key(stream, id.name, contents) }} as version_key,
     {{ id.name }},
     {{ kept_columns(columns, stream) }}
     is_tombstone,

@@ -12,8 +12,7 @@
 {#- An id from text. What programs write when they have none is null: as an id it would make one person of all visitors
     who are not signed in. -#}
 {% macro id_text(text) -%}
-    {#- most ids are longer than these words, and are not searched for them -#}
-    case when length(trim({{ text }})) > 11 or not {{ is_no_value(text) }} then {{ text }} end
+    case when not {{ is_no_value(text) }} then {{ text }} end
 {%- endmacro %}
 
 {#- The most characters that a text of an event may have: one of megabytes would be carried through every join. -#}
@@ -32,16 +31,16 @@
 
 {#- Identity of an event. Deduplication prunes by the date: a copy carries the same time as its original. `parts` are
     columns that tell the events of one event_id apart, such as the lines of an order. -#}
-{% macro event_key(parts=[]) -%}
+{% macro event_key(stream, parts=[]) -%}
     case when reject_reason is null then {{ hash_of(
-        ['stream', 'event_id', 'cast(cast(event_at as date) as ' ~ dbt.type_string() ~ ')'] + parts
+        [text_literal(stream), 'event_id', 'cast(cast(event_at as date) as ' ~ dbt.type_string() ~ ')'] + parts
     ) }} end
 {%- endmacro %}
 
 {#- Identity of a version of an entity: two versions of one time with other contents are two, and neither is lost. -#}
-{% macro version_key(id, contents) -%}
+{% macro version_key(stream, id, contents) -%}
     case when reject_reason is null then {{ hash_of([
-        'stream', id, time_text_of('updated_at'), "case when is_tombstone then 'tombstone' else 'version' end",
+        text_literal(stream), id, time_text_of('updated_at'), "case when is_tombstone then 'tombstone' else 'version' end",
         time_text_of('created_at'), time_text_of('deleted_at')
     ] + contents) }} end
 {%- endmacro %}

@@ -177,9 +177,9 @@
     {%- for path in contract.listed_inside if contract.envelope != 'debezium' -%}
         {%- do inside.setdefault(path.split('.')[0], []).append(path.split('.')[1]) -%}
     {%- endfor -%}
-    (len(list_filter(json_keys({{ text }}), lambda name: name not in ({{ literals(contract.listed + inside.keys() | list + ['']) }}))) > 0
+    (len(list_filter(json_keys({{ text }}), lambda name: not list_contains([{{ literals(contract.listed + inside.keys() | list + ['']) }}], name))) > 0
     {%- for container, names in inside.items() %}
-    or len(list_filter(json_keys({{ text }}, '$."{{ container }}"'), lambda name: name not in ({{ literals(names) }}))) > 0
+    or len(list_filter(json_keys({{ text }}, '$."{{ container }}"'), lambda name: not list_contains([{{ literals(names) }}], name))) > 0
     {%- endfor -%}
     )
 {%- endmacro %}

@@ -73,7 +73,7 @@
     {%- for text in texts -%}
         {%- do parts.append("coalesce(cast(length(" ~ text ~ ") as " ~ dbt.type_string() ~ ") || ':' || " ~ text ~ ", 'null')") -%}
     {%- endfor -%}
-    {{ md5_text(parts | join(" || ',' || ")) }}
+    {{ md5_text('concat(' ~ parts | join(", ',', ") ~ ')') }}
 {%- endmacro %}
 
 {% macro md5_text(text) -%}

@@ -127,7 +127,7 @@ select
     -- ids
     stream,
     message_id,
-    {{ event_key() }} as event_key,
+    {{ event_key('page_views') }} as event_key,
     event_id,
     source_session_id,
     user_id,
