@@ -13,6 +13,7 @@ VARS ?=
 SELECT ?=
 MART ?=
 WORLDS ?=
+SHRINK_SECONDS ?=
 FULL_REFRESH ?=
 Q ?=
 ARGS ?=
@@ -30,7 +31,7 @@ REGISTRY_PORT ?= 8081
 CONFIRM ?=
 
 # Recipes take these from the environment, where quotes, $ and ; mean nothing to a shell.
-$(foreach name,DAYS SEED EVENTS_PER_DAY VARS SELECT MART WORLDS FULL_REFRESH Q ARGS FORMAT METRICS BY WHERE PORT \
+$(foreach name,DAYS SEED EVENTS_PER_DAY VARS SELECT MART WORLDS SHRINK_SECONDS FULL_REFRESH Q ARGS FORMAT METRICS BY WHERE PORT \
 	DASHBOARD_PORT ROUNDS FOLDER KAFKA_PORT PUBSUB_PORT REGISTRY_PORT CONFIRM,$(eval override export $(name) := $$(value $(name))))
 
 # Runs Python with the words of ARGS: as a shell would split them, or at spaces where an apostrophe stands alone.
@@ -82,8 +83,8 @@ ingest: .venv/.ready ## Land all that waits; with no broker configured, simulate
 build: .venv/.ready ## Build and test every model with dbt, and print the marts
 	@$(BIN)/python -m dbt_project build $${SELECT:+--select "$$SELECT"} $${FULL_REFRESH:+--full-refresh} $${VARS:+--vars "$$VARS"}
 
-check-mart: .venv/.ready ## Check that a mart is exact, in random worlds: MART=agg_events_daily WORLDS=300 SEED=7; without MART, all (about a minute)
-	@$(BIN)/python -m dbt_project.check_mart $${WORLDS:+--worlds "$$WORLDS"} $${SEED:+--seed "$$SEED"} $${MART:+"$$MART"}
+check-mart: .venv/.ready ## Check that a mart is exact, in random worlds: MART=agg_events_daily WORLDS=300 SEED=7 SHRINK_SECONDS=60; without MART, all (about a minute)
+	@$(BIN)/python -m dbt_project.check_mart $${WORLDS:+--worlds "$$WORLDS"} $${SEED:+--seed "$$SEED"} $${SHRINK_SECONDS:+--shrink-seconds "$$SHRINK_SECONDS"} $${MART:+"$$MART"}
 
 query: .venv/.ready ## Answer a question of analyses/: Q=top_products ARGS="brand=samsung limit=5" FORMAT=csv; without Q, list them
 	@$(BIN)/python -c "$$WITH_ARGS" -m serve query --format "$$FORMAT" $${Q:+"$$Q"}

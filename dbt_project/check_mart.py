@@ -139,14 +139,27 @@ def check(
 
 @contextmanager
 def _progress(description: str, total: int) -> Iterator[tuple[Callable[[], None], Callable[[str], None]]]:
-    """A bar on a terminal, nothing elsewhere; yields what advances it and what renames it."""
+    """A bar on a terminal, elsewhere a line for each tenth; yields what advances it and what renames it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         task = progress.add_task(description, total=total)
-        yield (
-            lambda: progress.advance(task),
-            lambda new: progress.update(task, description=new, total=None),
-        )
+        shown = 0
+
+        def advance() -> None:
+            nonlocal shown
+            progress.advance(task)
+            done = progress.tasks[0]
+            tenths = int(done.completed * 10 // total)
+            if progress.disable and done.total is not None and tenths > shown:
+                shown = tenths
+                errors.print(f"{done.description}: {shown * 10} %")
+
+        def rename(new: str) -> None:
+            progress.update(task, description=new, total=None)
+            if progress.disable:
+                errors.print(new)
+
+        yield advance, rename
 
 
 def command() -> None:

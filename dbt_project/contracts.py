@@ -4,7 +4,10 @@ dbt reads no contract by itself. `make build` writes the files too, before dbt s
 dbt has them.
 """
 
+import argparse
 import json
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +73,7 @@ def files(project: Path, streams: Mapping[str, Stream]) -> dict[Path, str]:
     """Path in the project to text: the source, the macro, and the models that nobody wrote by hand.
 
     Raises:
-        UserError: for a stream whose models have the names of others.
+        UserError: for a stream whose models have the names of others, or that is gone while a model reads it.
     """
     by_hand = {
         path.stem: path.relative_to(project)
@@ -87,6 +90,14 @@ def files(project: Path, streams: Mapping[str, Stream]) -> dict[Path, str]:
                 raise UserError(f"streams/{stream.name}.yml: there is another model {path.name}; choose another name")
             written[path.with_suffix(".sql")] = f"{sql}\n"
             written[path.with_suffix(".yml")] = _yaml({"models": [{"name": path.name, **description}]})
+    for path in by_hand.values():
+        text = (project / path).read_text(encoding="utf-8")
+        for name in re.findall(r"(?:ref\('stg_|source\('raw', ')(\w+)'\)", text):
+            if name not in streams:
+                raise UserError(
+                    f"there is no streams/{name}.yml, but dbt_project/{path} reads the stream: bring the contract back"
+                    " (a stream without messages costs nothing), or delete the model and what reads it"
+                )
     written[SNAPSHOTS] = snapshots(streams)
     return written
 
@@ -437,4 +448,12 @@ def _yaml(content: dict[str, Sequence[Any]]) -> str:
 
 
 if __name__ == "__main__":
-    write_contracts()
+    try:
+        argparse.ArgumentParser(
+            prog="python -m dbt_project.contracts",
+            description="Write the dbt files that follow from streams/*.yml: models, sources, macros and snapshots.",
+        ).parse_args()
+        write_contracts()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201  a command
+        sys.exit(2)

@@ -31,6 +31,8 @@ FIRST_LANDING = datetime(2027, 3, 1, 10)  # noqa: DTZ001  landing times are UTC 
 ROWS_SHOWN = 5
 MESSAGES_SHOWN = 12
 """Of a run."""
+LEAST_ATTEMPTS = 40
+"""Smaller cases that are tried whatever time they take: enough to leave out all worlds but those that differ."""
 
 Row = dict[str, Any]
 
@@ -295,13 +297,16 @@ def drawn(checker: Checker, seed: str, number: int, windows: Sequence[int]) -> H
 
 
 def shrunk(checker: Checker, failure: Failure, from_empty: bool, seconds: float) -> Failure:
-    """The smallest failing history that is found in this time: fewer worlds, then fewer runs, then fewer messages."""
+    """The smallest failing history that is found in this time: fewer worlds, then fewer runs, then fewer messages. A busy
+    machine gets LEAST_ATTEMPTS even when they take longer."""
     deadline = time.monotonic() + seconds
+    least = LEAST_ATTEMPTS if seconds else 0
     tried: set[History] = set()
     smallest = failure
 
     def fails(history: History) -> Failure | None:
-        if history in tried or time.monotonic() > deadline or not any(run.messages for run in history):
+        is_late = time.monotonic() > deadline and len(tried) >= least
+        if is_late or history in tried or not any(run.messages for run in history):
             return None
         tried.add(history)
         found = checker.still_fails(history, from_empty)
@@ -377,7 +382,7 @@ def described(project: WarmProject, failure: Failure, marts: Sequence[str], from
         for message in sorted(run.messages, key=lambda message: message.commit)[:MESSAGES_SHOWN]:
             yield f"  {message}"
         if len(run.messages) > MESSAGES_SHOWN:
-            yield f"  and {len(run.messages) - MESSAGES_SHOWN} more; with --shrink-seconds=600 they may become fewer"
+            yield f"  and {len(run.messages) - MESSAGES_SHOWN} more; SHRINK_SECONDS=600 looks longer for a smaller case"
         yield f"  and builds {', '.join(run.only) or 'everything'}"
     yield ""
     if failure.error is not None:

@@ -125,3 +125,48 @@ def test_an_avro_topic_and_a_change_log_become_streams(
 def test_the_guide_names_every_key_of_a_contract() -> None:
     for name in {*Stream.model_fields, *BodyField.model_fields, *EventType.model_fields} - {"name", "field"}:
         assert f"`{name}" in GUIDE, name
+
+
+@pytest.mark.slow
+def test_a_new_field_is_added_and_any_other_change_of_columns_asks_for_a_rebuild(tmp_path: Path) -> None:
+    walk = Walk(tmp_path)
+    contract = tmp_path / "streams" / "signups.yml"
+    contract.write_text(
+        "description: Sign-ups.\ntransport: pubsub\nkind: event\nid: [id]\nevent_type: signup\ntime: [at]\nfields:\n"
+        "- {name: id, type: id, description: Id.}\n- {name: at, type: timestamp, required: true, description: Time.}\n"
+        "- {name: plan, description: Plan.}\n"
+    )
+    staged = "select source.plan, source.ref from staging.stg_signups as source order by source.event_id"
+
+    def receive(number: int) -> None:
+        body = f'{{"id": "s{number}", "at": "2026-01-05T10:00:00Z", "plan": "{number}", "ref": "ad"}}'
+        (tmp_path / "one.ndjson").write_text(body)
+        walk.run(".venv/bin/python -m ingest replay one.ndjson --stream signups; .venv/bin/python -m ingest land")
+
+    receive(1)
+    walk.run("make build")
+    walk.run(".venv/bin/python -m ingest stream promote signups ref --type string")
+    receive(2)
+    done = walk.invoke(["make", "build"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    command = "make build SELECT=stg_signups+ FULL_REFRESH=1"
+    assert command in " ".join((done.stdout + done.stderr).split())
+    assert walk.ask(staged) == "[('1', None), ('2', 'ad')]"
+    walk.run(command)
+    assert walk.ask(staged) == "[('1', 'ad'), ('2', 'ad')]"
+
+    # text would be cast to the type of the column, or the column of a personal field kept
+    for old, new, reason in (
+        ("name: plan,", "name: plan, type: integer,", "plan has another type"),
+        ("name: plan,", "name: plan, personal: drop,", "plan is gone"),
+    ):
+        text = contract.read_text()
+        contract.write_text(text.replace(old, new))
+        receive(3)
+        done = walk.invoke(["make", "build"])
+        assert done.returncode != 0
+        message = f"the columns of stg_signups have changed ({reason}): run `{command}`"
+        assert message in " ".join((done.stdout + done.stderr).split())
+        contract.write_text(text)
+    walk.run("make build")
+    assert walk.ask(staged) == "[('1', 'ad'), ('2', 'ad'), ('3', 'ad'), ('3', 'ad')]"

@@ -89,6 +89,27 @@
     {{ return(local_md5(text.split() | join(' '))) }}
 {% endmacro %}
 
+{#- dbt asks this macro how the columns of a query differ from those of its table. A column that is new is added, null in
+    the rows that are there. Any other change stops the build: a value would be cast to the old type in silence, and a
+    field that is now personal would keep its old values. -#}
+{% macro check_for_schema_changes(source_relation, target_relation) %}
+    {% set changes = adapter.dispatch('check_for_schema_changes', 'dbt')(source_relation, target_relation) %}
+    {% set differing = [] %}
+    {% for column in changes.target_not_in_source %}
+        {% do differing.append(column.name ~ ' is gone') %}
+    {% endfor %}
+    {% for column in changes.new_target_types %}
+        {% do differing.append(column.column_name ~ ' has another type') %}
+    {% endfor %}
+    {% if differing %}
+        {% do exceptions.raise_compiler_error(
+            'the columns of ' ~ model.name ~ ' have changed (' ~ differing | join(', ') ~ '): run `make build SELECT=' ~ model.name
+            ~ '+ FULL_REFRESH=1`, and then `make build`'
+        ) %}
+    {% endif %}
+    {{ return(changes) }}
+{% endmacro %}
+
 {#- Hooks. The beginning is recorded before the first row is written and the end after the last, so that a build that is
     killed in between is seen by the next. -#}
 {% macro begin_rebuild() %}
