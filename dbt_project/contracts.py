@@ -73,7 +73,8 @@ def files(project: Path, streams: Mapping[str, Stream]) -> dict[Path, str]:
     """Path in the project to text: the source, the macro, and the models that nobody wrote by hand.
 
     Raises:
-        UserError: for a stream whose models have the names of others, or that is gone while a model reads it.
+        UserError: for a stream whose models have the names of others, that is gone while a model reads it, or that has
+            personal fields while its staging is written by hand.
     """
     by_hand = {
         path.stem: path.relative_to(project)
@@ -85,6 +86,11 @@ def files(project: Path, streams: Mapping[str, Stream]) -> dict[Path, str]:
         models = entity_models(stream) if stream.kind == "entity" else event_models(stream)
         for path, sql, description in models:
             if path.name in by_hand and (path.parent == STAGING or path.name in BY_HAND):
+                if path.parent == STAGING and (personal := [field.name for field in stream.fields if field.personal]):
+                    raise UserError(
+                        f"streams/{stream.name}.yml: {personal[0]} cannot be personal: dbt_project/{by_hand[path.name]} is"
+                        " written by hand and would keep it in clear; drop or hash it there"
+                    )
                 continue
             if path.name in by_hand or path.with_suffix(".sql") in written:
                 raise UserError(f"streams/{stream.name}.yml: there is another model {path.name}; choose another name")

@@ -281,7 +281,6 @@ class Stream(BaseModel, extra="forbid", frozen=True):
 
     @model_validator(mode="after")
     def _check_columns(self) -> "Stream":
-        names = {field.name for field in self.fields}
         judged = {name for place in ("id", "time", "event_type", "created", "deleted") for name in self._named[place]}
         own = {name for place in ("time", "event_type", "created", "deleted") for name in self._named[place]}
         for field in self.fields:
@@ -291,14 +290,8 @@ class Stream(BaseModel, extra="forbid", frozen=True):
                         raise ValueError(
                             f"fields: {field.name} is {what}; choose another name, and give this as the path"
                         )
-                if re.match("dbt_|time_text_", field.name.lower()):
-                    raise ValueError(
-                        f"fields: {field.name}: columns of dbt_ and time_text_ are taken; choose another name"
-                    )
-            if f"{field.name}_text" in names and field.type in ("integer", "amount", "boolean", "timestamp"):
-                raise ValueError(
-                    f"fields: staging calls the text of {field.name} {field.name}_text; rename one of them"
-                )
+                if prefix := re.match("dbt_|time_text_|_text_of_", field.name.lower()):
+                    raise ValueError(f"fields: {field.name}: names with {prefix[0]} are taken; choose another name")
             if field.personal and field.in_body in judged:
                 raise ValueError(f"fields: {field.name} is personal, so it can be neither id, time nor type")
             if field.personal and field.in_body == self.key and self.kind == "entity":

@@ -4,14 +4,15 @@
 {% macro text_of(field, contract) -%}
     {%- set found = [] -%}
     {%- for path in field.paths -%}
-        {%- set ns = namespace(text=row_value(path, contract)) -%}
+        {%- set value = row_value(path, contract) -%}
+        {%- set is_null = is_no_value(value) if field.type == 'id' else value ~ " = ''" -%}
+        {%- set nulls = contract.nulls + field.nulls -%}
         {%- if field.type == 'json' -%}
-            {%- do found.append(ns.text) -%}
+            {%- do found.append(value) -%}
+        {%- elif nulls -%}
+            {%- do found.append('case when not ' ~ is_null ~ ' and ' ~ value ~ ' not in (' ~ literals(nulls) ~ ') then ' ~ value ~ ' end') -%}
         {%- else -%}
-            {%- for null in contract.nulls + field.nulls -%}
-                {%- set ns.text = 'nullif(' ~ ns.text ~ ', ' ~ text_literal(null) ~ ')' -%}
-            {%- endfor -%}
-            {%- do found.append(id_text(ns.text) if field.type == 'id' else "nullif(" ~ ns.text ~ ", '')") -%}
+            {%- do found.append(id_text(value) if field.type == 'id' else "nullif(" ~ value ~ ", '')") -%}
         {%- endif -%}
     {%- endfor -%}
     {{ found[0] if found | length == 1 else 'coalesce(' ~ found | join(', ') ~ ')' }}
@@ -73,11 +74,16 @@
     {{ return(field.type in ('integer', 'amount', 'boolean', 'timestamp')) }}
 {% endmacro %}
 
-{#- `text as price_text, value as price,` of each field. -#}
+{#- The column of the text of a field that has a column of its value, too; no field can have this name. -#}
+{% macro text_column(field) -%}
+    {{ ('_text_of_' ~ field.name) if has_text(field) else field.name }}
+{%- endmacro %}
+
+{#- `text as _text_of_price, value as price,` of each field. -#}
 {% macro texts_and_values(fields, contract) -%}
     {%- for field in fields -%}
     {%- if has_text(field) -%}
-        {{ text_of(field, contract) }} as {{ field.name }}_text,
+        {{ text_of(field, contract) }} as {{ text_column(field) }},
         {{ value_of(field, text_of(field, contract)) }} as {{ field.name }},
         {%- else -%}
         {{ text_of(field, contract) }} as {{ field.name }},
@@ -103,7 +109,7 @@
 {% macro reject_invalid(fields) -%}
     {%- for field in fields -%}
     {%- if has_text(field) -%}
-    when {{ field.name }}_text is not null and {{ is_invalid(field) }} then 'invalid:{{ field.path }}'
+    when {{ text_column(field) }} is not null and {{ is_invalid(field) }} then 'invalid:{{ field.path }}'
             {% endif -%}
     {%- if field.accepted -%}
     when {{ as_text(field) }} not in ({{ literals(field.accepted) }}) then 'invalid:{{ field.path }}'

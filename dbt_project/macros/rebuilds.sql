@@ -82,11 +82,12 @@
     {% for id in views | sort %}
         {% do texts.append(graph.nodes[id].raw_code) %}
     {% endfor %}
-    {% for stream in streams() if node.name in ('stg_' ~ stream, 'dim_' ~ stream ~ '_history') %}
-        {% do texts.append(tojson(contracts()[stream])) %}
-    {% endfor %}
     {% set text = modules.re.sub('(?s)\\{#.*?#\\}|--[^\\n]*', '', texts | join(' ')) %}
-    {{ return(local_md5(text.split() | join(' '))) }}
+    {% set contract = [] %}
+    {% for stream in streams() if node.name in ('stg_' ~ stream, 'dim_' ~ stream ~ '_history') %}
+        {% do contract.append(tojson(contracts()[stream])) %}
+    {% endfor %}
+    {{ return(local_md5(text.split() | join(' ') ~ contract | join)) }}
 {% endmacro %}
 
 {#- dbt asks this macro how the columns of a query differ from those of its table. A column that is new is added, null in

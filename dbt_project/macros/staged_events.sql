@@ -16,7 +16,7 @@
     {%- elif field.path == contract.id -%}
         {%- do texts.update({field.path: 'source_event_id'}) -%}
     {%- else -%}
-        {%- do texts.update({field.path: field.name ~ '_text' if has_text(field) else field.name}) -%}
+        {%- do texts.update({field.path: text_column(field)}) -%}
         {%- do identity.append(identity_text(field, stream)) if field.type != 'json' -%}
     {%- endif -%}
 {%- endfor %}
@@ -91,6 +91,9 @@ judged as (
             when event_at is null or not {{ is_plausible('event_at') }} then 'invalid:timestamp'
             {%- if of_type and of_type.others == 'reject' %}
             when type_text not in ({{ literals(of_type['values']) }}) then 'invalid:{{ of_type.field }}'
+            {%- endif %}
+            {%- if of_type and by_path[of_type.field].accepted %}
+            when type_text not in ({{ literals(by_path[of_type.field].accepted) }}) then 'invalid:{{ of_type.field }}'
             {%- endif %}
             {%- if id and has_text(id) %}
             when source_event_id is not null and {{ value_of(id, 'source_event_id') }} is null then 'invalid:{{ id.path }}'

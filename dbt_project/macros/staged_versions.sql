@@ -16,7 +16,7 @@
 {#- path to the column that is null where the body has no value -#}
 {%- set texts = {} -%}
 {%- for field in columns -%}
-    {%- do texts.update({field.path: field.name ~ '_text' if has_text(field) else field.name}) -%}
+    {%- do texts.update({field.path: text_column(field)}) -%}
 {%- endfor -%}
 {%- for field, text in [(created, 'created_text'), (deleted, 'deleted_text'), (flag, 'is_deleted_text'), (id, id.name)] if field -%}
     {%- do texts.update({field.path: text}) -%}
@@ -143,6 +143,12 @@ judged as (
                 then 'invalid:{{ contract.created }}'
             when deleted_text is not null and (deleted_time is null or not {{ is_plausible('deleted_time') }})
                 then 'invalid:{{ deleted.path }}'
+            {%- if flag %}
+            when is_deleted_text is not null and {{ to_boolean('is_deleted_text') }} is null then 'invalid:{{ flag.path }}'
+            {%- endif %}
+            {%- if id.accepted %}
+            when not is_tombstone and {{ id.name }} not in ({{ literals(id.accepted) }}) then 'invalid:{{ id.path }}'
+            {%- endif %}
             {{ reject_invalid(columns) }}
             {{ reject_long([id] + columns) }}
         end as reject_reason

@@ -5,7 +5,7 @@ A body is rejected for the first reason that holds, in the order in which the fu
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from decimal import Decimal
@@ -198,6 +198,11 @@ def check_values(given: Iterable[Reading]) -> None:
             raise Rejected(f"invalid:{reading.field.path}")
 
 
+def require_listed(reading: Reading, values: Collection[str]) -> None:
+    if reading.text is not None and reading.text not in values:
+        raise Rejected(f"invalid:{reading.field.path}")
+
+
 def check_lengths(given: Iterable[Reading]) -> None:
     for reading in given:
         is_kept = reading.field.type in ("string", "id", "json") and reading.field.personal != "drop"
@@ -226,6 +231,8 @@ def read_event(message: Landed, contract: Contract, settings: Settings, secret: 
         event_type = contract.type_values.get(written, written if contract.keeps_other_types else None)
     if event_type is None:
         raise Rejected(f"invalid:{contract.type_field}")
+    if contract.type_field and (listed := contract.fields[contract.type_field].values):
+        require_listed(given[contract.type_field], listed)
     check_values(given[path] for path in (*contract.id[:1], *contract.own()))
     of_type = [contract.type_field] if contract.type_field else []
     check_lengths(given[path] for path in (*contract.id[:1], *of_type, *contract.own()))
@@ -278,6 +285,9 @@ def read_version(message: Landed, contract: Contract, settings: Settings, secret
     for path in (contract.created, *contract.deleted):
         if path and given[path].field.type == "timestamp":
             check_plausible(given[path], message, settings)
+    check_values(given[path] for path in contract.deleted if given[path].field.type == "boolean")
+    if id_.field.values:
+        require_listed(id_, id_.field.values)
     check_values(given[path] for path in contract.own())
     check_lengths([id_, *(given[path] for path in contract.own())])
 

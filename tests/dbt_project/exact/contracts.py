@@ -26,6 +26,7 @@ NAMES = (
     "campaign_2", "seats", "is_new", "amount_due", "spot", "reason", "level", "label", "owner", "ratio", "phase",
     "date", "value", "values", "count", "row", "position", "index", "rank", "text", "json", "day",
 )  # fmt: skip
+WORDS_OF_STAGING = ("created", "updated", "deleted", "time", "type")
 SEGMENTS = ("user-id", "$ref", "a b", "@type", "select", "x:y", "a/b", "-dash", "_u", "0", "Camel", "payload", "body")
 PLACES = (
     "props.", "props.in-ner.", "$set.a b.", "items[0].", "items[1].", "grid[1][0].", "still.deep.er[2].here.", "0.",
@@ -98,7 +99,9 @@ class Draw:
     # --- contracts
 
     def contract(self, kind: str, envelope: str | None) -> Contract:
-        names = self.rng.sample(NAMES, self.rng.randint(2, 7))
+        names = self.rng.sample(
+            NAMES if envelope == "cloudevents" else NAMES + WORDS_OF_STAGING, self.rng.randint(2, 7)
+        )
         if kind == "event":
             names += self.some_of(VOCABULARY, 0, 4)
             self.rng.shuffle(names)
@@ -114,7 +117,7 @@ class Draw:
         if envelope:
             contract["envelope"] = envelope
         if self.one_in(2):
-            contract["nulls"] = self.some_of(TEXTS)
+            contract["nulls"] = self.some_of(TEXTS, most=self.any_of(3, 20))
         free = [one for one in fields if "personal" not in one]
         if kind == "event":
             self.add_event(contract, free)
@@ -147,6 +150,8 @@ class Draw:
             contract["event_type"] = {"field": path_of(of_type), "values": listed}
             if self.one_in(2):
                 contract["event_type"]["others"] = "keep"
+                if self.one_in(2):
+                    of_type["values"] = [*listed, *self.some_of(TEXTS)]
         if self.one_in(3):
             return
         own = {"name": "own_id", "type": self.any_of("id", "id", "string", "integer"), "description": "Its id."}
@@ -164,6 +169,8 @@ class Draw:
         key = {"name": "thing_id", "type": self.any_of("id", "id", "string"), "description": "Its id."}
         if self.one_in(2):
             key["path"] = self.any_of("id", "thing-id", "$id", "thing id")
+        if self.one_in(3):
+            key["values"] = ["t1", "t2", "4"]
         fields.append({**key, "required": self.one_in(2)})
         contract["key"] = path_of(key)
         if not is_change or self.one_in(2):
