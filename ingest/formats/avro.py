@@ -96,18 +96,18 @@ def _read_within_bounds(stream: BytesIO, schema: Any, _: None = None, *names_rec
     parsed = parse_schema(schema, named["writer"])
     is_named = bool(names_records)
     options = {"return_record_name": is_named, "return_record_name_override": is_named}
-    return read_data(_BoundedDecoder(stream), parsed, named, None, options)
+    return read_data(_BoundedDecoder(stream), parsed, named, None, options)  # type: ignore[no-untyped-call]
 
 
-class _BoundedDecoder(BinaryDecoder):  # type: ignore[misc]
+class _BoundedDecoder(BinaryDecoder):
     """Reads a message that has no more items than bytes, and MOST_EMPTY_ITEMS."""
 
     def __init__(self, stream: BytesIO) -> None:
-        super().__init__(stream)
+        super().__init__(stream)  # type: ignore[no-untyped-call]
         self._left = len(stream.getbuffer()) + MOST_EMPTY_ITEMS
 
     def iter_array(self) -> Iterator[None]:
-        for item in super().iter_array():
+        for item in super().iter_array():  # type: ignore[no-untyped-call]
             self._left -= 1
             if self._left < 0:
                 raise ValueError("more items than bytes")

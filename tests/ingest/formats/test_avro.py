@@ -183,7 +183,7 @@ def test_a_type_within_itself_is_read_however_deep() -> None:
         endless(HEADER)
 
 
-EMPTY = {
+EMPTY: dict[str, tuple[Any, str]] = {
     "null": ("null", "null"),
     "no fields": (record(name="Empty"), "{}"),
     "nothing in it": (
@@ -196,8 +196,8 @@ EMPTY = {
 @pytest.mark.parametrize(("kind", "item"), EMPTY.values(), ids=EMPTY)
 def test_a_message_has_no_more_items_than_its_bytes_may_say(kind: Any, item: str) -> None:
     """Items without bytes: ten bytes can say that there are 2**60 of them."""
-    of_kind = {"type": "array", "items": kind}
-    in_union = {"type": "map", "values": ["null", of_kind, record(("x", "int"), name="R"), record(name="S")]}
+    of_kind: Any = {"type": "array", "items": kind}
+    in_union: Any = {"type": "map", "values": ["null", of_kind, record(("x", "int"), name="R"), record(name="S")]}
     for schema, before, after in (
         (of_kind, "", ""),
         (record(("it", of_kind), name="Whole"), "", ""),
@@ -217,7 +217,7 @@ def test_a_message_has_no_more_items_than_its_bytes_may_say(kind: Any, item: str
 
 
 def test_a_long_array_of_items_that_have_bytes_is_read() -> None:
-    nulls = {"type": "array", "items": "null"}
+    nulls: Any = {"type": "array", "items": "null"}
     schema = record(("many", {"type": "array", "items": "int"}), ("few", nulls))
     value = {"many": [*range(100_000)], "few": [None] * 100}
     assert decoded(schema, encoded(schema, value)) == value
