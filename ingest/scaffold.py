@@ -1,6 +1,7 @@
 """Writes contracts: `python -m ingest stream add` from a sample, `stream promote` one more field."""
 
 import re
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -97,10 +98,12 @@ def new_file(name: str, *, folder: Path = FOLDER, force: bool = False) -> Path:
 
 
 def _validated(path: Path, text: str) -> int:
-    """Read a contract back before it is written; returns the number of its fields."""
+    """Read a contract back, beside the others, before it is written; returns the number of its fields."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / path.parent.name  # which an error names
         folder.mkdir()
+        for other in path.parent.glob("*.yml"):
+            shutil.copy(other, folder)
         (folder / path.name).write_text(text, encoding="utf-8")
         return len(read_contracts(folder)[path.stem].fields)
 

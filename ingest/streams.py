@@ -3,8 +3,11 @@
 A contract says what arrives, by which kind of transport, under which key, and which fields its messages have.
 """
 
+import difflib
 import re
 import sys
+from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -116,21 +119,21 @@ class BodyField(BaseModel, extra="forbid", frozen=True):
     @model_validator(mode="after")
     def _check_type(self) -> "BodyField":
         if self.type != "timestamp" and (self.unit or self.format is not None):
-            raise ValueError(f"{self.name}: {'unit' if self.unit else 'format'} is for the type timestamp")
+            raise ValueError(f"{'unit' if self.unit else 'format'} is for the type timestamp")
         if self.unit and self.format is not None:
-            raise ValueError(f"{self.name}: a timestamp has a unit or a format, not both")
+            raise ValueError("a timestamp has a unit or a format, not both")
         if self.format is not None and (not TIME_FORMAT.fullmatch(self.format) or self.format.count("%Y") != 1):
-            raise ValueError(f"{self.name}: format: expected %Y, %m, %d, %H, %M, %S, %f and %z, such as %d.%m.%Y %H:%M")
+            raise ValueError("format: expected %Y, %m, %d, %H, %M, %S, %f and %z, such as %d.%m.%Y %H:%M")
         if self.format is not None and len(found := re.findall("%.", self.format)) > len(set(found)):
-            raise ValueError(f"{self.name}: format: each of %Y, %m and the others stands in it once")
+            raise ValueError("format: each of %Y, %m and the others stands in it once")
         if self.personal == "hash" and self.type not in ("string", "id"):
-            raise ValueError(f"{self.name}: personal: hash is for the types string and id")
+            raise ValueError("personal: hash is for the types string and id")
         if self.values and self.type not in ("string", "id", "integer"):
-            raise ValueError(f"{self.name}: values are for the types string, id and integer")
+            raise ValueError("values are for the types string, id and integer")
         if self.name in VOCABULARY and (self.type == "amount") != (VOCABULARY[self.name] == "amount"):
-            raise ValueError(f"{self.name}: type: {self.name} of fct_events is {VOCABULARY[self.name]}")
+            raise ValueError(f"type: {self.name} of fct_events is {VOCABULARY[self.name]}")
         if self.name in VOCABULARY and self.type not in ("string", "id", "amount"):
-            raise ValueError(f"{self.name}: type: {self.name} of fct_events is text, so string or id")
+            raise ValueError(f"type: {self.name} of fct_events is text, so string or id")
         return self
 
     @property
@@ -233,6 +236,8 @@ class Stream(BaseModel, extra="forbid", frozen=True):
     def _check_format(self) -> "Stream":
         if self.format != "json" and self.transport != "kafka":
             raise ValueError(f"format: {self.format} is for streams of Kafka, transport: kafka")
+        if self.subscription and self.transport != "pubsub":
+            raise ValueError("subscription: is of Pub/Sub, transport: pubsub")
         return self
 
     @model_validator(mode="after")
@@ -362,7 +367,7 @@ class Stream(BaseModel, extra="forbid", frozen=True):
 
 
 class _Loader(yaml.CSafeLoader):
-    """Refuses a key that stands twice, of which YAML would take the last."""
+    """Rejects a key that stands twice, of which YAML would take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         known = set()
@@ -384,6 +389,11 @@ def read_contracts(folder: Path) -> dict[str, Stream]:
     if not (files := sorted(folder.glob("*.yml"))):
         raise UserError(f"there is no contract in {folder}: each stream is a file of it, such as clicks.yml")
     streams = [_read(path) for path in files]
+    owners: dict[tuple[Transport, str], str] = {}
+    for path, stream in zip(files, streams, strict=True):
+        topic = stream.topic or stream.name
+        if (owner := owners.setdefault((stream.transport, topic), stream.name)) != stream.name:
+            raise UserError(f"{folder.name}/{path.name}: topic: {topic} is the topic of {owner} too; give each its own")
     return {stream.name: stream for stream in sorted(streams, key=lambda one: one.kind != "event")}
 
 
@@ -400,16 +410,86 @@ def _read(path: Path) -> Stream:
         raise UserError(f"{file} is no text in UTF-8: {error}") from error
     if not isinstance(found, dict):
         raise UserError(f"{file}: expected keys such as transport, kind and fields")
+    for loc in _empty_places(found):
+        raise UserError(f"{file}: {_place(loc, found)}: is empty; list something, or leave it out")
     try:
         return Stream.model_validate({**found, "name": path.stem})
     except ValidationError as error:
-        # event_type is a text or a mapping: of the two mistakes that of what was given
-        is_mapping = isinstance(found.get("event_type"), dict)
-        first, *_ = (one for one in error.errors() if not (is_mapping and "constrained-str" in one["loc"]))
-        parts = [part for part in first["loc"] if part != "constrained-str" and "EventType" not in str(part)]
-        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
-        expected = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{file}: {place + ': ' if place else ''}{expected}") from error
+        raise UserError(f"{file}: {_mistake(error, found)}") from error
+
+
+Loc = tuple[int | str, ...]
+"""Keys and indexes that lead to a place in a contract."""
+
+
+def _empty_places(value: Any, loc: Loc = ()) -> Iterator[Loc]:
+    """The lists and mappings without anything in them."""
+    if loc and value in ([], {}):
+        yield loc
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in pairs:
+        yield from _empty_places(inner, (*loc, key))
+
+
+def _place(loc: Loc, found: dict[str, Any]) -> str:
+    """Such as `field price: values[0]`; a field without a name is `fields[3]`."""
+    match loc:
+        case ("fields", int(number), *rest):
+            field = found["fields"][number]
+            name = field.get("name") if isinstance(field, dict) else None
+            first, loc = f"field {name}: " if isinstance(name, str) and name else f"fields[{number}]: ", tuple(rest)
+        case _:
+            first = ""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    return (first + text).removesuffix(": ")
+
+
+def _mistake(error: ValidationError, found: dict[str, Any]) -> str:
+    """The first mistake of a contract: its place, and what is expected there."""
+    # of the two mistakes of an event_type, a text or a mapping, that of what was given
+    other = "constrained-str" if isinstance(found.get("event_type"), dict) else "EventType"
+    mistakes = [one for one in error.errors() if not any(other in str(part) for part in one["loc"])] or error.errors()
+    # an unknown key is often why another one is missing
+    first = next((one for one in mistakes if one["type"] == "extra_forbidden"), mistakes[0])
+    loc: Loc = tuple(one for one in first["loc"] if one != "constrained-str" and "EventType" not in str(one))
+    if first["type"] in ("extra_forbidden", "missing"):
+        place = _place(loc[:-1], found)
+        told = f"{loc[-1]} is missing" if first["type"] == "missing" else _unknown_key(loc)
+    else:
+        place, told = _place(loc, found), _expected(first["type"], first["msg"], first.get("ctx", {}), first["input"])
+    return f"{place}: {told}" if place else told
+
+
+def _unknown_key(loc: Loc) -> str:
+    model: type[BaseModel] = {"fields": BodyField, "event_type": EventType}.get(str(loc[0]), Stream)
+    known = [name for name in (Stream if len(loc) == 1 else model).model_fields if len(loc) > 1 or name != "name"]
+    close = difflib.get_close_matches(str(loc[-1]), known, 1)
+    return f"unknown key {loc[-1]}; " + (f"did you mean {close[0]}?" if close else f"the keys are {', '.join(known)}")
+
+
+EXPECTED = {
+    "tuple_type": "expected a list, such as [a, b]",
+    "dict_type": "expected a mapping, such as {sale: purchase}",
+    "model_type": "expected a mapping, such as {name: plan, description: The plan.}",
+    "string_type": "expected a text",
+    "string_too_short": "expected a text that is not empty",
+    "string_pattern_mismatch": "expected letters, digits, ., _, ~, +, % and -",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+}
+"""Pydantic's type of a mistake to what a contract should have there."""
+
+
+def _expected(type_: str, message: str, context: Mapping[str, Any], given: Any) -> str:
+    if type_ == "value_error":
+        return message.removeprefix("Value error, ")
+    expected = f"expected {context['expected']}" if type_ == "literal_error" else EXPECTED.get(type_, message)
+    if given is None:
+        return f"{expected}; it has no value"
+    if not isinstance(given, str | int | float | date) or given == "" or len(str(given)) > 40:
+        return expected
+    hint = ", in quotes" if type_ == "string_type" else ""
+    return f"{expected}{hint}, not {str(given).lower() if isinstance(given, bool) else given}"
 
 
 def _contracts() -> dict[str, Stream]:

@@ -224,6 +224,14 @@ def test_cloudevents_in_binary_mode_are_sampled_with_their_attributes(settings: 
     assert [field.in_body for field in stream.fields] == ["id", "source", "type", "time", "data.plan"]
 
 
+def test_a_stream_on_the_topic_of_another_is_not_written(add: Add, tmp_path: Path) -> None:
+    body = {"time": "2026-01-05", "n": 1}
+    add(body)
+    with pytest.raises(UserError, match=r"visits\.yml: topic: signups is the topic of signups too"):
+        add(body, name="visits", topic="signups")
+    assert not (tmp_path / "streams" / "visits.yml").exists()
+
+
 def test_a_topic_without_messages_and_one_of_pubsub_are_errors(settings: Settings) -> None:
     with pytest.raises(UserError, match=r"^spool log shop\.signups: there is no message"):
         read_topic(settings, "shop.signups", "kafka")
@@ -357,6 +365,7 @@ def test_required_is_what_every_message_has(add: Add) -> None:
     bodies = [{"time": "2026-01-05", "n": number, "a": "x", "b": "x"} for number in range(scaffold.FEW)]
     bodies[7] |= {"a": None, "b": ""}
     stream, text = add(*bodies)
+    assert [field.in_body for field in stream.fields if field.required] == ["time", "n"]
     assert guess_of(text, "fields:") == ""
     _, text = add(*bodies[:-1])
     assert guess_of(text, "fields:") == "required is what 99 messages have, which are few"
