@@ -5,6 +5,7 @@ dbt has them.
 """
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -437,4 +438,8 @@ def _yaml(content: dict[str, Sequence[Any]]) -> str:
 
 
 if __name__ == "__main__":
-    write_contracts()
+    try:
+        write_contracts()
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)

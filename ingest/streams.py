@@ -5,16 +5,17 @@ A contract says what arrives, by which kind of transport, under which key, and w
 
 import difflib
 import re
-import sys
+from collections import UserDict
 from collections.abc import Iterator, Mapping
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from ingest.errors import UserError
+from ingest.errors import ContractError, UserError
 
 Transport = Literal["pubsub", "kafka"]
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -384,16 +385,18 @@ def read_contracts(folder: Path) -> dict[str, Stream]:
     """The contracts of a folder by name: events before entities, in the order of their names.
 
     Raises:
-        UserError: naming the file, the place in it and what is expected there.
+        ContractError: naming the file, the place in it and what is expected there.
     """
     if not (files := sorted(folder.glob("*.yml"))):
-        raise UserError(f"there is no contract in {folder}: each stream is a file of it, such as clicks.yml")
+        raise ContractError(f"there is no contract in {folder}: each stream is a file of it, such as clicks.yml")
     streams = [_read(path) for path in files]
     owners: dict[tuple[Transport, str], str] = {}
     for path, stream in zip(files, streams, strict=True):
         topic = stream.topic or stream.name
         if (owner := owners.setdefault((stream.transport, topic), stream.name)) != stream.name:
-            raise UserError(f"{folder.name}/{path.name}: topic: {topic} is the topic of {owner} too; give each its own")
+            raise ContractError(
+                f"{folder.name}/{path.name}: topic: {topic} is the topic of {owner} too; give each its own"
+            )
     return {stream.name: stream for stream in sorted(streams, key=lambda one: one.kind != "event")}
 
 
@@ -403,19 +406,19 @@ def _read(path: Path) -> Stream:
         found = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a safe loader
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise UserError(f"{file}: {line}{error.problem}") from error
+        raise ContractError(f"{file}: {line}{error.problem}") from error
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from error
+        raise ContractError(f"{file} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{file} is no text in UTF-8: {error}") from error
+        raise ContractError(f"{file} is no text in UTF-8: {error}") from error
     if not isinstance(found, dict):
-        raise UserError(f"{file}: expected keys such as transport, kind and fields")
+        raise ContractError(f"{file}: expected keys such as transport, kind and fields")
     for loc in _empty_places(found):
-        raise UserError(f"{file}: {_place(loc, found)}: is empty; list something, or leave it out")
+        raise ContractError(f"{file}: {_place(loc, found)}: is empty; list something, or leave it out")
     try:
         return Stream.model_validate({**found, "name": path.stem})
     except ValidationError as error:
-        raise UserError(f"{file}: {_mistake(error, found)}") from error
+        raise ContractError(f"{file}: {_mistake(error, found)}") from error
 
 
 Loc = tuple[int | str, ...]
@@ -461,8 +464,11 @@ def _mistake(error: ValidationError, found: dict[str, Any]) -> str:
 
 
 def _unknown_key(loc: Loc) -> str:
-    model: type[BaseModel] = {"fields": BodyField, "event_type": EventType}.get(str(loc[0]), Stream)
-    known = [name for name in (Stream if len(loc) == 1 else model).model_fields if len(loc) > 1 or name != "name"]
+    models: dict[str, type[BaseModel]] = {"fields": BodyField, "event_type": EventType}
+    # the name of a stream is that of its file
+    known = (
+        [*models[str(loc[0])].model_fields] if len(loc) > 1 else [one for one in Stream.model_fields if one != "name"]
+    )
     close = difflib.get_close_matches(str(loc[-1]), known, 1)
     return f"unknown key {loc[-1]}; " + (f"did you mean {close[0]}?" if close else f"the keys are {', '.join(known)}")
 
@@ -492,15 +498,23 @@ def _expected(type_: str, message: str, context: Mapping[str, Any], given: Any) 
     return f"{expected}{hint}, not {str(given).lower() if isinstance(given, bool) else given}"
 
 
-def _contracts() -> dict[str, Stream]:
-    try:
+class _Contracts(UserDict[str, Stream]):
+    """The contracts of the project, read when they are first needed: what reads published marts alone needs none."""
+
+    def __init__(self) -> None:  # without `data`, which the base class would set
+        pass
+
+    @cached_property
+    def data(self) -> dict[str, Stream]:  # type: ignore[override]
         return read_contracts(FOLDER)
-    except UserError as error:  # before any command has begun: all of them need the contracts
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
 
 
-STREAMS = _contracts()
+STREAMS = _Contracts()
+"""The contracts by name, as of `read_contracts`.
+
+Raises:
+    ContractError: at the first use, for a contract with a mistake.
+"""
 
 
 def named(names: list[str] | None) -> list[Stream]:

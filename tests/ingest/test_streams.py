@@ -1,5 +1,6 @@
 """Contracts: what they may say, how a mistake is told, and that the staging models judge by them."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -321,7 +322,7 @@ def test_a_folder_without_contracts(tmp_path: Path) -> None:
         read_contracts(tmp_path)
 
 
-def test_every_command_tells_a_mistake_in_one_line(tmp_path: Path) -> None:
+def test_every_command_that_needs_contracts_reports_a_mistake_in_one_line(tmp_path: Path) -> None:
     for name in ("ingest", "serve", "dbt_project"):
         ignored = shutil.ignore_patterns("target", "logs", "__pycache__")
         shutil.copytree(FOLDER.parent / name, tmp_path / name, ignore=ignored)
@@ -330,12 +331,21 @@ def test_every_command_tells_a_mistake_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "signups.yml").rename(tmp_path / "streams" / "signups.yml")
     broken = tmp_path / "streams" / "signups.yml"
     broken.write_text(broken.read_text().replace("kind: event", "kind: evnt"))
-    for command in (["ingest", "--help"], ["dbt_project", "build"], ["serve", "query"]):
-        done = subprocess.run(
-            [sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True, check=False
+
+    def run(*command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        environment = {**os.environ, **variables}
+        return subprocess.run(
+            [sys.executable, "-m", *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
+
+    for command in (["ingest", "--help"], ["dbt_project", "build"], ["dbt_project.contracts"]):
+        done = run(*command)
         assert done.returncode == 2
         assert done.stderr == "error: streams/signups.yml: kind: expected 'event' or 'entity', not evnt\n"
+    # what reads published marts needs no contract
+    for variables in ({}, {"STREAMS": '["signups"]', "TOPICS": '{"signups": "x"}'}):
+        done = run("serve", "query", **variables)
+        assert done.stderr == "error: nothing is published yet: run `make ingest build` first\n"
 
 
 def test_dbt_has_what_the_contracts_say() -> None:
