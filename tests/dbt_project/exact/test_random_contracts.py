@@ -96,6 +96,14 @@ CLOUDEVENTS = {
 
 
 def test_a_cloudevent_in_binary_mode_may_have_no_data(tmp_path: Path) -> None:
+    check_cloudevents_without_data(tmp_path)
+
+
+def check_cloudevents_without_data(
+    folder: Path,
+    project_of: Callable[[Path, Path], Project] = Project,
+    comparable: Callable[[Mart], Mart] = lambda rows: rows,
+) -> None:
     payloads = {"with data": b'{"plan": "team"}', "empty": b"", "none": None, "broken": b"{"}
     arrivals = []
     for prefix in ("ce_", "ce-"):
@@ -106,18 +114,18 @@ def test_a_cloudevent_in_binary_mode_may_have_no_data(tmp_path: Path) -> None:
                 Arrival(0, 0, "signups", f"{prefix}{name}", None, payload, attributes=json.dumps(attributes))
             )
     arrivals.append(Arrival(0, 0, "signups", "no CloudEvent", None, b"", attributes='{"id": "x"}'))
-    known = copy_project(tmp_path, {"signups": CLOUDEVENTS})
+    known = copy_project(folder, {"signups": CLOUDEVENTS})
     with patch.dict(STREAMS, known):
-        (tmp_path / "warehouse").mkdir()
-        warehouse = Project(tmp_path / "dbt_project", tmp_path).warehouse(tmp_path / "warehouse", Settings())
+        (folder / "warehouse").mkdir()
+        warehouse = project_of(folder / "dbt_project", folder).warehouse(folder / "warehouse", Settings())
         warehouse.land(arrivals, FIRST_LANDING)
         warehouse.build("--select", *(f"+{mart}" for mart in MARTS))
         rows = {
             row["message_id"]: (row["event_id"], row["plan"], row["reject_reason"])
             for row in warehouse.rows("staging.stg_signups")
         }
-        assert list(differences(warehouse, tmp_path / "streams", ["signups"], lambda rows: rows)) == []
-    expected = {}
+        assert list(differences(warehouse, folder / "streams", ["signups"], comparable)) == []
+    expected: dict[str, tuple[str, str | None, None]] = {}
     for prefix in ("ce_", "ce-"):
         expected[f"{prefix}with data"] = (f"{prefix}with data", "team", None)
         expected |= {f"{prefix}{name}": (f"{prefix}{name}", None, None) for name in ("empty", "none")}
