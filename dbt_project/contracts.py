@@ -461,5 +461,5 @@ if __name__ == "__main__":
         ).parse_args()
         write_contracts()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201  a command
+        sys.stderr.write(f"error: {error}\n")
         sys.exit(2)

@@ -239,10 +239,11 @@ class _World:
         return "after." if stream.envelope == "debezium" else ""
 
     def binary(self, stream: Stream, body: dict[str, Any]) -> tuple[str, Any]:
-        """A CloudEvent in binary mode: what is not its data are attributes, as the transport spells them."""
+        """A CloudEvent in binary mode: what is not its data are attributes, as the transport spells them. Without data
+        it has no body."""
         prefix = "ce_" if stream.transport == "kafka" else "ce-"
         given = {name: str(value) for name, value in body.items() if name != "data" and value is not None}
-        return json.dumps({f"{prefix}{name}": value for name, value in given.items()}), body.get("data", {})
+        return json.dumps({f"{prefix}{name}": value for name, value in given.items()}), body.get("data")
 
     def complete(self, body: dict[str, Any], stream: Stream, time: datetime) -> None:
         """Give each group of fields one of which is required a value."""

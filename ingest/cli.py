@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ingest.errors import UnavailableError, UserError
+from ingest.errors import ContractError, UnavailableError, UserError
 from ingest.settings import Settings, load_settings
 from ingest.simulator.faults import Faults
 from ingest.sinks import Warehouse, utc_now
@@ -42,8 +42,13 @@ MetricsPortOption = Annotated[
     int | None,
     typer.Option("--metrics-port", metavar="PORT", min=1, max=65535, help="Serve Prometheus metrics on this port."),
 ]
+try:
+    STREAM_NAMES = ", ".join(STREAMS)
+except ContractError as contract_error:  # all commands need the contracts
+    sys.stderr.write(f"error: {contract_error}\n")
+    raise SystemExit(2) from None
 StreamOption = Annotated[
-    list[str] | None, typer.Option("--stream", metavar="NAME", help=f"One of {', '.join(STREAMS)}; repeat for more.")
+    list[str] | None, typer.Option("--stream", metavar="NAME", help=f"One of {STREAM_NAMES}; repeat for more.")
 ]
 
 
@@ -205,7 +210,7 @@ def replay(
         list[str],
         typer.Argument(metavar="FILE", help="Files, folders and globs (read in name order), or - for standard input."),
     ],
-    stream: Annotated[str, typer.Option("--stream", metavar="NAME", help=f"One of {', '.join(STREAMS)}.")],
+    stream: Annotated[str, typer.Option("--stream", metavar="NAME", help=f"One of {STREAM_NAMES}.")],
     rename: Annotated[
         list[str] | None,
         typer.Option(

@@ -5,6 +5,10 @@ class UserError(Exception):
     """Something the user can put right; the message says what happened and what to do (exit code 2)."""
 
 
+class ContractError(UserError):
+    """A contract of streams/ has a mistake, or there is none."""
+
+
 class UnavailableError(UserError):
     """Something that landing needs does not answer, or a disk is full; `--follow` retries until it works again."""
 

@@ -153,18 +153,20 @@ def _fetched(source: Source, decoder: Decoder, sample: Sample) -> Iterator[tuple
             payloads, keys, found = decoder.decode_any(*columns)
             sample.format = found if sample.format == "json" else sample.format
             for payload, key, attributes in zip(payloads, keys, table["attributes"].to_pylist(), strict=True):
-                if payload is not None:  # a tombstone has no fields
-                    yield _structured(payload, attributes), key
+                if (body := _structured(payload, attributes)) is not None:  # a tombstone has no fields
+                    yield body, key
         if batch.is_end:
             return
 
 
-def _structured(body: bytes, attributes: str | None) -> bytes:
+def _structured(body: bytes | None, attributes: str | None) -> bytes | None:
     """A CloudEvent in binary mode, whose attributes are Kafka headers, as a contract reads it; other bodies as they
     are."""
     headers = json.loads(attributes or "{}")
     event = {name.removeprefix("ce_"): value for name, value in headers.items() if name.startswith("ce_")}
-    return b'%s,"data":%s}' % (json.dumps(event).encode()[:-1], body) if "specversion" in event else body
+    if "specversion" not in event:
+        return body
+    return b'%s,"data":%s}' % (json.dumps(event).encode()[:-1], body) if body else json.dumps(event).encode()
 
 
 def _readable(sample: Sample) -> Sample:

@@ -1,6 +1,7 @@
 """Writes contracts: `python -m ingest stream add` from a sample, `stream promote` one more field."""
 
 import re
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -97,10 +98,12 @@ def new_file(name: str, *, folder: Path = FOLDER, force: bool = False) -> Path:
 
 
 def _validated(path: Path, text: str) -> int:
-    """Read a contract back before it is written; returns the number of its fields."""
+    """Read a contract back, beside the others, before it is written; returns the number of its fields."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / path.parent.name  # which an error names
         folder.mkdir()
+        for other in path.parent.glob("*.yml"):
+            shutil.copy(other, folder)
         (folder / path.name).write_text(text, encoding="utf-8")
         return len(read_contracts(folder)[path.stem].fields)
 
@@ -362,13 +365,11 @@ class _Draft:
         reserved = reserved_names("entity" if self._is_entity else "event")
         for line in self._lines:
             self._fit_vocabulary(line)
-        typed = {line.name for line in self._lines if line.field.type in ("integer", "amount", "boolean", "timestamp")}
         taken: set[str] = set()
         # names that stay as they are come first
         for line in sorted(self._lines, key=lambda line: (line.path not in self._judged, line.path != line.name)):
             is_reserved = line.name in reserved and line.path not in self._exempt
-            is_text_of_other = line.name.endswith("_text") and line.name.removesuffix("_text") in typed
-            line.name = valid_name(line.name, taken, is_reserved=is_reserved or is_text_of_other)
+            line.name = valid_name(line.name, taken, is_reserved=is_reserved)
             taken.add(line.name)
 
     @staticmethod

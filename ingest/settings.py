@@ -16,7 +16,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from ingest.errors import UserError
+from ingest.errors import ContractError, UserError
 from ingest.streams import STREAMS, Stream, named
 
 BIGQUERY_LANDING = {"landing_max_rows": 1_000_000, "landing_max_bytes": 128 * 1024 * 1024}
@@ -42,6 +42,14 @@ JSON_EXAMPLE = 'a JSON object such as {"users": "shop-users"}'
 """For every other variable whose value is JSON."""
 
 
+def _stream_names() -> list[str]:
+    """None while a contract has a mistake: a command that needs contracts reports it, and others need no streams."""
+    try:
+        return list(STREAMS)
+    except ContractError:
+        return []
+
+
 class Settings(BaseSettings):
     """Each field is the environment variable of the same name in capitals."""
 
@@ -53,7 +61,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,  # it may be a secret
     )
 
-    streams: list[str] = Field(default_factory=lambda: list(STREAMS))
+    streams: list[str] = Field(default_factory=_stream_names)
     """JSON list: the streams to land, all unless set. The others keep what was landed of them before."""
 
     warehouse: Literal["duckdb", "bigquery"] = "duckdb"
@@ -173,7 +181,7 @@ class Settings(BaseSettings):
     @field_validator("streams")
     @classmethod
     def _list_streams(cls, names: list[str]) -> list[str]:
-        if not names:
+        if not names and _stream_names():
             raise ValueError("expected one stream at least")
         _check_streams(names)
         return names
@@ -213,8 +221,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _share_nothing(self) -> Self:
         """Messages of a shared topic or subscription would be landed as one stream's only."""
-        kafka = [self.topic(stream) for stream in self.selected() if stream.transport == "kafka"]
-        pubsub = [self.subscription(stream) for stream in self.selected() if stream.transport == "pubsub"]
+        selected = self.selected() if _stream_names() else []
+        kafka = [self.topic(stream) for stream in selected if stream.transport == "kafka"]
+        pubsub = [self.subscription(stream) for stream in selected if stream.transport == "pubsub"]
         for variable, names in (("TOPICS", kafka), ("SUBSCRIPTIONS", pubsub)):
             if shared := sorted(name for name in set(names) if names.count(name) > 1):
                 raise ValueError(f"{variable}: two streams share {shared[0]!r}; give each its own")
@@ -306,6 +315,8 @@ def registry_properties(settings: Settings) -> dict[str, str]:
 def _check_streams(names: Iterable[str]) -> None:
     try:
         named(list(names))
+    except ContractError:
+        return  # as in _stream_names
     except UserError as error:
         raise ValueError(str(error)) from None
 

@@ -3,15 +3,19 @@
 A contract says what arrives, by which kind of transport, under which key, and which fields its messages have.
 """
 
+import difflib
 import re
-import sys
+from collections import UserDict
+from collections.abc import Iterator, Mapping
+from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from ingest.errors import UserError
+from ingest.errors import ContractError, UserError
 
 Transport = Literal["pubsub", "kafka"]
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -21,7 +25,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 RESERVED = (
     "all analyse analyze and anti any array as asc asof assert_rows_modified asymmetric at authorization between"
     " binary both by case cast check collate collation column columns concurrently constraint contains create"
-    " cross cube current default deferrable define desc distinct do else end enum escape except exclude exists"
+    " cross cube current default deferrable define desc describe distinct do else end enum escape except exclude exists"
     " extract false fetch following for foreign freeze from full generated glob grant group grouping groups hash"
     " having if ignore ilike in initially inner intersect interval into is isnull join lambda lateral leading left"
     " like limit lookup map merge natural new no not notnull null nulls of offset on only or order outer over"
@@ -64,6 +68,8 @@ OWN_COLUMNS = {
     " newest_tombstone_at tombstones effective_at next_effective_at",
 }
 """Columns that staging and histories have of every stream, by its kind, also within their statements."""
+OWN_PREFIXES = ("dbt_", "time_text_", "_text_of_")
+"""Columns of snapshots and staging begin so."""
 OWN_TABLES = ("landing_offsets", "landing_writers", "landing_empty_offsets", "emit_watermarks", "pseudonym_key")
 """Tables beside those of the streams in the schema raw."""
 SEGMENT = r"[A-Za-z0-9_@$:/-][A-Za-z0-9_@$:/ -]*"
@@ -116,21 +122,23 @@ class BodyField(BaseModel, extra="forbid", frozen=True):
     @model_validator(mode="after")
     def _check_type(self) -> "BodyField":
         if self.type != "timestamp" and (self.unit or self.format is not None):
-            raise ValueError(f"{self.name}: {'unit' if self.unit else 'format'} is for the type timestamp")
+            raise ValueError(f"{'unit' if self.unit else 'format'} is for the type timestamp")
         if self.unit and self.format is not None:
-            raise ValueError(f"{self.name}: a timestamp has a unit or a format, not both")
+            raise ValueError("a timestamp has a unit or a format, not both")
         if self.format is not None and (not TIME_FORMAT.fullmatch(self.format) or self.format.count("%Y") != 1):
-            raise ValueError(f"{self.name}: format: expected %Y, %m, %d, %H, %M, %S, %f and %z, such as %d.%m.%Y %H:%M")
+            raise ValueError("format: expected %Y, %m, %d, %H, %M, %S, %f and %z, such as %d.%m.%Y %H:%M")
         if self.format is not None and len(found := re.findall("%.", self.format)) > len(set(found)):
-            raise ValueError(f"{self.name}: format: each of %Y, %m and the others stands in it once")
+            raise ValueError("format: each of %Y, %m and the others stands in it once")
         if self.personal == "hash" and self.type not in ("string", "id"):
-            raise ValueError(f"{self.name}: personal: hash is for the types string and id")
+            raise ValueError("personal: hash is for the types string and id")
+        if self.type == "integer" and (wrong := [value for value in self.values if not re.fullmatch("-?[0-9]+", value)]):
+            raise ValueError(f"{self.name}: values: {wrong[0]} is not an integer")
         if self.values and self.type not in ("string", "id", "integer"):
-            raise ValueError(f"{self.name}: values are for the types string, id and integer")
+            raise ValueError("values are for the types string, id and integer")
         if self.name in VOCABULARY and (self.type == "amount") != (VOCABULARY[self.name] == "amount"):
-            raise ValueError(f"{self.name}: type: {self.name} of fct_events is {VOCABULARY[self.name]}")
+            raise ValueError(f"type: {self.name} of fct_events is {VOCABULARY[self.name]}")
         if self.name in VOCABULARY and self.type not in ("string", "id", "amount"):
-            raise ValueError(f"{self.name}: type: {self.name} of fct_events is text, so string or id")
+            raise ValueError(f"type: {self.name} of fct_events is text, so string or id")
         return self
 
     @property
@@ -233,6 +241,8 @@ class Stream(BaseModel, extra="forbid", frozen=True):
     def _check_format(self) -> "Stream":
         if self.format != "json" and self.transport != "kafka":
             raise ValueError(f"format: {self.format} is for streams of Kafka, transport: kafka")
+        if self.subscription and self.transport != "pubsub":
+            raise ValueError("subscription: is of Pub/Sub, transport: pubsub")
         return self
 
     @model_validator(mode="after")
@@ -290,8 +300,8 @@ class Stream(BaseModel, extra="forbid", frozen=True):
                         raise ValueError(
                             f"fields: {field.name} is {what}; choose another name, and give this as the path"
                         )
-                if prefix := re.match("dbt_|time_text_|_text_of_", field.name.lower()):
-                    raise ValueError(f"fields: {field.name}: names with {prefix[0]} are taken; choose another name")
+                if field.name.lower().startswith(OWN_PREFIXES):
+                    raise ValueError(f"fields: {field.name} begins as a column of every stream; choose another name")
             if field.personal and field.in_body in judged:
                 raise ValueError(f"fields: {field.name} is personal, so it can be neither id, time nor type")
             if field.personal and field.in_body == self.key and self.kind == "entity":
@@ -317,6 +327,8 @@ class Stream(BaseModel, extra="forbid", frozen=True):
         if not self.time and self.envelope != "debezium":
             raise ValueError("time: an entity has one, the field that says when a version came to be")
         types = {field.in_body: field.type for field in self.fields}
+        if types[self.key] not in ("id", "string"):
+            raise ValueError(f"key: {self.key} has to be of the type id or string")
         if self.created and types[self.created] != "timestamp":
             raise ValueError(f"created: {self.created} has to be a timestamp")
         for name in self.deleted:
@@ -355,7 +367,13 @@ class Stream(BaseModel, extra="forbid", frozen=True):
 
 
 class _Loader(yaml.CSafeLoader):
-    """Refuses a key that stands twice, of which YAML would take the last."""
+    """Rejects a key that is there twice, of which YAML would take the last, and reads a date as text: MySQL's 0000-00-00
+    is none."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+        for first, found in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         known = set()
@@ -372,11 +390,18 @@ def read_contracts(folder: Path) -> dict[str, Stream]:
     """The contracts of a folder by name: events before entities, in the order of their names.
 
     Raises:
-        UserError: naming the file, the place in it and what is expected there.
+        ContractError: naming the file, the place in it and what is expected there.
     """
     if not (files := sorted(folder.glob("*.yml"))):
-        raise UserError(f"there is no contract in {folder}: each stream is a file of it, such as clicks.yml")
+        raise ContractError(f"there is no contract in {folder}: each stream is a file of it, such as clicks.yml")
     streams = [_read(path) for path in files]
+    owners: dict[tuple[Transport, str], str] = {}
+    for path, stream in zip(files, streams, strict=True):
+        topic = stream.topic or stream.name
+        if (owner := owners.setdefault((stream.transport, topic), stream.name)) != stream.name:
+            raise ContractError(
+                f"{folder.name}/{path.name}: topic: {topic} is the topic of {owner} too; give each its own"
+            )
     return {stream.name: stream for stream in sorted(streams, key=lambda one: one.kind != "event")}
 
 
@@ -386,34 +411,117 @@ def _read(path: Path) -> Stream:
         found = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a safe loader
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise UserError(f"{file}: {line}{error.problem}") from error
+        raise ContractError(f"{file}: {line}{error.problem}") from error
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from error
+        raise ContractError(f"{file} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{file} is no text in UTF-8: {error}") from error
+        raise ContractError(f"{file} is not UTF-8 text: {error}") from error
+    except ValueError as error:  # such as an integer of thousands of digits
+        raise ContractError(f"{file}: {error}") from error
     if not isinstance(found, dict):
-        raise UserError(f"{file}: expected keys such as transport, kind and fields")
+        raise ContractError(f"{file}: expected keys such as transport, kind and fields")
+    for loc in _empty_places(found):
+        raise ContractError(f"{file}: {_place(loc, found)}: is empty; list something, or leave it out")
     try:
         return Stream.model_validate({**found, "name": path.stem})
     except ValidationError as error:
-        # event_type is a text or a mapping: of the two mistakes that of what was given
-        is_mapping = isinstance(found.get("event_type"), dict)
-        first, *_ = (one for one in error.errors() if not (is_mapping and "constrained-str" in one["loc"]))
-        parts = [part for part in first["loc"] if part != "constrained-str" and "EventType" not in str(part)]
-        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
-        expected = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{file}: {place + ': ' if place else ''}{expected}") from error
+        raise ContractError(f"{file}: {_mistake(error, found)}") from error
 
 
-def _contracts() -> dict[str, Stream]:
-    try:
+Loc = tuple[int | str, ...]
+"""Keys and indexes that lead to a place in a contract."""
+
+
+def _empty_places(value: Any, loc: Loc = ()) -> Iterator[Loc]:
+    """The lists and mappings without anything in them."""
+    if loc and value in ([], {}):
+        yield loc
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in pairs:
+        yield from _empty_places(inner, (*loc, key))
+
+
+def _place(loc: Loc, found: dict[str, Any]) -> str:
+    """Such as `field price: values[0]`; a field without a name is `fields[3]`."""
+    match loc:
+        case ("fields", int(number), *rest):
+            field = found["fields"][number]
+            name = field.get("name") if isinstance(field, dict) else None
+            first, loc = f"field {name}: " if isinstance(name, str) and name else f"fields[{number}]: ", tuple(rest)
+        case _:
+            first = ""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    return (first + text).removesuffix(": ")
+
+
+def _mistake(error: ValidationError, found: dict[str, Any]) -> str:
+    """The first mistake of a contract: its place, and what is expected there."""
+    # of the two mistakes of an event_type, a text or a mapping, that of what was given
+    other = "constrained-str" if isinstance(found.get("event_type"), dict) else "EventType"
+    mistakes = [one for one in error.errors() if not any(other in str(part) for part in one["loc"])] or error.errors()
+    # an unknown key is often why another one is missing
+    first = next((one for one in mistakes if one["type"] == "extra_forbidden"), mistakes[0])
+    loc: Loc = tuple(one for one in first["loc"] if one != "constrained-str" and "EventType" not in str(one))
+    if first["type"] in ("extra_forbidden", "missing"):
+        place = _place(loc[:-1], found)
+        told = f"{loc[-1]} is missing" if first["type"] == "missing" else _unknown_key(loc)
+    else:
+        place, told = _place(loc, found), _expected(first["type"], first["msg"], first.get("ctx", {}), first["input"])
+    return f"{place}: {told}" if place else told
+
+
+def _unknown_key(loc: Loc) -> str:
+    models: dict[str, type[BaseModel]] = {"fields": BodyField, "event_type": EventType}
+    # the name of a stream is that of its file
+    known = (
+        [*models[str(loc[0])].model_fields] if len(loc) > 1 else [one for one in Stream.model_fields if one != "name"]
+    )
+    close = difflib.get_close_matches(str(loc[-1]), known, 1)
+    return f"unknown key {loc[-1]}; " + (f"did you mean {close[0]}?" if close else f"the keys are {', '.join(known)}")
+
+
+EXPECTED = {
+    "tuple_type": "expected a list, such as [a, b]",
+    "dict_type": "expected a mapping, such as {sale: purchase}",
+    "model_type": "expected a mapping, such as {name: plan, description: The plan.}",
+    "string_type": "expected a text",
+    "string_too_short": "expected a text that is not empty",
+    "string_pattern_mismatch": "expected letters, digits, ., _, ~, +, % and -",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+}
+"""Pydantic's type of a mistake to what a contract should have there."""
+
+
+def _expected(type_: str, message: str, context: Mapping[str, Any], given: Any) -> str:
+    if type_ == "value_error":
+        return message.removeprefix("Value error, ")
+    expected = f"expected {context['expected']}" if type_ == "literal_error" else EXPECTED.get(type_, message)
+    if given is None:
+        return f"{expected}; it has no value"
+    if not isinstance(given, str | int | float | date) or given == "" or len(str(given)) > 40:
+        return expected
+    hint = ", in quotes" if type_ == "string_type" else ""
+    return f"{expected}{hint}, not {str(given).lower() if isinstance(given, bool) else given}"
+
+
+class _Contracts(UserDict[str, Stream]):
+    """The contracts of the project, read when they are first needed: what reads published marts alone needs none."""
+
+    def __init__(self) -> None:  # without `data`, which the base class would set
+        pass
+
+    @cached_property
+    def data(self) -> dict[str, Stream]:  # type: ignore[override]
         return read_contracts(FOLDER)
-    except UserError as error:  # before any command has begun: all of them need the contracts
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
 
 
-STREAMS = _contracts()
+STREAMS = _Contracts()
+"""The contracts by name, as of `read_contracts`.
+
+Raises:
+    ContractError: at the first use, for a contract with a mistake.
+"""
 
 
 def named(names: list[str] | None) -> list[Stream]:

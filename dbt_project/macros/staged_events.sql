@@ -172,14 +172,14 @@ from identified
     {{ 'case ' ~ column ~ ' ' ~ renamed | join(' ') ~ ' else ' ~ column ~ ' end' if renamed else column }}
 {%- endmacro %}
 
-{#- A CloudEvent as one JSON document. In binary mode the body is its data and the attributes of the message have the
-    rest: ce_id in Kafka, ce-id in Pub/Sub (CloudEvents 1.0, protocol bindings). -#}
+{#- A CloudEvent as one JSON document. In binary mode the body is its data, if it has any, and the attributes of the
+    message have the rest: ce_id in Kafka, ce-id in Pub/Sub (CloudEvents 1.0, protocol bindings). -#}
 {% macro cloudevent(attributes, contract) -%}
     {%- set body = utf8_text(body_bytes(contract)) -%}
     {%- set specversion = cloudevent_attribute(attributes, 'specversion') -%}
-    {%- set names = ['specversion', 'id', 'source', 'type', 'subject', 'time'] -%}
+    {%- set names = ['id', 'source', 'type', 'subject', 'time'] -%}
     {%- for field in contract.fields -%}
-        {%- for path in field.paths if steps_of(path)[0] not in names + ['data'] -%}
+        {%- for path in field.paths if steps_of(path)[0] not in names + ['specversion', 'data'] -%}
             {%- do names.append(steps_of(path)[0]) -%}
         {%- endfor -%}
     {%- endfor -%}
@@ -189,8 +189,11 @@ from identified
     {%- endfor -%}
     case
         when {{ specversion }} is null then {{ body }}
-        -- a body that is no document could close the object by itself
-        when {{ is_json(body) }} then '{' || {{ members | join(' || ') }} || '"data":' || {{ body }} || '}'
+        else '{' || {{ members | join(' || ') }} || case
+            when payload is null or {{ body }} = '' then ''
+            -- a body that is no document could close the object by itself
+            when {{ is_json(body) }} then '"data":' || {{ body }} || ','
+        end || '"specversion":' || {{ json_string(specversion) }} || '}'
     end
 {%- endmacro %}
 

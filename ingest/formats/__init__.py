@@ -2,9 +2,10 @@
 
 The wire format is a zero byte, the id of a schema in four bytes, and the value. A message that cannot be decoded is
 landed all the same, with the reason in `decode_error`, and becomes a dead letter. A registry that does not answer is
-not such a reason: landing waits for it.
+not such a reason: landing waits for it. It also waits, for a minute at most, for a schema that the registry lacks.
 """
 
+import math
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,8 +30,10 @@ RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 15.0
 """Pause before the next request to a registry that does not answer: the first, and the longest of those doubled."""
 LOOK_SECONDS = 0.5
 """How often a wait checks whether to stop."""
-UNKNOWN_SECONDS = 60.0
-"""How long a missing schema is not asked for again: it may be on its way to a replica of the registry."""
+SCHEMA_PATIENCE_SECONDS = 60.0
+"""How long landing waits in all for a schema that the registry lacks: it may be on its way to a replica."""
+UNKNOWN_SECONDS = 10.0
+"""How long such a schema is not asked for again once landing has given up waiting for it."""
 MOST_SCHEMAS = 10_000
 """Maximum ids remembered per topic: bytes that only look like the wire format have any id."""
 TYPES = {"avro": "AVRO", "protobuf": "PROTOBUF", "json_schema": "JSON"}
@@ -52,7 +55,7 @@ class _Schema:
     read: Callable[[bytes], bytes] | None = None
     """Takes a message, header included, to JSON text; None where there is an error."""
     error: str | None = None
-    until: float = float("inf")
+    until: float = math.inf
     """Monotonic time after which the registry is asked again."""
 
 
@@ -102,6 +105,10 @@ class Decoder:
         """(topic, key or value) to the first bytes of a message to the schema that they name."""
         self._seen: set[tuple[str, str, bytes]] = set()
         """Schemas that were looked up: (topic, key or value, first bytes)."""
+        self._waited: dict[int, float] = {}
+        """Schema id to the seconds that landing has waited for it in vain."""
+        self._gave_up_at = -math.inf
+        """Monotonic time at which landing last gave up waiting for a schema."""
         self._client: Registry | None = None
 
     def decode(self, batch: Batch) -> Batch:
@@ -129,7 +136,7 @@ class Decoder:
         found = "json"
         for part, values in (("value", payloads), ("key", keys)):
             if any(value is not None and value[:1] == b"\0" for value in values):
-                decoded = self._decode_column(topic, part, values, None).decoded
+                decoded = self._decode_column(topic, part, values, None, is_awaited=False).decoded
                 values[:] = [text or value for text, value in zip(decoded, values, strict=True)]
                 if part == "value":
                     found = next((schema.format for schema in self._known[topic, part].values() if schema.read), found)
@@ -142,18 +149,23 @@ class Decoder:
         values = self._decode_column(topic, "value", table["payload"].to_pylist(), stream.format)
         keys: list[bytes | None] = [None] * table.num_rows
         if pc.any(pc.starts_with(table["key"], pattern="\0")).as_py():
-            keys = self._decode_column(topic, "key", table["key"].to_pylist(), None).decoded
+            # only the key of an entity decides anything, and any bytes may be the key of an event
+            is_awaited = stream.kind == "entity"
+            keys = self._decode_column(topic, "key", table["key"].to_pylist(), None, is_awaited).decoded
         columns = (values.schema_ids, values.decoded, keys, values.errors)
         for field, column in zip(DECODED_SCHEMA, columns, strict=True):
             table = table.append_column(field, pa.array(column, field.type))
         return table
 
-    def _decode_column(self, topic: str, part: str, values: list[bytes | None], wanted: str | None) -> _Columns:
+    def _decode_column(
+        self, topic: str, part: str, values: list[bytes | None], wanted: str | None, is_awaited: bool = True
+    ) -> _Columns:
         """Decode the values that have the wire format.
 
         Args:
             part: key or value.
             wanted: the format that they must have; None allows each.
+            is_awaited: whether to wait for schemas that the registry lacks.
         """
         known = self._known.setdefault((topic, part), {})
         columns = _Columns([], [], [])
@@ -167,7 +179,7 @@ class Decoder:
                     header = value[:HEADER_BYTES]
                     schema = known.get(header)
                     if schema is None or schema.until < now:
-                        schema = self._look_up(topic, part, header, wanted)
+                        schema = self._look_up(topic, part, header, wanted, is_awaited)
                         now = time.monotonic()
                     schema_id, read, error = schema.id, schema.read, schema.error
                     if read is not None:
@@ -180,11 +192,11 @@ class Decoder:
             columns.errors.append(error)
         return columns
 
-    def _look_up(self, topic: str, part: str, header: bytes, wanted: str | None) -> _Schema:
+    def _look_up(self, topic: str, part: str, header: bytes, wanted: str | None, is_awaited: bool) -> _Schema:
         known = self._known[topic, part]
         if len(known) >= MOST_SCHEMAS:
             known.clear()
-        found = self._find(topic, part, int.from_bytes(header[1:], "big"), wanted)
+        found = self._find(topic, part, int.from_bytes(header[1:], "big"), wanted, is_awaited)
         if found.read is not None and (topic, part, header) not in self._seen:
             # perhaps the newest of its subject, by which fields of the others are renamed
             self._seen.add((topic, part, header))
@@ -192,23 +204,56 @@ class Decoder:
         known[header] = found
         return found
 
-    def _find(self, topic: str, part: str, schema_id: int, wanted: str | None) -> _Schema:
-        unknown = _Schema(schema_id, error="unknown_schema", until=time.monotonic() + UNKNOWN_SECONDS)
+    def _find(self, topic: str, part: str, schema_id: int, wanted: str | None, is_awaited: bool) -> _Schema:
         if not 0 < schema_id < 2**31:  # as registries number them
-            return unknown
-        registered = self._ask(lambda registry: registry.schema(schema_id))
+            return _Schema(schema_id, error="unknown_schema")
+        registered = self._registered(schema_id, topic, is_awaited)
+        again = time.monotonic() + UNKNOWN_SECONDS
         if registered is None:
-            return unknown
+            return _Schema(schema_id, error="unknown_schema", until=again)
         found = FORMATS.get(registered.type, "")
         if not found or found != (wanted or found):
             return _Schema(schema_id, error=f"not_{wanted}")
         if found == "json_schema":
             return _Schema(schema_id, found, lambda value: value[HEADER_BYTES:])
+        if not registered.is_complete:
+            return _Schema(schema_id, found, error="broken_schema", until=again)
         newest = None
         if found == "avro":
             newest = self._ask(lambda registry: registry.newest(schema_id, f"{topic}-{part}"))
         read = _reader(registered, newest) or _reader(registered, None)
-        return _Schema(schema_id, found, read, None if read else "broken_schema")
+        until = math.inf if newest is None or newest.is_complete else again
+        return _Schema(schema_id, found, read, None if read else "broken_schema", until)
+
+    def _registered(self, schema_id: int, topic: str, is_awaited: bool) -> "Registered | None":
+        """The schema of this id. While the registry lacks it or one that it refers to, wait if `is_awaited`: for
+        SCHEMA_PATIENCE_SECONDS per id, and no more than half of the time, however many ids the registry lacks.
+
+        Raises:
+            UnavailableError: when landing stops meanwhile.
+        """
+        registered = self._ask(lambda registry: registry.schema(schema_id))
+        started = time.monotonic()
+        patience = min(SCHEMA_PATIENCE_SECONDS - self._waited.get(schema_id, 0.0), started - self._gave_up_at)
+        if _is_whole(registered) or not is_awaited or patience <= 0:
+            return registered
+        log.warning("landing waits for a schema that the registry lacks", schema_id=schema_id, topic=topic)
+        pause = RETRY_SECONDS
+        while (left := started + patience - time.monotonic()) > 0:
+            self._wait(min(pause, left))
+            if self._should_stop():
+                raise UnavailableError(f"landing stopped while it waited for the schema {schema_id} of {topic}")
+            pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+            registered = self._ask(lambda registry: registry.schema(schema_id))
+            if _is_whole(registered):
+                log.info("the registry has the schema now", schema_id=schema_id, topic=topic)
+                return registered
+        self._gave_up_at = time.monotonic()
+        if len(self._waited) >= MOST_SCHEMAS:
+            self._waited.clear()
+        self._waited[schema_id] = self._waited.get(schema_id, 0.0) + patience
+        log.warning("the registry still lacks a schema: its messages become dead letters", schema_id=schema_id)
+        return registered
 
     def _ask(self, question: "Callable[[Registry], Answer]") -> Answer:
         """Ask the registry, again and again while it does not answer.
@@ -245,6 +290,10 @@ class Decoder:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self._should_stop():
             time.sleep(min(left, LOOK_SECONDS))
+
+
+def _is_whole(registered: "Registered | None") -> bool:
+    return registered is not None and (registered.is_complete or registered.type == TYPES["json_schema"])
 
 
 def _reader(registered: "Registered", newest: "Registered | None") -> Callable[[bytes], bytes] | None:

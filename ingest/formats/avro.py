@@ -14,7 +14,8 @@ from uuid import UUID
 
 import orjson
 from fastavro import parse_schema, schemaless_reader
-from fastavro._read_py import schemaless_reader as slow_reader
+from fastavro._read_py import read_data
+from fastavro.io.binary_decoder import BinaryDecoder
 from fastavro.repository import AbstractSchemaRepository
 from fastavro.repository.base import SchemaRepositoryError
 from fastavro.schema import load_schema
@@ -26,6 +27,9 @@ EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC without a zone: orjson writes 
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 ROOT = ""
 """The name by which the schema itself is loaded; references have names of their own."""
+
+MOST_EMPTY_ITEMS = 10_000
+"""Maximum items without bytes, such as nulls, in the arrays of a message: ten bytes can say that there are 2**60."""
 
 NO_REFERENCES: Mapping[str, str] = {}
 
@@ -64,8 +68,9 @@ def avro_decoder(
 def _by_fastavro(written: Any) -> Decode:
     plain = _Plain(written)
     of_schema, convert, is_wrapped, names_records = plain.schema, plain.convert, plain.is_wrapped, plain.names_records
-    # fastavro's own compiled reader overflows the stack on a value that is deep enough, which ends the process
-    read: Any = slow_reader if plain.is_recursive else schemaless_reader
+    # fastavro's own compiled reader overflows the stack on a value that is deep enough, which ends the process, and
+    # makes any number of items that have no bytes
+    read: Any = _read_within_bounds if plain.is_recursive or plain.has_empty_items else schemaless_reader
 
     def decode(message: bytes) -> bytes:
         stream = BytesIO(message)
@@ -78,6 +83,35 @@ def _by_fastavro(written: Any) -> Decode:
         return orjson.dumps(value["value"] if is_wrapped else value, None, JSON_OPTIONS)
 
     return decode
+
+
+def _read_within_bounds(stream: BytesIO, schema: Any, _: None = None, *names_records: bool) -> Any:
+    """As `schemaless_reader`, in Python.
+
+    Raises:
+        ValueError: for a message that has more items than bytes, and MOST_EMPTY_ITEMS.
+        RecursionError: for one that is too deep.
+    """
+    named: dict[str, dict[str, Any]] = {"writer": {}, "reader": {}}
+    parsed = parse_schema(schema, named["writer"])
+    is_named = bool(names_records)
+    options = {"return_record_name": is_named, "return_record_name_override": is_named}
+    return read_data(_BoundedDecoder(stream), parsed, named, None, options)  # type: ignore[no-untyped-call]
+
+
+class _BoundedDecoder(BinaryDecoder):
+    """Reads a message that has no more items than bytes, and MOST_EMPTY_ITEMS."""
+
+    def __init__(self, stream: BytesIO) -> None:
+        super().__init__(stream)  # type: ignore[no-untyped-call]
+        self._left = len(stream.getbuffer()) + MOST_EMPTY_ITEMS
+
+    def iter_array(self) -> Iterator[None]:
+        for item in super().iter_array():  # type: ignore[no-untyped-call]
+            self._left -= 1
+            if self._left < 0:
+                raise ValueError("more items than bytes")
+            yield item
 
 
 class _References(AbstractSchemaRepository):
@@ -148,7 +182,11 @@ class _Plain:
         """By plain name."""
         self._open: set[str] = set()
         """Plain names of the records whose fields are being looked at."""
+        self._empty: set[str] = {"null"}
+        """Types whose values have no bytes, by plain name."""
         self.is_recursive = False
+        self.has_empty_items = False
+        """Whether there are arrays of such values."""
         self.names_records = False
         """Whether fastavro has to say which record of a union it has read."""
         # fastavro cannot mark a list as parsed, and would parse it for each message
@@ -166,6 +204,7 @@ class _Plain:
         if kind in ("array", "map"):
             inside = "items" if kind == "array" else "values"
             plain, convert = self._of(schema[inside])
+            self.has_empty_items |= kind == "array" and self._is_empty(plain)
             return {"type": kind, inside: plain}, _of_each(kind, convert)
         return self._of_named(schema) if "name" in schema else (kind, _converter(schema))
 
@@ -193,7 +232,15 @@ class _Plain:
         else:
             plain = {key: schema[key] for key in ("type", "symbols", "size") if key in schema} | {"name": name}
             self._converters[name] = _converter(schema)
+        parts = [field["type"] for field in plain.get("fields", ())]
+        if not schema.get("size", 0) and kind != "enum" and all(map(self._is_empty, parts)):
+            self._empty.add(name)
         return plain, self._converters[name]
+
+    def _is_empty(self, plain: Any) -> bool:
+        """Whether values of a type have no bytes."""
+        name = plain.get("name") if isinstance(plain, dict) else plain
+        return isinstance(name, str) and name in self._empty
 
     def _of_record(self, name: str, schema: dict[str, Any]) -> tuple[Any, Convert]:
         self._open.add(name)

@@ -36,6 +36,8 @@ class Registered:
     text: str
     references: Mapping[str, str]
     """Name to text of the schemas that it refers to, and of those that they refer to."""
+    is_complete: bool = True
+    """Whether the registry has all of these."""
 
 
 class Registry:
@@ -84,13 +86,19 @@ class Registry:
 
     def _with_references(self, schema: Schema) -> Registered:
         found: dict[str, str] = {}
+        is_complete = True
         waiting = list(schema.references or ())
         while waiting and len(found) < MOST_REFERENCES:
             reference = waiting.pop()
-            if reference.name not in found and (referred := self._ask(partial(self._version, reference))):
-                found[reference.name or ""] = referred.schema.schema_str or ""
-                waiting += referred.schema.references or ()
-        return Registered(schema.schema_type or "AVRO", schema.schema_str or "", found)
+            if reference.name in found:
+                continue
+            referred = self._ask(partial(self._version, reference))
+            if referred is None:
+                is_complete = False
+                continue
+            found[reference.name or ""] = referred.schema.schema_str or ""
+            waiting += referred.schema.references or ()
+        return Registered(schema.schema_type or "AVRO", schema.schema_str or "", found, is_complete)
 
     def _version(self, reference: SchemaReference) -> RegisteredSchema:
         return self._client.get_version(reference.subject or "", reference.version or "latest", deleted=True)

@@ -123,7 +123,8 @@ order by session_landed_at, session_id, sequence_number
 """
 
 
-RAW_TABLES = (*STREAMS, "landing_offsets", "pseudonym_key")
+OTHER_TABLES = ("landing_offsets", "pseudonym_key")
+"""Raw tables beside those of the streams that landing needs."""
 MEMORY_LIMIT = "384 MiB"
 """For a commit: by default DuckDB takes most of the machine where a row group of large messages is rewritten."""
 ROWS_PER_CHUNK = 8_192
@@ -187,10 +188,10 @@ class DuckDBSink:
     def missing_tables(self) -> list[str]:
         """The tables that `create_tables` would create, such as raw.users."""
         if not self._path.exists():
-            return [f"raw.{name}" for name in RAW_TABLES]
+            return [f"raw.{name}" for name in (*STREAMS, *OTHER_TABLES)]
         with self.connection(read_only=True) as connection:
             existing = _tables(connection)
-        return [f"raw.{name}" for name in RAW_TABLES if ("raw", name) not in existing]
+        return [f"raw.{name}" for name in (*STREAMS, *OTHER_TABLES) if ("raw", name) not in existing]
 
     def create_tables(self) -> None:
         """Create the raw tables and columns that are missing, so that every model has its source."""

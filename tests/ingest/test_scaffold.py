@@ -216,11 +216,20 @@ def test_the_spool_is_sampled_with_its_keys_and_nothing_is_committed(settings: S
 def test_cloudevents_in_binary_mode_are_sampled_with_their_attributes(settings: Settings, tmp_path: Path) -> None:
     attributes = {"ce_specversion": "1.0", "ce_id": "1", "ce_source": "/shop", "ce_type": "signup", "other": "x"}
     message = Message(b'{"plan": "a"}', None, {**attributes, "ce_time": "2026-01-05T10:00:00Z"})
-    SpoolPublisher(settings).publish(STREAMS["clicks"], [message])
+    without_data = [Message(payload, None, {**message.attributes, "ce_id": str(payload)}) for payload in (b"", None)]
+    SpoolPublisher(settings).publish(STREAMS["clicks"], [message, *without_data])
     add_stream("signups", read_topic(settings, "clicks", "kafka"), folder=tmp_path)
     stream = read_contracts(tmp_path)["signups"]
     assert (stream.envelope, stream.id, stream.time) == ("cloudevents", ("id",), ("time",))
     assert [field.in_body for field in stream.fields] == ["id", "source", "type", "time", "data.plan"]
+
+
+def test_a_stream_on_the_topic_of_another_is_not_written(add: Add, tmp_path: Path) -> None:
+    body = {"time": "2026-01-05", "n": 1}
+    add(body)
+    with pytest.raises(UserError, match=r"visits\.yml: topic: signups is the topic of signups too"):
+        add(body, name="visits", topic="signups")
+    assert not (tmp_path / "streams" / "visits.yml").exists()
 
 
 def test_a_topic_without_messages_and_one_of_pubsub_are_errors(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """Contracts: what they may say, how a mistake is told, and that the staging models judge by them."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -49,13 +50,16 @@ def test_a_contract_says_what_a_stream_is(tmp_path: Path) -> None:
 
 FIELD = {"name": "at", "required": True, "description": "When."}
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
-    "a key that is missing": ({"transport": None}, "transport: Field required"),
-    "another transport": ({"transport": "nats"}, "transport: Input should be 'pubsub' or 'kafka'"),
-    "an unknown key": ({"tranport": "kafka"}, "tranport: Extra inputs are not permitted"),
-    "no field": ({"fields": []}, "fields: Tuple should have at least 1 item after validation, not 0"),
+    "a key that is missing": ({"transport": None}, "transport is missing"),
+    "another transport": ({"transport": "nats"}, "transport: expected 'pubsub' or 'kafka', not nats"),
+    "an unknown key": (
+        {"transport": None, "tranport": "kafka"},
+        "unknown key tranport; did you mean transport?",
+    ),
+    "no field": ({"fields": []}, "fields: is empty; list something, or leave it out"),
     "a field of an odd name": (
         {"fields": [{**FIELD, "name": "it's"}]},
-        "fields[0].name: expected letters, digits and _, such as user_id; where the body has it is the path",
+        "field it's: name: expected letters, digits and _, such as user_id; where the body has it is the path",
     ),
     "two fields of one name": ({"fields": [FIELD, FIELD]}, "fields: two have the name at"),
     "two paths of one name": (
@@ -87,15 +91,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "event_type: is of events; an entity is known by its key",
     ),
     "an entity without a time": (
-        {"kind": "entity", "event_type": None, "time": []},
+        {"kind": "entity", "event_type": None, "time": None},
         "time: an entity has one, the field that says when a version came to be",
     ),
-    "an event without a time": ({"time": []}, "time: an event has one, the field that says when it happened"),
+    "an event without a time": ({"time": None}, "time: an event has one, the field that says when it happened"),
     "an event in Debezium's envelope": ({"envelope": "debezium"}, "envelope: debezium is of entities, kind: entity"),
-    "a type of a wrong kind": ({"event_type": 3}, "event_type: Input should be a valid string"),
+    "a type of a wrong kind": ({"event_type": 3}, "event_type: expected a text, in quotes, not 3"),
     "a type from a field that is unknown": (
         {"event_type": {"field": "at", "values": {"a": "b"}, "other": "keep"}},
-        "event_type.other: Extra inputs are not permitted",
+        "event_type: unknown key other; did you mean others?",
     ),
     "a type that is not listed": (
         {"event_type": {"field": "at"}},
@@ -103,7 +107,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a path with a quote": (
         {"fields": [FIELD, {**FIELD, "name": "ref", "path": "it's"}]},
-        "fields[1].path: expected names with . between them, such as props.ref or items[0].sku",
+        "field ref: path: expected names with . between them, such as props.ref or items[0].sku",
     ),
     "a value inside a value": (
         {"fields": [FIELD, {**FIELD, "name": "ref", "path": "at.ref"}], "key": None},
@@ -166,11 +170,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an index of many digits": (
         {"fields": [FIELD, {**FIELD, "name": "n", "path": "a[99999999999999999999]"}]},
-        "fields[1].path: expected names with . between them, such as props.ref or items[0].sku",
+        "field n: path: expected names with . between them, such as props.ref or items[0].sku",
     ),
     "a part of a time that stands twice": (
         {"fields": [{**FIELD, "type": "timestamp", "format": "%Y-%m-%d %d"}]},
-        "fields[0]: at: format: each of %Y, %m and the others stands in it once",
+        "field at: format: each of %Y, %m and the others stands in it once",
     ),
     "JSON beside text in one list": (
         {
@@ -185,23 +189,23 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a unit of what is no time": (
         {"fields": [FIELD, {**FIELD, "name": "n", "type": "integer", "unit": "seconds"}]},
-        "fields[1]: n: unit is for the type timestamp",
+        "field n: unit is for the type timestamp",
     ),
     "a unit and a format": (
         {"fields": [{**FIELD, "type": "timestamp", "unit": "seconds", "format": "%Y"}]},
-        "fields[0]: at: a timestamp has a unit or a format, not both",
+        "field at: a timestamp has a unit or a format, not both",
     ),
     "a format that no engine reads": (
         {"fields": [{**FIELD, "type": "timestamp", "format": "%d %B %Y"}]},
-        "fields[0]: at: format: expected %Y, %m, %d, %H, %M, %S, %f and %z, such as %d.%m.%Y %H:%M",
+        "field at: format: expected %Y, %m, %d, %H, %M, %S, %f and %z, such as %d.%m.%Y %H:%M",
     ),
     "an unknown type": (
         {"fields": [{**FIELD, "type": "decimal"}]},
-        "fields[0].type: Input should be 'string', 'id', 'integer', 'amount', 'boolean', 'timestamp' or 'json'",
+        "field at: type: expected 'string', 'id', 'integer', 'amount', 'boolean', 'timestamp' or 'json', not decimal",
     ),
     "a price that is text": (
         {"fields": [FIELD, {**FIELD, "name": "price"}]},
-        "fields[1]: price: type: price of fct_events is amount",
+        "field price: type: price of fct_events is amount",
     ),
     "a personal id": (
         {"fields": [{**FIELD, "personal": "hash"}], "key": None},
@@ -209,9 +213,58 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a hash of a number": (
         {"fields": [FIELD, {**FIELD, "name": "n", "type": "integer", "personal": "hash"}]},
-        "fields[1]: n: personal: hash is for the types string and id",
+        "field n: personal: hash is for the types string and id",
     ),
-    "a text in place of a list": ({"time": "at"}, "time: Input should be a valid tuple"),
+    "a text in place of a list": ({"time": "at"}, "time: expected a list, such as [a, b], not at"),
+    "a list in place of a text": ({"key": ["user_id"]}, "key: expected a text"),
+    "a text in place of a field": (
+        {"fields": [FIELD, "user_id"]},
+        "fields[1]: expected a mapping, such as {name: plan, description: The plan.}, not user_id",
+    ),
+    "an unknown key of a field": (
+        {"fields": [FIELD, {"name": "price", "type": "amount", "requierd": True, "description": "Paid."}]},
+        "field price: unknown key requierd; did you mean required?",
+    ),
+    "a key that is like no other": (
+        {"event_type": {"field": "at", "default": "x"}},
+        "event_type: unknown key default; the keys are field, values, others",
+    ),
+    "a field without a description": (
+        {"fields": [FIELD, {"name": "plan"}]},
+        "field plan: description is missing",
+    ),
+    "a field without a name": ({"fields": [FIELD, {"description": "Plan."}]}, "fields[1]: name is missing"),
+    "neither true nor false": (
+        {"fields": [{**FIELD, "required": "maybe"}]},
+        "field at: required: expected true or false, not maybe",
+    ),
+    "a number as a value": (
+        {"fields": [{**FIELD, "values": ["a", 1]}]},
+        "field at: values[1]: expected a text, in quotes, not 1",
+    ),
+    "a boolean as a value for null": ({"nulls": [False]}, "nulls[0]: expected a text, in quotes, not false"),
+    "a type without a value": (
+        {"fields": [{**FIELD, "type": None}]},
+        "field at: type: expected 'string', 'id', 'integer', 'amount', 'boolean', 'timestamp' or 'json';"
+        " it has no value",
+    ),
+    "an empty name": ({"fields": [{**FIELD, "name": ""}]}, "fields[0]: name: expected a text that is not empty"),
+    "a topic of an odd name": ({"topic": "a/b"}, "topic: expected letters, digits, ., _, ~, +, % and -, not a/b"),
+    "no values": (
+        {"fields": [{**FIELD, "values": []}]},
+        "field at: values: is empty; list something, or leave it out",
+    ),
+    "no aliases": (
+        {"fields": [{**FIELD, "aliases": []}]},
+        "field at: aliases: is empty; list something, or leave it out",
+    ),
+    "no id": ({"id": []}, "id: is empty; list something, or leave it out"),
+    "an empty group": ({"one_of": [["at"], []]}, "one_of[1]: is empty; list something, or leave it out"),
+    "no values of a type": (
+        {"event_type": {"field": "at", "values": {}, "others": "keep"}},
+        "event_type.values: is empty; list something, or leave it out",
+    ),
+    "a subscription on Kafka": ({"subscription": "signups-landing"}, "subscription: is of Pub/Sub, transport: pubsub"),
 }
 
 
@@ -220,6 +273,16 @@ def test_a_mistake_is_told_with_its_file_and_place(tmp_path: Path, changes: dict
     with pytest.raises(UserError) as error:
         contract(tmp_path, **changes)
     assert str(error.value) == f"{tmp_path.name}/signups.yml: {message}"
+
+
+def test_two_streams_of_one_transport_share_no_topic(tmp_path: Path) -> None:
+    contract(tmp_path, "orders", topic="signups", transport="pubsub")
+    contract(tmp_path)
+    with pytest.raises(UserError) as error:
+        contract(tmp_path, "visits", topic="signups")
+    assert str(error.value) == (
+        f"{tmp_path.name}/visits.yml: topic: signups is the topic of signups too; give each its own"
+    )
 
 
 @pytest.mark.parametrize(
@@ -259,7 +322,7 @@ def test_a_folder_without_contracts(tmp_path: Path) -> None:
         read_contracts(tmp_path)
 
 
-def test_every_command_tells_a_mistake_in_one_line(tmp_path: Path) -> None:
+def test_every_command_that_needs_contracts_reports_a_mistake_in_one_line(tmp_path: Path) -> None:
     for name in ("ingest", "serve", "dbt_project"):
         ignored = shutil.ignore_patterns("target", "logs", "__pycache__")
         shutil.copytree(FOLDER.parent / name, tmp_path / name, ignore=ignored)
@@ -268,12 +331,21 @@ def test_every_command_tells_a_mistake_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "signups.yml").rename(tmp_path / "streams" / "signups.yml")
     broken = tmp_path / "streams" / "signups.yml"
     broken.write_text(broken.read_text().replace("kind: event", "kind: evnt"))
-    for command in (["ingest", "--help"], ["dbt_project", "build"], ["serve", "query"]):
-        done = subprocess.run(
-            [sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True, check=False
+
+    def run(*command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        environment = {**os.environ, **variables}
+        return subprocess.run(
+            [sys.executable, "-m", *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
+
+    for command in (["ingest", "--help"], ["dbt_project", "build"], ["dbt_project.contracts"]):
+        done = run(*command)
         assert done.returncode == 2
-        assert done.stderr == "error: streams/signups.yml: kind: Input should be 'event' or 'entity'\n"
+        assert done.stderr == "error: streams/signups.yml: kind: expected 'event' or 'entity', not evnt\n"
+    # what reads published marts needs no contract
+    for variables in ({}, {"STREAMS": '["signups"]', "TOPICS": '{"signups": "x"}'}):
+        done = run("serve", "query", **variables)
+        assert done.stderr == "error: nothing is published yet: run `make ingest build` first\n"
 
 
 def test_dbt_has_what_the_contracts_say() -> None:

@@ -71,15 +71,17 @@ def read(message: Landed, contract: Contract, settings: Settings, secret: bytes 
 
 def body_of(message: Landed, contract: Contract) -> Body:
     """The JSON object of a message. Of a CloudEvent in binary mode the attributes are those of the message, and the
-    payload is its data."""
+    payload, unless it is empty, is its data."""
     attributes = json.loads(message.attributes) if contract.envelope == "cloudevents" and message.attributes else {}
     for prefix in ("ce_", "ce-"):
         if attributes.get(f"{prefix}specversion"):
+            context = {name.removeprefix(prefix): value for name, value in attributes.items()}
+            if not message.payload:
+                return context
             try:
                 data = read_json(message.payload)
             except ValueError:
                 raise malformed(message) from None
-            context = {name.removeprefix(prefix): value for name, value in attributes.items()}
             return {**context, "data": data}
     body = read_body(message.payload)
     if body is None:

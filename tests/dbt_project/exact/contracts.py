@@ -315,6 +315,8 @@ class Draw:
                 {f"{prefix}specversion": "1.0", **{f"{prefix}{name}": str(value) for name, value in context.items()}}
             )
             payload = self.written(body.get("data", self.odd())).encode()
+            if "data" not in body or self.one_in(4):
+                payload = self.any_of(payload, b"", None)
         else:
             payload = self.written(body).encode()
         if self.one_in(25):

@@ -1,5 +1,6 @@
 """Streams with random contracts, built run by run, against the oracle's own reading of the contracts."""
 
+import json
 import os
 import shutil
 from collections import defaultdict
@@ -76,6 +77,62 @@ def check(
             build(f"after run {run}")
         if runs > 1:
             build("after a full refresh", "--full-refresh")
+
+
+CLOUDEVENTS = {
+    "description": "Signups.",
+    "transport": "kafka",
+    "envelope": "cloudevents",
+    "kind": "event",
+    "event_type": "signup",
+    "id": ["id"],
+    "time": ["time"],
+    "fields": [
+        {"name": "id", "description": "Id."},
+        {"name": "time", "type": "timestamp", "required": True, "description": "When."},
+        {"name": "plan", "path": "data.plan", "description": "Plan."},
+    ],
+}
+
+
+def test_a_cloudevent_in_binary_mode_may_have_no_data(tmp_path: Path) -> None:
+    check_cloudevents_without_data(tmp_path)
+
+
+def check_cloudevents_without_data(
+    folder: Path,
+    project_of: Callable[[Path, Path], Project] = Project,
+    comparable: Callable[[Mart], Mart] = lambda rows: rows,
+) -> None:
+    payloads = {"with data": b'{"plan": "team"}', "empty": b"", "none": None, "broken": b"{"}
+    arrivals = []
+    for prefix in ("ce_", "ce-"):
+        for name, payload in payloads.items():
+            attributes = {"specversion": "1.0", "id": f"{prefix}{name}", "time": "2026-01-31T10:00:00Z"}
+            attributes = {f"{prefix}{attribute}": value for attribute, value in attributes.items()}
+            arrivals.append(
+                Arrival(0, 0, "signups", f"{prefix}{name}", None, payload, attributes=json.dumps(attributes))
+            )
+    arrivals.append(Arrival(0, 0, "signups", "no CloudEvent", None, b"", attributes='{"id": "x"}'))
+    known = copy_project(folder, {"signups": CLOUDEVENTS})
+    with patch.dict(STREAMS, known):
+        (folder / "warehouse").mkdir()
+        warehouse = project_of(folder / "dbt_project", folder).warehouse(folder / "warehouse", Settings())
+        warehouse.land(arrivals, FIRST_LANDING)
+        warehouse.build("--select", *(f"+{mart}" for mart in MARTS))
+        rows = {
+            row["message_id"]: (row["event_id"], row["plan"], row["reject_reason"])
+            for row in warehouse.rows("staging.stg_signups")
+        }
+        assert list(differences(warehouse, folder / "streams", ["signups"], comparable)) == []
+    expected: dict[str, tuple[str, str | None, None]] = {}
+    for prefix in ("ce_", "ce-"):
+        expected[f"{prefix}with data"] = (f"{prefix}with data", "team", None)
+        expected |= {f"{prefix}{name}": (f"{prefix}{name}", None, None) for name in ("empty", "none")}
+    assert {id_: row for id_, row in rows.items() if row[2] is None} == expected
+    assert {id_: row[2] for id_, row in rows.items() if row[2] is not None} == dict.fromkeys(
+        ("ce_broken", "ce-broken", "no CloudEvent"), "malformed_json"
+    )
 
 
 def copy_project(folder: Path, given: dict[str, Contract]) -> dict[str, Stream]:

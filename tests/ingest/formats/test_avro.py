@@ -183,6 +183,46 @@ def test_a_type_within_itself_is_read_however_deep() -> None:
         endless(HEADER)
 
 
+EMPTY: dict[str, tuple[Any, str]] = {
+    "null": ("null", "null"),
+    "no fields": (record(name="Empty"), "{}"),
+    "nothing in it": (
+        record(("a", "null"), ("b", record(("c", {"type": "fixed", "name": "F", "size": 0}), name="In")), name="Out"),
+        '{"a":null,"b":{"c":""}}',
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "item"), EMPTY.values(), ids=EMPTY)
+def test_a_message_has_no_more_items_than_its_bytes_may_say(kind: Any, item: str) -> None:
+    """Items without bytes: ten bytes can say that there are 2**60 of them."""
+    of_kind: Any = {"type": "array", "items": kind}
+    in_union: Any = {"type": "map", "values": ["null", of_kind, record(("x", "int"), name="R"), record(name="S")]}
+    for schema, before, after in (
+        (of_kind, "", ""),
+        (record(("it", of_kind), name="Whole"), "", ""),
+        (record(("it", in_union), name="Whole"), "020261" + "02", "00"),
+        (record(("it", {"type": "array", "items": of_kind}), ("one", "int"), name="Whole"), "04" + "00", "00" + "02"),
+    ):
+        read = avro_decoder(json.dumps(schema))
+        text = read(HEADER + bytes.fromhex(before + "04" + "00" + after)).decode()
+        assert f"[{item},{item}]" in text
+        assert read(HEADER + bytes.fromhex(before + "03" + "00" + "00" + after)).decode() == text
+        number = str(encoded("long", 20_000).hex())
+        of_blocks = str(encoded("long", 100).hex()) * 200
+        negative = str(encoded("long", -20_000).hex()) + "00"
+        for blocks in (number, of_blocks, negative):
+            with pytest.raises(ValueError, match="more items than bytes"):
+                read(HEADER + bytes.fromhex(before + blocks + "00" + after))
+
+
+def test_a_long_array_of_items_that_have_bytes_is_read() -> None:
+    nulls: Any = {"type": "array", "items": "null"}
+    schema = record(("many", {"type": "array", "items": "int"}), ("few", nulls))
+    value = {"many": [*range(100_000)], "few": [None] * 100}
+    assert decoded(schema, encoded(schema, value)) == value
+
+
 @pytest.mark.parametrize("is_compiled", [True, False])
 def test_bytes_of_another_schema_are_an_error(is_compiled: bool) -> None:
     kinds = ["null", "boolean", "string", "bytes", "int", "long", "double", "float"]

@@ -207,7 +207,10 @@ def test_protobuf_and_json_schema(
     ]
 
 
-def test_references_are_found(settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]) -> None:
+def test_references_are_found(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "SCHEMA_PATIENCE_SECONDS", 0.0)
     person = {"type": "record", "name": "shop.Person", "fields": [{"name": "name", "type": "string"}]}
     registry.register("person", json.dumps(person))
     reference = {"name": "shop.Person", "subject": "person", "version": 1}
@@ -219,8 +222,9 @@ def test_references_are_found(settings: Settings, registry: LocalRegistry, contr
 
 
 def test_what_cannot_be_decoded_is_landed_with_the_reason(
-    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(formats, "SCHEMA_PATIENCE_SECONDS", 0.0)
     first = registry.register("signups-value", json.dumps(FIRST))
     of_proto = registry.register("other", PROTO, "PROTOBUF")
     broken = registry.register("broken", '{"type": "record"}')
@@ -250,23 +254,189 @@ def test_what_cannot_be_decoded_is_landed_with_the_reason(
     assert [body for _, body, _ in landed(settings) if body] == [b'{"usr":"u1","n":1}']
 
 
-def test_a_schema_that_was_missing_is_asked_for_again_later(
-    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], monkeypatch: pytest.MonkeyPatch
+# -- a schema that the registry lacks ---------------------------------------------------------------------------------
+
+
+class Clock:
+    """Stands for the module time; sleeping takes no time."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.at_seconds: dict[float, Callable[[], object]] = {}
+        """Seconds after the start to what happens then."""
+
+    @property
+    def seconds(self) -> float:
+        return self.now - 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        for at in [one for one in self.at_seconds if one <= self.seconds]:
+            self.at_seconds.pop(at)()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(formats, "time", clock)
+    return clock
+
+
+def test_landing_waits_for_a_schema_that_the_registry_gets_later(
+    settings: Settings,
+    registry: LocalRegistry,
+    contract: Callable[[str], Stream],
+    clock: Clock,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock.at_seconds[40] = lambda: registry.register("signups-value", json.dumps(FIRST))
+    land(settings, contract("avro"), b"no", *[avro(1, FIRST, {"usr": "u1", "n": n}) for n in range(3)])
+    assert [(error, body) for _, body, error in landed(settings)] == [
+        ("no_magic_byte", None),
+        *((None, b'{"usr":"u1","n":%d}' % n) for n in range(3)),
+    ]
+    assert 40 <= clock.seconds < 60
+    assert len(registry.requests) < 12  # pauses grow
+    said = capsys.readouterr().out
+    assert said.count("landing waits for a schema that the registry lacks") == 1
+    assert said.count("the registry has the schema now") == 1
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_landing_waits_for_a_schema_that_another_refers_to(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], clock: Clock, arrives: bool
+) -> None:
+    person = {"type": "record", "name": "shop.Person", "fields": [{"name": "name", "type": "string"}]}
+    schema = {"type": "record", "name": "Signup", "fields": [{"name": "who", "type": "shop.Person"}]}
+    reference = {"name": "shop.Person", "subject": "person", "version": 1}
+    of_value = registry.register("signups-value", json.dumps(schema), references=[reference])
+    if arrives:
+        clock.at_seconds[20] = lambda: registry.register("person", json.dumps(person))
+    stream = contract("avro")
+    land(settings, stream, wire(of_value, b"\x02a"))
+    body = b'{"who":{"name":"a"}}'
+    assert landed(settings) == [(of_value, body, None) if arrives else (of_value, None, "broken_schema")]
+    # JSON Schema is not needed to read a message
+    of_json = registry.register("other", "{}", "JSON", references=[{**reference, "subject": "nobody"}])
+    seconds = clock.seconds
+    land(settings, contract("json_schema"), wire(of_json, b"{}"))
+    assert landed(settings)[-1] == (of_json, b"{}", None)
+    assert clock.seconds == seconds
+
+
+def test_the_newest_version_is_asked_for_again_while_a_schema_that_it_refers_to_is_missing(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], clock: Clock
 ) -> None:
     contract("avro")
+    plan = {"type": "record", "name": "shop.Plan", "fields": [{"name": "name", "type": "string"}]}
+    newest = {**SECOND, "fields": [*SECOND["fields"][:2], {"name": "plan", "type": ["null", "shop.Plan"]}]}
+    first = registry.register("signups-value", json.dumps(FIRST))
+    reference = {"name": "shop.Plan", "subject": "plan", "version": 1}
+    registry.register("signups-value", json.dumps(newest), references=[reference])
     decoder = formats.Decoder(settings, False, lambda: False)
+
+    def decode() -> list[bytes | None]:
+        return decoder._decode_column("signups", "value", [avro(first, FIRST, {"usr": "u1", "n": 1})], "avro").decoded
+
+    assert decode() == [b'{"usr":"u1","n":1}']
+    registry.register("plan", json.dumps(plan))
+    clock.sleep(formats.UNKNOWN_SECONDS + 1)
+    assert decode() == [b'{"user_id":"u1","n":1}']
+
+
+def test_a_schema_that_never_comes_is_waited_for_once_and_asked_for_again(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], clock: Clock
+) -> None:
+    contract("avro")
+    decoder = formats.Decoder(settings, True, lambda: False)
     payload = avro(1, FIRST, {"usr": "u1", "n": 1})
 
     def errors() -> list[str | None]:
         return decoder._decode_column("signups", "value", [payload] * 3, "avro").errors
 
     assert errors() == ["unknown_schema"] * 3
-    assert len(registry.requests) == 1
-    registry.register("signups-value", json.dumps(FIRST))
+    assert clock.seconds == pytest.approx(60)
+    asked = len(registry.requests)
     assert errors() == ["unknown_schema"] * 3
-    monkeypatch.setattr(formats, "UNKNOWN_SECONDS", -1.0)
-    decoder._known.clear()
+    assert len(registry.requests) == asked
+    clock.now += 3_600
+    assert errors() == ["unknown_schema"] * 3
+    assert len(registry.requests) == asked + 1
+    assert clock.seconds == pytest.approx(3_660)
+    registry.register("signups-value", json.dumps(FIRST))
+    clock.now += formats.UNKNOWN_SECONDS + 1
     assert errors() == [None] * 3
+
+
+def test_a_flood_of_unknown_ids_is_landed_after_one_wait(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], clock: Clock
+) -> None:
+    """Of however many ids, landing waits no more than half of the time."""
+    payloads = [wire(schema_id, b"x") for schema_id in range(1, 301)]
+    assert land(settings, contract("avro"), *payloads).rows == 300
+    assert landed(settings) == [(schema_id, None, "unknown_schema") for schema_id in range(1, 301)]
+    assert clock.seconds == pytest.approx(60)
+    decoder = formats.Decoder(settings, True, lambda: False)
+    waited = 0.0
+    for number in range(400, 500):
+        before = clock.now
+        assert decoder._decode_column("signups", "value", [wire(number, b"x")] * 2, "avro").schema_ids == [number] * 2
+        waited += clock.now - before
+        clock.now += 5
+    assert waited <= 60 + 5 * 100
+    # an id that was not waited for long enough gets the rest when it comes again
+    schema_id = 499
+    registry._schemas.update({one: {"schema": "{}", "schemaType": "JSON"} for one in range(1, schema_id)})
+    clock.now += 1_000
+    clock.at_seconds[clock.seconds + 30] = lambda: registry.register("signups-value", json.dumps(FIRST))
+    payload = avro(schema_id, FIRST, {"usr": "u1", "n": 1})
+    assert decoder._decode_column("signups", "value", [payload], "avro").decoded == [b'{"usr":"u1","n":1}']
+
+
+def test_the_key_of_an_entity_waits_for_its_schema_and_that_of_an_event_does_not(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], clock: Clock
+) -> None:
+    of_value = registry.register("signups-value", json.dumps(FIRST))
+    payload = avro(of_value, FIRST, {"usr": "u1", "n": 1})
+    clock.at_seconds[20] = lambda: registry.register("signups-key", '"string"')
+    stream = contract("avro")
+    land(settings, stream, Message(payload, key=wire(of_value + 1, b"\x04u1")))
+    assert clock.seconds == 0
+    entity = stream.model_copy(update={"kind": "entity"})
+    SpoolPublisher(settings).publish(entity, [Message(None, key=wire(of_value + 1, b"\x04u1"))])
+    land_streams(settings, [entity], DuckDBSink(settings.warehouse_path))
+    assert landed(settings, "decoded_key") == [(None,), (b'"u1"',)]
+
+
+def test_a_wait_for_a_schema_can_be_stopped(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
+) -> None:
+    stream = contract("avro")
+    payload = avro(1, FIRST, {"usr": "u1", "n": 1})
+    SpoolPublisher(settings).publish(stream, [Message(payload)])
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=land_streams,
+        args=(settings, [stream], DuckDBSink(settings.warehouse_path)),
+        kwargs={"follow": True, "stop": stop},
+    )
+    thread.start()
+    until = time.monotonic() + 20
+    while not registry.requests and time.monotonic() < until:
+        time.sleep(0.05)
+    stop.set()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert landed(settings) == []
+    registry.register("signups-value", json.dumps(FIRST))
+    land_streams(settings, [stream], DuckDBSink(settings.warehouse_path))
+    assert landed(settings) == [(1, b'{"usr":"u1","n":1}', None)]
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
 
 
 def test_an_existing_table_gets_the_columns_and_keeps_its_rows(

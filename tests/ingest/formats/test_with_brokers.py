@@ -217,7 +217,10 @@ def test_json_schema(shop: Callable[[str], Shop]) -> None:
     assert payload.endswith(body)
 
 
-def test_what_cannot_be_decoded_is_landed_with_the_reason(shop: Callable[[str], Shop]) -> None:
+def test_what_cannot_be_decoded_is_landed_with_the_reason(
+    shop: Callable[[str], Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "SCHEMA_PATIENCE_SECONDS", 1.0)
     signups = shop("avro")
     good = signups.avro(FIRST, {"usr": "u1", "referrer": "r", **SIGNUP})
     of_json = signups.register(f"{signups.topic}-other", json.dumps(JSON_SCHEMA), "JSON")
