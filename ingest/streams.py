@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, Field, StringConstraints, ValidationError, field_validator, model_validator
@@ -131,8 +131,8 @@ class BodyField(BaseModel, extra="forbid", frozen=True):
             raise ValueError("format: each of %Y, %m and the others stands in it once")
         if self.personal == "hash" and self.type not in ("string", "id"):
             raise ValueError("personal: hash is for the types string and id")
-        if self.type == "integer" and (wrong := [value for value in self.values if not re.fullmatch("-?[0-9]+", value)]):
-            raise ValueError(f"{self.name}: values: {wrong[0]} is not an integer")
+        if self.type == "integer" and (wrong := [one for one in self.values if not re.fullmatch("-?[0-9]+", one)]):
+            raise ValueError(f"values: {wrong[0]} is not an integer")
         if self.values and self.type not in ("string", "id", "integer"):
             raise ValueError("values are for the types string, id and integer")
         if self.name in VOCABULARY and (self.type == "amount") != (VOCABULARY[self.name] == "amount"):
@@ -263,7 +263,7 @@ class Stream(BaseModel, extra="forbid", frozen=True):
                     raise ValueError(f"{place}: {name} is none of the fields")
         for name in self.id:
             if self.id.count(name) > 1:
-                raise ValueError(f"id: {name} stands twice")
+                raise ValueError(f"id: {name} is there twice")
         if self.kind == "entity":
             self._check_entity()
         else:
@@ -381,7 +381,7 @@ class _Loader(yaml.CSafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(problem="a key has to be a name", problem_mark=key.start_mark)
             if key.value in known:
-                raise yaml.MarkedYAMLError(problem=f"{key.value} stands twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"{key.value} is there twice", problem_mark=key.start_mark)
             known.add(key.value)
         return super().construct_mapping(node, deep)
 

@@ -154,11 +154,31 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a column as dbt's": (
         {"fields": [FIELD, {**FIELD, "name": "dbt_valid_to"}], "key": None},
-        "fields: dbt_valid_to: columns of dbt_ and time_text_ are taken; choose another name",
+        "fields: dbt_valid_to begins as a column of every stream; choose another name",
+    ),
+    "a column as staging's texts": (
+        {"fields": [FIELD, {**FIELD, "name": "_text_of_at"}], "key": None},
+        "fields: _text_of_at begins as a column of every stream; choose another name",
+    ),
+    "a column that DuckDB reads as a statement": (
+        {"fields": [FIELD, {**FIELD, "name": "describe"}], "key": None},
+        "fields: describe is a word of SQL; choose another name, and give this as the path",
+    ),
+    "a number as the id of an entity": (
+        {
+            "kind": "entity",
+            "event_type": None,
+            "fields": [{**FIELD, "name": "user_id", "type": "integer"}, {**FIELD, "type": "timestamp"}],
+        },
+        "key: user_id has to be of the type id or string",
+    ),
+    "texts as the values of an integer": (
+        {"fields": [FIELD, {**FIELD, "name": "n", "type": "integer", "values": ["1", "low"]}]},
+        "field n: values: low is not an integer",
     ),
     "an id that names a field twice": (
         {"id": ["user_id", "user_id"]},
-        "id: user_id stands twice",
+        "id: user_id is there twice",
     ),
     "Jinja in a description": (
         {"fields": [{**FIELD, "description": "Of {{ x }}."}], "key": None},
@@ -172,7 +192,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"fields": [FIELD, {**FIELD, "name": "n", "path": "a[99999999999999999999]"}]},
         "field n: path: expected names with . between them, such as props.ref or items[0].sku",
     ),
-    "a part of a time that stands twice": (
+    "a part of a time that is there twice": (
         {"fields": [{**FIELD, "type": "timestamp", "format": "%Y-%m-%d %d"}]},
         "field at: format: each of %Y, %m and the others stands in it once",
     ),
@@ -303,18 +323,29 @@ def test_a_name_that_is_no_name_of_a_table(tmp_path: Path, name: str, expected: 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (b"kind: event\nkind: entity\n", "line 2: kind stands twice"),
+        (b"kind: event\nkind: entity\n", "line 2: kind is there twice"),
         (b"kind: [event\n", "line 2: did not find expected ',' or ']'"),
         (b"- kind\n", "expected keys such as transport, kind and fields"),
         (b"", "expected keys such as transport, kind and fields"),
-        (b"kind: \xff\n", "is no text in UTF-8"),
+        (b"kind: \xff\n", "is not UTF-8 text"),
         (b"description: {{ x }}\n", "line 1: a key has to be a name"),
+        (b"kind: " + b"9" * 5000, "Exceeds the limit"),
     ],
 )
 def test_a_file_that_cannot_be_read(tmp_path: Path, text: bytes, expected: str) -> None:
     (tmp_path / "signups.yml").write_bytes(text)
     with pytest.raises(UserError, match=re.escape(expected)):
         read_contracts(tmp_path)
+
+
+def test_dates_in_a_contract_are_text(tmp_path: Path) -> None:
+    (tmp_path / "signups.yml").write_text(
+        "{description: d, transport: kafka, kind: event, event_type: a, time: [at], nulls: [0000-00-00],"
+        " fields: [{name: at, description: d}, {name: day, values: [2026-02-30, 2026-01-05], description: d}]}"
+    )
+    stream = read_contracts(tmp_path)["signups"]
+    assert stream.nulls == ("0000-00-00",)
+    assert stream.fields[1].values == ("2026-02-30", "2026-01-05")
 
 
 def test_a_folder_without_contracts(tmp_path: Path) -> None:
@@ -386,6 +417,28 @@ def test_an_entity_has_every_model_that_nobody_wrote(tmp_path: Path) -> None:
     by_hand.parent.mkdir(parents=True)
     by_hand.touch()
     assert models - {path.name for path in files(tmp_path, streams)} == {"stg_signups.sql", "stg_signups.yml"}
+
+
+def test_staging_by_hand_takes_no_personal_field(tmp_path: Path) -> None:
+    streams = contract(tmp_path, fields=[FIELD, {**FIELD, "name": "mail", "personal": "drop"}], key=None)
+    by_hand = tmp_path / "models" / "staging" / "stg_signups.sql"
+    by_hand.parent.mkdir(parents=True)
+    by_hand.touch()
+    with pytest.raises(UserError, match=r"signups\.yml: mail cannot be personal: dbt_project/models/staging/stg_sig"):
+        files(tmp_path, streams)
+
+
+@pytest.mark.parametrize(
+    "text", ["select 1 from {{ ref('stg_clicks') }}", "select 1 from {{ source('raw', 'clicks') }}"]
+)
+def test_a_contract_that_a_model_needs_is_named(tmp_path: Path, text: str) -> None:
+    model = tmp_path / "models" / "analytics" / "agg_clicks.sql"
+    model.parent.mkdir(parents=True)
+    model.write_text(text)
+    with pytest.raises(
+        UserError, match=r"no streams/clicks\.yml, but dbt_project/models/analytics/agg_clicks\.sql reads"
+    ):
+        files(tmp_path, contract(tmp_path))
 
 
 def test_a_stream_takes_no_name_of_another_model(tmp_path: Path) -> None:
