@@ -40,7 +40,7 @@ DELETED = "When the entity was deleted softly, UTC; null if it was not."
 JUDGEMENT = {
     "reject_reason": "Why the message is not accepted (undecodable:<why>, malformed_json, missing:<field>,"
     " invalid:<field>, too_long:<field>); null when it is.",
-    "reject_detail": "More about the reason.",
+    "reject_detail": "More about the reason: of invalid:<field> the value, unless the field is personal.",
     "rejected_payload": "The body as received, of a rejected message only.",
     "unlisted_fields": "What the body has and the contract does not list, as JSON: path, type, masked example.",
 }

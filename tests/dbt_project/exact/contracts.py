@@ -30,6 +30,21 @@ SEGMENTS = ("user-id", "$ref", "a b", "@type", "select", "x:y", "a/b", "-dash", 
 PLACES = (
     "props.", "props.in-ner.", "$set.a b.", "items[0].", "items[1].", "grid[1][0].", "still.deep.er[2].here.", "0.",
 )  # fmt: skip
+UNLISTED = (
+    "extra",
+    "Extra",
+    "e-x:t$",
+    "_9",
+    'quo"te',
+    "back\\slash",
+    "dot.ted",
+    "né",
+    "",
+    "9lives",
+    "x" * 63,
+    "y" * 64,
+    "it's",
+)
 TEXTS = (
     "free", "team", "it's", 'a "b"', "back\\slash", "{{ 1 }}", "{% if x %}", "{# no #}", "ünï", "日本", "😀", " x ",
     "-", "N/A", "null", "0", "1", "true", "a,b", "line\nbreak", "\u0001\u001f", "%s", "--", ";", "\\u0041", "\u2028",
@@ -297,6 +312,8 @@ class Draw:
         if self.one_in(12):  # names are told apart by the case of their letters
             name = self.rng.choice(list(body))
             body = {name.swapcase(): self.odd(), **body} if self.one_in(2) else {**body, name.swapcase(): self.odd()}
+        if self.one_in(4):
+            body = self.with_unlisted(body)
         attributes = None
         payload: bytes | None = b""
         if contract.get("envelope") == "debezium":
@@ -317,6 +334,15 @@ class Draw:
             key = self.key(contract, values)
             payload = None if self.one_in(8) else payload
         return replace(arrival, payload=payload, attributes=attributes, key=key)
+
+    def with_unlisted(self, body: dict[str, Any]) -> dict[str, Any]:
+        """With fields that the contract does not list, at the top and in objects."""
+        inner = {name: self.odd() for name in self.some_of(UNLISTED, 0, 3)}
+        body = {**body, **{name: self.any_of(self.odd(), inner) for name in self.some_of(UNLISTED, 1, 3)}}
+        for name, value in body.items():
+            if isinstance(value, dict) and self.one_in(3):
+                body[name] = {**value, self.rng.choice(UNLISTED): self.any_of(self.odd(), inner)}
+        return body
 
     def key(self, contract: Contract, values: dict[str, Any]) -> bytes | None:
         id_ = values[contract["key"]]
