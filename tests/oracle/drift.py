@@ -57,9 +57,7 @@ def unlisted_fields(message: Landed, contract: Contract) -> list[dict[str, str]]
         else:
             found[name] = value
     told = sorted((path, value) for path, value in found.items() if value is not None and path not in inside)
-    return [
-        {"path": path, "type": type_of(value), "example": masked(shown(value))} for path, value in told[:MOST_FIELDS]
-    ]
+    return [{"path": path, "type": type_of(value), "example": example(value)} for path, value in told[:MOST_FIELDS]]
 
 
 def listed(contract: Contract) -> tuple[set[str], set[str], set[str]]:
@@ -97,8 +95,16 @@ def type_of(value: Any) -> str:
     return "number"
 
 
-def shown(value: Any) -> str:
-    return value if isinstance(value, str) else json_text(value)
+def example(value: Any) -> str:
+    """Without what it says."""
+    match value:
+        case dict():
+            return "{...}"
+        case list():
+            return "[...]"
+        case str():
+            return masked(value)
+    return masked(json_text(value))
 
 
 def masked(written: str) -> str:
@@ -133,8 +139,9 @@ def differences(
         path = reason.removeprefix("invalid:")
         if path == "timestamp":
             path = contract.time[0] if contract.time else "ts_ms"
-        type_, example = (None, None) if detail is None else (looks_like(detail), masked(detail))
-        yield Difference(stream, path, "invalid", type_, example, landed_at)
+        kind = None if detail is None else looks_like(detail)
+        shown = {"object": "{...}", "array": "[...]"}.get(kind or "", masked(detail or "") or None)
+        yield Difference(stream, path, "invalid", kind, shown, landed_at)
 
 
 def field_drift(found: Iterable[Difference]) -> list[dict[str, Any]]:

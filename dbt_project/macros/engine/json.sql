@@ -136,7 +136,7 @@
 
 {#-
   The fields of a body that its contract does not list, as JSON: a list of path, type and an example, in which each letter
-  is an a, each digit a 9 and all else that is not ASCII a ?; null without any. Fields of objects that the contract does not read are told one level deep.
+  is an a, each digit a 9 and all else that is not ASCII a ?, and an object {...}, a list [...]; null without any. Fields of objects that the contract does not read are told one level deep.
   What the contract knows as an object is told where it is another value, and is no drift where it is empty.
   A name that is no identifier may be a value, such as the id of a person, and is not told.
 -#}
@@ -170,7 +170,9 @@
             'type': case json_type({{ text }}, {{ at }})
                 when 'VARCHAR' then 'string' when 'BOOLEAN' then 'boolean' when 'OBJECT' then 'object' when 'ARRAY' then 'array' else 'number'
             end,
-            'example': {{ masked("json_extract_string(" ~ text ~ ", " ~ at ~ ")") }}
+            'example': case json_type({{ text }}, {{ at }})
+                when 'OBJECT' then '{...}' when 'ARRAY' then '[...]' else {{ masked("json_extract_string(" ~ text ~ ", " ~ at ~ ")") }}
+            end
         }
     )) as varchar), '[]') end
 {%- endmacro %}
@@ -204,7 +206,9 @@
         select nullif(to_json_string(array_agg(struct(
             path,
             json_type(value) as type,
-            {{ masked("if(json_type(value) = 'string', json_value(value), to_json_string(value))") }} as example
+            case json_type(value)
+                when 'object' then '{...}' when 'array' then '[...]' else {{ masked('json_value(value)') }}
+            end as example
         ) order by path limit 20)), 'null')
         from unnest([struct({{ document }} as row)])
         cross join unnest(json_keys(row, 2)) as path

@@ -24,8 +24,7 @@ invalid as (
             when {{ matches_pattern('reject_detail', '^[{].*[}]$') }} then 'object'
             when {{ matches_pattern('reject_detail', '^[[].*[]]$') }} then 'array'
             when reject_detail is not null then 'string'
-        end as type,
-        {{ masked('reject_detail') }} as example
+        end as type
     from {{ ref('int_staged_messages') }}
     where reject_reason like 'invalid:%'
 ),
@@ -33,7 +32,14 @@ invalid as (
 found as (
     select stream, path, 'unlisted' as problem, type, example, landed_at from unlisted
     union all
-    select stream, path, 'invalid' as problem, type, example, landed_at from invalid
+    select
+        stream,
+        path,
+        'invalid' as problem,
+        type,
+        case type when 'object' then '{...}' when 'array' then '[...]' else {{ masked('reject_detail') }} end as example,
+        landed_at
+    from invalid
 )
 
 select
