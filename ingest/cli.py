@@ -378,13 +378,13 @@ def stream_promote(
     name: StreamName,
     path: Annotated[str, typer.Argument(metavar="PATH", help="Where the field is in the body, such as props.ref.")],
     kind: Annotated[
-        Literal["string", "id", "integer", "amount", "boolean", "timestamp", "json"],
-        typer.Option("--type", help="The type of the field."),
-    ] = "string",
+        Literal["string", "id", "integer", "amount", "boolean", "timestamp", "json"] | None,
+        typer.Option("--type", help="The type of the field. [default: one that takes all values that were built]"),
+    ] = None,
 ) -> None:
     """Add a field that the messages have to the contract of their stream.
 
-    It is appended to streams/NAME.yml, whose comments stay.
+    It is appended to streams/NAME.yml, whose comments stay. One that looks personal is dropped at staging.
 
     Messages that are staged already have no value of it, until the command that this prints stages them again.
 
@@ -394,8 +394,14 @@ def stream_promote(
     """
     from ingest.scaffold import promote_field
 
-    field = promote_field(name, path, kind)
-    output.print(f"added {field} to streams/{name}.yml; to fill it in for the messages that are staged already:")
+    seen = None
+    with suppress(UnavailableError):  # another process holds the warehouse
+        seen = _sink(load_settings()).unlisted_fields(name) if name in STREAMS else None
+    field = promote_field(name, path, kind, seen=seen)
+    line = f"added {field.name}, of type {field.type}, to streams/{name}.yml"
+    if field.personal:
+        line += f" as personal: drop, by {field.personal}; review it there"
+    output.print(f"{line}; to fill it in for the messages that are staged already:", highlight=False, soft_wrap=True)
     output.print(f"make build SELECT=stg_{name}+ FULL_REFRESH=1", highlight=False)
 
 
