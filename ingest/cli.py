@@ -336,7 +336,8 @@ def stream_add(
 
 @stream_app.command("check")
 def stream_check(name: StreamName, more: MoreFiles = None, sample: SampleOption = None) -> None:
-    """Report how many messages of a sample the stream would accept, and why it would reject the others.
+    """Report how many messages of a sample the stream would accept, why it would reject the others, and which fields
+    they have that the contract does not list.
 
     The staging model judges up to 1,000,000 messages in a temporary warehouse, as it would after landing.
 
@@ -361,16 +362,24 @@ def stream_check(name: StreamName, more: MoreFiles = None, sample: SampleOption 
     rejected = verdict.messages - verdict.accepted
     first = "" if verdict.is_all else "the first "
     output.print(f"{first}{_messages(verdict.messages)}: {verdict.accepted:,} accepted{copies}, {rejected:,} rejected")
-    if not verdict.rejections:
-        return
-    table = Table("reason", box=None)
-    table.add_column("messages", justify="right")
-    table.add_column("first", overflow="fold")
-    table.add_column("value", overflow="fold")
-    for one in verdict.rejections:
-        table.add_row(*map(printable, (one.reason, f"{one.messages:,}", one.place, one.detail)))
-    output.print(table)
-    raise typer.Exit(1)
+    if verdict.rejections:
+        table = Table("reason", box=None)
+        table.add_column("messages", justify="right")
+        table.add_column("first", overflow="fold")
+        table.add_column("value", overflow="fold")
+        for one in verdict.rejections:
+            table.add_row(*map(printable, (one.reason, f"{one.messages:,}", one.place, one.detail)))
+        output.print(table)
+    if verdict.unlisted:
+        table = Table("not in the contract", box=None)
+        table.add_column("messages", justify="right")
+        table.add_column("type")
+        table.add_column("example", overflow="fold")
+        for field in verdict.unlisted:
+            table.add_row(*map(printable, (field.path, f"{field.messages:,}", field.type, field.example)))
+        output.print(table)
+    if verdict.rejections:
+        raise typer.Exit(1)
 
 
 @stream_app.command("promote")
