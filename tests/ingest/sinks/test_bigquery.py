@@ -91,8 +91,8 @@ def opened(request: pytest.FixtureRequest, settings: Settings) -> Opened:
 
 
 def query(sink: BigQuerySink, sql: str) -> list[tuple[Any, ...]]:
-    """`sql` with {raw} and {analytics} for the datasets of the test; times in UTC without a zone."""
-    datasets = {name: f"`{sink._dataset}{name}`" for name in ("raw", "analytics")}
+    """`sql` with {raw}, {analytics} and {staging} for the datasets of the test; times in UTC without a zone."""
+    datasets = {name: f"`{sink._dataset}{name}`" for name in ("raw", "analytics", "staging")}
     rows = sink._client.query(sql.format(**datasets)).result()
     return [tuple(map(sinks._without_zone, row.values())) for row in rows]
 
