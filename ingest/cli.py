@@ -318,7 +318,7 @@ def stream_add(
     python -m ingest stream add customers --from-topic crm.customers --entity
     """
     from ingest.samples import read_files, read_topic
-    from ingest.scaffold import add_stream, new_file
+    from ingest.scaffold import add_stream, new_file, shown_paths
 
     files = [*(sample or []), *(more or [])]
     if bool(files) == (from_topic is not None):
@@ -332,6 +332,8 @@ def stream_add(
     first = "" if found.is_all else "the first "
     line = f"{written.fields:,} fields, {written.guesses:,} guesses, from {first}{_messages(found.read)}"
     output.print(f"wrote streams/{name}.yml: {line}", highlight=False, soft_wrap=True)
+    if written.left_out:
+        output.print(f"left out: {shown_paths(written.left_out)}", highlight=False, markup=False, soft_wrap=True)
 
 
 @stream_app.command("check")

@@ -260,7 +260,7 @@ def _fields(prefix: str, node: _Node, left_out: list[str]) -> Iterator[SampledFi
         if names[name.lower()] != name:
             left_out.append(f"{path} (differs from {names[name.lower()]} in case only)")
         elif not PATH.fullmatch(name) or "." in name or "[" in name:
-            left_out.append(f"{path} (the name cannot be in a path)")
+            left_out.append(f"{path} (a path has only ASCII letters, digits, spaces and _@$:/-)")
         elif inner.inner and not inner.is_map and not inner.others and not inner.texts:
             yield from _fields(f"{path}.", inner, left_out)
         else:

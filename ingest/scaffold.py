@@ -23,7 +23,18 @@ from ingest.samples import (
     snake_case,
 )
 from ingest.sinks import UnlistedField
-from ingest.streams import FOLDER, NAME, OWN_COLUMNS, PATH, RESERVED, VOCABULARY, Stream, Transport, read_contracts
+from ingest.streams import (
+    FOLDER,
+    NAME,
+    OWN_COLUMNS,
+    PATH,
+    RESERVED,
+    VOCABULARY,
+    BodyField,
+    Stream,
+    Transport,
+    read_contracts,
+)
 
 FEW = 100
 """With fewer messages, that a field is in all of them means little."""
@@ -60,6 +71,8 @@ class Written:
     fields: int
     guesses: int
     """Number of comments that say what was guessed."""
+    left_out: list[str]
+    """Paths that are no fields, each with the reason."""
 
 
 def add_stream(
@@ -87,10 +100,11 @@ def add_stream(
         UserError: for a name that a stream cannot have, a file that exists, and a sample without what a contract needs.
     """
     path = new_file(name, folder=folder, force=force)
-    text = _Draft(name, sample, transport, topic, is_entity).text()
+    draft = _Draft(name, sample, transport, topic, is_entity)
+    text = draft.text()
     fields = _validated(path, text)
     path.write_text(text, encoding="utf-8")
-    return Written(path, fields, text.count("# guessed:"))
+    return Written(path, fields, text.count("# guessed:"), draft.left_out)
 
 
 def new_file(name: str, *, folder: Path = FOLDER, force: bool = False) -> Path:
@@ -156,7 +170,7 @@ class _Draft:
             bodies = [{name: body[name] for name in body if name not in ABOUT_THE_ENVELOPE} for body in bodies]
         self._is_entity = is_entity or self._envelope == "debezium"
         self._messages = len(bodies)
-        fields, self._left_out = infer_fields(bodies)
+        fields, self.left_out = infer_fields(bodies)
         if not fields:
             raise UserError(f"{sample.origin}: the messages have no field that a contract can name")
         self._lines = [_Line(one, self._base_name(one.path), [one.guess] if one.guess else []) for one in fields]
@@ -400,9 +414,8 @@ class _Draft:
         yield "# `# guessed` marks what to check; `stream check` reports what the contract rejects."
         if sample.unreadable:
             yield f"# {sample.unreadable:,} of them are not JSON objects; staging makes dead letters of such messages."
-        if self._left_out:
-            more = f" and {len(self._left_out) - SHOWN_PATHS:,} more" if len(self._left_out) > SHOWN_PATHS else ""
-            yield f"# Left out: {_printable(', '.join(path[:100] for path in self._left_out[:SHOWN_PATHS]))}{more}."
+        if self.left_out:
+            yield f"# Left out: {shown_paths(self.left_out)}."
 
     def _keys(self) -> Iterator[str]:
         for key, (value, guess) in self._contract.items():
@@ -499,6 +512,12 @@ def why_personal(name: str, looks: str) -> str:
     return "its name" if is_name or not set(PERSONAL.split()).isdisjoint(words) else ""
 
 
+def shown_paths(paths: Sequence[str]) -> str:
+    """The first of some paths, on one line."""
+    more = f" and {len(paths) - SHOWN_PATHS:,} more" if len(paths) > SHOWN_PATHS else ""
+    return f"{_printable(', '.join(path[:100] for path in paths[:SHOWN_PATHS]))}{more}"
+
+
 def _yaml(value: Any) -> str:
     """A value on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1_000_000)
@@ -569,6 +588,8 @@ def promote_field(
         raise UserError(
             f"{path!r} is not a path; expected names with . between them, such as props.ref or items[0].sku"
         )
+    for field in stream.fields:
+        _check_not_inside(f"{folder.name}/{name}.yml", field, path)
     taken = {field.name.lower() for field in stream.fields}
     is_reserved = snake_case(path) in reserved_names(stream.kind)
     field_name = valid_name(snake_case(path), taken, is_reserved=is_reserved)
@@ -591,6 +612,21 @@ def promote_field(
         raise UserError(_unseen(name, path, seen))
     file.write_text(text, encoding="utf-8")
     return Promoted(field_name, kind, personal)
+
+
+def _check_not_inside(file: str, field: BodyField, path: str) -> None:
+    """Raises: UserError where one is a part of the other."""
+    for known in field.paths:
+        if field.type == "json" and path.startswith((f"{known}.", f"{known}[")):
+            raise UserError(
+                f"{file} keeps {known} as json, so {path} cannot be read too: a list or an object is kept whole or read"
+                f" by paths, not both; replace the field {field.name} by fields of its parts"
+            )
+        if known.startswith((f"{path}.", f"{path}[")):
+            raise UserError(
+                f"{file} reads {known}, so {path} cannot be kept too: a list or an object is kept whole or read by"
+                " paths, not both"
+            )
 
 
 def _type_of(name: str, seen: set[str]) -> str:

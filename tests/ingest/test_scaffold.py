@@ -407,7 +407,9 @@ def test_what_no_path_can_name_is_left_out_and_told(add: Add) -> None:
     )
     assert {field.in_body for field in stream.fields} == {"time", "plan"}
     [line] = [line for line in text.splitlines() if line.startswith("# Left out: ")]
-    assert "Plan (differs from plan in case only), a.b (the name cannot be in a path)" in line
+    assert (
+        "Plan (differs from plan in case only), a.b (a path has only ASCII letters, digits, spaces and _@$:/-)" in line
+    )
     assert "ü (" in line
     assert "x?# y (" in line
 
@@ -754,14 +756,20 @@ def test_a_field_can_be_promoted_in_every_contract_of_the_project(tmp_path: Path
     [
         ("country", r"signups\.yml reads country already, as country"),
         ("country.code", "take country for a value and for an object"),
+        ("tags[0]", r"signups\.yml keeps tags as json, so tags\[0\] cannot be read too: .* replace the field tags by"),
+        ("tags.a", r"signups\.yml keeps tags as json, so tags\.a cannot be read too"),
+        ("props", r"signups\.yml reads props\.ref, so props cannot be kept too: "),
         ("a..b", "'a..b' is not a path; expected names with . between them"),
         ("price", "type: price of fct_events is amount"),
     ],
 )
 def test_what_cannot_be_promoted_leaves_the_file_as_it_is(folder: Path, path: str, message: str) -> None:
+    more = "  - {name: tags, type: json, description: Tags.}\n  - {name: ref, path: props.ref, description: Ref.}\n"
+    contract = CONTRACT.replace("  # the end\n", more)
+    (folder / "signups.yml").write_text(contract)
     with pytest.raises(UserError, match=message):
         promote_field("signups", path, "string", folder=folder)
-    assert (folder / "signups.yml").read_text() == CONTRACT
+    assert (folder / "signups.yml").read_text() == contract
 
 
 def unlisted(path: str, type_: str, example: str = "aaa") -> UnlistedField:
@@ -892,6 +900,14 @@ def test_a_stream_is_added_once(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "streams" / "signups.yml").read_text() == before
     assert run("add", "signups", "--sample", "a.ndjson", "--transport", "pubsub", "--force")[0] == 0
     assert "transport: pubsub\n" in (tmp_path / "streams" / "signups.yml").read_text()
+
+
+def test_what_is_left_out_is_told(run: Run, tmp_path: Path) -> None:
+    write(tmp_path / "a.ndjson", [{"at": "2026-01-05T10:00:00Z", "a.b": 1, "naïve": 2, "[/b]": 3}])
+    reason = "(a path has only ASCII letters, digits, spaces and _@$:/-)"
+    assert run("add", "signups", "--sample", "a.ndjson")[1].splitlines()[1:] == [
+        f"left out: a.b {reason}, naïve {reason}, [/b] {reason}"
+    ]
 
 
 def test_the_transport_is_that_of_the_only_broker(run: Run, tmp_path: Path) -> None:
