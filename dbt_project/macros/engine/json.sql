@@ -186,8 +186,8 @@
     (len(list_filter(json_keys({{ text }}), lambda name: name not in ({{ literals(contract.listed + inside.keys() | list + ['']) }}))) > 0
     {%- for container, names in inside.items() %}
     or len(list_filter(json_keys({{ text }}, '$."{{ container }}"'), lambda name: name not in ({{ literals(names) }}))) > 0
-    {#- no object, or an empty one -#}
-    {#- -#} or len(json_keys({{ text }}, '$."{{ container }}"')) = 0
+    {# no object, or an empty one #}
+    or len(json_keys({{ text }}, '$."{{ container }}"')) = 0
     {%- endfor -%}
     )
 {%- endmacro %}
