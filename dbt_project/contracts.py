@@ -43,7 +43,7 @@ DELETED = "When the entity was deleted softly, UTC; null if it was not."
 JUDGEMENT = {
     "reject_reason": "Why the message is not accepted (undecodable:<why>, malformed_json, missing:<field>,"
     " invalid:<field>, too_long:<field>); null when it is.",
-    "reject_detail": "More about the reason.",
+    "reject_detail": "More about the reason: of invalid:<field> the value, unless the field is personal.",
     "rejected_payload": "The body as received, of a rejected message only.",
     "unlisted_fields": "What the body has and the contract does not list, as JSON: path, type, masked example.",
 }
@@ -88,8 +88,8 @@ def files(project: Path, streams: Mapping[str, Stream]) -> dict[Path, str]:
             if path.name in by_hand and (path.parent == STAGING or path.name in BY_HAND):
                 if path.parent == STAGING and (personal := [field.name for field in stream.fields if field.personal]):
                     raise UserError(
-                        f"streams/{stream.name}.yml: {personal[0]} cannot be personal: dbt_project/{by_hand[path.name]} is"
-                        " written by hand and would keep it in clear; drop or hash it there"
+                        f"streams/{stream.name}.yml: {personal[0]} cannot be personal: its staging is written by hand and"
+                        f" would keep it in clear; drop or hash it in dbt_project/{by_hand[path.name]}"
                     )
                 continue
             if path.name in by_hand or path.with_suffix(".sql") in written:

@@ -28,6 +28,7 @@ CHECKED_MESSAGES = 1_000_000
 """Maximum messages that are checked, to bound the disk space."""
 SHOWN_CHARACTERS = 60
 """Maximum length of a value in the report."""
+NOT_COPIED = shutil.ignore_patterns("target", "logs", "__pycache__")
 EMBEDDED: dict[str, Any] = {
     "warehouse": "duckdb",
     "kafka_bootstrap_servers": None,
@@ -50,6 +51,18 @@ class Rejection:
 
 
 @dataclass(frozen=True)
+class Unlisted:
+    """A field that messages have and the contract does not list."""
+
+    path: str
+    type: str
+    """string, number, boolean, object or array."""
+    messages: int
+    example: str
+    """A value with a for each letter and 9 for each digit."""
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What staging makes of a sample."""
 
@@ -59,6 +72,8 @@ class Verdict:
     """Accepted messages whose event or version came before in the sample: the facts and histories count it once."""
     rejections: list[Rejection]
     """Most messages first."""
+    unlisted: list[Unlisted]
+    """Most messages first."""
     is_all: bool
     """Whether the sample had no more messages."""
 
@@ -67,7 +82,7 @@ def check_sample(settings: Settings, names: Sequence[str], stream: Stream) -> Ve
     """Judge a sample by the staging model of its stream.
 
     Args:
-        settings: Of the project. Its warehouse and brokers are not touched.
+        settings: Of the project. Its files, warehouse and brokers are not touched.
         names: Files, folders, globs, or `-` for standard input; see `ingest.files.find_files`.
         stream: The stream whose contract is checked.
 
@@ -117,22 +132,27 @@ def _exclusive(folder: Path) -> Iterator[Path]:
 
 
 def _clear(folder: Path) -> None:
-    shutil.rmtree(folder / "spool", ignore_errors=True)
+    for name in ("spool", "project"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     for path in folder.glob("sample.duckdb*"):
         path.unlink()
 
 
 def _stage(settings: Settings, stream: Stream, folder: Path) -> None:
-    """Run the staging model."""
+    """Run the staging model, in a copy of the project that has the contracts as they are now."""
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
 
-    from dbt_project.__main__ import PROJECT_OPTIONS, export_environment
-    from dbt_project.contracts import write_contracts
+    from dbt_project.__main__ import export_environment
+    from dbt_project.contracts import PROJECT, write_contracts
 
-    write_contracts()
+    project = folder / "project" / PROJECT.name
+    for name in (PROJECT.name, "snapshots", "analyses"):
+        shutil.copytree(PROJECT.parent / name, folder / "project" / name, ignore=NOT_COPIED)
+    write_contracts(project)
     export_environment(settings)
-    options = ["--log-level", "none", "--log-level-file", "none", "--target-path", str(folder), *PROJECT_OPTIONS]
+    options = ["--log-level", "none", "--log-level-file", "none", "--target-path", str(folder)]
+    options += ["--project-dir", str(project), "--profiles-dir", str(project)]
     try:
         result = dbtRunner().invoke(["--quiet", "run", "--select", f"stg_{stream.name}", *options])
     finally:
@@ -159,6 +179,17 @@ def _verdict(settings: Settings, stream: Stream, replay: Replay, *, is_all: bool
             order by count(*) desc, 1
             """  # noqa: S608
         ).fetchall()
+        unlisted = connection.sql(
+            f"""
+            select field.path, field.type, count(*), min(field.example)
+            from {staged}
+            cross join unnest(
+                from_json(unlisted_fields, '[{{"path":"VARCHAR","type":"VARCHAR","example":"VARCHAR"}}]')
+            ) as fields (field)
+            group by all
+            order by count(*) desc, 1, 2
+            """  # noqa: S608
+        ).fetchall()
     places = replay.places_of({first["payload"] for reason, _, _, first in rows if reason is not None})
     return Verdict(
         messages=sum(messages for _, messages, *_ in rows),
@@ -171,6 +202,7 @@ def _verdict(settings: Settings, stream: Stream, replay: Replay, *, is_all: bool
             for reason, messages, _, first in rows
             if reason is not None
         ],
+        unlisted=[Unlisted(*row) for row in unlisted],
         is_all=is_all,
     )
 

@@ -323,7 +323,7 @@ def stream_add(
     python -m ingest stream add customers --from-topic crm.customers --entity
     """
     from ingest.samples import read_files, read_topic
-    from ingest.scaffold import add_stream, new_file
+    from ingest.scaffold import add_stream, new_file, shown_paths
 
     files = [*(sample or []), *(more or [])]
     if bool(files) == (from_topic is not None):
@@ -337,11 +337,14 @@ def stream_add(
     first = "" if found.is_all else "the first "
     line = f"{written.fields:,} fields, {written.guesses:,} guesses, from {first}{_messages(found.read)}"
     output.print(f"wrote streams/{name}.yml: {line}", highlight=False, soft_wrap=True)
+    if written.left_out:
+        output.print(f"left out: {shown_paths(written.left_out)}", highlight=False, markup=False, soft_wrap=True)
 
 
 @stream_app.command("check")
 def stream_check(name: StreamName, more: MoreFiles = None, sample: SampleOption = None) -> None:
-    """Report how many messages of a sample the stream would accept, and why it would reject the others.
+    """Report how many messages of a sample the stream would accept, why it would reject the others, and which fields
+    they have that the contract does not list.
 
     The staging model judges up to 1,000,000 messages in a temporary warehouse, as it would after landing.
 
@@ -366,16 +369,24 @@ def stream_check(name: StreamName, more: MoreFiles = None, sample: SampleOption 
     rejected = verdict.messages - verdict.accepted
     first = "" if verdict.is_all else "the first "
     output.print(f"{first}{_messages(verdict.messages)}: {verdict.accepted:,} accepted{copies}, {rejected:,} rejected")
-    if not verdict.rejections:
-        return
-    table = Table("reason", box=None)
-    table.add_column("messages", justify="right")
-    table.add_column("first", overflow="fold")
-    table.add_column("value", overflow="fold")
-    for one in verdict.rejections:
-        table.add_row(*map(printable, (one.reason, f"{one.messages:,}", one.place, one.detail)))
-    output.print(table)
-    raise typer.Exit(1)
+    if verdict.rejections:
+        table = Table("reason", box=None)
+        table.add_column("messages", justify="right")
+        table.add_column("first", overflow="fold")
+        table.add_column("value", overflow="fold")
+        for one in verdict.rejections:
+            table.add_row(*map(printable, (one.reason, f"{one.messages:,}", one.place, one.detail)))
+        output.print(table)
+    if verdict.unlisted:
+        table = Table("not in the contract", box=None)
+        table.add_column("messages", justify="right")
+        table.add_column("type")
+        table.add_column("example", overflow="fold")
+        for field in verdict.unlisted:
+            table.add_row(*map(printable, (field.path, f"{field.messages:,}", field.type, field.example)))
+        output.print(table)
+    if verdict.rejections:
+        raise typer.Exit(1)
 
 
 @stream_app.command("promote")
@@ -383,13 +394,13 @@ def stream_promote(
     name: StreamName,
     path: Annotated[str, typer.Argument(metavar="PATH", help="Where the field is in the body, such as props.ref.")],
     kind: Annotated[
-        Literal["string", "id", "integer", "amount", "boolean", "timestamp", "json"],
-        typer.Option("--type", help="The type of the field."),
-    ] = "string",
+        Literal["string", "id", "integer", "amount", "boolean", "timestamp", "json"] | None,
+        typer.Option("--type", help="The type of the field. [default: one that takes all values that were built]"),
+    ] = None,
 ) -> None:
     """Add a field that the messages have to the contract of their stream.
 
-    It is appended to streams/NAME.yml, whose comments stay.
+    It is appended to streams/NAME.yml, whose comments stay. One that looks personal is dropped at staging.
 
     Messages that are staged already have no value of it, until the command that this prints stages them again.
 
@@ -399,8 +410,14 @@ def stream_promote(
     """
     from ingest.scaffold import promote_field
 
-    field = promote_field(name, path, kind)
-    output.print(f"added {field} to streams/{name}.yml; to fill it in for the messages that are staged already:")
+    seen = None
+    with suppress(UnavailableError):  # another process holds the warehouse
+        seen = _sink(load_settings()).unlisted_fields(name) if name in STREAMS else None
+    field = promote_field(name, path, kind, seen=seen)
+    line = f"added {field.name}, of type {field.type}, to streams/{name}.yml"
+    if field.personal:
+        line += f" as personal: drop, by {field.personal}; review it there"
+    output.print(f"{line}; to fill it in for the messages that are staged already:", highlight=False, soft_wrap=True)
     output.print(f"make build SELECT=stg_{name}+ FULL_REFRESH=1", highlight=False)
 
 

@@ -262,7 +262,7 @@ def _fields(prefix: str, node: _Node, left_out: list[str]) -> Iterator[SampledFi
         if names[name.lower()] != name:
             left_out.append(f"{path} (differs from {names[name.lower()]} in case only)")
         elif not PATH.fullmatch(name) or "." in name or "[" in name:
-            left_out.append(f"{path} (the name cannot be in a path)")
+            left_out.append(f"{path} (a path has only ASCII letters, digits, spaces and _@$:/-)")
         elif inner.inner and not inner.is_map and not inner.others and not inner.texts:
             yield from _fields(f"{path}.", inner, left_out)
         else:
@@ -282,7 +282,7 @@ def _field(path: str, node: _Node) -> SampledField:
     typed = _typed(found)
     if typed.type in ("integer", "amount", "boolean") and node.strings and not typed.guess:
         typed = replace(typed, guess=f"all of {len(texts):,} texts could be this")
-    return replace(typed, looks_personal=_looks_personal(texts))
+    return replace(typed, looks_personal=looks_personal(texts))
 
 
 DIGITS_AS_TEXT = {"zip", "zipcode", "postal", "postcode", "code", "phone", "mobile", "isbn", "ean", "sku", "number"}
@@ -388,10 +388,10 @@ def _fits_format(texts: Iterable[str], time_format: str) -> bool:
         return False
 
 
-def _looks_personal(texts: Sequence[str]) -> str:
-    """What most of the values look like."""
+def looks_personal(texts: Sequence[str]) -> str:
+    """What most of the values look like, such as e-mail addresses; empty where they look like nothing personal."""
     looked_at = texts[:100]
-    for what, looks in (("e-mail addresses", _is_email), ("IP addresses", _is_ip)):
+    for what, looks in (("e-mail addresses", _is_email), ("IP addresses", _is_ip), ("phone numbers", _is_phone)):
         if 2 * sum(map(looks, looked_at)) > len(looked_at):
             return what
     return ""
@@ -405,6 +405,10 @@ def _is_ip(text: str) -> bool:
     with suppress(ValueError):
         return ("." in text or ":" in text) and bool(ip_address(text))
     return False
+
+
+def _is_phone(text: str) -> bool:
+    return re.fullmatch(r"\+[0-9]([ ()/.-]*[0-9]){6,14}", text) is not None
 
 
 def snake_case(name: str) -> str:

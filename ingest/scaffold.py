@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +13,36 @@ from typing import Any, Literal
 import yaml
 
 from ingest.errors import UserError
-from ingest.samples import ID_WORDS, NUMBER, TYPES_OF_ONE, Sample, SampledField, infer_fields, snake_case
-from ingest.streams import FOLDER, NAME, OWN_COLUMNS, PATH, RESERVED, VOCABULARY, Transport, read_contracts
+from ingest.samples import (
+    ID_WORDS,
+    NUMBER,
+    TYPES_OF_ONE,
+    Sample,
+    SampledField,
+    infer_fields,
+    looks_personal,
+    snake_case,
+)
+from ingest.sinks import UnlistedField
+from ingest.streams import (
+    FOLDER,
+    NAME,
+    OWN_COLUMNS,
+    PATH,
+    RESERVED,
+    VOCABULARY,
+    BodyField,
+    Stream,
+    Transport,
+    read_contracts,
+)
 
 FEW = 100
 """With fewer messages, that a field is in all of them means little."""
 SHOWN_PATHS = 20
 """Maximum paths that a comment lists."""
+SHOWN_CLOSE = 5
+"""Maximum paths that an error lists."""
 
 EVENT_TIMES = (
     "event_time event_at event_timestamp event_timestamp_ms occurred_at happened_at datetime_occured timestamp time ts"
@@ -48,6 +72,8 @@ class Written:
     fields: int
     guesses: int
     """Number of comments that say what was guessed."""
+    left_out: list[str]
+    """Paths that are no fields, each with the reason."""
 
 
 def add_stream(
@@ -75,10 +101,11 @@ def add_stream(
         UserError: for a name that a stream cannot have, a file that exists, and a sample without what a contract needs.
     """
     path = new_file(name, folder=folder, force=force)
-    text = _Draft(name, sample, transport, topic, is_entity).text()
+    draft = _Draft(name, sample, transport, topic, is_entity)
+    text = draft.text()
     fields = _validated(path, text)
     path.write_text(text, encoding="utf-8")
-    return Written(path, fields, text.count("# guessed:"))
+    return Written(path, fields, text.count("# guessed:"), draft.left_out)
 
 
 def new_file(name: str, *, folder: Path = FOLDER, force: bool = False) -> Path:
@@ -146,7 +173,7 @@ class _Draft:
             bodies = [{name: body[name] for name in body if name not in ABOUT_THE_ENVELOPE} for body in bodies]
         self._is_entity = is_entity or self._envelope == "debezium"
         self._messages = len(bodies)
-        fields, self._left_out = infer_fields(bodies)
+        fields, self.left_out = infer_fields(bodies)
         if not fields:
             raise UserError(f"{sample.origin}: the messages have no field that a contract can name")
         self._lines = [_Line(one, self._base_name(one.path), [one.guess] if one.guess else []) for one in fields]
@@ -349,16 +376,12 @@ class _Draft:
 
     def _mark_personal(self) -> None:
         for line in self._lines:
-            words = line.name.split("_")
-            is_name = words[-1] == "name" and (words == ["name"] or not set(NAMES_OF_PEOPLE.split()).isdisjoint(words))
-            why = line.field.looks_personal or (
-                "its name" if is_name or not set(PERSONAL.split()).isdisjoint(words) else ""
-            )
+            why = why_personal(line.name, line.field.looks_personal)
             if not why or line.path in self._judged or line.field.type == "boolean":
                 continue
             can_hash = line.name in VOCABULARY and line.field.type in ("string", "id")
             line.personal = "hash" if can_hash else "drop"
-            line.guesses.append(f"personal by {why if why == 'its name' else f'values that look like {why}'}")
+            line.guesses.append(f"personal by {why}")
 
     def _make_valid(self) -> None:
         """Give each field a name and a type that a contract takes."""
@@ -392,9 +415,8 @@ class _Draft:
         yield "# `# guessed` marks what to check; `stream check` reports what the contract rejects."
         if sample.unreadable:
             yield f"# {sample.unreadable:,} of them are not JSON objects; staging makes dead letters of such messages."
-        if self._left_out:
-            more = f" and {len(self._left_out) - SHOWN_PATHS:,} more" if len(self._left_out) > SHOWN_PATHS else ""
-            yield f"# Left out: {_printable(', '.join(path[:100] for path in self._left_out[:SHOWN_PATHS]))}{more}."
+        if self.left_out:
+            yield f"# Left out: {shown_paths(self.left_out)}."
 
     def _keys(self) -> Iterator[str]:
         for key, (value, guess) in self._contract.items():
@@ -477,6 +499,26 @@ def sentence(name: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
+def why_personal(name: str, looks: str) -> str:
+    """By what a field seems to be personal; empty if it does not.
+
+    Args:
+        name: In snake case.
+        looks: What its values look like; see `ingest.samples.looks_personal`.
+    """
+    words = name.split("_")
+    is_name = words[-1] == "name" and (words == ["name"] or not set(NAMES_OF_PEOPLE.split()).isdisjoint(words))
+    if looks:
+        return f"values that look like {looks}"
+    return "its name" if is_name or not set(PERSONAL.split()).isdisjoint(words) else ""
+
+
+def shown_paths(paths: Sequence[str]) -> str:
+    """The first of some paths, on one line."""
+    more = f" and {len(paths) - SHOWN_PATHS:,} more" if len(paths) > SHOWN_PATHS else ""
+    return f"{_printable(', '.join(path[:100] for path in paths[:SHOWN_PATHS]))}{more}"
+
+
 def _yaml(value: Any) -> str:
     """A value on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1_000_000)
@@ -498,20 +540,43 @@ def _printable(text: str) -> str:
 # -- promote ----------------------------------------------------------------------------------------------------------
 
 
-def promote_field(name: str, path: str, kind: str, *, folder: Path = FOLDER) -> str:
-    """Append a field to a contract, whose text and comments stay as they are.
+MOST_UNLISTED = 20
+"""Staging tells at most so many unlisted fields of one message."""
+UNLISTED_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_:$-]{0,62}")
+"""Staging does not tell fields of other names, which may be values."""
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """A field that was added to a contract."""
+
+    name: str
+    type: str
+    personal: str
+    """By what it seems to be personal, so that it is dropped; empty if it does not."""
+
+
+def promote_field(
+    name: str,
+    path: str,
+    kind: str | None = None,
+    *,
+    seen: Sequence[UnlistedField] | None = None,
+    folder: Path = FOLDER,
+) -> Promoted:
+    """Append a field to a contract, whose text and comments stay as they are. One that looks personal is dropped at
+    staging.
 
     Args:
         name: The stream.
         path: Where the field is in the body, such as `props.ref`.
-        kind: Its type.
+        kind: Its type; without it, one that takes all values that were seen.
+        seen: The fields that landed messages have and the contract does not list; None if that is not known.
         folder: Where contracts are.
 
-    Returns:
-        The name of the field.
-
     Raises:
-        UserError: for a stream, path or type that is not valid, or a field that is there already.
+        UserError: for a stream, path or type that is not valid, a field that is there already, and one that no message
+            has.
     """
     streams = read_contracts(folder)
     if name not in streams:
@@ -524,19 +589,81 @@ def promote_field(name: str, path: str, kind: str, *, folder: Path = FOLDER) -> 
         raise UserError(
             f"{path!r} is not a path; expected names with . between them, such as props.ref or items[0].sku"
         )
+    for field in stream.fields:
+        _check_not_inside(f"{folder.name}/{name}.yml", field, path)
     taken = {field.name.lower() for field in stream.fields}
     is_reserved = snake_case(path) in reserved_names(stream.kind)
     field_name = valid_name(snake_case(path), taken, is_reserved=is_reserved)
+    of_path = [field for field in seen or () if field.path == path]
+    kind = kind or _type_of(field_name, {field.type for field in of_path})
+    # digits are masked as 9, of which no part of an IP address has three
+    personal = why_personal(field_name, looks_personal([field.example.replace("9", "1") for field in of_path]))
     entries = {"name": field_name, "path": path, "type": kind, "description": sentence(field_name)}
     if path == field_name:
         del entries["path"]
     if kind == "string":
         del entries["type"]
+    lines = [f"{key}: {_yaml(value)}" for key, value in entries.items()]
+    if personal:
+        lines.insert(-1, f"personal: drop  # guessed: personal by {personal}; review it")
     file = folder / f"{name}.yml"
-    text = _with_field(file, [f"{key}: {_yaml(value)}" for key, value in entries.items()])
+    text = _with_field(file, lines)
     _validated(file, text)
+    if seen is not None and not of_path and _would_be_told(stream, path, seen):
+        raise UserError(_unseen(name, path, seen))
     file.write_text(text, encoding="utf-8")
-    return field_name
+    return Promoted(field_name, kind, personal)
+
+
+def _check_not_inside(file: str, field: BodyField, path: str) -> None:
+    """Raises: UserError where one is a part of the other."""
+    for known in field.paths:
+        if field.type == "json" and path.startswith((f"{known}.", f"{known}[")):
+            raise UserError(
+                f"{file} keeps {known} as json, so {path} cannot be read too: a list or an object is kept whole or read"
+                f" by paths, not both; replace the field {field.name} by fields of its parts"
+            )
+        if known.startswith((f"{path}.", f"{path}[")):
+            raise UserError(
+                f"{file} reads {known}, so {path} cannot be kept too: a list or an object is kept whole or read by"
+                " paths, not both"
+            )
+
+
+def _type_of(name: str, seen: set[str]) -> str:
+    """A type that takes all values of these JSON types: one that rejects some would make dead letters of messages that
+    are accepted today."""
+    if seen & {"object", "array"}:
+        return "json"
+    if name.rpartition("_")[2] in ID_WORDS:
+        return "id"
+    if name in VOCABULARY:
+        return "amount" if VOCABULARY[name] == "amount" else "string"
+    return {frozenset(["number"]): "amount", frozenset(["boolean"]): "boolean"}.get(frozenset(seen), "string")
+
+
+def _would_be_told(stream: Stream, path: str, seen: Sequence[UnlistedField]) -> bool:
+    """Whether field_drift would have the path, or what it is in, if a message had it."""
+    first, *rest = (step.partition("[")[0] for step in path.split("."))
+    told = ".".join([first, *rest[:1]])
+    known = [*stream.ignored, *(path for field in stream.fields for path in field.paths)]
+    is_inside_known = any(
+        one in (first, told) or one.startswith((f"{first}[", f"{told}.", f"{told}[")) for one in known
+    )
+    paths = {field.path for field in seen}
+    return (
+        all(UNLISTED_NAME.fullmatch(step) for step in (first, *rest[:1]))
+        and not is_inside_known
+        and paths.isdisjoint({first, told})
+        and len(paths) < MOST_UNLISTED
+    )
+
+
+def _unseen(name: str, path: str, seen: Sequence[UnlistedField]) -> str:
+    paths = [*dict.fromkeys(field.path for field in seen)]
+    close = get_close_matches(path, paths, n=SHOWN_CLOSE, cutoff=0.5) or paths[:SHOWN_CLOSE]
+    others = f"closest of those it does not read: {', '.join(close)}" if close else "its contract reads all they have"
+    return f"no message of {name} has {path}, as of the last build; {others}"
 
 
 def _with_field(file: Path, entries: Sequence[str]) -> str:

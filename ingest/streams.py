@@ -367,8 +367,8 @@ class Stream(BaseModel, extra="forbid", frozen=True):
 
 
 class _Loader(yaml.CSafeLoader):
-    """Rejects a key that is there twice, of which YAML would take the last, and reads a date as text: MySQL's 0000-00-00
-    is none."""
+    """Rejects a key that is there twice, of which YAML would take the last, and reads a date as text, since MySQL's
+    0000-00-00 is not one."""
 
     yaml_implicit_resolvers: ClassVar = {
         first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]

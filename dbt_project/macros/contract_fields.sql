@@ -117,6 +117,18 @@
     {%- endfor -%}
 {%- endmacro %}
 
+{#- Path to text of the fields whose values can be invalid. A personal value stays in the payload alone. -#}
+{% macro checked_texts(contract, texts) %}
+    {% set type_field = contract.event_type.field if contract.event_type is mapping %}
+    {% set checked = {} %}
+    {% for field in contract.fields if field.path in texts and field.path not in contract.time and not field.personal %}
+        {% if has_text(field) or field.accepted or field.path == type_field %}
+            {% do checked.update({field.path: texts[field.path]}) %}
+        {% endif %}
+    {% endfor %}
+    {{ return(checked) }}
+{% endmacro %}
+
 {#- No engine has times before the year 1; 9999 stands for "until now". -#}
 {% macro is_invalid(field) -%}
     {%- if field.type == 'timestamp' -%}

@@ -134,7 +134,7 @@ select
     published_at,
     landed_at,
     reject_reason,
-    {{ reject_detail('time_text') }} as reject_detail,
+    {{ reject_detail('time_text', values=checked_texts(contract, texts)) }} as reject_detail,
     case when reject_reason is not null then payload end as rejected_payload,
     unlisted_fields
 from identified

@@ -170,7 +170,7 @@ select
     published_at,
     landed_at,
     reject_reason,
-    {{ reject_detail('updated_text', key='key') }} as reject_detail,
+    {{ reject_detail('updated_text', key='key', values=dict(checked_texts(contract, texts), **({'op': 'op'} if change else {}))) }} as reject_detail,
     key is not null and not is_tombstone and coalesce(key_id != {{ id.name }}, true) as is_key_mismatch,
     case when reject_reason is not null then payload end as rejected_payload,
     unlisted_fields

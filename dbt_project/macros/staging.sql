@@ -69,9 +69,17 @@
     end
 {%- endmacro %}
 
-{#- Says more of a rejected message than its reason does. Entities have a `key` too, which tombstones are read from. -#}
-{% macro reject_detail(time_text, key=none) -%}
+{#-
+  Says more of a rejected message than its reason does.
+
+  Args:
+      time_text: text of the message's time
+      key: of entities the message key, which tombstones are read from
+      values: path to the text of a field whose value can be invalid
+-#}
+{% macro reject_detail(time_text, key=none, values={}) -%}
     case
+        when reject_reason is null then null
         when reject_reason = 'malformed_json' then case
             when payload is null then 'no payload'
             when {{ utf8_text('payload') }} is null then 'not UTF-8'
@@ -81,5 +89,8 @@
         {%- if key %}
         when reject_reason = 'invalid:key' then {{ readable_bytes(key) }}
         {%- endif %}
+        {%- for path, text in values.items() %}
+        when reject_reason = 'invalid:{{ path }}' then {{ text }}
+        {%- endfor %}
     end
 {%- endmacro %}

@@ -21,6 +21,18 @@ class StreamStatus:
     """As of the last build; None before the first."""
 
 
+@dataclass(frozen=True, slots=True)
+class UnlistedField:
+    """A field that messages have and their contract does not list; of one type."""
+
+    path: str
+    type: str
+    """string, number, boolean, object or array."""
+    example: str
+    """A value with a for each letter and 9 for each digit."""
+    messages: int
+
+
 class Sink(Protocol):
     """A warehouse that takes batches."""
 
@@ -65,6 +77,10 @@ class Sink(Protocol):
         ...
 
     def status(self) -> dict[str, StreamStatus]: ...
+
+    def unlisted_fields(self, stream: str) -> list[UnlistedField] | None:
+        """What field_drift has of a stream, most messages first; None until a build has staged one."""
+        ...
 
 
 class Cursor(NamedTuple):

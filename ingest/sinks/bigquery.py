@@ -72,6 +72,7 @@ from ingest.sinks import (
     PartitionKey,
     Result,
     StreamStatus,
+    UnlistedField,
     positions_of,
     split_by_topic_id,
     utc_now,
@@ -671,6 +672,20 @@ class BigQuerySink:
                 stream: StreamStatus(landed, newest and _without_zone(newest), rejected if built else None)
                 for stream, landed, newest, rejected in rows
             }
+
+    def unlisted_fields(self, stream: str) -> list[UnlistedField] | None:
+        with told():
+            if "field_drift" not in self._tables("analytics") or f"stg_{stream}" not in self._tables("staging"):
+                return None
+            is_staged = f"select exists (select 1 from `{self._dataset}staging.stg_{stream}`)"  # noqa: S608  names of ours, DATASET_PREFIX checked
+            if not next(iter(self._query(is_staged)))[0]:
+                return None
+            found = self._query(
+                f"select path, type, example, messages from `{self._dataset}analytics.field_drift`"  # noqa: S608  names of ours, DATASET_PREFIX checked
+                " where stream = @stream and problem = 'unlisted' order by messages desc, path, type",
+                stream=stream,
+            )
+            return [UnlistedField(*row) for row in found]
 
     @contextmanager
     def emitting(self) -> Iterator[None]:

@@ -27,6 +27,7 @@ from ingest.sinks import (
     PartitionKey,
     Result,
     StreamStatus,
+    UnlistedField,
     positions_of,
     split_by_topic_id,
     topic_ids_of,
@@ -335,6 +336,22 @@ class DuckDBSink:
                 stream: StreamStatus(landed, newest, dead_letters.get(stream, 0) if built else None)
                 for stream, landed, newest in connection.sql(union).fetchall()
             }
+
+    def unlisted_fields(self, stream: str) -> list[UnlistedField] | None:
+        if not self._path.exists():
+            return None
+        with self.connection(read_only=True) as connection:
+            if not {("analytics", "field_drift"), ("staging", f"stg_{stream}")} <= _tables(connection):
+                return None
+            staged = connection.sql(f"select exists (select 1 from staging.stg_{stream})")  # noqa: S608  a stream's name
+            if not staged.fetchall()[0][0]:
+                return None
+            found = connection.execute(
+                "select path, type, example, messages from analytics.field_drift"
+                " where stream = $stream and problem = 'unlisted' order by messages desc, path, type",
+                {"stream": stream},
+            )
+            return [UnlistedField(*row) for row in found.fetchall()]
 
     @contextmanager
     def emitting(self) -> Iterator[None]:

@@ -29,6 +29,10 @@ from ingest.settings import Settings
 from ingest.sources import ReadPositions
 from ingest.streams import STREAMS, Stream
 
+NO_LOG = (
+    "not landed: the spool holds <stream>/<partition>.ndjson, such as users/0.ndjson; "
+    "`python -m ingest replay` publishes a file of events"
+)
 POLL_SECONDS = 0.05
 READ_BYTES = 4 * 1024 * 1024
 LOG_ID = re.compile(rb'\{"log_id":"([0-9a-f]{32})"')
@@ -154,8 +158,14 @@ class SpoolSource:
         self._ignored: set[Path] = set()
         """Files that a warning was logged about."""
         for path in sorted(self._root.glob("*")):
-            if path.name not in STREAMS and (path.is_dir() or path.suffix == ".ndjson"):
-                self._ignore(path)
+            if path.is_dir() and path.name not in {*STREAMS, *self._streams}:
+                self._ignore(
+                    path,
+                    f"not landed: {self._root.name}/{path.name} has no contract in streams/; add one, or remove the"
+                    " folder",
+                )
+            elif path.suffix == ".ndjson":
+                self._ignore(path, NO_LOG)
         found = {}
         for one in self._logs():
             with suppress(FileNotFoundError), _opened(one.path) as file:
@@ -206,17 +216,13 @@ class SpoolSource:
                 if path.suffix == ".ndjson" and re.fullmatch(r"0|[1-9][0-9]{0,8}", path.stem):
                     yield _Log(stream, int(path.stem), path)
                 else:
-                    self._ignore(path)
+                    self._ignore(path, NO_LOG)
 
-    def _ignore(self, path: Path) -> None:
+    def _ignore(self, path: Path, why: str) -> None:
         """Warn once about a file or folder that is not landed, unless it is hidden."""
         if path not in self._ignored and not path.name.startswith("."):
             self._ignored.add(path)
-            logger.warning(
-                "not landed: the spool holds <stream>/<partition>.ndjson, such as users/0.ndjson; "
-                "`python -m ingest replay` publishes a file of events",
-                path=str(path),
-            )
+            logger.warning(why, path=str(path))
 
     def _find_positions(self, log_ids: Mapping[tuple[str, int], str]) -> None:
         """Read the positions of these logs from the warehouse, which takes one id per topic: once per partition."""

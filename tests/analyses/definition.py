@@ -14,7 +14,9 @@ from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any
 
-from tests.oracle import Settings
+from tests.oracle import Settings, drift
+from tests.oracle.contracts import CONTRACTS
+from tests.oracle.drift import differences
 from tests.oracle.marts import Days, Mart, Row, distinct, grouped, place
 from tests.oracle.values import ratio, rounded, seconds_between
 
@@ -532,21 +534,20 @@ def data_quality(facts: Facts, start_date: date, end_date: date) -> Answer:
 
 def field_drift(facts: Facts, stream: str) -> Answer:
     """A body tells all its unlisted fields; a rejection the first field that does not fit."""
-    seen: dict[tuple[str, str, str, str | None], list[tuple[datetime, str | None]]] = {}
-    for message in facts.tables["int_staged_messages"]:
-        if stream.lower() not in ("all", message["stream"]):
-            continue
-        for one in json.loads(message["unlisted_fields"] or "[]"):
-            key = message["stream"], one["path"], "unlisted", one["type"]
-            seen.setdefault(key, []).append((message["landed_at"], one["example"]))
-        if (message["reject_reason"] or "").startswith("invalid:"):
-            path = message["reject_reason"].removeprefix("invalid:")
-            seen.setdefault((message["stream"], path, "invalid", None), []).append((message["landed_at"], None))
-    rows = []
-    for key, found in seen.items():
-        times = [landed_at for landed_at, _ in found]
-        example = min((example for _, example in found if example is not None), default=None)
-        rows.append((*key, len(found), min(times), max(times), example))
+    found = [
+        one
+        for message in facts.tables["int_staged_messages"]
+        if stream.lower() in ("all", message["stream"])
+        for one in differences(
+            message["stream"],
+            message["landed_at"],
+            json.loads(message["unlisted_fields"] or "[]"),
+            message["reject_reason"],
+            message["reject_detail"],
+            CONTRACTS[message["stream"]],
+        )
+    ]
+    rows = [tuple(row.values()) for row in drift.field_drift(found)]
     rows.sort(key=lambda row: (-row[4], row[0], row[1], row[2], row[3] or ""))
     return sorted(rows, key=lambda row: row[6], reverse=True)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ingest import check, cli
-from ingest.check import Rejection, check_sample
+from ingest.check import Rejection, Unlisted, check_sample
 from ingest.settings import Settings
 from ingest.streams import STREAMS
 from tests.command_line import run_main
@@ -65,6 +65,38 @@ def test_the_reasons_are_those_of_staging(settings: Settings, parsed: Path, tmp_
     assert left(parsed) == []
     assert not settings.spool_path.exists()
     assert not settings.warehouse_path.exists()
+
+
+@pytest.mark.usefixtures("environment")
+def test_fields_that_the_contract_does_not_list_are_reported(settings: Settings, tmp_path: Path) -> None:
+    bodies = [{**CLICK, "ref": "ad-1"}, {**CLICK, "ref": "ad-2", "props": {"depth": 12}}, {"ref": 5}]
+    (tmp_path / "a.ndjson").write_text("\n".join(map(json.dumps, bodies)))
+    verdict = check_sample(settings, [str(tmp_path / "a.ndjson")], STREAMS["clicks"])
+    assert verdict.unlisted == [
+        Unlisted("ref", "string", 2, "aa-9"),
+        Unlisted("props.depth", "number", 1, "99"),
+        Unlisted("ref", "number", 1, "9"),
+    ]
+    done = run_main(cli.main, ["stream", "check", "clicks", "--sample", str(tmp_path / "a.ndjson")], dict(os.environ))
+    assert done.returncode == 1
+    assert [line.split() for line in done.stdout.splitlines()[3:5]] == [
+        ["not", "in", "the", "contract", "messages", "type", "example"],
+        ["ref", "2", "string", "aa-9"],
+    ]
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_project_stays_as_it_is(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generated = PROJECT / "dbt_project" / "macros" / "contracts.sql"
+    before = generated.read_text(), generated.stat().st_mtime_ns
+    [field] = [one for one in STREAMS["clicks"].fields if one.name == "price"]
+    fields = [one.model_copy(update={"required": True}) if one == field else one for one in STREAMS["clicks"].fields]
+    stricter = STREAMS["clicks"].model_copy(update={"fields": tuple(fields)})
+    monkeypatch.setitem(STREAMS, "clicks", stricter)
+    (tmp_path / "a.ndjson").write_text(json.dumps({**CLICK, "price": None}))
+    verdict = check_sample(settings, [str(tmp_path / "a.ndjson")], stricter)
+    assert [one.reason for one in verdict.rejections] == ["missing:price"]
+    assert (generated.read_text(), generated.stat().st_mtime_ns) == before
 
 
 @pytest.mark.usefixtures("environment")

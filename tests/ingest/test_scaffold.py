@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,8 +25,9 @@ from ingest.landing import land_streams
 from ingest.message import Message
 from ingest.publish.spool import SpoolPublisher
 from ingest.samples import MOST_KEYS, SAMPLE_MESSAGES, Sample, read_files, read_topic
-from ingest.scaffold import add_stream, promote_field, singular
+from ingest.scaffold import Promoted, add_stream, promote_field, singular
 from ingest.settings import Settings
+from ingest.sinks import UnlistedField
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.streams import FOLDER, RESERVED, STREAMS, VOCABULARY, EventType, Stream, read_contracts
 from tests.brokers import KafkaServer
@@ -414,7 +416,9 @@ def test_what_no_path_can_name_is_left_out_and_told(add: Add) -> None:
     )
     assert {field.in_body for field in stream.fields} == {"time", "plan"}
     [line] = [line for line in text.splitlines() if line.startswith("# Left out: ")]
-    assert "Plan (differs from plan in case only), a.b (the name cannot be in a path)" in line
+    assert (
+        "Plan (differs from plan in case only), a.b (a path has only ASCII letters, digits, spaces and _@$:/-)" in line
+    )
     assert "ü (" in line
     assert "x?# y (" in line
 
@@ -726,7 +730,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_promoted_field_is_the_last_one_and_comments_stay(folder: Path) -> None:
-    assert promote_field("signups", "props.ref", "integer", folder=folder) == "props_ref"
+    assert promote_field("signups", "props.ref", "integer", folder=folder) == Promoted("props_ref", "integer", "")
     added = "  - name: props_ref\n    path: props.ref\n    type: integer\n    description: Props ref.\n"
     before, country, after = CONTRACT.partition("  - {name: country, description: Country.}  # two letters\n")
     assert (folder / "signups.yml").read_text() == before + country + added + after
@@ -761,14 +765,109 @@ def test_a_field_can_be_promoted_in_every_contract_of_the_project(tmp_path: Path
     [
         ("country", r"signups\.yml reads country already, as country"),
         ("country.code", "take country for a value and for an object"),
+        ("tags[0]", r"signups\.yml keeps tags as json, so tags\[0\] cannot be read too: .* replace the field tags by"),
+        ("tags.a", r"signups\.yml keeps tags as json, so tags\.a cannot be read too"),
+        ("props", r"signups\.yml reads props\.ref, so props cannot be kept too: "),
         ("a..b", "'a..b' is not a path; expected names with . between them"),
         ("price", "type: price of fct_events is amount"),
     ],
 )
 def test_what_cannot_be_promoted_leaves_the_file_as_it_is(folder: Path, path: str, message: str) -> None:
+    more = "  - {name: tags, type: json, description: Tags.}\n  - {name: ref, path: props.ref, description: Ref.}\n"
+    contract = CONTRACT.replace("  # the end\n", more)
+    (folder / "signups.yml").write_text(contract)
     with pytest.raises(UserError, match=message):
         promote_field("signups", path, "string", folder=folder)
+    assert (folder / "signups.yml").read_text() == contract
+
+
+def unlisted(path: str, type_: str, example: str = "aaa") -> UnlistedField:
+    return UnlistedField(path, type_, example, 3)
+
+
+@pytest.mark.parametrize(
+    ("path", "seen", "expected"),
+    [
+        ("props.plan", [("string", "aaa")], "string"),
+        ("plan", [("number", "9.99")], "amount"),
+        ("plan", [("boolean", "aaaa")], "boolean"),
+        ("plan", [("boolean", "aaaa"), ("number", "9")], "string"),
+        ("plan", [("number", "9"), ("string", "9")], "string"),
+        ("plan", [("string", "aaa"), ("object", "{...}")], "json"),
+        ("plan", [("array", "[...]")], "json"),
+        ("team.id", [("number", "999")], "id"),
+        ("price", [("number", "9")], "amount"),
+        ("brand", [("number", "9")], "string"),
+    ],
+)
+def test_without_a_type_a_promoted_field_takes_all_that_was_seen(
+    folder: Path, path: str, seen: list[tuple[str, str]], expected: str
+) -> None:
+    promoted = promote_field("signups", path, seen=[unlisted(path, *one) for one in seen], folder=folder)
+    assert promoted.type == expected
+    assert read_contracts(folder)["signups"].fields[-1].type == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "example", "why"),
+    [
+        ("user.email", "", "its name"),
+        ("first_name", "", "its name"),
+        ("phone", "", "its name"),
+        ("shippingAddress", "", "its name"),
+        ("contact", "aaa.a@aaaaaaa.aaa", "values that look like e-mail addresses"),
+        ("client", "999.99.9.999", "values that look like IP addresses"),
+        ("call", "+99 999 999 999", "values that look like phone numbers"),
+        ("page_name", "aaa", ""),
+        ("version", "9.9", ""),
+    ],
+)
+def test_a_promoted_field_that_looks_personal_is_dropped(folder: Path, path: str, example: str, why: str) -> None:
+    seen = [unlisted(path, "string", example)] if example else None
+    assert promote_field("signups", path, seen=seen, folder=folder).personal == why
+    assert read_contracts(folder)["signups"].fields[-1].personal == ("drop" if why else None)
+    comment = f"    personal: drop  # guessed: personal by {why}; review it\n"
+    assert (comment in (folder / "signups.yml").read_text()) == bool(why)
+
+
+SEEN = [unlisted("props.ref", "string"), unlisted("meta", "object", "{...}"), unlisted("items", "array", "[...]")]
+
+
+@pytest.mark.parametrize(
+    ("path", "seen", "closest"),
+    [
+        ("props.reff", SEEN, "closest of those it does not read: props.ref"),
+        ("zzz", SEEN, "closest of those it does not read: props.ref, meta, items"),
+        ("zzz", [], "its contract reads all they have"),
+    ],
+)
+def test_what_no_message_has_is_not_promoted(folder: Path, path: str, seen: list[UnlistedField], closest: str) -> None:
+    with pytest.raises(UserError, match=f"^no message of signups has {path}, as of the last build; {closest}$"):
+        promote_field("signups", path, seen=seen, folder=folder)
     assert (folder / "signups.yml").read_text() == CONTRACT
+
+
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [
+        ("props.ref", SEEN),
+        ("meta.inner", SEEN),  # field_drift is one level deep
+        ("items[0].sku", SEEN),
+        ("user-id.a b", SEEN),  # it does not tell names that may be values
+        ("zzz", [unlisted(f"field_{number}", "string") for number in range(20)]),  # it tells 20 of a message
+        ("zzz", None),
+    ],
+)
+def test_what_field_drift_cannot_tell_is_promoted(folder: Path, path: str, seen: list[UnlistedField] | None) -> None:
+    promote_field("signups", path, seen=seen, folder=folder)
+    assert read_contracts(folder)["signups"].fields[-1].in_body == path
+
+
+def test_beside_what_the_contract_reads_deeper_field_drift_tells_nothing(folder: Path) -> None:
+    promote_field("signups", "a.b.c", folder=folder)
+    promote_field("signups", "a.b.d", seen=[], folder=folder)
+    with pytest.raises(UserError, match=r"no message of signups has a\.x"):
+        promote_field("signups", "a.x", seen=[], folder=folder)
 
 
 def test_a_file_with_all_fields_on_one_line_is_an_error(folder: Path) -> None:
@@ -812,6 +911,14 @@ def test_a_stream_is_added_once(run: Run, tmp_path: Path) -> None:
     assert "transport: pubsub\n" in (tmp_path / "streams" / "signups.yml").read_text()
 
 
+def test_what_is_left_out_is_told(run: Run, tmp_path: Path) -> None:
+    write(tmp_path / "a.ndjson", [{"at": "2026-01-05T10:00:00Z", "a.b": 1, "naïve": 2, "[/b]": 3}])
+    reason = "(a path has only ASCII letters, digits, spaces and _@$:/-)"
+    assert run("add", "signups", "--sample", "a.ndjson")[1].splitlines()[1:] == [
+        f"left out: a.b {reason}, naïve {reason}, [/b] {reason}"
+    ]
+
+
 def test_the_transport_is_that_of_the_only_broker(run: Run, tmp_path: Path) -> None:
     write(tmp_path / "a.ndjson", ROWS)
     assert run("add", "signups", "--sample", "a.ndjson", PUBSUB_PROJECT="shop")[0] == 0
@@ -823,6 +930,24 @@ def test_a_promoted_field_comes_with_the_command_that_fills_it_in(run: Run, tmp_
     code, out, err = run("promote", "signups", "props.ref", "--type", "id")
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == "make build SELECT=stg_signups+ FULL_REFRESH=1"
+    said = run("promote", "signups", "props.email")[1]
+    assert "added props_email, of type string, to streams/signups.yml as personal: drop, by its name; review" in said
+
+
+def test_promote_asks_the_warehouse_what_messages_have(run: Run, tmp_path: Path) -> None:
+    shutil.copy(FOLDER / "clicks.yml", tmp_path / "streams")
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as connection:
+        connection.execute("create schema analytics; create schema staging; create table staging.stg_clicks (a int)")
+        connection.execute(
+            "create table analytics.field_drift as select 'clicks' as stream, 'props.depth' as path,"
+            " 'unlisted' as problem, 'number' as type, '9' as example, 3 as messages"
+        )
+    assert run("promote", "clicks", "not.staged")[0] == 0
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as connection:
+        connection.execute("insert into staging.stg_clicks values (1)")
+    error = "no message of clicks has props.dept, as of the last build; closest of those it does not read: props.depth"
+    assert run("promote", "clicks", "props.dept") == (2, "", f"error: {error}\n")
+    assert "added props_depth, of type amount, " in run("promote", "clicks", "props.depth")[1]
 
 
 @pytest.mark.parametrize(

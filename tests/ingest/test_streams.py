@@ -168,9 +168,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {
             "kind": "entity",
             "event_type": None,
-            "fields": [{**FIELD, "name": "user_id", "type": "integer"}, {**FIELD, "type": "timestamp"}],
+            "key": "number",
+            "fields": [{**FIELD, "name": "number", "type": "integer"}, {**FIELD, "type": "timestamp"}],
         },
-        "key: user_id has to be of the type id or string",
+        "key: number has to be of the type id or string",
     ),
     "texts as the values of an integer": (
         {"fields": [FIELD, {**FIELD, "name": "n", "type": "integer", "values": ["1", "low"]}]},
@@ -341,7 +342,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, text: bytes, expected: str) 
 def test_dates_in_a_contract_are_text(tmp_path: Path) -> None:
     (tmp_path / "signups.yml").write_text(
         "{description: d, transport: kafka, kind: event, event_type: a, time: [at], nulls: [0000-00-00],"
-        " fields: [{name: at, description: d}, {name: day, values: [2026-02-30, 2026-01-05], description: d}]}"
+        " fields: [{name: at, required: true, description: d}, {name: day, values: [2026-02-30, 2026-01-05], description: d}]}"
     )
     stream = read_contracts(tmp_path)["signups"]
     assert stream.nulls == ("0000-00-00",)
@@ -424,7 +425,7 @@ def test_staging_by_hand_takes_no_personal_field(tmp_path: Path) -> None:
     by_hand = tmp_path / "models" / "staging" / "stg_signups.sql"
     by_hand.parent.mkdir(parents=True)
     by_hand.touch()
-    with pytest.raises(UserError, match=r"signups\.yml: mail cannot be personal: dbt_project/models/staging/stg_sig"):
+    with pytest.raises(UserError, match=r"signups\.yml: mail cannot be personal: its staging"):
         files(tmp_path, streams)
 
 

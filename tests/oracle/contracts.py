@@ -49,6 +49,8 @@ class Contract:
     type_field: str | None
     type_values: Mapping[str, str]
     keeps_other_types: bool
+    ignored: tuple[str, ...]
+    """Paths that are known and not read."""
 
     def own(self) -> dict[str, Field]:
         """The fields that have a column of their own name, by path."""
@@ -91,6 +93,7 @@ def _contract(stream: str, given: dict[str, Any]) -> Contract:
         type_field=by_field.get("field"),
         type_values=by_field.get("values", {}),
         keeps_other_types=by_field.get("others") == "keep",
+        ignored=tuple(given.get("ignored", ())),
     )
 
 

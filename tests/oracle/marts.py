@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from tests.oracle.contracts import CONTRACTS, Contract
+from tests.oracle.drift import Difference, differences, field_drift, unlisted_fields
 from tests.oracle.landed import Landed, Settings
 from tests.oracle.messages import Event, Rejected, Version, published
 from tests.oracle.staging import read
-from tests.oracle.values import hash_of, ratio, seconds_between
+from tests.oracle.values import hash_of, json_text, ratio, seconds_between
 
 Row = dict[str, Any]
 Mart = list[Row]
@@ -38,11 +39,17 @@ def marts(
     messages = list(messages)
     accepted: list[Event | Version] = []
     dead_letters: Mart = []
+    drift: list[Difference] = []
     for message in messages:
+        contract = contracts[message.stream]
+        reason, detail = None, None
         try:
-            accepted.append(read(message, contracts[message.stream], settings, secret))
+            accepted.append(read(message, contract, settings, secret))
         except Rejected as rejected:
             dead_letters.append(dead_letter(message, rejected))
+            reason, detail = rejected.reason, rejected.detail
+        unlisted = unlisted_fields(message, contract)
+        drift += differences(message.stream, message.landed_at, unlisted, reason, detail, contract)
 
     events = first_copies(one for one in accepted if isinstance(one, Event))
     versions = first_copies(one for one in accepted if isinstance(one, Version))
@@ -79,6 +86,7 @@ def marts(
         "dim_products": products(histories["products"], product_days),
         "dim_posts": posts(histories["posts"], post_days),
         "dead_letters": dead_letters,
+        "field_drift": field_drift(drift),
         "landing_reconciliation": reconciliation(messages, accepted, [*events, *versions], dead_letters),
     }
 
@@ -91,6 +99,8 @@ def staged(
     for message in messages:
         row: Row = {"stream": message.stream, "message_id": message.message_id, "landed_at": message.landed_at}
         row |= dict.fromkeys(("reject_reason", "reject_detail", "rejected_payload"))
+        unlisted = unlisted_fields(message, contracts[message.stream])
+        row["unlisted_fields"] = json_text(unlisted) if unlisted else None
         try:
             one = read(message, contracts[message.stream], settings, secret)
         except Rejected as rejected:

@@ -38,13 +38,15 @@ def read_page_view(message: Landed, body: Body, settings: Settings) -> Event:
         require(user_id=user_id)
     event_at = plausible_time(event_at, written, message, settings)
     if body.get("event_name", "page_view") not in (None, "page_view"):
-        raise Rejected("invalid:event_name")
+        raise Rejected("invalid:event_name", text(body["event_name"]))
     engaged_seconds = amount("engaged_time", params.get("engaged_time"))
+    engaged_text = params.get("engaged_time")
     if engaged_seconds is None:
-        milliseconds = amount("engaged_time", params.get("engagement_time_msec"))
+        engaged_text = params.get("engagement_time_msec")
+        milliseconds = amount("engaged_time", engaged_text)
         engaged_seconds = None if milliseconds is None else rounded(milliseconds / 1000, 4)
     if engaged_seconds is not None and not 0 <= engaged_seconds <= 999_999_999_999:
-        raise Rejected("invalid:engaged_time")
+        raise Rejected("invalid:engaged_time", engaged_text)
     own_id, account_number = identifier(body.get("event_id")), identifier(body.get("account_number"))
     url, traffic_source = params.get("page_location"), params.get("traffic_source")
     short(event_id=own_id, session_id=session_id, user_id=user_id, user_pseudo_id=user_pseudo_id)
@@ -105,7 +107,7 @@ def amount(name: str, written: str | None) -> Decimal | None:
     """An optional amount: missing is None, but what is there must be a number."""
     number = read_amount(written)
     if written is not None and number is None:
-        raise Rejected(f"invalid:{name}")
+        raise Rejected(f"invalid:{name}", written)
     return number
 
 

@@ -75,7 +75,8 @@ def body_of(message: Landed, contract: Contract) -> Body:
     attributes = json.loads(message.attributes) if contract.envelope == "cloudevents" and message.attributes else {}
     for prefix in ("ce_", "ce-"):
         if attributes.get(f"{prefix}specversion"):
-            context = {name.removeprefix(prefix): value for name, value in attributes.items()}
+            given = {name.removeprefix(prefix): value for name, value in attributes.items()}
+            context = {name: given[name] for name in known_attributes(contract) if name in given}
             if not message.payload:
                 return context
             try:
@@ -87,6 +88,13 @@ def body_of(message: Landed, contract: Contract) -> Body:
     if body is None:
         raise malformed(message)
     return body
+
+
+def known_attributes(contract: Contract) -> set[str]:
+    """Those of CloudEvents that staging reads, and those that the contract does."""
+    paths = [path for field in contract.fields.values() for path in field.paths]
+    own = {re.split(r"[.\[]", path)[0] for path in paths} - {"data"}
+    return {"specversion", "id", "source", "type", "subject", "time"} | own
 
 
 def malformed(message: Landed) -> Rejected:
@@ -197,12 +205,17 @@ def check_values(given: Iterable[Reading]) -> None:
         value, values = reading.value, reading.field.values
         is_beyond = isinstance(value, datetime) and value.year > 9998
         if reading.text is not None and (value is None or is_beyond or (values and reading.identity not in values)):
-            raise Rejected(f"invalid:{reading.field.path}")
+            raise invalid(reading)
+
+
+def invalid(reading: Reading) -> Rejected:
+    """The value is told, unless it is personal."""
+    return Rejected(f"invalid:{reading.field.path}", None if reading.field.personal else reading.text)
 
 
 def require_listed(reading: Reading, values: Collection[str]) -> None:
     if reading.text is not None and reading.text not in values:
-        raise Rejected(f"invalid:{reading.field.path}")
+        raise invalid(reading)
 
 
 def check_lengths(given: Iterable[Reading]) -> None:
@@ -232,7 +245,7 @@ def read_event(message: Landed, contract: Contract, settings: Settings, secret: 
         assert written is not None
         event_type = contract.type_values.get(written, written if contract.keeps_other_types else None)
     if event_type is None:
-        raise Rejected(f"invalid:{contract.type_field}")
+        raise Rejected(f"invalid:{contract.type_field}", written)
     if contract.type_field and (listed := contract.fields[contract.type_field].values):
         require_listed(given[contract.type_field], listed)
     check_values(given[path] for path in (*contract.id[:1], *contract.own()))
@@ -317,7 +330,7 @@ def check_plausible(reading: Reading, message: Landed, settings: Settings) -> No
     """A time at which an entity was created or deleted."""
     time = reading.value
     if reading.text is not None and (time is None or not is_plausible(time, message, settings)):
-        raise Rejected(f"invalid:{reading.field.path}")
+        raise invalid(reading)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +349,7 @@ def read_change(body: Body) -> Change:
     if op is None:
         raise Rejected("missing:op")
     if op not in ("c", "u", "r", "d"):
-        raise Rejected("invalid:op")
+        raise Rejected("invalid:op", op)
     row = change.get("before" if op == "d" else "after")
     return Change(row if isinstance(row, dict) else {}, op == "d", read_field(CHANGE_TIME, change))
 

@@ -136,7 +136,8 @@
 
 {#-
   The fields of a body that its contract does not list, as JSON: a list of path, type and an example, in which each letter
-  is an a, each digit a 9 and all else that is not ASCII a ?; null without any. Fields of objects that the contract does not read are told one level deep.
+  is an a, each digit a 9 and all else that is not ASCII a ?, and an object {...}, a list [...]; null without any. Fields of objects that the contract does not read are told one level deep.
+  What the contract knows as an object is told where it is another value, and is no drift where it is empty.
   A name that is no identifier may be a value, such as the id of a person, and is not told.
 -#}
 {% macro unlisted_fields(text, contract) -%}
@@ -151,13 +152,16 @@
     {%- set expanded = "list_transform(
             list_filter(json_keys(" ~ text ~ "), lambda name: name not in (" ~ literals(contract.listed + ['']) ~ ") and regexp_full_match(name, '" ~ identifier_pattern() ~ "')),
             lambda path: case
-                when json_type(" ~ text ~ ", " ~ at ~ ") = 'OBJECT' and len(json_keys(" ~ text ~ ", " ~ at ~ ")) > 0
-                    then list_transform(json_keys(" ~ text ~ ", " ~ at ~ "), lambda name: path || '.' || name)
+                when json_type(" ~ text ~ ", " ~ at ~ ") = 'OBJECT'
+                    and (len(json_keys(" ~ text ~ ", " ~ at ~ ")) > 0 or path in (" ~ literals(containers_of(contract) + ['']) ~ "))
+                    then list_transform(
+                        list_filter(json_keys(" ~ text ~ ", " ~ at ~ "), lambda name: regexp_full_match(name, '" ~ identifier_pattern() ~ "')),
+                        lambda name: path || '.' || name
+                    )
                 else [path]
             end
         )" -%}
     {%- set told = "list_filter(flatten(" ~ expanded ~ "), lambda path: path not in (" ~ literals(contract.listed_inside + ['']) ~ ")
-            and regexp_full_match(path, '" ~ identifier_pattern() ~ "([.]" ~ identifier_pattern() ~ ")?')
             and json_type(" ~ text ~ ", " ~ at ~ ") != 'NULL')" %}
     case when body is not null and {{ duckdb_has_other_names(text, contract) }} then nullif(cast(to_json(list_transform(
         list_sort(list_distinct({{ told }}))[:20],
@@ -166,7 +170,9 @@
             'type': case json_type({{ text }}, {{ at }})
                 when 'VARCHAR' then 'string' when 'BOOLEAN' then 'boolean' when 'OBJECT' then 'object' when 'ARRAY' then 'array' else 'number'
             end,
-            'example': {{ masked("json_extract_string(" ~ text ~ ", " ~ at ~ ")") }}
+            'example': case json_type({{ text }}, {{ at }})
+                when 'OBJECT' then '{...}' when 'ARRAY' then '[...]' else {{ masked("json_extract_string(" ~ text ~ ", " ~ at ~ ")") }}
+            end
         }
     )) as varchar), '[]') end
 {%- endmacro %}
@@ -180,6 +186,8 @@
     (len(list_filter(json_keys({{ text }}), lambda name: not list_contains([{{ literals(contract.listed + inside.keys() | list + ['']) }}], name))) > 0
     {%- for container, names in inside.items() %}
     or len(list_filter(json_keys({{ text }}, '$."{{ container }}"'), lambda name: not list_contains([{{ literals(names) }}], name))) > 0
+    {# no object, or an empty one #}
+    or len(json_keys({{ text }}, '$."{{ container }}"')) = 0
     {%- endfor -%}
     )
 {%- endmacro %}
@@ -198,7 +206,9 @@
         select nullif(to_json_string(array_agg(struct(
             path,
             json_type(value) as type,
-            {{ masked("if(json_type(value) = 'string', json_value(value), to_json_string(value))") }} as example
+            case json_type(value)
+                when 'object' then '{...}' when 'array' then '[...]' else {{ masked('json_value(value)') }}
+            end as example
         ) order by path limit 20)), 'null')
         from unnest([struct({{ document }} as row)])
         cross join unnest(json_keys(row, 2)) as path
@@ -208,9 +218,19 @@
             and regexp_contains(path, r'^{{ identifier_pattern() }}([.]{{ identifier_pattern() }})?$')
             and json_type(value) != 'null'
             {#- an object is told by what is in it -#}
-            and not (strpos(path, '.') = 0 and json_type(value) = 'object' and array_length(json_keys(value, 1)) > 0)
+            and not (strpos(path, '.') = 0 and json_type(value) = 'object'
+                and (array_length(json_keys(value, 1)) > 0 or path in ({{ literals(containers_of(contract) + ['']) }})))
     )
 {%- endmacro %}
+
+{#- The names of objects of which the contract reads fields. -#}
+{% macro containers_of(contract) %}
+    {% set names = {} %}
+    {% for path in contract.listed_inside %}
+        {% do names.update({path.split('.')[0]: true}) %}
+    {% endfor %}
+    {{ return(names | list) }}
+{% endmacro %}
 
 {% macro identifier_pattern() -%}
     [A-Za-z_][A-Za-z0-9_:$-]{0,62}

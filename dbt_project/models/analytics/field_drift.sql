@@ -6,8 +6,25 @@ with unlisted as (
     {{ each_unlisted_field(ref('int_staged_messages')) }}
 ),
 
+-- staging keeps the text of a value that does not fit, but not of a personal one
 invalid as (
-    select *, substr(reject_reason, length('invalid:') + 1) as path
+    select
+        *,
+        case
+            when reject_reason = 'invalid:timestamp' then case stream
+                {%- for name, contract in contracts().items() %}
+                when '{{ name }}' then '{{ contract.time[0] if contract.time else 'ts_ms' }}'
+                {%- endfor %}
+            end
+            else substr(reject_reason, length('invalid:') + 1)
+        end as path,
+        case
+            when {{ matches_pattern('reject_detail', '^-?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]+)?$') }} then 'number'
+            when reject_detail in ('true', 'false') then 'boolean'
+            when {{ matches_pattern('reject_detail', '^[{].*[}]$') }} then 'object'
+            when {{ matches_pattern('reject_detail', '^[[].*[]]$') }} then 'array'
+            when reject_detail is not null then 'string'
+        end as type
     from {{ ref('int_staged_messages') }}
     where reject_reason like 'invalid:%'
 ),
@@ -15,7 +32,14 @@ invalid as (
 found as (
     select stream, path, 'unlisted' as problem, type, example, landed_at from unlisted
     union all
-    select stream, path, 'invalid' as problem, null as type, null as example, landed_at from invalid
+    select
+        stream,
+        path,
+        'invalid' as problem,
+        type,
+        case type when 'object' then '{...}' when 'array' then '[...]' else {{ masked('reject_detail') }} end as example,
+        landed_at
+    from invalid
 )
 
 select

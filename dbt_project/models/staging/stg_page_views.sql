@@ -145,7 +145,9 @@ select
     landed_at,
     -- judgement
     reject_reason,
-    {{ reject_detail('time_text') }} as reject_detail,
+    {{ reject_detail('time_text', values={
+        'event_name': "nullif(event_name, '')", 'engaged_time': 'engaged_text'
+    }) }} as reject_detail,
     case when reject_reason is not null then payload end as rejected_payload,
     unlisted_fields
 from identified

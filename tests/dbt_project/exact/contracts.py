@@ -31,6 +31,21 @@ SEGMENTS = ("user-id", "$ref", "a b", "@type", "select", "x:y", "a/b", "-dash", 
 PLACES = (
     "props.", "props.in-ner.", "$set.a b.", "items[0].", "items[1].", "grid[1][0].", "still.deep.er[2].here.", "0.",
 )  # fmt: skip
+UNLISTED = (
+    "extra",
+    "Extra",
+    "e-x:t$",
+    "_9",
+    'quo"te',
+    "back\\slash",
+    "dot.ted",
+    "né",
+    "",
+    "9lives",
+    "x" * 63,
+    "y" * 64,
+    "it's",
+)
 TEXTS = (
     "free", "team", "it's", 'a "b"', "back\\slash", "{{ 1 }}", "{% if x %}", "{# no #}", "ünï", "日本", "😀", " x ",
     "-", "N/A", "null", "0", "1", "true", "a,b", "line\nbreak", "\u0001\u001f", "%s", "--", ";", "\\u0041", "\u2028",
@@ -300,10 +315,13 @@ class Draw:
             for one in chosen:
                 put(body, steps_of(one), value)
         if self.one_in(12):  # something else where an object or a list is looked for
-            body[str(self.rng.choice([steps_of(path)[0] for path in values]))] = self.odd()
+            body[str(self.rng.choice([steps_of(path)[0] for path in values]))] = self.odd_unlisted()
         if self.one_in(12):  # names are told apart by the case of their letters
             name = self.rng.choice(list(body))
-            body = {name.swapcase(): self.odd(), **body} if self.one_in(2) else {**body, name.swapcase(): self.odd()}
+            other = {name.swapcase(): self.odd_unlisted()}
+            body = {**other, **body} if self.one_in(2) else {**body, **other}
+        if self.one_in(4):
+            body = self.with_unlisted(body)
         attributes = None
         payload: bytes | None = b""
         if contract.get("envelope") == "debezium":
@@ -312,7 +330,8 @@ class Draw:
             context = {name: value for name, value in body.items() if name != "data" and isinstance(value, str | int)}
             prefix = self.any_of("ce_", "ce-")
             attributes = json.dumps(
-                {f"{prefix}specversion": "1.0", **{f"{prefix}{name}": str(value) for name, value in context.items()}}
+                {f"{prefix}specversion": "1.0", **{f"{prefix}{name}": str(value) for name, value in context.items()}},
+                ensure_ascii=False,
             )
             payload = self.written(body.get("data", self.odd())).encode()
             if "data" not in body or self.one_in(4):
@@ -326,6 +345,15 @@ class Draw:
             key = self.key(contract, values)
             payload = None if self.one_in(8) else payload
         return replace(arrival, payload=payload, attributes=attributes, key=key)
+
+    def with_unlisted(self, body: dict[str, Any]) -> dict[str, Any]:
+        """With fields that the contract does not list, at the top and in objects."""
+        inner = {name: self.odd_unlisted() for name in self.some_of(UNLISTED, 0, 3)}
+        body = {**body, **{name: self.any_of(self.odd_unlisted(), inner) for name in self.some_of(UNLISTED, 1, 3)}}
+        for name, value in body.items():
+            if isinstance(value, dict) and self.one_in(3):
+                body[name] = {**value, self.rng.choice(UNLISTED): self.any_of(self.odd_unlisted(), inner)}
+        return body
 
     def key(self, contract: Contract, values: dict[str, Any]) -> bytes | None:
         id_ = values[contract["key"]]
@@ -371,6 +399,12 @@ class Draw:
             *TEXTS, *NO_IDS, *NUMBERS, True, False, None, {}, [], [None], {"a b": {"x": Number("1e21")}}, [[1], "2"],
             "12,50", "1.0", " 5", "yes", "2", "1e15", "Infinity", "9223372036854775808", "soon", "2026-01-05T10:00:00Z",
         )  # fmt: skip
+
+    def odd_unlisted(self) -> Any:
+        """Any value, but integers beyond 64 bits, of which BigQuery shows another example."""
+        value = self.odd()
+        is_beyond = isinstance(value, Number) and abs(float(value.written)) >= 2**63
+        return Number("7") if is_beyond and self._on_bigquery else value
 
     def time(self) -> datetime:
         far = (

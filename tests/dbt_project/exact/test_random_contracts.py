@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 FIRST_LANDING = datetime(2026, 2, 1, 10)
 SETS = int(os.environ.get("EXACT_CONTRACT_SETS", "10"))
 KINDS = [("event", None), ("entity", None), ("event", "cloudevents"), ("entity", "debezium"), ("event", None)]
-MARTS = ["fct_events", "dead_letters", "landing_reconciliation"]
+MARTS = ["fct_events", "dead_letters", "field_drift", "landing_reconciliation"]
 
 
 def test_a_few_contracts(tmp_path: Path, seed: int) -> None:
@@ -174,10 +174,10 @@ def differences(
 
 def judged(row: dict[str, Any]) -> dict[str, Any]:
     """A row of staging as far as the oracle states it; of a rejected message only what is said of the rejection."""
-    names = ["stream", "message_id", "landed_at", "reject_reason", "reject_detail", "rejected_payload"]
     if row["reject_reason"] is None:
-        names = [name for name in row if name != "unlisted_fields"]
-    return {name: row[name] for name in names}
+        return row
+    of_message = ["stream", "message_id", "landed_at", "unlisted_fields"]
+    return {name: row[name] for name in (*of_message, "reject_reason", "reject_detail", "rejected_payload")}
 
 
 def described(found: list[Difference], given: dict[str, Contract], arrivals: list[Arrival]) -> str:

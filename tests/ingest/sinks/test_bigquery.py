@@ -32,7 +32,7 @@ from google.cloud import bigquery
 from ingest.errors import UnavailableError, UserError, WarehouseReplacedError
 from ingest.message import DECODED_SCHEMA, Batch
 from ingest.settings import Settings
-from ingest.sinks import FIRST_CURSOR, Cursor, Result, StreamStatus
+from ingest.sinks import FIRST_CURSOR, Cursor, Result, StreamStatus, UnlistedField
 from ingest.sinks import bigquery as sinks
 from ingest.sinks.bigquery import BigQuerySink
 from ingest.streams import STREAMS
@@ -91,8 +91,8 @@ def opened(request: pytest.FixtureRequest, settings: Settings) -> Opened:
 
 
 def query(sink: BigQuerySink, sql: str) -> list[tuple[Any, ...]]:
-    """`sql` with {raw} and {analytics} for the datasets of the test; times in UTC without a zone."""
-    datasets = {name: f"`{sink._dataset}{name}`" for name in ("raw", "analytics")}
+    """`sql` with {raw}, {analytics} and {staging} for the datasets of the test; times in UTC without a zone."""
+    datasets = {name: f"`{sink._dataset}{name}`" for name in ("raw", "analytics", "staging")}
     rows = sink._client.query(sql.format(**datasets)).result()
     return [tuple(map(sinks._without_zone, row.values())) for row in rows]
 
@@ -562,6 +562,27 @@ def test_status_counts_what_landed_and_what_the_last_build_rejected(settings: Se
     query(sink, "create table {analytics}.dead_letters as select 'users' as stream from unnest([1, 2, 3])")
     assert sink.status()["users"] == StreamStatus(2, NOON, 3)
     assert sink.status()["posts"] == StreamStatus(0, None, 0)
+
+
+def test_unlisted_fields_are_known_once_a_stream_is_staged(settings: Settings) -> None:
+    sink = BigQuerySink(settings, clock=lambda: NOON)
+    assert sink.unlisted_fields("users") is None
+    query(sink, "create schema {analytics}")
+    query(sink, "create schema {staging}")
+    query(
+        sink,
+        "create table {analytics}.field_drift as"
+        " select 'users' as stream, 'unlisted' as problem, 'a' as path, 'number' as type, '9' as example, 3 as messages"
+        " union all select 'users', 'unlisted', 'b', 'string', 'aa', 5"
+        " union all select 'users', 'invalid', 'c', 'string', 'aa', 7",
+    )
+    query(sink, "create table {staging}.stg_users (a int64)")
+    assert sink.unlisted_fields("users") is None
+    query(sink, "insert into {staging}.stg_users values (1)")
+    assert sink.unlisted_fields("users") == [
+        UnlistedField("b", "string", "aa", 5),
+        UnlistedField("a", "number", "9", 3),
+    ]
 
 
 def test_results_lie_behind_the_cursor_in_its_order(sink: BigQuerySink) -> None:

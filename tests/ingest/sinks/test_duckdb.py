@@ -21,7 +21,7 @@ import pytest
 
 from ingest.errors import UnavailableError, UserError, WarehouseReplacedError
 from ingest.message import BATCH_SCHEMA, Batch
-from ingest.sinks import StreamStatus
+from ingest.sinks import StreamStatus, UnlistedField
 from ingest.sinks import duckdb as duckdb_sink
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.streams import STREAMS
@@ -589,6 +589,32 @@ def test_status_counts_what_landed_and_what_the_last_build_rejected(path: Path) 
         connection.execute("create table analytics.dead_letters as select 'users' as stream from range(3)")
     assert sink.status()["users"] == StreamStatus(2, NOON, 3)
     assert sink.status()["posts"] == StreamStatus(0, None, 0)
+
+
+def test_unlisted_fields_are_known_once_a_stream_is_staged(path: Path) -> None:
+    sink = DuckDBSink(path, clock=lambda: NOON)
+    assert sink.unlisted_fields("users") is None
+    sink.commit([batch([0])])
+    assert sink.unlisted_fields("users") is None
+    with sink.connection() as connection:
+        connection.execute("create schema analytics; create schema staging; create table staging.stg_users (a int)")
+        connection.execute(f"create table analytics.field_drift as {DRIFT}")
+    assert sink.unlisted_fields("users") is None
+    with sink.connection() as connection:
+        connection.execute("insert into staging.stg_users values (1)")
+    assert sink.unlisted_fields("users") == [
+        UnlistedField("b", "string", "aa", 5),
+        UnlistedField("a", "number", "9", 3),
+    ]
+    assert sink.unlisted_fields("posts") is None
+
+
+DRIFT = """
+select 'users' as stream, 'unlisted' as problem, 'a' as path, 'number' as type, '9' as example, 3 as messages
+union all select 'users', 'unlisted', 'b', 'string', 'aa', 5
+union all select 'users', 'invalid', 'c', 'string', 'aa', 7
+union all select 'posts', 'unlisted', 'd', 'string', 'aa', 9
+"""
 
 
 def test_status_knows_a_warehouse_from_before_a_stream_existed(path: Path) -> None:

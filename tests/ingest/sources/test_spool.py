@@ -378,3 +378,5 @@ def test_what_is_not_landed_is_said_once(settings: Settings) -> None:
     warned = [str(Path(log["path"]).relative_to(settings.spool_path)) for log in logs]
     assert sorted(warned) == sorted(name.removesuffix("/0.ndjson") for name in ignored)
     assert {log["log_level"] for log in logs} == {"warning"}
+    [of_people] = [log["event"] for log in logs if log["path"].endswith("people")]
+    assert of_people == "not landed: spool/people has no contract in streams/; add one, or remove the folder"
