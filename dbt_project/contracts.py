@@ -88,8 +88,8 @@ def files(project: Path, streams: Mapping[str, Stream]) -> dict[Path, str]:
             if path.name in by_hand and (path.parent == STAGING or path.name in BY_HAND):
                 if path.parent == STAGING and (personal := [field.name for field in stream.fields if field.personal]):
                     raise UserError(
-                        f"streams/{stream.name}.yml: {personal[0]} cannot be personal: its staging is written by hand and"
-                        f" would keep it in clear; drop or hash it in dbt_project/{by_hand[path.name]}"
+                        f"streams/{stream.name}.yml: {personal[0]} cannot be personal: its staging is written by hand"
+                        f" and would keep it in clear; drop or hash it in dbt_project/{by_hand[path.name]}"
                     )
                 continue
             if path.name in by_hand or path.with_suffix(".sql") in written:
@@ -386,15 +386,9 @@ def _for_models(stream: Stream) -> str:
 def _is_read(stream: Stream, field: BodyField) -> bool:
     """Whether a model needs the field: one that is dropped may be required, or tell events without an id apart."""
     judges = field.required or field.values or any(field.in_body in group for group in stream.one_of)
-    tells_apart = stream.kind == "entity" or not any(
-        one.required for one in stream.fields if one.in_body in stream.id[:1]
-    )
-    return (
-        field.personal != "drop"
-        or bool(judges)
-        or field.type not in ("string", "id", "json")
-        or (tells_apart and field.type != "json")
-    )
+    has_id = any(one.required for one in stream.fields if one.in_body in stream.id[:1])
+    tells_apart = stream.kind == "entity" or (field.type != "json" and not has_id)
+    return field.personal != "drop" or bool(judges) or field.type not in ("string", "id", "json") or tells_apart
 
 
 def _listed(stream: Stream) -> dict[str, list[str]]:

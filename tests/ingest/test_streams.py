@@ -342,7 +342,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, text: bytes, expected: str) 
 def test_dates_in_a_contract_are_text(tmp_path: Path) -> None:
     (tmp_path / "signups.yml").write_text(
         "{description: d, transport: kafka, kind: event, event_type: a, time: [at], nulls: [0000-00-00],"
-        " fields: [{name: at, required: true, description: d}, {name: day, values: [2026-02-30, 2026-01-05], description: d}]}"
+        " fields: [{name: at, required: true, description: d}, {name: day, values: [2026-02-30, 2026-01-05],"
+        " description: d}]}"
     )
     stream = read_contracts(tmp_path)["signups"]
     assert stream.nulls == ("0000-00-00",)

@@ -339,7 +339,7 @@ class Draw:
         else:
             payload = self.written(body).encode()
         if self.one_in(25):
-            payload = self.rng.choice(broken(payload))
+            payload = self.rng.choice(broken(payload or b"{}"))
         key = None
         if contract["kind"] == "entity":
             key = self.key(contract, values)
