@@ -305,11 +305,16 @@ class BigQuerySink:
         """Create the dataset, the raw tables and the columns that are missing, so that every model has its source."""
         with told():
             self._add_columns()
-            if not (missing := self.missing_tables()):
+            if not self.missing_tables():
                 return
             dataset = bigquery.Dataset(f"{self._dataset}raw")
             dataset.location = self._location
             self._client.create_dataset(dataset, exists_ok=True, **CALL)
+            # with its key before the raw tables: after a kill in between, one of these is missing and this is run again
+            key_table = f"{self._dataset}raw.pseudonym_key"
+            self._client.create_table(bigquery.Table(key_table, OTHER_TABLES["pseudonym_key"]), exists_ok=True, **CALL)
+            if not list(self._query(f"select 1 from `{key_table}` limit 1")):  # noqa: S608  the name of a table
+                self._load_pseudonym_key()
             for stream in STREAMS:
                 table = bigquery.Table(f"{self._dataset}raw.{stream}", _columns(RAW_SCHEMA))
                 table.time_partitioning = bigquery.TimePartitioning(field="landed_at")
@@ -317,10 +322,8 @@ class BigQuerySink:
                 self._client.create_table(table, exists_ok=True, **CALL)
             for name, columns in OTHER_TABLES.items():
                 self._client.create_table(bigquery.Table(f"{self._dataset}raw.{name}", columns), exists_ok=True, **CALL)
-            if "raw.pseudonym_key" in missing:
-                self._create_pseudonym_key()
 
-    def _create_pseudonym_key(self) -> None:
+    def _load_pseudonym_key(self) -> None:
         """Of two loaders that begin at one time the first gives the key: a load into a table with rows is refused."""
         file = io.BytesIO()
         inner, outer = pads(self._pseudonym_key)

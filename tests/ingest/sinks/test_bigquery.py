@@ -20,6 +20,7 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from uuid import uuid4
 
 import pyarrow as pa
@@ -103,6 +104,20 @@ def offsets(sink: BigQuerySink, stream: str = "users") -> list[int]:
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_key_of_pseudonyms_is_loaded_once_also_after_a_kill(
+    sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(sink, "_load_pseudonym_key", Mock(side_effect=KeyboardInterrupt))
+        sink.create_tables()
+    sink.create_tables()
+    key = query(sink, "select inner_pad, outer_pad from {raw}.pseudonym_key")
+    assert [list(map(len, row)) for row in key] == [[64, 64]]
+    sink._client.delete_table(f"{sink._dataset}raw.posts")  # as after an upgrade that brings a new stream
+    sink.create_tables()
+    assert query(sink, "select inner_pad, outer_pad from {raw}.pseudonym_key") == key
 
 
 def test_tables_are_created_once(sink: BigQuerySink) -> None:
