@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build check-mart query query-check serve dashboard report metric notebooks docs status test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint format lock clean
+.PHONY: help setup ingest build check-mart query query-check serve dashboard report metric notebooks docs status test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint lint-python lint-sql format lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -154,10 +154,14 @@ bench-quick: .venv/.ready-bench ## The same of less input, printed only (some si
 brokers: .venv/.ready ## Run Kafka, the Pub/Sub emulator and a schema registry on loopback without Docker, until Ctrl-C (without Java and Maven: a stand-in for Kafka alone)
 	@exec $(BIN)/python -m tests.brokers --kafka-port "$$KAFKA_PORT" --pubsub-port "$$PUBSUB_PORT" --registry-port "$$REGISTRY_PORT"
 
-lint: .venv/.ready-dev ## ruff, mypy (strict) and sqlfluff
+lint: lint-python lint-sql ## ruff, mypy (strict) and sqlfluff
+
+lint-python: .venv/.ready-dev
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+
+lint-sql: .venv/.ready-dev
 	@# sqlfluff passes over a file that dbt cannot compile with a mere warning
 	@found=$$($(BIN)/sqlfluff lint --processes 2 analyses dbt_project/models dbt_project/tests 2>&1); status=$$?; \
 		echo "$$found" | grep -v 'because it is a macro'; \
