@@ -1,6 +1,6 @@
-"""Lands and builds with Dagster: `dagster dev --python-file deploy/dagster/definitions.py`, Dagster installed beside .venv.
+"""Lands and builds with Dagster: `dagster dev --python-file deploy/dagster/definitions.py`.
 
-Each step runs the command as its own process, so that Dagster and the warehouse share no packages.
+Dagster has an environment of its own: each step is a process of .venv, so that the two share no packages.
 """
 
 import subprocess
