@@ -23,7 +23,7 @@ resource "google_cloud_run_v2_job" "this" {
   name                = "event-warehouse-${each.key}"
   location            = var.region
   deletion_protection = false
-  depends_on          = [google_project_service.this]
+  depends_on          = [google_project_service.this, google_secret_manager_secret_iam_member.this]
 
   template {
     template {
@@ -122,10 +122,11 @@ resource "google_cloud_run_v2_service" "serve" {
   location            = var.region
   deletion_protection = false
   ingress             = "INGRESS_TRAFFIC_ALL"
-  depends_on          = [google_project_service.this]
+  depends_on          = [google_project_service.this, google_secret_manager_secret_iam_member.this]
 
   template {
-    service_account = google_service_account.this["serve"].email
+    service_account       = google_service_account.this["serve"].email
+    execution_environment = "EXECUTION_ENVIRONMENT_GEN2" # which can mount a bucket
 
     scaling {
       min_instance_count = 0
@@ -162,8 +163,8 @@ resource "google_cloud_run_v2_service" "serve" {
       startup_probe {
         period_seconds    = 5
         failure_threshold = 12
-        http_get {
-          path = "/healthz"
+        # /healthz is 503 until the first build, without which the service could not be created
+        tcp_socket {
           port = 8000
         }
       }

@@ -308,7 +308,10 @@ class BigQuerySink:
                 return
             dataset = bigquery.Dataset(f"{self._dataset}raw")
             dataset.location = self._location
-            self._client.create_dataset(dataset, exists_ok=True, **CALL)
+            try:  # to create one that exists takes a permission that the account of `land` need not have
+                self._client.get_dataset(dataset.reference, **CALL)
+            except api.NotFound:
+                self._client.create_dataset(dataset, exists_ok=True, **CALL)
             for stream in STREAMS:
                 table = bigquery.Table(f"{self._dataset}raw.{stream}", _columns(RAW_SCHEMA))
                 table.time_partitioning = bigquery.TimePartitioning(field="landed_at")
