@@ -24,8 +24,8 @@ def finish(command: Callable[[], Any]) -> NoReturn:
         sys.exit(command())
     except Exception as error:  # noqa: BLE001  the last resort
         message, exit_code = _described(error)
-    if VERBOSE in sys.argv:
-        traceback.print_exc()
+        if VERBOSE in sys.argv:
+            traceback.print_exc()
     line = Text.assemble(("error: ", "red"), printable(" ".join(message.split())))
     Console(stderr=True).print(line, highlight=False, soft_wrap=True)
     sys.exit(exit_code)

@@ -20,7 +20,9 @@ def run_make(
     folder: Path, warehouse: Warehouse, *arguments: str, stdin: int = subprocess.DEVNULL
 ) -> "subprocess.CompletedProcess[str]":
     """In another folder than the Makefile's, with the settings of the warehouse."""
-    ready = ["-o", ".venv/.ready", "-o", ".venv/.ready-analysts"]  # nothing is installed
+    ready = [
+        word for name in ("", "-all", "-analysts") for word in ("-o", f".venv/.ready{name}")
+    ]  # nothing is installed
     command = ["make", "--file", str(ROOT / "Makefile"), *ready, f"BIN={Path(sys.executable).parent}", *arguments]
     inherited = {
         name: value for name, value in warehouse.environment.items() if not name.startswith(("MAKE", "MFLAGS"))
