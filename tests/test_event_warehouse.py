@@ -69,7 +69,8 @@ def test_the_help_of_a_command_has_its_name_in_the_usage_line(name: str) -> None
         (["query", "--formt", "csv"], "error: No such option: --formt (Possible options: --format)\n"),
         (
             ["check-mart", "--worlds", "none"],
-            "error: Invalid value for '--worlds': Input should be a valid integer, unable to parse string as an integer\n",
+            "error: Invalid value for '--worlds': Input should be a valid integer, "
+            "unable to parse string as an integer\n",
         ),
         (["build", "--vars", "3"], "error: vars are given as a mapping, such as VARS='{session_gap_seconds: 1800}'\n"),
     ],
