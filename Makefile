@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build check-mart query query-check serve dashboard report metric notebooks docs status test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint format lock clean
+.PHONY: help setup setup-all ingest build check-mart query query-check serve dashboard report metric notebooks docs status test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint lint-python lint-sql format lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -29,10 +29,11 @@ KAFKA_PORT ?= 9092
 PUBSUB_PORT ?= 8085
 REGISTRY_PORT ?= 8081
 CONFIRM ?=
+UPGRADE ?=
 
 # Recipes take these from the environment, where quotes, $ and ; mean nothing to a shell.
 $(foreach name,DAYS SEED EVENTS_PER_DAY VARS SELECT MART WORLDS SHRINK_SECONDS FULL_REFRESH Q ARGS FORMAT METRICS BY WHERE PORT \
-	DASHBOARD_PORT ROUNDS FOLDER KAFKA_PORT PUBSUB_PORT REGISTRY_PORT CONFIRM,$(eval override export $(name) := $$(value $(name))))
+	DASHBOARD_PORT ROUNDS FOLDER KAFKA_PORT PUBSUB_PORT REGISTRY_PORT CONFIRM UPGRADE,$(eval override export $(name) := $$(value $(name))))
 
 # Runs Python with the words of ARGS: as a shell would split them, or at spaces where an apostrophe stands alone.
 define WITH_ARGS
@@ -45,6 +46,11 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:], *words])
 endef
 export WITH_ARGS
 
+# Each file has all that it needs: those of fewer packages take their pins from requirements-dev.txt.
+COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-emit-index-url
+PIN = $(COMPILE) pyproject.toml $(2) --output-file $(1).txt $${UPGRADE:+--upgrade-package "$$UPGRADE"} \
+	&& $(COMPILE) --generate-hashes $(1).txt --output-file locked/$(1).txt
+
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
@@ -54,21 +60,28 @@ help: ## Print this help
 	@echo "  make bench       ROUNDS=3 FOLDER=/somewhere/with/60/GB"
 	@echo "  make brokers     KAFKA_PORT=9092 PUBSUB_PORT=8085 REGISTRY_PORT=8081"
 
-setup: .venv/.ready ## Create .venv and install requirements.txt
+setup: .venv/.ready ## Create .venv with what the embedded default needs: spool, DuckDB, dbt, endpoints
+
+setup-all: .venv/.ready-all ## Add the clients of Kafka, Pub/Sub and BigQuery
 
 .venv/.ready: locked/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { echo "error: Python 3.11 or 3.12 is needed; set PYTHON=..." >&2; exit 2; }
 	@echo "setting up .venv (a minute or two, once)"
 	@$(PYTHON) -m venv .venv
 	@$(INSTALL) locked/requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m compileall -q -j 0 .venv/lib ingest dbt_project serve > /dev/null || true
+	@touch $@
+
+.venv/.ready-all: .venv/.ready locked/requirements-all.txt
+	@$(INSTALL) locked/requirements-all.txt
 	@touch $@
 
 .venv/.ready-analysts: .venv/.ready locked/requirements-analysts.txt
 	@$(INSTALL) locked/requirements-analysts.txt
 	@touch $@
 
-.venv/.ready-bench: .venv/.ready-analysts locked/requirements-bench.txt
+.venv/.ready-bench: .venv/.ready locked/requirements-bench.txt
 	@$(INSTALL) locked/requirements-bench.txt
 	@touch $@
 
@@ -152,13 +165,17 @@ bench: .venv/.ready-bench ## Measure landing, builds, increments and start-up ag
 bench-quick: .venv/.ready-bench ## The same of less input, printed only (some six minutes, once its peers are installed)
 	@$(BIN)/python -m benchmarks --quick
 
-brokers: .venv/.ready ## Run Kafka, the Pub/Sub emulator and a schema registry on loopback without Docker, until Ctrl-C (without Java and Maven: a stand-in for Kafka alone)
+brokers: .venv/.ready-all ## Run Kafka, the Pub/Sub emulator and a schema registry on loopback without Docker, until Ctrl-C (without Java and Maven: a stand-in for Kafka alone)
 	@exec $(BIN)/python -m tests.brokers --kafka-port "$$KAFKA_PORT" --pubsub-port "$$PUBSUB_PORT" --registry-port "$$REGISTRY_PORT"
 
-lint: .venv/.ready-dev ## ruff, mypy (strict) and sqlfluff
+lint: lint-python lint-sql ## ruff, mypy (strict) and sqlfluff
+
+lint-python: .venv/.ready-dev
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+
+lint-sql: .venv/.ready-dev
 	@# sqlfluff passes over a file that dbt cannot compile with a mere warning
 	@found=$$($(BIN)/sqlfluff lint --processes 2 analyses dbt_project/models dbt_project/tests 2>&1); status=$$?; \
 		echo "$$found" | grep -v 'because it is a macro'; \
@@ -169,10 +186,12 @@ format: .venv/.ready-dev ## Format Python and SQL
 	@$(BIN)/ruff format
 	@$(BIN)/sqlfluff fix --processes 2 analyses dbt_project/models dbt_project/tests
 
-lock: .venv/.ready-dev ## Pin what requirements*.txt bring in, with hashes, in locked/
-	@for name in requirements requirements-analysts requirements-bench requirements-dev; do \
-		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-			--no-emit-index-url $$name.txt --output-file locked/$$name.txt || exit; done
+lock: .venv/.ready-dev ## Pin the dependencies of pyproject.toml in requirements*.txt, and with hashes in locked/: UPGRADE=duckdb renews one pin
+	@$(call PIN,requirements-dev,--all-extras --group build --group bench --group dev)
+	@$(call PIN,requirements,--group build -c requirements-dev.txt)
+	@$(call PIN,requirements-all,--extra google --extra kafka --group build -c requirements-dev.txt)
+	@$(call PIN,requirements-analysts,--extra analysts --group build -c requirements-dev.txt)
+	@$(call PIN,requirements-bench,--all-extras --group build --group bench -c requirements-dev.txt)
 
 clean: .venv/.ready ## List the warehouse, the spool and dbt's files, ask, and remove them (CONFIRM=1 does not ask)
 	@$(BIN)/python -m ingest clean $${CONFIRM:+--yes}

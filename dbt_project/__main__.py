@@ -34,6 +34,7 @@ from rich.text import Text
 
 from dbt_project.contracts import SNAPSHOTS, write_contracts
 from dbt_project.last_build import LastBuild, code_now, is_built, read_last_build, warehouse_now, write_last_build
+from ingest.command_line import finish
 from ingest.errors import UserError
 from ingest.settings import Settings, load_settings
 from ingest.sinks.duckdb import DuckDBSink
@@ -81,6 +82,8 @@ def run(settings: Settings, arguments: list[str]) -> int:
         from dbt.cli.main import dbtRunner
 
         return 0 if dbtRunner().invoke(arguments).success else 2
+    if settings.warehouse == "bigquery":
+        import dbt.adapters.bigquery  # noqa: F401  dbt would not say which package is missing
     write_contracts()
     parse_changed_contracts()
     arguments = [part for argument in arguments for part in _apart(argument)]
@@ -340,14 +343,14 @@ def main() -> None:
     # Python would free one by one, in a second, what the system frees at once. Registered first, this is run last.
     atexit.register(leave)
     try:
-        status = run(load_settings(), arguments)
+        finish(lambda: run(load_settings(), arguments))
     except KeyboardInterrupt:
         errors.print("interrupted: run it again, it goes on where it stopped", highlight=False)
         status = 130
-    except UserError as error:
-        errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
-        status = 2
-    sys.exit(status)
+        sys.exit(status)
+    except SystemExit as end:
+        status = int(end.code or 0)
+        raise
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ingest.errors import UserError
+from ingest.command_line import finish
 
 if TYPE_CHECKING:  # dbt takes two seconds to import
     from dbt_project.warm import WarmProject
@@ -164,15 +164,7 @@ def _progress(description: str, total: int) -> Iterator[tuple[Callable[[], None]
 
 def command() -> None:
     """Run the command line."""
-    try:
-        status = int(app(standalone_mode=False) or 0)
-    except UserError as error:
-        errors.print(f"error: {error}")
-        status = 2
-    except typer.TyperException as error:  # a bad option
-        errors.print(f"error: {error.format_message()}")
-        status = 2
-    sys.exit(status)
+    finish(lambda: app(standalone_mode=False))
 
 
 def _leave(status: list[int]) -> None:
@@ -182,7 +174,8 @@ def _leave(status: list[int]) -> None:
     os._exit(status[0])
 
 
-def _main() -> None:
+def run_and_leave() -> None:
+    """Run the command line, and leave without freeing what the system frees at once."""
     gc.disable()  # dbt keeps nearly all that it makes
     status = [1]
     atexit.register(_leave, status)
@@ -197,4 +190,4 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
-    interrupts.run(_main)
+    interrupts.run(run_and_leave)

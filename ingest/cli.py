@@ -4,18 +4,17 @@ import logging
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from rich.text import Text
 
+from ingest.command_line import VERBOSE, finish
 from ingest.errors import ContractError, UnavailableError, UserError
 from ingest.settings import Settings, load_settings
 from ingest.simulator.faults import Faults
@@ -54,7 +53,7 @@ StreamOption = Annotated[
 
 @app.callback()
 def configure(
-    verbose: Annotated[bool, typer.Option("--verbose", help="Debug logs, and tracebacks of errors.")] = False,
+    verbose: Annotated[bool, typer.Option(VERBOSE, help="Debug logs, and tracebacks of errors.")] = False,
 ) -> None:
     configure_logs(logging.DEBUG if verbose else logging.INFO)
 
@@ -607,22 +606,7 @@ def _count(value: int | None) -> str:
 
 
 def main() -> None:
-    """Run the command line; an error is one line, with exit code 2 if the user can put it right, and else 1."""
-    # --verbose may stand behind the command too.
-    arguments = sorted(sys.argv[1:], key="--verbose".__ne__)
-    try:
-        sys.exit(app(arguments or ["--help"], standalone_mode=False))
-    except UserError as error:
-        _fail(str(error), 2)
-    except typer.TyperException as error:  # a bad option
-        _fail(error.format_message(), 2)
-    except Exception as error:  # noqa: BLE001  the last resort
-        _fail(f"{type(error).__name__}: {error}; run again with --verbose to see where", 1)
-
-
-def _fail(message: str, exit_code: int) -> NoReturn:
-    if "--verbose" in sys.argv:
-        traceback.print_exc()
-    line = Text.assemble(("error: ", "red"), printable(" ".join(message.split())))
-    errors.print(line, highlight=False, soft_wrap=True)
-    sys.exit(exit_code)
+    """Run the command line."""
+    # --verbose may follow the command, too
+    arguments = sorted(sys.argv[1:], key=VERBOSE.__ne__)
+    finish(lambda: app(arguments or ["--help"], standalone_mode=False))

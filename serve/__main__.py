@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ingest.command_line import VERBOSE, finish
 from ingest.errors import UserError
 from ingest.settings import load_settings
 from ingest.web import configure_logs, printable, serve_metrics
@@ -131,6 +132,7 @@ def query(
 
 
 @app.command()
+@app.command("query-check", hidden=True)  # the name of `event-warehouse query-check`
 def check(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; all unless given.")] = None,
 ) -> None:
@@ -293,15 +295,9 @@ def _shown(value: Any) -> str:
 
 
 def main() -> None:
-    """Run the command line; an error is one line, with exit code 2."""
-    try:
-        sys.exit(app(standalone_mode=False))
-    except UserError as error:
-        message = str(error)
-    except typer.TyperException as error:  # a bad option
-        message = error.format_message()
-    errors.print(Text.assemble(("error: ", "red"), printable(message)), highlight=False, soft_wrap=True)
-    sys.exit(2)
+    """Run the command line."""
+    arguments = [argument for argument in sys.argv[1:] if argument != VERBOSE]
+    finish(lambda: app(arguments, standalone_mode=False))
 
 
 if __name__ == "__main__":

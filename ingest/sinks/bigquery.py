@@ -309,7 +309,10 @@ class BigQuerySink:
                 return
             dataset = bigquery.Dataset(f"{self._dataset}raw")
             dataset.location = self._location
-            self._client.create_dataset(dataset, exists_ok=True, **CALL)
+            try:  # to create one that exists takes a permission that the account of `land` need not have
+                self._client.get_dataset(dataset.reference, **CALL)
+            except api.NotFound:
+                self._client.create_dataset(dataset, exists_ok=True, **CALL)
             # with its key before the raw tables: after a kill in between, one of these is missing and this is run again
             key_table = f"{self._dataset}raw.pseudonym_key"
             self._client.create_table(bigquery.Table(key_table, OTHER_TABLES["pseudonym_key"]), exists_ok=True, **CALL)

@@ -153,6 +153,20 @@ def test_tables_are_created_once(sink: BigQuerySink) -> None:
     }
 
 
+def test_tables_are_created_in_a_dataset_of_another_account(
+    sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the permission to create datasets, which BigQuery asks for even where there is one."""
+    sink._client.create_dataset(bigquery.Dataset(f"{sink._dataset}raw"))
+
+    def forbid(*_: object, **__: object) -> None:
+        raise Forbidden("bigquery.datasets.create")
+
+    monkeypatch.setattr(sink._client, "create_dataset", forbid)
+    sink.create_tables()
+    assert sink.missing_tables() == []
+
+
 # -- rows and positions -----------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,41 @@
+"""Lands and builds with Dagster: `dagster dev --python-file deploy/dagster/definitions.py`.
+
+Dagster has an environment of its own: each step is a process of .venv, so that the two share no packages.
+"""
+
+import subprocess
+from pathlib import Path
+
+import dagster
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(context: dagster.AssetExecutionContext, *arguments: str) -> None:
+    """Run a command of event-warehouse, and log what it prints."""
+    done = subprocess.run(  # noqa: S603  fixed arguments, no shell
+        [ROOT / ".venv" / "bin" / "event-warehouse", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    context.log.info(done.stdout)
+    if done.returncode:
+        raise dagster.Failure(description=done.stderr.strip())
+
+
+@dagster.asset(group_name="event_warehouse")
+def landed_messages(context: dagster.AssetExecutionContext) -> None:
+    """The raw tables: all messages that waited."""
+    run(context, "land")
+
+
+@dagster.asset(deps=[landed_messages], group_name="event_warehouse")
+def marts(context: dagster.AssetExecutionContext) -> None:
+    """The marts, built, tested and published."""
+    run(context, "build")
+
+
+every_five_minutes = dagster.ScheduleDefinition(
+    name="every_five_minutes",
+    job=dagster.define_asset_job("land_and_build", selection=[landed_messages, marts]),
+    cron_schedule="*/5 * * * *",
+)
+defs = dagster.Definitions(assets=[landed_messages, marts], schedules=[every_five_minutes])
