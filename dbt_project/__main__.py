@@ -39,6 +39,7 @@ from ingest.errors import UserError
 from ingest.settings import Settings, load_settings
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.web import printable
+from publishing.dbt_errors import first_paragraph
 
 if TYPE_CHECKING:  # imported when first needed: it takes most of the time of a build that has nothing to do
     from dbt.artifacts.schemas.run import RunExecutionResult
@@ -117,7 +118,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
             held.enter_context(sink.held())
             sink.create_tables()
         result = _invoke([*arguments, *known_code, *PROJECT_OPTIONS])
-        from serve.publish import first_paragraph, publish
+        from publishing.publish import publish
 
         # dbt may report an error of the statements that it cancels instead
         if interrupts.is_interrupted or isinstance(result.exception, KeyboardInterrupt):
@@ -279,7 +280,7 @@ def _print_failing_rows(sink: DuckDBSink, query: str) -> None:
 
 def _print_left_out(settings: Settings) -> bool:
     """Print why questions of analyses/ are left out of what was just published; whether there are any."""
-    from serve.questions import left_out
+    from publishing.versions import left_out
 
     found = left_out(settings)
     for question in found:

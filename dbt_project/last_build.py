@@ -12,10 +12,10 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from ingest.settings import Settings
-from serve.questions import CURRENT, published_folder
+from publishing.versions import CURRENT, published_folder
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("dbt_project", "snapshots", "analyses", "serve", "ingest")
+FOLDERS = ("dbt_project", "snapshots", "analyses", "publishing", "ingest")
 WRITTEN_BY_DBT = ("target", "logs", "__pycache__")
 PACKAGES = ("dbt-core", "dbt-adapters", "dbt-duckdb", "duckdb")
 

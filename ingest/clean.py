@@ -8,7 +8,7 @@ from ingest.errors import UserError
 from ingest.settings import Settings
 from ingest.simulator import STATE_FILE
 from ingest.streams import STREAMS
-from serve.questions import published_folder
+from publishing.versions import published_folder
 
 ROOT = Path(__file__).parents[1]
 BESIDE_WAREHOUSE = ("", ".wal", ".tmp", ".emit")

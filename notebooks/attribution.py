@@ -10,7 +10,7 @@ with app.setup:
     import marimo as mo
 
     from ingest.settings import load_settings
-    from serve.questions import open_published
+    from serve.published import open_published
 
     published = open_published(load_settings())
 

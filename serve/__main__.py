@@ -26,8 +26,11 @@ from ingest.command_line import VERBOSE, finish
 from ingest.errors import UserError
 from ingest.settings import load_settings
 from ingest.web import configure_logs, printable, serve_metrics
+from publishing.questions import Column, ColumnType, Question
+from serve.answers import Answer, find_question
+from serve.duckdb import DuckDBPublished
 from serve.formats import as_csv, as_json
-from serve.questions import Answer, Column, ColumnType, DuckDBPublished, Question, find_question, open_published
+from serve.published import open_published
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,7 +141,7 @@ def check(
 ) -> None:
     """Test the questions of analyses/ as they are now, without a build: compile each, compare it with its yml, and run
     it with its defaults on what was published last. Prints a line per problem; exit code 2 when there are any."""
-    from serve.publish import check as check_questions
+    from serve.check import check as check_questions
 
     has_problems = False
     for question, answer in check_questions(load_settings(), names or []):

@@ -31,8 +31,11 @@ from starlette.routing import Route
 from ingest import web
 from ingest.errors import UserError
 from ingest.settings import Settings
+from publishing.questions import LIMIT, Question
+from publishing.versions import published_at
+from serve.answers import Answer, Published, find_question
 from serve.formats import as_csv
-from serve.questions import LIMIT, Answer, Published, Question, find_question, open_published, published_at
+from serve.published import open_published
 
 log = structlog.get_logger()
 

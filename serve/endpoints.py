@@ -30,20 +30,12 @@ from starlette.types import ASGIApp
 from ingest import web
 from ingest.errors import UnavailableError, UserError
 from ingest.settings import Settings
+from publishing.questions import ArgumentError, Question, Value
+from publishing.versions import published_at, published_version
+from serve.answers import Published, QuestionTimeoutError, QuestionTooLargeError, why_left_out
 from serve.formats import as_csv, as_json
 from serve.openapi import describe
-from serve.questions import (
-    ArgumentError,
-    Published,
-    Question,
-    QuestionTimeoutError,
-    QuestionTooLargeError,
-    Value,
-    open_published,
-    published_at,
-    published_version,
-    why_left_out,
-)
+from serve.published import open_published
 
 PATH = "/v0/pipes"
 FORMATS = {"json": (as_json, "application/json"), "csv": (as_csv, "text/csv; charset=utf-8")}

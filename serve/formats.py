@@ -10,7 +10,8 @@ from typing import Any
 
 import orjson
 
-from serve.questions import Answer, Question
+from publishing.questions import Question
+from serve.answers import Answer
 
 
 def as_json(question: Question, answer: Answer) -> bytes:

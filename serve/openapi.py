@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi.openapi.utils import get_openapi
 
-from serve.questions import Column, Parameter, Question
+from publishing.questions import Column, Parameter, Question
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "string": {"type": "string"},

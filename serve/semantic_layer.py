@@ -20,7 +20,8 @@ from metricflow_semantics.model.semantic_manifest_lookup import SemanticManifest
 
 from ingest.errors import UserError
 from ingest.settings import Settings
-from serve.questions import SEMANTIC_MANIFEST, DuckDBPublished
+from publishing.versions import SEMANTIC_MANIFEST
+from serve.duckdb import DuckDBPublished
 
 DUCKDB = cast(SqlClient, SimpleNamespace(sql_engine_type=SqlEngine.DUCKDB, sql_plan_renderer=DuckDbSqlPlanRenderer()))
 

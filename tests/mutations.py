@@ -722,14 +722,14 @@ MUTATIONS = (
     ),
     Mutation(
         "the version that a reader may be opening is removed",
-        "serve/publish.py",
+        "publishing/publish.py",
         "_sweep(folder, {before, version.name})",
         "_sweep(folder, {version.name})",
         "tests/serve/test_publish.py",
     ),
     Mutation(
         "a version is visible before it is whole",
-        "serve/publish.py",
+        "publishing/publish.py",
         "                version.mkdir()\n",
         "                version.mkdir()\n"
         '                (folder / "early").symlink_to(version.name)\n'
@@ -753,21 +753,21 @@ MUTATIONS = (
     ),
     Mutation(
         "a question that took too long is an internal error",
-        "serve/questions.py",
-        "        raise _took_longer(timeout_seconds) from error\n    finally:",
+        "serve/duckdb.py",
+        "        raise took_longer(timeout_seconds) from error\n    finally:",
         "        raise\n    finally:",
         "tests/serve/test_endpoints.py",
     ),
     Mutation(
         "a question may take all memory",
-        "serve/questions.py",
+        "serve/duckdb.py",
         '{"memory_limit": settings.serve_memory_limit}',
         "{}",
         "tests/serve/test_query.py tests/serve/test_endpoints.py",
     ),
     Mutation(
         "an answer that its limit cuts looks whole",
-        "serve/questions.py",
+        "serve/answers.py",
         "return {**values, LIMIT: most + 1}, most",
         "return {**values, LIMIT: most}, most",
         ANSWERS,
@@ -816,7 +816,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a period may end before it starts",
-        "serve/questions.py",
+        "publishing/questions.py",
         "values[start] > values[end]",
         "values[start] is values[end]",
         "tests/serve/test_endpoints.py",

@@ -112,8 +112,8 @@ def imported_at_start(command: str) -> set[str]:
     "modules",
     [
         "ingest.cli, ingest.landing, ingest.sources.spool, ingest.publish.spool",
-        "dbt_project.__main__",
-        "serve.__main__, serve.endpoints, serve.publish",
+        "dbt_project.__main__, publishing.publish",
+        "serve.__main__, serve.endpoints, serve.dashboard, serve.check",
     ],
 )
 def test_the_embedded_default_imports_no_client_of_a_broker_or_a_cloud(modules: str) -> None:

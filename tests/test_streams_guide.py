@@ -22,7 +22,7 @@ class Walk:
     def __init__(self, folder: Path, **variables: str) -> None:
         self.folder = folder
         self._environment = {**os.environ, **variables}
-        for name in ("ingest", "dbt_project", "serve", "analyses", "snapshots", "streams"):
+        for name in ("ingest", "dbt_project", "publishing", "serve", "analyses", "snapshots", "streams"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("target", "logs", "__pycache__"))
         shutil.copy(ROOT / "Makefile", folder)
         (folder / "locked").mkdir()

@@ -1,6 +1,6 @@
 """What the analyses are asked: of each set the arguments that a question takes."""
 
-from serve.questions import Question
+from publishing.questions import Question
 
 SETS: tuple[dict[str, str], ...] = (
     {},

@@ -7,7 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from serve.questions import LIMIT, ArgumentError, DuckDBPublished, open_published
+from publishing.questions import LIMIT, ArgumentError
+from serve.duckdb import DuckDBPublished
+from serve.published import open_published
 from serve.semantic_layer import Metrics
 from tests.analyses.arguments import arguments_of
 from tests.analyses.definition import DEFINITIONS, MODELS

@@ -10,8 +10,8 @@ from decimal import Decimal
 import pytest
 
 from serve.dashboard import SECTIONS, Filters, render
+from serve.duckdb import DuckDBPublished
 from serve.formats import as_csv, as_json
-from serve.questions import DuckDBPublished
 from serve.semantic_layer import Metrics
 from tests.analyses.arguments import arguments_of
 from tests.analyses.test_answers import NAMES

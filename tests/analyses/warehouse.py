@@ -20,8 +20,10 @@ from ingest.settings import Settings as IngestSettings
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import open_sources
 from ingest.streams import STREAMS
-from serve.publish import publish
-from serve.questions import LIMIT, Answer, Published, Question, open_published
+from publishing.publish import publish
+from publishing.questions import LIMIT, Question
+from serve.answers import Answer, Published
+from serve.published import open_published
 from tests.analyses import definition
 from tests.dbt_project import warehouse as commands
 from tests.dbt_project.exact.check import together
@@ -122,7 +124,7 @@ def build(folder: Path) -> None:
     ]
     with (
         patch.dict(os.environ, {"WAREHOUSE": "duckdb", "WAREHOUSE_PATH": str(settings.warehouse_path)}),
-        patch("serve.publish.dbtRunner", partial(dbtRunner, manifest=project.manifest)),
+        patch("publishing.compile.dbtRunner", partial(dbtRunner, manifest=project.manifest)),
     ):
         publish(settings, sink, options, folder / "target")
     DuckDBConnectionManager.close_all_connections()  # dbt keeps the file open, and other processes are to read it

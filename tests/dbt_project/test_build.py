@@ -248,7 +248,7 @@ def test_dbt_is_given_the_settings(
         return dbtRunnerResult(success=True)
 
     monkeypatch.setattr(command, "_invoke", invoke)
-    monkeypatch.setattr("serve.publish.publish", lambda *arguments: None)
+    monkeypatch.setattr("publishing.publish.publish", lambda *arguments: None)
     assert command.run(settings, ["build"]) == 0
     assert seen == [warehouse_name, "shop", "EU", prefix, str(path), "5", "batch", "2GiB"]
     assert path.exists() == (warehouse_name == "duckdb")

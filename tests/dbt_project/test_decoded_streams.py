@@ -60,7 +60,7 @@ def written(schema_id: int, number: int, user_id: int | None) -> bytes:
 
 @pytest.mark.slow
 def test_a_stream_in_avro_is_landed_and_built(tmp_path: Path) -> None:
-    for name in ("ingest", "dbt_project", "serve", "analyses", "snapshots", "streams"):
+    for name in ("ingest", "dbt_project", "publishing", "serve", "analyses", "snapshots", "streams"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("target", "logs", "__pycache__"))
     (tmp_path / "streams" / "signups.yml").write_text(CONTRACT)
     signups: Stream = read_contracts(tmp_path / "streams")["signups"]

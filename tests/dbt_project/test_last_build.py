@@ -35,7 +35,7 @@ def reverse(path: str) -> Callable[[Path], None]:
         reverse("dbt_project/profiles.yml"),
         reverse("snapshots/_snapshots.yml"),
         reverse("analyses/top_products.sql"),
-        reverse("serve/publish.py"),
+        reverse("publishing/publish.py"),
         lambda root: (root / "dbt_project/models/analytics/new.sql").write_text("select 1"),
         lambda root: (root / "dbt_project/models/analytics/fct_events.yml").unlink(),
         lambda root: (root / "snapshots/_snapshots.yml").rename(root / "snapshots/other.yml"),

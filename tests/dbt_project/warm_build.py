@@ -46,7 +46,7 @@ def main() -> None:
     manifest = parsed(ROOT / "dbt_project", {"WAREHOUSE": "duckdb"})
     # mypy is right that this replaces a class by a function; its callers do nothing but call it
     dbt.cli.main.dbtRunner = partial(dbt.cli.main.dbtRunner, manifest=manifest)  # type: ignore[misc, assignment]
-    import serve.publish  # noqa: F401  which imports what stands there now
+    import publishing.publish  # noqa: F401  takes the dbtRunner that was just replaced
 
     gc.freeze()
     for line in sys.stdin:

@@ -150,7 +150,7 @@ def test_the_command_prints_the_report_and_its_exit_code_is_for_ci(
 
 @pytest.mark.slow
 def test_a_stream_is_added_checked_and_promoted_in_a_clone(tmp_path: Path) -> None:
-    for name in ("ingest", "dbt_project", "serve", "snapshots", "analyses", "streams"):
+    for name in ("ingest", "dbt_project", "publishing", "serve", "snapshots", "analyses", "streams"):
         ignored = shutil.ignore_patterns("target", "logs", "__pycache__")
         shutil.copytree(PROJECT / name, tmp_path / name, ignore=ignored)
     usual = {

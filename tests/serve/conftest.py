@@ -8,8 +8,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from ingest.settings import Settings
+from publishing.questions import Column, Parameter, Question
 from serve.endpoints import Endpoints
-from serve.questions import Column, Parameter, Question, open_published
+from serve.published import open_published
 from tests.dbt_project.warehouse import Warehouse
 from tests.serve.publishing import publish_again
 

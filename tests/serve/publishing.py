@@ -10,8 +10,9 @@ from pydantic import TypeAdapter
 
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
-from serve.publish import publish
-from serve.questions import SEMANTIC_MANIFEST, Question
+from publishing.publish import publish
+from publishing.questions import Question
+from publishing.versions import SEMANTIC_MANIFEST
 
 
 def publish_again(
@@ -19,7 +20,7 @@ def publish_again(
 ) -> None:
     """As a build does, after a change to the warehouse."""
     sink = DuckDBSink(settings.warehouse_path)
-    with sink.held(), patch("serve.publish.compile_questions", lambda *_: questions):
+    with sink.held(), patch("publishing.publish.compile_questions", lambda *_: questions):
         if change:
             with sink.connection() as connection:
                 connection.execute(change)

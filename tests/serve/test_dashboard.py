@@ -16,8 +16,9 @@ from structlog.testing import capture_logs
 
 from ingest.errors import UserError
 from ingest.settings import Settings
+from publishing.questions import Column, Parameter, Question, Value
+from serve.answers import Answer, QuestionTimeoutError
 from serve.dashboard import KEY_FIGURES, SECTIONS, Filters, app, change, instant, nice_ceiling, plot, render, shown
-from serve.questions import Answer, Column, Parameter, Question, QuestionTimeoutError, Value
 
 NEWEST = datetime(2026, 1, 7, 23, 51, 7)
 BOUNDS = {"start_time": "timestamp", "end_time": "timestamp", "start_date": "date", "end_date": "date"}

@@ -22,18 +22,13 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from ingest.settings import Settings
+from publishing.questions import Column, Question
+from publishing.versions import CURRENT, published_folder
+from serve.answers import Answer, QuestionTimeoutError
+from serve.duckdb import DuckDBPublished
 from serve.endpoints import Endpoints
 from serve.formats import as_csv, as_json
-from serve.questions import (
-    CURRENT,
-    Answer,
-    Column,
-    DuckDBPublished,
-    Question,
-    QuestionTimeoutError,
-    open_published,
-    published_folder,
-)
+from serve.published import open_published
 from tests.dbt_project.warehouse import ROOT
 from tests.serve.conftest import Clients
 from tests.serve.publishing import publish_again

@@ -12,9 +12,11 @@ from starlette.testclient import TestClient
 
 from ingest.errors import UserError
 from ingest.settings import Settings
+from publishing.questions import Question
+from serve.answers import find_question
 from serve.dashboard import Filters, render
 from serve.endpoints import Endpoints
-from serve.questions import Question, find_question, open_published
+from serve.published import open_published
 from tests.dbt_project.warehouse import ROOT, Warehouse
 from tests.serve.publishing import publish_again
 
@@ -78,7 +80,7 @@ def run(shop: Warehouse, tmp_path: Path) -> Run:
     """A command of a copy of this project, on a copy of the warehouse: `code` is its folder."""
     copy = shop.copy_to(tmp_path / "copy")
     code = tmp_path / "code"
-    for name in ("ingest", "serve", "dbt_project", "analyses", "snapshots", "streams"):
+    for name in ("ingest", "publishing", "serve", "dbt_project", "analyses", "snapshots", "streams"):
         shutil.copytree(ROOT / name, code / name, ignore=shutil.ignore_patterns("target", "logs", "__pycache__"))
 
     def run(*arguments: str, expect: int) -> subprocess.CompletedProcess[str]:

@@ -24,9 +24,11 @@ from starlette.testclient import TestClient
 from ingest.errors import UnavailableError, UserError
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
+from publishing.engines import COLUMN_TYPES, describing
+from publishing.questions import Question
+from publishing.versions import CURRENT, QUESTIONS, published_folder
 from serve.endpoints import Endpoints
-from serve.publish import COLUMN_TYPES, _describing
-from serve.questions import CURRENT, QUESTIONS, Question, open_published, published_folder
+from serve.published import open_published
 from tests.dbt_project.warehouse import ROOT, Warehouse
 from tests.serve.publishing import publish_again
 
@@ -166,7 +168,7 @@ def test_columns_have_types_whatever_the_question_computes(settings: Settings) -
     """
     question = Question(name="q", description="", parameters=[], columns=[], sql=sql)
     sink = DuckDBSink(settings.warehouse_path)
-    with sink.held(), _describing(settings, sink) as described:
+    with sink.held(), describing(settings, sink) as described:
         found = {name: COLUMN_TYPES.get(type_) for name, type_ in described(question)}
     assert list(found.values()) == (
         ["integer", "integer", "number", "number", "boolean", "date", "timestamp", "timestamp", "string", None]
@@ -236,9 +238,9 @@ def bigquery_question() -> Question:
 
 
 def publish_on_bigquery(settings: Settings) -> None:
-    from serve.publish import publish
+    from publishing.publish import publish
 
-    with patch("serve.publish.compile_questions", lambda *_: [bigquery_question()]):
+    with patch("publishing.publish.compile_questions", lambda *_: [bigquery_question()]):
         publish(settings, None, [], Path())
 
 
@@ -340,7 +342,7 @@ def test_on_bigquery_no_answer_is_kept(on_bigquery: Settings) -> None:
 
 def test_on_bigquery_a_dry_run_tells_the_columns(on_bigquery: Settings) -> None:
     client = BigQueryClient([])
-    with patch("ingest.sinks.bigquery.open_client", lambda _: client), _describing(on_bigquery, None) as described:
+    with patch("ingest.sinks.bigquery.open_client", lambda _: client), describing(on_bigquery, None) as described:
         assert [(name, COLUMN_TYPES[type_]) for name, type_ in described(bigquery_question())] == [
             ("n", "integer"),
             ("price", "number"),
@@ -354,7 +356,7 @@ def test_on_bigquery_a_statement_that_it_rejects_is_a_problem_of_the_question(on
             raise BadRequest("Unrecognized name: brandd at [3:5]")
 
     client = Rejecting([])
-    with patch("ingest.sinks.bigquery.open_client", lambda _: client), _describing(on_bigquery, None) as described:
+    with patch("ingest.sinks.bigquery.open_client", lambda _: client), describing(on_bigquery, None) as described:
         with pytest.raises(UserError, match=r"Unrecognized name: brandd at \[3:5\]") as told:
             described(bigquery_question())
         assert "GCP_PROJECT" not in str(told.value)

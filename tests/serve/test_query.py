@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from ingest.settings import Settings
+from publishing.questions import Column, Question
 from serve.__main__ import _print_table, main
-from serve.questions import Answer, Column, Question
+from serve.answers import Answer
 from tests.command_line import run_main
 from tests.dbt_project.warehouse import ROOT
 from tests.serve.publishing import publish_again

@@ -10,7 +10,9 @@ import pytest
 
 from ingest.errors import UserError
 from ingest.settings import Settings
-from serve.questions import DuckDBPublished, QuestionTimeoutError, open_published
+from serve.answers import QuestionTimeoutError
+from serve.duckdb import DuckDBPublished
+from serve.published import open_published
 from serve.semantic_layer import Metrics
 from tests.dbt_project.warehouse import Warehouse
 

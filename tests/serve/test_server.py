@@ -19,8 +19,8 @@ import pytest
 
 from ingest import web
 from ingest.settings import Settings
+from publishing.questions import Question
 from serve.__main__ import main
-from serve.questions import Question
 from tests.command_line import run_main
 from tests.dbt_project.warehouse import ROOT
 from tests.serve.publishing import publish_again

@@ -1,0 +1,105 @@
+"""Compiles the analyses to questions with dbt, and checks each against its yml."""
+
+import gc
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import duckdb
+from dbt.artifacts.schemas.run import RunExecutionResult
+from dbt.cli.main import dbtRunner, dbtRunnerResult
+
+from ingest.errors import UserError
+from publishing.dbt_errors import first_paragraph
+from publishing.engines import COLUMN_TYPES, Described
+from publishing.parameters import read_parameters
+from publishing.questions import Column, Question, with_problems
+
+
+def compile_questions(options: list[str], described: Described, names: Sequence[str] = ()) -> list[Question]:
+    """Every analysis, by name. One that cannot be asked has `problems`, all of them at once.
+
+    Args:
+        options: of dbt: the project, the profiles and the vars.
+        names: only these; all unless given.
+
+    Raises:
+        UserError: when dbt cannot read the project.
+    """
+    selected = [f"resource_type:analysis,{name}" for name in names] or ["resource_type:analysis"]
+    broken: dict[str, Question] = {}
+    while True:
+        result = _dbt_compile(options, selected, broken)
+        if isinstance(result.result, RunExecutionResult):
+            nodes = [one.node for one in result.result.results]
+            return sorted([*broken.values(), *(_question(node, described) for node in nodes)], key=lambda one: one.name)
+        # dbt stops at the first analysis that does not compile: leave it out, and go on with the others
+        message = first_paragraph(result.exception)
+        found = re.search(r"^\w+ Error in analysis (\w+) \((\S+)\) (.*?)(?: Vars supplied to|$)", message)
+        if found is None or found[1] in broken:
+            raise UserError(message)
+        broken[found[1]] = with_problems(found[1], [f"{_path(found[2])}: {found[3]}"])
+        del result
+        gc.collect()  # dbt leaves its pool of threads behind, which would complain when Python ends
+
+
+def _dbt_compile(options: list[str], selected: list[str], excluded: Iterable[str]) -> dbtRunnerResult:
+    # without JSON: the artifacts in target stay those of the build
+    command = ["--no-write-json", "compile", "--select", *selected, "--no-populate-cache"]
+    result = dbtRunner().invoke(["--log-level", "none", *command, *_exclusion(excluded), *options])
+    if result.exception is None and not isinstance(result.result, RunExecutionResult):
+        raise TypeError(type(result.result))
+    return result
+
+
+def _exclusion(names: Iterable[str]) -> list[str]:
+    excluded = list(names)
+    return ["--exclude", *excluded] if excluded else []
+
+
+def _path(path: str) -> str:
+    """analyses/x.sql of the ../analyses/x.sql that dbt calls it."""
+    return path.removeprefix("../")
+
+
+def _question(node: Any, described: Described) -> Question:
+    """The question of an analysis, with every problem that it has."""
+    problems: list[str] = []
+    if not node.description:
+        problems.append("its yml has no description" if node.patch_path else "there is no yml that describes it")
+    parameters, are_known = read_parameters(node, problems)
+    columns: list[Column] = []
+    question = Question(
+        name=node.name, description=node.description, parameters=parameters, columns=[], sql=node.compiled_code
+    )
+    if are_known:  # or a parameter would have no value
+        try:
+            columns = _columns(node, described(question), problems)
+        except (UserError, duckdb.Error) as error:
+            problems.append(_first_lines(error))
+    if problems:
+        return with_problems(node.name, [f"{_path(node.original_file_path)}: {problem}" for problem in problems])
+    return question.model_copy(update={"columns": columns})
+
+
+def _first_lines(error: Exception) -> str:
+    """What is wrong with a statement, and the line of it that DuckDB shows."""
+    lines = str(error).strip().splitlines()
+    return " ".join([lines[0], *(line.strip() for line in lines[1:] if line.startswith("LINE "))])
+
+
+def _columns(node: Any, types: list[tuple[str, str]], problems: list[str]) -> list[Column]:
+    """As the engine gives and its yml describes them."""
+    columns = []
+    for name, type_ in types:
+        if name not in node.columns:
+            problems.append(f"its yml does not describe the column {name}")
+        elif type_ not in COLUMN_TYPES:
+            problems.append(f"the column {name} is of type {type_}, which no answer has")
+        else:
+            columns.append(Column(name=name, type=COLUMN_TYPES[type_], description=node.columns[name].description))
+    given = [name for name, _ in types]
+    problems += [
+        f"its yml describes the column {name}, which it does not give" for name in node.columns if name not in given
+    ]
+    return columns

@@ -1,0 +1,110 @@
+"""Publishes the result of a successful build as a version."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+from pydantic import TypeAdapter
+
+from ingest.errors import UserError
+from ingest.settings import Settings
+from ingest.sinks.duckdb import DuckDBSink
+from publishing.compile import compile_questions
+from publishing.engines import describing
+from publishing.questions import Question
+from publishing.versions import CURRENT, QUESTIONS, SEMANTIC_MANIFEST, VERSION, published_folder, published_version
+
+
+def publish(
+    settings: Settings, sink: DuckDBSink | None, options: list[str], target: Path, same_code_as: str | None = None
+) -> str:
+    """Publish the compiled questions as a version of their own and, on DuckDB, a copy of the warehouse.
+
+    A question that has a problem is left out: `left_out` of versions.py returns these.
+
+    Args:
+        sink: the DuckDB warehouse, which the caller holds.
+        options: of dbt: the project, the profiles and the vars of the build.
+        target: where dbt wrote the artifacts of the build.
+        same_code_as: a version built from the same code and vars; if it is the newest, its questions are copied.
+
+    Returns:
+        The name of the version.
+
+    Raises:
+        UserError: when it cannot be published; the version before stays.
+    """
+    folder = published_folder(settings)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder):
+            before = published_version(settings)
+            version = folder / f"{datetime.now(UTC):{VERSION}}"
+            # also what a killed build left behind
+            _sweep(folder, {before})
+            try:
+                version.mkdir()
+                questions = folder / CURRENT / QUESTIONS
+                if before == same_code_as and questions.exists():
+                    shutil.copy(questions, version)
+                else:
+                    _compile(version, settings, sink, options)
+                if sink is not None:
+                    _copy(settings, sink, target, version)
+                link = folder / f"{CURRENT}.new"
+                link.symlink_to(version.name)
+                link.replace(folder / CURRENT)
+            except BaseException:
+                shutil.rmtree(version, ignore_errors=True)
+                raise
+            # a reader may be about to open the one before
+            _sweep(folder, {before, version.name})
+            return version.name
+    except (OSError, subprocess.CalledProcessError, duckdb.Error) as error:
+        reason = str(getattr(error, "stderr", None) or error)
+        raise UserError(
+            f"built, but not published in {folder}: {reason.strip().partition(chr(10))[0]}; what was published before"
+            " stays: build again once that is put right"
+        ) from error
+
+
+def _compile(version: Path, settings: Settings, sink: DuckDBSink | None, options: list[str]) -> None:
+    with describing(settings, sink) as described:
+        questions = compile_questions(options, described)
+    (version / QUESTIONS).write_bytes(TypeAdapter(list[Question]).dump_json(questions, indent=1))
+
+
+def _copy(settings: Settings, sink: DuckDBSink, target: Path, version: Path) -> None:
+    shutil.copy(target / SEMANTIC_MANIFEST, version)
+    with sink.connection() as connection:
+        connection.execute("checkpoint")
+    # By another process: opening and closing the file in this one would release DuckDB's lock on it. `cp` shares the
+    # blocks where the file system can.
+    copy: list[str | Path] = ["cp", settings.warehouse_path, version / settings.warehouse_path.name]
+    subprocess.run(copy, check=True, capture_output=True, text=True)  # noqa: S603  no shell, and only paths of ours
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One build publishes at a time. (On BigQuery nothing else prevents two.)"""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(folder: Path, kept: set[str | None]) -> None:
+    for path in folder.iterdir():
+        if path.is_symlink():
+            if path.name != CURRENT:
+                path.unlink()
+        elif path.name not in kept:
+            shutil.rmtree(path, ignore_errors=True)  # the next build sweeps what a server just wrote there

@@ -1,0 +1,53 @@
+"""The published versions, one directory each, and the symbolic link that names the newest.
+
+DuckDB does not let one process read a file while another writes it, so a version has a copy of the warehouse. The link
+is replaced in one step, so a reader sees one whole build or the next, and no build waits for a reader. BigQuery needs
+no copy: the questions run on its datasets.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from ingest.settings import Settings
+from publishing.questions import Question
+
+CURRENT = "current"
+"""Name of the link."""
+VERSION = "%Y%m%dT%H%M%S.%fZ"
+"""Name of a version: when it was published."""
+QUESTIONS = "questions.json"
+SEMANTIC_MANIFEST = "semantic_manifest.json"
+
+
+def published_folder(settings: Settings) -> Path:
+    """Where builds publish, one directory per version: next to the DuckDB file, also when the warehouse is BigQuery."""
+    if settings.warehouse == "bigquery":
+        return settings.warehouse_path.with_name(f"{settings.gcp_project}.{settings.dataset_prefix}analytics.published")
+    return settings.warehouse_path.with_name(f"{settings.warehouse_path.name}.published")
+
+
+def published_version(settings: Settings) -> str | None:
+    """The name of the version that was published last, None if there is none yet. A single system call."""
+    try:
+        return (published_folder(settings) / CURRENT).readlink().name
+    except OSError:
+        return None
+
+
+def published_at(version: str) -> datetime:
+    """When a version was published, UTC."""
+    return datetime.strptime(version, VERSION).replace(tzinfo=UTC)
+
+
+def left_out(settings: Settings) -> list[Question]:
+    """The questions that the version published last cannot answer; their `problems` say why."""
+    return list(read_questions(published_folder(settings) / CURRENT)[1].values())
+
+
+def read_questions(folder: Path) -> tuple[dict[str, Question], dict[str, Question]]:
+    """Those that can be asked, and those that are left out, by name."""
+    found = TypeAdapter(list[Question]).validate_json((folder / QUESTIONS).read_bytes())
+    askable = {question.name: question for question in found if not question.problems}
+    return askable, {question.name: question for question in found if question.problems}

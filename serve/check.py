@@ -1,0 +1,50 @@
+"""Tests the questions of analyses/ without a build, against the version that was published last."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+
+from dbt_project.__main__ import PROJECT, PROJECT_OPTIONS, export_environment
+from ingest.errors import UserError
+from ingest.settings import Settings
+from publishing.compile import compile_questions
+from publishing.engines import Described, describing
+from publishing.parameters import template_error
+from publishing.questions import Question
+from serve.answers import Answer
+from serve.duckdb import DuckDBPublished
+from serve.published import open_published
+
+
+def check(settings: Settings, names: Sequence[str] = ()) -> Iterator[tuple[Question, Answer | None]]:
+    """Every analysis with its problems, tested against the version that was published last: planned and, on DuckDB, run
+    with the defaults of its parameters. Without a problem it has its answer (on BigQuery None: a dry run gives none).
+
+    Args:
+        names: only these; all unless given.
+
+    Raises:
+        UserError: when nothing is published, dbt cannot read the project, or there is no analysis of such a name.
+    """
+    files = sorted((PROJECT.parent / "analyses").rglob("*.sql"))
+    if unknown := sorted(set(names) - {file.stem for file in files}):
+        raise UserError(f"there is no analyses/{unknown[0]}.sql")
+    # dbt would report one of these at a time
+    if unreadable := [question for file in files if (question := template_error(file, PROJECT.parent))]:
+        yield from ((question, None) for question in unreadable)
+        return
+    export_environment(settings)
+    with ExitStack() as opened:
+        published = opened.enter_context(closing(open_published(settings)))
+        if isinstance(published, DuckDBPublished):
+            described: Described = published.describe
+        else:
+            described = opened.enter_context(describing(settings, None))
+        for question in compile_questions(PROJECT_OPTIONS, described, names):
+            answer = None
+            problems = list(question.problems)
+            if not problems and isinstance(published, DuckDBPublished):
+                try:
+                    answer = published.ask(question, question.values({}))
+                except UserError as error:
+                    problems.append(f"with its defaults: {error}")
+            yield question.model_copy(update={"problems": problems}), answer
