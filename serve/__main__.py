@@ -90,7 +90,7 @@ def dashboard(
     host: Annotated[str, typer.Option(help="The address to listen on, of loopback.")] = "127.0.0.1",
 ) -> None:
     """Show the figures as a page at http://HOST:PORT/ until Ctrl-C or SIGTERM."""
-    from serve.dashboard import serve
+    from serve.dashboard.routes import serve
 
     configure_logs(logging.INFO)
     serve(load_settings(), host, port)
@@ -104,7 +104,8 @@ def report(
     file: Annotated[Path, typer.Option("--file", help="Where to write it.")] = Path("report.html"),
 ) -> None:
     """Write the dashboard's page to a file that needs nothing else."""
-    from serve.dashboard import Filters, render
+    from serve.dashboard.filters import Filters
+    from serve.dashboard.render import render
 
     read = Filters.read(_given(filters or []))
     with closing(open_published(load_settings())) as published:

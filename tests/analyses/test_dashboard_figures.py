@@ -7,7 +7,9 @@ from decimal import Decimal
 
 import pytest
 
-from serve.dashboard import Filters, render, shown
+from serve.dashboard.filters import Filters
+from serve.dashboard.render import render
+from serve.dashboard.values import shown
 from tests.analyses import definition
 from tests.analyses.warehouse import Warehouse
 from tests.oracle.marts import Mart

@@ -9,7 +9,9 @@ from decimal import Decimal
 
 import pytest
 
-from serve.dashboard import SECTIONS, Filters, render
+from serve.dashboard.filters import Filters
+from serve.dashboard.panels import SECTIONS
+from serve.dashboard.render import render
 from serve.duckdb import DuckDBPublished
 from serve.formats import as_csv, as_json
 from serve.semantic_layer import Metrics

@@ -18,7 +18,12 @@ from ingest.errors import UserError
 from ingest.settings import Settings
 from publishing.questions import Column, Parameter, Question, Value
 from serve.answers import Answer, QuestionTimeoutError
-from serve.dashboard import KEY_FIGURES, SECTIONS, Filters, app, change, instant, nice_ceiling, plot, render, shown
+from serve.dashboard.charts import nice_ceiling, plot
+from serve.dashboard.filters import Filters, instant
+from serve.dashboard.panels import KEY_PANEL, SECTIONS
+from serve.dashboard.render import render
+from serve.dashboard.routes import app
+from serve.dashboard.values import change, shown
 
 NEWEST = datetime(2026, 1, 7, 23, 51, 7)
 BOUNDS = {"start_time": "timestamp", "end_time": "timestamp", "start_date": "date", "end_date": "date"}
@@ -231,7 +236,7 @@ def test_key_figures_have_their_change_against_the_period_before() -> None:
 def test_without_a_period_before_there_is_no_change(given: dict[str, str]) -> None:
     published = Published()
     page = render(published, Filters.read(given), live=True, now=NOW)
-    assert [one[2] for one in figures_of(page)] == ["\N{EN DASH}"] * len(KEY_FIGURES)
+    assert [one[2] for one in figures_of(page)] == ["\N{EN DASH}"] * len(KEY_PANEL.columns)
     assert "There is no period before to compare with." in page
     assert [name for name, _ in published.asked].count("key_figures") == 1
 
@@ -338,7 +343,7 @@ def test_a_csv_has_the_rows_of_a_panel(tmp_path: Path) -> None:
     rows = [PRODUCT, {**PRODUCT, "product_name": "=1+1"}]
     published = Published(rows={"top_products": rows})
     client = TestClient(app(Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")), "http://127.0.0.1")
-    with patch("serve.dashboard.open_published", lambda _: published):
+    with patch("serve.dashboard.routes.open_published", lambda _: published):
         page = client.get("/?brand=glow").text
         links = re.findall(r'href="([^"?]*\.csv)\?brand=glow" aria-label="([^"]*) as CSV"', page)
         titles = [panel.title for panels in SECTIONS.values() for panel in panels]
@@ -371,7 +376,7 @@ def test_a_csv_of_days_that_are_not_known_is_refused(tmp_path: Path) -> None:
     client = TestClient(app(Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")), "http://127.0.0.1")
     accounting = {name: value for name, value in ACCOUNTING.items() if name != "reporting_time_zone"}
     published = Published(rows={"data_quality": [accounting]})
-    with patch("serve.dashboard.open_published", lambda _: published):
+    with patch("serve.dashboard.routes.open_published", lambda _: published):
         response = client.get("/funnel.csv")
     message = "another release published the last version: run `make build`"
     assert (response.status_code, response.text) == (503, f"{message}\n")

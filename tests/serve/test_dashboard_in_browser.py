@@ -14,7 +14,8 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from serve.dashboard import SECTIONS, shown
+from serve.dashboard.panels import SECTIONS
+from serve.dashboard.values import shown
 from tests.dbt_project.warehouse import ROOT, Warehouse
 
 pytestmark = pytest.mark.browser

@@ -14,7 +14,8 @@ from ingest.errors import UserError
 from ingest.settings import Settings
 from publishing.questions import Question
 from serve.answers import find_question
-from serve.dashboard import Filters, render
+from serve.dashboard.filters import Filters
+from serve.dashboard.render import render
 from serve.endpoints import Endpoints
 from serve.published import open_published
 from tests.dbt_project.warehouse import ROOT, Warehouse

@@ -1,0 +1,193 @@
+"""What one published version answers to one choice of filters, panel by panel."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from decimal import Decimal
+from functools import cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import structlog
+
+from ingest import web
+from ingest.errors import UserError
+from publishing.questions import LIMIT, Question
+from publishing.versions import published_at
+from serve.answers import Answer, Published, find_question
+from serve.dashboard.filters import DAY, PICKS, YEARS, Filters, instant
+from serve.dashboard.panels import KEY_PANEL, Panel
+from serve.dashboard.values import Row, cell, change, is_number, shown
+from serve.formats import as_csv
+
+log = structlog.get_logger()
+
+
+class Page:
+    """What one version answers to one choice of filters. The same question is asked once.
+
+    Attributes:
+        zone: the reporting time zone, of which the days and times of the page are.
+        newest: when the newest event happened, UTC; None without events.
+        unknown: why neither is known, so that the days are those of UTC and the period ends with the build.
+    """
+
+    def __init__(self, published: Published, filters: Filters) -> None:
+        self._published = published
+        self._answer = cache(self._ask)
+        self.filters = filters
+        self.built = published_at(published.version).replace(tzinfo=None)
+        quality, self.unknown = self.rows_or_error("data_quality")
+        if quality and "reporting_time_zone" not in quality[0]:
+            self.unknown = "another release published the last version: run `make build`"
+        self.zone: tzinfo = ZoneInfo(quality[0]["reporting_time_zone"]) if quality and not self.unknown else UTC
+        self.newest = max((row["newest_event_at"] for row in quality if row["newest_event_at"]), default=None)
+        self.landed = max((row["last_landed_at"] for row in quality), default=None)
+        # an event that a wrong clock dates in the future must not move the default period away from all others
+        self.end = self.built if self.unknown else min((at for at in (self.newest, self.landed) if at), default=None)
+        self._newest_day = self.local(self.end).date() if self.end else None
+        self.first, self.last = filters.days(self._newest_day) if self._newest_day else (None, None)
+
+    def local(self, moment: datetime) -> datetime:
+        """A time, UTC, in the reporting time zone."""
+        return moment.replace(tzinfo=UTC).astimezone(self.zone)
+
+    def rows_or_error(self, name: str, **arguments: str) -> tuple[list[Row], str]:
+        """The rows of a question, or no rows and why."""
+        try:
+            return self.rows(*self._answer(name, **arguments)), ""
+        except UserError as error:
+            return [], str(error)
+
+    def rows(self, question: Question, answer: Answer) -> list[Row]:
+        columns = [column.name for column in question.columns]
+        return [dict(zip(columns, map(_without_zone, row), strict=True)) for row in answer.rows]
+
+    def answer(self, panel: Panel) -> tuple[Question, Answer]:
+        """The question of a panel, and its answer.
+
+        Raises:
+            UserError: when the question is not there, or has no answer.
+        """
+        return self._answer(panel.question, **self._arguments(panel, self._since(panel), self.last))
+
+    def panel(self, panel: Panel) -> dict[str, Any]:
+        """What the template shows of a panel, the error if its question has no answer."""
+        shown_panel = {"panel": panel, "error": "", "rows": [], "numbers": [], "notes": panel.note}
+        return shown_panel | self._or_error(panel, lambda: self._shown(panel))
+
+    def csv(self, panel: Panel) -> tuple[bytes, bool]:
+        """The rows of a panel's question as CSV, times in UTC, and whether there are more.
+
+        Raises:
+            UserError: when the question is not there, or has no answer, or the period is not known.
+        """
+        if self.unknown:
+            raise UserError(self.unknown)
+        question, answer = self.answer(panel)
+        return as_csv(question, answer), answer.is_cut
+
+    def key_figures(self) -> dict[str, Any]:
+        """The figures of the period, and their change against the period before."""
+        return {"error": "", "figures": []} | self._or_error(KEY_PANEL, self._key_figures)
+
+    def _or_error(self, panel: Panel, show: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        try:
+            return show()
+        except UserError as failure:
+            return {"error": str(failure)}
+        except Exception as failure:  # noqa: BLE001  whatever it is, the other panels can be shown
+            log.error("panel failed", panel=panel.title, **web.what_and_where(failure))  # noqa: TRY400
+            return {"error": "this panel cannot be shown: see the log"}
+
+    def _shown(self, panel: Panel) -> dict[str, Any]:
+        question, answer = self.answer(panel)
+        rows = self.rows(question, answer)
+        rows = _steps(panel, rows) if panel.steps else rows
+        if panel.at:
+            rows = rows[::-1]  # a question gives the newest first
+        rows = [
+            {name: self.local(value) if isinstance(value, datetime) else value for name, value in row.items()}
+            for row in rows
+        ]
+        takes = {parameter.name for parameter in question.parameters}
+        notes = [panel.note] if panel.note else []
+        if panel.is_of_all_time:
+            notes.append("Of all time.")
+        elif self._since(panel) != self.first:
+            notes.append(f"Of the last {panel.longest_days} days at most.")
+        if unfiltered := [PICKS[name] for name in self.filters.picked if name not in takes]:
+            notes.append(f"Of every {' and '.join(unfiltered)}.")
+        if answer.is_cut and LIMIT not in panel.arguments:
+            notes.append(f"The first {len(rows):,} rows; there are more.")
+        numbers = [columns for columns in panel.columns if any(is_number(cell(row, columns)[1]) for row in rows)]
+        return {"rows": rows, "numbers": numbers, "notes": " ".join(notes)}
+
+    def _key_figures(self) -> dict[str, Any]:
+        [now] = self.rows(*self.answer(KEY_PANEL))
+        before, compared = self._period_before() or (dict.fromkeys(KEY_PANEL.columns), "")
+        figures = [
+            (label, column, now[column], change(now[column], before[column], column))
+            for column, label in KEY_PANEL.columns.items()
+        ]
+        return {"figures": figures, "compared": compared}
+
+    def _period_before(self) -> tuple[Row, str] | None:
+        """Key figures of as many days before the period, and which; None if there are none to compare with.
+
+        A last day that is not over is compared with as much of a day.
+        """
+        last = self.last or self._newest_day
+        if not (self.end and self.first and last and self.first <= last):
+            return None
+        length = last - self.first + DAY
+        newest = self.local(self.end).replace(tzinfo=None)
+        end = min(datetime.combine(last + DAY, time()), newest + timedelta.resolution)
+        if end.date() < self.first or self.first - date(YEARS[0], 1, 1) < length:
+            return None
+        first, end = self.first - length, end - length
+        arguments = self._arguments(KEY_PANEL, first, None)
+        arguments["end_time"] = instant(end.date(), self.zone, end.time()).isoformat()
+        [before] = self.rows(*self._answer(KEY_PANEL.question, **arguments))
+        until = "" if end.time() == time() else f", {end:%H:%M}"
+        return before, f"{shown(first)} to {shown(self.first - DAY)}{until}"
+
+    def _since(self, panel: Panel) -> date | None:
+        if self._newest_day is None or panel.longest_days is None:
+            return self.first
+        last = min(self.last or date.max, max(self._newest_day, self.first or date.min))
+        return max(self.first or date.min, last - (panel.longest_days - 1) * DAY)
+
+    def _arguments(self, panel: Panel, first: date | None, last: date | None) -> dict[str, str]:
+        """Those that the question takes: of the panel, of the filters, and the period in days and in times."""
+        given = {**panel.arguments, **self.filters.picked}
+        if first and not panel.is_of_all_time:
+            given |= {"start_date": str(first), "start_time": instant(first, self.zone).isoformat()}
+        if last and not panel.is_of_all_time:
+            given |= {"end_date": str(last), "end_time": instant(last + DAY, self.zone).isoformat()}
+        takes = {parameter.name for parameter in self._question(panel.question).parameters}
+        return {name: value for name, value in given.items() if name in takes}
+
+    def _ask(self, name: str, **arguments: str) -> tuple[Question, Answer]:
+        question = self._question(name)
+        return question, self._published.ask(question, question.values(arguments))
+
+    def _question(self, name: str) -> Question:
+        if name not in {*self._published.questions, *self._published.left_out}:
+            raise UserError(f"what is published does not know the question {name}: run `make build`")
+        return find_question(self._published, name)
+
+
+def _steps(panel: Panel, rows: list[Row]) -> list[Row]:
+    """A row per step of a funnel, from the only row of the answer; none without anyone in the first step."""
+    first = next(iter(panel.steps))
+    return [
+        {"step": step, "people": row[column], "share": Decimal(row[column]) / row[first]}
+        for row in rows
+        if row[first]
+        for column, step in panel.steps.items()
+    ]
+
+
+def _without_zone(value: Any) -> Any:
+    """All times are UTC; only some engines say so."""
+    return value.replace(tzinfo=None) if isinstance(value, datetime) else value

@@ -1,0 +1,74 @@
+"""The dashboard over HTTP: the page, and each panel's rows as CSV."""
+
+from contextlib import closing
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from ingest import web
+from ingest.errors import UserError
+from ingest.settings import Settings
+from serve.dashboard.filters import Filters
+from serve.dashboard.page import Page
+from serve.dashboard.panels import KEY_PANEL, SECTIONS
+from serve.dashboard.render import render
+from serve.published import open_published
+
+
+def app(settings: Settings) -> Starlette:
+    """The page at /, and each panel's rows at /PANEL.csv, of what was published last when they are loaded."""
+
+    def page(request: Request) -> Response:
+        filters, error = Filters(), ""
+        try:
+            filters = Filters.read(request.query_params)
+        except UserError as wrong:
+            error = str(wrong)
+        try:
+            with closing(open_published(settings)) as published:
+                return HTMLResponse(render(published, filters, live=True, error=error), 400 if error else 200)
+        except UserError as missing:
+            return PlainTextResponse(f"{missing}\n", 503)
+
+    def rows(request: Request) -> Response:
+        panels = {panel.file: panel for panel in (KEY_PANEL, *(one for some in SECTIONS.values() for one in some))}
+        panel = panels.get(f"{request.path_params['panel']}.csv")
+        if panel is None:
+            raise HTTPException(404, f"there is no such panel; they are {', '.join(panels)}")
+        try:
+            filters = Filters.read(request.query_params)
+        except UserError as wrong:
+            raise HTTPException(400, str(wrong)) from wrong
+        try:
+            with closing(open_published(settings)) as published:
+                text, is_cut = Page(published, filters).csv(panel)
+        except UserError as failure:
+            raise HTTPException(503, str(failure)) from failure
+        headers = {"Content-Disposition": f'attachment; filename="{panel.file}"'}
+        if is_cut:
+            headers["X-Truncated"] = "true"
+        return Response(text, media_type="text/csv", headers=headers)
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "error")
+        return PlainTextResponse(f"{detail}\n", status)
+
+    return Starlette(
+        routes=[Route("/", page), Route("/{panel}.csv", rows)],
+        middleware=[Middleware(web.LocalOnly, refuse=refuse)],
+        exception_handlers={HTTPException: refuse},
+    )
+
+
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Serve until SIGINT or SIGTERM, on loopback.
+
+    Raises:
+        UserError: when the address cannot be listened on, or is not loopback.
+    """
+    listener = web.listen(host, port, "the page asks nobody who they are; put a proxy that does in front")
+    web.run(app(settings), listener, "/", 5)
