@@ -1,17 +1,14 @@
 """The questions over HTTP: `GET /v0/pipes/top_products.json?brand=acme`, as Tinybird's pipes.
 
-Everything here runs in the event loop except the questions themselves, which run in a pool of threads. A version is
-opened at the first request after it was published, and closed when its last question is answered.
+Everything runs in the event loop except the questions, which run in a pool of threads. A version is opened at the first
+request after it was published, and closed when its last question is answered.
 """
 
 import asyncio
-import hashlib
 import os
 import secrets
 import time
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,16 +27,14 @@ from starlette.types import ASGIApp
 from ingest import web
 from ingest.errors import UnavailableError, UserError
 from ingest.settings import Settings
-from publishing.questions import ArgumentError, Question, Value
+from publishing.questions import ArgumentError
 from publishing.versions import published_at, published_version
-from serve.answers import Published, QuestionTimeoutError, QuestionTooLargeError, why_left_out
-from serve.formats import as_csv, as_json
+from serve.answer_cache import FORMATS, ServedVersion
+from serve.answers import QuestionTimeoutError, QuestionTooLargeError, why_left_out
 from serve.openapi import describe
 from serve.published import open_published
 
 PATH = "/v0/pipes"
-FORMATS = {"json": (as_json, "application/json"), "csv": (as_csv, "text/csv; charset=utf-8")}
-CACHE_BYTES = 64 * 1024 * 1024
 GZIP_BYTES = 8 * 1024
 """Smaller answers are sent faster without compression."""
 WAITING_THREADS = 16
@@ -62,84 +57,6 @@ PUBLISHED = Gauge("serve_published_timestamp_seconds", "When the version that is
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class _Body:
-    content: bytes
-    is_cut: bool
-
-
-class _Version:
-    """A published version and a cache of its answers: the last used, up to CACHE_BYTES."""
-
-    def __init__(self, published: Published, settings: Settings, pool: ThreadPoolExecutor) -> None:
-        self.published = published
-        self._settings = settings
-        self._pool = pool
-        self._bodies: OrderedDict[str, _Body] = OrderedDict()
-        self._bytes = 0
-        self._under_way: dict[str, asyncio.Task[_Body]] = {}
-        self._is_retired = False
-        self.is_copy = settings.warehouse == "duckdb"
-        """BigQuery's tables change without a new version, so their answers are not cached."""
-
-    def etag(self, question: Question, values: dict[str, Value], extension: str) -> str:
-        """Weak, since two answers with one tag differ in the time that they took."""
-        parts = (self.published.version, self._settings.serve_max_rows, question.name, extension, values)
-        return f'W/"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'
-
-    async def answer(self, etag: str, question: Question, values: dict[str, Value], extension: str) -> _Body:
-        """From the cache (of a copy only), or shared with a request for the same that is running.
-
-        Raises:
-            QuestionTimeoutError: when it takes longer than SERVE_TIMEOUT_SECONDS.
-            QuestionTooLargeError: when it needs more than SERVE_MEMORY_LIMIT or SERVE_MAX_BYTES_BILLED.
-            HTTPException: 503 when that time passed before a thread was free.
-        """
-        if body := self._bodies.get(etag):
-            self._bodies.move_to_end(etag)
-            return body
-        task = self._under_way.get(etag)
-        if task is None:
-            # a task of its own, since the client that asked first may disconnect
-            task = asyncio.create_task(self._ask(etag, question, values, extension))
-            self._under_way[etag] = task
-            task.add_done_callback(lambda _: self._done(etag))
-        return await asyncio.shield(task)
-
-    def retire(self) -> None:
-        """Close it once no question runs on it."""
-        self._is_retired = True
-        self._close_unused()
-
-    async def _ask(self, etag: str, question: Question, values: dict[str, Value], extension: str) -> _Body:
-        deadline = time.monotonic() + self._settings.serve_timeout_seconds
-
-        def ask() -> _Body:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise HTTPException(503, "too many questions wait: try again later", {"Retry-After": "1"})
-            answer = self.published.ask(question, values, left)
-            return _Body(FORMATS[extension][0](question, answer), answer.is_cut)
-
-        body = await asyncio.get_running_loop().run_in_executor(self._pool, ask)
-        if not self.is_copy:
-            return body
-        self._bodies[etag] = body
-        self._bytes += len(body.content)
-        while self._bytes > CACHE_BYTES:
-            self._bytes -= len(self._bodies.popitem(last=False)[1].content)
-        return body
-
-    def _done(self, etag: str) -> None:
-        task = self._under_way.pop(etag)
-        task.cancelled() or task.exception()  # retrieved, in case nobody waits for it any more
-        self._close_unused()
-
-    def _close_unused(self) -> None:
-        if self._is_retired and not self._under_way:
-            self.published.close()
-
-
 class Endpoints:
     """Answers the requests. Each reads the link to the newest version, so that a build is visible at once."""
 
@@ -147,7 +64,7 @@ class Endpoints:
         self._settings = settings
         threads = os.cpu_count() if settings.warehouse == "duckdb" else WAITING_THREADS
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="question")
-        self._version: _Version | None = None
+        self._version: ServedVersion | None = None
         self._opening = asyncio.Lock()
         self._unreadable: str | None = None
         """A version that could not be opened; remembered to log it once."""
@@ -243,7 +160,7 @@ class Endpoints:
             raise HTTPException(401, "this token is not known", CHALLENGE)
         return scopes[0]
 
-    async def _current(self) -> _Version:
+    async def _current(self) -> ServedVersion:
         """The version that was published last; the one before while that cannot be opened.
 
         Raises:
@@ -275,7 +192,7 @@ class Endpoints:
                 reason = str(error) if isinstance(error, UserError) else type(error).__name__
                 log.warning("cannot be opened", version=newest, reason=reason)
             return
-        before, self._version = self._version, _Version(published, self._settings, self._pool)
+        before, self._version = self._version, ServedVersion(published, self._settings, self._pool)
         if before is not None:
             before.retire()
         PUBLISHED.set(published_at(published.version).timestamp())

@@ -1,4 +1,7 @@
-"""The OpenAPI document of the endpoints, from the published questions."""
+"""The OpenAPI document of the endpoints, from the published questions.
+
+Written by hand: FastAPI derives a document from typed routes in the code, but these endpoints change with each build.
+"""
 
 from collections.abc import Iterable
 from typing import Any

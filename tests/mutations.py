@@ -739,7 +739,7 @@ MUTATIONS = (
     # --- answers and their parameters
     Mutation(
         "an answer is kept after the next build",
-        "serve/endpoints.py",
+        "serve/answer_cache.py",
         "parts = (self.published.version, self._settings.serve_max_rows,",
         "parts = (self._settings.serve_max_rows,",
         "tests/serve/test_endpoints.py",
@@ -788,7 +788,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a question that fails takes the dashboard along",
-        "serve/dashboard.py",
+        "serve/dashboard/page.py",
         '        except UserError as failure:\n            return {"error": str(failure)}\n',
         "        except UserError:\n            raise\n",
         "tests/serve/test_dashboard.py",
@@ -900,21 +900,21 @@ MUTATIONS = (
     ),
     Mutation(
         "a period of the dashboard is of UTC days",
-        "serve/dashboard.py",
+        "serve/dashboard/filters.py",
         "datetime.combine(day, at, zone).astimezone(UTC)",
         "datetime.combine(day, at, UTC)",
         "tests/serve/test_dashboard.py",
     ),
     Mutation(
         "the funnel counts a person again every day",
-        "serve/dashboard.py",
-        'arguments={"per": "period"},',
-        'arguments={"per": "day_and_category"},',
+        "serve/dashboard/panels.yml",
+        "per: period",
+        "per: day_and_category",
         "tests/serve/test_dashboard.py",
     ),
     Mutation(
         "the dashboard asks without its filters",
-        "serve/dashboard.py",
+        "serve/dashboard/filters.py",
         "chosen = {name: value for name, value in given.items() if value}",
         'chosen = {name: value for name, value in given.items() if value and name != "brand"}',
         "tests/serve/test_dashboard.py",

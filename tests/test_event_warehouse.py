@@ -1,5 +1,6 @@
 """`event-warehouse`: one command line for the commands of ingest, dbt_project and serve."""
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -113,7 +114,7 @@ def imported_at_start(command: str) -> set[str]:
     [
         "ingest.cli, ingest.landing, ingest.sources.spool, ingest.publish.spool",
         "dbt_project.__main__, publishing.publish",
-        "serve.__main__, serve.endpoints, serve.dashboard, serve.check",
+        "serve.__main__, serve.endpoints, serve.dashboard.routes, serve.check",
     ],
 )
 def test_the_embedded_default_imports_no_client_of_a_broker_or_a_cloud(modules: str) -> None:
@@ -127,6 +128,25 @@ def test_the_embedded_default_imports_no_client_of_a_broker_or_a_cloud(modules: 
         "fastavro",
         "requests_oauthlib",
     }
+
+
+def imported_anywhere(package: str) -> set[str]:
+    """The top-level packages that the modules of a package import, also those imported when first needed."""
+    found = set()
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {one.name.partition(".")[0] for one in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add(str(node.module).partition(".")[0])
+    return found
+
+
+def test_a_build_imports_no_server() -> None:
+    server = {"fastapi", "starlette", "uvicorn", "serve"}
+    publishing = [f"publishing.{path.stem}" for path in (ROOT / "publishing").glob("[!_]*.py")]
+    assert not imported_at_start(", ".join(["dbt_project.__main__", *publishing])) & server
+    assert not (imported_anywhere("dbt_project") | imported_anywhere("publishing")) & server
 
 
 def test_the_pins_are_within_the_ranges_of_pyproject() -> None:

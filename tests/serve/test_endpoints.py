@@ -273,7 +273,7 @@ def test_the_same_question_at_once_is_asked_once(client: TestClient, monkeypatch
 
 
 def test_memory_of_answers_is_bounded(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve.endpoints.CACHE_BYTES", 2_000)
+    monkeypatch.setattr("serve.answer_cache.CACHE_BYTES", 2_000)
     paths = [f"/v0/pipes/numbers.json?rows={rows}" for rows in (1, 2, 3, 4)]
     first = [client.get(path).content for path in paths]
     assert sum(map(len, first)) > 2_000
