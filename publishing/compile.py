@@ -17,7 +17,7 @@ from publishing.questions import Column, Question, with_problems
 
 
 def compile_questions(options: list[str], described: Described, names: Sequence[str] = ()) -> list[Question]:
-    """Every analysis, by name. One that cannot be asked has `problems`, all of them at once.
+    """Every analysis, sorted by name. One that cannot be asked has all its `problems`.
 
     Args:
         options: of dbt: the project, the profiles and the vars.
@@ -33,14 +33,14 @@ def compile_questions(options: list[str], described: Described, names: Sequence[
         if isinstance(result.result, RunExecutionResult):
             nodes = [one.node for one in result.result.results]
             return sorted([*broken.values(), *(_question(node, described) for node in nodes)], key=lambda one: one.name)
-        # dbt stops at the first analysis that does not compile: leave it out, and go on with the others
+        # dbt stops at the first analysis that does not compile: exclude it and compile the others
         message = first_paragraph(result.exception)
         found = re.search(r"^\w+ Error in analysis (\w+) \((\S+)\) (.*?)(?: Vars supplied to|$)", message)
         if found is None or found[1] in broken:
             raise UserError(message)
         broken[found[1]] = with_problems(found[1], [f"{_path(found[2])}: {found[3]}"])
         del result
-        gc.collect()  # dbt leaves its pool of threads behind, which would complain when Python ends
+        gc.collect()  # dbt's pool of threads stays, and would print an error when Python ends
 
 
 def _dbt_compile(options: list[str], selected: list[str], excluded: Iterable[str]) -> dbtRunnerResult:
@@ -58,7 +58,7 @@ def _exclusion(names: Iterable[str]) -> list[str]:
 
 
 def _path(path: str) -> str:
-    """analyses/x.sql of the ../analyses/x.sql that dbt calls it."""
+    """The path in the repository; dbt's is ../analyses/x.sql."""
     return path.removeprefix("../")
 
 
@@ -72,7 +72,7 @@ def _question(node: Any, described: Described) -> Question:
     question = Question(
         name=node.name, description=node.description, parameters=parameters, columns=[], sql=node.compiled_code
     )
-    if are_known:  # or a parameter would have no value
+    if are_known:  # otherwise a parameter has no value
         try:
             columns = _columns(node, described(question), problems)
         except (UserError, duckdb.Error) as error:
@@ -83,13 +83,13 @@ def _question(node: Any, described: Described) -> Question:
 
 
 def _first_lines(error: Exception) -> str:
-    """What is wrong with a statement, and the line of it that DuckDB shows."""
+    """The message of a statement's error, with the line of SQL that DuckDB quotes."""
     lines = str(error).strip().splitlines()
     return " ".join([lines[0], *(line.strip() for line in lines[1:] if line.startswith("LINE "))])
 
 
 def _columns(node: Any, types: list[tuple[str, str]], problems: list[str]) -> list[Column]:
-    """As the engine gives and its yml describes them."""
+    """The columns that the engine returns, with the descriptions of the yml."""
     columns = []
     for name, type_ in types:
         if name not in node.columns:

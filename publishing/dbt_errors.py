@@ -2,7 +2,7 @@
 
 
 def first_paragraph(error: object) -> str:
-    """What is wrong by an error of dbt, without the chain of macros by which dbt came there, in one line."""
+    """The first paragraph of an error of dbt as one line, without the chain of macros."""
     lines = [line.strip() for line in str(error).strip().split("\n\n")[0].splitlines()]
     if len(lines) > 1 and (lines[0] == "Runtime Error" or lines[0].startswith("Compilation Error in operation")):
         lines = lines[1:]

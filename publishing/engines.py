@@ -52,7 +52,7 @@ def bigquery_parameters(question: Question, values: Mapping[str, Value]) -> list
 
 @contextmanager
 def describing(settings: Settings, sink: DuckDBSink | None) -> Iterator[Described]:
-    """Neither engine runs the question for this."""
+    """Yields what describes an answer: DuckDB plans the question, BigQuery does a dry run."""
     if sink is not None:
         with sink.connection() as connection, connection.cursor() as cursor:
             yield lambda question: describe(cursor, question)

@@ -13,7 +13,7 @@ JINJA = Environment(autoescape=True, extensions=["jinja2.ext.do"])
 
 
 def template_error(file: Path, root: Path) -> Question | None:
-    """The analysis of a file that is no Jinja template, with that problem."""
+    """The analysis of a file that is not a Jinja template, with that problem; None for a template."""
     try:
         JINJA.parse(file.read_text())
     except TemplateSyntaxError as error:
@@ -22,7 +22,7 @@ def template_error(file: Path, root: Path) -> Question | None:
 
 
 def read_parameters(node: Any, problems: list[str]) -> tuple[list[Parameter], bool]:
-    """As its text names and its yml describes them, and whether each has a type and a default that can be read."""
+    """The parameters, described as in the yml, and whether every type and default is valid."""
     descriptions = dict(node.config.meta.get("parameters", {}))
     parameters: list[Parameter] = []
     declared, are_known = parameters_of(node.raw_code, problems)
@@ -45,7 +45,8 @@ def read_parameters(node: Any, problems: list[str]) -> tuple[list[Parameter], bo
 
 
 def _parameter(name: str, default: object, type_: object, description: str) -> Parameter:
-    """
+    """One parameter.
+
     Raises:
         UserError: when there is no such type, or the default is not of it.
     """
@@ -66,7 +67,7 @@ def _parameter(name: str, default: object, type_: object, description: str) -> P
 
 
 def parameters_of(code: str, problems: list[str]) -> tuple[list[tuple[str, str | int, Any]], bool]:
-    """Name, default and type of each `param(...)` of an analysis, and whether all are literals, as they must be."""
+    """Name, default and type of each `param(...)` in an analysis, and whether all are literals, as they must be."""
     found = []
     are_literals = True
     for call in JINJA.parse(code).find_all(nodes.Call):

@@ -46,7 +46,7 @@ def publish(
         with _locked(folder):
             before = published_version(settings)
             version = folder / f"{datetime.now(UTC):{VERSION}}"
-            # also what a killed build left behind
+            # removes what a killed build left, too
             _sweep(folder, {before})
             try:
                 version.mkdir()
@@ -63,7 +63,7 @@ def publish(
             except BaseException:
                 shutil.rmtree(version, ignore_errors=True)
                 raise
-            # a reader may be about to open the one before
+            # keeps the version before: a reader may be about to open it
             _sweep(folder, {before, version.name})
             return version.name
     except (OSError, subprocess.CalledProcessError, duckdb.Error) as error:
@@ -84,15 +84,15 @@ def _copy(settings: Settings, sink: DuckDBSink, target: Path, version: Path) -> 
     shutil.copy(target / SEMANTIC_MANIFEST, version)
     with sink.connection() as connection:
         connection.execute("checkpoint")
-    # By another process: opening and closing the file in this one would release DuckDB's lock on it. `cp` shares the
-    # blocks where the file system can.
+    # In another process: closing the file in this one would release DuckDB's lock on it. `cp` shares blocks where the
+    # file system can.
     copy: list[str | Path] = ["cp", settings.warehouse_path, version / settings.warehouse_path.name]
     subprocess.run(copy, check=True, capture_output=True, text=True)  # noqa: S603  no shell, and only paths of ours
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One build publishes at a time. (On BigQuery nothing else prevents two.)"""
+    """One build publishes at a time; on BigQuery nothing else prevents two."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -107,4 +107,4 @@ def _sweep(folder: Path, kept: set[str | None]) -> None:
             if path.name != CURRENT:
                 path.unlink()
         elif path.name not in kept:
-            shutil.rmtree(path, ignore_errors=True)  # the next build sweeps what a server just wrote there
+            shutil.rmtree(path, ignore_errors=True)  # the next build removes what a server writes there meanwhile

@@ -29,7 +29,7 @@ def published_folder(settings: Settings) -> Path:
 
 
 def published_version(settings: Settings) -> str | None:
-    """The name of the version that was published last, None if there is none yet. A single system call."""
+    """The name of the version published last, None without one. A single system call."""
     try:
         return (published_folder(settings) / CURRENT).readlink().name
     except OSError:
@@ -47,7 +47,7 @@ def left_out(settings: Settings) -> list[Question]:
 
 
 def read_questions(folder: Path) -> tuple[dict[str, Question], dict[str, Question]]:
-    """Those that can be asked, and those that are left out, by name."""
+    """Questions that can be asked, and questions that are left out, by name."""
     found = TypeAdapter(list[Question]).validate_json((folder / QUESTIONS).read_bytes())
     askable = {question.name: question for question in found if not question.problems}
     return askable, {question.name: question for question in found if question.problems}

@@ -6,54 +6,35 @@ from ingest import interrupts
 if __name__ == "__main__":
     interrupts.end_at_once()  # before the other imports
 
-import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import closing
-from decimal import Decimal
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ingest.command_line import VERBOSE, finish
 from ingest.errors import UserError
 from ingest.settings import load_settings
-from ingest.web import configure_logs, printable, serve_metrics
+from ingest.web import configure_logs, serve_metrics
 from publishing.questions import Column, ColumnType, Question
 from serve.answers import Answer, find_question
 from serve.duckdb import DuckDBPublished
-from serve.formats import as_csv, as_json
+from serve.printing import Format, output, print_answer, print_error, print_metrics, print_questions, row_count
 from serve.published import open_published
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from serve.semantic_layer import Metrics
 
 app = typer.Typer(
     help="Ask the marts: the questions are the files of analyses/. Settings come from the environment or .env.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-CUT = (
-    "cut: there are more rows; ask for a larger limit (at most SERVE_MAX_ROWS, if the question takes one) or a shorter"
-    " period"
-)
-output = Console(width=None if sys.stdout.isatty() else 160)
-errors = Console(stderr=True)
-
-
-class Format(StrEnum):
-    table = "table"
-    csv = "csv"
-    json = "json"
 
 
 @app.callback(invoke_without_command=True)
@@ -126,13 +107,13 @@ def query(
     """Print the answer to a question."""
     published = open_published(load_settings())
     if name is None:
-        _print_questions(published.questions.values())
+        print_questions(published.questions.values())
         for question in published.left_out.values():
-            _print_error("left out", question)
+            print_error("left out", question)
         return
     question = find_question(published, name)
     answer = published.ask(question, question.values(_given(arguments or [])))
-    _print_answer(question, answer, format_)
+    print_answer(question, answer, format_)
 
 
 @app.command()
@@ -148,9 +129,9 @@ def check(
     for question, answer in check_questions(load_settings(), names or []):
         has_problems |= bool(question.problems)
         if question.problems:
-            _print_error("problem", question)
+            print_error("problem", question)
         elif answer is not None:
-            output.print(f"{question.name}: {_rows(answer)}", highlight=False)
+            output.print(f"{question.name}: {row_count(answer)}", highlight=False)
         else:
             output.print(f"{question.name}: compiles", highlight=False)
     if has_problems:
@@ -177,7 +158,7 @@ def metric(
         raise UserError("metrics are read from DuckDB only: on BigQuery, use the command mf of dbt-metricflow")
     known = Metrics(published, settings)
     if not metrics:
-        _print_metrics(known)
+        print_metrics(known)
         return
     started = time.perf_counter()
     rows, is_cut = known.ask(_names(metrics), _names(by), where or None, limit)
@@ -185,11 +166,11 @@ def metric(
     columns = [Column(name=one.name, type=_type(one.type), description="") for one in rows.schema]
     asked = Question(name=metrics, description="", parameters=[], columns=columns, sql="")
     found = list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
-    _print_answer(asked, Answer(found, is_cut, seconds, published.version), format_)
+    print_answer(asked, Answer(found, is_cut, seconds, published.version), format_)
 
 
 def _type(type_: "pa.DataType") -> ColumnType:
-    """Of MetricFlow's rows: dimensions and measures."""
+    """Type of a column of MetricFlow, which is a dimension or a measure."""
     import pyarrow as pa
 
     if pa.types.is_integer(type_):
@@ -218,84 +199,6 @@ def _given(arguments: Iterable[str]) -> dict[str, str]:
             raise UserError(f"{name}: given more than once")
         given[name] = value
     return given
-
-
-def _print_questions(questions: Iterable[Question]) -> None:
-    table = Table("question", "answers", "takes", box=None)
-    for question in questions:
-        table.add_row(question.name, question.description, " ".join(one.name for one in question.parameters))
-    output.print(table)
-
-
-def _print_error(what: str, question: Question) -> None:
-    for problem in question.problems:
-        errors.print(Text.assemble((f"{what}: ", "red"), printable(problem)), highlight=False, soft_wrap=True)
-
-
-def _print_metrics(known: "Metrics") -> None:
-    table = Table("metric", "is", box=None)
-    by: dict[str, list[str]] = {}
-    for name, description in known.descriptions.items():
-        table.add_row(name, description)
-        by.setdefault(", ".join(known.dimensions([name])), []).append(name)
-    output.print(table)
-    for dimensions, names in by.items():
-        output.print(f"\n {', '.join(names)}\n by {dimensions}", highlight=False)
-
-
-def _print_answer(question: Question, answer: Answer, format_: Format) -> None:
-    match format_:
-        case Format.csv:
-            _write(as_csv(question, answer), printable)
-        case Format.json:
-            _write(as_json(question, answer) + b"\n", _escaped_in_json)
-        case Format.table:
-            _print_table(question, answer)
-    if answer.is_cut:
-        (output if format_ is Format.table else errors).print(CUT, highlight=False, soft_wrap=True)
-
-
-def _write(text: bytes, escaped: Callable[[str], str]) -> None:
-    """As it is to a file or a pipe; a terminal gets nothing that it would obey."""
-    if sys.stdout.isatty():
-        text = "\n".join(escaped(line) for line in text.decode().split("\r\n")).encode()
-    sys.stdout.buffer.write(text)
-
-
-def _escaped_in_json(text: str) -> str:
-    """The same JSON: what is not printable can only be inside a string."""
-    return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
-
-
-def _print_table(question: Question, answer: Answer) -> None:
-    table = Table(box=None)
-    for column in question.columns:
-        justify: Literal["left", "right"] = "right" if column.type in ("integer", "number") else "left"
-        table.add_column(column.name, justify=justify, overflow="fold")
-    for row in answer.rows:
-        # as text: rich would read [bold] of a page title as its own
-        table.add_row(*(Text(_shown(value)) for value in row))
-    output.print(table)
-    output.print(_rows(answer))
-
-
-def _rows(answer: Answer) -> str:
-    number = len(answer.rows)
-    return f"{number:,} row{'' if number == 1 else 's'} in {answer.seconds * 1000:.0f} ms"
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case float():
-            return f"{value:,.4f}"
-        case int() | Decimal():
-            return f"{value:,}"
-        case _:
-            return printable(str(value))
 
 
 def main() -> None:

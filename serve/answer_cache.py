@@ -16,6 +16,7 @@ from serve.formats import as_csv, as_json
 
 FORMATS = {"json": (as_json, "application/json"), "csv": (as_csv, "text/csv; charset=utf-8")}
 CACHE_BYTES = 64 * 1024 * 1024
+"""Maximum size of the cached answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Body:
 
 
 class ServedVersion:
-    """A published version and a cache of its answers: the last used, up to CACHE_BYTES."""
+    """A published version and a cache of its answers, which evicts the least recently used."""
 
     def __init__(self, published: Published, settings: Settings, pool: ThreadPoolExecutor) -> None:
         self.published = published
@@ -39,12 +40,12 @@ class ServedVersion:
         """BigQuery's tables change without a new version, so their answers are not cached."""
 
     def etag(self, question: Question, values: dict[str, Value], extension: str) -> str:
-        """Weak, since two answers with one tag differ in the time that they took."""
+        """Weak, since answers with the same tag differ in their execution time."""
         parts = (self.published.version, self._settings.serve_max_rows, question.name, extension, values)
         return f'W/"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'
 
     async def answer(self, etag: str, question: Question, values: dict[str, Value], extension: str) -> Body:
-        """From the cache (of a copy only), or shared with a request for the same that is running.
+        """The answer: cached (of a copy only), or shared with a running request for the same.
 
         Raises:
             QuestionTimeoutError: when it takes longer than SERVE_TIMEOUT_SECONDS.
@@ -88,7 +89,7 @@ class ServedVersion:
 
     def _done(self, etag: str) -> None:
         task = self._under_way.pop(etag)
-        task.cancelled() or task.exception()  # retrieved, in case nobody waits for it any more
+        task.cancelled() or task.exception()  # retrieve the error: perhaps nobody waits for it any more
         self._close_unused()
 
     def _close_unused(self) -> None:

@@ -74,10 +74,9 @@ def why_left_out(question: Question) -> str:
 
 
 def bind_limit(values: Mapping[str, Value], max_rows: int) -> tuple[dict[str, Value], int]:
-    """The values to bind, and the most rows that the answer may have.
+    """The values to bind, and the maximum rows of the answer.
 
-    Where the question has a parameter `limit`, one row more than the answer may have is asked for: it is not shown, and
-    tells whether the answer is cut.
+    A parameter `limit` is bound to one more row, which is not returned: it shows whether the answer is cut.
     """
     limit = values.get(LIMIT)
     if not isinstance(limit, int):

@@ -41,7 +41,7 @@ class BigQueryPublished:
         config = QueryJobConfig(
             query_parameters=bigquery_parameters(question, bound),
             maximum_bytes_billed=max_bytes_billed,
-            job_timeout_ms=int(timeout_seconds * 1000),  # should this process be gone by then
+            job_timeout_ms=int(timeout_seconds * 1000),  # also if this process is killed
         )
         retry = DEFAULT_RETRY.with_timeout(timeout_seconds)
         started = time.perf_counter()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 INTERRUPT_SECONDS = 0.05
-"""Between two attempts to stop a query that took too long."""
+"""Time between two attempts to stop a query that takes too long."""
 
 
 class DuckDBPublished:
@@ -94,7 +94,7 @@ class DuckDBPublished:
 
 @contextmanager
 def _interrupted(cursor: duckdb.DuckDBPyConnection, timeout_seconds: float | None) -> Iterator[None]:
-    """Raise QuestionTimeoutError in the body when it runs longer."""
+    """Raise QuestionTimeoutError when the body runs longer."""
     if timeout_seconds is None:
         yield
         return

@@ -58,7 +58,7 @@ log = structlog.get_logger()
 
 
 class Endpoints:
-    """Answers the requests. Each reads the link to the newest version, so that a build is visible at once."""
+    """Answers the requests. Each reads the link to the newest version, so a build is visible at once."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -154,14 +154,14 @@ class Endpoints:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise HTTPException(401, "there is no Authorization: Bearer header", CHALLENGE)
-        # compares with all of them, so that the time does not reveal which begin alike
+        # compare with every token: the time must not reveal a common prefix
         scopes = [scope for token, scope in tokens.items() if secrets.compare_digest(token.encode(), given.encode())]
         if not scopes:
             raise HTTPException(401, "this token is not known", CHALLENGE)
         return scopes[0]
 
     async def _current(self) -> ServedVersion:
-        """The version that was published last; the one before while that cannot be opened.
+        """The version published last; the previous one while that cannot be opened.
 
         Raises:
             HTTPException: 503 when there is none.
@@ -226,7 +226,7 @@ def _json(document: Any, status: int = 200, headers: Any = None) -> Response:
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101  what Starlette calls this for
+    assert isinstance(error, HTTPException)  # noqa: S101  Starlette calls this for no other
     return _json({"error": error.detail}, error.status_code, error.headers)
 
 

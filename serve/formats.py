@@ -51,7 +51,7 @@ def as_csv(question: Question, answer: Answer) -> bytes:
 
 
 def plain(value: Decimal) -> str:
-    """12.5 of 12.5000: how many zeros there are is the engine's."""
+    """12.5000 as 12.5: the engines differ in trailing zeros."""
     text = format(value, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 

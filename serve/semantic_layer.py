@@ -1,7 +1,6 @@
-"""The metrics of dbt_project/models/analytics/_metrics.yml, asked of the published warehouse by way of MetricFlow.
+"""Answers the metrics of dbt_project/models/analytics/_metrics.yml from the published warehouse.
 
-MetricFlow only writes the SQL and gets no connection: a metric reads the same published build as every other answer,
-and no build waits for it.
+MetricFlow only writes the SQL: without a connection of its own it reads the same published build as every question.
 """
 
 import re
@@ -42,7 +41,7 @@ class Metrics:
         """Names by which all of these metrics can be grouped, such as metric_time__day and event__brand."""
         found = self._engine.simple_dimensions_for_metrics(list(metrics))
         names = {dimension.dunder_name for dimension in found}
-        return sorted(name for name in names if not name.endswith("__reporting_date"))  # which is metric_time
+        return sorted(name for name in names if not name.endswith("__reporting_date"))  # the same as metric_time
 
     def ask(
         self, metrics: Sequence[str], by: Sequence[str] = (), where: str | None = None, limit: int | None = None

@@ -11,11 +11,11 @@ HOUR = timedelta(hours=1)
 
 
 def plot(rows: list[Row], at: str, column: str) -> dict[str, Any]:
-    """Bars over time: where each begins and how high it is, in per cent of the plot, and the marks of both axes."""
+    """Bars over time: left edge and height of each in per cent of the plot, and the marks of both axes."""
     zone = getattr(rows[0][at], "tzinfo", None)
 
     def place(wall: datetime) -> datetime:
-        """Where a time or midnight of a day stands: by instants, since a local hour may come twice or never."""
+        """The instant of a local time: a local hour may come twice or never."""
         return wall.replace(tzinfo=zone).astimezone(UTC).replace(tzinfo=None) if zone else wall
 
     times = [row[at].astimezone(UTC).replace(tzinfo=None) if zone else _without_time(row[at]) for row in rows]
@@ -55,6 +55,6 @@ def _without_time(moment: date) -> datetime:
 
 
 def nice_ceiling(value: Any) -> int:
-    """The least of 2, 4, 6, 8, 10, 20, 40 ... that is not less: half of it is a whole number, too."""
+    """The smallest of 2, 4, 6, 8, 10, 20, 40 ... that is at least the value; half of it is a whole number, too."""
     magnitude: int = 10 ** floor(log10(max(value, 2)))
     return next(step * magnitude for step in (1, 2, 4, 6, 8, 10) if step * magnitude >= max(value, 2))

@@ -30,7 +30,7 @@ class Filters(BaseModel, extra="forbid", frozen=True):
     brand: str = ALL
     category: str = ALL
     product_id: str = ALL
-    # 24h is what older addresses call 1d
+    # older URLs call 1d 24h
     period: Annotated[Period, BeforeValidator(lambda name: "1d" if name == "24h" else name)] = "7d"
     """Days of the reporting time zone; the last is that of the newest event, or of the last landing if
     that was before."""
@@ -42,7 +42,7 @@ class Filters(BaseModel, extra="forbid", frozen=True):
 
     @classmethod
     def read(cls, given: Mapping[str, str]) -> Self:
-        """Read the filters; an empty one is one left out, since forms send those too.
+        """Read the filters. An empty one counts as absent, since forms send those too.
 
         Raises:
             UserError: naming the first that is unknown or cannot be read.
@@ -67,7 +67,7 @@ class Filters(BaseModel, extra="forbid", frozen=True):
             read = date.fromisoformat(text)
         except ValueError:
             read = date.min
-        if not YEARS[0] <= read.year <= YEARS[1]:  # at the ends of the calendar there is no day before or after
+        if not YEARS[0] <= read.year <= YEARS[1]:  # the first and last day of the calendar have no day before or after
             raise ValueError(f"expected a date such as 2026-01-31, got {text!r}")
         return read
 
@@ -93,11 +93,11 @@ class Filters(BaseModel, extra="forbid", frozen=True):
                 return self.first, self.last
 
     def url(self, path: str = "", **changes: str | int) -> str:
-        """Address of the page, or of a path beside it, with these filters and changes; an empty one is left out."""
+        """URL of the page or of a relative path, with these filters and changes; an empty value removes a filter."""
         given = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         return f"{path}?{urlencode({name: value for name, value in {**given, **changes}.items() if value != ''})}"
 
 
 def instant(day: date, zone: tzinfo, at: time = time()) -> datetime:
-    """The instant, UTC, at which it is that time of day in the zone."""
+    """The instant, UTC without a zone, of a day and time in a time zone."""
     return datetime.combine(day, at, zone).astimezone(UTC).replace(tzinfo=None)

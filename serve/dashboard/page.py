@@ -23,12 +23,12 @@ log = structlog.get_logger()
 
 
 class Page:
-    """What one version answers to one choice of filters. The same question is asked once.
+    """What one version answers to one choice of filters. It asks the same question once.
 
     Attributes:
-        zone: the reporting time zone, of which the days and times of the page are.
+        zone: the reporting time zone, in which the page shows days and times.
         newest: when the newest event happened, UTC; None without events.
-        unknown: why neither is known, so that the days are those of UTC and the period ends with the build.
+        unknown: why zone and newest are not known; then days are of UTC, and the period ends with the build.
     """
 
     def __init__(self, published: Published, filters: Filters) -> None:
@@ -42,7 +42,7 @@ class Page:
         self.zone: tzinfo = ZoneInfo(quality[0]["reporting_time_zone"]) if quality and not self.unknown else UTC
         self.newest = max((row["newest_event_at"] for row in quality if row["newest_event_at"]), default=None)
         self.landed = max((row["last_landed_at"] for row in quality), default=None)
-        # an event that a wrong clock dates in the future must not move the default period away from all others
+        # an event that a wrong clock dates in the future must not move the default period past all others
         self.end = self.built if self.unknown else min((at for at in (self.newest, self.landed) if at), default=None)
         self._newest_day = self.local(self.end).date() if self.end else None
         self.first, self.last = filters.days(self._newest_day) if self._newest_day else (None, None)
@@ -71,7 +71,7 @@ class Page:
         return self._answer(panel.question, **self._arguments(panel, self._since(panel), self.last))
 
     def panel(self, panel: Panel) -> dict[str, Any]:
-        """What the template shows of a panel, the error if its question has no answer."""
+        """What the template shows of a panel: rows and notes, or the error."""
         shown_panel = {"panel": panel, "error": "", "rows": [], "numbers": [], "notes": panel.note}
         return shown_panel | self._or_error(panel, lambda: self._shown(panel))
 
@@ -87,7 +87,7 @@ class Page:
         return as_csv(question, answer), answer.is_cut
 
     def key_figures(self) -> dict[str, Any]:
-        """The figures of the period, and their change against the period before."""
+        """The figures of the period, and their change against the previous one."""
         return {"error": "", "figures": []} | self._or_error(KEY_PANEL, self._key_figures)
 
     def _or_error(self, panel: Panel, show: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -132,9 +132,9 @@ class Page:
         return {"figures": figures, "compared": compared}
 
     def _period_before(self) -> tuple[Row, str] | None:
-        """Key figures of as many days before the period, and which; None if there are none to compare with.
+        """Key figures of the previous period of the same length, and its dates; None without one.
 
-        A last day that is not over is compared with as much of a day.
+        If the last day is not over, the previous period ends at the same time of day.
         """
         last = self.last or self._newest_day
         if not (self.end and self.first and last and self.first <= last):
@@ -158,7 +158,7 @@ class Page:
         return max(self.first or date.min, last - (panel.longest_days - 1) * DAY)
 
     def _arguments(self, panel: Panel, first: date | None, last: date | None) -> dict[str, str]:
-        """Those that the question takes: of the panel, of the filters, and the period in days and in times."""
+        """The arguments that the question takes: of the panel, of the filters, and the period as dates and as times."""
         given = {**panel.arguments, **self.filters.picked}
         if first and not panel.is_of_all_time:
             given |= {"start_date": str(first), "start_time": instant(first, self.zone).isoformat()}

@@ -20,21 +20,21 @@ LINKED = {"brand": "brand", "category": "category", "product_id": "product_id", 
 MOST_CHOICES = "1000"
 """Brands and categories that the form offers: those with most revenue."""
 STALE = DAY
-"""Age of the newest event from which on the page warns."""
+"""The page warns when the newest event is older."""
 
 
 def render(published: Published, filters: Filters, *, live: bool, error: str = "", now: datetime | None = None) -> str:
-    """The page as HTML that refers to nothing outside itself. A panel whose question fails shows the error.
+    """The page as self-contained HTML. A panel whose question fails shows the error.
 
     Args:
-        live: with the form of filters and links; without it, what was picked is only stated.
-        error: what is wrong with the filters that were given, instead of figures.
+        live: with the form and links; otherwise the filters are only stated.
+        error: what is wrong with the filters; the page shows it instead of figures.
         now: the time, UTC, at which the page is read.
     """
     page = Page(published, filters)
 
     def link(row: Row, column: str) -> str:
-        """The page of only what a cell names; empty for any other cell."""
+        """URL of the page filtered by what a cell names; empty if it names nothing."""
         value = row.get(LINKED.get(column, ""))
         return filters.url(**{LINKED[column]: value}) if live and value else ""
 
@@ -70,7 +70,7 @@ def render(published: Published, filters: Filters, *, live: bool, error: str = "
 
 
 def staleness(newest: datetime | None, landed: datetime | None, now: datetime) -> str:
-    """What is old: the newest event, or what landed last (an event may be dated in the future); empty if neither is."""
+    """A warning if the newest event or the last landing is old; an event may be dated in the future. Else empty."""
     for what, moment in (("The newest event happened", newest), ("The last message landed", landed)):
         if moment and now - moment > STALE:
             hours = (now - moment) // HOUR

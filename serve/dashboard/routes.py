@@ -20,7 +20,7 @@ from serve.published import open_published
 
 
 def app(settings: Settings) -> Starlette:
-    """The page at /, and each panel's rows at /PANEL.csv, of what was published last when they are loaded."""
+    """The page at /, and each panel's rows at /PANEL.csv, from the version published last."""
 
     def page(request: Request) -> Response:
         filters, error = Filters(), ""

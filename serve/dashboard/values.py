@@ -11,7 +11,7 @@ NOTHING = "\N{EN DASH}"
 
 
 def shown(value: Any, column: str = "") -> str:  # noqa: PLR0911
-    """A value as people read it; the name of its column tells durations and shares from other numbers."""
+    """A value as people read it; the name of its column distinguishes durations and shares from other numbers."""
     match value:
         case None:
             return NOTHING
@@ -33,7 +33,7 @@ def shown(value: Any, column: str = "") -> str:  # noqa: PLR0911
 
 
 def change(now: Any, before: Any, column: str) -> str:
-    """From one value to another, in per cent, or in points of a rate; a dash when there is nothing to compare with."""
+    """The change in per cent, of a rate in points; a dash when there is nothing to compare with."""
     if now is None or before is None:
         return NOTHING
     if column.endswith("_rate"):

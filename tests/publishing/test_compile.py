@@ -1,4 +1,4 @@
-"""What an analysis that cannot be asked is told: every problem at once, each in a line that names the file."""
+"""Problems of an analysis: all are reported at once, each in one line that names the file."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -12,8 +12,9 @@ import pytest
 
 from ingest.settings import Settings
 from publishing.questions import Column, Question
-from serve.__main__ import _print_table, main
+from serve.__main__ import main
 from serve.answers import Answer
+from serve.printing import print_table
 from tests.command_line import run_main
 from tests.dbt_project.warehouse import ROOT
 from tests.serve.publishing import publish_again
@@ -72,7 +73,7 @@ def test_a_text_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     asked = Question(name="titles", description="", parameters=[], columns=columns, sql="")
     rows = [("[/b] [sale] shoes", True), ("two\nlines\x1b[31m", False)]
-    _print_table(asked, Answer(rows, is_cut=False, seconds=0.001, version=""))
+    print_table(asked, Answer(rows, is_cut=False, seconds=0.001, version=""))
     printed = capsys.readouterr().out
     assert "[/b] [sale] shoes" in printed
     assert r"two\nlines\x1b[31m" in printed

@@ -1,0 +1,111 @@
+"""Prints questions, answers and metrics on the terminal."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ingest.web import printable
+from publishing.questions import Question
+from serve.answers import Answer
+from serve.formats import as_csv, as_json
+
+if TYPE_CHECKING:
+    from serve.semantic_layer import Metrics
+
+CUT = (
+    "cut: there are more rows; ask for a larger limit (at most SERVE_MAX_ROWS, if the question takes one) or a shorter"
+    " period"
+)
+output = Console(width=None if sys.stdout.isatty() else 160)
+errors = Console(stderr=True)
+
+
+class Format(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+def print_questions(questions: Iterable[Question]) -> None:
+    table = Table("question", "answers", "takes", box=None)
+    for question in questions:
+        table.add_row(question.name, question.description, " ".join(one.name for one in question.parameters))
+    output.print(table)
+
+
+def print_error(what: str, question: Question) -> None:
+    for problem in question.problems:
+        errors.print(Text.assemble((f"{what}: ", "red"), printable(problem)), highlight=False, soft_wrap=True)
+
+
+def print_metrics(known: "Metrics") -> None:
+    table = Table("metric", "is", box=None)
+    by: dict[str, list[str]] = {}
+    for name, description in known.descriptions.items():
+        table.add_row(name, description)
+        by.setdefault(", ".join(known.dimensions([name])), []).append(name)
+    output.print(table)
+    for dimensions, names in by.items():
+        output.print(f"\n {', '.join(names)}\n by {dimensions}", highlight=False)
+
+
+def print_answer(question: Question, answer: Answer, format_: Format) -> None:
+    match format_:
+        case Format.csv:
+            _write(as_csv(question, answer), printable)
+        case Format.json:
+            _write(as_json(question, answer) + b"\n", _escaped_in_json)
+        case Format.table:
+            print_table(question, answer)
+    if answer.is_cut:
+        (output if format_ is Format.table else errors).print(CUT, highlight=False, soft_wrap=True)
+
+
+def _write(text: bytes, escaped: Callable[[str], str]) -> None:
+    """Unchanged to a file or a pipe; for a terminal, control characters are escaped."""
+    if sys.stdout.isatty():
+        text = "\n".join(escaped(line) for line in text.decode().split("\r\n")).encode()
+    sys.stdout.buffer.write(text)
+
+
+def _escaped_in_json(text: str) -> str:
+    """The same JSON: what is not printable can only be inside a string."""
+    return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
+
+
+def print_table(question: Question, answer: Answer) -> None:
+    table = Table(box=None)
+    for column in question.columns:
+        justify: Literal["left", "right"] = "right" if column.type in ("integer", "number") else "left"
+        table.add_column(column.name, justify=justify, overflow="fold")
+    for row in answer.rows:
+        # as text: rich would read [bold] of a page title as its own
+        table.add_row(*(Text(_shown(value)) for value in row))
+    output.print(table)
+    output.print(row_count(answer))
+
+
+def row_count(answer: Answer) -> str:
+    number = len(answer.rows)
+    return f"{number:,} row{'' if number == 1 else 's'} in {answer.seconds * 1000:.0f} ms"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return f"{value:,.4f}"
+        case int() | Decimal():
+            return f"{value:,}"
+        case _:
+            return printable(str(value))
