@@ -32,8 +32,7 @@ class Filters(BaseModel, extra="forbid", frozen=True):
     product_id: str = ALL
     # older URLs call 1d 24h
     period: Annotated[Period, BeforeValidator(lambda name: "1d" if name == "24h" else name)] = "7d"
-    """Days of the reporting time zone; the last is that of the newest event, or of the last landing if
-    that was before."""
+    """Days of the reporting time zone up to that of the newest event, or of the last landing if that is earlier."""
     first: date | None = Field(None, alias="from")
     """With the period custom: the first and the last day, both included."""
     last: date | None = Field(None, alias="to")
