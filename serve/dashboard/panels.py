@@ -3,7 +3,11 @@
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+
+from ingest.errors import UserError
+
+FILE = Path(__file__).with_name("panels.yml")
 
 
 class Panel(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
@@ -47,5 +51,20 @@ class Panels(BaseModel, extra="forbid", frozen=True):
     """Heading to panels."""
 
 
-PANELS = Panels.model_validate(yaml.safe_load(Path(__file__).with_name("panels.yml").read_text()))
+def read_panels(file: Path = FILE) -> Panels:
+    """The panels of a file.
+
+    Raises:
+        UserError: for the first key that is wrong.
+    """
+    try:
+        return Panels.model_validate(yaml.safe_load(file.read_text()))
+    except yaml.YAMLError as error:
+        raise UserError(f"{file.name}: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{file.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+PANELS = read_panels()
 KEY_PANEL, SECTIONS = PANELS.key_figures, PANELS.sections

@@ -52,7 +52,7 @@ def test_29_march_is_the_same_day_in_every_panel(warehouse: Warehouse) -> None:
 
 
 @pytest.mark.parametrize("day", DAYS)
-def test_figures_are_those_of_the_facts(warehouse: Warehouse, day: date) -> None:
+def test_figures_equal_those_of_the_facts(warehouse: Warehouse, day: date) -> None:
     page = page_of(warehouse, day)
     facts = warehouse.facts
     events = facts.reported(day, day)

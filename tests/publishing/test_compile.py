@@ -32,7 +32,7 @@ def described(question: Question) -> list[tuple[str, str]]:
     return [("brand", "varchar")]
 
 
-def test_parameters_are_those_of_the_text_in_their_order() -> None:
+def test_parameters_are_in_the_order_of_the_text() -> None:
     code = LIMIT + SORT + "{%- set since = param('since', '2026-01-31', 'date') %} {% do [].append(limit) %}"
     descriptions = {"since": "From this day on.", "limit": "How many.", "sort": "Which first."}
     question = _question(analysis(code, **descriptions), described)
@@ -89,7 +89,7 @@ def test_a_problem_is_one_line(code: str, descriptions: dict[str, str], problems
     assert question.problems == [f"{FILE}: {problem}" for problem in problems]
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     def otherwise(question: Question) -> list[tuple[str, str]]:
         return [("brand_name", "varchar"), ("tags", "varchar[]"), ("sales", "bigint")]
 
@@ -113,7 +113,7 @@ def test_all_problems_are_told_at_once() -> None:
     ]
 
 
-def test_of_an_analysis_without_a_yml_the_yml_that_it_needs_is_told() -> None:
+def test_without_a_yml_the_problems_list_what_it_needs() -> None:
     assert _question(analysis(LIMIT, with_yml=False), described).problems == [
         f"{FILE}: there is no yml that describes it",
         f"{FILE}: its yml does not describe the parameter limit",

@@ -20,7 +20,7 @@ from publishing.questions import Column, Parameter, Question, Value
 from serve.answers import Answer, QuestionTimeoutError
 from serve.dashboard.charts import nice_ceiling, plot
 from serve.dashboard.filters import Filters, instant
-from serve.dashboard.panels import KEY_PANEL, SECTIONS
+from serve.dashboard.panels import FILE, KEY_PANEL, SECTIONS, read_panels
 from serve.dashboard.render import render
 from serve.dashboard.routes import app
 from serve.dashboard.values import change, shown
@@ -156,7 +156,7 @@ def test_the_period_ends_with_the_day_of_the_newest_event(
         ("UTC", "2026-03-29", datetime(2026, 3, 29), datetime(2026, 3, 30)),
     ],
 )
-def test_every_panel_is_of_the_same_days_of_the_reporting_time_zone(
+def test_all_panels_show_the_same_days_of_the_reporting_time_zone(
     zone: str, day: str, start: datetime, end: datetime
 ) -> None:
     published = Published(zone=zone, newest=datetime(2026, 5, 1))
@@ -172,7 +172,7 @@ def test_every_panel_is_of_the_same_days_of_the_reporting_time_zone(
     assert f"days of {zone}" in page
 
 
-def test_the_newest_day_is_one_of_the_reporting_time_zone() -> None:
+def test_the_newest_day_is_in_the_reporting_time_zone() -> None:
     published = Published(zone="America/Los_Angeles", newest=datetime(2026, 3, 30, 3))
     page = render(published, Filters.read({"period": "1d"}), live=True, now=NOW)
     assert published.last_values("daily_kpis")["start_date"] == date(2026, 3, 29)
@@ -180,7 +180,7 @@ def test_the_newest_day_is_one_of_the_reporting_time_zone() -> None:
     assert "Last day: 29 Mar 2026 to 29 Mar 2026, days of America/Los_Angeles" in page
 
 
-def test_an_event_dated_in_the_future_does_not_move_the_period_away_from_all_others() -> None:
+def test_an_event_dated_in_the_future_does_not_move_the_period() -> None:
     published = Published(newest=datetime(2098, 1, 1), landed=NEWEST)
     page = render(published, Filters.read({"period": "1d"}), live=True, now=NOW)
     assert published.last_values("daily_kpis")["start_date"] == NEWEST.date()
@@ -212,7 +212,7 @@ def figures_of(page: str) -> list[tuple[str, ...]]:
     return [tuple(one) for one in found]
 
 
-def test_key_figures_have_their_change_against_the_period_before() -> None:
+def test_key_figures_show_their_change_against_the_previous_period() -> None:
     published = TwoPeriods()
     page = render(published, Filters(), live=True, now=NOW)
     assert figures_of(page) == [
@@ -233,7 +233,7 @@ def test_key_figures_have_their_change_against_the_period_before() -> None:
 
 
 @pytest.mark.parametrize("given", [{"period": "all"}, {"to": "2026-01-02"}, {"from": "2026-02-02"}])
-def test_without_a_period_before_there_is_no_change(given: dict[str, str]) -> None:
+def test_without_a_previous_period_there_is_no_change(given: dict[str, str]) -> None:
     published = Published()
     page = render(published, Filters.read(given), live=True, now=NOW)
     assert [one[2] for one in figures_of(page)] == ["\N{EN DASH}"] * len(KEY_PANEL.columns)
@@ -290,7 +290,7 @@ PRODUCT = {
 }
 
 
-def test_names_lead_to_the_page_of_only_them() -> None:
+def test_names_link_to_the_page_filtered_by_them() -> None:
     rows = [PRODUCT, {**PRODUCT, "product_id": "unknown", "product_name": None}]
     published = Published(rows={"top_products": rows})
     page = render(published, Filters.read({"from": "2026-01-02", "refresh": "60"}), live=True, now=NOW)
@@ -308,7 +308,7 @@ def test_names_lead_to_the_page_of_only_them() -> None:
 
 
 @pytest.mark.parametrize(("given", "is_refreshed"), [({"refresh": "60"}, True), ({"refresh": ""}, False), ({}, False)])
-def test_the_page_loads_itself_again_if_one_wants(given: dict[str, str], is_refreshed: bool) -> None:
+def test_the_page_refreshes_itself_if_asked(given: dict[str, str], is_refreshed: bool) -> None:
     filters = Filters.read(given)
     page = render(Published(), filters, live=True, now=NOW)
     assert ('<meta http-equiv="refresh" content="60">' in page) == is_refreshed
@@ -326,13 +326,34 @@ def test_the_page_loads_itself_again_if_one_wants(given: dict[str, str], is_refr
     ],
 )
 @pytest.mark.parametrize("live", [True, False])
-def test_old_events_are_warned_of(newest: datetime, landed: datetime, warning: str, live: bool) -> None:
+def test_the_page_warns_of_old_events(newest: datetime, landed: datetime, warning: str, live: bool) -> None:
     rows = [{**ACCOUNTING, "newest_event_at": newest, "last_landed_at": landed}]
     page = render(Published(rows={"data_quality": rows}), Filters(), live=live, now=NOW)
     assert re.findall(r'class="warning" role="status">(.*? ago\.)', page) == ([warning] if warning else [])
 
 
-def test_panels_leave_no_hole_in_the_grid() -> None:
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("is_wide: true", "wide: true", "panels.yml: sections.Shop.0.wide: Extra inputs are not permitted"),
+        (
+            "longest_days: 7",
+            "longest_days: a week",
+            "panels.yml: sections.Events.0.longest_days: Input should be a valid",
+        ),
+        ("title: Hourly events", "title: [", "panels.yml: while parsing a flow "),
+    ],
+)
+def test_an_error_in_the_panels_is_one_line(tmp_path: Path, before: str, after: str, message: str) -> None:
+    file = tmp_path / FILE.name
+    file.write_text(FILE.read_text().replace(before, after, 1))
+    with pytest.raises(UserError) as error:
+        read_panels(file)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_narrow_panels_come_in_pairs() -> None:
     """Narrow ones come in pairs: there are two in a row."""
     for panels in SECTIONS.values():
         runs = [(is_wide, len(list(run))) for is_wide, run in groupby(panels, lambda panel: panel.is_wide)]
@@ -366,13 +387,13 @@ def test_a_csv_has_the_rows_of_a_panel(tmp_path: Path) -> None:
     assert ".csv?" not in render(published, Filters(), live=False, now=NOW)
 
 
-def test_a_csv_that_cannot_be_had_says_why(tmp_path: Path) -> None:
+def test_a_csv_before_the_first_build_is_an_error(tmp_path: Path) -> None:
     client = TestClient(app(Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")), "http://127.0.0.1")
     response = client.get("/funnel.csv")
     assert (response.status_code, response.text) == (503, "nothing is published yet: run `make ingest build` first\n")
 
 
-def test_a_csv_of_days_that_are_not_known_is_refused(tmp_path: Path) -> None:
+def test_a_csv_without_a_known_time_zone_is_an_error(tmp_path: Path) -> None:
     client = TestClient(app(Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")), "http://127.0.0.1")
     accounting = {name: value for name, value in ACCOUNTING.items() if name != "reporting_time_zone"}
     published = Published(rows={"data_quality": [accounting]})
@@ -393,7 +414,7 @@ def test_data_quality_shows_conflicts_and_odd_keys() -> None:
     )
 
 
-def test_fields_that_differ_from_the_contract_are_told_of_any_stream() -> None:
+def test_drifting_fields_of_any_stream_are_listed() -> None:
     def panel(rows: list[dict[str, Any]]) -> str:
         page = render(Published(rows={"field_drift": rows}), Filters(), live=True, now=NOW)
         return page[page.index("<h3>Fields that differ from the contract</h3>") :].partition("</article>")[0]
@@ -428,13 +449,13 @@ def test_fields_that_differ_from_the_contract_are_told_of_any_stream() -> None:
         ),
     ],
 )
-def test_a_wrong_filter_is_told_in_one_line(given: dict[str, str], message: str) -> None:
+def test_a_wrong_filter_is_a_one_line_error(given: dict[str, str], message: str) -> None:
     with pytest.raises(UserError) as error:
         Filters.read(given)
     assert str(error.value) == message
 
 
-def test_questions_get_the_filters_that_they_take_and_the_page_says_which_not() -> None:
+def test_questions_get_the_filters_they_take_and_the_page_names_the_others() -> None:
     published = Published()
     page = render(published, Filters.read({"brand": "Zara", "period": "1d"}), live=True)
     assert published.last_values("event_counts") == {
@@ -465,25 +486,25 @@ def test_questions_get_the_filters_that_they_take_and_the_page_says_which_not() 
         ({"period": "custom", "from": "2025-01-01", "to": "2030-12-31"}, datetime(2026, 1, 1), datetime(2031, 1, 1)),
     ],
 )
-def test_of_a_long_period_the_last_days_are_drawn(given: dict[str, str], start: datetime, end: datetime) -> None:
+def test_a_long_period_shows_its_last_days(given: dict[str, str], start: datetime, end: datetime) -> None:
     published = Published()
     render(published, Filters.read(given), live=True)
     values = published.last_values("hourly_event_counts")
     assert (values["start_time"], values["end_time"]) == (start, end)
 
 
-def test_a_page_with_nothing_on_it_says_what_to_do() -> None:
+def test_an_empty_page_says_what_to_do() -> None:
     page = render(Published(with_events=False), Filters(), live=False)
     assert "There are no events yet. Land some with `make ingest`, then run `make build`." in page
     assert "No message was rejected." in page
     assert "choose others at the top" in render(Published(), Filters(), live=True)
 
 
-def test_a_sum_that_is_off_is_marked_by_a_word_too() -> None:
+def test_an_unbalanced_stream_is_marked_with_a_word() -> None:
     assert '<td class="wrong">✗ no</td>' in render(Published(), Filters(), live=True)
 
 
-def test_a_panel_whose_question_is_not_published_says_so_and_leaves_the_others() -> None:
+def test_a_panel_without_its_question_shows_that_beside_the_other_panels() -> None:
     page = render(Published(without="top_products"), Filters(), live=True)
     assert page.count("what is published does not know the question top_products: run `make build`") == 1
     assert page.count('class="error"') == 1
@@ -497,7 +518,7 @@ def test_a_panel_whose_question_is_not_published_says_so_and_leaves_the_others()
         (ZeroDivisionError("a secret"), "this panel cannot be shown: see the log"),
     ],
 )
-def test_a_panel_that_fails_says_so_and_leaves_the_others(failure: Exception, message: str) -> None:
+def test_a_panel_that_fails_shows_that_beside_the_other_panels(failure: Exception, message: str) -> None:
     class Failing(Published):
         def ask(self, question: Question, values: Mapping[str, Value], *_: object) -> Answer:
             if question.name == "daily_kpis":
@@ -527,7 +548,7 @@ def test_without_the_newest_event_the_period_ends_with_the_build() -> None:
     assert (values["start_time"], values["end_time"]) == (datetime(2026, 1, 8), datetime(2026, 1, 9))
 
 
-def test_plots_begin_with_the_oldest_and_a_cut_is_told() -> None:
+def test_plots_begin_with_the_oldest_and_a_note_says_that_rows_are_cut() -> None:
     class Hours(Published):
         def ask(self, question: Question, values: Mapping[str, Value], *_: object) -> Answer:
             answer = super().ask(question, values)
@@ -550,7 +571,7 @@ def test_plots_begin_with_the_oldest_and_a_cut_is_told() -> None:
     assert page.count("there are more") == 1, "of a panel with a limit of its own the title says it"
 
 
-def test_another_site_cannot_make_a_browser_ask(tmp_path: Path) -> None:
+def test_requests_of_another_site_are_rejected(tmp_path: Path) -> None:
     client = TestClient(app(Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")), "http://127.0.0.1")
     for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
         assert client.get("/", headers=headers).status_code == 403
@@ -599,7 +620,7 @@ def test_the_scale_ends_with_a_round_number(value: int, ceiling: int) -> None:
     assert nice_ceiling(value) == ceiling
 
 
-def test_bars_stand_where_their_hour_does_though_hours_are_missing() -> None:
+def test_bars_keep_their_place_when_hours_are_missing() -> None:
     rows = [
         {"at": datetime(2026, 1, 1, 22), "events": 10},
         {"at": datetime(2026, 1, 2, 1), "events": 5},
@@ -611,7 +632,7 @@ def test_bars_stand_where_their_hour_does_though_hours_are_missing() -> None:
     assert drawn["bars"][1]["title"] == "2 Jan 2026, 01:00: 5"
 
 
-def test_an_hour_that_comes_twice_has_two_bars() -> None:
+def test_an_hour_repeated_by_daylight_saving_has_two_bars() -> None:
     zone = ZoneInfo("America/Los_Angeles")
     hours = [(datetime(2025, 11, 2, 7, tzinfo=UTC) + timedelta(hours=hour)).astimezone(zone) for hour in range(25)]
     drawn = plot([{"at": hour, "events": 1} for hour in hours], "at", "events")
@@ -625,7 +646,7 @@ def test_an_hour_that_comes_twice_has_two_bars() -> None:
     ]
 
 
-def test_a_day_begins_when_it_does_in_its_zone() -> None:
+def test_a_day_begins_at_midnight_of_its_zone() -> None:
     assert instant(date(2026, 3, 29), ZoneInfo("America/Los_Angeles")) == datetime(2026, 3, 29, 7)
 
 

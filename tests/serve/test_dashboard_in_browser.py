@@ -279,7 +279,7 @@ def test_filters_stay_in_the_address_and_in_the_form(page: Page, address: str) -
     assert page.get_by_label("From", exact=True).input_value() == "2026-01-02"
 
 
-def test_names_are_links_to_the_page_of_only_them(page: Page, address: str) -> None:
+def test_names_are_links_to_the_page_filtered_by_them(page: Page, address: str) -> None:
     page.goto(f"{address}?period=all")
     [product, brand, category, *_] = panel(page, "Top 5 products")[0]
     top = page.locator("article").filter(has=page.get_by_role("heading", name="Top 5 products", exact=True))
@@ -325,7 +325,7 @@ def test_a_filter_that_nothing_matches_says_what_to_do(page: Page, address: str)
     assert page.get_by_role("combobox", name="Brand").input_value() == "nobody"
 
 
-def test_a_wrong_filter_is_refused_beside_the_form(browser: Browser, address: str) -> None:
+def test_a_wrong_filter_is_an_error_above_the_form(browser: Browser, address: str) -> None:
     page = browser.new_page()  # it complains of the status
     response = page.goto(f"{address}?period=custom&from=2026-02-01&to=2026-01-01")
     assert response is not None
@@ -377,7 +377,7 @@ def test_the_grid_has_no_holes(page: Page, address: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_texts_stand_out_from_what_is_behind_them(page: Page, address: str, scheme: str) -> None:
+def test_texts_have_enough_contrast(page: Page, address: str, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     page.goto(address)
     behind = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -435,7 +435,7 @@ def test_the_report_is_whole_without_a_network(browser: Browser, report: Path, a
     context.close()
 
 
-def test_those_who_do_not_see_the_bars_get_the_figures(page: Page, address: str) -> None:
+def test_screen_readers_get_the_figures_of_the_bars(page: Page, address: str) -> None:
     page.goto(address)
     assert page.get_by_role("heading", level=1).count() == 1
     assert page.get_by_role("heading", level=2).all_inner_texts() == list(SECTIONS)

@@ -92,7 +92,7 @@ def defined_top_products(
         {"start_time": "2026-01-01T10:00:00.000001", "end_time": "2026-01-02", "limit": 500},
     ],
 )
-def test_an_answer_is_the_definition(client: TestClient, published: Settings, arguments: dict[str, Any]) -> None:
+def test_an_answer_equals_the_definition(client: TestClient, published: Settings, arguments: dict[str, Any]) -> None:
     best = next(row for row in defined_top_products(published) if row["brand"] and row["category"])
     names = {"{brand}": best["brand"].upper(), "{category}": best["category"].upper()}
     arguments = {name: names.get(value, value) for name, value in arguments.items()}
@@ -176,13 +176,13 @@ def test_a_text_is_only_a_value(client: TestClient, text: str) -> None:
 
 
 @pytest.mark.parametrize("file", ["nothing.json", "top_products", "top_products.xml", "top_products.", "..json"])
-def test_an_unknown_question_is_told_which_there_are(client: TestClient, file: str) -> None:
+def test_an_unknown_question_gets_a_list_of_the_questions(client: TestClient, file: str) -> None:
     response = client.get(f"/v0/pipes/{file}")
     assert response.status_code == 404
     assert "top_products" in response.json()["error"].partition("; there are ")[2]
 
 
-def test_tokens_are_for_questions(client_of: Clients) -> None:
+def test_a_token_may_ask_only_its_questions(client_of: Clients) -> None:
     client = client_of(serve_tokens={"all-of-it": "*", "one": ["top_products"], "none": []})
 
     def status(token: str | None, question: str = "top_products", scheme: str = "Bearer") -> int:
@@ -211,7 +211,7 @@ def test_rows_are_limited(client_of: Clients) -> None:
     assert client.get("/v0/pipes/numbers.csv?rows=6").headers["x-truncated"] == "true"
 
 
-def test_time_is_limited_and_waiting_too(client_of: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_is_limited_including_the_time_waiting(client_of: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     client = client_of(serve_timeout_seconds=1)
     with ThreadPoolExecutor(8) as pool:
@@ -223,7 +223,7 @@ def test_time_is_limited_and_waiting_too(client_of: Clients, monkeypatch: pytest
 
 
 @pytest.mark.timeout(60, method="thread")  # what hangs is in DuckDB, where no signal reaches it
-def test_a_question_whose_time_is_up_before_it_begins_is_stopped_too(published: Settings) -> None:
+def test_a_question_that_times_out_before_it_begins_is_stopped(published: Settings) -> None:
     version = open_published(published)
     slow = version.questions["slow"]
     for _ in range(20):
@@ -232,7 +232,7 @@ def test_a_question_whose_time_is_up_before_it_begins_is_stopped_too(published: 
     version.close()
 
 
-def test_an_answer_is_kept_until_the_next_version(
+def test_an_answer_is_cached_until_the_next_version(
     client: TestClient, published: Settings, questions: list[Question]
 ) -> None:
     first = client.get(TOP)
@@ -252,7 +252,7 @@ def test_an_answer_is_kept_until_the_next_version(
     assert changed.headers["etag"] != etag
 
 
-def test_the_same_question_at_once_is_asked_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_requests_for_one_answer_share_it(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     client.get(TOP)
     ask = DuckDBPublished.ask
@@ -272,7 +272,7 @@ def test_the_same_question_at_once_is_asked_once(client: TestClient, monkeypatch
     assert len(bodies) == 1
 
 
-def test_memory_of_answers_is_bounded(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_of_answers_is_bounded(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve.answer_cache.CACHE_BYTES", 2_000)
     paths = [f"/v0/pipes/numbers.json?rows={rows}" for rows in (1, 2, 3, 4)]
     first = [client.get(path).content for path in paths]
@@ -302,7 +302,7 @@ def test_before_the_first_build_and_after(settings: Settings, questions: list[Qu
         assert client.get(TOP).status_code == 200
 
 
-def test_health_tells_the_version_and_its_age(client: TestClient, published: Settings) -> None:
+def test_health_reports_the_version_and_its_age(client: TestClient, published: Settings) -> None:
     health = client.get("/healthz").json()
     assert health["version"] == (published_folder(published) / CURRENT).readlink().name
     assert 0 <= health["age_seconds"] < 600
@@ -334,13 +334,13 @@ def test_openapi_describes_every_parameter_and_column_of_the_analyses(client: Te
     assert "security" not in document
 
 
-def test_openapi_tells_of_tokens(client_of: Clients) -> None:
+def test_openapi_describes_tokens(client_of: Clients) -> None:
     document = client_of(serve_tokens={"one": "*"}).get("/openapi.json").json()
     assert document["security"] == [{"token": []}]
     assert "401" in document["paths"][TOP]["get"]["responses"]
 
 
-def test_the_page_needs_no_other_server(client: TestClient) -> None:
+def test_the_docs_page_needs_no_other_server(client: TestClient) -> None:
     page = client.get("/docs").text
     assert "/openapi.json" in page
     assert "https://" not in page
@@ -361,7 +361,7 @@ def test_the_log_holds_no_value_and_no_token(client_of: Clients) -> None:
     assert "brand" in repr(lines)
 
 
-def test_a_version_that_cannot_be_opened_leaves_the_one_before(
+def test_a_version_that_cannot_be_opened_leaves_the_previous_one(
     client: TestClient, published: Settings, questions: list[Question]
 ) -> None:
     before = client.get(TOP).json()["data"]
@@ -379,7 +379,7 @@ def test_a_version_that_cannot_be_opened_leaves_the_one_before(
     assert {row["brand"] for row in client.get(TOP).json()["data"]} == {"new"}
 
 
-def test_a_version_is_closed_behind_its_last_answer(
+def test_a_version_is_closed_after_its_last_answer(
     client_of: Clients, published: Settings, questions: list[Question]
 ) -> None:
     client = client_of(serve_timeout_seconds=2)
@@ -406,7 +406,7 @@ def wait_until(condition: Any) -> None:
         time.sleep(0.02)
 
 
-def test_without_tokens_a_page_of_the_web_cannot_ask_by_its_own_name(client: TestClient) -> None:
+def test_without_tokens_requests_by_another_host_name_are_rejected(client: TestClient) -> None:
     for host in ("evil.example:8000", "127.0.0.1.evil.example", "localhost@evil.example", "[::1", ""):
         refused = client.get(TOP, headers={"Host": host})
         assert refused.status_code == 403
@@ -415,20 +415,20 @@ def test_without_tokens_a_page_of_the_web_cannot_ask_by_its_own_name(client: Tes
         assert client.get(TOP, headers={"Host": host}).status_code == 200
 
 
-def test_without_tokens_a_page_of_another_site_cannot_make_a_browser_ask(client: TestClient) -> None:
+def test_without_tokens_requests_of_another_site_are_rejected(client: TestClient) -> None:
     for origin in ("https://evil.example", "null", "http://localhost.evil.example", "file://", ""):
         assert client.get(TOP, headers={"Origin": origin}).status_code == 403
     for origin in ("http://127.0.0.1:8000", "http://localhost:3000"):
         assert client.get(TOP, headers={"Origin": origin}).status_code == 200
 
 
-def test_with_tokens_any_name_of_the_server_and_any_page_may_ask(client_of: Clients) -> None:
+def test_with_tokens_any_host_name_and_any_site_may_ask(client_of: Clients) -> None:
     client = client_of(serve_tokens={"one": "*"})
     headers = {"Host": "shop.example", "Origin": "https://bi.example", "Authorization": "Bearer one"}
     assert client.get(TOP, headers=headers).status_code == 200
 
 
-def test_the_root_leads_to_the_page_that_describes_everything(client: TestClient) -> None:
+def test_the_root_redirects_to_the_docs_page(client: TestClient) -> None:
     assert client.get("/", follow_redirects=False).headers["location"] == "docs"
     assert "/openapi.json" in client.get("/").text
 
@@ -445,7 +445,7 @@ def read_csv(question: Question, answer: Answer) -> list[str]:
     return [row[0] for row in rows]
 
 
-def test_a_row_of_csv_is_one_whatever_its_text() -> None:
+def test_a_row_of_csv_stays_one_row_whatever_its_text() -> None:
     assert read_csv(*texts_of("a\rb", "c\nd", 'e",f')) == ["a\rb", "c\nd", 'e",f']
 
 
@@ -474,7 +474,7 @@ def test_a_text_that_a_spreadsheet_would_compute_is_marked_in_csv_alone(text: st
 @pytest.mark.parametrize(
     "value", ["-5", "+5", "-31.90", "a=b", " =1", "'=1", "", "ñ😀", Decimal("-31.9"), -5, Decimal("-0.0001")]
 )
-def test_what_a_spreadsheet_would_not_compute_stays_as_it_is_in_csv(value: object) -> None:
+def test_what_a_spreadsheet_would_not_compute_is_unchanged_in_csv(value: object) -> None:
     assert read_csv(*texts_of(value)) == [str(value)]
 
 

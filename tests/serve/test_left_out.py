@@ -136,7 +136,7 @@ def test_a_build_publishes_the_others_and_ends_with_1(run: Run, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_templates_that_dbt_cannot_read_are_told_all_at_once(run: Run, tmp_path: Path) -> None:
+def test_all_invalid_templates_are_reported_at_once(run: Run, tmp_path: Path) -> None:
     analyses = tmp_path / "code" / "analyses"
     (analyses / "brands.sql").write_text("select {{ brand")
     (analyses / "categories.sql").write_text("select 1\n{% if true %}")

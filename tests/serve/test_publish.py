@@ -64,7 +64,7 @@ def brands(settings: Settings, questions: list[Question]) -> set[str]:
         pytest.param("replace", marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_publish_leaves_the_version_before(
+def test_a_killed_publish_leaves_the_previous_version(
     published: Settings, questions: list[Question], killed_at: str
 ) -> None:
     before, answered = current(published), brands(published, questions)
@@ -96,7 +96,7 @@ def test_two_versions_stay_even_if_the_clock_goes_back(published: Settings, ques
         assert versions(published) == {before, current(published)}
 
 
-def test_a_full_disk_is_one_line_and_leaves_the_version_before(
+def test_a_full_disk_is_one_line_and_leaves_the_previous_version(
     published: Settings, questions: list[Question], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = current(published)
@@ -136,7 +136,7 @@ def test_an_open_connection_keeps_its_version_and_a_new_one_gets_the_newest(
     before.close()
 
 
-def test_questions_are_compiled_anew_unless_the_newest_version_is_of_the_same_code(
+def test_questions_are_compiled_again_unless_the_newest_version_has_the_same_code(
     published: Settings, questions: list[Question]
 ) -> None:
     first = current(published)
@@ -152,7 +152,7 @@ def test_questions_are_compiled_anew_unless_the_newest_version_is_of_the_same_co
 
 
 @pytest.mark.slow
-def test_only_a_whole_green_build_publishes(shop: Warehouse, tmp_path: Path) -> None:
+def test_only_a_whole_successful_build_publishes(shop: Warehouse, tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
     shutil.copy(shop.path, warehouse.path)
     warehouse.build("--select", "dim_dates")
@@ -161,7 +161,7 @@ def test_only_a_whole_green_build_publishes(shop: Warehouse, tmp_path: Path) -> 
     assert Path(f"{warehouse.path}.published/current").exists()
 
 
-def test_columns_have_types_whatever_the_question_computes(settings: Settings) -> None:
+def test_types_of_the_engine_become_column_types(settings: Settings) -> None:
     sql = """
         select sum(1) as a, count(*) as b, 1.5 as c, 1::double as d, true as e, current_date as f,
             now() as g, now()::timestamp as h, 'x' as i, [1] as j
@@ -292,9 +292,7 @@ def test_on_bigquery_a_question_that_takes_too_long_is_cancelled(on_bigquery: Se
         ("backendError", 503, "the warehouse does not answer"),
     ],
 )
-def test_on_bigquery_a_question_that_is_ended_says_why(
-    on_bigquery: Settings, reason: str, status: int, told: str
-) -> None:
+def test_on_bigquery_an_aborted_question_says_why(on_bigquery: Settings, reason: str, status: int, told: str) -> None:
     """As the library raises it."""
     failure: GoogleAPICallError = _error_result_to_exception({"reason": reason, "message": "ended"})
     with patch("ingest.sinks.bigquery.open_client", lambda _: BigQueryClient(failure)):
@@ -305,7 +303,7 @@ def test_on_bigquery_a_question_that_is_ended_says_why(
     assert re.match(told, response.json()["error"])
 
 
-def test_on_bigquery_a_question_is_not_tried_for_longer_than_it_may_take(on_bigquery: Settings) -> None:
+def test_on_bigquery_retries_stop_at_the_timeout(on_bigquery: Settings) -> None:
     class Unavailable(AuthorizedSession):
         tried = 0
 
@@ -327,7 +325,7 @@ def test_on_bigquery_a_question_is_not_tried_for_longer_than_it_may_take(on_bigq
             published.ask(question, question.values({}), 0.01)
 
 
-def test_on_bigquery_no_answer_is_kept(on_bigquery: Settings) -> None:
+def test_on_bigquery_no_answer_is_cached(on_bigquery: Settings) -> None:
     """Its tables change without being published."""
     rows = [{"n": 1}]
     with patch("ingest.sinks.bigquery.open_client", lambda _: BigQueryClient(rows)):
@@ -340,7 +338,7 @@ def test_on_bigquery_no_answer_is_kept(on_bigquery: Settings) -> None:
     assert "etag" not in first.headers
 
 
-def test_on_bigquery_a_dry_run_tells_the_columns(on_bigquery: Settings) -> None:
+def test_on_bigquery_a_dry_run_describes_the_columns(on_bigquery: Settings) -> None:
     client = BigQueryClient([])
     with patch("ingest.sinks.bigquery.open_client", lambda _: client), describing(on_bigquery, None) as described:
         assert [(name, COLUMN_TYPES[type_]) for name, type_ in described(bigquery_question())] == [

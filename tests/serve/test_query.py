@@ -81,7 +81,7 @@ def test_a_text_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("format_", ["table", "csv", "json"])
-def test_a_terminal_gets_nothing_that_it_would_obey(asked: Settings, format_: str) -> None:
+def test_control_characters_of_an_answer_are_escaped_on_a_terminal(asked: Settings, format_: str) -> None:
     shown = on_a_terminal(asked, "query", "escapes", "--format", format_)
     assert all(character.isprintable() or character == "\n" for character in shown), shown
     if format_ == "json":
@@ -90,13 +90,13 @@ def test_a_terminal_gets_nothing_that_it_would_obey(asked: Settings, format_: st
         assert SHOWN in shown
 
 
-def test_a_terminal_gets_no_error_that_it_would_obey(asked: Settings) -> None:
+def test_control_characters_of_an_error_are_escaped_on_a_terminal(asked: Settings) -> None:
     failed = on_a_terminal(asked, "query", "fails")
     assert r"no \x1b[31m" in failed
     assert all(character.isprintable() or character == "\n" for character in failed)
 
 
-def test_a_file_gets_the_text_as_it_is(asked: Settings) -> None:
+def test_a_file_gets_the_text_unchanged(asked: Settings) -> None:
     assert json.loads(run(asked, "query", "escapes", "--format", "json").stdout)["data"] == [{"text": ESCAPES}]
     assert "\x1b[31mred" in run(asked, "query", "escapes", "--format", "csv").stdout
 
@@ -115,7 +115,7 @@ def test_an_answer_that_is_cut_says_so(asked: Settings, format_: str) -> None:
 
 
 @pytest.mark.parametrize("command", [["query", "top_products"], ["report"]])
-def test_a_parameter_that_is_given_twice_is_refused(asked: Settings, command: list[str]) -> None:
+def test_a_parameter_given_twice_is_rejected(asked: Settings, command: list[str]) -> None:
     refused = run(asked, *command, "brand=samsung", "brand=apple")
     assert (refused.returncode, refused.stderr) == (2, "error: brand: given more than once\n")
 
@@ -128,9 +128,7 @@ def test_a_parameter_that_is_given_twice_is_refused(asked: Settings, command: li
         ("greedy", {"SERVE_MEMORY_LIMIT": "100MB"}, "error: the answer would need more memory than SERVE_MEMORY_LIMIT"),
     ],
 )
-def test_what_cannot_be_answered_is_one_line(
-    asked: Settings, name: str, variables: dict[str, str], message: str
-) -> None:
+def test_an_error_is_one_line(asked: Settings, name: str, variables: dict[str, str], message: str) -> None:
     done = run(asked, "query", name, **variables)
     assert done.returncode == 2
     assert done.stderr.startswith(message)

@@ -104,7 +104,7 @@ def test_time_on_page_and_bounce_rate_by_where_the_visit_came_from(
     assert [row[1:] for row in found] == [pytest.approx(row[1:]) for row in expected]
 
 
-def test_a_metric_by_what_the_user_is(metrics: Metrics, published: DuckDBPublished) -> None:
+def test_a_metric_by_an_attribute_of_the_user(metrics: Metrics, published: DuckDBPublished) -> None:
     expected = published.query("""
         select region, sum(price)
         from analytics.fct_events as events
@@ -116,7 +116,7 @@ def test_a_metric_by_what_the_user_is(metrics: Metrics, published: DuckDBPublish
     assert ask(metrics, "revenue", by=["user__region"]) == rows(expected)
 
 
-def test_of_a_longer_answer_the_oldest_rows_are_left_out_and_it_says_so(
+def test_a_longer_answer_is_cut_and_keeps_its_newest_rows(
     metrics: Metrics, shop: Warehouse, published: DuckDBPublished
 ) -> None:
     whole = ask(metrics, "events", by=["metric_time__day"])
@@ -130,7 +130,7 @@ def test_of_a_longer_answer_the_oldest_rows_are_left_out_and_it_says_so(
         assert (rows(table), is_cut) == (whole[:2], True)
 
 
-def test_a_metric_takes_no_longer_than_a_question_may(shop: Warehouse, published: DuckDBPublished) -> None:
+def test_a_metric_has_the_timeout_of_a_question(shop: Warehouse, published: DuckDBPublished) -> None:
     settings = Settings(_env_file=None, warehouse_path=shop.path, serve_timeout_seconds=0.1)
     hours = "{{ Dimension('event__brand') }} = (select cast(max(i) as varchar) from range(1_000_000_000_000) as t(i))"
     with pytest.raises(QuestionTimeoutError, match="SERVE_TIMEOUT_SECONDS"):
@@ -158,7 +158,7 @@ def test_a_metric_is_answered_while_a_build_writes(shop: Warehouse, tmp_path: Pa
         ({"metrics": ["events"], "where": "colour = 1"}, "^colour = 1: Binder Error"),
     ],
 )
-def test_what_cannot_be_asked_is_one_line(metrics: Metrics, question: dict[str, list[str]], error: str) -> None:
+def test_an_error_of_a_metric_is_one_line(metrics: Metrics, question: dict[str, list[str]], error: str) -> None:
     with pytest.raises(UserError, match=error) as told:
         metrics.ask(**question)  # type: ignore[arg-type]
     assert "\n" not in str(told.value)

@@ -182,7 +182,7 @@ def test_an_address_is_one_for_a_browser_on_this_machine(host: str, url: str) ->
         assert web.url_of(listener, "/x") == url.format(port=listener.getsockname()[1])
 
 
-def test_a_head_above_the_limit_is_refused(published: Settings) -> None:
+def test_a_head_above_the_limit_is_rejected(published: Settings) -> None:
     with server(published, level="warning") as url:
         answer = httpx.get(url, headers={"A": "a" * 70_000}, timeout=SECONDS)
         assert answer.status_code == 431
