@@ -22,9 +22,8 @@ from ingest.publish import RoutingPublisher
 from ingest.settings import Settings
 from ingest.simulator import simulate
 from ingest.sinks import bigquery as sinks
-from ingest.sinks import write_stream
-from ingest.sinks.bigquery import BigQuerySink
-from ingest.sinks.write_stream import WriteStream, finalize
+from ingest.sinks.bigquery import BigQuerySink, write_stream
+from ingest.sinks.bigquery.write_stream import WriteStream, finalize
 from ingest.streams import STREAMS
 from tests.ingest.sinks.test_bigquery import (  # noqa: F401  two are fixtures
     PROJECT,
@@ -45,7 +44,7 @@ STEPS = ("behind the new stream", "behind the claim", "behind an append", "befor
 KILLED = """
 import os, signal, sys
 from ingest.sinks import bigquery as sinks
-from ingest.sinks.write_stream import WriteStream
+from ingest.sinks.bigquery.write_stream import WriteStream
 from tests.ingest.sinks.test_bigquery import at, batch
 
 def killed(method, step):

@@ -46,8 +46,8 @@ from ingest.sinks import (
     split_by_topic_id,
     utc_now,
 )
+from ingest.sinks.bigquery.write_stream import WriteStream, finalize, open_write_client
 from ingest.sinks.pseudonyms import pads
-from ingest.sinks.write_stream import WriteStream, finalize, open_write_client
 from ingest.streams import STREAMS
 
 ANSWER_SECONDS = 60.0
