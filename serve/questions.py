@@ -300,7 +300,7 @@ class BigQueryPublished:
         from google.cloud.bigquery import QueryJobConfig
         from google.cloud.bigquery.retry import DEFAULT_RETRY
 
-        from ingest.sinks.bigquery import told
+        from ingest.sinks.bigquery.client import translate_google_errors
 
         if timeout_seconds is None:
             timeout_seconds = self._settings.serve_timeout_seconds
@@ -313,7 +313,7 @@ class BigQueryPublished:
         )
         retry = DEFAULT_RETRY.with_timeout(timeout_seconds)
         started = time.perf_counter()
-        with told():
+        with translate_google_errors():
             try:
                 # by default the job would be tried again for ten minutes after `retry` gives up
                 job = self._client.query(
@@ -419,7 +419,7 @@ def open_published(settings: Settings, threads: int | None = None) -> Published:
         try:
             folder = (published_folder(settings) / CURRENT).resolve(strict=True)
             if settings.warehouse == "bigquery":
-                from ingest.sinks.bigquery import open_client
+                from ingest.sinks.bigquery.client import open_client
 
                 return BigQueryPublished(folder, open_client(settings), settings)
             return DuckDBPublished(folder, settings, threads)

@@ -578,9 +578,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a recreated BigQuery table is gone on in",
-        "ingest/sinks/bigquery/__init__.py",
-        "if now != self._created_at.setdefault(stream, now):",
-        "if self._created_at.setdefault(stream, now) is None:",
+        "ingest/sinks/bigquery/tables.py",
+        "if now != self.created_at.setdefault(stream, now):",
+        "if self.created_at.setdefault(stream, now) is None:",
         "tests/ingest/sinks/test_bigquery.py",
     ),
     Mutation(
@@ -663,8 +663,8 @@ MUTATIONS = (
     ),
     Mutation(
         "a BigQuery load has a new id at each attempt",
-        "ingest/sinks/bigquery/__init__.py",
-        'job_id=f"{name}_{self._attempts[name]}"',
+        "ingest/sinks/bigquery/load_jobs.py",
+        "job_id=self._job_id(name)",
         'job_id=f"{name}_{time.time_ns()}"',
         "tests/ingest/sinks/test_bigquery.py tests/bigquery/test_both_engines.py",
     ),
