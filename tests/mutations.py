@@ -543,16 +543,16 @@ MUTATIONS = (
     ),
     Mutation(
         "a new warehouse file is of the newest storage version",
-        "ingest/sinks/duckdb/__init__.py",
+        "ingest/sinks/duckdb/file.py",
         'STORAGE_VERSION = "v1.2.0"',
         'STORAGE_VERSION = "latest"',
         "tests/ingest/sinks/test_duckdb.py",
     ),
     Mutation(
         "a full disk ends a follower",
-        "ingest/sinks/duckdb/__init__.py",
-        "        if _is_full_disk(error):\n            return UnavailableError",
-        "        if _is_full_disk(error):\n            return UserError",
+        "ingest/sinks/duckdb/file.py",
+        "        if is_full_disk(error):\n            return UnavailableError",
+        "        if is_full_disk(error):\n            return UserError",
         "tests/ingest/sinks/test_duckdb.py tests/ingest/test_landing.py",
     ),
     Mutation(

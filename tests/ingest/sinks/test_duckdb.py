@@ -24,6 +24,7 @@ from ingest.message import BATCH_SCHEMA, Batch
 from ingest.sinks import StreamStatus, UnlistedField
 from ingest.sinks import duckdb as duckdb_sink
 from ingest.sinks.duckdb import DuckDBSink
+from ingest.sinks.duckdb.file import WarehouseFile
 from ingest.streams import STREAMS
 from tests.dbt_project.warehouse import Warehouse
 
@@ -219,14 +220,14 @@ def test_a_commit_that_breaks_anywhere_leaves_nothing(
 
             return call
 
-    whole = DuckDBSink._connection
+    whole = WarehouseFile.untranslated_connection
 
     @contextmanager
-    def connection(self: DuckDBSink, read_only: bool = False) -> Iterator[Any]:
+    def connection(self: WarehouseFile, read_only: bool = False) -> Iterator[Any]:
         with whole(self, read_only) as opened:
             yield opened if read_only else Breaking(opened)
 
-    monkeypatch.setattr(DuckDBSink, "_connection", connection)
+    monkeypatch.setattr(WarehouseFile, "untranslated_connection", connection)
     try:
         sink.commit([batch([1, 2]), batch([0], stream="posts")])
         broke = False
