@@ -41,8 +41,8 @@ class Sink(Protocol):
         commit."""
         ...
 
-    def held(self) -> AbstractContextManager[None]:
-        """Several commits in this context are cheaper than each by itself; after one that fails it must end."""
+    def session(self) -> AbstractContextManager[None]:
+        """A context in which several commits cost less than each by itself. Leave it after a commit that fails."""
         ...
 
     def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:

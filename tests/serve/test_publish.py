@@ -166,7 +166,7 @@ def test_columns_have_types_whatever_the_question_computes(settings: Settings) -
     """
     question = Question(name="q", description="", parameters=[], columns=[], sql=sql)
     sink = DuckDBSink(settings.warehouse_path)
-    with sink.held(), _describing(settings, sink) as described:
+    with sink.session(), _describing(settings, sink) as described:
         found = {name: COLUMN_TYPES.get(type_) for name, type_ in described(question)}
     assert list(found.values()) == (
         ["integer", "integer", "number", "number", "boolean", "date", "timestamp", "timestamp", "string", None]

@@ -82,7 +82,7 @@ class BigQuerySink:
         with translate_google_errors():
             self._tables.create()
 
-    def held(self) -> AbstractContextManager[None]:
+    def session(self) -> AbstractContextManager[None]:
         """Does nothing: BigQuery takes concurrent commits."""
         return nullcontext()
 

@@ -102,7 +102,7 @@ class DuckDBSink:
         """
         return self._file.connection(read_only)
 
-    def held(self) -> AbstractContextManager[None]:
+    def session(self) -> AbstractContextManager[None]:
         return self._file.session()
 
     def positions(self, source: str, topic_ids: TopicIds) -> Positions:

@@ -137,7 +137,7 @@ def test_what_is_below_the_position_was_landed_by_another_loader(path: Path) -> 
 
 def test_commits_of_one_hold_stand_by_themselves(path: Path) -> None:
     sink = DuckDBSink(path)
-    with pytest.raises(KeyError), sink.held():
+    with pytest.raises(KeyError), sink.session():
         assert new_rows(sink.commit([pulled("a", "b")])) == 2
         assert new_rows(sink.commit([pulled("b")])) == 1
         sink.commit([pulled("lost"), Batch({"nope": table([0])})])
@@ -379,7 +379,7 @@ def test_a_commit_has_a_memory_limit_unless_its_messages_need_more(path: Path, m
             return str(connection.sql("select current_setting('memory_limit')").fetchall()[0][0])
 
     large = Batch({"clicks": pa.concat_tables([large_pulled(number) for number in range(40)])})
-    with sink.held():
+    with sink.session():
         own = memory_limit()
         sink.commit([pulled("a")])
         assert memory_limit() == "384.0 MiB" != own
@@ -506,7 +506,7 @@ def test_a_full_disk_is_waited_for_and_loses_nothing(path: Path) -> None:
         for _ in range(2):
             with pytest.raises(UnavailableError, match=r"cannot read or write .*; free some space: nothing is lost"):
                 sink.commit([large])
-        with sink.held(), pytest.raises(UnavailableError):
+        with sink.session(), pytest.raises(UnavailableError):
             sink.commit([large])
     assert sink.commit([large]) == {"clicks": 3}
     assert sink.commit([batch([0, 1])]) == {"users": 1}
