@@ -22,9 +22,11 @@ from ingest.errors import UserError
 from ingest.message import Message
 from ingest.publish import Publisher, duration, retentions
 from ingest.settings import Settings
-from ingest.simulator.events import RETURN_DAYS, Sales, draw_events, draw_returns
+from ingest.simulator.draws import DAY, Purpose, generator
+from ingest.simulator.events import draw_events
 from ingest.simulator.faults import CARRIED_DAYS, Delivery, Faults, deliver
-from ingest.simulator.shop import DAY, Purpose, Shop, generator
+from ingest.simulator.returns import RETURN_DAYS, Sales, draw_returns
+from ingest.simulator.shop import Shop
 from ingest.streams import STREAMS
 
 __all__ = ["DEFAULT_START", "Faults", "SimulationReport", "simulate", "simulated_days"]

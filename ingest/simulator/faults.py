@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ingest.errors import UserError
 from ingest.message import Message
-from ingest.simulator.shop import DAY, HOUR, MINUTE, SECOND, Drawn, Ints, Record
+from ingest.simulator.draws import DAY, HOUR, MINUTE, SECOND, Drawn, Ints, Record
 
 CARRIED_DAYS = 4
 """A message is published at most this many days after the day of its event: see `Delivery`."""

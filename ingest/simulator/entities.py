@@ -1,0 +1,134 @@
+"""Users, products and posts: how many there are, and how each kind is created, changed and deleted day by day."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ingest.simulator.draws import DAY, MINUTE, Draft, Drawn, Floats, Ints, Record, time_texts
+from ingest.streams import Stream
+
+PER_EVENT = {"users": 1 / 5, "products": 1 / 100, "posts": 1 / 200}
+"""Base population for each event a day."""
+AT_LEAST = {"users": 50, "products": 40, "posts": 20}
+CREATED = {"users": 1 / 1_000, "products": 1 / 10_000, "posts": 1 / 1_000}
+"""Expected creations a day for each event a day; likewise below."""
+CHANGED = {"users": 1 / 500, "products": 1 / 500, "posts": 1 / 1_000}
+DELETED = {"users": 1 / 5_000, "products": 1 / 10_000, "posts": 1 / 5_000}
+HARD_DELETED = 0.3
+"""Share of deletions that are tombstones instead of a version with deleted_at."""
+TAIL = {"users": 0.6, "products": 0.75, "posts": 0.6}
+"""The larger, the more of all visits and sales the most popular ones have; below 1."""
+KEPT = 10
+"""A shop never deletes its last entities: events need someone and something."""
+
+
+class Entities:
+    """One kind of entity: the newest version of each one that ever was, and who is there on the present day."""
+
+    def __init__(self, stream: Stream) -> None:
+        assert stream.key is not None  # noqa: S101 - the three entity streams are keyed by id
+        self.stream = stream
+        self.id_field = stream.key
+        self.records: list[Record] = []
+        """By number; a change puts a new dict in the place, so that a list kept of yesterday stays true."""
+        self._alive: list[bool] = []
+        self._usual_weights: list[float] = []
+        self.present: Ints = np.empty(0, np.int64)
+        """Numbers of those that exist the whole day."""
+        self.weights: Floats = np.empty(0)
+        """Of those, how often they are chosen."""
+
+    def choose(self, rng: np.random.Generator, size: int) -> Ints:
+        """Numbers of present entities, the popular ones more often."""
+        cumulated = np.cumsum(self.weights)
+        chosen: Ints = self.present[np.searchsorted(cumulated, rng.random(size) * cumulated[-1])]
+        return chosen
+
+    def advance(
+        self,
+        rng: np.random.Generator,
+        *,
+        base: int,
+        day_start: int,
+        events_per_day: int,
+        describe: Callable[[int, list[int]], Record],
+        change: Callable[[Record, list[int]], Record],
+        popularity: Callable[[int, Ints], Floats],
+    ) -> Drawn:
+        """Live through one day.
+
+        Args:
+            rng: The generator of this day and kind.
+            base: How many entities come from before the first day; 0 on later days.
+            day_start: Microseconds since the epoch.
+            events_per_day: Scales the number of changes.
+            describe: Makes the fields of entity `number` of eight random integers.
+            change: Makes the changed fields of a record.
+            popularity: Of entities by number, on the day that begins at an instant; 1 is the usual.
+        """
+        name = self.stream.name
+        versions: list[tuple[bytes, Record | None]] = []
+        sent_at: list[int] = []
+
+        def create(created_at: str, sent: int, randoms: list[int]) -> None:
+            record = describe(len(self.records), randoms) | _times(created_at, created_at, None)
+            self.records.append(record)
+            self._alive.append(True)
+            # a heavy tail: few users make many visits, few products most sales; u in (0, 1]
+            self._usual_weights.append(((randoms[7] + 1) / 2**32) ** -TAIL[name])
+            versions.append((record[self.id_field].encode(), record))
+            sent_at.append(sent)
+
+        # the base is older than the first day and arrives in its first minute, as an initial load does
+        created_at = time_texts(day_start - rng.integers(1, 400 * DAY, base))
+        sents = np.sort(rng.integers(0, MINUTE, base) + day_start).tolist()
+        for text, sent, randoms in zip(created_at, sents, rng.integers(2**32, size=(base, 8)).tolist(), strict=True):
+            create(f"{text}Z", sent, randoms)
+
+        there = [number for number, alive in enumerate(self._alive) if alive]
+        expected = [rate[name] * events_per_day for rate in (CREATED, CHANGED, DELETED)]
+        actions = rng.permutation(np.repeat(["create", "change", "delete"], rng.poisson(expected))).tolist()
+        times = np.sort(rng.integers(0, DAY, len(actions)) + day_start)
+        gone = 0
+        for action, at, text, randoms in zip(
+            actions,
+            times.tolist(),
+            time_texts(times),
+            rng.integers(2**32, size=(len(actions), 8)).tolist(),
+            strict=True,
+        ):
+            at_text = f"{text}Z"
+            if action == "create":
+                create(at_text, at, randoms)
+                continue
+            number = there[randoms[0] % len(there)]
+            if not self._alive[number]:
+                continue
+            record = self.records[number]
+            if action == "change":
+                record = record | change(record, randoms) | {"updated_at": at_text}
+            elif len(there) - gone <= KEPT:
+                continue
+            else:
+                gone += 1
+                self._alive[number] = False
+                record = record | {"updated_at": at_text, "deleted_at": at_text}
+            is_hard = action == "delete" and randoms[1] < HARD_DELETED * 2**32
+            self.records[number] = record
+            versions.append((record[self.id_field].encode(), None if is_hard else record))
+            sent_at.append(at)
+
+        # who is created or deleted today has no events today: none stands before its creation or after its end
+        self.present = np.array([number for number in there if self._alive[number]], np.int64)
+        self.weights = np.array(self._usual_weights)[self.present] * popularity(day_start, self.present)
+
+        def build(rows: Ints) -> Iterator[Draft]:
+            for row in rows.tolist():
+                key, version = versions[row]
+                yield key, version, {}
+
+        return Drawn(self.stream, np.array(sent_at, np.int64), build)
+
+
+def _times(created_at: str, updated_at: str, deleted_at: str | None) -> Record:
+    return {"created_at": created_at, "updated_at": updated_at, "deleted_at": deleted_at}
