@@ -66,16 +66,17 @@ def avro_decoder(
 
 
 def _by_fastavro(written: Any) -> Decode:
-    plain = _Plain(written)
-    of_schema, convert, is_wrapped, names_records = plain.schema, plain.convert, plain.is_wrapped, plain.names_records
+    untyped = _WithoutLogicalTypes(written)
+    schema, convert = untyped.schema, untyped.convert
+    is_wrapped, names_records = untyped.is_wrapped, untyped.names_records
     # fastavro's own compiled reader overflows the stack on a value that is deep enough, which ends the process, and
     # makes any number of items that have no bytes
-    read: Any = _read_within_bounds if plain.is_recursive or plain.has_empty_items else schemaless_reader
+    read: Any = _read_within_bounds if untyped.is_recursive or untyped.has_empty_items else schemaless_reader
 
     def decode(message: bytes) -> bytes:
         stream = BytesIO(message)
         stream.seek(HEADER_BYTES)
-        value = read(stream, of_schema, None, True, True) if names_records else read(stream, of_schema)
+        value = read(stream, schema, None, True, True) if names_records else read(stream, schema)
         if stream.tell() != len(message):
             raise ValueError("bytes are left")
         if convert is not None:
@@ -170,8 +171,12 @@ def _rename(written: Any, newest: Any) -> None:
                 fields[alias]["name"] = field["name"]
 
 
-class _Plain:
-    """A parsed schema without logical types, and what makes up for them."""
+class _WithoutLogicalTypes:
+    """A parsed schema for fastavro, from which logical types are removed, and the conversion that replaces them.
+
+    `schema` has names of its own without namespaces ("plain" below). `convert` takes what fastavro reads by it to
+    values that JSON can hold, and is None if they need no conversion.
+    """
 
     def __init__(self, schema: Any) -> None:
         self._names: dict[str, str] = {}
@@ -181,14 +186,14 @@ class _Plain:
         self._converters: dict[str, Convert] = {}
         """By plain name."""
         self._open: set[str] = set()
-        """Plain names of the records whose fields are being looked at."""
+        """Plain names of the records that are being converted: a reference to one of them is recursive."""
         self._empty: set[str] = {"null"}
         """Types whose values have no bytes, by plain name."""
         self.is_recursive = False
         self.has_empty_items = False
         """Whether there are arrays of such values."""
         self.names_records = False
-        """Whether fastavro has to say which record of a union it has read."""
+        """Whether a union has several records, so that fastavro must return which one it read."""
         # fastavro cannot mark a list as parsed, and would parse it for each message
         self.is_wrapped = isinstance(schema, list)
         whole = {"type": "record", "name": "", "fields": [{"name": "value", "type": schema}]}
