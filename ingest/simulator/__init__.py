@@ -4,8 +4,8 @@ A day is a function of (seed, day number) and of the settings of that day and th
 messages and returned products come. So a killed run publishes its unfinished day again, with the same ids and bodies,
 and n runs of one day equal one run of n days.
 
-`shop.py` has the accounts, products and posts, and how popular each is on a day; `journeys.py` the visits and their
-pages; `events.py` what they leave in each event stream, and the returns; `faults.py` what goes wrong on the way.
+`shop.py` has the users, products and posts, `journeys.py` the visits and their pages, `events.py` the event streams
+that follow from them, and `faults.py` the faults of their messages.
 """
 
 from collections import deque

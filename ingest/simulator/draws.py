@@ -24,7 +24,7 @@ Draft = tuple[bytes | None, Record | None, Mapping[str, str]]
 
 
 class Purpose(IntEnum):
-    """What a generator is for: draws of one purpose never shift those of another."""
+    """Purpose of a random generator: draws of one purpose never shift those of another."""
 
     USERS = 1
     PRODUCTS = 2
@@ -33,7 +33,7 @@ class Purpose(IntEnum):
     SALES = 5
     RETURNS = 6
     FAULTS = 100
-    """Plus the number of the stream, returns being the last one."""
+    """Plus the number of the stream; returns are the last one."""
 
 
 def generator(seed: int, day: int, purpose: int) -> np.random.Generator:
@@ -42,11 +42,11 @@ def generator(seed: int, day: int, purpose: int) -> np.random.Generator:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What happened in one stream on one day, before bodies are built: most carried-over days never need them."""
+    """The rows of one stream on one day. Bodies are built on demand: most rows of past days never need one."""
 
     stream: Stream
     sent_at: Ints
-    """When the producer would send each row, were nothing late."""
+    """When the producer sends each row, if it is not late."""
     build: Callable[[Ints], Iterator[Draft]]
     """Drafts of the given rows, in that order; the same row always gives an equal draft."""
 
@@ -75,12 +75,12 @@ def lognormal(
 
 
 def spread(numbers: Ints, salt: int) -> Floats:
-    """A share from 0 to 1 for each number: always the same one, and evenly spread over any run of numbers."""
+    """A share from 0 to 1 for each number. It is always the same, and spread evenly over any run of numbers."""
     return np.asarray(numbers * IRRATIONAL[salt] % 1, np.float64)
 
 
 IRRATIONAL = (0.6180339887498949, 0.41421356237309515, 0.7320508075688772, 0.23606797749978969, 0.6457513110645906)
-"""Of the golden ratio and the square roots of 2, 3, 5 and 7."""
+"""Fractional parts of the golden ratio and the square roots of 2, 3, 5 and 7."""
 
 
 def is_weekend(day_start: int) -> bool:
@@ -88,17 +88,17 @@ def is_weekend(day_start: int) -> bool:
 
 
 def latency(rng: np.random.Generator, count: int) -> Ints:
-    """From an event to its publishing: mostly a fraction of a second, at times many."""
+    """Microseconds from events to their messages: mostly a fraction of a second, sometimes many seconds."""
     return lognormal(rng, count, median=SECOND // 8, sigma=1.2, least=1_000, most=MINUTE)
 
 
 def sample(rng: np.random.Generator, rows: Ints, count: int) -> Ints:
-    """Up to `count` different ones of these rows."""
+    """Up to `count` of these rows, each at most once."""
     return np.asarray(rng.choice(rows, min(max(count, 0), len(rows)), replace=False), np.int64)
 
 
 def sample_first(rng: np.random.Generator, count: int, *tiers: Ints) -> Ints:
-    """Up to `count` rows, those of a later tier only when the earlier ones do not suffice."""
+    """Up to `count` rows, from a later tier only if the earlier ones have too few."""
     chosen: list[Ints] = []
     for rows in tiers:
         chosen.append(sample(rng, rows, count - sum(map(len, chosen))))

@@ -8,38 +8,38 @@ from ingest.simulator.draws import DAY, MINUTE, Draft, Drawn, Floats, Ints, Reco
 from ingest.streams import Stream
 
 PER_EVENT = {"users": 1 / 5, "products": 1 / 100, "posts": 1 / 200}
-"""Base population for each event a day."""
+"""Entities before the first day, per event of a day."""
 AT_LEAST = {"users": 50, "products": 40, "posts": 20}
 CREATED = {"users": 1 / 1_000, "products": 1 / 10_000, "posts": 1 / 1_000}
-"""Expected creations a day for each event a day; likewise below."""
+"""Expected creations per day and event of a day; likewise below."""
 CHANGED = {"users": 1 / 500, "products": 1 / 500, "posts": 1 / 1_000}
 DELETED = {"users": 1 / 5_000, "products": 1 / 10_000, "posts": 1 / 5_000}
 HARD_DELETED = 0.3
 """Share of deletions that are tombstones instead of a version with deleted_at."""
 TAIL = {"users": 0.6, "products": 0.75, "posts": 0.6}
-"""The larger, the more of all visits and sales the most popular ones have; below 1."""
+"""Below 1. A larger value gives the most popular entities a larger share of visits and sales."""
 KEPT = 10
-"""A shop never deletes its last entities: events need someone and something."""
+"""Entities that are never deleted, since events need users, products and posts."""
 
 
 class Entities:
-    """One kind of entity: the newest version of each one that ever was, and who is there on the present day."""
+    """One kind of entity: the newest version of each one, deleted ones too, and those that exist on the present day."""
 
     def __init__(self, stream: Stream) -> None:
         assert stream.key is not None  # noqa: S101 - the three entity streams are keyed by id
         self.stream = stream
         self.id_field = stream.key
         self.records: list[Record] = []
-        """By number; a change puts a new dict in the place, so that a list kept of yesterday stays true."""
+        """By number. A change puts a new dict in its place, so a copy of the list keeps the versions of its day."""
         self._alive: list[bool] = []
         self._usual_weights: list[float] = []
         self.present: Ints = np.empty(0, np.int64)
-        """Numbers of those that exist the whole day."""
+        """Numbers of the entities that exist for the whole day."""
         self.weights: Floats = np.empty(0)
-        """Of those, how often they are chosen."""
+        """How often each of these is chosen."""
 
     def choose(self, rng: np.random.Generator, size: int) -> Ints:
-        """Numbers of present entities, the popular ones more often."""
+        """Draw numbers of present entities, popular ones more often."""
         cumulated = np.cumsum(self.weights)
         chosen: Ints = self.present[np.searchsorted(cumulated, rng.random(size) * cumulated[-1])]
         return chosen
@@ -55,16 +55,16 @@ class Entities:
         change: Callable[[Record, list[int]], Record],
         popularity: Callable[[int, Ints], Floats],
     ) -> Drawn:
-        """Live through one day.
+        """Draw the changes of one day.
 
         Args:
             rng: The generator of this day and kind.
-            base: How many entities come from before the first day; 0 on later days.
+            base: Number of entities from before the first day; 0 on later days.
             day_start: Microseconds since the epoch.
             events_per_day: Scales the number of changes.
-            describe: Makes the fields of entity `number` of eight random integers.
+            describe: Makes the fields of entity `number` from eight random integers.
             change: Makes the changed fields of a record.
-            popularity: Of entities by number, on the day that begins at an instant; 1 is the usual.
+            popularity: Returns the popularity of entities, by number, on the day that begins at an instant; 1 is usual.
         """
         name = self.stream.name
         versions: list[tuple[bytes, Record | None]] = []
@@ -74,12 +74,12 @@ class Entities:
             record = describe(len(self.records), randoms) | _times(created_at, created_at, None)
             self.records.append(record)
             self._alive.append(True)
-            # a heavy tail: few users make many visits, few products most sales; u in (0, 1]
+            # A heavy tail: few users make many visits, and few products most sales.
             self._usual_weights.append(((randoms[7] + 1) / 2**32) ** -TAIL[name])
             versions.append((record[self.id_field].encode(), record))
             sent_at.append(sent)
 
-        # the base is older than the first day and arrives in its first minute, as an initial load does
+        # Base entities are older than the first day and arrive in its first minute, like an initial load.
         created_at = time_texts(day_start - rng.integers(1, 400 * DAY, base))
         sents = np.sort(rng.integers(0, MINUTE, base) + day_start).tolist()
         for text, sent, randoms in zip(created_at, sents, rng.integers(2**32, size=(base, 8)).tolist(), strict=True):
@@ -118,7 +118,7 @@ class Entities:
             versions.append((record[self.id_field].encode(), None if is_hard else record))
             sent_at.append(at)
 
-        # who is created or deleted today has no events today: none stands before its creation or after its end
+        # Entities that are created or deleted today have no events today, so none is before or after their lifetime.
         self.present = np.array([number for number in there if self._alive[number]], np.int64)
         self.weights = np.array(self._usual_weights)[self.present] * popularity(day_start, self.present)
 

@@ -1,14 +1,8 @@
-"""The event streams of a day, and the returns of what was sold on the days before.
+"""The event streams of a day. All of them follow from its page views, so ids join across the streams.
 
-Everything hangs on the page views of the day's journeys: a product page may be a store view and a click, a store view
-may go on to cart and purchase, clicks to a checkout, a post's page to a like. So ids join across the streams.
-
-- Store, website and post events carry a user_id once the visitor is signed in. Clicks carry it for every account, since
-  the shop's links know a returning customer by a cookie of their own; guests, who have no account, leave no clicks.
-- A purchased product may be given back: some days later the returns desk books a store event of type purchase with the
-  negative price that was paid, in a session of its own. So the sum of the prices of purchases is net revenue, and a
-  return lowers the revenue of the day on which it is booked. A count of purchases includes returns: what was sold has a
-  positive price. The website's tracker sees no returns, and checkouts keep their amount.
+A product page may cause a store view and a click, a store view a cart and a purchase, a click a checkout, and the page
+of a post a like. Store, website and post events have a user_id once the visitor is signed in. Clicks have it for every
+account, since a cookie of their own identifies returning customers; guests have no account and leave no clicks.
 """
 
 import numpy as np
@@ -25,11 +19,11 @@ from ingest.simulator.store import PURCHASES, draw_store_and_web_events
 SHARES = {"ecom_events": 0.22, "web_events": 0.05, "clicks": 0.10, "checkouts": 0.04, "post_events": 0.09}
 """Share of a day's events by stream; the rest are page views."""
 WEEKDAY, WEEKEND = 1.03, 0.925
-"""Events of such a day, relative to the average of a week."""
+"""Events of a weekday and of a day of the weekend, relative to the average of a week."""
 
 
 def draw_events(shop: Shop, day: int, day_start: int, events_per_day: int) -> tuple[list[Drawn], Sales]:
-    """The event streams of a day, a few events fewer where so short a day has no room for them, and its sales."""
+    """Draw the event streams of a day and its sales. A very small day may have a few events fewer."""
     rng = generator(shop.seed, day, Purpose.VISITS)
     events = max(1, round(events_per_day * (WEEKEND if is_weekend(day_start) else WEEKDAY)))
     counts = {name: round(share * events) for name, share in SHARES.items()}

@@ -1,12 +1,10 @@
-"""The page views of a day: who comes to the shop, from where, and which pages they open in which order.
+"""The page views of a day: journeys of one or two visits about the same products.
 
-A journey is what one person does about one wish: a first visit and, for some, a second one within the hour, when a
-reminder, an ad or their own memory brings them back to the product or the basket. A visit is a walk over kinds of
-pages (WAYS). Some channels bring people for the first time, others bring them back: so first-click and last-click
-attribution differ.
+A journey is a first visit and, for some, a second one within the hour, when a reminder, an ad or their own memory
+brings the visitor back to the product or the basket.
 
-People are accounts or guests. Guests never sign in, and are known by their device only, visit after visit. Of the
-accounts, some are always signed in, the others sign in during a visit: what happens before has no user_id.
+Visitors are accounts or guests. Guests never sign in; only their device identifies them from visit to visit. Some
+accounts are always signed in, the others sign in during a visit: events before that have no user_id.
 """
 
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from ingest.simulator.visits import NEVER, OTHER, draw_visits
 from ingest.simulator.vocabulary import Vocabulary
 
 PAGES_PER_JOURNEY = 5.3
-"""On average, to guess how many journeys a number of page views takes; a wrong guess costs time only."""
+"""Average, to guess the number of journeys for a number of page views. A wrong guess only costs time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +30,25 @@ class Pages:
     journey: Ints
     at: Ints
     time_on_page: Ints
-    """Microseconds, of the last page of a visit too."""
+    """Microseconds. The last page of a visit has one too."""
     kind: Ints
     link: Ints
-    """Number in LINKS."""
+    """Index in LINKS."""
     product: Ints
-    """The product of a product page, and one of the category of a category or search page."""
+    """The product of a product page, or one of the category of a category or search page."""
     post: Ints
 
     user: list[int]
-    """One entry per visit, as in the columns below. The number of the account, or -1 minus the number of the guest."""
+    """One entry per visit, as in the columns below. Number of the account, or -1 minus the number of the guest."""
     client: list[int]
-    """The device's own number, the same in all its visits."""
+    """Number of the device, the same in all its visits."""
     device: list[int]
-    """Number in the vocabulary's devices: browser and system."""
+    """Index in the devices of the vocabulary: browser and system."""
     form: list[int]
     channel: list[int]
     begins_at: list[int]
     signed_in_at: Ints
-    """Since when the person is signed in; NEVER if not in this visit."""
+    """Instant from which the person is signed in; NEVER if not in this visit."""
     session: str
     """32 hex digits per visit."""
 
@@ -64,7 +62,7 @@ class Pages:
 
     @property
     def is_account(self) -> Bools:
-        """Per visit."""
+        """One value per visit."""
         return np.array(self.user) >= 0
 
     def is_signed_in(self, visit: Ints, at: Ints) -> Bools:
@@ -73,7 +71,7 @@ class Pages:
 
 
 def draw_pages(rng: np.random.Generator, shop: Shop, day_start: int, count: int, events_per_day: int) -> Pages:
-    """`count` page views."""
+    """Draw `count` page views."""
     journeys = 10 + round(1.1 * count / PAGES_PER_JOURNEY)
     while len((visits := draw_visits(rng, shop, day_start, journeys, events_per_day)).steps.kind) < count:
         journeys *= 2
@@ -82,7 +80,7 @@ def draw_pages(rng: np.random.Generator, shop: Shop, day_start: int, count: int,
     is_first = step == 0
 
     medians, sigmas = (np.array([TIME_ON_PAGE[kind][number] for kind in range(KINDS)]) for number in (0, 1))
-    # At least two seconds, since some bodies give the second only, and it is part of a page view's identity.
+    # At least two seconds: some bodies have only whole seconds, which are part of the identity of a page view.
     time_on_page = lognormal(
         rng, count, median=medians[kind] * SECOND, sigma=sigmas[kind], least=2 * SECOND, most=25 * MINUTE
     )
@@ -115,7 +113,7 @@ def draw_pages(rng: np.random.Generator, shop: Shop, day_start: int, count: int,
         begins_at=begins_at.tolist(),
         signed_in_at=signed_in_at,
         session=hex_digits(rng, len(begins_at)),
-        # copies: an event whose body is built days later must not see later versions
+        # Copies: a body that is built days later must not show later versions.
         users=list(shop.users.records),
         products=list(shop.products.records),
         posts=list(shop.posts.records),
@@ -132,14 +130,14 @@ def _links(rng: np.random.Generator, channel: Ints, kind: Ints, is_first: Bools)
 
 def _products(rng: np.random.Generator, shop: Shop, journey: Ints, visit: Ints, kind: Ints, slot: Ints) -> Ints:
     journeys = int(journey.max(initial=0)) + 1
-    # A visitor who lands on any product is more likely to leave at once; those who stay want what is popular.
+    # Visitors who leave at once landed on any product; those who stay want popular ones.
     stays = np.bincount(journey, minlength=journeys) > 1
     favourite = np.where(stays, shop.products.choose(rng, journeys), rng.choice(shop.products.present, journeys))
     alike = shop.products_like(rng, favourite)
     wanted = np.stack([favourite, alike, shop.products.choose(rng, journeys)], axis=1)
     other = shop.products.choose(rng, len(visit))
     product = np.where(slot == OTHER, other, wanted[journey, np.minimum(slot, OTHER - 1)])
-    # a category or a search leads to the product that is opened next in the visit
+    # A category or search page leads to the product that is opened next in the visit.
     rows = np.arange(len(visit))
     is_product = kind == PRODUCT
     following = np.minimum.accumulate(np.where(is_product, rows, len(rows))[::-1])[::-1]
@@ -150,5 +148,5 @@ def _products(rng: np.random.Generator, shop: Shop, journey: Ints, visit: Ints, 
 
 
 def wish(pages: Pages, rows: Ints) -> Ints:
-    """A number of journey and product: the same for all pages of one product in one journey."""
+    """A number per journey and product: all pages of one product in one journey have the same."""
     return pages.journey[rows] * 2**24 + pages.product[rows]

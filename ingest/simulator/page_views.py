@@ -46,7 +46,7 @@ CATEGORY_PAGES = {
 
 
 def _page(pages: Pages, kind: int, product: int, post: int) -> tuple[str, str]:
-    """Title, and path with the page's own parameters."""
+    """Title and path of a page; the path includes its own parameters."""
     if kind == PRODUCT:
         record = pages.products[product]
         return record["name"], f"/products/{record['product_id']}"

@@ -23,11 +23,11 @@ from ingest.simulator.site import COMMUNITY, POST
 from ingest.streams import STREAMS
 
 POSTS_IN_FEED = 5
-"""A page of the community shows so many posts, each of which is a view too."""
+"""Posts shown on a page of the community; each counts as a view."""
 
 
 def draw_post_events(rng: np.random.Generator, shop: Shop, pages: Pages, count: int) -> Drawn:
-    # whoever opens a post, sees it in the feed, or, where these are few, beside any page
+    # Views are of opened posts, then of posts in the feed, and, if these are too few, of posts beside any page.
     tiers = (pages.rows(POST), np.repeat(pages.rows(COMMUNITY), POSTS_IN_FEED), np.arange(len(pages.at)))
     page = np.concatenate(tiers)
     post = np.r_[pages.post[tiers[0]], shop.posts.choose(rng, len(page) - len(tiers[0]))]

@@ -1,4 +1,9 @@
-"""Returns: store events with a negative price, some days after the purchase."""
+"""Returns: store events of type purchase with the negative price, some days after the purchase.
+
+A return is in a session of its own. The sum of the prices of purchases is therefore net revenue, and a return lowers
+the revenue of its own day; a count of purchases includes returns. The website's tracker sends no returns, and checkouts
+keep their amount.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -26,22 +31,22 @@ from ingest.simulator.store import store_event
 from ingest.streams import STREAMS
 
 RETURNED = 0.09
-"""Share of store purchases that are given back."""
+"""Share of store purchases that are returned."""
 RETURN_DAYS = 7
-"""A return is booked at most so many days after the purchase."""
+"""Maximum days from the purchase to the return."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sales:
-    """The store purchases of a day that will be given back."""
+    """The store purchases of a day that will be returned."""
 
     account: Ints
     user_ids: list[str]
     products: list[Record]
-    """As they were when they were bought."""
+    """Versions as of the purchase."""
     returned_at: Ints
     session: str
-    """32 hex digits each: the session of the return."""
+    """32 hex digits per return: its session."""
 
 
 def draw_sales(rng: np.random.Generator, day_start: int, pages: Pages, purchases: Orders) -> Sales:
@@ -60,7 +65,7 @@ def draw_sales(rng: np.random.Generator, day_start: int, pages: Pages, purchases
 
 
 def draw_returns(shop: Shop, day: int, day_start: int, past: Iterable[Sales]) -> Drawn:
-    """What people who are still there give back on a day, of the sales of the last RETURN_DAYS days."""
+    """Draw the returns of a day, by users who still exist, of sales of the last RETURN_DAYS days."""
     rng = generator(shop.seed, day, Purpose.RETURNS)
     returned = [
         (sales, number, at)

@@ -11,15 +11,15 @@ from ingest.simulator.vocabulary import CATEGORIES, CATEGORY_NUMBERS, COLORS, vo
 from ingest.streams import STREAMS
 
 LOYAL = 0.15
-"""Share of accounts that come in every week."""
+"""Share of accounts that visit every week."""
 COMES_THIS_WEEK = 0.3
-"""Probability that any other account comes in a week."""
+"""Probability that another account visits in a week."""
 TRENDING_EVERY, TREND_DAYS, TREND = 12, 30, 14.0
-"""Each twelfth product has a trend within 30 days: at its peak it is sought 15 times as much as at other times."""
+"""Every twelfth product has a trend within 30 days; at its peak demand is 15 times the usual."""
 
 
 def activity(day_start: int, accounts: Ints) -> Floats:
-    """How much each account visits on a day, relative to its usual; the weeks of each begin on its own weekday."""
+    """Visits of each account on a day, relative to its usual. The weeks of an account begin on a weekday of its own."""
     week = (day_start // DAY + accounts) // 7
     comes = (spread(accounts, 2) < LOYAL) | ((spread(accounts, 3) + spread(week, 4)) % 1 < COMES_THIS_WEEK)
     return np.where(comes, 1.0, 0.02)
@@ -30,14 +30,14 @@ def steady(day_start: int, posts: Ints) -> Floats:
 
 
 def _entity_id(number: int, first: int, randoms: list[int]) -> str:
-    """Ids that look like integers, and now and then like a UUID."""
+    """An id: most are integers, some are UUIDs."""
     if randoms[6] % 5 == 0:
         return uuid_text("".join(f"{value:08x}" for value in randoms[2:6]))
     return str(first + number * 97 + randoms[6] % 97)
 
 
 class Shop:
-    """All entities, living through the days in order from day 0."""
+    """All entities, advanced day by day from day 0."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -47,7 +47,7 @@ class Shop:
         self.posts = Entities(STREAMS["posts"])
 
     def advance(self, day: int, day_start: int, events_per_day: int) -> list[Drawn]:
-        """Live through a day: days must come in order, from 0. Returns the versions of that day."""
+        """Draw the changes of a day, in order from day 0; returns the versions of that day."""
         kinds = (
             (self.users, Purpose.USERS, self._user, self._changed_user, activity),
             (self.products, Purpose.PRODUCTS, self._product, self._changed_product, self._demand),
@@ -72,7 +72,7 @@ class Shop:
         return drawn
 
     def _demand(self, day_start: int, products: Ints) -> Floats:
-        """How much each product is sought on a day: more in the first categories, and while it has its trend."""
+        """Demand for each product on a day: higher in the first categories and during its trend."""
         days_from_peak = (day_start // DAY + 11 * products) % TREND_DAYS - TREND_DAYS / 2
         bump = TREND * np.exp(-((days_from_peak / 3) ** 2))
         usual = (1.0 + self._categories(products)) ** -0.7
@@ -84,7 +84,7 @@ class Shop:
         return np.array([CATEGORY_NUMBERS[records[number]["category_code"]] for number in products.tolist()], np.int64)
 
     def products_like(self, rng: np.random.Generator, products: Ints) -> Ints:
-        """For each present product another one of its category, or any other one where it is alone."""
+        """For each product another one of its category, or any other one if its category has no other."""
         present = self.products.present
         category = self._categories(present)
         by_category = np.argsort(category, kind="stable")
@@ -141,7 +141,7 @@ class Shop:
         return {"price": round(record["price"] * (0.85 + 0.3 * randoms[2] / 2**32), 2)}
 
     def _post(self, number: int, randoms: list[int]) -> Record:
-        # the authors of the base are the base's users, later ones whoever was there yesterday or today
+        # Base users write the base posts; users who were present yesterday or today write later ones.
         authors = self.users.present
         return {
             "post_id": uuid_text("".join(f"{value:08x}" for value in randoms[2:6])),

@@ -5,9 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+SITE = "https://shop.example"
+
 HOME, CATEGORY, SEARCH, SALE, PRODUCT, CART, SIGN_IN, CHECKOUT, ORDER, COMMUNITY, POST, EXIT = range(12)
 KINDS = EXIT
 Ways = Mapping[int, Mapping[int, float]]
+
 FIRST_VISIT: Ways = {
     HOME: {CATEGORY: 0.66, SEARCH: 0.13, PRODUCT: 0.14, SALE: 0.03, COMMUNITY: 0.01},
     CATEGORY: {PRODUCT: 0.76, SEARCH: 0.04, HOME: 0.04},
@@ -21,7 +24,7 @@ FIRST_VISIT: Ways = {
     COMMUNITY: {POST: 0.89, HOME: 0.07},
     POST: {POST: 0.42, COMMUNITY: 0.20, PRODUCT: 0.12},
 }
-"""From a page, the probability of each next page; the rest leave."""
+"""Kind of a page to the probability of each next kind; the remaining visitors leave."""
 SECOND_VISIT: Ways = {
     **FIRST_VISIT,
     HOME: {CART: 0.55, PRODUCT: 0.30, CATEGORY: 0.10},
@@ -41,7 +44,7 @@ TIME_ON_PAGE: dict[int, tuple[int, float]] = {
     COMMUNITY: (14, 0.8),
     POST: (30, 0.8),
 }
-"""Median in seconds, and sigma of the lognormal distribution."""
+"""Kind of page to the median, in seconds, and the sigma of a lognormal distribution."""
 
 
 class Channel(NamedTuple):
@@ -75,8 +78,9 @@ CHANNELS = (
 )
 DIRECT, SOCIAL, RETARGETING = 0, 4, 8
 BY_MAIL = [number for number, one in enumerate(CHANNELS) if one.medium == "email"]
+
 POSITIONS = {"home": 4, "list": 8, "search": 4, "sale": 4, "recommended": 6, "community": 1}
-"""How many links to products the shop has in each place."""
+"""Place in the shop to the number of its links to products."""
 LINKS = [
     *(
         ""
@@ -86,17 +90,17 @@ LINKS = [
     ),
     *(f"?from={place}&position={position + 1}" for place, count in POSITIONS.items() for position in range(count)),
 ]
-"""What follows the path in a page's address: how the visitor came to it. The first ones are those of CHANNELS."""
+"""Query strings of page addresses, which say how the visitor came: first one per channel, then the shop's own links."""
 
 
 def _own_links(place: str) -> tuple[int, int]:
-    """The first link of a place, and how many it has."""
+    """Index of the first link of a place, and the number of its links."""
     return LINKS.index(f"?from={place}&position=1"), POSITIONS[place]
 
 
 PLAIN = DIRECT
 LINK_FROM = np.array([[PLAIN, 1]] * KINDS)
-"""By the kind of the page before, the links that lead from it to products."""
+"""Per kind of page: the first of its links to products, as an index of LINKS, and their number."""
 for kind, place in (
     (HOME, "home"),
     (CATEGORY, "list"),
@@ -107,4 +111,3 @@ for kind, place in (
     (POST, "community"),
 ):
     LINK_FROM[kind] = _own_links(place)
-SITE = "https://shop.example"

@@ -38,7 +38,7 @@ CARTS, PURCHASES, REMOVALS = 0.12, 0.056, 0.024
 
 @dataclass(frozen=True, slots=True)
 class StoreEvents:
-    """Columns."""
+    """Columns of store events."""
 
     visit: Ints
     product: Ints
@@ -51,12 +51,12 @@ def draw_store_and_web_events(
     rng: np.random.Generator, pages: Pages, purchases: Orders, counts: dict[str, int]
 ) -> tuple[Drawn, Drawn]:
     count = counts["ecom_events"]
-    # a fifth of the guests refuses the store's cookie, and leaves no events
+    # A fifth of the guests rejects the cookie of the store and leaves no events.
     refuses = (spread(np.array(pages.client), 4) < 0.2) & ~pages.is_account
     is_seen = ~refuses[pages.visit]
     viewed = np.flatnonzero(is_seen & (pages.kind == PRODUCT))
     in_lists = np.flatnonzero(is_seen & np.isin(pages.kind, (CATEGORY, SEARCH)))
-    # a journey carts a product once: a store event is identified by its fields, and its time has seconds only
+    # At most one cart event per journey and product: only its fields identify a store event, and its time has seconds.
     wished = viewed[last_of_each(wish(pages, viewed))]
     wished = wished[~np.isin(wish(pages, wished), wish(pages, purchases.product_page))]
     has_cart = np.zeros(int(pages.journey.max(initial=0)) + 1, np.bool_)
@@ -108,7 +108,7 @@ def store_event(text: str, event_type: str, product: Record, price: float, user_
 
 
 def _store_events(rng: np.random.Generator, pages: Pages, events: StoreEvents) -> Drawn:
-    is_free = rng.random(len(events.at)) < 0.001  # real histories hold a few prices of zero
+    is_free = rng.random(len(events.at)) < 0.001  # real histories have a few prices of zero
 
     def build(rows: Ints) -> Iterator[Draft]:
         for visit, number, kind, text, free, signed_in in zip(
@@ -125,7 +125,7 @@ def _store_events(rng: np.random.Generator, pages: Pages, events: StoreEvents) -
 
 
 def _web_events(rng: np.random.Generator, pages: Pages, events: StoreEvents, count: int) -> Drawn:
-    # the site's tracker sees what the store sees, a few milliseconds apart; it knows no remove_from_cart
+    # The site's tracker sends the same events some milliseconds later, but not remove_from_cart.
     chosen = sample(rng, np.flatnonzero(events.event_type != REMOVE), count)
     at = events.at[chosen] + rng.integers(1_000, 400_000, len(chosen))
     ids = hex_digits(rng, len(chosen))

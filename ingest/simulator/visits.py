@@ -36,64 +36,64 @@ BY_HOUR = np.array(
     ],
     np.float64,
 )
-"""How busy each hour (UTC) is: of a weekday, of a day of the weekend."""
+"""Relative visits per hour (UTC), of a weekday and of a day of the weekend."""
 MOST_PAGES = 40
-"""Of a visit."""
+"""Maximum pages of a visit."""
 SECOND_VISITS = 0.65
-"""Share of the journeys that looked around, saw a product and ordered nothing."""
+"""Share of second visits among journeys that saw a product on one of several pages and ordered nothing."""
 GUESTS = 0.28
 """Share of journeys by people without an account."""
 GUESTS_PER_EVENT = 0.5
-"""Devices of guests that may come on one day, for each event of a day."""
+"""Guest devices that can visit on one day, per event of a day."""
 GUEST_LIFE_DAYS = 30
-"""Until a guest's device is not seen any more."""
+"""Days after which the device of a guest no longer visits."""
 ALWAYS_SIGNED_IN = 0.62
-"""Share of accounts; the other ones sign in during a visit."""
+"""Share of accounts that are always signed in; the others sign in during a visit."""
 IN_THE_OLDER_APP = 0.08
-"""Share of accounts, all of them always signed in: their app sends the older body, without a session."""
+"""Share of accounts whose app sends the older body, without a session; all of them are always signed in."""
 EXPORTED = 0.06
 """Share of devices whose page views are rows of GA4's BigQuery export."""
 GUESTS_LEAVE = 0.35
-"""Probability that a guest leaves rather than go to the sign-in page, or when there."""
+"""Probability that a guest leaves instead of going to the sign-in page, or leaves from it."""
 SIGNS_IN_EARLY = 0.18
-"""Probability, page by page, of signing in before the checkout asks for it."""
+"""Probability, per page, of signing in before the checkout asks for it."""
 COMMUNITY_VISITS = 0.26
-"""Share of the journeys of signed-in people that are about posts."""
+"""Share of journeys about posts among those of signed-in people."""
 SECOND_DEVICE = 0.3
-"""Share of an account's journeys on the other one of its two devices."""
+"""Share of an account's journeys on the second of its two devices."""
 CONTINUOUS_QUERY, OLDER, EXPORT_ROW = range(3)
 """Forms of a page view's body; a device always sends the same one."""
 NEVER = 2**62
 FAVOURITE, OTHER = 0, 3
 SLOTS = np.cumsum([0.42, 0.20, 0.15, 0.23])
-"""Cumulated probabilities that a product page shows the journey's favourite, its second or third, or any product."""
+"""Cumulative probabilities that a product page shows the journey's favourite, its second, its third or any product."""
 
 
 class Steps(NamedTuple):
-    """Pages opened, one entry each."""
+    """One entry per opened page."""
 
     visit: Ints
     kind: Ints
     slot: Ints
-    """Of a product page: which of the products that the journey is about."""
+    """Of a product page: index in SLOTS."""
     step: Ints
     """Number of the page in its visit, from 0."""
 
 
 class Visits(NamedTuple):
-    """Columns of visits: the first ones of all journeys, then the second ones."""
+    """Columns of visits: the first visits of all journeys, then the second visits."""
 
     journey: Ints
     first_visit: Ints
-    """Of a second visit, the visit before; else -1."""
+    """Of a second visit: its first visit; -1 otherwise."""
     user: Ints
     client: Ints
     form: Ints
     channel: Ints
     begins_at: Ints
-    """Of a second visit: microseconds after the end of the first one."""
+    """Instant of a first visit; of a second visit, microseconds after the end of the first one."""
     signs_in_at_step: Ints
-    """The first step at which the person is signed in; there may be no such step."""
+    """First step at which the person is signed in; it may be after the last step."""
     steps: Steps
     """Ordered by journey, visit and step."""
 
@@ -103,12 +103,12 @@ def draw_visits(rng: np.random.Generator, shop: Shop, day_start: int, journeys: 
     hours = rng.choice(24, journeys, p=weights / weights.sum())
     begins_at = day_start + hours * HOUR + rng.integers(0, HOUR, journeys)
 
-    # Guests come and go: the newest devices come most often, and none after GUEST_LIFE_DAYS.
+    # The newest guest devices visit most often, and none after GUEST_LIFE_DAYS.
     devices = max(GUEST_LIFE_DAYS, round(GUESTS_PER_EVENT * events_per_day))
     newest = (day_start // DAY + GUEST_LIFE_DAYS) * devices // GUEST_LIFE_DAYS
     guest = newest - 1 - (devices * rng.random(journeys) ** 2).astype(np.int64)
     account = shop.users.choose(rng, journeys)
-    is_guest = (rng.random() + spread(np.arange(journeys), 0)) % 1 < GUESTS  # a few journeys have both kinds too
+    is_guest = (rng.random() + spread(np.arange(journeys), 0)) % 1 < GUESTS  # even a few journeys have both kinds
     user = np.where(is_guest, -1 - guest, account)
     client = np.where(is_guest, 2 * 10**9 + guest, 10**9 + 2 * account + (rng.random(journeys) < SECOND_DEVICE))
     habit = spread(account, 0)
@@ -131,7 +131,7 @@ def draw_visits(rng: np.random.Generator, shop: Shop, day_start: int, journeys: 
     back = np.flatnonzero(is_open & (rng.random(journeys) < SECOND_VISITS))
     is_signed_in[first.visit[first.step >= signs_in_at_step[first.visit]]] = True
     back_channel = _choose(rng, [channel.closes for channel in CHANNELS], len(back))
-    # nobody has the address of a guest
+    # guests have no known mail address
     back_channel[is_guest[back] & np.isin(back_channel, BY_MAIL)] = RETARGETING
     second, back_signs_in = _walk(
         rng, SECOND_WAYS, _draw_kinds(rng, LANDINGS, back_channel), back_channel, ~is_guest[back], is_signed_in[back]
@@ -161,7 +161,7 @@ def _choose(rng: np.random.Generator, weights: list[float], size: int) -> Ints:
 
 
 def _cumulated(ways: Ways) -> Floats:
-    """A row per origin, with the cumulated weights of the kinds that may follow; EXIT takes what is left up to 1."""
+    """One row per origin: cumulative weights of the kinds that may follow. EXIT gets the remainder up to 1."""
     weights = np.zeros((len(ways), KINDS + 1))
     for origin, following in ways.items():
         for kind, weight in following.items():
@@ -196,8 +196,8 @@ def _walk(
         if not len(visit):
             break
         following = _draw_kinds(rng, ways, kind)
-        # Guests turn away from the sign-in page, or go on as guests; accounts go on signed in, to the checkout if that
-        # is where they were.
+        # At the sign-in page guests leave or continue as guests. Accounts continue signed in, at the checkout if they
+        # came from there.
         owns = has_account[visit]
         hesitates = ~owns & (rng.random(len(visit)) < GUESTS_LEAVE)
         following[hesitates & ((kind == SIGN_IN) | (following == CHECKOUT))] = EXIT

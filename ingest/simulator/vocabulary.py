@@ -13,9 +13,9 @@ LOCALES = {
     "US": "en_US", "GB": "en_GB", "DE": "de_DE", "FR": "fr_FR", "ES": "es_ES", "CZ": "cs_CZ", "NL": "nl_NL",
     "PL": "pl_PL", "BR": "pt_BR", "JP": "ja_JP",
 }  # fmt: skip
-"""ISO 3166 alpha-2 country to the locale of its names and cities; some are not ASCII, as in life.
+"""ISO 3166 alpha-2 country to the locale of its names and cities, some of which are not ASCII.
 
-Not it_IT: Faker draws its cities from a set, so that they differ from process to process."""
+Not it_IT: Faker draws its cities from a set, so they differ between processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Category:
     category_id: str
     brands: tuple[str, ...]
     price: float
-    """Typical price; a product's own varies around it."""
+    """Typical price, around which the prices of products vary."""
 
 
 CATEGORIES = [
@@ -77,7 +77,7 @@ class Vocabulary:
     devices: list[Device]
     sentences: list[str]
     activities: list[orjson.Fragment]
-    """Nested objects of 4 to 18 KB, encoded once: encoding them for each web event would be most of its cost."""
+    """Nested objects of 4 to 18 KB, encoded once: encoding one per web event would be most of its cost."""
 
 
 @lru_cache(maxsize=4)
