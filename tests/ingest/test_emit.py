@@ -31,7 +31,6 @@ from ingest.publish.kafka import KafkaPublisher
 from ingest.settings import Settings
 from ingest.sinks import FIRST_CURSOR, Cursor, Result
 from ingest.sinks.duckdb import DuckDBSink
-from ingest.sinks.duckdb.results import Results
 from ingest.streams import STREAMS
 from tests.brokers import KafkaServer
 from tests.dbt_project.warehouse import Warehouse
@@ -174,15 +173,15 @@ def test_a_kill_at_any_time_leaves_no_temporary_file(
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     write_mart(settings, session(1, views=4, landed=0))
-    mart, names = Results._mart, []
+    mart, names = DuckDBSink._mart, []
 
     @contextmanager
-    def watched(self: Results) -> Iterator[Any]:
+    def watched(self: DuckDBSink) -> Iterator[Any]:
         with mart(self) as connection:
             yield connection
         names.append([*folder.iterdir()])
 
-    monkeypatch.setattr(Results, "_mart", watched)
+    monkeypatch.setattr(DuckDBSink, "_mart", watched)
     for _ in sink.results(FIRST_CURSOR, 2):
         names.append([*folder.iterdir()])
     assert names == [[]] * 3

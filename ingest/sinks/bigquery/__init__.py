@@ -8,19 +8,19 @@ docs/architecture.md#landing-in-bigquery proves that nothing is lost or loaded t
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime
 
 from ingest.errors import UnavailableError
 from ingest.message import Batch, Positions, TopicIds
 from ingest.settings import Settings
-from ingest.sinks import Cursor, Result, StreamStatus, UnlistedField, split_by_topic_id, utc_now
+from ingest.sinks import StreamStatus, UnlistedField, split_by_topic_id, utc_now
 from ingest.sinks.bigquery.client import Datasets, translate_google_errors
 from ingest.sinks.bigquery.empty_offsets import EmptyOffsets
 from ingest.sinks.bigquery.load_job_loader import LoadJobLoader
 from ingest.sinks.bigquery.load_jobs import LoadJobs
-from ingest.sinks.bigquery.results import Results
+from ingest.sinks.bigquery.results import BigQueryResults
 from ingest.sinks.bigquery.rows import LandingClock, split_into_loads
 from ingest.sinks.bigquery.status import stream_status, unlisted_fields
 from ingest.sinks.bigquery.tables import RawTables
@@ -31,7 +31,7 @@ SECONDS_BETWEEN_CHECKS = 60.0
 """How often a follower checks that its tables are still the same, and writes ranges of empty offsets."""
 
 
-class BigQuerySink:
+class BigQuerySink(BigQueryResults):
     """The datasets <prefix>raw and <prefix>analytics of one project.
 
     Args:
@@ -47,8 +47,8 @@ class BigQuerySink:
     def __init__(
         self, settings: Settings, clock: Callable[[], datetime] = utc_now, *, by_streams: bool = False
     ) -> None:
-        self._datasets = Datasets(settings)
-        self._tables = RawTables(self._datasets, settings.pseudonym_key)
+        datasets = Datasets(settings)
+        super().__init__(datasets, RawTables(datasets, settings.pseudonym_key))
         jobs = LoadJobs(self._datasets)
         self._writers = Writers(self._datasets, self._tables, jobs)
         self._by_streams = by_streams
@@ -58,7 +58,6 @@ class BigQuerySink:
             else LoadJobLoader(self._tables, jobs, self._writers, LandingClock(clock))
         )
         self._empty_offsets = EmptyOffsets(self._datasets, self._tables, jobs)
-        self._results = Results(self._datasets, self._tables)
         self._verified_at = time.monotonic()
 
     def positions(self, source: str, topic_ids: TopicIds) -> Positions:
@@ -127,18 +126,3 @@ class BigQuerySink:
     def unlisted_fields(self, stream: str) -> list[UnlistedField] | None:
         with translate_google_errors():
             return unlisted_fields(self._datasets, stream)
-
-    def emitting(self) -> AbstractContextManager[None]:
-        return self._results.emitting()
-
-    def emit_cursor(self, topic: str) -> Cursor:
-        return self._results.emit_cursor(topic)
-
-    def save_emit_cursor(self, topic: str, cursor: Cursor) -> None:
-        self._results.save_emit_cursor(topic, cursor)
-
-    def count_results(self, after: Cursor) -> int:
-        return self._results.count_results(after)
-
-    def results(self, after: Cursor, chunk_rows: int) -> Iterator[list[Result]]:
-        return self._results.results(after, chunk_rows)

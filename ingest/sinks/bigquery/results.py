@@ -53,8 +53,8 @@ order by session_landed_at, session_id, sequence_number
 """
 
 
-class Results:
-    """The results of one project, as ingest.sinks.ResultSource."""
+class BigQueryResults:
+    """The results of one project: the part of BigQuerySink that is a ResultSource."""
 
     def __init__(self, datasets: Datasets, tables: RawTables) -> None:
         self._datasets = datasets

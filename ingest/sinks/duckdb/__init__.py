@@ -1,7 +1,7 @@
 """Lands batches in a DuckDB file, which is open only while it is read or written."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,9 +13,7 @@ from pydantic import SecretStr
 from ingest.errors import UserError, WarehouseReplacedError
 from ingest.message import DECODED_SCHEMA, Batch, Positions, TopicIds
 from ingest.sinks import (
-    Cursor,
     PartitionKey,
-    Result,
     StreamStatus,
     UnlistedField,
     positions_of,
@@ -24,7 +22,7 @@ from ingest.sinks import (
     utc_now,
 )
 from ingest.sinks.duckdb.file import WarehouseFile, is_full_disk
-from ingest.sinks.duckdb.results import Results
+from ingest.sinks.duckdb.results import DuckDBResults
 from ingest.sinks.duckdb.status import stream_status, unlisted_fields
 from ingest.sinks.duckdb.tables import OTHER_TABLES, create_tables, table_names
 from ingest.streams import STREAMS
@@ -61,7 +59,7 @@ ROWS_PER_CHUNK = 8_192
 """DuckDB reads chunks in parallel, and a single chunk on one core only."""
 
 
-class DuckDBSink:
+class DuckDBSink(DuckDBResults):
     """One DuckDB file. DuckDB lets one process write, so the sink waits, with a bound, while another holds the file.
 
     Args:
@@ -83,9 +81,8 @@ class DuckDBSink:
         clock: Callable[[], datetime] = utc_now,
         pseudonym_key: SecretStr | None = None,
     ) -> None:
+        super().__init__(WarehouseFile(path, lock_timeout_seconds))
         self._path = path
-        self._file = WarehouseFile(path, lock_timeout_seconds)
-        self._results = Results(self._file)
         self._pseudonym_key = pseudonym_key
         self._clock = clock
         self._seen: dict[PartitionKey, int] = {}
@@ -241,21 +238,6 @@ class DuckDBSink:
 
     def unlisted_fields(self, stream: str) -> list[UnlistedField] | None:
         return unlisted_fields(self._file, stream)
-
-    def emitting(self) -> AbstractContextManager[None]:
-        return self._results.emitting()
-
-    def emit_cursor(self, topic: str) -> Cursor:
-        return self._results.emit_cursor(topic)
-
-    def save_emit_cursor(self, topic: str, cursor: Cursor) -> None:
-        self._results.save_emit_cursor(topic, cursor)
-
-    def count_results(self, after: Cursor) -> int:
-        return self._results.count_results(after)
-
-    def results(self, after: Cursor, chunk_rows: int) -> Iterator[list[Result]]:
-        return self._results.results(after, chunk_rows)
 
 
 def _positions(connection: duckdb.DuckDBPyConnection) -> dict[PartitionKey, int]:

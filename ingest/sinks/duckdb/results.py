@@ -44,8 +44,8 @@ RESULT_ROWS = 50_000
 """Results in memory at a time while they are written to a temporary file."""
 
 
-class Results:
-    """The results of one warehouse, as ingest.sinks.ResultSource."""
+class DuckDBResults:
+    """The results of one file: the part of DuckDBSink that is a ResultSource."""
 
     def __init__(self, file: WarehouseFile) -> None:
         self._file = file
