@@ -278,7 +278,7 @@ def test_a_commit_whose_offsets_without_messages_cannot_be_written_has_landed(
     assert BigQuerySink(settings).positions("kafka", {"users": "id"}) == {users: 9}
 
 
-def test_a_dataset_that_was_recreated_between_two_loads_is_not_gone_on_in(settings: Settings) -> None:
+def test_a_dataset_recreated_between_two_loads_is_an_error(settings: Settings) -> None:
     sink = BigQuerySink(settings)
     sink.commit([batch([0, 1])])
     sink._datasets.client.delete_dataset(f"{sink._datasets.prefix}raw", delete_contents=True)
@@ -291,7 +291,7 @@ def test_a_dataset_that_was_recreated_between_two_loads_is_not_gone_on_in(settin
     assert sink.commit([batch([0, 1, 2])]) == {"users": 3}
 
 
-def test_what_is_below_the_position_was_landed_by_another_loader(opened: Opened) -> None:
+def test_messages_below_the_position_are_skipped(opened: Opened) -> None:
     sink = opened()
     assert new_rows(sink.commit([batch([0, 1, 2])])) == 3
     assert new_rows(sink.commit([batch([1, 2, 3]), batch([0], partition=1), batch([0], source="spool")])) == 3
@@ -309,7 +309,7 @@ def test_batches_of_one_commit_land_together(opened: Opened) -> None:
     assert query(sink, "select count(distinct landed_at) from {raw}.users") == [(1,)]
 
 
-def test_a_topic_created_anew_begins_anew(opened: Opened) -> None:
+def test_a_recreated_topic_is_read_from_its_beginning(opened: Opened) -> None:
     """Its offsets begin at 0. The positions of the topic before it stay: a loader may still hold a batch of it."""
     sink = opened()
     assert new_rows(sink.commit([batch([0, 1, 2], topic_id="old")])) == 3
@@ -359,7 +359,7 @@ def test_each_load_job_has_the_time_at_which_it_is_sent(settings: Settings, monk
     assert (users, clicks) == (NOON, NOON + timedelta(minutes=16))
 
 
-def test_a_loader_killed_behind_its_load_has_landed_it(settings: Settings) -> None:
+def test_a_loader_killed_after_its_load_has_landed_it(settings: Settings) -> None:
     """The upload is answered, and the answer never read."""
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, str(settings.bigquery_emulator_host), settings.dataset_prefix],
@@ -469,7 +469,7 @@ def lose_answer() -> None:
     raise requests.ConnectionError("reset")
 
 
-def test_a_load_under_way_is_met_by_who_goes_on_from_before_it(settings: Settings, jobs: JobIds) -> None:
+def test_a_load_from_the_same_position_waits_for_the_running_job(settings: Settings, jobs: JobIds) -> None:
     """The loader was killed behind its request. The next one reads the positions before the job has ended, and cuts
     its batches elsewhere."""
     jobs.on_sent = die
@@ -485,7 +485,7 @@ def test_a_load_under_way_is_met_by_who_goes_on_from_before_it(settings: Setting
     assert jobs.conflicts == 1
 
 
-def test_a_loader_whose_positions_are_out_of_date_is_told(settings: Settings, jobs: JobIds) -> None:
+def test_a_loader_with_stale_positions_lands_only_new_messages(settings: Settings, jobs: JobIds) -> None:
     first, second = BigQuerySink(settings), BigQuerySink(settings)
     assert first.commit([batch([0])]) == {"users": 1}
     assert second.commit([batch([0, 1, 2])]) == {"users": 2}
@@ -496,7 +496,7 @@ def test_a_loader_whose_positions_are_out_of_date_is_told(settings: Settings, jo
     assert offsets(first) == [0, 1, 2, 3, 4, 3]
 
 
-def test_loaders_side_by_side_land_each_message_once(settings: Settings, jobs: JobIds) -> None:
+def test_concurrent_loaders_land_each_message_once(settings: Settings, jobs: JobIds) -> None:
     BigQuerySink(settings).create_tables()
 
     def load(seed: int) -> int:
@@ -513,7 +513,7 @@ def test_loaders_side_by_side_land_each_message_once(settings: Settings, jobs: J
     assert offsets(BigQuerySink(settings)) == list(range(40))
 
 
-def test_an_answer_that_is_lost_is_no_load_that_is_lost(settings: Settings, jobs: JobIds) -> None:
+def test_a_load_whose_answer_is_lost_lands_once(settings: Settings, jobs: JobIds) -> None:
     sink = BigQuerySink(settings)
     batches = [batch([0, 1]), pulled("a", "b"), batch([0], stream="posts")]
     for _ in range(3):  # one answer a stream
@@ -527,7 +527,7 @@ def test_an_answer_that_is_lost_is_no_load_that_is_lost(settings: Settings, jobs
     assert query(sink, "select message_id from {raw}.clicks order by 1") == [("a",), ("b",)]
 
 
-def test_a_batch_of_pubsub_that_comes_again_meets_its_own_job(settings: Settings, jobs: JobIds) -> None:
+def test_a_redelivered_pubsub_batch_finds_its_first_job(settings: Settings, jobs: JobIds) -> None:
     """In whatever order, and by whatever loader."""
     assert BigQuerySink(settings).commit([pulled("a", "b")]) == {"clicks": 2}
     assert BigQuerySink(settings).commit([pulled("b", "a")]) == {"clicks": 0}
@@ -554,14 +554,14 @@ def test_a_job_that_failed_is_followed_by_the_next_attempt(
     assert query(sink, f"select count(*) from {{raw}}.{stream}") == [(2,)]
 
 
-def test_a_load_that_can_never_succeed_is_the_users(settings: Settings, jobs: JobIds) -> None:
+def test_a_load_that_can_never_succeed_is_a_user_error(settings: Settings, jobs: JobIds) -> None:
     jobs.failures = [{"reason": "invalid", "message": "Provided Schema does not match"}]
     with pytest.raises(UserError, match="Provided Schema does not match") as caught:
         BigQuerySink(settings).commit([batch([0])])
     assert not isinstance(caught.value, UnavailableError)
 
 
-def test_what_was_deleted_by_hand_lands_again(settings: Settings, jobs: JobIds) -> None:
+def test_rows_deleted_by_hand_land_again(settings: Settings, jobs: JobIds) -> None:
     """The positions are those of before; and a table that is created anew knows nothing of the jobs of its name."""
     sink = BigQuerySink(settings)
     sink.commit([batch([0, 1]), pulled("a")])
@@ -575,7 +575,7 @@ def test_what_was_deleted_by_hand_lands_again(settings: Settings, jobs: JobIds) 
     assert offsets(again) == [0, 1]
 
 
-def test_job_ids_are_such_as_bigquery_takes(settings: Settings, jobs: JobIds) -> None:
+def test_job_ids_are_valid_in_bigquery(settings: Settings, jobs: JobIds) -> None:
     sink = BigQuerySink(settings)
     sink.commit([batch([0], topic="a.b/c", topic_id="x+/="), pulled("ü ä")])
     for name in jobs.jobs:
@@ -620,7 +620,7 @@ def test_unlisted_fields_are_known_once_a_stream_is_staged(settings: Settings) -
     ]
 
 
-def test_results_lie_behind_the_cursor_in_its_order(sink: BigQuerySink) -> None:
+def test_results_come_after_the_cursor_in_its_order(sink: BigQuerySink) -> None:
     with pytest.raises(UserError, match="has no fct_page_views yet: run `make build` first"), sink.emitting():
         pass
     with pytest.raises(UserError, match="has no fct_page_views yet"):
@@ -710,7 +710,7 @@ def test_a_bigquery_that_does_not_answer_is_unavailable(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("reason", "passes"), [("quotaExceeded", True), ("accessDenied", False)])
-def test_a_refusal_is_passing_or_not(
+def test_a_rejected_request_is_transient_or_not(
     sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch, reason: str, passes: bool
 ) -> None:
     def refuse(*arguments: Any, **options: Any) -> Any:

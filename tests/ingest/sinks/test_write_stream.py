@@ -42,7 +42,7 @@ from tests.ingest.sinks.test_duckdb import NOON, batch, new_rows, pulled
 pytestmark = pytest.mark.bigquery_emulator
 
 ROOT = Path(__file__).parents[3]
-STEPS = ("behind the new stream", "behind the claim", "behind an append", "before an append")
+STEPS = ("after the new stream", "after the claim", "after an append", "before an append")
 KILLED = """
 import os, signal, sys
 from ingest.sinks.bigquery import BigQuerySink
@@ -62,9 +62,9 @@ step = sys.argv[3]
 sink = BigQuerySink(at(sys.argv[1], sys.argv[2]), by_streams=True)
 sink.commit([batch([0, 1])] if "append" in step else [])
 sink.create_tables()
-if step == "behind the new stream":
+if step == "after the new stream":
     WriteStream.__init__ = killed(WriteStream.__init__, step)
-elif step == "behind the claim":
+elif step == "after the claim":
     Writers.take_over = killed(Writers.take_over, step)
 else:
     WriteStream.append = killed(WriteStream.append, step)
@@ -161,9 +161,7 @@ def test_an_append_that_is_not_answered_lands_once(
     assert ids(sink) == ["a", "b", "c", "z"]
 
 
-def test_rows_that_waited_for_a_takeover_before_them_land_with_a_later_time(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_landed_at_is_the_time_after_a_takeover(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else they appear below the cut of a build that went by meanwhile, and no later build looks there."""
     now = [NOON]
     sink = BigQuerySink(settings, clock=lambda: now[0], by_streams=True)
@@ -203,7 +201,7 @@ def test_a_commit_that_is_repeated_by_its_loader_lands_once(
     assert ids(sink) == ["a", "b"]
 
 
-def test_of_a_commit_that_lands_in_part_the_rest_follows(sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rest_of_a_commit_that_landed_in_part_follows(sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_stream, "APPEND_BYTES", 300)
     sink.commit([pulled("z")])
     append = WriteStream.append
@@ -234,7 +232,7 @@ def test_a_stream_that_has_ended_is_followed_by_another(sink: BigQuerySink) -> N
 
 
 @pytest.mark.parametrize("is_recreated", [False, True])
-def test_a_table_that_was_dropped_is_not_gone_on_in(sink: BigQuerySink, is_recreated: bool) -> None:
+def test_a_dropped_table_is_an_error(sink: BigQuerySink, is_recreated: bool) -> None:
     """What it held must be read again."""
     sink.commit([batch([0])])
     sink._datasets.client.delete_table(f"{sink._datasets.prefix}raw.users")
@@ -250,7 +248,7 @@ def test_a_table_that_was_dropped_is_not_gone_on_in(sink: BigQuerySink, is_recre
     assert offsets(sink) == [0, 1]
 
 
-def test_a_follower_that_idles_sees_that_its_dataset_was_replaced(
+def test_an_idle_follower_notices_that_its_dataset_was_replaced(
     sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink.commit([batch([0])])
@@ -266,7 +264,7 @@ def test_a_follower_that_idles_sees_that_its_dataset_was_replaced(
 # -- one loader a table -----------------------------------------------------------------------------------------------
 
 
-def test_the_newest_loader_takes_over_and_the_one_before_ends(settings: Settings) -> None:
+def test_the_newest_loader_takes_over_and_its_predecessor_ends(settings: Settings) -> None:
     first, second = opened(settings), opened(settings)
     assert first.commit([batch([0, 1])]) == {"users": 2}
     assert second.commit([batch([0, 1, 2])]) == {"users": 1}
@@ -279,7 +277,7 @@ def test_the_newest_loader_takes_over_and_the_one_before_ends(settings: Settings
     assert offsets(second) == [0, 1, 2, 3]
 
 
-def test_an_append_under_way_is_shut_out_by_who_takes_over(
+def test_a_takeover_rejects_the_running_append_of_the_predecessor(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -304,7 +302,7 @@ def test_an_append_under_way_is_shut_out_by_who_takes_over(
     assert offsets(second) == [0, 1, 2]
 
 
-def test_a_load_job_under_way_is_waited_for_by_who_takes_over(settings: Settings, jobs: JobIds) -> None:
+def test_a_takeover_waits_for_the_running_load_job(settings: Settings, jobs: JobIds) -> None:
     BigQuerySink(settings).commit([batch([0])])
     jobs.on_sent = die
     with pytest.raises(KilledError):
@@ -315,7 +313,7 @@ def test_a_load_job_under_way_is_waited_for_by_who_takes_over(settings: Settings
     assert offsets(BigQuerySink(settings)) == [0, 1, 2, 3]
 
 
-def test_who_loads_and_who_follows_take_each_others_place(settings: Settings, jobs: JobIds) -> None:
+def test_load_jobs_and_write_streams_take_over_from_each_other(settings: Settings, jobs: JobIds) -> None:
     loads, other, follows = BigQuerySink(settings), BigQuerySink(settings), opened(settings)
     assert loads.commit([batch([0])]) == {"users": 1}
     assert other.commit([batch([0])]) == {"users": 0}
@@ -329,7 +327,7 @@ def test_who_loads_and_who_follows_take_each_others_place(settings: Settings, jo
     assert offsets(loads) == [0, 1, 2, 3, 4, 5]
 
 
-def test_positions_are_of_the_writers_time(
+def test_positions_and_writer_are_read_at_one_moment(
     settings: Settings,
     jobs: JobIds,
     monkeypatch: pytest.MonkeyPatch,
@@ -368,7 +366,7 @@ def test_a_loader_killed_at_any_step(settings: Settings, step: str) -> None:
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     sink = opened(settings)
-    landed = {"behind an append": 4, "before an append": 2}.get(step, 0)
+    landed = {"after an append": 4, "before an append": 2}.get(step, 0)
     assert sink.commit([batch([0, 1, 2, 3, 4])]) == {"users": 5 - landed}
     assert offsets(sink) == [0, 1, 2, 3, 4]
 
