@@ -34,7 +34,7 @@ __all__ = ["DEFAULT_START", "Faults", "SimulationReport", "simulate", "simulated
 DEFAULT_START = date(2026, 1, 1)
 STATE_FILE = "simulator.json"
 WORLD = 2
-"""Version of what the draws make of a seed: a spool goes on only with the version that began it."""
+"""Version of the draws. Only the version that started a spool can continue it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class SimulationReport:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The settings of a day; kept, since late events and returns of past days are drawn again."""
+    """The settings of a day. They are stored, since late events and returns of past days are drawn again."""
 
     events_per_day: int
     faults: Faults
@@ -120,7 +120,7 @@ def simulate(
     for day in range(first + days):
         plan = plans[day] if day < first else today
         day_start = (epoch_day + day) * DAY
-        # The shop lives through all its days; events are drawn of those only that have some left to publish.
+        # The shop advances through all its days; events are drawn only for days that have some left to publish.
         versions = shop.advance(day, day_start, plan.events_per_day)
         if day < first - CARRIED_DAYS - RETURN_DAYS:
             continue
@@ -140,7 +140,7 @@ def simulate(
         for name, stream in STREAMS.items():
             batch = _batch([one for carried in recent for one in carried if one.drawn.stream is stream], day_start)
             messages[name] += publisher.publish(stream, batch)
-        # The state must not run ahead of the messages: a kill in between would lose them.
+        # The state is saved after the messages are delivered: otherwise a kill in between would lose them.
         publisher.flush()
         plans.append(plan)
         _write_state(state_path, seed, start, plans)
