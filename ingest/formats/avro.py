@@ -27,7 +27,6 @@ EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC without a zone: orjson writes 
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 ROOT = ""
 """The name by which the schema itself is loaded; references have names of their own."""
-
 MOST_EMPTY_ITEMS = 10_000
 """Maximum items without bytes, such as nulls, in the arrays of a message: ten bytes can say that there are 2**60."""
 
@@ -66,12 +65,11 @@ def avro_decoder(
 
 
 def _by_fastavro(written: Any) -> Decode:
-    untyped = _WithoutLogicalTypes(written)
-    schema, convert = untyped.schema, untyped.convert
-    is_wrapped, names_records = untyped.is_wrapped, untyped.names_records
+    plain = _WithoutLogicalTypes(written)
+    schema, convert, is_wrapped, names_records = plain.schema, plain.convert, plain.is_wrapped, plain.names_records
     # fastavro's own compiled reader overflows the stack on a value that is deep enough, which ends the process, and
     # makes any number of items that have no bytes
-    read: Any = _read_within_bounds if untyped.is_recursive or untyped.has_empty_items else schemaless_reader
+    read: Any = _read_within_bounds if plain.is_recursive or plain.has_empty_items else schemaless_reader
 
     def decode(message: bytes) -> bytes:
         stream = BytesIO(message)
@@ -172,10 +170,9 @@ def _rename(written: Any, newest: Any) -> None:
 
 
 class _WithoutLogicalTypes:
-    """A parsed schema for fastavro, from which logical types are removed, and the conversion that replaces them.
+    """A parsed schema without logical types and namespaces ("plain" below), for fastavro.
 
-    `schema` has names of its own without namespaces ("plain" below). `convert` takes what fastavro reads by it to
-    values that JSON can hold, and is None if they need no conversion.
+    `convert` makes the values that fastavro reads by it JSON values; None if they need no conversion.
     """
 
     def __init__(self, schema: Any) -> None:

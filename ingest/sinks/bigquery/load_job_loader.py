@@ -26,7 +26,7 @@ class _Sent:
 
 
 class LoadJobLoader:
-    """Loads messages without waiting for one table before the next."""
+    """Loads messages into raw tables, by jobs that run at the same time."""
 
     def __init__(self, tables: RawTables, jobs: LoadJobs, writers: Writers, clock: LandingClock) -> None:
         self._tables = tables
