@@ -115,7 +115,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
             # Waits for a loader that is just committing, and names one that stays; then keeps the file until dbt has
             # opened it, which does not wait: pushes commit all the time.
             sink = DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds)
-            held.enter_context(sink.held())
+            held.enter_context(sink.session())
             sink.create_tables()
         result = _invoke([*arguments, *known_code, *PROJECT_OPTIONS])
         from publishing.publish import publish

@@ -129,7 +129,7 @@ class Committer:
         until = time.monotonic() + HOLD_SECONDS
         refusal = "the commit failed"
         try:
-            with self._sink.held():
+            with self._sink.session():
                 while waiting:
                     self.rows += commit(self._sink, [self._batch(waiting)], logging.DEBUG)
                     _answer(waiting, None)

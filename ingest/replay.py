@@ -7,18 +7,19 @@ import shlex
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache, partial
-from itertools import chain, islice
+from datetime import timedelta
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import orjson
 import structlog
 
 from ingest.errors import UserError
+from ingest.event_time import event_instant
 from ingest.files import (
     BLOCK_BYTES,
     SAMPLE,
@@ -36,12 +37,11 @@ from ingest.files import (
     parquet_columns,
 )
 from ingest.message import Message, value_at
+from ingest.pacing import batches, paced_batches
 from ingest.publish import MessageTooLargeError, Publisher, duration, retentions
 from ingest.settings import Settings
 from ingest.streams import Stream
 
-MESSAGES_PER_PUBLISH = 1_000
-"""Small enough for the processor's cache: ten times as many cost the spool a third of its throughput."""
 SHOWN_CHARACTERS = 300
 """Maximum length of a file's content in an error message."""
 log = structlog.get_logger()
@@ -126,10 +126,11 @@ class Replay:
         stop = stop or threading.Event()
         published = self.unreadable = 0
         try:
-            for batch in _batches(self._messages(), stop) if speed is None else _paced(self._messages(), speed, stop):
-                messages = publisher.publish(self._stream, batch)
-                published += messages
-                on_progress(messages)
+            messages = self._messages()
+            for batch in batches(messages, stop) if speed is None else paced_batches(messages, speed, stop):
+                delivered = publisher.publish(self._stream, batch)
+                published += delivered
+                on_progress(delivered)
             publisher.flush()
         except MessageTooLargeError as error:
             with suppress(UserError):
@@ -261,7 +262,7 @@ class Replay:
             kept: Kafka's retention by the time of the event; None is unlimited.
             topic: The Kafka topic.
         """
-        oldest = 0 if kept is None else time.time_ns() // 1000 - kept // MICROSECOND
+        oldest = 0 if kept is None else time.time_ns() // 1000 - kept // timedelta(microseconds=1)
         rows = old = 0
         for part in self._parts:
             with part.file.reading():
@@ -304,7 +305,7 @@ class Replay:
                 key = fields[key_column].encode() if key_column is not None else b""
                 published_at = None
                 for column, field in time_columns:
-                    if (published_at := _instant(fields[column], field.unit, field.format)) is not None:
+                    if (published_at := event_instant(fields[column], field.unit, field.format)) is not None:
                         break
                 yield Message(body(fields), key or None, {}, published_at)
 
@@ -333,7 +334,7 @@ class Replay:
             field = self._fields[name]
             for value in self._values(fields, name):
                 if isinstance(value, str | int) and not isinstance(value, bool):
-                    instant = _instant(value, field.unit, field.format)
+                    instant = event_instant(value, field.unit, field.format)
                     if instant is not None:
                         return instant
         return None
@@ -369,43 +370,7 @@ def _shown(values: Sequence[str]) -> str:
     return printable if len(text) < SHOWN_CHARACTERS else f"{printable}…"
 
 
-# -- batches and pace -------------------------------------------------------------------------------------------------
-
-
-def _batches(messages: Iterator[Message], stop: threading.Event) -> Iterator[Iterable[Message]]:
-    """Yield lazy batches. Each must be consumed before the next."""
-    for message in messages:
-        if stop.is_set():
-            return
-        yield chain((message,), islice(messages, MESSAGES_PER_PUBLISH - 1))
-
-
-def _paced(messages: Iterator[Message], speed: float, stop: threading.Event) -> Iterator[Iterable[Message]]:
-    """Yield the messages that are due, then pause until the next one is."""
-    started = time.monotonic()
-    first: int | None = None
-    batch: list[Message] = []
-    for message in messages:
-        if message.published_at is not None:
-            first = message.published_at if first is None else first
-            due = started + (message.published_at - first) / 1_000_000 / speed
-            if due > time.monotonic():
-                if batch:
-                    yield batch
-                    batch = []
-                # Publishing took time too: wait for the rest of the pause.
-                stop.wait(max(0.0, due - time.monotonic()))
-        if stop.is_set():
-            return
-        batch.append(message)
-        if len(batch) >= MESSAGES_PER_PUBLISH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-# -- bodies, keys and times -------------------------------------------------------------------------------------------
+# -- bodies -----------------------------------------------------------------------------------------------------------
 
 
 def _blocks(file: EventFile) -> Iterator[bytes]:
@@ -429,41 +394,3 @@ def _row(fields: dict[str, Any], stream: Stream) -> dict[str, Any]:
         row = change.get("before" if change.get("op") == "d" else "after")
         return row if isinstance(row, dict) else {}
     return fields
-
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
-LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
-
-
-UNITS = {"seconds": 1_000_000, "milliseconds": 1_000, "microseconds": 1}
-
-
-@lru_cache(maxsize=4096)  # rows are mostly in order, with many per second
-def _instant(value: str | int, unit: str | None, time_format: str | None) -> int | None:
-    is_number = isinstance(value, int) or re.fullmatch(r"\d{9,18}", value, re.ASCII) is not None
-    if unit or (is_number and time_format is None):
-        if not is_number and not re.fullmatch(r"-?\d{1,18}", str(value), re.ASCII):
-            return None
-        instant = int(value)
-        if unit:
-            instant *= UNITS[unit]
-        # The size tells the unit: seconds, milliseconds (from 1973 on) or microseconds since the epoch.
-        elif instant < 10**11:
-            instant *= 1_000_000
-        elif instant < 10**14:
-            instant *= 1_000
-    else:
-        text = str(value)
-        try:
-            if time_format is not None:
-                moment = datetime.strptime(text, time_format)  # noqa: DTZ007  UTC without %z
-            else:
-                moment = datetime.fromisoformat(text.removesuffix(" UTC"))
-        except ValueError:
-            return None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        instant = (moment - EPOCH) // MICROSECOND
-    # Brokers reject times before the epoch.
-    return instant if 0 <= instant <= LATEST else None

@@ -61,9 +61,9 @@ def describing(settings: Settings, sink: DuckDBSink | None) -> Iterator[Describe
     from google.api_core.exceptions import BadRequest
     from google.cloud.bigquery import QueryJobConfig
 
-    from ingest.sinks.bigquery import open_client, told
+    from ingest.sinks.bigquery.client import open_client, translate_google_errors
 
-    with told(), open_client(settings) as client:
+    with translate_google_errors(), open_client(settings) as client:
 
         def by_bigquery(question: Question) -> list[tuple[str, str]]:
             config = QueryJobConfig(dry_run=True, query_parameters=bigquery_parameters(question, question.values({})))

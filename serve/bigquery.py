@@ -32,7 +32,7 @@ class BigQueryPublished:
         from google.cloud.bigquery import QueryJobConfig
         from google.cloud.bigquery.retry import DEFAULT_RETRY
 
-        from ingest.sinks.bigquery import told
+        from ingest.sinks.bigquery.client import translate_google_errors
 
         if timeout_seconds is None:
             timeout_seconds = self._settings.serve_timeout_seconds
@@ -45,7 +45,7 @@ class BigQueryPublished:
         )
         retry = DEFAULT_RETRY.with_timeout(timeout_seconds)
         started = time.perf_counter()
-        with told():
+        with translate_google_errors():
             try:
                 # by default the job would be tried again for ten minutes after `retry` gives up
                 job = self._client.query(

@@ -25,7 +25,7 @@ def open_published(settings: Settings, threads: int | None = None) -> Published:
         try:
             folder = (published_folder(settings) / CURRENT).resolve(strict=True)
             if settings.warehouse == "bigquery":
-                from ingest.sinks.bigquery import open_client
+                from ingest.sinks.bigquery.client import open_client
 
                 return BigQueryPublished(folder, open_client(settings), settings)
             return DuckDBPublished(folder, settings, threads)

@@ -68,7 +68,7 @@ class _Columns(NamedTuple):
 
 
 def check_registry(settings: Settings, streams: Sequence[Stream]) -> None:
-    """See that a registry is configured if one of the streams needs it.
+    """Check that a registry is configured if one of the streams needs it.
 
     Raises:
         UserError: when none is.
@@ -101,10 +101,10 @@ class Decoder:
         self._streams = STREAMS if streams is None else streams
         self._follow = follow
         self._should_stop = should_stop
-        self._known: dict[tuple[str, str], dict[bytes, _Schema]] = {}
-        """(topic, key or value) to the first bytes of a message to the schema that they name."""
-        self._seen: set[tuple[str, str, bytes]] = set()
-        """Schemas that were looked up: (topic, key or value, first bytes)."""
+        self._schemas: dict[tuple[str, str], dict[bytes, _Schema]] = {}
+        """Cached schemas: (topic, key or value) to the header of a message to the schema of that id."""
+        self._looked_up: set[tuple[str, str, bytes]] = set()
+        """Readable schemas that were looked up before: (topic, key or value, header)."""
         self._waited: dict[int, float] = {}
         """Schema id to the seconds that landing has waited for it in vain."""
         self._gave_up_at = -math.inf
@@ -139,7 +139,9 @@ class Decoder:
                 decoded = self._decode_column(topic, part, values, None, is_awaited=False).decoded
                 values[:] = [text or value for text, value in zip(decoded, values, strict=True)]
                 if part == "value":
-                    found = next((schema.format for schema in self._known[topic, part].values() if schema.read), found)
+                    found = next(
+                        (schema.format for schema in self._schemas[topic, part].values() if schema.read), found
+                    )
         return payloads, keys, found
 
     def _decode_table(self, stream: Stream, table: pa.Table) -> pa.Table:
@@ -167,7 +169,7 @@ class Decoder:
             wanted: the format that they must have; None allows each.
             is_awaited: whether to wait for schemas that the registry lacks.
         """
-        known = self._known.setdefault((topic, part), {})
+        schemas = self._schemas.setdefault((topic, part), {})
         columns = _Columns([], [], [])
         now = time.monotonic()
         for value in values:
@@ -177,7 +179,7 @@ class Decoder:
                     error = "no_magic_byte"
                 else:
                     header = value[:HEADER_BYTES]
-                    schema = known.get(header)
+                    schema = schemas.get(header)
                     if schema is None or schema.until < now:
                         schema = self._look_up(topic, part, header, wanted, is_awaited)
                         now = time.monotonic()
@@ -193,15 +195,16 @@ class Decoder:
         return columns
 
     def _look_up(self, topic: str, part: str, header: bytes, wanted: str | None, is_awaited: bool) -> _Schema:
-        known = self._known[topic, part]
-        if len(known) >= MOST_SCHEMAS:
-            known.clear()
+        schemas = self._schemas[topic, part]
+        if len(schemas) >= MOST_SCHEMAS:
+            schemas.clear()
         found = self._find(topic, part, int.from_bytes(header[1:], "big"), wanted, is_awaited)
-        if found.read is not None and (topic, part, header) not in self._seen:
-            # perhaps the newest of its subject, by which fields of the others are renamed
-            self._seen.add((topic, part, header))
-            known.clear()
-        known[header] = found
+        if found.read is not None and (topic, part, header) not in self._looked_up:
+            # It may be the newest schema of its subject. Aliases in that one rename the fields of older schemas, so
+            # the cached decoders of these are made again.
+            self._looked_up.add((topic, part, header))
+            schemas.clear()
+        schemas[header] = found
         return found
 
     def _find(self, topic: str, part: str, schema_id: int, wanted: str | None, is_awaited: bool) -> _Schema:

@@ -27,7 +27,6 @@ EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC without a zone: orjson writes 
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 ROOT = ""
 """The name by which the schema itself is loaded; references have names of their own."""
-
 MOST_EMPTY_ITEMS = 10_000
 """Maximum items without bytes, such as nulls, in the arrays of a message: ten bytes can say that there are 2**60."""
 
@@ -66,8 +65,8 @@ def avro_decoder(
 
 
 def _by_fastavro(written: Any) -> Decode:
-    plain = _Plain(written)
-    of_schema, convert, is_wrapped, names_records = plain.schema, plain.convert, plain.is_wrapped, plain.names_records
+    plain = _WithoutLogicalTypes(written)
+    schema, convert, is_wrapped, names_records = plain.schema, plain.convert, plain.is_wrapped, plain.names_records
     # fastavro's own compiled reader overflows the stack on a value that is deep enough, which ends the process, and
     # makes any number of items that have no bytes
     read: Any = _read_within_bounds if plain.is_recursive or plain.has_empty_items else schemaless_reader
@@ -75,7 +74,7 @@ def _by_fastavro(written: Any) -> Decode:
     def decode(message: bytes) -> bytes:
         stream = BytesIO(message)
         stream.seek(HEADER_BYTES)
-        value = read(stream, of_schema, None, True, True) if names_records else read(stream, of_schema)
+        value = read(stream, schema, None, True, True) if names_records else read(stream, schema)
         if stream.tell() != len(message):
             raise ValueError("bytes are left")
         if convert is not None:
@@ -170,8 +169,11 @@ def _rename(written: Any, newest: Any) -> None:
                 fields[alias]["name"] = field["name"]
 
 
-class _Plain:
-    """A parsed schema without logical types, and what makes up for them."""
+class _WithoutLogicalTypes:
+    """A parsed schema without logical types and namespaces ("plain" below), for fastavro.
+
+    `convert` makes the values that fastavro reads by it JSON values; None if they need no conversion.
+    """
 
     def __init__(self, schema: Any) -> None:
         self._names: dict[str, str] = {}
@@ -181,14 +183,14 @@ class _Plain:
         self._converters: dict[str, Convert] = {}
         """By plain name."""
         self._open: set[str] = set()
-        """Plain names of the records whose fields are being looked at."""
+        """Plain names of the records that are being converted: a reference to one of them is recursive."""
         self._empty: set[str] = {"null"}
         """Types whose values have no bytes, by plain name."""
         self.is_recursive = False
         self.has_empty_items = False
         """Whether there are arrays of such values."""
         self.names_records = False
-        """Whether fastavro has to say which record of a union it has read."""
+        """Whether a union has several records, so that fastavro must return which one it read."""
         # fastavro cannot mark a list as parsed, and would parse it for each message
         self.is_wrapped = isinstance(schema, list)
         whole = {"type": "record", "name": "", "fields": [{"name": "value", "type": schema}]}

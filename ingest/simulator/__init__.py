@@ -4,8 +4,8 @@ A day is a function of (seed, day number) and of the settings of that day and th
 messages and returned products come. So a killed run publishes its unfinished day again, with the same ids and bodies,
 and n runs of one day equal one run of n days.
 
-`shop.py` has the accounts, products and posts, and how popular each is on a day; `journeys.py` the visits and their
-pages; `events.py` what they leave in each event stream, and the returns; `faults.py` what goes wrong on the way.
+`shop.py` has the users, products and posts, `journeys.py` the visits and their pages, `events.py` the event streams
+that follow from them, and `faults.py` the faults of their messages.
 """
 
 from collections import deque
@@ -22,9 +22,11 @@ from ingest.errors import UserError
 from ingest.message import Message
 from ingest.publish import Publisher, duration, retentions
 from ingest.settings import Settings
-from ingest.simulator.events import RETURN_DAYS, Sales, draw_events, draw_returns
+from ingest.simulator.draws import DAY, Purpose, generator
+from ingest.simulator.events import draw_events
 from ingest.simulator.faults import CARRIED_DAYS, Delivery, Faults, deliver
-from ingest.simulator.shop import DAY, Purpose, Shop, generator
+from ingest.simulator.returns import RETURN_DAYS, Sales, draw_returns
+from ingest.simulator.shop import Shop
 from ingest.streams import STREAMS
 
 __all__ = ["DEFAULT_START", "Faults", "SimulationReport", "simulate", "simulated_days"]
@@ -32,7 +34,7 @@ __all__ = ["DEFAULT_START", "Faults", "SimulationReport", "simulate", "simulated
 DEFAULT_START = date(2026, 1, 1)
 STATE_FILE = "simulator.json"
 WORLD = 2
-"""Version of what the draws make of a seed: a spool goes on only with the version that began it."""
+"""Version of the draws. Only the version that started a spool can continue it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class SimulationReport:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The settings of a day; kept, since late events and returns of past days are drawn again."""
+    """The settings of a day. They are stored, since late events and returns of past days are drawn again."""
 
     events_per_day: int
     faults: Faults
@@ -118,7 +120,7 @@ def simulate(
     for day in range(first + days):
         plan = plans[day] if day < first else today
         day_start = (epoch_day + day) * DAY
-        # The shop lives through all its days; events are drawn of those only that have some left to publish.
+        # The shop advances through all its days; events are drawn only for days that have some left to publish.
         versions = shop.advance(day, day_start, plan.events_per_day)
         if day < first - CARRIED_DAYS - RETURN_DAYS:
             continue
@@ -138,7 +140,7 @@ def simulate(
         for name, stream in STREAMS.items():
             batch = _batch([one for carried in recent for one in carried if one.drawn.stream is stream], day_start)
             messages[name] += publisher.publish(stream, batch)
-        # The state must not run ahead of the messages: a kill in between would lose them.
+        # The state is saved after the messages are delivered: otherwise a kill in between would lose them.
         publisher.flush()
         plans.append(plan)
         _write_state(state_path, seed, start, plans)

@@ -1,4 +1,4 @@
-"""What goes wrong between an event and its stream, each fault at its own rate."""
+"""Faults between an event and its stream, each at a rate of its own."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ingest.errors import UserError
 from ingest.message import Message
-from ingest.simulator.shop import DAY, HOUR, MINUTE, SECOND, Drawn, Ints, Record
+from ingest.simulator.draws import DAY, HOUR, MINUTE, SECOND, Drawn, Ints, Record
 
 CARRIED_DAYS = 4
 """A message is published at most this many days after the day of its event: see `Delivery`."""
@@ -77,7 +77,7 @@ REQUIRED: dict[str, tuple[tuple[str, ...], ...]] = {
     "products": (("product_id",), ("updated_at",)),
     "posts": (("post_id",), ("updated_at",)),
 }
-"""Required fields, each with all its spellings: without any of them the message must be rejected."""
+"""Required fields, each with all its spellings. A message that has none of the spellings must be rejected."""
 
 MALFORMED, INVALID_UTF8, MISSING, TEST, NULL, UNLISTED = (1 << bit for bit in range(6))
 ORIGINAL, SAME_MESSAGE, SAME_EVENT = range(3)
@@ -87,10 +87,9 @@ ORIGINAL, SAME_MESSAGE, SAME_EVENT = range(3)
 class Delivery:
     """The messages of one stream whose events happened on one day, whenever they are published.
 
-    Most are published on that day; late ones, and those of visits that run past midnight, up to
-    CARRIED_DAYS later. The batch of day d is therefore what the deliveries of days d - CARRIED_DAYS to d
-    publish within d. As each delivery can be drawn again from (seed, day) and the settings, nothing that is
-    carried over has to be stored. What falls after the last day waits for the next run.
+    Most are published on that day; late ones, and those of visits that end after midnight, up to CARRIED_DAYS later. So
+    the batch of day d has messages of the deliveries of days d - CARRIED_DAYS to d. Each delivery can be drawn again
+    from (seed, day) and the settings, so none has to be stored. Messages after the last day wait for the next run.
     """
 
     drawn: Drawn
@@ -98,11 +97,11 @@ class Delivery:
     """The row of `drawn`; copies repeat it."""
     published_at: Ints
     position: Ints
-    """Decides the order in the log: published_at, or later if out of order."""
+    """Order in the log: published_at, or later if out of order."""
     copy: NDArray[np.int8]
     flags: NDArray[np.int8]
     salt: Ints
-    """Decides where a body is cut and which field is missing; the same for the copies of a message."""
+    """Determines where a body is truncated and which field is missing; the same for all copies of a message."""
 
     def between(self, begin: int, end: int) -> Iterator[tuple[int, Message]]:
         """Messages published in [begin, end), with their positions and in the order of these."""
@@ -125,7 +124,7 @@ class Delivery:
 
 
 def deliver(drawn: Drawn, faults: Faults, day_start: int, rng: np.random.Generator) -> Delivery:
-    """Decide what goes wrong with each row. All draws are made at any rate, so that rates do not disturb each other."""
+    """Draw the faults of each row. Every draw is made whatever its rate, so rates do not affect each other."""
     count = len(drawn.sent_at)
     hits = {name: rng.random(count) < rate for name, rate in faults.rates().items()}
     delay = np.clip(rng.lognormal(np.log(40 * MINUTE), 2.0, count), 2 * MINUTE, LATEST).astype(np.int64)
@@ -148,10 +147,10 @@ def deliver(drawn: Drawn, faults: Faults, day_start: int, rng: np.random.Generat
     published_at = np.r_[
         published_at, published_at[retried] + retry_delay[retried], published_at[again] + again_delay[again]
     ]
-    # All delays are bounded, so this changes no ordinary visit; without it a very long one would be lost.
+    # Delays are bounded, so this changes no ordinary visit; without it the end of a very long one would be lost.
     published_at = np.minimum(published_at, day_start + (CARRIED_DAYS + 1) * DAY - 1)
     position = published_at + np.where(hits["out_of_order"][row], shift[copy, row], 0)
-    # an event sent again is another message: what broke the first one does not break it
+    # A second message of an event does not have the faults of the first message.
     flags = of_event[row] | np.where(copy == SAME_EVENT, 0, of_message[row]).astype(np.int8)
     return Delivery(drawn, row, published_at, position, copy, flags, salt[row])
 
@@ -174,7 +173,7 @@ def _faulty(body: Record, copy: int, flags: int, salt: int, required: tuple[tupl
         body = _without(body, required[salt % len(required)], salt)
     payload = orjson.dumps(body, option=orjson.OPT_SORT_KEYS if copy == SAME_EVENT else None)
     if flags & MALFORMED:
-        # up to a whole character: half of one would be the other fault
+        # cut between characters: half of one would be invalid UTF-8
         payload = payload[: 1 + salt % (len(payload) - 1)].decode(errors="ignore").encode()
     if flags & INVALID_UTF8:
         at = 1 + salt % len(payload)
@@ -182,7 +181,7 @@ def _faulty(body: Record, copy: int, flags: int, salt: int, required: tuple[tupl
     return payload
 
 
-# Bodies may be shared with other messages: each of these returns another one.
+# Messages may share a body, so each of these functions returns a new one.
 
 
 def _as_test(body: Record) -> Record:

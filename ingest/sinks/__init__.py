@@ -1,4 +1,4 @@
-"""Where messages are landed."""
+"""The interface of warehouses, in which messages are landed and from which results are emitted."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,7 +12,7 @@ from ingest.message import Batch, Positions, TopicIds
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """What the warehouse knows of one stream."""
+    """Counts of one stream in the warehouse."""
 
     landed: int
     newest_landed_at: datetime | None
@@ -23,13 +23,13 @@ class StreamStatus:
 
 @dataclass(frozen=True, slots=True)
 class UnlistedField:
-    """A field that messages have and their contract does not list; of one type."""
+    """A field, with values of one type, that messages have and their contract does not list."""
 
     path: str
     type: str
     """string, number, boolean, object or array."""
     example: str
-    """A value with a for each letter and 9 for each digit."""
+    """A value, with its letters replaced by a and its digits by 9."""
     messages: int
 
 
@@ -37,31 +37,30 @@ class Sink(Protocol):
     """A warehouse that takes batches."""
 
     def positions(self, source: str, topic_ids: TopicIds) -> Positions:
-        """Where landing from `source` (kafka, spool) goes on in the topics of these ids; empty before the first
-        commit."""
+        """Next offset to land per partition, of `source` (kafka, spool) and the topics with these ids; empty before the
+        first commit."""
         ...
 
-    def held(self) -> AbstractContextManager[None]:
-        """Several commits in this context are cheaper than each by itself; after one that fails it must end."""
+    def session(self) -> AbstractContextManager[None]:
+        """A context in which several commits cost less than each by itself. Leave it after a commit that fails."""
         ...
 
     def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
         """Land the batches and their positions in one transaction; returns stream to the number of new rows.
 
-        On BigQuery there is one transaction per stream: when the commit fails, what landed of it is left out of its
-        repetition.
+        On BigQuery there is one transaction per stream: after a commit that failed, a retry lands only what is missing.
 
-        A message below the position that the warehouse holds was landed by another loader and is left out.
+        Messages below the position of the warehouse were landed by another loader and are skipped.
 
         Raises:
-            WarehouseReplacedError: when the warehouse holds less than this sink has read from it or committed to it.
+            WarehouseReplacedError: when the warehouse has less than this sink has read from it or committed to it.
                 Nothing is landed: the messages in between must be read again.
         """
         ...
 
     def verify(self) -> None:
-        """Check that the warehouse still holds what this sink committed. Called while nothing arrives; cheap while
-        nothing changes, and skipped while another process holds the warehouse.
+        """Check that the warehouse still has what this sink committed. Called while no messages arrive: cheap if
+        nothing has changed, and skipped while another process holds the warehouse.
 
         Raises:
             WarehouseReplacedError: as for `commit`.
@@ -69,7 +68,7 @@ class Sink(Protocol):
         ...
 
     def forget(self) -> None:
-        """Go by what the warehouse holds now, after a WarehouseReplacedError. Before, close all sources."""
+        """Forget the positions of the replaced warehouse, after a WarehouseReplacedError. Close all sources first."""
         ...
 
     def create_tables(self) -> None:
@@ -79,12 +78,12 @@ class Sink(Protocol):
     def status(self) -> dict[str, StreamStatus]: ...
 
     def unlisted_fields(self, stream: str) -> list[UnlistedField] | None:
-        """What field_drift has of a stream, most messages first; None until a build has staged one."""
+        """Rows of field_drift for a stream, most messages first; None until a build has staged a message of it."""
         ...
 
 
 class Cursor(NamedTuple):
-    """A place in the order in which results are emitted: that of these three columns of fct_page_views."""
+    """A position in the order of emitted results, which is that of these three columns of fct_page_views."""
 
     session_landed_at: datetime
     session_id: str
@@ -107,7 +106,7 @@ class Result(NamedTuple):
     time_on_page_seconds: Decimal
     window_start_at: datetime
     window_end_at: datetime | None
-    """None where it lies beyond the year 9999."""
+    """None if it is after the year 9999."""
 
     @property
     def cursor(self) -> Cursor:
@@ -115,24 +114,24 @@ class Result(NamedTuple):
 
 
 class ResultSource(Protocol):
-    """A warehouse whose results can be emitted."""
+    """A warehouse from which results can be emitted."""
 
     def emitting(self) -> AbstractContextManager[None]:
-        """Held by the one command that emits from this warehouse.
+        """A lock for the one command that emits from this warehouse.
 
         Raises:
-            UserError: when another one does, or the mart is not built yet.
+            UserError: when another command emits, or the mart is not built yet.
         """
         ...
 
     def emit_cursor(self, topic: str) -> Cursor:
-        """Behind the last result that this topic is known to have; FIRST_CURSOR when it has none."""
+        """Cursor of the last result that the topic is known to have; FIRST_CURSOR if it has none."""
         ...
 
     def save_emit_cursor(self, topic: str, cursor: Cursor) -> None: ...
 
     def count_results(self, after: Cursor) -> int:
-        """How many results lie behind the cursor.
+        """Number of results after the cursor.
 
         Raises:
             UserError: when the mart is not built yet.
@@ -140,15 +139,15 @@ class ResultSource(Protocol):
         ...
 
     def results(self, after: Cursor, chunk_rows: int) -> Iterator[list[Result]]:
-        """The results behind the cursor in its order, as they were at one moment, in chunks of at most this many.
+        """A snapshot of the results after the cursor, in its order, in chunks of at most `chunk_rows`.
 
-        Nothing of the warehouse is held between two chunks.
+        The warehouse is not locked between two chunks.
         """
         ...
 
 
 class Warehouse(Sink, ResultSource, Protocol):
-    """All that the command line asks of a warehouse."""
+    """All that the command line needs from a warehouse."""
 
     def missing_tables(self) -> list[str]:
         """The tables that `create_tables` would create, such as raw.users."""
@@ -156,13 +155,16 @@ class Warehouse(Sink, ResultSource, Protocol):
 
 
 def utc_now() -> datetime:
-    """Without a zone."""
+    """The present time in UTC, without a zone."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
 def split_by_topic_id(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
-    """Runs of batches with one id per topic. A message id names a partition and an offset, so that of a topic and its
-    successor under the same name only landed_at tells the messages apart: they cannot share a commit."""
+    """Split the batches, in order, into groups with one id per topic.
+
+    Messages of a topic and of its successor with the same name can have equal message ids. Only landed_at distinguishes
+    them, so they cannot share a commit.
+    """
     alike: list[Batch] = []
     topic_ids: dict[str, str] = {}
     for batch in batches:
@@ -176,11 +178,11 @@ def split_by_topic_id(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
 
 
 PartitionKey = tuple[str, str, str, int]
-"""source, topic, its id or '', partition."""
+"""source, topic, id of the topic or '', partition."""
 
 
 def positions_of(batch: Batch) -> dict[PartitionKey, int]:
-    """The batch's positions, by what a warehouse knows them by."""
+    """The positions of the batch by the keys that warehouses use."""
     return {
         (batch.positions_source, topic, batch.topic_ids.get(topic, ""), partition): next_offset
         for (topic, partition), next_offset in batch.positions.items()
@@ -188,5 +190,5 @@ def positions_of(batch: Batch) -> dict[PartitionKey, int]:
 
 
 def topic_ids_of(batch: Batch) -> dict[str, str]:
-    """The id of each topic of the batch; '' for one that has none, such as the spool's."""
+    """The id of each topic of the batch; '' if it has none, as in the spool."""
     return {topic: batch.topic_ids.get(topic, "") for topic, _ in batch.positions}

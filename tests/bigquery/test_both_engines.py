@@ -61,7 +61,7 @@ def land(warehouse: Warehouse, spool: LandingSettings, run: int) -> None:
     """Land everything that is waiting, with a new loader whose clock shows the midnight after the run's day."""
     warehouse._landing_time = datetime.combine(DEFAULT_START, datetime.min.time()) + timedelta(days=run + 1)
     sink = warehouse.loader()
-    with sink.held(), open_sources(spool, list(STREAMS.values()), sink.positions) as sources:
+    with sink.session(), open_sources(spool, list(STREAMS.values()), sink.positions) as sources:
         landing.land(spool, sources, sink)
 
 

@@ -143,7 +143,7 @@ def test_numbers_are_exact_and_a_time_beyond_all_years_is_null(seconds: str, num
 # -- what is due ------------------------------------------------------------------------------------------------------
 
 
-def test_results_lie_behind_the_cursor_in_its_order(settings: Settings, sink: DuckDBSink) -> None:
+def test_results_come_after_the_cursor_in_its_order(settings: Settings, sink: DuckDBSink) -> None:
     rows = [row for number in range(40) for row in session(number, views=3, landed=number % 4)]
     unknown = [row._replace(time_on_page_seconds=None) for row in session(40, views=2, landed=0)]  # type: ignore[arg-type]
     write_mart(settings, [*rows[::-1], *unknown])

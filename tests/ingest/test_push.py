@@ -168,7 +168,7 @@ class Sink(DuckDBSink):
         self.ids: list[str] = []
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def session(self) -> Iterator[None]:
         yield
 
     def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
@@ -663,7 +663,7 @@ def test_however_steadily_pushes_come_the_warehouse_is_left_to_others(monkeypatc
 
     class TimedSink(Sink):
         @contextmanager
-        def held(self) -> Iterator[None]:
+        def session(self) -> Iterator[None]:
             nonlocal free_since
             holds.append(time.monotonic() - free_since)
             yield

@@ -22,6 +22,7 @@ import pytest
 import structlog
 
 from ingest import files as files_module
+from ingest import pacing
 from ingest import replay as replay_module
 from ingest.errors import UserError
 from ingest.message import Message, value_at
@@ -736,7 +737,7 @@ def test_a_row_that_is_too_large_is_named(tmp_path: Path) -> None:
 
 
 def test_large_files_are_published_in_batches_with_progress(csv_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay_module, "MESSAGES_PER_PUBLISH", 10)
+    monkeypatch.setattr(pacing, "MESSAGES_PER_PUBLISH", 10)
     csv_file.write_bytes(HEADER + ROW * 25)
     collector, progress = Collector(), list[int]()
     replay = Replay(Settings(_env_file=None), [str(csv_file)], ECOM)
@@ -764,7 +765,7 @@ class Clock:
 
 def test_speed_paces_by_the_times_of_the_events(csv_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock: Any = Clock()
-    monkeypatch.setattr(replay_module, "time", clock)
+    monkeypatch.setattr(pacing, "time", clock)
     times = ["00:00:00", "00:00:00", "nothing", "00:01:00", "00:00:30", "00:03:00"]
     rows = [ROW.decode().replace("00:00:00", time).encode() for time in times]
     csv_file.write_bytes(HEADER + b"".join(rows))

@@ -20,7 +20,7 @@ def publish_again(
 ) -> None:
     """As a build does, after a change to the warehouse."""
     sink = DuckDBSink(settings.warehouse_path)
-    with sink.held(), patch("publishing.publish.compile_questions", lambda *_: questions):
+    with sink.session(), patch("publishing.publish.compile_questions", lambda *_: questions):
         if change:
             with sink.connection() as connection:
                 connection.execute(change)

@@ -141,7 +141,7 @@ def test_a_version_that_appears_while_landing_follows_renames_what_comes_after(
 ) -> None:
     contract("avro")
     decoder = formats.Decoder(settings, False, lambda: False)
-    decoder._known["signups", "value"] = {}
+    decoder._schemas["signups", "value"] = {}
     first = registry.register("signups-value", json.dumps(FIRST))
     old = avro(first, FIRST, {"usr": "u1", "n": 1})
 

@@ -11,7 +11,8 @@ import pytest
 
 from ingest.settings import Settings
 from ingest.simulator import simulate
-from ingest.simulator.events import RETURN_DAYS, draw_events, draw_returns
+from ingest.simulator.events import draw_events
+from ingest.simulator.returns import RETURN_DAYS, draw_returns
 from ingest.simulator.shop import Shop
 from tests.ingest.simulator.collector import CLEAN, DAY, EVENT_STREAMS, FIRST, START, Collector, at
 

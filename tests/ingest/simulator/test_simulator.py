@@ -19,9 +19,10 @@ from ingest.errors import UserError
 from ingest.publish.spool import SpoolPublisher
 from ingest.settings import Settings
 from ingest.simulator import Faults, simulate, simulated_days
-from ingest.simulator.events import RETURN_DAYS, WEEKDAY
+from ingest.simulator.events import WEEKDAY
 from ingest.simulator.faults import CARRIED_DAYS, REQUIRED
-from ingest.simulator.shop import LOCALES
+from ingest.simulator.returns import RETURN_DAYS
+from ingest.simulator.vocabulary import LOCALES
 from ingest.streams import STREAMS
 from tests.ingest.simulator.collector import CLEAN, DAY, EVENT_STREAMS, EVENTS, FIRST, START, Collector, at, run
 

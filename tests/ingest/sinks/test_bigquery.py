@@ -34,8 +34,12 @@ from ingest.errors import UnavailableError, UserError, WarehouseReplacedError
 from ingest.message import DECODED_SCHEMA, Batch
 from ingest.settings import Settings
 from ingest.sinks import FIRST_CURSOR, Cursor, Result, StreamStatus, UnlistedField
-from ingest.sinks import bigquery as sinks
+from ingest.sinks import bigquery as bigquery_sink
 from ingest.sinks.bigquery import BigQuerySink
+from ingest.sinks.bigquery import client as bigquery_client
+from ingest.sinks.bigquery.client import without_zone
+from ingest.sinks.bigquery.load_jobs import LoadJobs
+from ingest.sinks.bigquery.tables import OTHER_TABLES, RAW_SCHEMA, columns_of
 from ingest.streams import STREAMS
 from tests.ingest.sinks.test_duckdb import MICROSECOND, NOON, batch, new_rows, pulled
 
@@ -93,9 +97,9 @@ def opened(request: pytest.FixtureRequest, settings: Settings) -> Opened:
 
 def query(sink: BigQuerySink, sql: str) -> list[tuple[Any, ...]]:
     """`sql` with {raw}, {analytics} and {staging} for the datasets of the test; times in UTC without a zone."""
-    datasets = {name: f"`{sink._dataset}{name}`" for name in ("raw", "analytics", "staging")}
-    rows = sink._client.query(sql.format(**datasets)).result()
-    return [tuple(map(sinks._without_zone, row.values())) for row in rows]
+    datasets = {name: f"`{sink._datasets.prefix}{name}`" for name in ("raw", "analytics", "staging")}
+    rows = sink._datasets.client.query(sql.format(**datasets)).result()
+    return [tuple(map(without_zone, row.values())) for row in rows]
 
 
 def offsets(sink: BigQuerySink, stream: str = "users") -> list[int]:
@@ -110,26 +114,28 @@ def test_the_key_of_pseudonyms_is_loaded_once_also_after_a_kill(
     sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
-        killed.setattr(sink, "_load_pseudonym_key", Mock(side_effect=KeyboardInterrupt))
+        killed.setattr(sink._tables, "_load_pseudonym_key", Mock(side_effect=KeyboardInterrupt))
         sink.create_tables()
     sink.create_tables()
     key = query(sink, "select inner_pad, outer_pad from {raw}.pseudonym_key")
     assert [list(map(len, row)) for row in key] == [[64, 64]]
-    sink._client.delete_table(f"{sink._dataset}raw.posts")  # as after an upgrade that brings a new stream
+    sink._datasets.client.delete_table(
+        f"{sink._datasets.prefix}raw.posts"
+    )  # as after an upgrade that brings a new stream
     sink.create_tables()
     assert query(sink, "select inner_pad, outer_pad from {raw}.pseudonym_key") == key
 
 
 def test_tables_are_created_once(sink: BigQuerySink) -> None:
-    assert sink.missing_tables() == [f"raw.{name}" for name in (*STREAMS, *sinks.OTHER_TABLES)]
+    assert sink.missing_tables() == [f"raw.{name}" for name in (*STREAMS, *OTHER_TABLES)]
     sink.create_tables()
     assert sink.missing_tables() == []
     sink.commit([batch([0])])
-    sink._client.delete_table(f"{sink._dataset}raw.posts")
+    sink._datasets.client.delete_table(f"{sink._datasets.prefix}raw.posts")
     sink.create_tables()
     assert sink.missing_tables() == []
     assert offsets(sink) == [0]
-    table = sink._client.get_table(f"{sink._dataset}raw.users")
+    table = sink._datasets.client.get_table(f"{sink._datasets.prefix}raw.users")
     assert (table.time_partitioning.type_, table.time_partitioning.field) == ("DAY", "landed_at")
     assert table.clustering_fields == ["message_id"]
     assert {column.name: column.field_type for column in table.schema} == {
@@ -157,12 +163,12 @@ def test_tables_are_created_in_a_dataset_of_another_account(
     sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the permission to create datasets, which BigQuery asks for even where there is one."""
-    sink._client.create_dataset(bigquery.Dataset(f"{sink._dataset}raw"))
+    sink._datasets.client.create_dataset(bigquery.Dataset(f"{sink._datasets.prefix}raw"))
 
     def forbid(*_: object, **__: object) -> None:
         raise Forbidden("bigquery.datasets.create")
 
-    monkeypatch.setattr(sink._client, "create_dataset", forbid)
+    monkeypatch.setattr(sink._datasets.client, "create_dataset", forbid)
     sink.create_tables()
     assert sink.missing_tables() == []
 
@@ -173,10 +179,10 @@ def test_tables_are_created_in_a_dataset_of_another_account(
 def test_an_existing_table_gets_the_columns_of_decoded_messages_and_keeps_its_rows(settings: Settings) -> None:
     sink = BigQuerySink(settings)
     sink.create_tables()
-    names = [field.name for field in sinks.RAW_SCHEMA if field.name not in DECODED_SCHEMA.names]
+    names = [field.name for field in RAW_SCHEMA if field.name not in DECODED_SCHEMA.names]
     query(sink, "drop table {raw}.users")
-    columns = [column for column in sinks._columns(sinks.RAW_SCHEMA) if column.name in names]
-    sink._client.create_table(bigquery.Table(f"{sink._dataset}raw.users", columns))
+    columns = [column for column in columns_of(RAW_SCHEMA) if column.name in names]
+    sink._datasets.client.create_table(bigquery.Table(f"{sink._datasets.prefix}raw.users", columns))
     query(
         sink,
         "insert into {raw}.users (stream, source, topic, message_id, landed_at)"
@@ -231,7 +237,7 @@ def test_the_next_offset_is_the_batchs_own(opened: Opened) -> None:
 
 def test_offsets_without_messages_move_the_position(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """As behind an aborted transaction: at the beginning of a partition, after its messages, and after each other."""
-    monkeypatch.setattr(sinks, "SECONDS_BETWEEN_CHECKS", 0.0)
+    monkeypatch.setattr(bigquery_sink, "SECONDS_BETWEEN_CHECKS", 0.0)
     sink = opened()
 
     def empty(first: int, end: int, partition: int = 0) -> Batch:
@@ -256,9 +262,9 @@ def test_a_commit_whose_offsets_without_messages_cannot_be_written_has_landed(
     sink: BigQuerySink, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are written with the next; were the commit repeated, messages without offsets would land twice."""
-    start = BigQuerySink._start
+    start = LoadJobs.start
 
-    def fail(self: BigQuerySink, name: str, table: str, *arguments: Any) -> Any:
+    def fail(self: LoadJobs, name: str, table: str, *arguments: Any) -> Any:
         if table == "landing_empty_offsets":
             raise ServiceUnavailable("reset")
         return start(self, name, table, *arguments)
@@ -266,16 +272,16 @@ def test_a_commit_whose_offsets_without_messages_cannot_be_written_has_landed(
     users = ("users", 0)
     empty = Batch({}, {users: 9}, {"users": "id"}, starts={users: 2}, source="kafka")
     with monkeypatch.context() as patched:
-        patched.setattr(BigQuerySink, "_start", fail)
+        patched.setattr(LoadJobs, "start", fail)
         assert sink.commit([empty, pulled("a")]) == {"clicks": 1}
     assert sink.commit([batch([0, 1], topic_id="id")]) == {"users": 2}
     assert BigQuerySink(settings).positions("kafka", {"users": "id"}) == {users: 9}
 
 
-def test_a_dataset_that_was_recreated_between_two_loads_is_not_gone_on_in(settings: Settings) -> None:
+def test_a_dataset_recreated_between_two_loads_is_an_error(settings: Settings) -> None:
     sink = BigQuerySink(settings)
     sink.commit([batch([0, 1])])
-    sink._client.delete_dataset(f"{sink._dataset}raw", delete_contents=True)
+    sink._datasets.client.delete_dataset(f"{sink._datasets.prefix}raw", delete_contents=True)
     time.sleep(0.01)  # times of creation are in milliseconds
     BigQuerySink(settings).create_tables()
     with pytest.raises(WarehouseReplacedError, match=r"raw\.users was created at"):
@@ -285,7 +291,7 @@ def test_a_dataset_that_was_recreated_between_two_loads_is_not_gone_on_in(settin
     assert sink.commit([batch([0, 1, 2])]) == {"users": 3}
 
 
-def test_what_is_below_the_position_was_landed_by_another_loader(opened: Opened) -> None:
+def test_messages_below_the_position_are_skipped(opened: Opened) -> None:
     sink = opened()
     assert new_rows(sink.commit([batch([0, 1, 2])])) == 3
     assert new_rows(sink.commit([batch([1, 2, 3]), batch([0], partition=1), batch([0], source="spool")])) == 3
@@ -303,7 +309,7 @@ def test_batches_of_one_commit_land_together(opened: Opened) -> None:
     assert query(sink, "select count(distinct landed_at) from {raw}.users") == [(1,)]
 
 
-def test_a_topic_created_anew_begins_anew(opened: Opened) -> None:
+def test_a_recreated_topic_is_read_from_its_beginning(opened: Opened) -> None:
     """Its offsets begin at 0. The positions of the topic before it stay: a loader may still hold a batch of it."""
     sink = opened()
     assert new_rows(sink.commit([batch([0, 1, 2], topic_id="old")])) == 3
@@ -340,20 +346,20 @@ def test_landing_time_rises_even_when_the_clock_goes_back(opened: Opened) -> Non
 def test_each_load_job_has_the_time_at_which_it_is_sent(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [NOON]
     sink = BigQuerySink(settings, clock=lambda: now[0])
-    start = sink._start
+    start = LoadJobs.start
 
     def slow(*arguments: Any) -> Any:
         now[0] += timedelta(minutes=16)
         return start(*arguments)
 
-    monkeypatch.setattr(sink, "_start", slow)
+    monkeypatch.setattr(LoadJobs, "start", slow)
     sink.commit([batch([0]), pulled("a")])
     [(users,)] = query(sink, "select landed_at from {raw}.users")
     [(clicks,)] = query(sink, "select landed_at from {raw}.clicks")
     assert (users, clicks) == (NOON, NOON + timedelta(minutes=16))
 
 
-def test_a_loader_killed_behind_its_load_has_landed_it(settings: Settings) -> None:
+def test_a_loader_killed_after_its_load_has_landed_it(settings: Settings) -> None:
     """The upload is answered, and the answer never read."""
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, str(settings.bigquery_emulator_host), settings.dataset_prefix],
@@ -435,7 +441,7 @@ class JobIds:
 def jobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobIds]:
     jobs = JobIds()
     original = bigquery.Client
-    monkeypatch.setattr(sinks, "bigquery", _With(bigquery, Client=jobs.client))
+    monkeypatch.setattr(bigquery_client, "bigquery", _With(bigquery, Client=jobs.client))
     yield jobs
     assert bigquery.Client is original
 
@@ -463,7 +469,7 @@ def lose_answer() -> None:
     raise requests.ConnectionError("reset")
 
 
-def test_a_load_under_way_is_met_by_who_goes_on_from_before_it(settings: Settings, jobs: JobIds) -> None:
+def test_a_load_from_the_same_position_waits_for_the_running_job(settings: Settings, jobs: JobIds) -> None:
     """The loader was killed behind its request. The next one reads the positions before the job has ended, and cuts
     its batches elsewhere."""
     jobs.on_sent = die
@@ -479,7 +485,7 @@ def test_a_load_under_way_is_met_by_who_goes_on_from_before_it(settings: Setting
     assert jobs.conflicts == 1
 
 
-def test_a_loader_whose_positions_are_out_of_date_is_told(settings: Settings, jobs: JobIds) -> None:
+def test_a_loader_with_stale_positions_lands_only_new_messages(settings: Settings, jobs: JobIds) -> None:
     first, second = BigQuerySink(settings), BigQuerySink(settings)
     assert first.commit([batch([0])]) == {"users": 1}
     assert second.commit([batch([0, 1, 2])]) == {"users": 2}
@@ -490,7 +496,7 @@ def test_a_loader_whose_positions_are_out_of_date_is_told(settings: Settings, jo
     assert offsets(first) == [0, 1, 2, 3, 4, 3]
 
 
-def test_loaders_side_by_side_land_each_message_once(settings: Settings, jobs: JobIds) -> None:
+def test_concurrent_loaders_land_each_message_once(settings: Settings, jobs: JobIds) -> None:
     BigQuerySink(settings).create_tables()
 
     def load(seed: int) -> int:
@@ -507,7 +513,7 @@ def test_loaders_side_by_side_land_each_message_once(settings: Settings, jobs: J
     assert offsets(BigQuerySink(settings)) == list(range(40))
 
 
-def test_an_answer_that_is_lost_is_no_load_that_is_lost(settings: Settings, jobs: JobIds) -> None:
+def test_a_load_whose_answer_is_lost_lands_once(settings: Settings, jobs: JobIds) -> None:
     sink = BigQuerySink(settings)
     batches = [batch([0, 1]), pulled("a", "b"), batch([0], stream="posts")]
     for _ in range(3):  # one answer a stream
@@ -521,7 +527,7 @@ def test_an_answer_that_is_lost_is_no_load_that_is_lost(settings: Settings, jobs
     assert query(sink, "select message_id from {raw}.clicks order by 1") == [("a",), ("b",)]
 
 
-def test_a_batch_of_pubsub_that_comes_again_meets_its_own_job(settings: Settings, jobs: JobIds) -> None:
+def test_a_redelivered_pubsub_batch_finds_its_first_job(settings: Settings, jobs: JobIds) -> None:
     """In whatever order, and by whatever loader."""
     assert BigQuerySink(settings).commit([pulled("a", "b")]) == {"clicks": 2}
     assert BigQuerySink(settings).commit([pulled("b", "a")]) == {"clicks": 0}
@@ -548,28 +554,28 @@ def test_a_job_that_failed_is_followed_by_the_next_attempt(
     assert query(sink, f"select count(*) from {{raw}}.{stream}") == [(2,)]
 
 
-def test_a_load_that_can_never_succeed_is_the_users(settings: Settings, jobs: JobIds) -> None:
+def test_a_load_that_can_never_succeed_is_a_user_error(settings: Settings, jobs: JobIds) -> None:
     jobs.failures = [{"reason": "invalid", "message": "Provided Schema does not match"}]
     with pytest.raises(UserError, match="Provided Schema does not match") as caught:
         BigQuerySink(settings).commit([batch([0])])
     assert not isinstance(caught.value, UnavailableError)
 
 
-def test_what_was_deleted_by_hand_lands_again(settings: Settings, jobs: JobIds) -> None:
+def test_rows_deleted_by_hand_land_again(settings: Settings, jobs: JobIds) -> None:
     """The positions are those of before; and a table that is created anew knows nothing of the jobs of its name."""
     sink = BigQuerySink(settings)
     sink.commit([batch([0, 1]), pulled("a")])
     query(sink, "delete from {raw}.users where true")
     assert BigQuerySink(settings).commit([batch([0, 1])]) == {"users": 2}
-    sink._client.delete_table(f"{sink._dataset}raw.users")
-    sink._client.delete_table(f"{sink._dataset}raw.clicks")
+    sink._datasets.client.delete_table(f"{sink._datasets.prefix}raw.users")
+    sink._datasets.client.delete_table(f"{sink._datasets.prefix}raw.clicks")
     again = BigQuerySink(settings)
     again.create_tables()
     assert again.commit([batch([0, 1]), pulled("a")]) == {"users": 2, "clicks": 1}
     assert offsets(again) == [0, 1]
 
 
-def test_job_ids_are_such_as_bigquery_takes(settings: Settings, jobs: JobIds) -> None:
+def test_job_ids_are_valid_in_bigquery(settings: Settings, jobs: JobIds) -> None:
     sink = BigQuerySink(settings)
     sink.commit([batch([0], topic="a.b/c", topic_id="x+/="), pulled("ü ä")])
     for name in jobs.jobs:
@@ -614,7 +620,7 @@ def test_unlisted_fields_are_known_once_a_stream_is_staged(settings: Settings) -
     ]
 
 
-def test_results_lie_behind_the_cursor_in_its_order(sink: BigQuerySink) -> None:
+def test_results_come_after_the_cursor_in_its_order(sink: BigQuerySink) -> None:
     with pytest.raises(UserError, match="has no fct_page_views yet: run `make build` first"), sink.emitting():
         pass
     with pytest.raises(UserError, match="has no fct_page_views yet"):
@@ -685,9 +691,9 @@ def test_without_credentials_the_user_is_told_how_to_get_some(
 @pytest.mark.parametrize("is_listening", [False, True])
 def test_a_bigquery_that_does_not_answer_is_unavailable(monkeypatch: pytest.MonkeyPatch, is_listening: bool) -> None:
     """Nobody listens, or somebody does and never answers."""
-    retry = sinks.RETRY.with_timeout(0.5)
-    monkeypatch.setattr(sinks, "RETRY", retry)
-    monkeypatch.setattr(sinks, "CALL", {"retry": retry, "timeout": 0.2})
+    retry = bigquery_client.RETRY.with_timeout(0.5)
+    monkeypatch.setattr(bigquery_client, "RETRY", retry)
+    monkeypatch.setattr(bigquery_client, "CALL", {"retry": retry, "timeout": 0.2})
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         if not is_listening:
@@ -704,13 +710,13 @@ def test_a_bigquery_that_does_not_answer_is_unavailable(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("reason", "passes"), [("quotaExceeded", True), ("accessDenied", False)])
-def test_a_refusal_is_passing_or_not(
+def test_a_rejected_request_is_transient_or_not(
     sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch, reason: str, passes: bool
 ) -> None:
     def refuse(*arguments: Any, **options: Any) -> Any:
         raise Forbidden("no\nway", errors=[{"reason": reason}])
 
-    monkeypatch.setattr(sink._client, "list_tables", refuse)
+    monkeypatch.setattr(sink._datasets.client, "list_tables", refuse)
     with pytest.raises(UserError, match=r"BigQuery refuses: .*no") as caught:
         sink.status()
     assert isinstance(caught.value, UnavailableError) == passes

@@ -24,6 +24,7 @@ from ingest.message import BATCH_SCHEMA, Batch
 from ingest.sinks import StreamStatus, UnlistedField
 from ingest.sinks import duckdb as duckdb_sink
 from ingest.sinks.duckdb import DuckDBSink
+from ingest.sinks.duckdb.file import WarehouseFile
 from ingest.streams import STREAMS
 from tests.dbt_project.warehouse import Warehouse
 
@@ -125,7 +126,7 @@ def test_positions_are_read_after_the_commit_of_another_thread(path: Path) -> No
     assert reading.result() == {("users", 0): 2}
 
 
-def test_what_is_below_the_position_was_landed_by_another_loader(path: Path) -> None:
+def test_messages_below_the_position_are_skipped(path: Path) -> None:
     sink = DuckDBSink(path)
     assert new_rows(sink.commit([batch([0, 1, 2])])) == 3
     assert new_rows(sink.commit([batch([1, 2, 3]), batch([0], partition=1), batch([0], source="spool")])) == 3
@@ -134,9 +135,9 @@ def test_what_is_below_the_position_was_landed_by_another_loader(path: Path) -> 
     assert sink.positions("kafka", {})["users", 0] == 4
 
 
-def test_commits_of_one_hold_stand_by_themselves(path: Path) -> None:
+def test_commits_of_one_session_are_separate_transactions(path: Path) -> None:
     sink = DuckDBSink(path)
-    with pytest.raises(KeyError), sink.held():
+    with pytest.raises(KeyError), sink.session():
         assert new_rows(sink.commit([pulled("a", "b")])) == 2
         assert new_rows(sink.commit([pulled("b")])) == 1
         sink.commit([pulled("lost"), Batch({"nope": table([0])})])
@@ -153,7 +154,7 @@ def test_batches_of_one_commit_land_together(path: Path) -> None:
     assert len(query(path, "select landed_at from raw.users union select landed_at from raw.posts")) == 1
 
 
-def test_a_topic_created_anew_begins_anew(path: Path) -> None:
+def test_a_recreated_topic_is_read_from_its_beginning(path: Path) -> None:
     """Its offsets begin at 0. The positions of the topic before it stay: a loader may still hold a batch of it."""
     sink = DuckDBSink(path)
     assert new_rows(sink.commit([batch([0, 1, 2], topic_id="old")])) == 3
@@ -166,7 +167,7 @@ def test_a_topic_created_anew_begins_anew(path: Path) -> None:
     assert query(path, "select count(distinct (message_id, landed_at)) from raw.users") == [(7,)]
 
 
-def test_the_id_of_a_topic_is_not_that_of_a_spool_log_of_its_name(path: Path) -> None:
+def test_a_topic_and_a_spool_log_of_one_name_have_positions_of_their_own(path: Path) -> None:
     sink = DuckDBSink(path)
     both = [batch([0, 1], topic_id="id"), batch([7], source="spool")]
     assert new_rows(sink.commit(both)) == 3
@@ -175,7 +176,7 @@ def test_the_id_of_a_topic_is_not_that_of_a_spool_log_of_its_name(path: Path) ->
     assert new_rows(sink.commit(both)) == 0
 
 
-def test_a_broker_that_begins_to_give_ids_goes_on_where_it_was(path: Path) -> None:
+def test_positions_are_kept_when_a_broker_starts_to_give_topic_ids(path: Path) -> None:
     sink = DuckDBSink(path)
     assert new_rows(sink.commit([batch([0, 1, 2])])) == 3
     assert sink.positions("kafka", {"users": "id"}) == {("users", 0): 3}
@@ -219,14 +220,14 @@ def test_a_commit_that_breaks_anywhere_leaves_nothing(
 
             return call
 
-    whole = DuckDBSink._connection
+    whole = WarehouseFile.untranslated_connection
 
     @contextmanager
-    def connection(self: DuckDBSink, read_only: bool = False) -> Iterator[Any]:
+    def connection(self: WarehouseFile, read_only: bool = False) -> Iterator[Any]:
         with whole(self, read_only) as opened:
             yield opened if read_only else Breaking(opened)
 
-    monkeypatch.setattr(DuckDBSink, "_connection", connection)
+    monkeypatch.setattr(WarehouseFile, "untranslated_connection", connection)
     try:
         sink.commit([batch([1, 2]), batch([0], stream="posts")])
         broke = False
@@ -270,9 +271,7 @@ HOW = ("backup copied over it", "backup moved to its place", "moved away")
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("new", [batch([3]), batch([0], partition=1), pulled("d")])
-def test_nothing_is_landed_in_a_warehouse_that_was_replaced_until_sources_go_back(
-    path: Path, how: str, new: Batch
-) -> None:
+def test_nothing_is_landed_in_a_replaced_warehouse_until_sources_are_reset(path: Path, how: str, new: Batch) -> None:
     """Whatever comes first, also from a partition that has all its messages."""
     sink = DuckDBSink(path)
     sink.commit([batch([0])])
@@ -332,7 +331,7 @@ def test_verifying_an_unchanged_file_does_not_open_it_and_a_held_one_is_not_wait
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_what_pubsub_sent_is_missed_in_a_warehouse_that_was_replaced(path: Path, how: str) -> None:
+def test_the_count_of_pubsub_messages_reveals_a_replaced_warehouse(path: Path, how: str) -> None:
     """It does not come again: the error says of which topic."""
     sink = DuckDBSink(path)
     sink.commit([pulled("a")])
@@ -378,7 +377,7 @@ def test_a_commit_has_a_memory_limit_unless_its_messages_need_more(path: Path, m
             return str(connection.sql("select current_setting('memory_limit')").fetchall()[0][0])
 
     large = Batch({"clicks": pa.concat_tables([large_pulled(number) for number in range(40)])})
-    with sink.held():
+    with sink.session():
         own = memory_limit()
         sink.commit([pulled("a")])
         assert memory_limit() == "384.0 MiB" != own
@@ -505,7 +504,7 @@ def test_a_full_disk_is_waited_for_and_loses_nothing(path: Path) -> None:
         for _ in range(2):
             with pytest.raises(UnavailableError, match=r"cannot read or write .*; free some space: nothing is lost"):
                 sink.commit([large])
-        with sink.held(), pytest.raises(UnavailableError):
+        with sink.session(), pytest.raises(UnavailableError):
             sink.commit([large])
     assert sink.commit([large]) == {"clicks": 3}
     assert sink.commit([batch([0, 1])]) == {"users": 1}

@@ -21,10 +21,11 @@ from ingest.errors import UnavailableError, UserError, WarehouseReplacedError
 from ingest.publish import RoutingPublisher
 from ingest.settings import Settings
 from ingest.simulator import simulate
-from ingest.sinks import bigquery as sinks
-from ingest.sinks import write_stream
-from ingest.sinks.bigquery import BigQuerySink
-from ingest.sinks.write_stream import WriteStream, finalize
+from ingest.sinks import bigquery as bigquery_sink
+from ingest.sinks.bigquery import BigQuerySink, write_stream, write_stream_loader
+from ingest.sinks.bigquery.rows import distinct_rows, raw_rows
+from ingest.sinks.bigquery.write_stream import WriteStream, finalize
+from ingest.sinks.bigquery.writers import Writers
 from ingest.streams import STREAMS
 from tests.ingest.sinks.test_bigquery import (  # noqa: F401  two are fixtures
     PROJECT,
@@ -41,11 +42,12 @@ from tests.ingest.sinks.test_duckdb import NOON, batch, new_rows, pulled
 pytestmark = pytest.mark.bigquery_emulator
 
 ROOT = Path(__file__).parents[3]
-STEPS = ("behind the new stream", "behind the claim", "behind an append", "before an append")
+STEPS = ("after the new stream", "after the claim", "after an append", "before an append")
 KILLED = """
 import os, signal, sys
-from ingest.sinks import bigquery as sinks
-from ingest.sinks.write_stream import WriteStream
+from ingest.sinks.bigquery import BigQuerySink
+from ingest.sinks.bigquery.write_stream import WriteStream
+from ingest.sinks.bigquery.writers import Writers
 from tests.ingest.sinks.test_bigquery import at, batch
 
 def killed(method, step):
@@ -57,13 +59,13 @@ def killed(method, step):
     return call
 
 step = sys.argv[3]
-sink = sinks.BigQuerySink(at(sys.argv[1], sys.argv[2]), by_streams=True)
+sink = BigQuerySink(at(sys.argv[1], sys.argv[2]), by_streams=True)
 sink.commit([batch([0, 1])] if "append" in step else [])
 sink.create_tables()
-if step == "behind the new stream":
+if step == "after the new stream":
     WriteStream.__init__ = killed(WriteStream.__init__, step)
-elif step == "behind the claim":
-    sinks.BigQuerySink._take_over = killed(sinks.BigQuerySink._take_over, step)
+elif step == "after the claim":
+    Writers.take_over = killed(Writers.take_over, step)
 else:
     WriteStream.append = killed(WriteStream.append, step)
 sink.commit([batch([0, 1, 2, 3])])
@@ -87,26 +89,26 @@ def ids(sink: BigQuerySink, stream: str = "clicks") -> list[str]:
 
 
 def rows_of(*numbers: int) -> pa.Table:
-    _, rows = batch(list(numbers)), batch(list(numbers)).tables["users"]
-    return sinks._raw_rows(sinks._with_place(rows, None, [None] * len(numbers)), "users", NOON)
+    numbered = batch(list(numbers))
+    return raw_rows(distinct_rows([(numbered.tables["users"], numbered)]), "users", NOON)
 
 
 def test_an_append_that_is_repeated_at_its_offset_lands_once(sink: BigQuerySink) -> None:
     sink.create_tables()
-    table = f"projects/{PROJECT}/datasets/{sink._dataset.rpartition('.')[2]}raw/tables/users"
-    stream = WriteStream(sink._write_client, table)
+    table = f"projects/{PROJECT}/datasets/{sink._datasets.prefix.rpartition('.')[2]}raw/tables/users"
+    stream = WriteStream(sink._datasets.write_client, table)
     stream.append(rows_of(0, 1))
     stream.append(rows_of(2))
     stream.rows = 2
     with pytest.raises(api.AlreadyExists):
         stream.append(rows_of(2))
     assert offsets(sink) == [0, 1, 2]
-    assert finalize(sink._write_client, stream.name) == finalize(sink._write_client, stream.name) == 3
+    assert finalize(sink._datasets.write_client, stream.name) == finalize(sink._datasets.write_client, stream.name) == 3
     stream.rows = 3
     with pytest.raises(api.GoogleAPICallError):
         stream.append(rows_of(3))
     assert offsets(sink) == [0, 1, 2]
-    assert finalize(sink._write_client, f"{table}/streams/0123456789abcdef") == 0
+    assert finalize(sink._datasets.write_client, f"{table}/streams/0123456789abcdef") == 0
 
 
 def test_large_commits_are_cut_and_each_request_carries_its_positions(
@@ -151,7 +153,7 @@ def test_an_append_that_is_not_answered_lands_once(
     sink.commit([batch([0]), pulled("z")])
     lose(monkeypatch, appended=appended)
     assert sink.commit([batch([0, 1, 2])]) == {"users": 2}
-    assert not sink._settled.get("users"), "positions tell what landed"
+    assert not sink._loader._appended_ids.get("users"), "positions tell what landed"
     lose(monkeypatch, appended=appended)
     assert sink.commit([pulled("a", "b")]) == {"clicks": 2}
     assert sink.commit([batch([2, 3]), pulled("c")]) == {"users": 1, "clicks": 1}
@@ -159,20 +161,18 @@ def test_an_append_that_is_not_answered_lands_once(
     assert ids(sink) == ["a", "b", "c", "z"]
 
 
-def test_rows_that_waited_for_a_takeover_before_them_land_with_a_later_time(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_landed_at_is_the_time_after_a_takeover(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else they appear below the cut of a build that went by meanwhile, and no later build looks there."""
     now = [NOON]
     sink = BigQuerySink(settings, clock=lambda: now[0], by_streams=True)
     sink.commit([batch([0]), pulled("a")])
-    take_over = sink._take_over
+    take_over = Writers.take_over
 
-    def slow(stream: str, write_stream: str | None) -> None:
-        take_over(stream, write_stream)
+    def slow(*arguments: Any) -> None:
+        take_over(*arguments)
         now[0] += timedelta(minutes=16)
 
-    monkeypatch.setattr(sink, "_take_over", slow)
+    monkeypatch.setattr(Writers, "take_over", slow)
     lose(monkeypatch, appended=False)
     sink.commit([batch([1]), pulled("b")])
     [(users,)] = query(sink, "select max(landed_at) from {raw}.users")
@@ -192,7 +192,7 @@ def test_a_commit_that_is_repeated_by_its_loader_lands_once(
     for batches in ([batch([0, 1])], [pulled("a", "b")]):
         lose(monkeypatch, appended=appended)
         with monkeypatch.context() as patched:
-            patched.setattr(sinks, "finalize", fail)
+            patched.setattr(write_stream_loader, "finalize", fail)
             for _ in range(2):
                 with pytest.raises(UnavailableError, match=r"BigQuery does not answer: .*reset"):
                     sink.commit(batches)
@@ -201,7 +201,7 @@ def test_a_commit_that_is_repeated_by_its_loader_lands_once(
     assert ids(sink) == ["a", "b"]
 
 
-def test_of_a_commit_that_lands_in_part_the_rest_follows(sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rest_of_a_commit_that_landed_in_part_follows(sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_stream, "APPEND_BYTES", 300)
     sink.commit([pulled("z")])
     append = WriteStream.append
@@ -226,16 +226,16 @@ def test_of_a_commit_that_lands_in_part_the_rest_follows(sink: BigQuerySink, mon
 
 def test_a_stream_that_has_ended_is_followed_by_another(sink: BigQuerySink) -> None:
     sink.commit([batch([0])])
-    finalize(sink._write_client, sink._open["users"].name)
+    finalize(sink._datasets.write_client, sink._loader._open["users"].name)
     assert sink.commit([batch([0, 1])]) == {"users": 1}
     assert offsets(sink) == [0, 1]
 
 
 @pytest.mark.parametrize("is_recreated", [False, True])
-def test_a_table_that_was_dropped_is_not_gone_on_in(sink: BigQuerySink, is_recreated: bool) -> None:
+def test_a_dropped_table_is_an_error(sink: BigQuerySink, is_recreated: bool) -> None:
     """What it held must be read again."""
     sink.commit([batch([0])])
-    sink._client.delete_table(f"{sink._dataset}raw.users")
+    sink._datasets.client.delete_table(f"{sink._datasets.prefix}raw.users")
     if is_recreated:
         time.sleep(0.01)  # times of creation are in milliseconds
         sink.create_tables()
@@ -248,15 +248,15 @@ def test_a_table_that_was_dropped_is_not_gone_on_in(sink: BigQuerySink, is_recre
     assert offsets(sink) == [0, 1]
 
 
-def test_a_follower_that_idles_sees_that_its_dataset_was_replaced(
+def test_an_idle_follower_notices_that_its_dataset_was_replaced(
     sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink.commit([batch([0])])
-    sink._client.delete_dataset(f"{sink._dataset}raw", delete_contents=True)
+    sink._datasets.client.delete_dataset(f"{sink._datasets.prefix}raw", delete_contents=True)
     time.sleep(0.01)
     sink.create_tables()
     sink.verify()  # not each second
-    monkeypatch.setattr(sinks, "SECONDS_BETWEEN_CHECKS", 0.0)
+    monkeypatch.setattr(bigquery_sink, "SECONDS_BETWEEN_CHECKS", 0.0)
     with pytest.raises(WarehouseReplacedError):
         sink.verify()
 
@@ -264,7 +264,7 @@ def test_a_follower_that_idles_sees_that_its_dataset_was_replaced(
 # -- one loader a table -----------------------------------------------------------------------------------------------
 
 
-def test_the_newest_loader_takes_over_and_the_one_before_ends(settings: Settings) -> None:
+def test_the_newest_loader_takes_over_and_its_predecessor_ends(settings: Settings) -> None:
     first, second = opened(settings), opened(settings)
     assert first.commit([batch([0, 1])]) == {"users": 2}
     assert second.commit([batch([0, 1, 2])]) == {"users": 1}
@@ -277,7 +277,7 @@ def test_the_newest_loader_takes_over_and_the_one_before_ends(settings: Settings
     assert offsets(second) == [0, 1, 2, 3]
 
 
-def test_an_append_under_way_is_shut_out_by_who_takes_over(
+def test_a_takeover_rejects_the_running_append_of_the_predecessor(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -302,7 +302,7 @@ def test_an_append_under_way_is_shut_out_by_who_takes_over(
     assert offsets(second) == [0, 1, 2]
 
 
-def test_a_load_job_under_way_is_waited_for_by_who_takes_over(settings: Settings, jobs: JobIds) -> None:
+def test_a_takeover_waits_for_the_running_load_job(settings: Settings, jobs: JobIds) -> None:
     BigQuerySink(settings).commit([batch([0])])
     jobs.on_sent = die
     with pytest.raises(KilledError):
@@ -313,7 +313,7 @@ def test_a_load_job_under_way_is_waited_for_by_who_takes_over(settings: Settings
     assert offsets(BigQuerySink(settings)) == [0, 1, 2, 3]
 
 
-def test_who_loads_and_who_follows_take_each_others_place(settings: Settings, jobs: JobIds) -> None:
+def test_load_jobs_and_write_streams_take_over_from_each_other(settings: Settings, jobs: JobIds) -> None:
     loads, other, follows = BigQuerySink(settings), BigQuerySink(settings), opened(settings)
     assert loads.commit([batch([0])]) == {"users": 1}
     assert other.commit([batch([0])]) == {"users": 0}
@@ -327,7 +327,7 @@ def test_who_loads_and_who_follows_take_each_others_place(settings: Settings, jo
     assert offsets(loads) == [0, 1, 2, 3, 4, 5]
 
 
-def test_positions_are_of_the_writers_time(
+def test_positions_and_writer_are_read_at_one_moment(
     settings: Settings,
     jobs: JobIds,
     monkeypatch: pytest.MonkeyPatch,
@@ -335,16 +335,16 @@ def test_positions_are_of_the_writers_time(
     """Others follow and load between a loader's two questions."""
     BigQuerySink(settings).commit([batch([0])])
     loads = BigQuerySink(settings)
-    read_positions = loads._read_positions
+    read_positions = loads._writers._read_positions
 
     def slow(streams: Any) -> Any:
         found = read_positions(streams)
-        monkeypatch.setattr(loads, "_read_positions", read_positions)
+        monkeypatch.setattr(loads._writers, "_read_positions", read_positions)
         opened(settings).commit([batch([1])])
         BigQuerySink(settings).commit([batch([2])])
         return found
 
-    monkeypatch.setattr(loads, "_read_positions", slow)
+    monkeypatch.setattr(loads._writers, "_read_positions", slow)
     assert loads.commit([batch([0, 1, 2, 3])]) == {"users": 1}
     assert offsets(loads) == [0, 1, 2, 3]
 
@@ -366,7 +366,7 @@ def test_a_loader_killed_at_any_step(settings: Settings, step: str) -> None:
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     sink = opened(settings)
-    landed = {"behind an append": 4, "before an append": 2}.get(step, 0)
+    landed = {"after an append": 4, "before an append": 2}.get(step, 0)
     assert sink.commit([batch([0, 1, 2, 3, 4])]) == {"users": 5 - landed}
     assert offsets(sink) == [0, 1, 2, 3, 4]
 

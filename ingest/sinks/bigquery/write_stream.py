@@ -1,8 +1,8 @@
-"""A write stream of BigQuery's Storage Write API: rows that are appended are in the table once that is answered.
+"""A write stream of BigQuery's Storage Write API: appended rows are in the table once BigQuery answers.
 
-An append names the place in its stream at which its rows come to stand, so that none of them is written twice. A
-stream that is finalized takes no more, and says how many rows it took: by this a loader knows what became of an append
-that was not answered, and shuts out one that was killed or replaced.
+An append has the offset of its rows in the stream, so no row is written twice. A finalized stream rejects appends and
+reports its number of rows: this tells a loader whether an append without an answer succeeded, and stops a loader that
+was killed or replaced.
 """
 
 from collections.abc import Iterator
@@ -20,16 +20,18 @@ from google.cloud.bigquery_storage_v1.types import WriteStream as Created
 from ingest.errors import UserError
 
 ANSWER_SECONDS = 60.0
-"""An append that is not answered for so long is given up: its stream is finalized, which tells what became of it."""
+"""Timeout of an append. Its stream is then finalized, which reports whether the append succeeded."""
 RETRY = Retry(timeout=ANSWER_SECONDS)
 APPEND_BYTES = 8 * 1024 * 1024
-"""BigQuery takes requests of 10 MB."""
+"""Maximum size of a request, unless it has a single message: BigQuery accepts 10 MB."""
 MAX_MESSAGE_BYTES = 9_900_000
 
 
 def open_write_client(emulator: str | None) -> BigQueryWriteClient:
-    """Args:
-    emulator: the URL of its REST; the port of gRPC is ten above, as emulators have it by default.
+    """A client of BigQuery, or of the emulator.
+
+    Args:
+        emulator: URL of its REST API. Its gRPC port is ten above, the default of emulators.
     """
     if emulator is None:
         return BigQueryWriteClient()
@@ -39,7 +41,7 @@ def open_write_client(emulator: str | None) -> BigQueryWriteClient:
 
 
 class WriteStream:
-    """A new stream of one table, whose rows are readable at once ("committed").
+    """A new stream of one table, of type "committed": its rows are readable at once.
 
     Args:
         table: projects/PROJECT/datasets/DATASET/tables/TABLE.
@@ -54,15 +56,14 @@ class WriteStream:
             timeout=ANSWER_SECONDS,
         ).name
         self.rows = 0
-        """That are known to stand in it."""
+        """Number of rows that are known to be in it."""
 
     def append(self, rows: pa.Table) -> None:
-        """Append the rows, in requests each of which is all or nothing and of which none is taken without those before
-        it.
+        """Append the rows, in atomic requests. BigQuery accepts none of them without those before it.
 
         Raises:
             UserError: for a message that is too large for BigQuery's streams; nothing is appended.
-            GoogleAPICallError: nobody knows what is appended until the stream is finalized; do not use it any more.
+            GoogleAPICallError: part of the rows may be appended. Finalize the stream to learn how many.
         """
         offset = self.rows
         requests = []
@@ -91,7 +92,7 @@ class WriteStream:
 
 
 def finalize(client: BigQueryWriteClient, name: str) -> int:
-    """Let a stream take no more; returns how many rows it took, 0 when BigQuery has forgotten it."""
+    """End a stream; returns its number of rows, 0 if BigQuery no longer has the stream."""
     try:
         return int(client.finalize_write_stream(name=name, retry=RETRY, timeout=ANSWER_SECONDS).row_count)
     except api.NotFound:

@@ -1,0 +1,134 @@
+"""Users, products and posts: how many there are, and how each kind is created, changed and deleted day by day."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ingest.simulator.draws import DAY, MINUTE, Draft, Drawn, Floats, Ints, Record, time_texts
+from ingest.streams import Stream
+
+PER_EVENT = {"users": 1 / 5, "products": 1 / 100, "posts": 1 / 200}
+"""Entities before the first day, per event of a day."""
+AT_LEAST = {"users": 50, "products": 40, "posts": 20}
+CREATED = {"users": 1 / 1_000, "products": 1 / 10_000, "posts": 1 / 1_000}
+"""Expected creations per day and event of a day; likewise below."""
+CHANGED = {"users": 1 / 500, "products": 1 / 500, "posts": 1 / 1_000}
+DELETED = {"users": 1 / 5_000, "products": 1 / 10_000, "posts": 1 / 5_000}
+HARD_DELETED = 0.3
+"""Share of deletions that are tombstones instead of a version with deleted_at."""
+TAIL = {"users": 0.6, "products": 0.75, "posts": 0.6}
+"""Below 1. A larger value gives the most popular entities a larger share of visits and sales."""
+KEPT = 10
+"""Entities that are never deleted, since events need users, products and posts."""
+
+
+class Entities:
+    """One kind of entity: the newest version of each one, deleted ones too, and those that exist on the present day."""
+
+    def __init__(self, stream: Stream) -> None:
+        assert stream.key is not None  # noqa: S101 - the three entity streams are keyed by id
+        self.stream = stream
+        self.id_field = stream.key
+        self.records: list[Record] = []
+        """By number. A change puts a new dict in its place, so a copy of the list keeps the versions of its day."""
+        self._alive: list[bool] = []
+        self._usual_weights: list[float] = []
+        self.present: Ints = np.empty(0, np.int64)
+        """Numbers of the entities that exist for the whole day."""
+        self.weights: Floats = np.empty(0)
+        """How often each of these is chosen."""
+
+    def choose(self, rng: np.random.Generator, size: int) -> Ints:
+        """Draw numbers of present entities, popular ones more often."""
+        cumulated = np.cumsum(self.weights)
+        chosen: Ints = self.present[np.searchsorted(cumulated, rng.random(size) * cumulated[-1])]
+        return chosen
+
+    def advance(
+        self,
+        rng: np.random.Generator,
+        *,
+        base: int,
+        day_start: int,
+        events_per_day: int,
+        describe: Callable[[int, list[int]], Record],
+        change: Callable[[Record, list[int]], Record],
+        popularity: Callable[[int, Ints], Floats],
+    ) -> Drawn:
+        """Draw the changes of one day.
+
+        Args:
+            rng: The generator of this day and kind.
+            base: Number of entities from before the first day; 0 on later days.
+            day_start: Microseconds since the epoch.
+            events_per_day: Scales the number of changes.
+            describe: Makes the fields of entity `number` from eight random integers.
+            change: Makes the changed fields of a record.
+            popularity: Returns the popularity of entities, by number, on the day that begins at an instant; 1 is usual.
+        """
+        name = self.stream.name
+        versions: list[tuple[bytes, Record | None]] = []
+        sent_at: list[int] = []
+
+        def create(created_at: str, sent: int, randoms: list[int]) -> None:
+            record = describe(len(self.records), randoms) | _times(created_at, created_at, None)
+            self.records.append(record)
+            self._alive.append(True)
+            # A heavy tail: few users make many visits, and few products most sales.
+            self._usual_weights.append(((randoms[7] + 1) / 2**32) ** -TAIL[name])
+            versions.append((record[self.id_field].encode(), record))
+            sent_at.append(sent)
+
+        # Base entities are older than the first day and arrive in its first minute, like an initial load.
+        created_at = time_texts(day_start - rng.integers(1, 400 * DAY, base))
+        sents = np.sort(rng.integers(0, MINUTE, base) + day_start).tolist()
+        for text, sent, randoms in zip(created_at, sents, rng.integers(2**32, size=(base, 8)).tolist(), strict=True):
+            create(f"{text}Z", sent, randoms)
+
+        there = [number for number, alive in enumerate(self._alive) if alive]
+        expected = [rate[name] * events_per_day for rate in (CREATED, CHANGED, DELETED)]
+        actions = rng.permutation(np.repeat(["create", "change", "delete"], rng.poisson(expected))).tolist()
+        times = np.sort(rng.integers(0, DAY, len(actions)) + day_start)
+        gone = 0
+        for action, at, text, randoms in zip(
+            actions,
+            times.tolist(),
+            time_texts(times),
+            rng.integers(2**32, size=(len(actions), 8)).tolist(),
+            strict=True,
+        ):
+            at_text = f"{text}Z"
+            if action == "create":
+                create(at_text, at, randoms)
+                continue
+            number = there[randoms[0] % len(there)]
+            if not self._alive[number]:
+                continue
+            record = self.records[number]
+            if action == "change":
+                record = record | change(record, randoms) | {"updated_at": at_text}
+            elif len(there) - gone <= KEPT:
+                continue
+            else:
+                gone += 1
+                self._alive[number] = False
+                record = record | {"updated_at": at_text, "deleted_at": at_text}
+            is_hard = action == "delete" and randoms[1] < HARD_DELETED * 2**32
+            self.records[number] = record
+            versions.append((record[self.id_field].encode(), None if is_hard else record))
+            sent_at.append(at)
+
+        # Entities that are created or deleted today have no events today, so none is before or after their lifetime.
+        self.present = np.array([number for number in there if self._alive[number]], np.int64)
+        self.weights = np.array(self._usual_weights)[self.present] * popularity(day_start, self.present)
+
+        def build(rows: Ints) -> Iterator[Draft]:
+            for row in rows.tolist():
+                key, version = versions[row]
+                yield key, version, {}
+
+        return Drawn(self.stream, np.array(sent_at, np.int64), build)
+
+
+def _times(created_at: str, updated_at: str, deleted_at: str | None) -> Record:
+    return {"created_at": created_at, "updated_at": updated_at, "deleted_at": deleted_at}
