@@ -32,6 +32,8 @@ from serve.published import open_published
 from tests.dbt_project.warehouse import ROOT, Warehouse
 from tests.serve.publishing import publish_again
 
+OPEN_CLIENT = "ingest.sinks.bigquery.client.open_client"
+
 
 def versions(settings: Settings) -> set[str]:
     return {path.name for path in published_folder(settings).iterdir()} - {CURRENT}
@@ -246,7 +248,7 @@ def publish_on_bigquery(settings: Settings) -> None:
 
 def test_on_bigquery_questions_are_published_and_parameters_bound(on_bigquery: Settings) -> None:
     client = BigQueryClient([{"n": 1}, {"n": 2}, {"n": 3}])
-    with patch("ingest.sinks.bigquery.client.open_client", lambda _: client):
+    with patch(OPEN_CLIENT, lambda _: client):
         publish_on_bigquery(on_bigquery)
         assert [path.name for path in published_folder(on_bigquery).parent.iterdir()] == [
             "my-project.dev_analytics.published"
@@ -274,7 +276,7 @@ def test_on_bigquery_questions_are_published_and_parameters_bound(on_bigquery: S
 
 def test_on_bigquery_a_question_that_takes_too_long_is_cancelled(on_bigquery: Settings) -> None:
     client = BigQueryClient(TimeoutError())
-    with patch("ingest.sinks.bigquery.client.open_client", lambda _: client):
+    with patch(OPEN_CLIENT, lambda _: client):
         publish_on_bigquery(on_bigquery)
         published = open_published(on_bigquery)
         question = published.questions["q"]
@@ -295,7 +297,7 @@ def test_on_bigquery_a_question_that_takes_too_long_is_cancelled(on_bigquery: Se
 def test_on_bigquery_an_aborted_question_says_why(on_bigquery: Settings, reason: str, status: int, told: str) -> None:
     """As the library raises it."""
     failure: GoogleAPICallError = _error_result_to_exception({"reason": reason, "message": "ended"})
-    with patch("ingest.sinks.bigquery.client.open_client", lambda _: BigQueryClient(failure)):
+    with patch(OPEN_CLIENT, lambda _: BigQueryClient(failure)):
         publish_on_bigquery(on_bigquery)
         with TestClient(Endpoints(on_bigquery).app(), "http://127.0.0.1") as client:
             response = client.get("/v0/pipes/q.json")
@@ -317,7 +319,7 @@ def test_on_bigquery_retries_stop_at_the_timeout(on_bigquery: Settings) -> None:
             return response
 
     client = bigquery.Client("my-project", _http=Unavailable(AnonymousCredentials()))
-    with patch("ingest.sinks.bigquery.client.open_client", lambda _: client):
+    with patch(OPEN_CLIENT, lambda _: client):
         publish_on_bigquery(on_bigquery)
         published = open_published(on_bigquery)
         question = published.questions["q"]
@@ -328,7 +330,7 @@ def test_on_bigquery_retries_stop_at_the_timeout(on_bigquery: Settings) -> None:
 def test_on_bigquery_no_answer_is_cached(on_bigquery: Settings) -> None:
     """Its tables change without being published."""
     rows = [{"n": 1}]
-    with patch("ingest.sinks.bigquery.client.open_client", lambda _: BigQueryClient(rows)):
+    with patch(OPEN_CLIENT, lambda _: BigQueryClient(rows)):
         publish_on_bigquery(on_bigquery)
         with TestClient(Endpoints(on_bigquery).app(), "http://127.0.0.1") as client:
             first = client.get("/v0/pipes/q.json")
@@ -341,7 +343,7 @@ def test_on_bigquery_no_answer_is_cached(on_bigquery: Settings) -> None:
 def test_on_bigquery_a_dry_run_describes_the_columns(on_bigquery: Settings) -> None:
     client = BigQueryClient([])
     with (
-        patch("ingest.sinks.bigquery.client.open_client", lambda _: client),
+        patch(OPEN_CLIENT, lambda _: client),
         describing(on_bigquery, None) as described,
     ):
         assert [(name, COLUMN_TYPES[type_]) for name, type_ in described(bigquery_question())] == [
@@ -358,7 +360,7 @@ def test_on_bigquery_a_statement_that_it_rejects_is_a_problem_of_the_question(on
 
     client = Rejecting([])
     with (
-        patch("ingest.sinks.bigquery.client.open_client", lambda _: client),
+        patch(OPEN_CLIENT, lambda _: client),
         describing(on_bigquery, None) as described,
     ):
         with pytest.raises(UserError, match=r"Unrecognized name: brandd at \[3:5\]") as told:
