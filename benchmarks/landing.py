@@ -34,8 +34,8 @@ from benchmarks.measure import Figure, apart, peer_python, short_rounds
 from benchmarks.report import Plot, Ratio, Section, Table, file_system
 from ingest.landing import land
 from ingest.message import Message
+from ingest.producers import RoutingPublisher
 from ingest.provision import provision
-from ingest.publish import RoutingPublisher
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import kafka, open_sources, pubsub

@@ -18,7 +18,7 @@ import orjson
 from ingest.errors import UserError
 from ingest.landing import land_streams
 from ingest.message import value_at
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolPublisher
 from ingest.replay import Replay
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink

@@ -165,7 +165,7 @@ def simulate(
     unlisted_field: Annotated[float, _rate("With a field that the contract does not list.")] = FAULTS.unlisted_field,
 ) -> None:
     """Publish the next days of a simulated shop, with the faults of real life."""
-    from ingest.publish import RoutingPublisher
+    from ingest.producers import RoutingPublisher
     from ingest.simulator import simulate as simulate_days
     from ingest.simulator import simulated_days
 
@@ -253,7 +253,7 @@ def replay(
             f"the messages of {stream} are {target.format}, and replay publishes JSON: use the producer of the stream"
         )
     try:
-        from ingest.publish import RoutingPublisher
+        from ingest.producers import RoutingPublisher
         from ingest.replay import Replay
 
         with _progress("checking", None):

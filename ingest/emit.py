@@ -24,7 +24,7 @@ import orjson
 import structlog
 
 from ingest.message import Message
-from ingest.publish.kafka import KafkaPublisher
+from ingest.producers.kafka import KafkaPublisher
 from ingest.settings import Settings
 from ingest.sinks import FIRST_CURSOR, Result, ResultSource
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pyarrow.compute as pc
 import structlog
 
-from ingest import metrics
+from ingest import telemetry
 from ingest.errors import UnavailableError, WarehouseHeldError, WarehouseReplacedError
 from ingest.formats import Decoder, check_registry
 from ingest.message import Batch
@@ -175,20 +175,20 @@ def commit(sink: Sink, batches: Sequence[Batch], log_level: int = logging.INFO) 
     landed = sink.commit(batches)
     seconds = time.monotonic() - started
     rows = sum(landed.values())
-    metrics.COMMITS.observe(seconds)
-    metrics.COMMIT_MESSAGES.observe(rows)
+    telemetry.COMMITS.observe(seconds)
+    telemetry.COMMIT_MESSAGES.observe(rows)
     lags = _lag_seconds(batches)
     for stream, new in landed.items():
-        metrics.MESSAGES.labels(stream).inc(new)
+        telemetry.MESSAGES.labels(stream).inc(new)
     for stream, lag in lags.items():
-        metrics.LAG_SECONDS.labels(stream).set(lag)
+        telemetry.LAG_SECONDS.labels(stream).set(lag)
     waiting: dict[str, int] = {}
     for batch in batches:
         waiting.update(batch.lag)
         for stream, table in batch.tables.items():
-            metrics.BYTES.labels(stream).inc(table.nbytes)
+            telemetry.BYTES.labels(stream).inc(table.nbytes)
     for stream, messages in waiting.items():
-        metrics.LAG_MESSAGES.labels(stream).set(messages)
+        telemetry.LAG_MESSAGES.labels(stream).set(messages)
     log.log(
         log_level if any(batch.rows for batch in batches) else logging.DEBUG,  # positions alone
         "committed",

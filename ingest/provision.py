@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ingest.errors import UserError
-from ingest.publish import duration
+from ingest.producers import duration
 from ingest.settings import Settings
 from ingest.streams import Stream
 
@@ -106,7 +106,7 @@ def _provision_kafka(settings: Settings, landed: list[str], emitted: list[str], 
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 
-    from ingest.publish.kafka import open_admin, retention, topic_configs
+    from ingest.producers.kafka import open_admin, retention, topic_configs
     from ingest.sources.kafka import ANSWER_SECONDS, client_config, unreachable
 
     connection = client_config(settings)
@@ -148,7 +148,7 @@ def _provision_pubsub(
     from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, NotFound, RetryError
     from google.auth.exceptions import GoogleAuthError
 
-    from ingest.publish.pubsub import open_publisher
+    from ingest.producers.pubsub import open_publisher
     from ingest.sources.pubsub import ANSWER_SECONDS, open_subscriber, unreachable
 
     wanted = [_subscription(settings, stream, options) for stream in streams]

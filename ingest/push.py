@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from ingest import metrics, web
+from ingest import telemetry, web
 from ingest.errors import UserError, WarehouseReplacedError
 from ingest.landing import accept_replacement, commit
 from ingest.message import Batch, PubSubMessage, pubsub_table
@@ -234,7 +234,7 @@ class _Endpoint:
         finally:
             self._rows -= 1
             self._bytes -= held
-        metrics.PUSHES.labels(204).inc()
+        telemetry.PUSHES.labels(204).inc()
         return Response(status_code=204)
 
     async def health(self, request: Request) -> Response:
@@ -245,7 +245,7 @@ class _Endpoint:
     async def refuse(self, request: Request, error: Exception) -> Response:
         """The error as one line, in the answer and, since Pub/Sub shows no answer to anybody, in the log."""
         assert isinstance(error, HTTPException)  # noqa: S101  what Starlette calls this for
-        metrics.PUSHES.labels(error.status_code).inc()
+        telemetry.PUSHES.labels(error.status_code).inc()
         now = time.monotonic()
         if now >= self._next_log_at.get(error.status_code, 0.0):
             self._next_log_at[error.status_code] = now + SECONDS_BETWEEN_LOGS

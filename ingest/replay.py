@@ -36,7 +36,7 @@ from ingest.files import (
     parquet_columns,
 )
 from ingest.message import Message, value_at
-from ingest.publish import MessageTooLargeError, Publisher, duration, retentions
+from ingest.producers import MessageTooLargeError, Publisher, duration, retentions
 from ingest.settings import Settings
 from ingest.streams import Stream
 

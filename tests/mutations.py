@@ -614,10 +614,10 @@ MUTATIONS = (
     ),
     Mutation(
         "a torn line stays in the spool",
-        "ingest/publish/spool.py",
+        "ingest/producers/spool.py",
         "is_new = _drop_torn_line(log.fileno()) == 0",
         "is_new = os.fstat(log.fileno()).st_size == 0",
-        "tests/ingest/publish/test_spool.py",
+        "tests/ingest/producers/test_spool.py",
     ),
     Mutation(
         "emit saves its cursor before the results are delivered",
@@ -643,8 +643,8 @@ MUTATIONS = (
     Mutation(
         "messages that Kafka deleted are stepped over in silence",
         "ingest/sources/kafka.py",
-        "metrics.LOST.labels(self._streams[topic]).inc(low - expected)",
-        "metrics.LOST.labels(self._streams[topic]).inc(0)",
+        "telemetry.LOST.labels(self._streams[topic]).inc(low - expected)",
+        "telemetry.LOST.labels(self._streams[topic]).inc(0)",
         "tests/ingest/sources/test_kafka.py",
     ),
     Mutation(
@@ -935,7 +935,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a spool log that replaces another has its id",
-        "ingest/publish/spool.py",
+        "ingest/producers/spool.py",
         "uuid.uuid4().hex.encode()",
         'b"0" * 32',
         "tests/ingest/sources/test_spool.py",

@@ -20,7 +20,7 @@ import orjson
 
 from ingest.errors import UserError
 from ingest.message import Message
-from ingest.publish import Publisher, duration, retentions
+from ingest.producers import Publisher, duration, retentions
 from ingest.settings import Settings
 from ingest.simulator.events import RETURN_DAYS, Sales, draw_events, draw_returns
 from ingest.simulator.faults import CARRIED_DAYS, Delivery, Faults, deliver

@@ -29,7 +29,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AclOperation, AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from ingest import metrics
+from ingest import telemetry
 from ingest.errors import UnavailableError, UserError
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.settings import REGISTRY_PREFIXES, Settings, read_properties
@@ -608,7 +608,7 @@ class KafkaSource:
         expected = max(expected, self._lost.get(known, 0))
         if expected < low:
             self._lost[known] = low
-            metrics.LOST.labels(self._streams[topic]).inc(low - expected)
+            telemetry.LOST.labels(self._streams[topic]).inc(low - expected)
             log.error(
                 "kafka retention deleted messages before they were landed",
                 **{"topic": topic, "partition": partition, "from": expected, "to": low, "at_most": low - expected},

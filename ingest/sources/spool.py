@@ -4,8 +4,9 @@ A log is read by offset, like a Kafka partition. The offset of a message is the 
 landing continues in the middle of a large log without reading what comes before.
 
 A log has an id, like a Kafka topic: the field `log_id` at the beginning of its first line, which
-`ingest.publish.spool` writes. A log that is removed and written again has another id, and is read from its start. A log
-without an id was written by another program or an earlier version. Its position stays valid while a line ends there.
+`ingest.producers.spool` writes. A log that is removed and written again has another id, and is read from its start.
+A log without an id was written by another program or an earlier version. Its position stays valid while a line ends
+there.
 """
 
 import os

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 
 from ingest import landing
-from ingest.publish import RoutingPublisher
+from ingest.producers import RoutingPublisher
 from ingest.settings import Settings as LandingSettings
 from ingest.simulator import DEFAULT_START, Faults, simulate
 from ingest.sources import open_sources

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ingest.message import Message
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolPublisher
 from ingest.settings import Settings
 from ingest.streams import STREAMS
 from tests.dbt_project.warehouse import Warehouse

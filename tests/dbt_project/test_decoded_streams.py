@@ -13,7 +13,7 @@ import fastavro
 import pytest
 
 from ingest.message import Message
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolPublisher
 from ingest.settings import Settings
 from ingest.streams import Stream, read_contracts
 from tests.registry import LocalRegistry

@@ -26,8 +26,8 @@ from structlog.testing import capture_logs
 from ingest import emit as emit_module
 from ingest.emit import count_due, emit, result_message
 from ingest.errors import UserError
+from ingest.producers.kafka import KafkaPublisher
 from ingest.provision import provision
-from ingest.publish.kafka import KafkaPublisher
 from ingest.settings import Settings
 from ingest.sinks import FIRST_CURSOR, Cursor, Result
 from ingest.sinks.duckdb import DuckDBSink

@@ -22,7 +22,7 @@ from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, Produc
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
 from ingest.errors import UserError
-from ingest.publish.pubsub import open_publisher
+from ingest.producers.pubsub import open_publisher
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources.pubsub import open_subscriber

@@ -22,7 +22,7 @@ from ingest import landing
 from ingest.errors import UnavailableError, UserError
 from ingest.landing import land, land_streams
 from ingest.message import BATCH_SCHEMA, Batch, Message, Positions, TopicIds
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolPublisher
 from ingest.settings import Settings
 from ingest.sinks import StreamStatus
 from ingest.sinks.duckdb import DuckDBSink

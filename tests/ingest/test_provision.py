@@ -11,8 +11,8 @@ from google.pubsub_v1.types import Subscription
 
 from ingest.errors import UserError
 from ingest.message import Message
+from ingest.producers.pubsub import PubSubPublisher
 from ingest.provision import SubscriptionOptions, provision
-from ingest.publish.pubsub import PubSubPublisher
 from ingest.settings import Settings
 from ingest.sources.pubsub import open_subscriber
 from ingest.streams import STREAMS

@@ -30,12 +30,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import _helpers, crypt, jwt
 
 import ingest.push
-from ingest import metrics, oidc
+from ingest import oidc, telemetry
 from ingest.errors import UserError, WarehouseHeldError
 from ingest.message import DECODED_SCHEMA, Batch
 from ingest.oidc import IdentityError, TokenVerifier
+from ingest.producers.pubsub import open_publisher
 from ingest.provision import provision
-from ingest.publish.pubsub import open_publisher
 from ingest.push import MAX_BODY_BYTES, Committer, _Endpoint
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
@@ -473,7 +473,7 @@ def test_without_tokens_no_page_of_the_web_can_push(
         return await endpoint.post(envelope(), headers={"Content-Type": "text/plain", **headers})
 
     def count() -> float:
-        return metrics.PUSHES.labels(status)._value.get()
+        return telemetry.PUSHES.labels(status)._value.get()
 
     before = count()
     answer = in_process(Settings(_env_file=None), sink, push).result

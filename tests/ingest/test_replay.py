@@ -25,7 +25,7 @@ from ingest import files as files_module
 from ingest import replay as replay_module
 from ingest.errors import UserError
 from ingest.message import Message, value_at
-from ingest.publish import MessageTooLargeError
+from ingest.producers import MessageTooLargeError
 from ingest.replay import Replay
 from ingest.settings import Settings
 from ingest.streams import STREAMS, Stream

@@ -23,7 +23,7 @@ from ingest import cli, samples, scaffold
 from ingest.errors import UserError
 from ingest.landing import land_streams
 from ingest.message import Message
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolPublisher
 from ingest.samples import MOST_KEYS, SAMPLE_MESSAGES, Sample, read_files, read_topic
 from ingest.scaffold import Promoted, add_stream, promote_field, singular
 from ingest.settings import Settings

@@ -17,7 +17,7 @@ from ingest import cli, formats
 from ingest.errors import UnavailableError, UserError
 from ingest.landing import LandingReport, land_streams
 from ingest.message import BATCH_SCHEMA, DECODED_SCHEMA, Message
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolPublisher
 from ingest.settings import Settings, registry_properties
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.streams import STREAMS, Stream

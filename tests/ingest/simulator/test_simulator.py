@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from ingest.errors import UserError
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolPublisher
 from ingest.settings import Settings
 from ingest.simulator import Faults, simulate, simulated_days
 from ingest.simulator.events import RETURN_DAYS, WEEKDAY
@@ -79,7 +79,7 @@ def test_another_process_gives_the_same_bytes(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolPublisher
 from ingest.settings import Settings
 from ingest.simulator import simulate
 settings = Settings(spool_path=Path(sys.argv[1]))

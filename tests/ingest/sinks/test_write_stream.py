@@ -18,7 +18,7 @@ import pytest
 from google.api_core import exceptions as api
 
 from ingest.errors import UnavailableError, UserError, WarehouseReplacedError
-from ingest.publish import RoutingPublisher
+from ingest.producers import RoutingPublisher
 from ingest.settings import Settings
 from ingest.simulator import simulate
 from ingest.sinks import bigquery as sinks

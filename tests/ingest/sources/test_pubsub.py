@@ -12,8 +12,8 @@ import pytest
 
 from ingest.errors import UnavailableError, UserError
 from ingest.message import BATCH_SCHEMA, Batch
+from ingest.producers.pubsub import open_publisher
 from ingest.provision import provision
-from ingest.publish.pubsub import open_publisher
 from ingest.settings import Settings
 from ingest.sources import pubsub
 from ingest.sources.pubsub import PubSubSource, open_subscriber

@@ -13,7 +13,7 @@ import ingest.sources.spool
 from ingest.errors import UserError
 from ingest.landing import land
 from ingest.message import Batch, Message
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolPublisher
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources.spool import SpoolSource

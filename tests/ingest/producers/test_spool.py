@@ -13,9 +13,9 @@ import pytest
 
 from ingest.errors import UserError
 from ingest.message import Message
-from ingest.publish import RoutingPublisher
-from ingest.publish import spool as publish_spool
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers import RoutingPublisher
+from ingest.producers import spool as producers_spool
+from ingest.producers.spool import SpoolPublisher
 from ingest.settings import Settings
 from ingest.streams import STREAMS
 
@@ -80,7 +80,7 @@ def test_the_next_publisher_drops_a_torn_line(settings: Settings, before: bytes,
 
 def test_two_publishers_do_not_mix_their_lines(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each publish holds the lock to its end, over several writes: its messages stand together."""
-    monkeypatch.setattr(publish_spool, "LINES_PER_WRITE", 10)
+    monkeypatch.setattr(producers_spool, "LINES_PER_WRITE", 10)
     barrier = threading.Barrier(4)
 
     def messages(writer: int, call: int) -> Iterator[Message]:
@@ -112,7 +112,7 @@ def test_a_publisher_waits_for_one_in_another_process(settings: Settings) -> Non
 import sys
 from pathlib import Path
 from ingest.message import Message
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolPublisher
 from ingest.settings import Settings
 from ingest.streams import STREAMS
 
@@ -152,7 +152,7 @@ import resource, signal, sys
 from pathlib import Path
 from ingest.errors import UserError
 from ingest.message import Message
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolPublisher
 from ingest.settings import Settings
 from ingest.streams import STREAMS
 

@@ -13,11 +13,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from ingest.errors import UnavailableError, UserError
 from ingest.message import Message
+from ingest.producers import RoutingPublisher, retentions
+from ingest.producers import kafka as producers_kafka
+from ingest.producers.kafka import KafkaPublisher
+from ingest.producers.pubsub import PubSubPublisher
 from ingest.provision import provision
-from ingest.publish import RoutingPublisher, retentions
-from ingest.publish import kafka as publish_kafka
-from ingest.publish.kafka import KafkaPublisher
-from ingest.publish.pubsub import PubSubPublisher
 from ingest.replay import Replay
 from ingest.settings import Settings
 from ingest.simulator import simulate
@@ -88,7 +88,7 @@ def test_kafka_reports_what_was_not_delivered(settings: Settings, monkeypatch: p
     admin.create_topics([NewTopic("narrow", 1, 1, config={"max.message.bytes": "200"})])["narrow"].result()
     with pytest.raises(UserError, match="did not take 3 messages"), KafkaPublisher(narrow) as publisher:
         publisher.publish(USERS, [Message(os.urandom(1000))] * 3)
-    monkeypatch.setattr(publish_kafka, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(producers_kafka, "ANSWER_SECONDS", 2.0)
     nowhere = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
     with pytest.raises(UserError, match="does not answer"):
         KafkaPublisher(nowhere)
@@ -169,7 +169,7 @@ def test_retention_is_that_of_the_topic(settings: Settings, config: dict[str, st
 def test_retention_of_brokers_that_do_not_answer_is_an_error(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish_kafka, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(producers_kafka, "ANSWER_SECONDS", 2.0)
     nowhere = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
     with pytest.raises(UnavailableError, match="does not answer"):
         retentions(nowhere, [USERS])

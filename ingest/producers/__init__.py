@@ -70,14 +70,14 @@ class RoutingPublisher:
 
     def _open(self, transport: str) -> Publisher:
         if transport == "kafka":
-            from ingest.publish.kafka import KafkaPublisher
+            from ingest.producers.kafka import KafkaPublisher
 
             return KafkaPublisher(self._settings)
         if transport == "pubsub":
-            from ingest.publish.pubsub import PubSubPublisher
+            from ingest.producers.pubsub import PubSubPublisher
 
             return PubSubPublisher(self._settings)
-        from ingest.publish.spool import SpoolPublisher
+        from ingest.producers.spool import SpoolPublisher
 
         return SpoolPublisher(self._settings)
 
@@ -93,7 +93,7 @@ def retentions(settings: Settings, streams: Sequence[Stream]) -> Mapping[str, ti
     topics = {settings.topic(stream): stream.name for stream in streams if settings.transport(stream) == "kafka"}
     if not topics:
         return {}
-    from ingest.publish.kafka import open_admin, retention, topic_configs
+    from ingest.producers.kafka import open_admin, retention, topic_configs
 
     configs = topic_configs(settings, open_admin(settings), list(topics))
     return {

@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[at
 
 from ingest.errors import UserError
 from ingest.message import Message
-from ingest.publish import MessageTooLargeError
+from ingest.producers import MessageTooLargeError
 from ingest.settings import Settings
 from ingest.sources.kafka import ANSWER_SECONDS, client_config, open_client, unreachable
 from ingest.streams import Stream

@@ -23,7 +23,7 @@ from google.pubsub_v1.types import PublishRequest, PubsubMessage
 
 from ingest.errors import UserError
 from ingest.message import Message
-from ingest.publish import MessageTooLargeError
+from ingest.producers import MessageTooLargeError
 from ingest.settings import Settings
 from ingest.sources.pubsub import UNLIMITED, no_credentials, unreachable
 from ingest.streams import Stream

@@ -7,7 +7,7 @@ import pytest
 
 from ingest.errors import UserError
 from ingest.message import Message
-from ingest.publish import RoutingPublisher
+from ingest.producers import RoutingPublisher
 from ingest.settings import Settings
 from ingest.streams import STREAMS, Stream
 
