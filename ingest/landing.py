@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import structlog
 
 from ingest import telemetry
+from ingest.batching import BatchBounds, BatchSize
 from ingest.errors import UnavailableError, WarehouseHeldError, WarehouseReplacedError
 from ingest.formats import Decoder, check_registry
 from ingest.message import Batch
@@ -247,12 +248,12 @@ def _collect(
     failed: threading.Event,
 ) -> _Collected:
     """Batches of one source, decoded, until a commit is due, landing stops, or it failed elsewhere."""
-    deadline = time.monotonic() + settings.landing_max_seconds
-    patience = settings.landing_max_seconds if follow else source.idle_timeout_seconds
+    bounds = BatchBounds.of_commit(settings)
+    size = BatchSize(bounds)
+    patience = bounds.seconds if follow else source.idle_timeout_seconds
     batches: list[Batch] = []
-    rows = size = 0
-    while rows < settings.landing_max_rows and size < settings.landing_max_bytes:
-        remaining = max(0.0, deadline - time.monotonic())
+    while not size.is_full:
+        remaining = max(0.0, size.seconds_left)
         if batches and not remaining:
             break
         timeout = min(patience, remaining) if batches else patience
@@ -282,8 +283,7 @@ def _collect(
         batches.append(batch)
         if batch.is_end and not follow:
             return _Collected(batches, is_drained=True)
-        rows += batch.rows
-        size += sum(table.nbytes for table in batch.tables.values())
+        size.add(batch.rows, sum(table.nbytes for table in batch.tables.values()))
         if stop.is_set() or failed.is_set():
             break
     return _Collected(batches)

@@ -65,37 +65,29 @@ def provision(
 
 def _check_topics(settings: Settings, landed: list[str], emitted: list[str]) -> None:
     """Raises UserError for topics that exist and that this client may not see or read."""
-    from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]
+    from ingest.brokers.kafka import KafkaConnection
+    from ingest.brokers.kafka_topics import describe_topics, may_read, not_allowed
 
-    from ingest.sources.kafka import client_config, describe_topics, may, not_allowed, open_client, unreachable
-
-    connection = client_config(settings)
-    try:
-        described, hidden = describe_topics(open_client(AdminClient, connection), landed + emitted)
-    except KafkaException as error:
-        raise unreachable(connection, error.args[0].str()) from error
-    unreadable = {topic for topic in landed if topic in described and not may(described[topic], AclOperation.READ)}
+    connection = KafkaConnection(settings)
+    described, hidden = describe_topics(connection, connection.open_admin(), landed + emitted)
+    unreadable = {topic for topic in landed if topic in described and not may_read(described[topic])}
     if denied := sorted(hidden | unreadable):
         raise UserError("; ".join(map(not_allowed, denied)))
 
 
 def _check_subscriptions(settings: Settings, streams: list[Stream]) -> None:
     """Raises UserError for subscriptions whose topic was deleted."""
-    from google.api_core.exceptions import GoogleAPICallError, NotFound, RetryError
-    from google.auth.exceptions import GoogleAuthError
+    from google.api_core.exceptions import NotFound
 
-    from ingest.sources.pubsub import ANSWER_SECONDS, DELETED_TOPIC, open_subscriber, topic_deleted, unreachable
+    from ingest.brokers.pubsub import ANSWER_SECONDS, DELETED_TOPIC, open_subscriber, topic_deleted, translate_errors
 
     orphans = []
-    with open_subscriber(settings) as subscriber:
+    with open_subscriber(settings) as subscriber, translate_errors(settings):
         for name in map(settings.subscription, streams):
             try:
                 found = subscriber.get_subscription(subscription=name, timeout=ANSWER_SECONDS, retry=None)
             except NotFound:
                 continue
-            except (GoogleAPICallError, RetryError, GoogleAuthError) as error:
-                raise unreachable(settings, error) from error
             if found.topic == DELETED_TOPIC:
                 orphans.append(topic_deleted(name))
     if orphans:
@@ -106,17 +98,15 @@ def _provision_kafka(settings: Settings, landed: list[str], emitted: list[str], 
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 
-    from ingest.producers.kafka import open_admin, retention, topic_configs
-    from ingest.sources.kafka import ANSWER_SECONDS, client_config, unreachable
+    from ingest.brokers.kafka import ANSWER_SECONDS, KafkaConnection
+    from ingest.brokers.kafka_topics import retention, topic_configs
 
-    connection = client_config(settings)
-    admin = open_admin(settings)
-    try:
+    connection = KafkaConnection(settings)
+    admin = connection.open_admin()
+    with connection.translate_errors(admin):
         existing = admin.list_topics(timeout=ANSWER_SECONDS).topics
-    except KafkaException as error:
-        raise unreachable(connection, error.args[0].str()) from error
     missing = [topic for topic in landed + emitted if topic not in existing]
-    configs = topic_configs(settings, admin, [topic for topic in landed if topic in existing])
+    configs = topic_configs(connection, admin, [topic for topic in landed if topic in existing])
     limited = [
         f"Kafka topic {topic} exists with a retention of {duration(kept)}, not unlimited: it deletes older messages, "
         "landed or not; left as it is"
@@ -145,11 +135,9 @@ def _provision_kafka(settings: Settings, landed: list[str], emitted: list[str], 
 def _provision_pubsub(
     settings: Settings, streams: list[Stream], options: SubscriptionOptions, *, dry_run: bool
 ) -> list[str]:
-    from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, NotFound, RetryError
-    from google.auth.exceptions import GoogleAuthError
+    from google.api_core.exceptions import AlreadyExists, NotFound
 
-    from ingest.producers.pubsub import open_publisher
-    from ingest.sources.pubsub import ANSWER_SECONDS, open_subscriber, unreachable
+    from ingest.brokers.pubsub import ANSWER_SECONDS, open_publisher, open_subscriber, translate_errors
 
     wanted = [_subscription(settings, stream, options) for stream in streams]
     publisher, subscriber = open_publisher(settings), open_subscriber(settings)
@@ -184,18 +172,17 @@ def _provision_pubsub(
         )
 
     try:
-        for subscription in wanted:
-            ensure_topic(subscription.topic)
-            if dead_letter_topic := subscription.dead_letter_policy.dead_letter_topic:
-                ensure_topic(dead_letter_topic)
-                ensure_subscription(_dead_letter_subscription(settings, subscription))
-            existing = ensure_subscription(subscription)
-            if existing is not None:
-                done += _differences(existing, subscription)
-            elif dead_letter_topic:
-                done += _grants(subscription.name, dead_letter_topic)
-    except (GoogleAPICallError, RetryError, GoogleAuthError) as error:
-        raise unreachable(settings, error) from error
+        with translate_errors(settings):
+            for subscription in wanted:
+                ensure_topic(subscription.topic)
+                if dead_letter_topic := subscription.dead_letter_policy.dead_letter_topic:
+                    ensure_topic(dead_letter_topic)
+                    ensure_subscription(_dead_letter_subscription(settings, subscription))
+                existing = ensure_subscription(subscription)
+                if existing is not None:
+                    done += _differences(existing, subscription)
+                elif dead_letter_topic:
+                    done += _grants(subscription.name, dead_letter_topic)
     finally:
         publisher.transport.close()
         subscriber.close()

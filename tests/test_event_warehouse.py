@@ -90,7 +90,7 @@ def test_an_error_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[st
 
 def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
-    for module in ("ingest.sources.kafka", "ingest.producers.kafka"):
+    for module in ("ingest.sources.kafka", "ingest.brokers.kafka"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     environment = {**Warehouse(tmp_path).environment, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     done = run_main(event_warehouse.main, ["land"], environment)

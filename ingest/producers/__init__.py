@@ -93,9 +93,11 @@ def retentions(settings: Settings, streams: Sequence[Stream]) -> Mapping[str, ti
     topics = {settings.topic(stream): stream.name for stream in streams if settings.transport(stream) == "kafka"}
     if not topics:
         return {}
-    from ingest.producers.kafka import open_admin, retention, topic_configs
+    from ingest.brokers.kafka import KafkaConnection
+    from ingest.brokers.kafka_topics import retention, topic_configs
 
-    configs = topic_configs(settings, open_admin(settings), list(topics))
+    connection = KafkaConnection(settings)
+    configs = topic_configs(connection, connection.open_admin(), list(topics))
     return {
         topics[topic]: kept
         for topic, config in configs.items()

@@ -14,9 +14,6 @@ from ingest.streams import Stream
 ReadPositions = Callable[[TopicIds], Positions]
 """Reads from the warehouse where landing goes on; called at every assignment of partitions."""
 
-LONGEST_FETCH_SECONDS = 1.0
-"""A fetch returns what it has after this time, however much arrives: between two, the loader checks whether to stop."""
-
 
 class Source(Protocol):
     """One connection that fetches the messages of one or more streams."""

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import structlog
 
+from ingest.batching import BatchBounds, BatchSize
 from ingest.errors import UserError
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.settings import Settings
@@ -144,8 +145,7 @@ class SpoolSource:
 
     def __init__(self, settings: Settings, streams: list[Stream], read_positions: ReadPositions) -> None:
         self._root = settings.spool_path
-        self._max_rows = settings.landing_max_rows
-        self._max_bytes = settings.landing_max_bytes
+        self._bounds = BatchBounds.of_fetch(settings)
         self._streams = [stream.name for stream in streams]
         self._read_positions = read_positions
         self._ids: dict[tuple[str, int], str] = {}
@@ -298,15 +298,15 @@ class SpoolSource:
             incomplete last line waits until it is complete.
         """
         chunk = bytearray()
-        rows = 0
+        size = BatchSize(self._bounds)
         is_all = False
-        while rows < self._max_rows and (len(chunk) < self._max_bytes or not rows):
+        while not size.is_full or not size.rows:
             block = file.read(READ_BYTES)
             if not block:
                 is_all = True
                 break
             chunk += block
-            rows += block.count(b"\n")
+            size.add(block.count(b"\n"), len(block))
         ends = np.flatnonzero(np.frombuffer(chunk, dtype=np.uint8) == ord("\n"))
-        fitting = min(self._max_rows, max(1, int(np.searchsorted(ends, self._max_bytes))))
+        fitting = self._bounds.fitting_rows(ends)
         return chunk, ends[:fitting], is_all and fitting >= len(ends)

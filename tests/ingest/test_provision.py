@@ -9,12 +9,12 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ConfigSource, NewTopic
 from google.pubsub_v1.types import Subscription
 
+from ingest.brokers.pubsub import open_subscriber
 from ingest.errors import UserError
 from ingest.message import Message
 from ingest.producers.pubsub import PubSubPublisher
 from ingest.provision import SubscriptionOptions, provision
 from ingest.settings import Settings
-from ingest.sources.pubsub import open_subscriber
 from ingest.streams import STREAMS
 from tests.brokers import KafkaServer, PubSubEmulator
 

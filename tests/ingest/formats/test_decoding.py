@@ -14,11 +14,12 @@ import pytest
 from pydantic import ValidationError
 
 from ingest import cli, formats
+from ingest.brokers.kafka_properties import registry_properties
 from ingest.errors import UnavailableError, UserError
 from ingest.landing import LandingReport, land_streams
 from ingest.message import BATCH_SCHEMA, DECODED_SCHEMA, Message
 from ingest.producers.spool import SpoolPublisher
-from ingest.settings import Settings, registry_properties
+from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.streams import STREAMS, Stream
 from tests.command_line import run_main

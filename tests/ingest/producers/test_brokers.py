@@ -11,6 +11,7 @@ import orjson
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from ingest.brokers import kafka_topics
 from ingest.errors import UnavailableError, UserError
 from ingest.message import Message
 from ingest.producers import RoutingPublisher, retentions
@@ -169,7 +170,7 @@ def test_retention_is_that_of_the_topic(settings: Settings, config: dict[str, st
 def test_retention_of_brokers_that_do_not_answer_is_an_error(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(producers_kafka, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(kafka_topics, "ANSWER_SECONDS", 2.0)
     nowhere = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
     with pytest.raises(UnavailableError, match="does not answer"):
         retentions(nowhere, [USERS])
