@@ -35,7 +35,7 @@ from benchmarks.report import Plot, Ratio, Section, Table, file_system
 from ingest.brokers.pubsub import open_subscriber
 from ingest.landing import land
 from ingest.message import Message
-from ingest.producers import RoutingPublisher
+from ingest.producers import RoutingProducer
 from ingest.provision import provision
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
@@ -203,13 +203,13 @@ def avro_messages(count: int, schema_id: int) -> Iterator[Message]:
 
 
 def publish(settings: Settings, stream: Stream, count: int) -> None:
-    with RoutingPublisher(settings) as publisher:
-        publisher.publish(stream, messages(count))
+    with RoutingProducer(settings) as producer:
+        producer.produce(stream, messages(count))
 
 
 def publish_avro(settings: Settings, count: int, schema_id: int) -> None:
-    with RoutingPublisher(settings.model_copy(update={"topics": {AVRO.name: AVRO_TOPIC}})) as publisher:
-        publisher.publish(AVRO, avro_messages(count, schema_id))
+    with RoutingProducer(settings.model_copy(update={"topics": {AVRO.name: AVRO_TOPIC}})) as producer:
+        producer.produce(AVRO, avro_messages(count, schema_id))
 
 
 def measure_kafka(count: int, rounds: int, dlt_python: Path) -> dict[str, list[Rate]]:

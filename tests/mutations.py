@@ -622,15 +622,15 @@ MUTATIONS = (
     Mutation(
         "emit saves its cursor before the results are delivered",
         "ingest/emit.py",
-        "            publisher.flush()\n",
+        "            producer.flush()\n",
         "",
         "tests/ingest/test_emit.py",
     ),
     Mutation(
         "the simulator saves its state before the messages are delivered",
         "ingest/simulator/__init__.py",
-        "        publisher.flush()\n        plans.append(plan)\n        _write_state(state_path, seed, start, plans)\n",
-        "        plans.append(plan)\n        _write_state(state_path, seed, start, plans)\n        publisher.flush()\n",
+        "        producer.flush()\n        plans.append(plan)\n        _write_state(state_path, seed, start, plans)\n",
+        "        plans.append(plan)\n        _write_state(state_path, seed, start, plans)\n        producer.flush()\n",
         "tests/ingest/simulator/test_simulator.py",
     ),
     Mutation(

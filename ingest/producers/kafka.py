@@ -1,4 +1,4 @@
-"""Publishes to Kafka with an idempotent producer."""
+"""Produces to Kafka with an idempotent producer."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Self
@@ -16,8 +16,8 @@ POLL_EVERY = 10_000
 """Messages between two checks of delivery reports."""
 
 
-class KafkaPublisher:
-    """Publishes each message once, in order within its key.
+class KafkaProducer:
+    """Produces each message once, in order within its key.
 
     The message's time is `published_at` to the millisecond, or now. A payload of None is a tombstone.
     """
@@ -50,13 +50,13 @@ class KafkaPublisher:
                 raise
             # The first error is the one to report.
 
-    def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
-        return self.publish_to(self._settings.topic(stream), messages)
+    def produce(self, stream: Stream, messages: Iterable[Message]) -> int:
+        return self.produce_to(self._settings.topic(stream), messages)
 
-    def publish_to(
+    def produce_to(
         self, topic: str, messages: Iterable[Message], on_too_large: Callable[[Message], None] | None = None
     ) -> int:
-        """Publish messages in order; returns how many were handed to the producer.
+        """Produce messages in order; returns how many were handed to the client.
 
         A message above the client's `message.max.bytes` is given to `on_too_large` at once, and left out.
 

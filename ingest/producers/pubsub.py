@@ -1,4 +1,4 @@
-"""Publishes to Pub/Sub."""
+"""Produces to Pub/Sub."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -37,8 +37,8 @@ RETRY = Retry(
 _Message = PubsubMessage.pb()
 
 
-class PubSubPublisher:
-    """Publishes with the attributes of each message, in requests of many messages, several at once.
+class PubSubProducer:
+    """Produces with the attributes of each message, in requests of many messages, several at once.
 
     Pub/Sub sets the time of publishing itself and promises no order: `published_at` is not kept, nor is the key.
     It has no tombstones either: a payload of None arrives as an empty one.
@@ -66,8 +66,8 @@ class PubSubPublisher:
             self._requests.shutdown(cancel_futures=True)
             self._client.transport.close()
 
-    def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
-        """Publish messages; returns how many were handed over.
+    def produce(self, stream: Stream, messages: Iterable[Message]) -> int:
+        """Produce messages; returns how many were handed over.
 
         Raises:
             MessageTooLargeError: for a message that is too large, after those before it.
