@@ -192,7 +192,7 @@ class InProcess:
 
     @property
     def rows(self) -> int:
-        return self._endpoint._rows
+        return self._endpoint._in_hand.rows
 
     async def post(self, body: Any, **options: Any) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
