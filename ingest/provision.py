@@ -14,13 +14,13 @@ from ingest.streams import Stream
 
 PARTITIONS = 4
 DEAD_LETTER_RETENTION = timedelta(days=31)
-"""The longest that Pub/Sub keeps what is not acknowledged."""
+"""The maximum time for which Pub/Sub keeps unacknowledged messages."""
 SERVICE_AGENT = "serviceAccount:service-PROJECT_NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com"
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionOptions:
-    """What is asked of the Pub/Sub subscriptions."""
+    """Requested options of the Pub/Sub subscriptions."""
 
     ack_deadline_seconds: int = 60
     ordering: bool = False
@@ -37,13 +37,13 @@ DEFAULT_OPTIONS = SubscriptionOptions()
 def provision(
     settings: Settings, streams: list[Stream], dry_run: bool = False, options: SubscriptionOptions = DEFAULT_OPTIONS
 ) -> list[str]:
-    """Create what is missing on the brokers that these streams arrive by; what exists is left as it is.
+    """Create the missing topics and subscriptions of these streams; existing ones are left as they are.
 
-    The results that `emit` publishes are made from page_views: their topic comes with that stream, given Kafka.
+    `emit` computes its results from page_views: with Kafka, their topic is created with that stream.
 
     Returns:
-        A line for each thing that was created, or with `dry_run` would be; for each subscription that exists and is
-        not as the options say, and each topic that exists with a limited retention; and for what is left to do by hand.
+        One line per resource that was created, or with `dry_run` would be; per existing subscription that differs from
+        the options, and existing topic with a limited retention; and per step that is left to do by hand.
 
     Raises:
         UserError: for a broker that does not answer or does not allow it, for a subscription whose topic was deleted,
@@ -52,7 +52,7 @@ def provision(
     kafka = [settings.topic(stream) for stream in streams if settings.transport(stream) == "kafka"]
     results = [settings.emit_topic for stream in streams if stream.name == "page_views" and settings.has_kafka]
     pubsub = [stream for stream in streams if settings.transport(stream) == "pubsub"]
-    # Both first: nothing is made where something is in the way.
+    # Both checks first: if one fails, nothing is created.
     if kafka or results:
         _check_topics(settings, kafka, results)
     if pubsub:
@@ -115,8 +115,8 @@ def _provision_kafka(settings: Settings, landed: list[str], emitted: list[str], 
     ]
     if dry_run:
         return [*(f"would create Kafka topic {topic}" for topic in missing), *limited]
-    # -1: as many replicas as the brokers are configured for. Retention goes by the message's own time and would
-    # delete a replayed history within minutes, landed or not. What was emitted can be emitted again.
+    # -1: as many replicas as the brokers are configured for. Landed topics get unlimited retention, which goes by the
+    # message's own time and would delete a replayed history within minutes. Emitted results can be emitted again.
     keep = {"retention.ms": "-1"}
     wanted = [NewTopic(topic, PARTITIONS, -1, config=keep if topic in landed else {}) for topic in missing]
     created = admin.create_topics(wanted) if wanted else {}
@@ -145,7 +145,7 @@ def _provision_pubsub(
     done: list[str] = []
 
     def ensure(what: str, get: Callable[[], Any], create: Callable[[], object]) -> Any:
-        """What is there already, or None when it was created or would be."""
+        """Return the existing resource; None when it was created or would be."""
         try:
             return get()
         except NotFound:
@@ -190,7 +190,7 @@ def _provision_pubsub(
 
 
 def _subscription(settings: Settings, stream: Stream, options: SubscriptionOptions) -> Any:
-    """The google.pubsub_v1.types.Subscription that is asked for."""
+    """The requested google.pubsub_v1.types.Subscription."""
     from google.pubsub_v1.types import DeadLetterPolicy, ExpirationPolicy, PushConfig, Subscription
 
     topic = f"projects/{settings.pubsub_project}/topics/{settings.topic(stream)}"
@@ -200,7 +200,7 @@ def _subscription(settings: Settings, stream: Stream, options: SubscriptionOptio
         ack_deadline_seconds=options.ack_deadline_seconds,
         enable_message_ordering=options.ordering,
         enable_exactly_once_delivery=options.exactly_once,
-        # A subscription that nobody reads for a month is not to vanish with its messages.
+        # Never expires: by default a subscription that nobody reads for a month is deleted with its messages.
         expiration_policy=ExpirationPolicy(),
     )
     if options.dead_letter_attempts is not None:
@@ -219,7 +219,7 @@ def _subscription(settings: Settings, stream: Stream, options: SubscriptionOptio
 
 
 def _dead_letter_subscription(settings: Settings, subscription: Any) -> Any:
-    """What holds the messages of a dead letter topic: without a subscription, a topic drops what it is sent."""
+    """The subscription that keeps the messages of a dead letter topic: without one, the topic drops them."""
     from google.pubsub_v1.types import ExpirationPolicy, Subscription
 
     topic = subscription.dead_letter_policy.dead_letter_topic
@@ -227,14 +227,14 @@ def _dead_letter_subscription(settings: Settings, subscription: Any) -> Any:
         name=topic.replace("/topics/", "/subscriptions/"),
         topic=topic,
         ack_deadline_seconds=subscription.ack_deadline_seconds,
-        # The emulator takes no more than the default.
+        # The emulator accepts no more than the default.
         message_retention_duration=None if settings.pubsub_emulator_host else DEAD_LETTER_RETENTION,
         expiration_policy=ExpirationPolicy(),
     )
 
 
 def _grants(subscription: str, dead_letter_topic: str) -> list[str]:
-    """What Pub/Sub's service agent needs, so that it can move a message from one to the other."""
+    """Commands that let Pub/Sub's service agent move messages from the subscription to the dead letter topic."""
     return [
         f"to do by hand: gcloud pubsub topics add-iam-policy-binding {dead_letter_topic}"
         f" --member={SERVICE_AGENT} --role=roles/pubsub.publisher",
@@ -244,7 +244,7 @@ def _grants(subscription: str, dead_letter_topic: str) -> list[str]:
 
 
 def _differences(existing: Any, wanted: Any) -> list[str]:
-    """One line when the subscription that exists is not as it was asked for, else none."""
+    """One line when the existing subscription differs from the requested one, else none."""
     has, asked = _description(existing), _description(wanted)
     differences = [f"{what} {has[what]}, not {asked[what]}" for what in asked if has[what] != asked[what]]
     if not differences:
@@ -264,6 +264,6 @@ def _description(subscription: Any) -> dict[str, str]:
         if dead_letters.dead_letter_topic
         else "off",
         "push endpoint": (push.push_endpoint or "none")
-        # Without an audience of its own, a token is for the endpoint.
+        # Without its own audience, a token is for the endpoint.
         + (f" as {token.service_account_email} for {token.audience or push.push_endpoint}" if token else ""),
     }
