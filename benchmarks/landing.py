@@ -32,13 +32,14 @@ from google.pubsub_v1.types import PullResponse
 
 from benchmarks.measure import Figure, apart, peer_python, short_rounds
 from benchmarks.report import Plot, Ratio, Section, Table, file_system
+from ingest.brokers.pubsub import open_subscriber
 from ingest.landing import land
 from ingest.message import Message
+from ingest.producers import RoutingProducer
 from ingest.provision import provision
-from ingest.publish import RoutingPublisher
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
-from ingest.sources import kafka, open_sources, pubsub
+from ingest.sources import kafka_batch, open_sources, pubsub
 from ingest.streams import STREAMS, Stream
 from tests.brokers import KafkaServer, PubSubEmulator, running
 from tests.registry import LocalRegistry
@@ -105,7 +106,7 @@ def consume(settings: Settings, group: str, count: int) -> Rate:
 
 def pull(settings: Settings, _: str, count: int) -> Rate:
     """Pub/Sub's messages, pulled and acknowledged by as many threads as landing has."""
-    client = pubsub.open_subscriber(settings)
+    client = open_subscriber(settings)
     subscription = settings.subscription(PUBSUB)
     arrivals: list[float] = []
     taken: list[tuple[float, int]] = []
@@ -126,8 +127,8 @@ def pull(settings: Settings, _: str, count: int) -> Rate:
 
 def land_all(settings: Settings, group: str, count: int, stream: Stream) -> Rate:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    module = {"kafka": kafka, "pubsub": pubsub}[stream.transport]
-    to_table = module._table
+    module, name = {"kafka": (kafka_batch, "kafka_table"), "pubsub": (pubsub, "pulled_table")}[stream.transport]
+    to_table = getattr(module, name)
     arrivals: list[float] = []
 
     def timed(*arguments: object) -> object:
@@ -142,7 +143,7 @@ def land_all(settings: Settings, group: str, count: int, stream: Stream) -> Rate
         sink = DuckDBSink(settings.warehouse_path)
         sink.create_tables()
         commits: list[tuple[float, int]] = []
-        with patch.object(module, "_table", timed), open_sources(settings, [stream], sink.positions) as sources:
+        with patch.object(module, name, timed), open_sources(settings, [stream], sink.positions) as sources:
             land(settings, sources, sink, on_progress=lambda rows: commits.append((time.monotonic(), rows)))
         memory = peak_memory()
         landed = sum(rows for _, rows in commits)
@@ -202,13 +203,13 @@ def avro_messages(count: int, schema_id: int) -> Iterator[Message]:
 
 
 def publish(settings: Settings, stream: Stream, count: int) -> None:
-    with RoutingPublisher(settings) as publisher:
-        publisher.publish(stream, messages(count))
+    with RoutingProducer(settings) as producer:
+        producer.produce(stream, messages(count))
 
 
 def publish_avro(settings: Settings, count: int, schema_id: int) -> None:
-    with RoutingPublisher(settings.model_copy(update={"topics": {AVRO.name: AVRO_TOPIC}})) as publisher:
-        publisher.publish(AVRO, avro_messages(count, schema_id))
+    with RoutingProducer(settings.model_copy(update={"topics": {AVRO.name: AVRO_TOPIC}})) as producer:
+        producer.produce(AVRO, avro_messages(count, schema_id))
 
 
 def measure_kafka(count: int, rounds: int, dlt_python: Path) -> dict[str, list[Rate]]:

@@ -54,7 +54,7 @@ def draw(days: int) -> None:
         task = progress.add_task(f"drawing days {known + 1} to {days} of the shop", total=days - known)
         simulate(
             settings,
-            _ParquetPublisher(known),
+            _ParquetProducer(known),
             days=days - known,
             seed=SEED,
             events_per_day=EVENTS_PER_DAY,
@@ -120,8 +120,8 @@ def _land(warehouse: Path, days: range, where: str, landed_at: str) -> int:
     return landed
 
 
-class _ParquetPublisher:
-    """Writes what is published, a file a stream and day."""
+class _ParquetProducer:
+    """Writes what is produced: one file per stream and day."""
 
     def __init__(self, day: int) -> None:
         self._day = day
@@ -136,7 +136,7 @@ class _ParquetPublisher:
     def __exit__(self, *exc: object) -> None:
         pass
 
-    def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
+    def produce(self, stream: Stream, messages: Iterable[Message]) -> int:
         rows = list(messages)
         offset = self._offsets[stream.name]
         self._offsets[stream.name] += len(rows)

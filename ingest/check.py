@@ -18,7 +18,7 @@ import orjson
 from ingest.errors import UserError
 from ingest.landing import land_streams
 from ingest.message import value_at
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolProducer
 from ingest.replay import Replay
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
@@ -105,8 +105,8 @@ def check_sample(settings: Settings, names: Sequence[str], stream: Stream) -> Ve
             if published >= CHECKED_MESSAGES:
                 stop.set()
 
-        with SpoolPublisher(embedded) as publisher:
-            replay.publish(publisher, stop=stop, on_progress=on_progress)
+        with SpoolProducer(embedded) as producer:
+            replay.publish(producer, stop=stop, on_progress=on_progress)
         if replay.unreadable == published:
             found = f"none of {published:,} messages can be read" if published else "there is no message"
             raise UserError(f"{', '.join(names)}: {found}, so there is nothing to check")

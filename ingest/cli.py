@@ -165,7 +165,7 @@ def simulate(
     unlisted_field: Annotated[float, _rate("With a field that the contract does not list.")] = FAULTS.unlisted_field,
 ) -> None:
     """Publish the next days of a simulated shop, with the faults of real life."""
-    from ingest.publish import RoutingPublisher
+    from ingest.producers import RoutingProducer
     from ingest.simulator import simulate as simulate_days
     from ingest.simulator import simulated_days
 
@@ -188,10 +188,10 @@ def simulate(
         literal_null=literal_null,
         unlisted_field=unlisted_field,
     )
-    with _progress("simulating days", days) as advance, RoutingPublisher(settings) as publisher:
+    with _progress("simulating days", days) as advance, RoutingProducer(settings) as producer:
         report = simulate_days(
             settings,
-            publisher,
+            producer,
             days=days,
             seed=seed,
             events_per_day=events_per_day,
@@ -253,7 +253,7 @@ def replay(
             f"the messages of {stream} are {target.format}, and replay publishes JSON: use the producer of the stream"
         )
     try:
-        from ingest.publish import RoutingPublisher
+        from ingest.producers import RoutingProducer
         from ingest.replay import Replay
 
         with _progress("checking", None):
@@ -262,8 +262,8 @@ def replay(
         output.print("interrupted: nothing published")
         raise typer.Exit(130) from None
     stop = _stop_signal()
-    with _progress("replaying", None) as advance, RoutingPublisher(settings) as publisher:
-        published = checked.publish(publisher, speed=speed, stop=stop, on_progress=advance)
+    with _progress("replaying", None) as advance, RoutingProducer(settings) as producer:
+        published = checked.publish(producer, speed=speed, stop=stop, on_progress=advance)
     unreadable = f"; {checked.unreadable:,} unreadable, see dead_letters after the build" if checked.unreadable else ""
     output.print(f"{'interrupted: ' if stop.is_set() else ''}published {_messages(published)} to {stream}{unreadable}")
     if stop.is_set():

@@ -24,7 +24,7 @@ import orjson
 import structlog
 
 from ingest.message import Message
-from ingest.publish.kafka import KafkaPublisher
+from ingest.producers.kafka import KafkaProducer
 from ingest.settings import Settings
 from ingest.sinks import FIRST_CURSOR, Result, ResultSource
 
@@ -63,7 +63,7 @@ def emit(
             "a result is too large for Kafka and left out", bytes=len(message.payload or b""), so_far=next(too_large)
         )
 
-    with KafkaPublisher(settings) as publisher, warehouse.emitting():
+    with KafkaProducer(settings) as producer, warehouse.emitting():
         cursor = warehouse.emit_cursor(topic)
         if from_start:
             cursor = FIRST_CURSOR
@@ -71,8 +71,8 @@ def emit(
         for results in warehouse.results(cursor, CHUNK_ROWS):
             processing_time = datetime.now(UTC)
             messages = (result_message(result, processing_time) for result in results)
-            emitted += publisher.publish_to(topic, messages, left_out)
-            publisher.flush()
+            emitted += producer.produce_to(topic, messages, left_out)
+            producer.flush()
             warehouse.save_emit_cursor(topic, results[-1].cursor)
             on_progress(len(results))
     return emitted

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import pyarrow.compute as pc
 import structlog
 
-from ingest import metrics
+from ingest import telemetry
+from ingest.batching import BatchBounds, BatchSize
 from ingest.errors import UnavailableError, WarehouseHeldError, WarehouseReplacedError
 from ingest.formats import Decoder, check_registry
 from ingest.message import Batch
@@ -175,20 +176,20 @@ def commit(sink: Sink, batches: Sequence[Batch], log_level: int = logging.INFO) 
     landed = sink.commit(batches)
     seconds = time.monotonic() - started
     rows = sum(landed.values())
-    metrics.COMMITS.observe(seconds)
-    metrics.COMMIT_MESSAGES.observe(rows)
+    telemetry.COMMITS.observe(seconds)
+    telemetry.COMMIT_MESSAGES.observe(rows)
     lags = _lag_seconds(batches)
     for stream, new in landed.items():
-        metrics.MESSAGES.labels(stream).inc(new)
+        telemetry.MESSAGES.labels(stream).inc(new)
     for stream, lag in lags.items():
-        metrics.LAG_SECONDS.labels(stream).set(lag)
+        telemetry.LAG_SECONDS.labels(stream).set(lag)
     waiting: dict[str, int] = {}
     for batch in batches:
         waiting.update(batch.lag)
         for stream, table in batch.tables.items():
-            metrics.BYTES.labels(stream).inc(table.nbytes)
+            telemetry.BYTES.labels(stream).inc(table.nbytes)
     for stream, messages in waiting.items():
-        metrics.LAG_MESSAGES.labels(stream).set(messages)
+        telemetry.LAG_MESSAGES.labels(stream).set(messages)
     log.log(
         log_level if any(batch.rows for batch in batches) else logging.DEBUG,  # positions alone
         "committed",
@@ -247,12 +248,12 @@ def _collect(
     failed: threading.Event,
 ) -> _Collected:
     """Batches of one source, decoded, until a commit is due, landing stops, or it failed elsewhere."""
-    deadline = time.monotonic() + settings.landing_max_seconds
-    patience = settings.landing_max_seconds if follow else source.idle_timeout_seconds
+    bounds = BatchBounds.of_commit(settings)
+    size = BatchSize(bounds)
+    patience = bounds.seconds if follow else source.idle_timeout_seconds
     batches: list[Batch] = []
-    rows = size = 0
-    while rows < settings.landing_max_rows and size < settings.landing_max_bytes:
-        remaining = max(0.0, deadline - time.monotonic())
+    while not size.is_full:
+        remaining = max(0.0, size.seconds_left)
         if batches and not remaining:
             break
         timeout = min(patience, remaining) if batches else patience
@@ -282,8 +283,7 @@ def _collect(
         batches.append(batch)
         if batch.is_end and not follow:
             return _Collected(batches, is_drained=True)
-        rows += batch.rows
-        size += sum(table.nbytes for table in batch.tables.values())
+        size.add(batch.rows, sum(table.nbytes for table in batch.tables.values()))
         if stop.is_set() or failed.is_set():
             break
     return _Collected(batches)

@@ -8,19 +8,19 @@ from functools import partial
 from typing import Any
 
 from ingest.errors import UserError
-from ingest.publish import duration
+from ingest.producers import duration
 from ingest.settings import Settings
 from ingest.streams import Stream
 
 PARTITIONS = 4
 DEAD_LETTER_RETENTION = timedelta(days=31)
-"""The longest that Pub/Sub keeps what is not acknowledged."""
+"""The maximum time for which Pub/Sub keeps unacknowledged messages."""
 SERVICE_AGENT = "serviceAccount:service-PROJECT_NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com"
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionOptions:
-    """What is asked of the Pub/Sub subscriptions."""
+    """Requested options of the Pub/Sub subscriptions."""
 
     ack_deadline_seconds: int = 60
     ordering: bool = False
@@ -37,13 +37,13 @@ DEFAULT_OPTIONS = SubscriptionOptions()
 def provision(
     settings: Settings, streams: list[Stream], dry_run: bool = False, options: SubscriptionOptions = DEFAULT_OPTIONS
 ) -> list[str]:
-    """Create what is missing on the brokers that these streams arrive by; what exists is left as it is.
+    """Create the missing topics and subscriptions of these streams; existing ones are left as they are.
 
-    The results that `emit` publishes are made from page_views: their topic comes with that stream, given Kafka.
+    `emit` computes its results from page_views: with Kafka, their topic is created with that stream.
 
     Returns:
-        A line for each thing that was created, or with `dry_run` would be; for each subscription that exists and is
-        not as the options say, and each topic that exists with a limited retention; and for what is left to do by hand.
+        One line per resource that was created, or with `dry_run` would be; per existing subscription that differs from
+        the options, and existing topic with a limited retention; and per step that is left to do by hand.
 
     Raises:
         UserError: for a broker that does not answer or does not allow it, for a subscription whose topic was deleted,
@@ -52,7 +52,7 @@ def provision(
     kafka = [settings.topic(stream) for stream in streams if settings.transport(stream) == "kafka"]
     results = [settings.emit_topic for stream in streams if stream.name == "page_views" and settings.has_kafka]
     pubsub = [stream for stream in streams if settings.transport(stream) == "pubsub"]
-    # Both first: nothing is made where something is in the way.
+    # Both checks first: if one fails, nothing is created.
     if kafka or results:
         _check_topics(settings, kafka, results)
     if pubsub:
@@ -65,37 +65,29 @@ def provision(
 
 def _check_topics(settings: Settings, landed: list[str], emitted: list[str]) -> None:
     """Raises UserError for topics that exist and that this client may not see or read."""
-    from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]
+    from ingest.brokers.kafka import KafkaConnection
+    from ingest.brokers.kafka_topics import describe_topics, may_read, not_allowed
 
-    from ingest.sources.kafka import client_config, describe_topics, may, not_allowed, open_client, unreachable
-
-    connection = client_config(settings)
-    try:
-        described, hidden = describe_topics(open_client(AdminClient, connection), landed + emitted)
-    except KafkaException as error:
-        raise unreachable(connection, error.args[0].str()) from error
-    unreadable = {topic for topic in landed if topic in described and not may(described[topic], AclOperation.READ)}
+    connection = KafkaConnection(settings)
+    described, hidden = describe_topics(connection, connection.open_admin(), landed + emitted)
+    unreadable = {topic for topic in landed if topic in described and not may_read(described[topic])}
     if denied := sorted(hidden | unreadable):
         raise UserError("; ".join(map(not_allowed, denied)))
 
 
 def _check_subscriptions(settings: Settings, streams: list[Stream]) -> None:
     """Raises UserError for subscriptions whose topic was deleted."""
-    from google.api_core.exceptions import GoogleAPICallError, NotFound, RetryError
-    from google.auth.exceptions import GoogleAuthError
+    from google.api_core.exceptions import NotFound
 
-    from ingest.sources.pubsub import ANSWER_SECONDS, DELETED_TOPIC, open_subscriber, topic_deleted, unreachable
+    from ingest.brokers.pubsub import ANSWER_SECONDS, DELETED_TOPIC, open_subscriber, topic_deleted, translate_errors
 
     orphans = []
-    with open_subscriber(settings) as subscriber:
+    with open_subscriber(settings) as subscriber, translate_errors(settings):
         for name in map(settings.subscription, streams):
             try:
                 found = subscriber.get_subscription(subscription=name, timeout=ANSWER_SECONDS, retry=None)
             except NotFound:
                 continue
-            except (GoogleAPICallError, RetryError, GoogleAuthError) as error:
-                raise unreachable(settings, error) from error
             if found.topic == DELETED_TOPIC:
                 orphans.append(topic_deleted(name))
     if orphans:
@@ -106,17 +98,15 @@ def _provision_kafka(settings: Settings, landed: list[str], emitted: list[str], 
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 
-    from ingest.publish.kafka import open_admin, retention, topic_configs
-    from ingest.sources.kafka import ANSWER_SECONDS, client_config, unreachable
+    from ingest.brokers.kafka import ANSWER_SECONDS, KafkaConnection
+    from ingest.brokers.kafka_topics import retention, topic_configs
 
-    connection = client_config(settings)
-    admin = open_admin(settings)
-    try:
+    connection = KafkaConnection(settings)
+    admin = connection.open_admin()
+    with connection.translate_errors(admin):
         existing = admin.list_topics(timeout=ANSWER_SECONDS).topics
-    except KafkaException as error:
-        raise unreachable(connection, error.args[0].str()) from error
     missing = [topic for topic in landed + emitted if topic not in existing]
-    configs = topic_configs(settings, admin, [topic for topic in landed if topic in existing])
+    configs = topic_configs(connection, admin, [topic for topic in landed if topic in existing])
     limited = [
         f"Kafka topic {topic} exists with a retention of {duration(kept)}, not unlimited: it deletes older messages, "
         "landed or not; left as it is"
@@ -125,8 +115,8 @@ def _provision_kafka(settings: Settings, landed: list[str], emitted: list[str], 
     ]
     if dry_run:
         return [*(f"would create Kafka topic {topic}" for topic in missing), *limited]
-    # -1: as many replicas as the brokers are configured for. Retention goes by the message's own time and would
-    # delete a replayed history within minutes, landed or not. What was emitted can be emitted again.
+    # -1: as many replicas as the brokers are configured for. Landed topics get unlimited retention, which goes by the
+    # message's own time and would delete a replayed history within minutes. Emitted results can be emitted again.
     keep = {"retention.ms": "-1"}
     wanted = [NewTopic(topic, PARTITIONS, -1, config=keep if topic in landed else {}) for topic in missing]
     created = admin.create_topics(wanted) if wanted else {}
@@ -145,11 +135,9 @@ def _provision_kafka(settings: Settings, landed: list[str], emitted: list[str], 
 def _provision_pubsub(
     settings: Settings, streams: list[Stream], options: SubscriptionOptions, *, dry_run: bool
 ) -> list[str]:
-    from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, NotFound, RetryError
-    from google.auth.exceptions import GoogleAuthError
+    from google.api_core.exceptions import AlreadyExists, NotFound
 
-    from ingest.publish.pubsub import open_publisher
-    from ingest.sources.pubsub import ANSWER_SECONDS, open_subscriber, unreachable
+    from ingest.brokers.pubsub import ANSWER_SECONDS, open_publisher, open_subscriber, translate_errors
 
     wanted = [_subscription(settings, stream, options) for stream in streams]
     publisher, subscriber = open_publisher(settings), open_subscriber(settings)
@@ -157,7 +145,7 @@ def _provision_pubsub(
     done: list[str] = []
 
     def ensure(what: str, get: Callable[[], Any], create: Callable[[], object]) -> Any:
-        """What is there already, or None when it was created or would be."""
+        """Return the existing resource; None when it was created or would be."""
         try:
             return get()
         except NotFound:
@@ -184,18 +172,17 @@ def _provision_pubsub(
         )
 
     try:
-        for subscription in wanted:
-            ensure_topic(subscription.topic)
-            if dead_letter_topic := subscription.dead_letter_policy.dead_letter_topic:
-                ensure_topic(dead_letter_topic)
-                ensure_subscription(_dead_letter_subscription(settings, subscription))
-            existing = ensure_subscription(subscription)
-            if existing is not None:
-                done += _differences(existing, subscription)
-            elif dead_letter_topic:
-                done += _grants(subscription.name, dead_letter_topic)
-    except (GoogleAPICallError, RetryError, GoogleAuthError) as error:
-        raise unreachable(settings, error) from error
+        with translate_errors(settings):
+            for subscription in wanted:
+                ensure_topic(subscription.topic)
+                if dead_letter_topic := subscription.dead_letter_policy.dead_letter_topic:
+                    ensure_topic(dead_letter_topic)
+                    ensure_subscription(_dead_letter_subscription(settings, subscription))
+                existing = ensure_subscription(subscription)
+                if existing is not None:
+                    done += _differences(existing, subscription)
+                elif dead_letter_topic:
+                    done += _grants(subscription.name, dead_letter_topic)
     finally:
         publisher.transport.close()
         subscriber.close()
@@ -203,7 +190,7 @@ def _provision_pubsub(
 
 
 def _subscription(settings: Settings, stream: Stream, options: SubscriptionOptions) -> Any:
-    """The google.pubsub_v1.types.Subscription that is asked for."""
+    """The requested google.pubsub_v1.types.Subscription."""
     from google.pubsub_v1.types import DeadLetterPolicy, ExpirationPolicy, PushConfig, Subscription
 
     topic = f"projects/{settings.pubsub_project}/topics/{settings.topic(stream)}"
@@ -213,7 +200,7 @@ def _subscription(settings: Settings, stream: Stream, options: SubscriptionOptio
         ack_deadline_seconds=options.ack_deadline_seconds,
         enable_message_ordering=options.ordering,
         enable_exactly_once_delivery=options.exactly_once,
-        # A subscription that nobody reads for a month is not to vanish with its messages.
+        # Never expires: by default a subscription that nobody reads for a month is deleted with its messages.
         expiration_policy=ExpirationPolicy(),
     )
     if options.dead_letter_attempts is not None:
@@ -232,7 +219,7 @@ def _subscription(settings: Settings, stream: Stream, options: SubscriptionOptio
 
 
 def _dead_letter_subscription(settings: Settings, subscription: Any) -> Any:
-    """What holds the messages of a dead letter topic: without a subscription, a topic drops what it is sent."""
+    """The subscription that keeps the messages of a dead letter topic: without one, the topic drops them."""
     from google.pubsub_v1.types import ExpirationPolicy, Subscription
 
     topic = subscription.dead_letter_policy.dead_letter_topic
@@ -240,14 +227,14 @@ def _dead_letter_subscription(settings: Settings, subscription: Any) -> Any:
         name=topic.replace("/topics/", "/subscriptions/"),
         topic=topic,
         ack_deadline_seconds=subscription.ack_deadline_seconds,
-        # The emulator takes no more than the default.
+        # The emulator accepts no more than the default.
         message_retention_duration=None if settings.pubsub_emulator_host else DEAD_LETTER_RETENTION,
         expiration_policy=ExpirationPolicy(),
     )
 
 
 def _grants(subscription: str, dead_letter_topic: str) -> list[str]:
-    """What Pub/Sub's service agent needs, so that it can move a message from one to the other."""
+    """Commands that let Pub/Sub's service agent move messages from the subscription to the dead letter topic."""
     return [
         f"to do by hand: gcloud pubsub topics add-iam-policy-binding {dead_letter_topic}"
         f" --member={SERVICE_AGENT} --role=roles/pubsub.publisher",
@@ -257,7 +244,7 @@ def _grants(subscription: str, dead_letter_topic: str) -> list[str]:
 
 
 def _differences(existing: Any, wanted: Any) -> list[str]:
-    """One line when the subscription that exists is not as it was asked for, else none."""
+    """One line when the existing subscription differs from the requested one, else none."""
     has, asked = _description(existing), _description(wanted)
     differences = [f"{what} {has[what]}, not {asked[what]}" for what in asked if has[what] != asked[what]]
     if not differences:
@@ -277,6 +264,6 @@ def _description(subscription: Any) -> dict[str, str]:
         if dead_letters.dead_letter_topic
         else "off",
         "push endpoint": (push.push_endpoint or "none")
-        # Without an audience of its own, a token is for the endpoint.
+        # Without its own audience, a token is for the endpoint.
         + (f" as {token.service_account_email} for {token.audience or push.push_endpoint}" if token else ""),
     }

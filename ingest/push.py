@@ -24,7 +24,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from ingest import metrics, web
+from ingest import telemetry, web
+from ingest.batching import BatchBounds, BatchSize
 from ingest.errors import UserError, WarehouseReplacedError
 from ingest.landing import accept_replacement, commit
 from ingest.message import Batch, PubSubMessage, pubsub_table
@@ -187,14 +188,13 @@ class _Endpoint:
     """What answers the requests; all of it runs in the event loop."""
 
     def __init__(self, settings: Settings, committer: Committer, verifier: TokenVerifier | None) -> None:
-        self._settings = settings
         self._committer = committer
         self._verifier = verifier
         self._streams = {
             settings.subscription(stream): stream.name for stream in settings.selected() if stream.transport == "pubsub"
         }
-        self._rows = self._bytes = 0
-        """Of the requests in hand, from their first byte to their answer."""
+        self._in_hand = BatchSize(BatchBounds.of_commit(settings))
+        """Size of the requests that are not answered yet, from their first byte on."""
         self._next_log_at: dict[int, float] = {}
 
     def app(self) -> Starlette:
@@ -208,11 +208,11 @@ class _Endpoint:
 
     async def push(self, request: Request) -> Response:
         await self._authenticate(request)
-        if self._rows >= self._settings.landing_max_rows:
+        if self._in_hand.rows_left <= 0:
             raise HTTPException(429, "as many pushes as LANDING_MAX_ROWS wait for their commit")
         held = 0
         body = bytearray()
-        self._rows += 1
+        self._in_hand.add(1, 0)
         try:
             if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
                 raise _too_large()
@@ -220,10 +220,10 @@ class _Endpoint:
                 if held + len(chunk) > MAX_BODY_BYTES:
                     raise _too_large()
                 # one that is larger than the limit is taken when it is alone
-                if self._bytes > held and self._bytes + len(chunk) > self._settings.landing_max_bytes:
+                if self._in_hand.bytes > held and len(chunk) > self._in_hand.bytes_left:
                     raise HTTPException(429, "as many bytes as LANDING_MAX_BYTES wait for their commit")
                 held += len(chunk)
-                self._bytes += len(chunk)
+                self._in_hand.add(0, len(chunk))
                 body += chunk
             stream, message = self._parse(body)
             del body
@@ -232,9 +232,8 @@ class _Endpoint:
         except ClientDisconnect as error:
             raise HTTPException(400, "the client went away before the end of its push") from error
         finally:
-            self._rows -= 1
-            self._bytes -= held
-        metrics.PUSHES.labels(204).inc()
+            self._in_hand.remove(1, held)
+        telemetry.PUSHES.labels(204).inc()
         return Response(status_code=204)
 
     async def health(self, request: Request) -> Response:
@@ -245,7 +244,7 @@ class _Endpoint:
     async def refuse(self, request: Request, error: Exception) -> Response:
         """The error as one line, in the answer and, since Pub/Sub shows no answer to anybody, in the log."""
         assert isinstance(error, HTTPException)  # noqa: S101  what Starlette calls this for
-        metrics.PUSHES.labels(error.status_code).inc()
+        telemetry.PUSHES.labels(error.status_code).inc()
         now = time.monotonic()
         if now >= self._next_log_at.get(error.status_code, 0.0):
             self._next_log_at[error.status_code] = now + SECONDS_BETWEEN_LOGS

@@ -38,7 +38,7 @@ from ingest.files import (
 )
 from ingest.message import Message, value_at
 from ingest.pacing import batches, paced_batches
-from ingest.publish import MessageTooLargeError, Publisher, duration, retentions
+from ingest.producers import MessageTooLargeError, Producer, duration, retentions
 from ingest.settings import Settings
 from ingest.streams import Stream
 
@@ -98,7 +98,7 @@ class Replay:
 
     def publish(
         self,
-        publisher: Publisher,
+        producer: Producer,
         *,
         speed: float | None = None,
         stop: threading.Event | None = None,
@@ -109,7 +109,7 @@ class Replay:
         A row that cannot be read is published as its raw bytes and becomes a dead letter. Empty lines are skipped.
 
         Args:
-            publisher: An open publisher.
+            producer: An open producer.
             speed: Multiple of real time, by the times of the events; None publishes without pauses.
             stop: Set it to end after the current batch.
             on_progress: Called after each batch with its number of messages.
@@ -128,13 +128,13 @@ class Replay:
         try:
             messages = self._messages()
             for batch in batches(messages, stop) if speed is None else paced_batches(messages, speed, stop):
-                delivered = publisher.publish(self._stream, batch)
+                delivered = producer.produce(self._stream, batch)
                 published += delivered
                 on_progress(delivered)
-            publisher.flush()
+            producer.flush()
         except MessageTooLargeError as error:
             with suppress(UserError):
-                publisher.flush()
+                producer.flush()
             place = self.places_of({error.payload}).get(
                 error.payload, ", ".join(part.file.name for part in self._parts)
             )

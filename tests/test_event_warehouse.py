@@ -91,7 +91,7 @@ def test_an_error_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[st
 
 def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
-    for module in ("ingest.sources.kafka", "ingest.publish.kafka"):
+    for module in ("ingest.sources.kafka", "ingest.brokers.kafka"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     environment = {**Warehouse(tmp_path).environment, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     done = run_main(event_warehouse.main, ["land"], environment)
@@ -112,7 +112,7 @@ def imported_at_start(command: str) -> set[str]:
 @pytest.mark.parametrize(
     "modules",
     [
-        "ingest.cli, ingest.landing, ingest.sources.spool, ingest.publish.spool",
+        "ingest.cli, ingest.landing, ingest.sources.spool, ingest.producers.spool",
         "dbt_project.__main__, publishing.publish",
         "serve.__main__, serve.endpoints, serve.dashboard.routes, serve.check",
     ],

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
+from ingest.brokers.kafka_properties import registry_properties
 from ingest.errors import UnavailableError, UserError
 from ingest.message import DECODED_SCHEMA, HEADER_BYTES, Batch
-from ingest.settings import Settings, registry_properties
+from ingest.settings import Settings
 from ingest.streams import STREAMS, Stream
 
 if TYPE_CHECKING:

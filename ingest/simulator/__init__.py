@@ -20,7 +20,7 @@ import orjson
 
 from ingest.errors import UserError
 from ingest.message import Message
-from ingest.publish import Publisher, duration, retentions
+from ingest.producers import Producer, duration, retentions
 from ingest.settings import Settings
 from ingest.simulator.draws import DAY, Purpose, generator
 from ingest.simulator.events import draw_events
@@ -61,7 +61,7 @@ class _Plan:
 
 def simulate(
     settings: Settings,
-    publisher: Publisher,
+    producer: Producer,
     *,
     days: int,
     seed: int,
@@ -76,7 +76,7 @@ def simulate(
 
     Args:
         settings: Says where the spool is.
-        publisher: An open publisher.
+        producer: An open producer.
         days: How many days, at least 1.
         seed: At least 0; the same for all runs of one shop.
         events_per_day: Events of the six event streams per day, on average of a week, at least 1, before faults and
@@ -139,9 +139,9 @@ def simulate(
             continue
         for name, stream in STREAMS.items():
             batch = _batch([one for carried in recent for one in carried if one.drawn.stream is stream], day_start)
-            messages[name] += publisher.publish(stream, batch)
+            messages[name] += producer.produce(stream, batch)
         # The state is saved after the messages are delivered: otherwise a kill in between would lose them.
-        publisher.flush()
+        producer.flush()
         plans.append(plan)
         _write_state(state_path, seed, start, plans)
         if on_progress is not None:

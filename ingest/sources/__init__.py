@@ -1,4 +1,4 @@
-"""Where messages come from."""
+"""Reads messages from the transports: spool, Kafka and Pub/Sub."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,41 +12,38 @@ from ingest.settings import Settings
 from ingest.streams import Stream
 
 ReadPositions = Callable[[TopicIds], Positions]
-"""Reads from the warehouse where landing goes on; called at every assignment of partitions."""
-
-LONGEST_FETCH_SECONDS = 1.0
-"""A fetch returns what it has after this time, however much arrives: between two, the loader checks whether to stop."""
+"""Reads the next offset of each partition from the warehouse; called at every assignment of partitions."""
 
 
 class Source(Protocol):
     """One connection that fetches the messages of one or more streams."""
 
     idle_timeout_seconds: float
-    """A source that delivers nothing for so long has nothing waiting; 0 where it knows at once."""
+    """A source that delivers nothing for this time has nothing waiting; 0 where it knows at once."""
 
     @property
     def problems(self) -> Sequence[str]:
-        """Why some streams are not landed, a line each, such as a missing permission. The others are landed."""
+        """Why some streams are not landed, one line each, such as a missing permission. The others are landed."""
         ...
 
     def fetch(self, timeout: float) -> Batch | None:
         """The next messages, at most `LANDING_MAX_ROWS` and `LANDING_MAX_BYTES`.
 
         Returns None when nothing was waiting for `timeout` seconds (0: nothing is waiting now).
-        A source that fetches again before `acknowledge` goes on after what it fetched.
+        A fetch before `acknowledge` goes on after the previous one.
         """
         ...
 
     def acknowledge(self, batch: Batch) -> None:
-        """Tell the broker that the batch is committed in the warehouse. Losing this call loses nothing."""
+        """Report to the broker that the batch is committed in the warehouse. Losing this call loses nothing."""
         ...
 
     def waiting(self) -> dict[str, int | None]:
-        """Messages of each stream that are not landed yet; None where the broker does not say."""
+        """Messages of each stream that are not landed yet; None where the broker does not report them."""
         ...
 
     def oldest_waiting(self) -> dict[str, datetime | None]:
-        """When the oldest waiting message was published (UTC); None where none waits, or the broker does not say.
+        """When the oldest waiting message was published (UTC); None where none waits, or the broker does not report it.
 
         To be called after `waiting`, before the first fetch.
         """

@@ -4,8 +4,9 @@ A log is read by offset, like a Kafka partition. The offset of a message is the 
 landing continues in the middle of a large log without reading what comes before.
 
 A log has an id, like a Kafka topic: the field `log_id` at the beginning of its first line, which
-`ingest.publish.spool` writes. A log that is removed and written again has another id, and is read from its start. A log
-without an id was written by another program or an earlier version. Its position stays valid while a line ends there.
+`ingest.producers.spool` writes. A log that is removed and written again has another id, and is read from its start.
+A log without an id was written by another program or an earlier version. Its position stays valid while a line ends
+there.
 """
 
 import os
@@ -23,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import structlog
 
+from ingest.batching import BatchBounds, BatchSize
 from ingest.errors import UserError
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.settings import Settings
@@ -143,8 +145,7 @@ class SpoolSource:
 
     def __init__(self, settings: Settings, streams: list[Stream], read_positions: ReadPositions) -> None:
         self._root = settings.spool_path
-        self._max_rows = settings.landing_max_rows
-        self._max_bytes = settings.landing_max_bytes
+        self._bounds = BatchBounds.of_fetch(settings)
         self._streams = [stream.name for stream in streams]
         self._read_positions = read_positions
         self._ids: dict[tuple[str, int], str] = {}
@@ -297,15 +298,15 @@ class SpoolSource:
             incomplete last line waits until it is complete.
         """
         chunk = bytearray()
-        rows = 0
+        size = BatchSize(self._bounds)
         is_all = False
-        while rows < self._max_rows and (len(chunk) < self._max_bytes or not rows):
+        while not size.is_full or not size.rows:
             block = file.read(READ_BYTES)
             if not block:
                 is_all = True
                 break
             chunk += block
-            rows += block.count(b"\n")
+            size.add(block.count(b"\n"), len(block))
         ends = np.flatnonzero(np.frombuffer(chunk, dtype=np.uint8) == ord("\n"))
-        fitting = min(self._max_rows, max(1, int(np.searchsorted(ends, self._max_bytes))))
+        fitting = self._bounds.fitting_rows(ends)
         return chunk, ends[:fitting], is_all and fitting >= len(ends)

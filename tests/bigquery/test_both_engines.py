@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 
 from ingest import landing
-from ingest.publish import RoutingPublisher
+from ingest.producers import RoutingProducer
 from ingest.settings import Settings as LandingSettings
 from ingest.simulator import DEFAULT_START, Faults, simulate
 from ingest.sources import open_sources
@@ -88,8 +88,8 @@ def test_a_killed_loader_of_bigquery_leaves_what_duckdb_holds(project: BothEngin
     both = project.warehouse(tmp_path, Settings())
     sent: list[str] = []
     for run in range(RUNS):
-        with RoutingPublisher(spool) as publisher:
-            simulate(spool, publisher, days=1, seed=1, events_per_day=EVENTS_PER_DAY, faults=FAULTS)
+        with RoutingProducer(spool) as producer:
+            simulate(spool, producer, days=1, seed=1, events_per_day=EVENTS_PER_DAY, faults=FAULTS)
         if run == KILLED_IN_RUN:
             sent = kill_loader(project, both, spool, run)
         for warehouse in (both, both.duckdb):

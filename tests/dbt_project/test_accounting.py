@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ingest.message import Message
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolProducer
 from ingest.settings import Settings
 from ingest.streams import STREAMS
 from tests.dbt_project.warehouse import Warehouse
@@ -22,7 +22,7 @@ def warehouse(shop: Warehouse, tmp_path: Path) -> Warehouse:
 
 def publish(warehouse: Warehouse, stream: str, *bodies: dict[str, Any]) -> None:
     messages = [Message(json.dumps(body).encode()) for body in bodies]
-    SpoolPublisher(Settings(_env_file=None, spool_path=warehouse.folder / "spool")).publish(STREAMS[stream], messages)
+    SpoolProducer(Settings(_env_file=None, spool_path=warehouse.folder / "spool")).produce(STREAMS[stream], messages)
 
 
 def land_a_click(warehouse: Warehouse, click_id: str) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from ingest.landing import land
 from ingest.message import Message
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolProducer
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import open_sources
@@ -127,7 +127,7 @@ def test_a_busy_key_costs_its_rows_and_not_their_pairs(tmp_path: Path) -> None:
         }
         for stream, of_stream in bodies.items():
             messages = [Message(json.dumps(body).encode()) for body in of_stream]
-            SpoolPublisher(settings).publish(STREAMS[stream], messages)
+            SpoolProducer(settings).produce(STREAMS[stream], messages)
         land_at(warehouse, datetime(2026, 1, 6 + half))
         warehouse.run_models()
     [(attributed,)] = warehouse.query("select sum(clicks_in_window) from analytics.fct_checkout_attribution")

@@ -13,7 +13,7 @@ import fastavro
 import pytest
 
 from ingest.message import Message
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolProducer
 from ingest.settings import Settings
 from ingest.streams import Stream, read_contracts
 from tests.registry import LocalRegistry
@@ -79,7 +79,7 @@ def test_a_stream_in_avro_is_landed_and_built(tmp_path: Path) -> None:
         schema_id = registry.register("signups-value", json.dumps(SCHEMA))
         other = registry.register("other-value", '{"type": "object"}', "JSON")
         good = written(schema_id, 1, 17)
-        SpoolPublisher(Settings(_env_file=None, spool_path=tmp_path / "spool")).publish(
+        SpoolProducer(Settings(_env_file=None, spool_path=tmp_path / "spool")).produce(
             signups,
             [
                 Message(good),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingest.message import Message
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolProducer
 from ingest.settings import Settings
 from ingest.streams import STREAMS
 from tests.dbt_project.warehouse import Warehouse
@@ -28,7 +28,7 @@ def version(
 def land_and_build(warehouse: Warehouse, *versions: Message) -> None:
     """Build the snapshots and what they are made from."""
     settings = Settings(_env_file=None, spool_path=warehouse.folder / "spool")
-    SpoolPublisher(settings).publish(STREAMS["users"], versions)
+    SpoolProducer(settings).produce(STREAMS["users"], versions)
     warehouse.land()
     warehouse.dbt(*SNAPSHOTS)
 

@@ -11,8 +11,8 @@ import duckdb
 from confluent_kafka import Consumer
 from google.cloud.pubsub_v1 import SubscriberClient
 
+from ingest.brokers import kafka as brokers_kafka
 from ingest.cli import main
-from ingest.sources import kafka
 from ingest.sources.kafka import KafkaSource
 from ingest.sources.pubsub import PubSubSource
 
@@ -85,7 +85,7 @@ class KilledConnection:
 def prepare() -> None:
     connect = duckdb.connect
     duckdb.connect = lambda *arguments, **options: KilledConnection(connect(*arguments, **options))
-    kafka.Consumer = KilledConsumer
+    brokers_kafka.Consumer = KilledConsumer
     KafkaSource.fetch = killed(KafkaSource.fetch, after="after a fetch from Kafka")
     KafkaSource.acknowledge = killed(KafkaSource.acknowledge, before="before the offset commit")
     PubSubSource.fetch = killed(PubSubSource.fetch, after="after a fetch from Pub/Sub")

@@ -26,8 +26,8 @@ from structlog.testing import capture_logs
 from ingest import emit as emit_module
 from ingest.emit import count_due, emit, result_message
 from ingest.errors import UserError
+from ingest.producers.kafka import KafkaProducer
 from ingest.provision import provision
-from ingest.publish.kafka import KafkaPublisher
 from ingest.settings import Settings
 from ingest.sinks import FIRST_CURSOR, Cursor, Result
 from ingest.sinks.duckdb import DuckDBSink
@@ -358,12 +358,12 @@ def test_what_was_not_delivered_is_due_again(
 ) -> None:
     """Also when everything was to be sent again, and the run failed before its first chunk was there."""
 
-    def undelivered(_: KafkaPublisher) -> None:
+    def undelivered(_: KafkaProducer) -> None:
         raise UserError("Kafka does not answer")
 
     def fail(**options: bool) -> None:
         with monkeypatch.context() as patch, pytest.raises(UserError, match="does not answer"):
-            patch.setattr(KafkaPublisher, "flush", undelivered)
+            patch.setattr(KafkaProducer, "flush", undelivered)
             emit(at_kafka, sink, **options)
 
     monkeypatch.setattr(emit_module, "CHUNK_ROWS", 2)

@@ -21,11 +21,10 @@ import pytest
 from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
+from ingest.brokers.pubsub import open_publisher, open_subscriber
 from ingest.errors import UserError
-from ingest.publish.pubsub import open_publisher
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
-from ingest.sources.pubsub import open_subscriber
 from ingest.streams import STREAMS
 from tests.brokers import KafkaServer, PubSubEmulator
 from tests.dbt_project.warehouse import ROOT, Warehouse

@@ -22,7 +22,7 @@ from ingest import landing
 from ingest.errors import UnavailableError, UserError
 from ingest.landing import land, land_streams
 from ingest.message import BATCH_SCHEMA, Batch, Message, Positions, TopicIds
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolProducer
 from ingest.settings import Settings
 from ingest.sinks import StreamStatus
 from ingest.sinks.duckdb import DuckDBSink
@@ -37,10 +37,10 @@ SPOOLED = ["users", "posts", "clicks"]
 
 def publish(settings: Settings, numbers: Iterable[int]) -> None:
     """A message of each number to three streams."""
-    publisher = SpoolPublisher(settings)
+    producer = SpoolProducer(settings)
     messages = [Message(b"%d" % number) for number in numbers]
     for stream in SPOOLED:
-        publisher.publish(STREAMS[stream], messages)
+        producer.produce(STREAMS[stream], messages)
 
 
 def landed(settings: Settings, stream: str = "users") -> list[int]:
@@ -302,9 +302,9 @@ def test_following_lands_what_is_appended_until_a_signal(
 
 def test_following_serves_metrics_and_logs_no_payload(settings: Settings, start: Start) -> None:
     port = free_port()
-    publisher = SpoolPublisher(settings)
+    producer = SpoolProducer(settings)
     message = Message(b"SECRET", b"SECRET", {"SECRET": "SECRET"}, published_at=time.time_ns() // 1000)
-    publisher.publish(STREAMS["users"], [message] * 10)
+    producer.produce(STREAMS["users"], [message] * 10)
     loader = start("land", "--follow", "--metrics-port", str(port), LANDING_MAX_SECONDS="0.2")
 
     def metrics() -> dict[str, float]:
@@ -470,7 +470,7 @@ def test_a_warehouse_replaced_under_a_follower_gets_what_it_lacks(
         settings.warehouse_path.rename(settings.warehouse_path.with_name("elsewhere.duckdb"))
     expected = dict.fromkeys(SPOOLED, 2_000)
     if not is_idle:
-        SpoolPublisher(settings).publish(STREAMS["users"], [Message(b"%d" % number) for number in range(2_000, 2_100)])
+        SpoolProducer(settings).produce(STREAMS["users"], [Message(b"%d" % number) for number in range(2_000, 2_100)])
         expected["users"] = 2_100
     wait_for(lambda: settings.warehouse_path.exists() and len(landed(settings, "users")) >= expected["users"])
     loader.terminate()
@@ -511,7 +511,7 @@ def test_following_outlasts_a_full_disk(settings: Settings, start: Start) -> Non
     limit = settings.warehouse_path.stat().st_size + 200_000
     resource.prlimit(loader.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     publish(settings, range(10, 20))
-    SpoolPublisher(settings).publish(STREAMS["web_events"], [Message(os.urandom(100_000)) for _ in range(100)])
+    SpoolProducer(settings).produce(STREAMS["web_events"], [Message(os.urandom(100_000)) for _ in range(100)])
     assert loader.stderr is not None
     while "free some space: nothing is lost" not in (line := loader.stderr.readline()):
         assert line, "it ended"
@@ -528,7 +528,7 @@ def test_following_outlasts_a_full_disk(settings: Settings, start: Start) -> Non
 
 def test_landing_on_a_full_disk_is_one_line(settings: Settings, start: Start) -> None:
     DuckDBSink(settings.warehouse_path).create_tables()
-    SpoolPublisher(settings).publish(STREAMS["web_events"], [Message(os.urandom(100_000)) for _ in range(100)])
+    SpoolProducer(settings).produce(STREAMS["web_events"], [Message(os.urandom(100_000)) for _ in range(100)])
     loader = start("land")
     limit = settings.warehouse_path.stat().st_size + 200_000
     resource.prlimit(loader.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))

@@ -9,12 +9,12 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ConfigSource, NewTopic
 from google.pubsub_v1.types import Subscription
 
+from ingest.brokers.pubsub import open_subscriber
 from ingest.errors import UserError
 from ingest.message import Message
+from ingest.producers.pubsub import PubSubProducer
 from ingest.provision import SubscriptionOptions, provision
-from ingest.publish.pubsub import PubSubPublisher
 from ingest.settings import Settings
-from ingest.sources.pubsub import open_subscriber
 from ingest.streams import STREAMS
 from tests.brokers import KafkaServer, PubSubEmulator
 
@@ -180,8 +180,8 @@ def test_a_message_out_of_attempts_waits_in_the_dead_letter_subscription(setting
     made = found(subscriber, dead_letters)
     assert not made.expiration_policy.ttl
 
-    with PubSubPublisher(settings) as publisher:
-        publisher.publish(CLICKS, [Message(b"x", attributes={"n": "1"})])
+    with PubSubProducer(settings) as producer:
+        producer.produce(CLICKS, [Message(b"x", attributes={"n": "1"})])
     attempts = 0
     dead: list[Any] = []
     until = time.monotonic() + WAIT_SECONDS

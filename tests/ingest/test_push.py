@@ -30,16 +30,15 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import _helpers, crypt, jwt
 
 import ingest.push
-from ingest import metrics, oidc
+from ingest import oidc, telemetry
+from ingest.brokers.pubsub import open_publisher, open_subscriber
 from ingest.errors import UserError, WarehouseHeldError
 from ingest.message import DECODED_SCHEMA, Batch
 from ingest.oidc import IdentityError, TokenVerifier
 from ingest.provision import provision
-from ingest.publish.pubsub import open_publisher
 from ingest.push import MAX_BODY_BYTES, Committer, _Endpoint
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
-from ingest.sources.pubsub import open_subscriber
 from ingest.streams import STREAMS
 from tests.brokers import PubSubEmulator, free_port
 
@@ -193,7 +192,7 @@ class InProcess:
 
     @property
     def rows(self) -> int:
-        return self._endpoint._rows
+        return self._endpoint._in_hand.rows
 
     async def post(self, body: Any, **options: Any) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -473,7 +472,7 @@ def test_without_tokens_no_page_of_the_web_can_push(
         return await endpoint.post(envelope(), headers={"Content-Type": "text/plain", **headers})
 
     def count() -> float:
-        return metrics.PUSHES.labels(status)._value.get()
+        return telemetry.PUSHES.labels(status)._value.get()
 
     before = count()
     answer = in_process(Settings(_env_file=None), sink, push).result

@@ -26,7 +26,7 @@ from ingest import pacing
 from ingest import replay as replay_module
 from ingest.errors import UserError
 from ingest.message import Message, value_at
-from ingest.publish import MessageTooLargeError
+from ingest.producers import MessageTooLargeError
 from ingest.replay import Replay
 from ingest.settings import Settings
 from ingest.streams import STREAMS, Stream
@@ -43,7 +43,7 @@ MIDNIGHT = 1_569_888_000_000_000
 
 
 class Collector:
-    """A publisher that keeps what it is given."""
+    """A producer that keeps what it is given."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -60,7 +60,7 @@ class Collector:
     def flush(self) -> None:
         self.flushed = len(self.messages)
 
-    def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
+    def produce(self, stream: Stream, messages: Iterable[Message]) -> int:
         batch = list(messages)
         self.messages += batch
         self.batches.append(len(batch))
@@ -717,7 +717,7 @@ def test_rows_older_than_kafka_keeps_them_are_counted_and_rejected(
 
 def test_a_row_that_is_too_large_is_named(tmp_path: Path) -> None:
     class Narrow(Collector):
-        def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
+        def produce(self, stream: Stream, messages: Iterable[Message]) -> int:
             for message in messages:
                 if len(message.payload or b"") > 300:
                     raise MessageTooLargeError("301 bytes are too much", message.payload or b"")
@@ -771,9 +771,9 @@ def test_speed_paces_by_the_times_of_the_events(csv_file: Path, monkeypatch: pyt
     csv_file.write_bytes(HEADER + b"".join(rows))
 
     class Timed(Collector):
-        def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
+        def produce(self, stream: Stream, messages: Iterable[Message]) -> int:
             published_at.append(clock.now)
-            return super().publish(stream, messages)
+            return super().produce(stream, messages)
 
     published_at: list[float] = []
     collector = Timed()

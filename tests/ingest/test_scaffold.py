@@ -23,7 +23,7 @@ from ingest import cli, samples, scaffold
 from ingest.errors import UserError
 from ingest.landing import land_streams
 from ingest.message import Message
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolProducer
 from ingest.samples import MOST_KEYS, SAMPLE_MESSAGES, Sample, read_files, read_topic
 from ingest.scaffold import Promoted, add_stream, promote_field, singular
 from ingest.settings import Settings
@@ -205,7 +205,7 @@ def test_the_spool_is_sampled_with_its_keys_and_nothing_is_committed(settings: S
     stream = STREAMS["clicks"]
     bodies = [{"who": {"id": f"u{number}"}, "time": "2026-01-01"} for number in range(5)]
     messages = [Message(orjson.dumps(body), body["who"]["id"].encode()) for body in bodies]  # type: ignore[index]
-    SpoolPublisher(settings).publish(stream, [*messages, Message(None, b"u1")])
+    SpoolProducer(settings).produce(stream, [*messages, Message(None, b"u1")])
     sample = read_topic(settings, "clicks", "kafka")
     assert (sample.read, sample.keys) == (5, [message.key for message in messages])
     written = add_stream("visits", sample, topic="clicks", folder=settings.spool_path)
@@ -219,7 +219,7 @@ def test_cloudevents_in_binary_mode_are_sampled_with_their_attributes(settings: 
     attributes = {"ce_specversion": "1.0", "ce_id": "1", "ce_source": "/shop", "ce_type": "signup", "other": "x"}
     message = Message(b'{"plan": "a"}', None, {**attributes, "ce_time": "2026-01-05T10:00:00Z"})
     without_data = [Message(payload, None, {**message.attributes, "ce_id": str(payload)}) for payload in (b"", None)]
-    SpoolPublisher(settings).publish(STREAMS["clicks"], [message, *without_data])
+    SpoolProducer(settings).produce(STREAMS["clicks"], [message, *without_data])
     add_stream("signups", read_topic(settings, "clicks", "kafka"), folder=tmp_path)
     stream = read_contracts(tmp_path)["signups"]
     assert (stream.envelope, stream.id, stream.time) == ("cloudevents", ("id",), ("time",))

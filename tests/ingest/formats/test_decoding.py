@@ -14,11 +14,12 @@ import pytest
 from pydantic import ValidationError
 
 from ingest import cli, formats
+from ingest.brokers.kafka_properties import registry_properties
 from ingest.errors import UnavailableError, UserError
 from ingest.landing import LandingReport, land_streams
 from ingest.message import BATCH_SCHEMA, DECODED_SCHEMA, Message
-from ingest.publish.spool import SpoolPublisher
-from ingest.settings import Settings, registry_properties
+from ingest.producers.spool import SpoolProducer
+from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.streams import STREAMS, Stream
 from tests.command_line import run_main
@@ -85,7 +86,7 @@ def avro(schema_id: int, schema: Any, value: Any) -> bytes:
 
 def land(settings: Settings, stream: Stream, *messages: Message | bytes | None) -> LandingReport:
     given = [one if isinstance(one, Message) else Message(one) for one in messages]
-    SpoolPublisher(settings).publish(stream, given)
+    SpoolProducer(settings).produce(stream, given)
     return land_streams(settings, [stream, STREAMS["users"]], DuckDBSink(settings.warehouse_path))
 
 
@@ -406,7 +407,7 @@ def test_the_key_of_an_entity_waits_for_its_schema_and_that_of_an_event_does_not
     land(settings, stream, Message(payload, key=wire(of_value + 1, b"\x04u1")))
     assert clock.seconds == 0
     entity = stream.model_copy(update={"kind": "entity"})
-    SpoolPublisher(settings).publish(entity, [Message(None, key=wire(of_value + 1, b"\x04u1"))])
+    SpoolProducer(settings).produce(entity, [Message(None, key=wire(of_value + 1, b"\x04u1"))])
     land_streams(settings, [entity], DuckDBSink(settings.warehouse_path))
     assert landed(settings, "decoded_key") == [(None,), (b'"u1"',)]
 
@@ -416,7 +417,7 @@ def test_a_wait_for_a_schema_can_be_stopped(
 ) -> None:
     stream = contract("avro")
     payload = avro(1, FIRST, {"usr": "u1", "n": 1})
-    SpoolPublisher(settings).publish(stream, [Message(payload)])
+    SpoolProducer(settings).produce(stream, [Message(payload)])
     stop = threading.Event()
     thread = threading.Thread(
         target=land_streams,
@@ -449,7 +450,7 @@ def test_an_existing_table_gets_the_columns_and_keeps_its_rows(
             for column in DECODED_SCHEMA.names:
                 connection.execute(f"alter table raw.{table} drop column {column}")
     first = registry.register("signups-value", json.dumps(FIRST))
-    SpoolPublisher(settings).publish(contract("avro"), [Message(avro(first, FIRST, {"usr": "u2", "n": 1}))])
+    SpoolProducer(settings).produce(contract("avro"), [Message(avro(first, FIRST, {"usr": "u2", "n": 1}))])
     # a file that was replaced after landing began, too
     sink = DuckDBSink(settings.warehouse_path)
     decoder = formats.Decoder(settings, False, lambda: False)
@@ -533,7 +534,7 @@ def test_a_follower_waits_until_the_registry_is_back(
     registry.status = 401
     stop = threading.Event()
     seen: list[int] = []
-    SpoolPublisher(settings).publish(stream, [Message(avro(first, FIRST, {"usr": "u1", "n": n})) for n in range(3)])
+    SpoolProducer(settings).produce(stream, [Message(avro(first, FIRST, {"usr": "u1", "n": n})) for n in range(3)])
     sink = DuckDBSink(settings.warehouse_path)
     thread = threading.Thread(
         target=land_streams,
@@ -563,7 +564,7 @@ def test_a_follower_that_waits_can_be_stopped(
     registry.status = 503
     stream = contract("avro")
     stop = threading.Event()
-    SpoolPublisher(settings).publish(stream, [Message(wire(1, b""))])
+    SpoolProducer(settings).produce(stream, [Message(wire(1, b""))])
     sink = DuckDBSink(settings.warehouse_path)
     thread = threading.Thread(
         target=land_streams, args=(settings, [stream], sink), kwargs={"follow": True, "stop": stop}

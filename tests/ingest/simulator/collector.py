@@ -24,7 +24,7 @@ EVENTS = 2_000
 
 @dataclass
 class Collector:
-    """A publisher that keeps what it is given, and can be killed after a number of messages."""
+    """A producer that keeps what it is given, and can be killed after a number of messages."""
 
     messages: dict[str, list[Message]] = field(default_factory=lambda: {name: [] for name in STREAMS})
     batches: list[tuple[str, list[Message]]] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Collector:
     def flush(self) -> None:
         pass
 
-    def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
+    def produce(self, stream: Stream, messages: Iterable[Message]) -> int:
         batch: list[Message] = []
         self.batches.append((stream.name, batch))
         for message in messages:
@@ -53,11 +53,11 @@ class Collector:
         return [orjson.loads(message.payload) for message in self.messages[stream] if message.payload is not None]
 
 
-def run(folder: Path, publisher: Any = None, **changes: Any) -> Collector:
-    publisher = Collector() if publisher is None else publisher
+def run(folder: Path, producer: Any = None, **changes: Any) -> Collector:
+    producer = Collector() if producer is None else producer
     options = {"days": 1, "seed": 7, "events_per_day": EVENTS, "start": START, "faults": CLEAN} | changes
-    simulate(Settings(spool_path=folder), publisher, **options)
-    return publisher
+    simulate(Settings(spool_path=folder), producer, **options)
+    return producer
 
 
 def at(text: str) -> int:

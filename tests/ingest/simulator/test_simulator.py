@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from ingest.errors import UserError
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolProducer
 from ingest.settings import Settings
 from ingest.simulator import Faults, simulate, simulated_days
 from ingest.simulator.events import WEEKDAY
@@ -54,7 +54,7 @@ def spooled(folder: Path) -> dict[str, bytes]:
 
 
 def into_spool(folder: Path, **changes: Any) -> dict[str, bytes]:
-    run(folder, SpoolPublisher(Settings(spool_path=folder)), **changes)
+    run(folder, SpoolProducer(Settings(spool_path=folder)), **changes)
     return spooled(folder)
 
 
@@ -80,11 +80,11 @@ def test_another_process_gives_the_same_bytes(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolProducer
 from ingest.settings import Settings
 from ingest.simulator import simulate
 settings = Settings(spool_path=Path(sys.argv[1]))
-simulate(settings, SpoolPublisher(settings), days=1, seed=7, events_per_day=1000)
+simulate(settings, SpoolProducer(settings), days=1, seed=7, events_per_day=1000)
 """
     spools = []
     for hash_seed in ("1", "2"):  # the order of sets hangs on it
@@ -137,13 +137,13 @@ def test_a_killed_run_publishes_its_day_again(tmp_path: Path) -> None:
 
 def test_the_report_and_progress_count_what_was_published(tmp_path: Path) -> None:
     progress: list[tuple[int, int]] = []
-    settings, publisher = Settings(spool_path=tmp_path), Collector()
+    settings, producer = Settings(spool_path=tmp_path), Collector()
     assert simulated_days(settings) == 0
     run(tmp_path, days=1)
     assert simulated_days(settings) == 1
     report = simulate(
         settings,
-        publisher,
+        producer,
         days=2,
         seed=7,
         events_per_day=EVENTS,
@@ -152,7 +152,7 @@ def test_the_report_and_progress_count_what_was_published(tmp_path: Path) -> Non
         on_progress=lambda *values: progress.append(values),
     )
     assert (report.first_day, report.last_day) == (date(2026, 1, 2), date(2026, 1, 3))
-    assert report.messages == {name: len(messages) for name, messages in publisher.messages.items()}
+    assert report.messages == {name: len(messages) for name, messages in producer.messages.items()}
     assert [day for day, _ in progress] == [1, 2]
     assert progress[-1][1] == report.total > progress[0][1] > 0
 

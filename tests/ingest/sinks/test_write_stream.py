@@ -18,7 +18,7 @@ import pytest
 from google.api_core import exceptions as api
 
 from ingest.errors import UnavailableError, UserError, WarehouseReplacedError
-from ingest.publish import RoutingPublisher
+from ingest.producers import RoutingProducer
 from ingest.settings import Settings
 from ingest.simulator import simulate
 from ingest.sinks import bigquery as bigquery_sink
@@ -392,8 +392,8 @@ def test_followers_killed_at_random_land_each_message_once(settings: Settings, t
 
     published = 0
     for last in (False, False, False, True):
-        with RoutingPublisher(spool) as publisher:
-            published += simulate(spool, publisher, days=1, seed=1, events_per_day=500).total
+        with RoutingProducer(spool) as producer:
+            published += simulate(spool, producer, days=1, seed=1, events_per_day=500).total
         before = landed()
         with (tmp_path / "log").open("ab") as log:
             follower = subprocess.Popen(

@@ -23,12 +23,14 @@ from confluent_kafka.admin import (
 )
 from prometheus_client import REGISTRY
 
+from ingest.brokers import kafka_topics
+from ingest.brokers.kafka import client_config
 from ingest.errors import UnavailableError, UserError
 from ingest.message import BATCH_SCHEMA, Batch, Positions, TopicIds
 from ingest.provision import provision
 from ingest.settings import Settings
 from ingest.sinks import utc_now
-from ingest.sources import kafka
+from ingest.sources import kafka, kafka_backlog, kafka_batch
 from ingest.sources.kafka import KafkaSource
 from ingest.streams import STREAMS, Stream
 from tests.brokers import KafkaServer, free_port
@@ -364,7 +366,7 @@ def test_what_was_compacted_away_is_neither_waiting_nor_lost(
 def test_beyond_the_messages_that_are_counted_offsets_are(
     settings: Settings, producer: Producer, open_source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka, "COUNTED_MESSAGES", 3)
+    monkeypatch.setattr(kafka_backlog, "COUNTED_MESSAGES", 3)
     produce(producer, topic_of(settings), range(40))
     source = open_source(settings, Warehouse())
     assert source.waiting() == {STREAM.name: 40}
@@ -409,7 +411,7 @@ def test_what_goes_wrong_at_a_gap_is_tried_again_and_counted_once(
     produce(producer, topic, range(40, 80))
     admin.delete_records([TopicPartition(topic, 0, 15)])[TopicPartition(topic, 0, 15)].result()
     source = open_source(settings, warehouse)
-    skip, away = source._skip_gap, [UnavailableError("away")] * 2
+    skip, away = source._assignment.skip_gap, [UnavailableError("away")] * 2
 
     before = lost()
 
@@ -420,7 +422,7 @@ def test_what_goes_wrong_at_a_gap_is_tried_again_and_counted_once(
             raise away.pop()
         skip(*partition)
 
-    monkeypatch.setattr(source, "_skip_gap", skip_gap)
+    monkeypatch.setattr(source._assignment, "skip_gap", skip_gap)
     for _ in range(2):
         with pytest.raises(UnavailableError):
             warehouse.drain(source)
@@ -435,8 +437,8 @@ def test_a_topic_that_the_asked_broker_does_not_know_yet_is_asked_for_again(
     produce(producer, topic_of(settings), range(40))
     warehouse = Warehouse()
     source = open_source(settings, warehouse)
-    describe, ignorant = source._describe, [{}, {}]
-    monkeypatch.setattr(source, "_describe", lambda topics: ignorant.pop() if ignorant else describe(topics))
+    describe, ignorant = source._topics.describe, [{}, {}]
+    monkeypatch.setattr(source._topics, "describe", lambda topics: ignorant.pop() if ignorant else describe(topics))
     warehouse.drain(source)
     assert not ignorant
     assert values(warehouse) == list(range(40))
@@ -487,9 +489,9 @@ def test_headers_whose_names_cannot_be_read_do_not_stop_landing(monkeypatch: pyt
 
         partition = offset = lambda self: 0
 
-    monkeypatch.setattr(kafka, "RECORD", Message)
+    monkeypatch.setattr(kafka_batch, "RECORD", Message)
     readable = [("a", b"1")]
-    assert kafka._headers([Message(readable), Message(None), Message([])]) == [
+    assert kafka_batch.read_headers([Message(readable), Message(None), Message([])]) == [
         readable,
         [("unreadable_headers", b"true")],
         [],
@@ -560,10 +562,10 @@ def test_reads_positions_again_at_every_assignment(settings: Settings, producer:
     warehouse.drain(source)
     other = open_source(settings, warehouse)
     until = time.monotonic() + 120
-    while len(source._assigned or ()) != 2 or len(other._assigned or ()) != 2:
+    while len(source._assignment.partitions or ()) != 2 or len(other._assignment.partitions or ()) != 2:
         assert time.monotonic() < until
         assert _fetch_without_waiting(source) is _fetch_without_waiting(other) is None
-    taken_over = other._assigned
+    taken_over = other._assignment.partitions
     produce(producer, topic, range(400, 800))
     warehouse.ends = {(topic, partition): 190 for partition in range(4)}
     other.close()
@@ -696,7 +698,7 @@ def test_a_topic_that_may_not_be_read_is_exit_code_2(
 
 
 def test_brokers_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(kafka_topics, "ANSWER_SECONDS", 2.0)
     server = f"127.0.0.1:{free_port()}"
     settings = Settings(_env_file=None, kafka_bootstrap_servers=server)
     with pytest.raises(UserError, match=f"Kafka at {server} does not answer: .*") as error:
@@ -750,12 +752,12 @@ def test_reads_a_librdkafka_properties_file(tmp_path: Path, settings: Settings) 
         "# Confluent\n\nbootstrap.servers = nowhere:1\nsasl.password=a=b#c\nschema.registry.url=https://x\n"
     )
     with_file = settings.model_copy(update={"kafka_config_file": path})
-    assert kafka.client_config(with_file) == {
+    assert client_config(with_file) == {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "sasl.password": "a=b#c",
     }
     alone = with_file.model_copy(update={"kafka_bootstrap_servers": None})
-    assert kafka.client_config(alone)["bootstrap.servers"] == "nowhere:1"
+    assert client_config(alone)["bootstrap.servers"] == "nowhere:1"
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ from typing import Any
 import orjson
 import pytest
 
+from ingest.brokers.pubsub import open_publisher, open_subscriber
 from ingest.errors import UnavailableError, UserError
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.provision import provision
-from ingest.publish.pubsub import open_publisher
 from ingest.settings import Settings
-from ingest.sources import pubsub
-from ingest.sources.pubsub import PubSubSource, open_subscriber
+from ingest.sources import pubsub, pubsub_batch
+from ingest.sources.pubsub import PubSubSource
 from ingest.streams import STREAMS
 from tests.brokers import PubSubEmulator, free_port
 from tests.ingest.conftest import Start
@@ -116,7 +116,7 @@ def test_messages_arrive_as_they_were_sent(
 
 def test_the_ordering_key_is_the_key_and_times_keep_their_microseconds() -> None:
     message = pubsub_message(b"x", ordering_key="k\u00fc", seconds=1_700_000_000, nanos=123_456_789)
-    row = pubsub._table("topic", [message]).to_pylist()[0]
+    row = pubsub_batch.pulled_table("topic", [message]).to_pylist()[0]
     assert row["key"] == "k\u00fc".encode()
     assert row["published_at"].isoformat() == "2023-11-14T22:13:20.123456"
 
@@ -143,7 +143,7 @@ def test_acknowledges_only_after_the_commit(
     assert len(rows) == 20
     for batch in batches:
         source.acknowledge(batch)
-    assert not source._leased, "extends what is acknowledged"
+    assert not source._leases, "extends what is acknowledged"
     source.close()
     # Handing back what is acknowledged does nothing; anything else would come again at once.
     subscriber = open_subscriber(settings)
@@ -182,14 +182,13 @@ def test_keeps_messages_leased_while_a_commit_is_slow(
     source.acknowledge(batches[0])
 
 
-def test_a_message_delivered_twice_in_a_batch_is_landed_once(open_source: OpenSource) -> None:
-    source = open_source()
+def test_a_message_delivered_twice_in_a_batch_is_landed_once() -> None:
     one, two = pubsub_message(b"x", "1"), pubsub_message(b"y", "2")
     taken = [
-        pubsub._Pulled(STREAM.name, ack_ids, pubsub._table("topic", messages), 0.0)
+        pubsub_batch.Pull(STREAM.name, ack_ids, pubsub_batch.pulled_table("topic", messages), 0.0)
         for ack_ids, messages in ((["a1", "a2"], [one, two]), (["a3", "a4"], [pubsub_message(b"z", "3"), one]))
     ]
-    batch = source._batch(taken)
+    batch = pubsub_batch.to_batch(taken)
     table = batch.tables[STREAM.name]
     assert dict(zip(table["message_id"].to_pylist(), table["payload"].to_pylist(), strict=True)) == {
         "1": b"x",
@@ -371,7 +370,7 @@ def test_leases_that_are_not_extended_any_more_end_the_source(
     monkeypatch.setattr(pubsub, "LEASE_CHECK_SECONDS", 0.1)
     source = open_source()
     with monkeypatch.context() as broken:
-        broken.setattr(source, "_request", lambda *_, **__: 1 / 0)
+        broken.setattr(source._leases, "_request", lambda *_, **__: 1 / 0)
         with pytest.raises(UserError, match=r"extending the leases.*ZeroDivisionError"):
             source.fetch(PATIENCE)
 

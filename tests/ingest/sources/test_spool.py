@@ -13,7 +13,7 @@ import ingest.sources.spool
 from ingest.errors import UserError
 from ingest.landing import land
 from ingest.message import Batch, Message
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolProducer
 from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources.spool import SpoolSource
@@ -56,7 +56,7 @@ def test_every_byte_of_a_message_comes_back(settings: Settings) -> None:
         Message(b"year 1", None, {}, -62_135_596_800_000_000),
         Message(b"year 9999", None, {}, 253_402_300_799_999_999),
     ]
-    SpoolPublisher(settings).publish(USERS, messages)
+    SpoolProducer(settings).produce(USERS, messages)
     log = (settings.spool_path / "users" / "0.ndjson").read_bytes()
     starts = [0, *(match.end() for match in re.finditer(b"\n", log))]
 
@@ -129,7 +129,7 @@ def test_fields_may_be_missing_but_for_the_payload(settings: Settings) -> None:
 
 
 def test_positions_are_bytes_and_reading_resumes_there(settings: Settings) -> None:
-    SpoolPublisher(settings).publish(USERS, (Message(b"x" * number) for number in range(50)))
+    SpoolProducer(settings).produce(USERS, (Message(b"x" * number) for number in range(50)))
     size = (settings.spool_path / "users" / "0.ndjson").stat().st_size
     spool = source(settings, landing_max_rows=7)
     found: list[bytes] = []
@@ -164,7 +164,7 @@ def test_batches_keep_to_the_limits(settings: Settings) -> None:
 
 def test_a_line_larger_than_a_batch_is_a_batch_of_its_own(settings: Settings) -> None:
     huge = b"x" * 10_000_000
-    SpoolPublisher(settings).publish(USERS, [Message(b"a"), Message(huge), Message(b"b"), Message(b"c")])
+    SpoolProducer(settings).produce(USERS, [Message(b"a"), Message(huge), Message(b"b"), Message(b"c")])
     found = [one.tables["users"]["payload"].to_pylist() for one in batches(source(settings, landing_max_bytes=1024))]
     assert found == [[b"a"], [huge], [b"b", b"c"]]
 
@@ -212,7 +212,7 @@ def landed(settings: Settings, stream: str = "users") -> list[bytes]:
 
 
 def publish(settings: Settings, *payloads: bytes) -> None:
-    SpoolPublisher(settings).publish(USERS, [Message(payload) for payload in payloads])
+    SpoolProducer(settings).produce(USERS, [Message(payload) for payload in payloads])
 
 
 def test_a_replaced_log_of_the_same_widths_is_landed_from_its_start(settings: Settings) -> None:
@@ -270,7 +270,7 @@ def test_a_first_line_written_while_the_log_is_opened_is_landed_once(
 
 def test_each_partition_has_an_id_of_its_own(settings: Settings) -> None:
     def publish_to(partition: int, *payloads: bytes) -> None:
-        """As another publisher might, to any partition."""
+        """As another producer might, to any partition."""
         elsewhere = settings.model_copy(update={"spool_path": settings.spool_path.with_name("elsewhere")})
         publish(elsewhere, *payloads)
         (elsewhere.spool_path / "users" / "0.ndjson").rename(settings.spool_path / "users" / f"{partition}.ndjson")

@@ -33,8 +33,8 @@ def envelope(message: Message) -> dict[str, object]:
     }
 
 
-class SpoolPublisher:
-    """Appends under a file lock, so that two publishers never interleave lines."""
+class SpoolProducer:
+    """Appends under a file lock, so that two producers never interleave lines."""
 
     def __init__(self, settings: Settings) -> None:
         self._root = settings.spool_path
@@ -45,7 +45,7 @@ class SpoolPublisher:
     def __exit__(self, *exc: object) -> None:
         pass
 
-    def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
+    def produce(self, stream: Stream, messages: Iterable[Message]) -> int:
         """Append messages; returns their number.
 
         Raises:
@@ -79,7 +79,7 @@ class SpoolPublisher:
         return published
 
     def flush(self) -> None:
-        """Does nothing: `publish` writes to the log at once."""
+        """Does nothing: `produce` writes to the log at once."""
 
 
 def _not_written(path: Path, error: OSError) -> UserError:
@@ -87,7 +87,7 @@ def _not_written(path: Path, error: OSError) -> UserError:
 
 
 def _drop_torn_line(log: int) -> int:
-    """Remove the incomplete line that a killed publisher left, which was never read. Returns the new size."""
+    """Remove the incomplete line that a killed producer left, which was never read. Returns the new size."""
     size = os.fstat(log).st_size
     end = size
     while end and os.pread(log, 1, end - 1) != b"\n":

@@ -1,4 +1,4 @@
-"""What landing counts, for Prometheus: served with `--metrics-port`."""
+"""Prometheus metrics of landing, served with `--metrics-port`."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

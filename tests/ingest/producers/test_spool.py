@@ -1,4 +1,4 @@
-"""Appending to the spool: whole lines, whoever writes, and whatever a killed publisher left."""
+"""Appending to the spool: whole lines, whoever writes, and whatever a killed producer left."""
 
 import re
 import subprocess
@@ -13,9 +13,9 @@ import pytest
 
 from ingest.errors import UserError
 from ingest.message import Message
-from ingest.publish import RoutingPublisher
-from ingest.publish import spool as publish_spool
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers import RoutingProducer
+from ingest.producers import spool as producers_spool
+from ingest.producers.spool import SpoolProducer
 from ingest.settings import Settings
 from ingest.streams import STREAMS
 
@@ -29,9 +29,9 @@ def log_of(settings: Settings) -> Path:
 
 
 def test_a_line_is_the_envelope_of_a_broker(settings: Settings) -> None:
-    with RoutingPublisher(settings) as publisher:
-        assert publisher.publish(USERS, [Message(b"\xff\n", b"\x00", {"é": "\u2028"}, 5), Message(None)]) == 2
-        publisher.flush()
+    with RoutingProducer(settings) as producer:
+        assert producer.produce(USERS, [Message(b"\xff\n", b"\x00", {"é": "\u2028"}, 5), Message(None)]) == 2
+        producer.flush()
         first, second = [orjson.loads(line) for line in log_of(settings).read_bytes().splitlines()]
         del first["log_id"]
         assert first == {"key": "AA==", "attributes": {"é": "\u2028"}, "published_at": 5, "payload": "/wo="}
@@ -44,8 +44,8 @@ def test_a_log_gets_an_id_of_its_own_with_its_first_line(settings: Settings) -> 
     for torn in (None, b"", b'{"log_id":"0123456789abcdef0123456789abcdef","key":nu'):
         if torn is not None:
             log.write_bytes(torn)
-        SpoolPublisher(settings).publish(USERS, [Message(b"1"), Message(b"2")])
-        SpoolPublisher(settings).publish(USERS, [Message(b"3")])
+        SpoolProducer(settings).produce(USERS, [Message(b"1"), Message(b"2")])
+        SpoolProducer(settings).produce(USERS, [Message(b"3")])
         lines = log.read_bytes().splitlines()
         ids += [orjson.loads(line).get("log_id") for line in lines]
         assert re.match(rb'\{"log_id":"[0-9a-f]{32}","key":', lines[0])
@@ -57,12 +57,12 @@ def test_a_log_that_was_begun_without_an_id_gets_none(settings: Settings) -> Non
     log = log_of(settings)
     log.parent.mkdir(parents=True)
     log.write_bytes(b'{"payload":"YQ=="}\n')
-    SpoolPublisher(settings).publish(USERS, [Message(b"x")])
+    SpoolProducer(settings).produce(USERS, [Message(b"x")])
     assert b"log_id" not in log.read_bytes()
 
 
 def test_the_topics_of_brokers_do_not_name_the_spool_s_folders(settings: Settings) -> None:
-    SpoolPublisher(settings.model_copy(update={"topics": {"users": "shop-users"}})).publish(USERS, [Message(b"x")])
+    SpoolProducer(settings.model_copy(update={"topics": {"users": "shop-users"}})).produce(USERS, [Message(b"x")])
     assert log_of(settings).exists()
 
 
@@ -72,7 +72,7 @@ def test_the_next_publisher_drops_a_torn_line(settings: Settings, before: bytes,
     log = log_of(settings)
     log.parent.mkdir(parents=True)
     log.write_bytes(before + torn)
-    SpoolPublisher(settings).publish(USERS, [Message(b"x")])
+    SpoolProducer(settings).produce(USERS, [Message(b"x")])
     content = log.read_bytes()
     assert content.startswith(before)
     assert orjson.loads(content.removeprefix(before))["payload"] == "eA=="
@@ -80,7 +80,7 @@ def test_the_next_publisher_drops_a_torn_line(settings: Settings, before: bytes,
 
 def test_two_publishers_do_not_mix_their_lines(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each publish holds the lock to its end, over several writes: its messages stand together."""
-    monkeypatch.setattr(publish_spool, "LINES_PER_WRITE", 10)
+    monkeypatch.setattr(producers_spool, "LINES_PER_WRITE", 10)
     barrier = threading.Barrier(4)
 
     def messages(writer: int, call: int) -> Iterator[Message]:
@@ -88,10 +88,10 @@ def test_two_publishers_do_not_mix_their_lines(settings: Settings, monkeypatch: 
             yield Message(b"%d %d %d" % (writer, call, number), attributes={"pad": "x" * 5_000})
 
     def write(writer: int) -> None:
-        publisher = SpoolPublisher(settings)
+        producer = SpoolProducer(settings)
         barrier.wait()
         for call in range(5):
-            publisher.publish(USERS, messages(writer, call))
+            producer.produce(USERS, messages(writer, call))
 
     threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
     for thread in threads:
@@ -112,7 +112,7 @@ def test_a_publisher_waits_for_one_in_another_process(settings: Settings) -> Non
 import sys
 from pathlib import Path
 from ingest.message import Message
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolProducer
 from ingest.settings import Settings
 from ingest.streams import STREAMS
 
@@ -122,13 +122,13 @@ def messages():
     sys.stdin.read()
     yield Message(b"first")
 
-SpoolPublisher(Settings(_env_file=None, spool_path=Path(sys.argv[1]))).publish(STREAMS["users"], messages())
+SpoolProducer(Settings(_env_file=None, spool_path=Path(sys.argv[1]))).produce(STREAMS["users"], messages())
 """
     command = [sys.executable, "-c", script, str(settings.spool_path)]
     with subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "locked\n"
-        second = threading.Thread(target=SpoolPublisher(settings).publish, args=(USERS, [Message(b"second")]))
+        second = threading.Thread(target=SpoolProducer(settings).produce, args=(USERS, [Message(b"second")]))
         second.start()
         second.join(0.3)
         assert second.is_alive()
@@ -142,7 +142,7 @@ SpoolPublisher(Settings(_env_file=None, spool_path=Path(sys.argv[1]))).publish(S
 def test_a_spool_that_cannot_be_written_is_named(settings: Settings) -> None:
     settings.spool_path.write_text("a file")
     with pytest.raises(UserError, match=r"cannot write .*users.*; see SPOOL_PATH"):
-        SpoolPublisher(settings).publish(USERS, [Message(b"x")])
+        SpoolProducer(settings).produce(USERS, [Message(b"x")])
 
 
 def test_a_full_disk_is_named_and_leaves_no_half_line_behind(settings: Settings) -> None:
@@ -152,14 +152,14 @@ import resource, signal, sys
 from pathlib import Path
 from ingest.errors import UserError
 from ingest.message import Message
-from ingest.publish.spool import SpoolPublisher
+from ingest.producers.spool import SpoolProducer
 from ingest.settings import Settings
 from ingest.streams import STREAMS
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, resource.RLIM_INFINITY))
 try:
-    SpoolPublisher(Settings(_env_file=None, spool_path=Path(sys.argv[1]))).publish(
+    SpoolProducer(Settings(_env_file=None, spool_path=Path(sys.argv[1]))).produce(
         STREAMS["users"], [Message(b"x" * 100)] * 100
     )
 except UserError as error:
@@ -170,6 +170,6 @@ except UserError as error:
     assert "File too large; see SPOOL_PATH" in result.stderr
     assert result.stderr.count("\n") == 1
     assert log_of(settings).stat().st_size == 5_000
-    SpoolPublisher(settings).publish(USERS, [Message(b"x")])
+    SpoolProducer(settings).produce(USERS, [Message(b"x")])
     for line in log_of(settings).read_bytes().splitlines():
         orjson.loads(line)

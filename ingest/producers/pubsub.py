@@ -1,31 +1,24 @@
-"""Publishes to Pub/Sub."""
+"""Produces to Pub/Sub."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
-import grpc  # type: ignore[import-untyped]
 from google.api_core.exceptions import (
     Aborted,
-    GoogleAPICallError,
     InternalServerError,
     NotFound,
     ResourceExhausted,
-    RetryError,
     ServiceUnavailable,
 )
 from google.api_core.retry import Retry, if_exception_type
-from google.auth.exceptions import GoogleAuthError
-from google.pubsub_v1 import PublisherClient
-from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.types import PublishRequest, PubsubMessage
 
-from ingest.errors import UserError
+from ingest.brokers.pubsub import not_found, open_publisher, translate_errors
 from ingest.message import Message
-from ingest.publish import MessageTooLargeError
+from ingest.producers import MessageTooLargeError
 from ingest.settings import Settings
-from ingest.sources.pubsub import UNLIMITED, no_credentials, unreachable
 from ingest.streams import Stream
 
 REQUEST_ROWS = 1_000
@@ -44,26 +37,8 @@ RETRY = Retry(
 _Message = PubsubMessage.pb()
 
 
-def open_publisher(settings: Settings) -> Any:
-    """A client of Pub/Sub, or of the emulator.
-
-    The plain client of requests: that of `google.cloud.pubsub_v1` takes attributes as keyword arguments, and so
-    none that is called `data` or `topic`.
-
-    Raises:
-        UserError: without credentials for Google Cloud.
-    """
-    if settings.pubsub_emulator_host is not None:
-        channel = grpc.insecure_channel(settings.pubsub_emulator_host, options=UNLIMITED)
-        return PublisherClient(transport=PublisherGrpcTransport(channel=channel))
-    try:
-        return PublisherClient()
-    except GoogleAuthError as error:
-        raise no_credentials(error) from error
-
-
-class PubSubPublisher:
-    """Publishes with the attributes of each message, in requests of many messages, several at once.
+class PubSubProducer:
+    """Produces with the attributes of each message, in requests of many messages, several at once.
 
     Pub/Sub sets the time of publishing itself and promises no order: `published_at` is not kept, nor is the key.
     It has no tombstones either: a payload of None arrives as an empty one.
@@ -91,8 +66,8 @@ class PubSubPublisher:
             self._requests.shutdown(cancel_futures=True)
             self._client.transport.close()
 
-    def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
-        """Publish messages; returns how many were handed over.
+    def produce(self, stream: Stream, messages: Iterable[Message]) -> int:
+        """Produce messages; returns how many were handed over.
 
         Raises:
             MessageTooLargeError: for a message that is too large, after those before it.
@@ -116,12 +91,11 @@ class PubSubPublisher:
         self._wait(0)
 
     def _publish(self, request: Any) -> None:
-        try:
-            self._client.publish(PublishRequest.wrap(request), retry=RETRY, timeout=DELIVERY_SECONDS)
-        except NotFound as error:
-            raise UserError(f"Pub/Sub has no {request.topic}; create it with `python -m ingest provision`") from error
-        except (GoogleAPICallError, RetryError, GoogleAuthError) as error:
-            raise unreachable(self._settings, error) from error
+        with translate_errors(self._settings):
+            try:
+                self._client.publish(PublishRequest.wrap(request), retry=RETRY, timeout=DELIVERY_SECONDS)
+            except NotFound as error:
+                raise not_found(request.topic) from error
 
     def _wait(self, at_most: int) -> None:
         """Wait until at most this many requests are under way."""

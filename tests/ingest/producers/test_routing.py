@@ -1,4 +1,4 @@
-"""RoutingPublisher: each stream to its transport, all of them flushed and closed."""
+"""RoutingProducer: each stream to its transport, all of them flushed and closed."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,13 +7,13 @@ import pytest
 
 from ingest.errors import UserError
 from ingest.message import Message
-from ingest.publish import RoutingPublisher
+from ingest.producers import RoutingProducer
 from ingest.settings import Settings
 from ingest.streams import STREAMS, Stream
 
 
 class Recorder:
-    """A publisher that notes what happens to it, and fails to close on demand."""
+    """A producer that notes what happens to it, and fails to close on demand."""
 
     def __init__(self, transport: str, calls: list[tuple[str, str]], fails: bool) -> None:
         self.transport, self.calls, self.fails = transport, calls, fails
@@ -26,7 +26,7 @@ class Recorder:
         if self.fails:
             raise UserError(f"{self.transport} lost a message")
 
-    def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
+    def produce(self, stream: Stream, messages: Iterable[Message]) -> int:
         self.calls.append((self.transport, stream.name))
         return len(list(messages))
 
@@ -34,20 +34,20 @@ class Recorder:
         self.calls.append((self.transport, "flush"))
 
 
-def routing(monkeypatch: pytest.MonkeyPatch, *failing: str, **settings: Any) -> tuple[RoutingPublisher, list[Any]]:
+def routing(monkeypatch: pytest.MonkeyPatch, *failing: str, **settings: Any) -> tuple[RoutingProducer, list[Any]]:
     calls: list[tuple[str, str]] = []
-    publisher = RoutingPublisher(Settings(_env_file=None, **settings))
-    monkeypatch.setattr(publisher, "_open", lambda transport: Recorder(transport, calls, transport in failing))
-    return publisher, calls
+    producer = RoutingProducer(Settings(_env_file=None, **settings))
+    monkeypatch.setattr(producer, "_open", lambda transport: Recorder(transport, calls, transport in failing))
+    return producer, calls
 
 
 def test_each_stream_goes_to_its_transport_and_all_are_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
-    publisher, calls = routing(monkeypatch, kafka_bootstrap_servers="k", pubsub_project="p")
-    with publisher:
-        assert publisher.publish(STREAMS["users"], [Message(b"")]) == 1
-        publisher.publish(STREAMS["clicks"], [])
-        publisher.publish(STREAMS["posts"], [])
-        publisher.flush()
+    producer, calls = routing(monkeypatch, kafka_bootstrap_servers="k", pubsub_project="p")
+    with producer:
+        assert producer.produce(STREAMS["users"], [Message(b"")]) == 1
+        producer.produce(STREAMS["clicks"], [])
+        producer.produce(STREAMS["posts"], [])
+        producer.flush()
     assert calls == [
         *[("kafka", "users"), ("pubsub", "clicks"), ("kafka", "posts")],
         *[("kafka", "flush"), ("pubsub", "flush")],
@@ -57,8 +57,8 @@ def test_each_stream_goes_to_its_transport_and_all_are_flushed(monkeypatch: pyte
 
 @pytest.mark.parametrize("failing", [["kafka"], ["pubsub"], ["kafka", "pubsub"]])
 def test_every_publisher_is_closed_even_when_one_fails(monkeypatch: pytest.MonkeyPatch, failing: list[str]) -> None:
-    publisher, calls = routing(monkeypatch, *failing, kafka_bootstrap_servers="k", pubsub_project="p")
-    with pytest.raises(UserError, match="lost a message"), publisher:
-        publisher.publish(STREAMS["users"], [])
-        publisher.publish(STREAMS["clicks"], [])
+    producer, calls = routing(monkeypatch, *failing, kafka_bootstrap_servers="k", pubsub_project="p")
+    with pytest.raises(UserError, match="lost a message"), producer:
+        producer.produce(STREAMS["users"], [])
+        producer.produce(STREAMS["clicks"], [])
     assert calls[2:] == [("pubsub", "close"), ("kafka", "close")]

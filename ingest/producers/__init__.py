@@ -1,4 +1,4 @@
-"""Where the simulator and `replay` write to: the transport that the settings choose for a stream."""
+"""What the simulator and `replay` write to: the transport that the settings choose for a stream."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,14 +19,14 @@ class MessageTooLargeError(UserError):
         self.payload = payload
 
 
-class Publisher(Protocol):
-    """Publishes to one transport. Leaving its context flushes, unless an exception is on its way."""
+class Producer(Protocol):
+    """Produces to one transport. Leaving its context flushes, unless an exception is on its way."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...
 
-    def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
+    def produce(self, stream: Stream, messages: Iterable[Message]) -> int:
         """Hand messages over for delivery, in order; returns how many. Only `flush` says that they are delivered.
 
         Raises:
@@ -36,7 +36,7 @@ class Publisher(Protocol):
         ...
 
     def flush(self) -> None:
-        """Wait until everything published so far is delivered: a kill afterwards loses none of it.
+        """Wait until everything produced so far is delivered: a kill afterwards loses none of it.
 
         Raises:
             UserError: when something was not delivered.
@@ -44,42 +44,42 @@ class Publisher(Protocol):
         ...
 
 
-class RoutingPublisher:
-    """Publishes each stream to its own transport, opened when first needed."""
+class RoutingProducer:
+    """Produces each stream to its own transport, opened when first needed."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._publishers: dict[str, Publisher] = {}
+        self._producers: dict[str, Producer] = {}
         self._opened = ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        self._opened.__exit__(*exc)  # closes every publisher, even after one that raises
+        self._opened.__exit__(*exc)  # closes every producer, even after one that raises
 
-    def publish(self, stream: Stream, messages: Iterable[Message]) -> int:
+    def produce(self, stream: Stream, messages: Iterable[Message]) -> int:
         transport = self._settings.transport(stream)
-        if transport not in self._publishers:
-            self._publishers[transport] = self._opened.enter_context(self._open(transport))
-        return self._publishers[transport].publish(stream, messages)
+        if transport not in self._producers:
+            self._producers[transport] = self._opened.enter_context(self._open(transport))
+        return self._producers[transport].produce(stream, messages)
 
     def flush(self) -> None:
-        for publisher in self._publishers.values():
-            publisher.flush()
+        for producer in self._producers.values():
+            producer.flush()
 
-    def _open(self, transport: str) -> Publisher:
+    def _open(self, transport: str) -> Producer:
         if transport == "kafka":
-            from ingest.publish.kafka import KafkaPublisher
+            from ingest.producers.kafka import KafkaProducer
 
-            return KafkaPublisher(self._settings)
+            return KafkaProducer(self._settings)
         if transport == "pubsub":
-            from ingest.publish.pubsub import PubSubPublisher
+            from ingest.producers.pubsub import PubSubProducer
 
-            return PubSubPublisher(self._settings)
-        from ingest.publish.spool import SpoolPublisher
+            return PubSubProducer(self._settings)
+        from ingest.producers.spool import SpoolProducer
 
-        return SpoolPublisher(self._settings)
+        return SpoolProducer(self._settings)
 
 
 def retentions(settings: Settings, streams: Sequence[Stream]) -> Mapping[str, timedelta]:
@@ -93,9 +93,11 @@ def retentions(settings: Settings, streams: Sequence[Stream]) -> Mapping[str, ti
     topics = {settings.topic(stream): stream.name for stream in streams if settings.transport(stream) == "kafka"}
     if not topics:
         return {}
-    from ingest.publish.kafka import open_admin, retention, topic_configs
+    from ingest.brokers.kafka import KafkaConnection
+    from ingest.brokers.kafka_topics import retention, topic_configs
 
-    configs = topic_configs(settings, open_admin(settings), list(topics))
+    connection = KafkaConnection(settings)
+    configs = topic_configs(connection, connection.open_admin(), list(topics))
     return {
         topics[topic]: kept
         for topic, config in configs.items()

@@ -1,4 +1,4 @@
-"""KafkaPublisher and PubSubPublisher against real servers."""
+"""KafkaProducer and PubSubProducer against real servers."""
 
 import itertools
 import os
@@ -11,13 +11,14 @@ import orjson
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from ingest.brokers import kafka_topics
 from ingest.errors import UnavailableError, UserError
 from ingest.message import Message
+from ingest.producers import RoutingProducer, retentions
+from ingest.producers import kafka as producers_kafka
+from ingest.producers.kafka import KafkaProducer
+from ingest.producers.pubsub import PubSubProducer
 from ingest.provision import provision
-from ingest.publish import RoutingPublisher, retentions
-from ingest.publish import kafka as publish_kafka
-from ingest.publish.kafka import KafkaPublisher
-from ingest.publish.pubsub import PubSubPublisher
 from ingest.replay import Replay
 from ingest.settings import Settings
 from ingest.simulator import simulate
@@ -52,8 +53,8 @@ def test_kafka_keeps_order_key_headers_and_time(settings: Settings) -> None:
         Message(str(number).encode(), f"user-{number % 7}".encode(), {"n": str(number)}, 1_600_000_000_123_456 + number)
         for number in range(1000)
     ]
-    with KafkaPublisher(settings) as publisher:
-        assert publisher.publish(USERS, iter([*messages, Message(None, b"user-0")])) == 1001
+    with KafkaProducer(settings) as producer:
+        assert producer.produce(USERS, iter([*messages, Message(None, b"user-0")])) == 1001
     source = KafkaSource(settings, [USERS], dict)
     rows = [row for batch in iter(lambda: source.fetch(0), None) for row in batch.tables["users"].to_pylist()]
     source.close()
@@ -77,28 +78,28 @@ def test_kafka_keeps_order_key_headers_and_time(settings: Settings) -> None:
 
 def test_kafka_reports_what_was_not_delivered(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     provision(settings, [USERS])
-    publisher = KafkaPublisher(settings)
-    with pytest.raises(UserError, match=settings.topic(USERS)), publisher:
-        publisher.publish(USERS, [Message(b"x" * 2_000_000)])
+    producer = KafkaProducer(settings)
+    with pytest.raises(UserError, match=settings.topic(USERS)), producer:
+        producer.produce(USERS, [Message(b"x" * 2_000_000)])
     elsewhere = settings.model_copy(update={"topics": {"users": "not-there"}})
-    with pytest.raises(UserError, match="no topic not-there"), KafkaPublisher(elsewhere) as publisher:
-        publisher.publish(USERS, [Message(b"x")])
+    with pytest.raises(UserError, match="no topic not-there"), KafkaProducer(elsewhere) as producer:
+        producer.produce(USERS, [Message(b"x")])
     narrow = settings.model_copy(update={"topics": {"users": "narrow"}})
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     admin.create_topics([NewTopic("narrow", 1, 1, config={"max.message.bytes": "200"})])["narrow"].result()
-    with pytest.raises(UserError, match="did not take 3 messages"), KafkaPublisher(narrow) as publisher:
-        publisher.publish(USERS, [Message(os.urandom(1000))] * 3)
-    monkeypatch.setattr(publish_kafka, "ANSWER_SECONDS", 2.0)
+    with pytest.raises(UserError, match="did not take 3 messages"), KafkaProducer(narrow) as producer:
+        producer.produce(USERS, [Message(os.urandom(1000))] * 3)
+    monkeypatch.setattr(producers_kafka, "ANSWER_SECONDS", 2.0)
     nowhere = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
     with pytest.raises(UserError, match="does not answer"):
-        KafkaPublisher(nowhere)
+        KafkaProducer(nowhere)
 
 
 def test_pubsub_keeps_bodies_and_attributes(settings: Settings) -> None:
     provision(settings, [CLICKS])
     messages = [Message(str(number).encode(), b"key", {"n": str(number), "data": "x"}) for number in range(3000)]
-    with PubSubPublisher(settings) as publisher:
-        assert publisher.publish(CLICKS, iter(messages)) == 3000
+    with PubSubProducer(settings) as producer:
+        assert producer.produce(CLICKS, iter(messages)) == 3000
     source = PubSubSource(settings, [CLICKS])
     rows: list[dict[str, Any]] = []
     while len(rows) < 3000 and (batch := source.fetch(5.0)):
@@ -113,9 +114,9 @@ def test_pubsub_keeps_bodies_and_attributes(settings: Settings) -> None:
 def test_pubsub_reports_a_missing_topic(settings: Settings) -> None:
     with (
         pytest.raises(UserError, match=r"no projects/test-project/topics/.*ingest provision"),
-        PubSubPublisher(settings) as publisher,
+        PubSubProducer(settings) as producer,
     ):
-        publisher.publish(CLICKS, [Message(b"x")])
+        producer.produce(CLICKS, [Message(b"x")])
 
 
 # -- replaying --------------------------------------------------------------------------------------------------------
@@ -169,7 +170,7 @@ def test_retention_is_that_of_the_topic(settings: Settings, config: dict[str, st
 def test_retention_of_brokers_that_do_not_answer_is_an_error(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish_kafka, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(kafka_topics, "ANSWER_SECONDS", 2.0)
     nowhere = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
     with pytest.raises(UnavailableError, match="does not answer"):
         retentions(nowhere, [USERS])
@@ -183,24 +184,24 @@ def test_history_is_not_replayed_into_a_topic_that_deletes_it(settings: Settings
     ):
         Replay(settings, [file], USERS)
     assert in_kafka(settings) == 0
-    with RoutingPublisher(settings) as publisher:
-        assert Replay(settings, [file], USERS, force=True).publish(publisher) == 3
-        assert Replay(settings, [users_file(tmp_path, {})], USERS).publish(publisher) == 1
+    with RoutingProducer(settings) as producer:
+        assert Replay(settings, [file], USERS, force=True).publish(producer) == 3
+        assert Replay(settings, [users_file(tmp_path, {})], USERS).publish(producer) == 1
 
 
 def test_days_are_not_simulated_into_a_topic_that_deletes_them(settings: Settings, tmp_path: Path) -> None:
     create_topic(settings, retention_ms=DAY)
     local = settings.model_copy(update={"spool_path": tmp_path, "pubsub_project": None})
     with (
-        RoutingPublisher(local) as publisher,
+        RoutingProducer(local) as producer,
         pytest.raises(UserError, match=rf"topic {local.topic(USERS)} for 24 hours: .* of 2026-01-01, landed or not"),
     ):
-        simulate(local, publisher, days=1, seed=1, events_per_day=10)
+        simulate(local, producer, days=1, seed=1, events_per_day=10)
     assert list(tmp_path.iterdir()) == []
     provision(local, [STREAMS[name] for name in ("ecom_events", "post_events", "products", "posts")])
     today = datetime.now(UTC).date()
-    with RoutingPublisher(local) as publisher:
-        assert simulate(local, publisher, days=1, seed=1, events_per_day=10, start=today).total > 0
+    with RoutingProducer(local) as producer:
+        assert simulate(local, producer, days=1, seed=1, events_per_day=10, start=today).total > 0
 
 
 @pytest.mark.parametrize(
@@ -221,8 +222,8 @@ def test_a_row_that_kafka_does_not_take_is_named(
         settings = settings.model_copy(update={"kafka_config_file": properties})
     file = users_file(tmp_path, {}, {}, {"first_name": "x" * 1_500_000}, {})
     replay = Replay(settings, [file], USERS)
-    with pytest.raises(UserError, match=rf"^{file}, row 3: .*{reason}"), RoutingPublisher(settings) as publisher:
-        replay.publish(publisher)
+    with pytest.raises(UserError, match=rf"^{file}, row 3: .*{reason}"), RoutingProducer(settings) as producer:
+        replay.publish(producer)
     assert in_kafka(settings) >= 2
 
 
@@ -234,8 +235,8 @@ def test_a_row_that_pubsub_does_not_take_is_named(settings: Settings, tmp_path: 
     file.write_bytes(b"\n".join(orjson.dumps(body | {"url": url}) for url in urls))
     replay = Replay(settings, [str(file)], CLICKS)
     reason = rf"^{file}, row 3: 10,000,\d+ bytes are too much for one message to Pub/Sub"
-    with PubSubPublisher(settings) as publisher, pytest.raises(UserError, match=reason):
-        replay.publish(publisher)
+    with PubSubProducer(settings) as producer, pytest.raises(UserError, match=reason):
+        replay.publish(producer)
     source = PubSubSource(settings, [CLICKS])
     sizes: list[int] = []
     while len(sizes) < 2 and (batch := source.fetch(5.0)):

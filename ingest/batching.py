@@ -1,0 +1,85 @@
+"""Bounds of a batch (LANDING_MAX_ROWS, LANDING_MAX_BYTES, LANDING_MAX_SECONDS), and how far a batch has filled them."""
+
+import time
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from ingest.settings import Settings
+
+LONGEST_FETCH_SECONDS = 1.0
+"""A fetch returns what it has after this time, however much arrives: between two, the loader checks whether to stop."""
+
+
+class _Ends(Protocol):
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BatchBounds:
+    """A batch is complete once it has reached one of these."""
+
+    rows: int
+    bytes: int
+    seconds: float
+
+    @classmethod
+    def of_commit(cls, settings: Settings) -> Self:
+        return cls(settings.landing_max_rows, settings.landing_max_bytes, settings.landing_max_seconds)
+
+    @classmethod
+    def of_fetch(cls, settings: Settings) -> Self:
+        """The bounds of a commit, but at most LONGEST_FETCH_SECONDS."""
+        seconds = min(settings.landing_max_seconds, LONGEST_FETCH_SECONDS)
+        return cls(settings.landing_max_rows, settings.landing_max_bytes, seconds)
+
+    def fitting_rows(self, ends: _Ends) -> int:
+        """Return how many rows fit into one batch, given the byte at which each row ends (ascending): at least one, so
+        that no row is too large to land."""
+        return min(self.rows, max(1, bisect_left(ends, self.bytes)))
+
+
+class BatchSize:
+    """What a batch, or a buffer of batches, holds, measured against its bounds."""
+
+    def __init__(self, bounds: BatchBounds) -> None:
+        self.rows = 0
+        self.bytes = 0
+        self._bounds = bounds
+        self._started_at = time.monotonic()
+
+    @property
+    def rows_left(self) -> int:
+        return self._bounds.rows - self.rows
+
+    @property
+    def bytes_left(self) -> int:
+        """Negative after a row or pull that alone exceeded the bound."""
+        return self._bounds.bytes - self.bytes
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the batch is due, negative afterwards."""
+        return self._started_at + self._bounds.seconds - time.monotonic()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has the rows or the bytes of a batch, whatever the time."""
+        return self.rows_left <= 0 or self.bytes_left <= 0
+
+    def fits(self, rows: int, size: int) -> bool:
+        """Return whether this many rows and bytes more stay within the bounds. An empty batch takes anything."""
+        return not self.rows or (rows <= self.rows_left and size <= self.bytes_left)
+
+    def add(self, rows: int, size: int) -> None:
+        self.rows += rows
+        self.bytes += size
+
+    def remove(self, rows: int, size: int) -> None:
+        self.add(-rows, -size)
+
+    def restart_clock(self) -> None:
+        """Count the seconds from now: for a batch whose time begins with its first row."""
+        self._started_at = time.monotonic()

@@ -1,0 +1,1 @@
+"""The clients of Kafka and Pub/Sub that sources, producers and provisioning share."""
