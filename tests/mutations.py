@@ -170,8 +170,8 @@ MUTATIONS = (
     Mutation(
         "the text null in a CSV is a value",
         "dbt_project/macros/contract_fields.sql",
-        "{%- for null in contract.nulls + field.nulls -%}",
-        "{%- for null in field.nulls -%}",
+        "{%- set nulls = contract.nulls + field.nulls -%}",
+        "{%- set nulls = field.nulls -%}",
         WORLDS,
     ),
     Mutation(
@@ -338,7 +338,7 @@ MUTATIONS = (
     Mutation(
         "'undefined' is an id",
         "dbt_project/macros/staging.sql",
-        "case when length(trim({{ text }})) > 11 or not {{ is_no_value(text) }} then {{ text }} end",
+        "case when not {{ is_no_value(text) }} then {{ text }} end",
         "nullif({{ text }}, '')",
         WORLDS,
     ),
@@ -352,8 +352,8 @@ MUTATIONS = (
     Mutation(
         "the lines of an order are one checkout",
         "dbt_project/macros/staged_events.sql",
-        "event_key(lines)",
-        "event_key()",
+        "event_key(stream, lines)",
+        "event_key(stream)",
         WORLDS,
     ),
     Mutation(
@@ -851,14 +851,14 @@ MUTATIONS = (
     ),
     Mutation(
         "examples of unlisted fields show letters beyond ASCII",
-        "dbt_project/macros/engine/json.sql",
+        "dbt_project/macros/engine/unlisted_fields.sql",
         r"1, 40), '\p{L}', 'a', 'g')",
         "1, 40), '[A-Za-z]', 'a', 'g')",
         CONTRACTS,
     ),
     Mutation(
         "an object that is none is no drift",
-        "dbt_project/macros/engine/json.sql",
+        "dbt_project/macros/engine/unlisted_fields.sql",
         """or len(json_keys({{ text }}, '$."{{ container }}"')) = 0""",
         "",
         CONTRACTS,

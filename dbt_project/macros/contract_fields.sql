@@ -70,19 +70,19 @@
 {%- endmacro %}
 
 {#- Whether a field has a text beside its value, to tell a wrong value from none. -#}
-{% macro has_text(field) %}
+{% macro has_text_column(field) %}
     {{ return(field.type in ('integer', 'amount', 'boolean', 'timestamp')) }}
 {% endmacro %}
 
 {#- The column of the text of a field that has a column of its value, too; no field can have this name. -#}
 {% macro text_column(field) -%}
-    {{ ('_text_of_' ~ field.name) if has_text(field) else field.name }}
+    {{ ('_text_of_' ~ field.name) if has_text_column(field) else field.name }}
 {%- endmacro %}
 
 {#- `text as _text_of_price, value as price,` of each field. -#}
 {% macro texts_and_values(fields, contract) -%}
     {%- for field in fields -%}
-    {%- if has_text(field) -%}
+    {%- if has_text_column(field) -%}
         {{ text_of(field, contract) }} as {{ text_column(field) }},
         {{ value_of(field, text_of(field, contract)) }} as {{ field.name }},
         {%- else -%}
@@ -108,7 +108,7 @@
 {#- `when ... then 'invalid:price'` for a value that is none of the field's type, or none of its values. -#}
 {% macro reject_invalid(fields) -%}
     {%- for field in fields -%}
-    {%- if has_text(field) -%}
+    {%- if has_text_column(field) -%}
     when {{ text_column(field) }} is not null and {{ is_invalid(field) }} then 'invalid:{{ field.path }}'
             {% endif -%}
     {%- if field.accepted -%}
@@ -122,7 +122,7 @@
     {% set type_field = contract.event_type.field if contract.event_type is mapping %}
     {% set checked = {} %}
     {% for field in contract.fields if field.path in texts and field.path not in contract.time and not field.personal %}
-        {% if has_text(field) or field.accepted or field.path == type_field %}
+        {% if has_text_column(field) or field.accepted or field.path == type_field %}
             {% do checked.update({field.path: texts[field.path]}) %}
         {% endif %}
     {% endfor %}
@@ -164,7 +164,7 @@
 {#- The fields of an event that no column of fct_events has, as one JSON object. -#}
 {% macro properties_of(stream) -%}
     {%- set values, types = {}, {} -%}
-    {%- for field in columns_of(contracts()[stream]) if field.personal != 'drop' and field.name not in event_attributes() -%}
+    {%- for field in own_fields(contracts()[stream]) if field.personal != 'drop' and field.name not in event_attributes() -%}
         {%- do values.update({field.name: iso_text(field.name) if field.type == 'timestamp' else field.name}) -%}
         {%- do types.update({field.name: field.type}) -%}
     {%- endfor -%}

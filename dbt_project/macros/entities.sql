@@ -57,8 +57,9 @@ before_each as (
     from logged
 ),
 
--- A tombstone deletes what stands before it in the log, also a version whose clock was ahead of the broker's. A version
--- after it in the log that is not older than the tombstone brings the entity back, so it starts no earlier.
+-- A tombstone deletes every version before it in the log, also one whose clock was ahead of the broker's: a version of
+-- 10:05 before a tombstone of 10:00 ends at 10:05. A version after the tombstone in the log brings the entity back, from
+-- 10:05 on, unless it is older than the tombstone: a late version of 9:00 belongs to the time before it.
 effective as (
     select
         *,

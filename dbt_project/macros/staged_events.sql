@@ -1,30 +1,30 @@
-{#- The staging of a stream of events as its contract says: one row a message, parsed once, judged and identified. -#}
+{#- Staging of a stream of events, by its contract: one row per message, parsed once, checked and identified. -#}
 {% macro staged_events(stream) %}
 {%- set contract = contracts()[stream] -%}
 {%- set paths, json_paths = paths_of(contract) -%}
-{%- set columns = columns_of(contract) -%}
+{%- set fields = own_fields(contract) -%}
 {%- set of_type = {} if contract.event_type is string else contract.event_type -%}
-{#- path to the column that is null where the body has no value, and what an event without an id is known by -#}
-{%- set texts, identity = {}, [] -%}
+{#- text_columns: path to the column that is null where the body has no value. identity: what identifies an event without an id. -#}
+{%- set text_columns, identity = {}, [] -%}
 {%- for field in contract.fields -%}
     {%- if field.path in contract.time -%}
-        {%- do texts.update({field.path: 'time_text' if contract.time | length == 1 else 'time_text_' ~ contract.time.index(field.path)}) -%}
+        {%- do text_columns.update({field.path: 'time_text' if contract.time | length == 1 else 'time_text_' ~ contract.time.index(field.path)}) -%}
         {%- do identity.append(time_text_of('event_at')) if time_text_of('event_at') not in identity -%}
     {%- elif field.path == of_type.field -%}
-        {%- do texts.update({field.path: 'type_text'}) -%}
+        {%- do text_columns.update({field.path: 'type_text'}) -%}
         {%- do identity.append('type_text') -%}
     {%- elif field.path == contract.id -%}
-        {%- do texts.update({field.path: 'source_event_id'}) -%}
+        {%- do text_columns.update({field.path: 'source_event_id'}) -%}
     {%- else -%}
-        {%- do texts.update({field.path: text_column(field)}) -%}
+        {%- do text_columns.update({field.path: text_column(field)}) -%}
         {%- do identity.append(identity_text(field, stream)) if field.type != 'json' -%}
     {%- endif -%}
 {%- endfor %}
-{%- set by_path = {} -%}
-{%- for field in contract.fields -%}{%- do by_path.update({field.path: field}) -%}{%- endfor -%}
-{%- set id, lines = by_path.get(contract.id), [] -%}
+{%- set field_at = {} -%}
+{%- for field in contract.fields -%}{%- do field_at.update({field.path: field}) -%}{%- endfor -%}
+{%- set id, lines = field_at.get(contract.id), [] -%}
 {%- for path in contract.lines -%}
-    {%- do lines.append(time_text_of('event_at') if path in contract.time else 'type_text' if path == of_type.field else as_text(by_path[path])) -%}
+    {%- do lines.append(time_text_of('event_at') if path in contract.time else 'type_text' if path == of_type.field else as_text(field_at[path])) -%}
 {%- endfor %}
 
 with messages as (
@@ -57,16 +57,16 @@ renamed as (
         {{- ' decode_error,' if contract.format != 'json' }}
         body is null as is_malformed,
         {{ unlisted_fields('body_text', contract) }} as unlisted_fields,
-        {{ texts_and_values(columns, contract) }}
+        {{ texts_and_values(fields, contract) }}
         {%- if of_type %}
-        {{ text_of(by_path[of_type.field], contract) }} as type_text,
+        {{ text_of(field_at[of_type.field], contract) }} as type_text,
         {%- endif %}
         {{ text_of(id, contract) if id else 'cast(null as ' ~ dbt.type_string() ~ ')' }} as source_event_id,
         {%- for path in contract.time if contract.time | length > 1 %}
-        {{ text_of(by_path[path], contract) }} as time_text_{{ loop.index0 }},
+        {{ text_of(field_at[path], contract) }} as time_text_{{ loop.index0 }},
         {%- endfor %}
-        {{ first_time(contract, by_path, values=false) }} as time_text,
-        {{ first_time(contract, by_path, values=true) }} as event_at
+        {{ first_time(contract, field_at, values=false) }} as time_text,
+        {{ first_time(contract, field_at, values=true) }} as event_at
     from parsed
 ),
 
@@ -79,12 +79,12 @@ judged as (
             {%- endif %}
             when is_malformed then 'malformed_json'
             {%- for field in contract.fields if field.required %}
-            when {{ texts[field.path] }} is null then 'missing:{{ field.path }}'
+            when {{ text_columns[field.path] }} is null then 'missing:{{ field.path }}'
             {%- endfor %}
             {%- for group in contract.one_of %}
             when coalesce(
                 {%- for path in group -%}
-                cast({{ texts[path] }} as {{ dbt.type_string() }}){{ ', ' if not loop.last }}
+                cast({{ text_columns[path] }} as {{ dbt.type_string() }}){{ ', ' if not loop.last }}
                 {%- endfor -%}
             ) is null then 'missing:{{ group[0] }}'
             {%- endfor %}
@@ -92,23 +92,23 @@ judged as (
             {%- if of_type and of_type.others == 'reject' %}
             when type_text not in ({{ literals(of_type['values']) }}) then 'invalid:{{ of_type.field }}'
             {%- endif %}
-            {%- if of_type and by_path[of_type.field].accepted %}
-            when type_text not in ({{ literals(by_path[of_type.field].accepted) }}) then 'invalid:{{ of_type.field }}'
+            {%- if of_type and field_at[of_type.field].accepted %}
+            when type_text not in ({{ literals(field_at[of_type.field].accepted) }}) then 'invalid:{{ of_type.field }}'
             {%- endif %}
-            {%- if id and has_text(id) %}
+            {%- if id and has_text_column(id) %}
             when source_event_id is not null and {{ value_of(id, 'source_event_id') }} is null then 'invalid:{{ id.path }}'
             {%- endif %}
             {%- if id and id.accepted %}
             when source_event_id not in ({{ literals(id.accepted) }}) then 'invalid:{{ id.path }}'
             {%- endif %}
-            {{ reject_invalid(columns) }}
+            {{ reject_invalid(fields) }}
             {%- if id %}
             when length(source_event_id) > {{ most_characters() }} then 'too_long:{{ id.path }}'
             {%- endif %}
             {%- if of_type and of_type.others == 'keep' %}
             when length(type_text) > {{ most_characters() }} then 'too_long:{{ of_type.field }}'
             {%- endif %}
-            {{ reject_long(columns) }}
+            {{ reject_long(fields) }}
         end as reject_reason
     from renamed
 ),
@@ -128,38 +128,38 @@ select
     {%- if of_type %}
     {{ meaning_of('type_text', of_type['values']) }} as event_type,
     {%- endif %}
-    {{ kept_columns(columns, stream) }}
+    {{ kept_columns(fields, stream) }}
     event_at,
     cast(event_at as date) as event_date,
     published_at,
     landed_at,
     reject_reason,
-    {{ reject_detail('time_text', values=checked_texts(contract, texts)) }} as reject_detail,
+    {{ reject_detail('time_text', values=checked_texts(contract, text_columns)) }} as reject_detail,
     case when reject_reason is not null then payload end as rejected_payload,
     unlisted_fields
 from identified
 {% endmacro %}
 
-{#- The fields that have a column of their own: all but the time, the type and the id of the event. -#}
-{% macro columns_of(contract) %}
-    {% set columns = [] %}
+{#- The fields with a column of their own name: all but the time, the type and the id. -#}
+{% macro own_fields(contract) %}
+    {% set fields = [] %}
     {% for field in contract.fields if field.path not in contract.own %}
-        {% do columns.append(field) %}
+        {% do fields.append(field) %}
     {% endfor %}
-    {{ return(columns) }}
+    {{ return(fields) }}
 {% endmacro %}
 
 {#- The first of the contract's time fields that has a text: its text, or its value. -#}
-{% macro first_time(contract, by_path, values) -%}
-    {%- set texts = [] -%}
+{% macro first_time(contract, field_at, values) -%}
+    {%- set candidates = [] -%}
     {%- for path in contract.time -%}
-        {%- set text = text_of(by_path[path], contract) -%}
-        {%- do texts.append((text, value_of(dict(by_path[path], type='timestamp'), text) if values else text)) -%}
+        {%- set text = text_of(field_at[path], contract) -%}
+        {%- do candidates.append((text, value_of(dict(field_at[path], type='timestamp'), text) if values else text)) -%}
     {%- endfor -%}
-    {%- if texts | length == 1 -%}
-        {{ texts[0][1] }}
+    {%- if candidates | length == 1 -%}
+        {{ candidates[0][1] }}
     {%- else -%}
-        case {%- for text, value in texts %} when {{ text }} is not null then {{ value }}{% endfor %} end
+        case {%- for text, value in candidates %} when {{ text }} is not null then {{ value }}{% endfor %} end
     {%- endif -%}
 {%- endmacro %}
 

@@ -1,28 +1,28 @@
-{#- The staging of a change log as its contract says: one row a message, parsed once. A message is a version of an entity,
-    or its deletion by a tombstone, which has its id in the message key and its time in published_at. -#}
+{#- Staging of a change log, by its contract: one row per message, parsed once. A message is a version of an entity, or a
+    tombstone that deletes it, whose id is in the message key and whose time is published_at. -#}
 {% macro staged_versions(stream) %}
 {%- set contract = contracts()[stream] -%}
 {%- set paths, json_paths = paths_of(contract) -%}
-{%- set by_path = {} -%}
-{%- for field in contract.fields -%}{%- do by_path.update({field.path: field}) -%}{%- endfor -%}
-{%- set columns = columns_of(contract) -%}
-{%- set id = dict(by_path[contract.key], type='id') -%}
-{%- set created = by_path.get(contract.created) -%}
+{%- set field_at = {} -%}
+{%- for field in contract.fields -%}{%- do field_at.update({field.path: field}) -%}{%- endfor -%}
+{%- set fields = own_fields(contract) -%}
+{%- set id = dict(field_at[contract.key], type='id') -%}
+{%- set created = field_at.get(contract.created) -%}
 {#- when it was deleted, and the flag that says that it is -#}
 {%- set deleted, flag = {}, {} -%}
 {%- for path in contract.deleted -%}
-    {%- do (deleted if by_path[path].type == 'timestamp' else flag).update(by_path[path]) -%}
+    {%- do (deleted if field_at[path].type == 'timestamp' else flag).update(field_at[path]) -%}
 {%- endfor -%}
 {#- path to the column that is null where the body has no value -#}
-{%- set texts = {} -%}
-{%- for field in columns -%}
-    {%- do texts.update({field.path: text_column(field)}) -%}
+{%- set text_columns = {} -%}
+{%- for field in fields -%}
+    {%- do text_columns.update({field.path: text_column(field)}) -%}
 {%- endfor -%}
 {%- for field, text in [(created, 'created_text'), (deleted, 'deleted_text'), (flag, 'is_deleted_text'), (id, id.name)] if field -%}
-    {%- do texts.update({field.path: text}) -%}
+    {%- do text_columns.update({field.path: text}) -%}
 {%- endfor -%}
 {%- for path in contract.time -%}
-    {%- do texts.update({path: 'updated_text'}) -%}
+    {%- do text_columns.update({path: 'updated_text'}) -%}
 {%- endfor -%}
 {%- set change = {} -%}
 {%- if contract.envelope == 'debezium' -%}
@@ -71,11 +71,13 @@ renamed as (
         {%- endif %}
         case when payload is null then {{ key_id(id.path) }} else {{ text_of(id, contract) }} end as {{ id.name }},
         case when payload is not null and key is not null then {{ key_id(id.path) }} end as key_id,
-        {{ texts_and_values(columns, contract) }}
+        {{ texts_and_values(fields, contract) }}
         {{ text_of(created, contract) if created else 'cast(null as ' ~ dbt.type_string() ~ ')' }} as created_text,
         {{ value_of(created, text_of(created, contract)) if created else 'cast(null as timestamp)' }} as created_at,
-        {%- set row_text = first_time(contract, by_path, values=false) if contract.time -%}
-        {%- set row_time = first_time(contract, by_path, values=true) if contract.time %}
+        {%- set row_text = first_time(contract, field_at, values=false) if contract.time -%}
+        {%- set row_time = first_time(contract, field_at, values=true) if contract.time %}
+        {#- The time of a version: of a tombstone published_at; of Debezium's deletions, and where the contract names no time,
+            that of the change; else that of the row. -#}
         {%- if change %}
         {%- set is_of_change = change.op ~ " = 'd'" if contract.time else 'true' %}
         case when {{ is_of_change }} then {{ change.text }}{% if contract.time %} else {{ row_text }}{% endif %} end as updated_text,
@@ -129,12 +131,12 @@ judged as (
             when updated_text is null and op = 'd' then 'missing:ts_ms'
             {%- endif %}
             {%- for field in contract.fields if field.required and field.path not in [id.path] + contract.time %}
-            when {{ texts[field.path] }} is null and {{ has_body }} then 'missing:{{ field.path }}'
+            when {{ text_columns[field.path] }} is null and {{ has_body }} then 'missing:{{ field.path }}'
             {%- endfor %}
             {%- for group in contract.one_of %}
             when {{ has_body }} and coalesce(
                 {%- for path in group -%}
-                cast({{ texts[path] }} as {{ dbt.type_string() }}){{ ', ' if not loop.last }}
+                cast({{ text_columns[path] }} as {{ dbt.type_string() }}){{ ', ' if not loop.last }}
                 {%- endfor -%}
             ) is null then 'missing:{{ group[0] }}'
             {%- endfor %}
@@ -149,8 +151,8 @@ judged as (
             {%- if id.accepted %}
             when not is_tombstone and {{ id.name }} not in ({{ literals(id.accepted) }}) then 'invalid:{{ id.path }}'
             {%- endif %}
-            {{ reject_invalid(columns) }}
-            {{ reject_long([id] + columns) }}
+            {{ reject_invalid(fields) }}
+            {{ reject_long([id] + fields) }}
         end as reject_reason
     from deleted
 )
@@ -159,10 +161,10 @@ select
     stream,
     message_id,
     {% set contents = [] -%}
-    {%- for field in columns -%}{%- do contents.append(identity_text(field, stream)) -%}{%- endfor -%}
+    {%- for field in fields -%}{%- do contents.append(identity_text(field, stream)) -%}{%- endfor -%}
     {{ version_key(stream, id.name, contents) }} as version_key,
     {{ id.name }},
-    {{ kept_columns(columns, stream) }}
+    {{ kept_columns(fields, stream) }}
     is_tombstone,
     created_at,
     updated_at,
@@ -170,7 +172,7 @@ select
     published_at,
     landed_at,
     reject_reason,
-    {{ reject_detail('updated_text', key='key', values=dict(checked_texts(contract, texts), **({'op': 'op'} if change else {}))) }} as reject_detail,
+    {{ reject_detail('updated_text', key='key', values=dict(checked_texts(contract, text_columns), **({'op': 'op'} if change else {}))) }} as reject_detail,
     key is not null and not is_tombstone and coalesce(key_id != {{ id.name }}, true) as is_key_mismatch,
     case when reject_reason is not null then payload end as rejected_payload,
     unlisted_fields

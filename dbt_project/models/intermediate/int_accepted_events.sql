@@ -8,7 +8,7 @@
 
 {% for stream in event_streams() -%}
 {%- set contract = contracts()[stream] -%}
-{%- set kept = columns_of(contract) | rejectattr('personal', 'equalto', 'drop') | map(attribute='name') | list -%}
+{%- set kept = own_fields(contract) | rejectattr('personal', 'equalto', 'drop') | map(attribute='name') | list -%}
 {%- set given = by_hand.get(stream, kept) -%}
 select
     stream, message_id, landed_at, published_at, event_key, event_id,
