@@ -1,6 +1,6 @@
-# Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
+# Every task of the project; `make` alone prints them. Settings come from the environment or .env (docs/settings.md).
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest build check-mart query query-check serve dashboard report metric notebooks docs status test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint format lock clean
+.PHONY: help setup ingest build check-mart query query-check serve dashboard report metric notebooks docs docs-site status test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint format lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -97,9 +97,19 @@ metric: .venv/.ready-analysts ## Ask for metrics: METRICS=events,revenue BY=metr
 notebooks: .venv/.ready-analysts ## Open the notebooks in a browser (marimo, on loopback)
 	@$(BIN)/marimo edit --skip-update-check notebooks
 
-docs: .venv/.ready ## Write dbt's documentation, one static page, and docs/data_dictionary.md
+docs: .venv/.ready ## Write dbt's documentation, one static page, docs/data_dictionary.md and docs/settings.md
 	@$(BIN)/python -m dbt_project docs generate --static
 	@$(BIN)/python -m dbt_project.dictionary
+	@$(BIN)/python -m ingest.settings_page
+
+docs-site: .cache/docs/.ready ## Build the documentation as a searchable site: open site/index.html
+	@.cache/docs/bin/zensical build --clean --strict
+
+.cache/docs/.ready: locked/requirements-docs.txt
+	@echo "setting up .cache/docs (once)"
+	@$(PYTHON) -m venv .cache/docs
+	@.cache/docs/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locked/requirements-docs.txt
+	@touch $@
 
 serve: .venv/.ready ## Answer the questions over HTTP on loopback, until Ctrl-C: PORT=8000; /docs describes them
 	@exec $(BIN)/python -m serve --port "$$PORT"
@@ -169,7 +179,7 @@ format: .venv/.ready-dev ## Format Python and SQL
 	@$(BIN)/sqlfluff fix --processes 2 analyses dbt_project/models dbt_project/tests
 
 lock: .venv/.ready-dev ## Pin what requirements*.txt bring in, with hashes, in locked/
-	@for name in requirements requirements-analysts requirements-bench requirements-dev; do \
+	@for name in requirements requirements-analysts requirements-bench requirements-dev requirements-docs; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 			--no-emit-index-url $$name.txt --output-file locked/$$name.txt || exit; done
 

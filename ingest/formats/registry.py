@@ -50,7 +50,7 @@ class Registry:
         config: dict[str, Any] = dict(registry_properties(settings))
         urls = [urlsplit(url.strip()) for url in config.get("url", "").split(",")]
         if not all(url.scheme in ("http", "https") and url.hostname for url in urls):
-            raise UserError("schema registry: expected a URL such as https://registry.example:8081; see README")
+            raise UserError("schema registry: SCHEMA_REGISTRY_URL must be a URL such as https://registry.example:8081")
         hosts = ", ".join(f"{url.hostname}:{url.port}" if url.port else str(url.hostname) for url in urls)
         self._name = f"the schema registry at {hosts}"
         try:
