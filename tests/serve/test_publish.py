@@ -121,7 +121,7 @@ def test_a_version_is_a_copy(published: Settings, questions: list[Question]) -> 
 def test_an_open_connection_keeps_its_version_and_a_new_one_gets_the_newest(
     published: Settings, questions: list[Question]
 ) -> None:
-    """As README tells analysts."""
+    """As docs/queries.md shows."""
     path = published_folder(published) / CURRENT / published.warehouse_path.name
     brands_now = "select distinct brand from analytics.fct_events"
     publish_again(published, questions, "update analytics.fct_events set brand = 'first'")
