@@ -1,7 +1,6 @@
 {#-
-  A model is rebuilt, with all of its rows, by --full-refresh, when its table is gone, or when one of the incremental models
-  that it reads was rebuilt since: other rules may have decided there what is accepted, and rows that were read before would
-  stay as they were. So a rebuild of one model reaches all that is made from it, in the same build or the next.
+  All rows of a model are rebuilt by --full-refresh, when its table is gone, or when an incremental model that it reads was
+  rebuilt since. So a rebuild reaches everything made from a model (docs/architecture.md#the-incremental-rule).
 -#}
 
 {#- dbt asks this macro whether to rebuild a model. -#}
