@@ -65,8 +65,8 @@ class Settings(BaseSettings):
     """Maximum memory of DuckDB during a build, such as `2GiB`; the rest spills to disk. Four fifths of the machine's
     memory unless set."""
     build_prefix: str | None = Field(None, pattern=r"^\w+$")
-    """Prefix of the schemas that a build writes: `ann_` gives `ann_staging`, `ann_analytics` and so on. `raw` is shared,
-    and nothing is published."""
+    """Prefix of the schemas that a build writes: `ann_` gives `ann_staging`, `ann_analytics` and so on. `raw` is
+    shared, and nothing is published."""
     lock_timeout_seconds: float = Field(60.0, ge=0)
     """Maximum wait for a DuckDB file that another process holds, in seconds."""
 
@@ -107,8 +107,8 @@ class Settings(BaseSettings):
     topics: dict[str, str] = Field(default_factory=dict)
     """JSON object, stream to topic: replaces the `topic` of the contract, which is the stream's name by default."""
     subscriptions: dict[str, str] = Field(default_factory=dict)
-    """JSON object, stream to Pub/Sub subscription: replaces the `subscription` of the contract, which is `<topic>-landing`
-    by default. A full name, `projects/P/subscriptions/S`, may be in another project than PUBSUB_PROJECT."""
+    """JSON object, stream to Pub/Sub subscription: replaces the `subscription` of the contract, which is
+    `<topic>-landing` by default. A full name, `projects/P/subscriptions/S`, may be in another project than PUBSUB_PROJECT."""
 
     push_audience: str | None = None
     """Audience that the token of each push must have. Set it together with PUSH_SERVICE_ACCOUNT; without them, pushes
@@ -117,8 +117,8 @@ class Settings(BaseSettings):
     """E-mail address of the only account that may push."""
 
     pseudonym_key: SecretStr | None = Field(None, min_length=16)
-    """Key of the hashes of personal fields, at least 16 characters. It is read when a warehouse is created; a random key
-    is drawn if it is not set."""
+    """Key of the hashes of personal fields, at least 16 characters. It is read when a warehouse is created; a random
+    key is drawn if it is not set."""
 
     emit_topic: str = Field("time_on_page", pattern=f"^{TOPIC_NAME.pattern}$")
     """Kafka topic to which `emit` produces its results."""
@@ -136,11 +136,11 @@ class Settings(BaseSettings):
     """Address on which `--metrics-port` listens."""
 
     serve_tokens: dict[str, Literal["*"] | list[str]] = Field(default_factory=dict, repr=False)
-    """JSON object, bearer token to a list of queries, or to `"*"` for all of them. Without it, `serve` needs no token and
-    listens on loopback only."""
+    """JSON object, bearer token to a list of queries, or to `"*"` for all of them. Without it, `serve` needs no token
+    and listens on loopback only."""
     serve_max_rows: int = Field(10_000, ge=1)
-    """Maximum rows of an answer, over HTTP, on the command line, in the dashboard and the report. An answer that was cut
-    says so."""
+    """Maximum rows of an answer, over HTTP, on the command line, in the dashboard and the report. An answer that was
+    cut says so."""
     serve_timeout_seconds: float = Field(10.0, gt=0)
     """Maximum time of a query, in seconds; a slower one is interrupted."""
     serve_memory_limit: str = Field("2GiB", pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$")

@@ -29,8 +29,8 @@ value that is not valid ends a command with exit code 2, and no message or log s
 VARS = """
 ## Vars of dbt
 
-All but the last two change the rows of the marts. Edit them in `dbt_project/dbt_project.yml`, since `make build VARS='{...}'`
-sets them for one build only. A build with other values than the last one stops and asks for
+All but the last two change the rows of the marts. Edit them in `dbt_project/dbt_project.yml`, since
+`make build VARS='{...}'` sets them for one build only. A build with other values than the last one stops and asks for
 [a full refresh](operations.md#full-refresh).
 
 | var | default | meaning |
