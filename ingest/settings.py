@@ -108,7 +108,7 @@ class Settings(BaseSettings):
     """JSON object, stream to topic: replaces the `topic` of the contract, which is the stream's name by default."""
     subscriptions: dict[str, str] = Field(default_factory=dict)
     """JSON object, stream to Pub/Sub subscription: replaces the `subscription` of the contract, which is
-    `<topic>-landing` by default. A full name, `projects/P/subscriptions/S`, may be in another project than PUBSUB_PROJECT."""
+    `<topic>-landing` by default. A full name, `projects/P/subscriptions/S`, may be in another project."""
 
     push_audience: str | None = None
     """Audience that the token of each push must have. Set it together with PUSH_SERVICE_ACCOUNT; without them, pushes
