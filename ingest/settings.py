@@ -191,7 +191,7 @@ class Settings(BaseSettings):
     @classmethod
     def _list_streams(cls, names: list[str]) -> list[str]:
         if not names:
-            raise ValueError("expected one stream at least")
+            raise ValueError("expected at least one stream")
         _check_streams(names)
         return names
 
@@ -236,15 +236,15 @@ class Settings(BaseSettings):
             if shared := sorted(name for name in set(names) if names.count(name) > 1):
                 raise ValueError(f"{variable}: two streams share {shared[0]!r}; give each its own")
         if self.emit_topic in kafka:
-            raise ValueError(f"EMIT_TOPIC: {self.emit_topic!r} is the topic of a stream; give the results their own")
+            raise ValueError(f"EMIT_TOPIC: {self.emit_topic!r} is the topic of a stream; choose another topic")
         return self
 
     @model_validator(mode="after")
     def _verify_who_pushes(self) -> Self:
         if (self.push_audience is None) != (self.push_service_account is None):
             raise ValueError(
-                "PUSH_AUDIENCE and PUSH_SERVICE_ACCOUNT: set both or neither; any Google account can sign a token for "
-                "an audience, so only the two together tell who pushes"
+                "PUSH_AUDIENCE and PUSH_SERVICE_ACCOUNT: set both or neither: any Google account can get a token "
+                "for an audience, so only the two together identify the sender"
             )
         return self
 

@@ -517,7 +517,7 @@ class BigQuerySink:
             failed, rows = self._unsure[stream]
             if self._read_writers([stream])[stream].write_stream not in self._own:
                 raise UserError(
-                    f"another `ingest land` has taken over {self._dataset}raw.{stream}: let one at a time land a stream"
+                    f"another `ingest land` has taken over {self._dataset}raw.{stream}: run one loader per stream"
                 )
             landed = max(0, finalize(self._write_client, failed.name) - failed.rows)
             taken = rows.slice(0, landed)
@@ -680,7 +680,7 @@ class BigQuerySink:
             job.result(retry=RETRY, timeout=JOB_PATIENCE_SECONDS)
             if not job.num_dml_affected_rows:
                 raise UserError(
-                    f"another `ingest emit` to {topic} is under way on {self._dataset}analytics: let it finish, then"
+                    f"another `ingest emit` to {topic} is running on {self._dataset}analytics: let it finish, then"
                     " run this again"
                 )
         self._emit_cursors[topic] = cursor
@@ -875,8 +875,8 @@ def told() -> Iterator[None]:
         ) from error
     except auth.RefreshError as error:
         raise UserError(
-            f"Google Cloud takes the credentials no longer ({_first_line(error)}): run `gcloud auth application-default"
-            " login`"
+            f"Google Cloud credentials expired or were revoked ({_first_line(error)}): run"
+            " `gcloud auth application-default login`"
         ) from error
     except (
         api.RetryError,

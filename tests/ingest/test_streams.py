@@ -55,7 +55,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no field": ({"fields": []}, "fields: Tuple should have at least 1 item after validation, not 0"),
     "a field of an odd name": (
         {"fields": [{**FIELD, "name": "it's"}]},
-        "fields[0].name: expected letters, digits and _, such as user_id; where the body has it is the path",
+        "fields[0].name: expected letters, digits and _, such as user_id; use path for its place in the body",
     ),
     "two fields of one name": ({"fields": [FIELD, FIELD]}, "fields: two have the name at"),
     "two paths of one name": (
@@ -64,34 +64,34 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a time that is not required": (
         {"fields": [{**FIELD, "required": False}], "key": None},
-        "fields: at has to be required, since it is the type or the time of the event",
+        "fields: at must be required, since it is the type or the time of the event",
     ),
     "an event without a type": (
         {"event_type": None},
-        "event_type: an event has one, such as signup, or a field that holds it",
+        "event_type: an event needs one, such as signup, or a field that holds it",
     ),
-    "an id that is no field": ({"id": ["user"]}, "id: user is none of the fields"),
+    "an id that is no field": ({"id": ["user"]}, "id: user is not one of the fields"),
     "names that differ in case only": (
         {"fields": [FIELD, {**FIELD, "name": "At"}]},
         "fields: two have the name at and At",
     ),
-    "a time that is no field": ({"time": ["when"]}, "time: when is none of the fields"),
-    "a key that is no field": ({"key": "id"}, "key: id is none of the fields"),
-    "a group with what is no field": ({"one_of": [["at", "id"]]}, "one_of: id is none of the fields"),
+    "a time that is no field": ({"time": ["when"]}, "time: when is not one of the fields"),
+    "a key that is no field": ({"key": "id"}, "key: id is not one of the fields"),
+    "a group with what is no field": ({"one_of": [["at", "id"]]}, "one_of: id is not one of the fields"),
     "an entity without a key": (
         {"kind": "entity", "key": None, "event_type": None},
-        "key: an entity has one, the field that holds its id",
+        "key: an entity needs one, the field that holds its id",
     ),
     "an entity with a type": (
         {"kind": "entity", "event_type": "signup"},
-        "event_type: is of events; an entity is known by its key",
+        "event_type: only an event has it; an entity is identified by its key",
     ),
     "an entity without a time": (
         {"kind": "entity", "event_type": None, "time": []},
-        "time: an entity has one, the field that says when a version came to be",
+        "time: an entity needs one, the field with the time of a version",
     ),
-    "an event without a time": ({"time": []}, "time: an event has one, the field that says when it happened"),
-    "an event in Debezium's envelope": ({"envelope": "debezium"}, "envelope: debezium is of entities, kind: entity"),
+    "an event without a time": ({"time": []}, "time: an event needs one, the field with the time it happened"),
+    "an event in Debezium's envelope": ({"envelope": "debezium"}, "envelope: debezium needs kind: entity"),
     "a type of a wrong kind": ({"event_type": 3}, "event_type: Input should be a valid string"),
     "a type from a field that is unknown": (
         {"event_type": {"field": "at", "values": {"a": "b"}, "other": "keep"}},
@@ -99,7 +99,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a type that is not listed": (
         {"event_type": {"field": "at"}},
-        "event_type: values: list the values, such as {sale: purchase}, or say others: keep",
+        "event_type: values: list the values, such as {sale: purchase}, or set others: keep",
     ),
     "a path with a quote": (
         {"fields": [FIELD, {**FIELD, "name": "ref", "path": "it's"}]},
@@ -107,7 +107,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a value inside a value": (
         {"fields": [FIELD, {**FIELD, "name": "ref", "path": "at.ref"}], "key": None},
-        "fields: at and at.ref take at for a value and for an object",
+        "fields: at and at.ref read at as a value and as an object",
     ),
     "an element of what is an object": (
         {
@@ -117,7 +117,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
             ],
             "key": None,
         },
-        "fields: a.b and a[0] take a for an object and for a list",
+        "fields: a.b and a[0] read a as an object and as a list",
     ),
     "objects that differ in case only": (
         {
@@ -134,11 +134,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
             ],
             "key": None,
         },
-        "fields: a[0] and a[1].c take a[] for a value and for an object",
+        "fields: a[0] and a[1].c read a[] as a value and as an object",
     ),
     "a column that is a word of SQL": (
         {"fields": [FIELD, {**FIELD, "name": "order"}], "key": None},
-        "fields: order is a word of SQL; choose another name, and give this as the path",
+        "fields: order is a reserved word of SQL; choose another name, and give this as the path",
     ),
     "a column that every stream has": (
         {"fields": [FIELD, {**FIELD, "name": "stream"}], "key": None},
@@ -150,15 +150,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a column as dbt's": (
         {"fields": [FIELD, {**FIELD, "name": "dbt_valid_to"}], "key": None},
-        "fields: dbt_valid_to: columns of dbt_ and time_text_ are taken; choose another name",
+        "fields: dbt_valid_to: names with dbt_ or time_text_ are reserved; choose another",
     ),
     "an id that names a field twice": (
         {"id": ["user_id", "user_id"]},
-        "id: user_id stands twice",
+        "id: user_id is listed twice",
     ),
     "Jinja in a description": (
         {"fields": [{**FIELD, "description": "Of {{ x }}."}], "key": None},
-        "at: description: dbt would take {{, {% and {# for Jinja",
+        "at: description: dbt would read {{, {% and {# as Jinja",
     ),
     "an ignored path with a quote": (
         {"ignored": ["it's.x"]},
@@ -168,9 +168,9 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"fields": [FIELD, {**FIELD, "name": "n", "path": "a[99999999999999999999]"}]},
         "fields[1].path: expected names with . between them, such as props.ref or items[0].sku",
     ),
-    "a part of a time that stands twice": (
+    "a part of a time that is listed twice": (
         {"fields": [{**FIELD, "type": "timestamp", "format": "%Y-%m-%d %d"}]},
-        "fields[0]: at: format: each of %Y, %m and the others stands in it once",
+        "fields[0]: at: format: %Y, %m and the others may appear only once",
     ),
     "JSON beside text in one list": (
         {
@@ -181,11 +181,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
             ],
             "key": None,
         },
-        "fields: a[0] and a[1] take a[] for a value and for a JSON value",
+        "fields: a[0] and a[1] read a[] as a value and as a JSON value",
     ),
     "a unit of what is no time": (
         {"fields": [FIELD, {**FIELD, "name": "n", "type": "integer", "unit": "seconds"}]},
-        "fields[1]: n: unit is for the type timestamp",
+        "fields[1]: n: unit needs the type timestamp",
     ),
     "a unit and a format": (
         {"fields": [{**FIELD, "type": "timestamp", "unit": "seconds", "format": "%Y"}]},
@@ -209,7 +209,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a hash of a number": (
         {"fields": [FIELD, {**FIELD, "name": "n", "type": "integer", "personal": "hash"}]},
-        "fields[1]: n: personal: hash is for the types string and id",
+        "fields[1]: n: personal: hash needs the type string or id",
     ),
     "a text in place of a list": ({"time": "at"}, "time: Input should be a valid tuple"),
 }
@@ -225,11 +225,11 @@ def test_a_mistake_is_told_with_its_file_and_place(tmp_path: Path, changes: dict
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("select", "this is a word of SQL; choose another name"),
+        ("select", "this is a reserved word of SQL; choose another name"),
         ("pseudonym_key", "landing has a table of this name; choose another"),
-        ("Signups", "expected a name of small letters, digits and _ that begins with a letter"),
-        ("sign'ups", "expected a name of small letters, digits and _ that begins with a letter"),
-        ("a" * 64, "expected a name of small letters, digits and _ that begins with a letter"),
+        ("Signups", "expected a name of lowercase letters, digits and _ that begins with a letter"),
+        ("sign'ups", "expected a name of lowercase letters, digits and _ that begins with a letter"),
+        ("a" * 64, "expected a name of lowercase letters, digits and _ that begins with a letter"),
     ],
 )
 def test_a_name_that_is_no_name_of_a_table(tmp_path: Path, name: str, expected: str) -> None:
@@ -240,11 +240,11 @@ def test_a_name_that_is_no_name_of_a_table(tmp_path: Path, name: str, expected: 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (b"kind: event\nkind: entity\n", "line 2: kind stands twice"),
+        (b"kind: event\nkind: entity\n", "line 2: kind is listed twice"),
         (b"kind: [event\n", "line 2: did not find expected ',' or ']'"),
         (b"- kind\n", "expected keys such as transport, kind and fields"),
         (b"", "expected keys such as transport, kind and fields"),
-        (b"kind: \xff\n", "is no text in UTF-8"),
+        (b"kind: \xff\n", "is not UTF-8 text"),
         (b"description: {{ x }}\n", "line 1: a key has to be a name"),
     ],
 )

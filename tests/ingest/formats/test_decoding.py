@@ -307,7 +307,7 @@ def test_an_existing_table_gets_the_columns_and_keeps_its_rows(
         (503, "does not answer: HTTP 503"),
         (500, "does not answer: HTTP 500"),
         (429, "does not answer: HTTP 429"),
-        (404, "has no such path (HTTP 404): see SCHEMA_REGISTRY_URL"),
+        (404, "has no such path (HTTP 404): check SCHEMA_REGISTRY_URL"),
         (401, "rejects this client (HTTP 401): see schema.registry.basic.auth.user.info"),
         (403, "rejects this client (HTTP 403)"),
     ],
@@ -418,7 +418,7 @@ def test_a_registry_is_needed_only_by_streams_that_have_schemas(
 
 
 def test_only_streams_of_kafka_have_a_format(contract: Callable[[str], Stream]) -> None:
-    with pytest.raises(ValidationError, match="format: avro is for streams of Kafka, transport: kafka"):
+    with pytest.raises(ValidationError, match="format: avro needs transport: kafka"):
         Stream.model_validate({**contract("avro").model_dump(), "transport": "pubsub"})
 
 

@@ -241,7 +241,7 @@ def test_a_log_that_is_replaced_while_it_is_followed_is_read_from_its_start(sett
         second.tables["users"]["message_id"],
     )
     assert first.topic_ids != second.topic_ids
-    # of one commit, but not at one landed_at: a message id stands twice
+    # of one commit, but not at one landed_at: a message id is listed twice
     assert sink.commit([first, second]) == {"users": 4}
     assert landed(settings) == [b"a", b"b", b"c", b"d"]
     # the first log comes back
