@@ -137,7 +137,7 @@ def _rate(help_text: str) -> typer.models.OptionInfo:
 @app.command()
 def simulate(
     days: Annotated[
-        int | None, typer.Option(min=0, help="Days to produce. [default: 7 in the first run, then 1]")
+        int | None, typer.Option(min=0, help="Days to produce.", show_default="7 in the first run, then 1")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the shop; the same seed gives the same bytes.")] = 1,
     events_per_day: Annotated[
@@ -216,7 +216,7 @@ def replay(
     ] = None,
     speed: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Multiple of real time, by the times of the events. [default: no pause]"),
+        typer.Option(min=0.001, help="Multiple of real time, by the times of the events.", show_default="no pause"),
     ] = None,
     force: Annotated[
         bool,
@@ -298,7 +298,7 @@ def stream_add(
     ] = None,
     transport: Annotated[
         Literal["kafka", "pubsub"] | None,
-        typer.Option(help="Transport of the stream. [default: pubsub if only Pub/Sub is configured, else kafka]"),
+        typer.Option(help="Transport of the stream.", show_default="pubsub if only Pub/Sub is configured, else kafka"),
     ] = None,
     entity: Annotated[
         bool,
@@ -456,8 +456,8 @@ def provision(
             max=100,
             metavar="N",
             help="Move a message to <topic>-dead-letter after N deliveries (Pub/Sub). Not recommended: every message "
-            "can be landed, a broken one as a row of dead_letters. So attempts only run out while nothing lands messages, "
-            "and then good messages would leave the subscription.",
+            "can be landed, a broken one as a row of dead_letters. So attempts only run out while nothing lands "
+            "messages, and then good messages would leave the subscription.",
             show_default="never",
         ),
     ] = None,
@@ -500,9 +500,11 @@ def push(
 ) -> None:
     """Land the messages that Pub/Sub pushes to http://HOST:PORT/push, until Ctrl-C or SIGTERM.
 
-    A push gets 204 once it is committed. One URL serves all streams: a push names its subscription, and SUBSCRIPTIONS
-    maps it to a stream. With PUSH_AUDIENCE and PUSH_SERVICE_ACCOUNT only that account may push. GET /healthz is 200
-    while the server can commit.
+    A push gets 204 once it is committed. GET /healthz is 200 while the server can commit.
+
+    One URL serves all streams: a push names its subscription, and SUBSCRIPTIONS maps it to a stream.
+
+    With PUSH_AUDIENCE and PUSH_SERVICE_ACCOUNT only that account may push.
     """
     from ingest.push import serve
 
