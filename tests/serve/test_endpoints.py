@@ -155,7 +155,7 @@ def test_every_type_has_one_notation(client: TestClient) -> None:
         ("start_time=yesterday", "start_time: "),
         ("colour=red", "colour: not a parameter of top_products; it takes start_time, "),
         ("brand=nike&brand=apple", "brand: given more than once"),
-        ("token=s3cret", "token: no parameter"),
+        ("token=s3cret", "token: not a parameter"),
         ("start_time=2026-01-02&end_time=2026-01-01", "end_time: 2026-01-01 00:00:00 is before start_time, 2026-01-02"),
         ("sort=price", "sort: expected one of purchases, revenue, carts, views, users, got 'price'"),
     ],

@@ -105,7 +105,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_version_before(
     )
     full.chmod(0o755)
     monkeypatch.setenv("PATH", str(full.parent), prepend=":")
-    with pytest.raises(UserError, match=r"^built, but not published in .*: No space left on device; what was") as told:
+    with pytest.raises(UserError, match=r"^built, but not published in .*: No space left on device; the last") as told:
         publish_again(published, questions)
     assert "\n" not in str(told.value)
     assert (current(published), versions(published)) == (before, {before})
