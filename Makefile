@@ -103,7 +103,10 @@ docs: .venv/.ready ## Write dbt's documentation, one static page, docs/data_dict
 	@$(BIN)/python -m ingest.settings_page
 
 docs-site: .cache/docs/.ready ## Build the documentation as a searchable site: open site/index.html
-	@.cache/docs/bin/zensical build --clean --strict
+	@# in a copy: Zensical keeps its own files in .cache of the folder that it runs in, and may clear it
+	@rm -rf .cache/docs-site site && mkdir -p .cache/docs-site && cp -r docs zensical.toml .cache/docs-site
+	@cd .cache/docs-site && ../docs/bin/zensical build --strict
+	@mv .cache/docs-site/site site
 
 .cache/docs/.ready: locked/requirements-docs.txt
 	@echo "setting up .cache/docs (once)"
