@@ -99,7 +99,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
         same_code_as = last.version
         if is_built(settings, last):
             _print_marts(DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds), last.marts)
-            output.print("nothing new: the last build, which passed every test, stands")
+            output.print("nothing new: the last build, which passed every test, is up to date")
             return 1 if _print_left_out(settings) else 0
         known_code = ["--exclude-resource-type", "unit_test"]  # they test the code alone
     from dbt.artifacts.schemas.run import RunExecutionResult
@@ -187,7 +187,7 @@ def check_vars(arguments: list[str]) -> None:
         with suppress(yaml.YAMLError):
             given = yaml.safe_load(arguments[arguments.index("--vars") + 1])
         if not isinstance(given, dict):
-            raise UserError("vars are given as a mapping, such as VARS='{session_gap_seconds: 1800}'")
+            raise UserError("vars must be a mapping, such as VARS='{session_gap_seconds: 1800}'")
     project = yaml.safe_load((PROJECT / "dbt_project.yml").read_text())["vars"]
     values = {**project, **{str(name): value for name, value in given.items()}}
     for name in values.keys() - Vars.model_fields.keys():
@@ -264,7 +264,7 @@ def _print_failures(run_results: RunExecutionResult, sink: DuckDBSink | None) ->
             if one.node.resource_type.value == "test":
                 if sink is not None and one.status == "fail":
                     _print_failing_rows(sink, str(getattr(one.node, "compiled_code", "")))
-                errors.print(f"  its query: {target() / 'compiled'}", markup=False, highlight=False)
+                errors.print(f"  its SQL: {target() / 'compiled'}", markup=False, highlight=False)
 
 
 def _print_failing_rows(sink: DuckDBSink, query: str) -> None:
@@ -287,7 +287,7 @@ def _print_left_out(settings: Settings) -> bool:
             line = Text.assemble(("left out: ", "red"), printable(problem))
             errors.print(line, highlight=False, soft_wrap=True)
     if found:
-        errors.print("published without these: `make query-check Q=NAME` tests one without a build", highlight=False)
+        errors.print("published without these queries: test one with `make query-check Q=NAME`", highlight=False)
     return bool(found)
 
 
@@ -345,7 +345,7 @@ def main() -> None:
     try:
         finish(lambda: run(load_settings(), arguments))
     except KeyboardInterrupt:
-        errors.print("interrupted: run it again, it goes on where it stopped", highlight=False)
+        errors.print("interrupted: run it again to continue where it stopped", highlight=False)
         status = 130
         sys.exit(status)
     except SystemExit as end:

@@ -85,7 +85,7 @@ class EventFile:
         known = _format(self.path)
         if known is None:
             raise UserError(
-                f"{self.name}: expected {', '.join(FORMATS)} (also .gz); pipe anything else in, and give - as the file"
+                f"{self.name}: expected {', '.join(FORMATS)} (also .gz); pipe any other file in, with - as the file"
             )
         return known
 
@@ -133,7 +133,7 @@ class EventFile:
             raise UserError(f"{self.name} cannot be decompressed: {error}") from error
         except UnicodeDecodeError as error:
             raise UserError(
-                f"{self.name} is not the {error.encoding} that its beginning says: {error.reason}"
+                f"{self.name} is not the {error.encoding} that its first bytes announce: {error.reason}"
             ) from error
 
 

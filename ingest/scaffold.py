@@ -115,9 +115,9 @@ def new_file(name: str, *, folder: Path = FOLDER, force: bool = False) -> Path:
         UserError: for a name that a stream cannot have, or a file that exists.
     """
     if not NAME.fullmatch(name):
-        raise UserError(f"{name!r} cannot name a stream: use small letters, digits and _, such as signups")
+        raise UserError(f"{name!r} cannot name a stream: use lowercase letters, digits and _, such as signups")
     if name in RESERVED.split():
-        raise UserError(f"{name} cannot name a stream: it is a word of SQL; use another, such as {name}_events")
+        raise UserError(f"{name} cannot name a stream: it is a reserved word of SQL; use {name}_events")
     path = folder / f"{name}.yml"
     if path.exists() and not force:
         raise UserError(f"{folder.name}/{name}.yml exists; --force replaces it")

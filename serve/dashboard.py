@@ -95,7 +95,7 @@ class Filters(BaseModel, extra="forbid", frozen=True):
             name = str(first["loc"][0]) if first["loc"] else "from"
             if first["type"] == "extra_forbidden":
                 names = [field.alias or name for name, field in cls.model_fields.items()]
-                raise UserError(f"{name}: no such filter; they are {', '.join(names)}") from error
+                raise UserError(f"{name}: no such filter; the filters are {', '.join(names)}") from error
             raise UserError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from error
 
     @field_validator("first", "last", mode="before")
@@ -112,7 +112,7 @@ class Filters(BaseModel, extra="forbid", frozen=True):
     @model_validator(mode="after")
     def _is_in_order(self) -> Self:
         if self.period == "custom" and self.first and self.last and self.first > self.last:
-            raise ValueError(f"{self.first} is after {self.last}; exchange the two")
+            raise ValueError(f"{self.first} is after {self.last}; swap the two")
         return self
 
     @property
@@ -653,7 +653,7 @@ class Page:
 
     def _question(self, name: str) -> Question:
         if name not in {*self._published.questions, *self._published.left_out}:
-            raise UserError(f"what is published does not know the question {name}: run `make build`")
+            raise UserError(f"the published build has no query {name}: run `make build`")
         return find_question(self._published, name)
 
 
@@ -845,7 +845,7 @@ def app(settings: Settings) -> Starlette:
         panels = {panel.file: panel for panel in (KEY_PANEL, *(one for some in SECTIONS.values() for one in some))}
         panel = panels.get(f"{request.path_params['panel']}.csv")
         if panel is None:
-            raise HTTPException(404, f"there is no such panel; they are {', '.join(panels)}")
+            raise HTTPException(404, f"there is no such panel; the panels are {', '.join(panels)}")
         try:
             filters = Filters.read(request.query_params)
         except UserError as wrong:
@@ -877,5 +877,5 @@ def serve(settings: Settings, host: str, port: int) -> None:
     Raises:
         UserError: when the address cannot be listened on, or is not loopback.
     """
-    listener = web.listen(host, port, "the page asks nobody who they are; put a proxy that does in front")
+    listener = web.listen(host, port, "the page has no authentication; put a proxy that has in front")
     web.run(app(settings), listener, "/", 5)

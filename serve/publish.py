@@ -104,8 +104,8 @@ def publish(
     except (OSError, subprocess.CalledProcessError, duckdb.Error) as error:
         reason = str(getattr(error, "stderr", None) or error)
         raise UserError(
-            f"built, but not published in {folder}: {reason.strip().partition(chr(10))[0]}; what was published before"
-            " stays: build again once that is put right"
+            f"built, but not published in {folder}: {reason.strip().partition(chr(10))[0]}; the last published build"
+            " stays. Fix this and build again"
         ) from error
 
 
@@ -346,7 +346,7 @@ def _parameter(name: str, default: object, type_: object, description: str) -> P
             f"parameter {name}: its type is one of {', '.join(EXPECTED)}, or a list of choices, not {type_!r}"
         )
     if name == LIMIT and type_ != "integer":
-        raise UserError(f"parameter {name}: its type must be integer, since it bounds the rows")
+        raise UserError(f"parameter {name}: its type must be integer, since it limits the rows")
     parameter = Parameter.model_validate(
         {"name": name, "type": type_, "default": str(default), "description": description, "choices": choices}
     )

@@ -119,7 +119,7 @@ class Question(BaseModel, frozen=True):
         for name in arguments:
             if name not in known:
                 takes = f"it takes {', '.join(known)}" if known else "it takes none"
-                raise ArgumentError(f"{name}: no parameter of {self.name}; {takes}")
+                raise ArgumentError(f"{name}: not a parameter of {self.name}; {takes}")
         values = {
             parameter.name: parameter.read(arguments.get(parameter.name, parameter.default))
             for parameter in self.parameters
@@ -176,7 +176,7 @@ def find_question(published: Published, name: str) -> Question:
         return published.questions[name]
     if name in published.left_out:
         raise UserError(why_left_out(published.left_out[name]))
-    raise UserError(f"there is no question {name!r}; they are {', '.join(published.questions)}")
+    raise UserError(f"there is no query {name!r}; the queries are {', '.join(published.questions)}")
 
 
 def why_left_out(question: Question) -> str:

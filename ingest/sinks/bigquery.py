@@ -1,40 +1,9 @@
-"""Lands batches in BigQuery: by load jobs, or, for who follows, by write streams.
+"""Lands batches in BigQuery: with load jobs, or with `--follow` through write streams.
 
-Load jobs cost nothing but are limited, 1,500 a table and day: a commit a minute. Appends to write streams are paid by
-volume, and readable at once. A build sees what landed `landing_hold_minutes` ago: rows take the time just before they
-are sent, a load is ended after ten minutes, and an append that is not answered within one is given up.
+Load jobs are free but limited to 1,500 per table and day, so there is one commit per minute. Write streams are paid by
+volume and readable at once. The position of a partition is a column of the rows, so the two cannot diverge.
 
-The position of a partition is a column of the rows themselves, so the two cannot part.
-
-Why nothing is lost and nothing is loaded twice, whoever is killed when. A load job is all or nothing, and two jobs
-never have one id. The id of a load is made of the positions of its whole table before it. Of all loaders that have read
-the same positions, one is given the job; the others (a second loader, or the same one after a kill) meet it as a
-conflict, wait for its end, read the positions again and load what is left. Who goes on from positions that are out of
-date meets the job that went on from there. So the loads of a table come one after the other, each from where the last
-one ended. A job that failed has landed nothing; the next attempt has the next number. (Who deletes rows deletes their
-positions: a partition whose rows are all gone is read from its beginning when landing starts again.)
-
-Write streams have no names of ours, so no two loaders could meet in them. Instead a raw table has one writer after the
-other, numbered in raw.landing_writers: load jobs, or one write stream. Who wants to be the next finalizes the write
-stream of the one before, which then takes no more, even of what is under way; reads the positions; and loads a row
-into raw.landing_writers, by a job that has the very id which a load from these positions would have. So it is given to
-one only, after all loads before it, and no load comes behind it that does not know of it. The loader that was replaced
-finds its stream finalized, and ends: the newest goes on. A loader whose append is not answered does the same to itself:
-its stream, finalized, says how many rows it took.
-
-Messages of Pub/Sub have no offset. The id of their load is made of their ids: the same batch again meets its own job,
-and in another batch, or after a loader by write streams was killed, a redelivery lands again and is counted as a
-duplicate, as everywhere.
-
-Each stream of a commit is a job or an append of its own, and a large append is cut: when one fails, the others may be
-landed, and are known when the commit is repeated.
-
-A Kafka partition may end in offsets without a message, such as the marker of a transaction, and no row can record that
-they were read. raw.landing_empty_offsets does: a range in it moves the position of a partition that has reached its
-start. A range states a fact about the log, so it needs no order among the loads, and not writing it loses nothing.
-
-A raw table that was dropped and created again has another time of creation. A loader compares it before each commit and
-each minute while nothing arrives, and then goes back to the positions of the new table.
+docs/architecture.md#landing-in-bigquery proves that nothing is lost or loaded twice, whichever loader is killed.
 """
 
 import hashlib
@@ -555,7 +524,7 @@ class BigQuerySink:
             failed, rows = self._unsure[stream]
             if self._read_writers([stream])[stream].write_stream not in self._own:
                 raise UserError(
-                    f"another `ingest land` has taken over {self._dataset}raw.{stream}: let one at a time land a stream"
+                    f"another `ingest land` has taken over {self._dataset}raw.{stream}: run one loader per stream"
                 )
             landed = max(0, finalize(self._write_client, failed.name) - failed.rows)
             taken = rows.slice(0, landed)
@@ -732,7 +701,7 @@ class BigQuerySink:
             job.result(retry=RETRY, timeout=JOB_PATIENCE_SECONDS)
             if not job.num_dml_affected_rows:
                 raise UserError(
-                    f"another `ingest emit` to {topic} is under way on {self._dataset}analytics: let it finish, then"
+                    f"another `ingest emit` to {topic} is running on {self._dataset}analytics: let it finish, then"
                     " run this again"
                 )
         self._emit_cursors[topic] = cursor
@@ -927,8 +896,8 @@ def told() -> Iterator[None]:
         ) from error
     except auth.RefreshError as error:
         raise UserError(
-            f"Google Cloud takes the credentials no longer ({_first_line(error)}): run `gcloud auth application-default"
-            " login`"
+            f"Google Cloud credentials expired or were revoked ({_first_line(error)}): run"
+            " `gcloud auth application-default login`"
         ) from error
     except (
         api.RetryError,

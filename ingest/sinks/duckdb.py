@@ -368,7 +368,7 @@ class DuckDBSink:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise UserError(
-                    f"another `ingest emit` is under way on the warehouse {self._path}: let it finish, then run this"
+                    f"another `ingest emit` is running on the warehouse {self._path}: let it finish, then run this"
                     " again"
                 ) from error
             yield

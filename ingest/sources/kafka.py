@@ -148,22 +148,14 @@ class _Ahead(NamedTuple):
 
 
 class KafkaSource:
-    """A consumer that the group gives its partitions, and the warehouse their offsets.
+    """A consumer whose partitions the group assigns, and whose offsets the warehouse keeps.
 
-    At every assignment of partitions the warehouse's positions are read again, since another loader may have
-    landed from these partitions meanwhile. They are those of the topic's id: a topic that was deleted and created
-    again is read from its beginning. librdkafka mostly notices, and has the partitions assigned anew; the id is
-    looked up again before each batch is emitted. A batch emitted before and not yet committed is not fetched a second
-    time: its commit is under way, and the source goes on after it. So that this is exact:
+    At every assignment it reads the warehouse's positions again. Offsets committed to Kafka serve lag tools only. To be
+    exact (docs/architecture.md#landing-from-kafka) it needs two things:
 
-    - the sink must reject (or trim) a batch in which an offset lies below the warehouse's position: that is how a
-      batch loses against another loader that took over its partition;
+    - the sink rejects (or trims) a batch with an offset below the warehouse's position, so that it loses against
+      another loader that took over its partition;
     - after a commit that failed or was rejected, close this source and open another.
-
-    Offsets are not messages: transactions end with a marker, and aborted or compacted messages leave holes. At the end
-    of a partition its position moves past all of them, and is committed even if no message came.
-
-    Offsets committed to Kafka serve lag tools only.
     """
 
     idle_timeout_seconds = 0.0  # the end of a partition is an event
@@ -600,8 +592,8 @@ class KafkaSource:
         if expected > high:
             raise UserError(
                 f"Kafka topic {topic}, partition {partition} ends at offset {high}, but the warehouse has landed up "
-                f"to {expected}: it lost messages, or was created anew on a broker that gives topics no ids. Give it "
-                "another name, and set TOPICS accordingly"
+                f"to {expected}: it lost messages, or was created again on a broker without topic ids. Rename it "
+                "and set TOPICS"
             )
         known = (topic, self._topic_ids[topic], partition)
         # Until the position after the gap is committed, each assignment comes upon it again.

@@ -245,8 +245,8 @@ class SpoolSource:
             # The byte before the position must end a line.
             if start and os.pread(file.fileno(), 1, start - 1) != b"\n":
                 raise UserError(
-                    f"{log.path} was landed up to byte {start}, and no line ends there now: it was cut or replaced."
-                    " Put it back, or remove it and publish again"
+                    f"{log.path} was landed up to byte {start}, and no line ends there now: it was truncated or"
+                    " replaced. Restore it, or remove it and produce its messages again"
                 )
             closing_on_error.pop_all()
         file.seek(start)

@@ -211,7 +211,7 @@ def test_without_a_warehouse_the_error_says_what_to_run(tmp_path: Path) -> None:
         (["--vars={sesion_gap_seconds: 1800}"], "there is no var sesion_gap_seconds: did you mean "),
         (["--vars", "{session_gap_seconds: abc}"], "var session_gap_seconds: Input should be a valid integer"),
         (["--vars", "{reporting_time_zone: Mars}"], "var reporting_time_zone: expected an IANA name"),
-        (["--vars", "abc"], "vars are given as a mapping"),
+        (["--vars", "abc"], "vars must be a mapping"),
         (["--select", "no_such_model"], "the selection matches no model and no test"),
     ],
 )

@@ -811,7 +811,7 @@ def test_ctrl_c_says_how_many_messages_were_published(
     out, err = process.communicate(timeout=60)
     lines = log.read_bytes().count(b"\n")
     assert 1 <= lines < rows
-    assert out == f"interrupted: published {lines:,} message{'s' if lines > 1 else ''} to ecom_events\n"
+    assert out == f"interrupted: produced {lines:,} message{'s' if lines > 1 else ''} to ecom_events\n"
     assert (process.returncode, err) == (130, "")
 
 
@@ -829,5 +829,5 @@ def test_ctrl_c_before_anything_is_published_says_so(settings: Settings, tmp_pat
     process.stdin.write(HEADER + ROW * 200_000)  # more than a pipe holds: it reads
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, b"interrupted: nothing published\n", b"")
+    assert (process.returncode, out, err) == (130, b"interrupted: nothing produced\n", b"")
     assert not settings.spool_path.exists()

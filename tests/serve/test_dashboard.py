@@ -411,14 +411,17 @@ def test_fields_that_differ_from_the_contract_are_told_of_any_stream() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"brnd": "zara"}, "brnd: no such filter; they are brand, category, product_id, period, from, to, refresh"),
+        (
+            {"brnd": "zara"},
+            "brnd: no such filter; the filters are brand, category, product_id, period, from, to, refresh",
+        ),
         ({"period": "8d"}, "period: Input should be '1d', '7d', '30d', 'all' or 'custom'"),
         ({"refresh": "-1"}, "refresh: Input should be greater than or equal to 0"),
         ({"from": "yesterday"}, "from: expected a date such as 2026-01-31, got 'yesterday'"),
         ({"to": "9999-12-31"}, "to: expected a date such as 2026-01-31, got '9999-12-31'"),
         (
             {"period": "custom", "from": "2026-02-01", "to": "2026-01-01"},
-            "from: 2026-02-01 is after 2026-01-01; exchange the two",
+            "from: 2026-02-01 is after 2026-01-01; swap the two",
         ),
     ],
 )
@@ -479,7 +482,7 @@ def test_a_sum_that_is_off_is_marked_by_a_word_too() -> None:
 
 def test_a_panel_whose_question_is_not_published_says_so_and_leaves_the_others() -> None:
     page = render(Published(without="top_products"), Filters(), live=True)
-    assert page.count("what is published does not know the question top_products: run `make build`") == 1
+    assert page.count("the published build has no query top_products: run `make build`") == 1
     assert page.count('class="error"') == 1
     assert page.count("<article") == sum(map(len, SECTIONS.values()))
 
