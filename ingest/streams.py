@@ -371,7 +371,7 @@ class _Loader(yaml.CSafeLoader):
     """Rejects a key that is listed twice, of which YAML would take the last. Reads a date as text, since MySQL's
     0000-00-00 is not a date."""
 
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers: ClassVar = {  # type: ignore[misc]
         first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
         for first, found in yaml.CSafeLoader.yaml_implicit_resolvers.items()
     }
