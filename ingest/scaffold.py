@@ -28,6 +28,7 @@ from ingest.streams import (
     FOLDER,
     NAME,
     OWN_COLUMNS,
+    OWN_PREFIXES,
     PATH,
     RESERVED,
     VOCABULARY,
@@ -487,7 +488,7 @@ def reserved_names(kind: Literal["event", "entity"]) -> set[str]:
 def valid_name(name: str, taken: Collection[str], *, is_reserved: bool) -> str:
     """A name that a field can have, with body_ before one that is reserved, and a number after one that is taken."""
     name = name[:55].rstrip("_")
-    if is_reserved or not re.match("[a-z]", name):
+    if is_reserved or name.startswith(OWN_PREFIXES) or not re.match("[a-z]", name):
         name = f"body_{name}".rstrip("_")
     numbered = (name if number == 1 else f"{name}_{number}" for number in count(1))
     return next(one for one in numbered if one not in taken)
