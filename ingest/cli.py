@@ -400,13 +400,14 @@ def stream_promote(
     path: Annotated[str, typer.Argument(metavar="PATH", help="Path of the field in the body, such as props.ref.")],
     kind: Annotated[
         Literal["string", "id", "integer", "amount", "boolean", "timestamp", "json"] | None,
-        typer.Option("--type", help="Type of the field. [default: one that accepts every value seen so far]"),
+        typer.Option("--type", help="Type of the field.", show_default="one that accepts every value seen so far"),
     ] = None,
 ) -> None:
     """Add a field of the messages to the contract of their stream.
 
-    The field is appended to streams/NAME.yml. Comments of the file stay. A field that looks personal gets
-    personal: drop.
+    The field is appended to streams/NAME.yml. Comments of the file stay.
+
+    A field that looks personal gets `personal: drop`.
 
     Messages that are already staged get its value when you run the command that is printed.
 

@@ -176,7 +176,7 @@ class Replay:
         if records and not self._force and all(isinstance(record, bytes) for record in records):
             raise UserError(
                 f"{file.name}: none of the first rows has {len(header.names)} columns separated by "
-                f"{header.delimiter!r}, as the header has; --force publishes the rows as dead letters"
+                f"{header.delimiter!r}, as the header has; --force produces the rows as dead letters"
             )
         return _Part(file, partial(self._csv_messages, file, header), None if file.is_plain else partial(_blocks, file))
 
@@ -250,7 +250,7 @@ class Replay:
             f"Found {found}",
             f"Fields of the stream: {', '.join(self._stream.body_fields)}",
             *advice,
-            "--force publishes the file as it is; nothing was published",
+            "--force produces the file as it is; nothing was produced",
         ]
         return ". ".join(sentences)
 

@@ -663,8 +663,8 @@ def _would_be_told(stream: Stream, path: str, seen: Sequence[UnlistedField]) -> 
 def _unseen(name: str, path: str, seen: Sequence[UnlistedField]) -> str:
     paths = [*dict.fromkeys(field.path for field in seen)]
     close = get_close_matches(path, paths, n=SHOWN_CLOSE, cutoff=0.5) or paths[:SHOWN_CLOSE]
-    others = f"closest of those it does not read: {', '.join(close)}" if close else "its contract reads all they have"
-    return f"no message of {name} has {path}, as of the last build; {others}"
+    others = f"the closest unlisted fields are {', '.join(close)}" if close else "the contract lists all fields"
+    return f"no message of {name} had {path} in the last build; {others}"
 
 
 def _with_field(file: Path, entries: Sequence[str]) -> str:

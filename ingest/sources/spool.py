@@ -31,7 +31,7 @@ from ingest.streams import STREAMS, Stream
 
 NO_LOG = (
     "not landed: the spool holds <stream>/<partition>.ndjson, such as users/0.ndjson; "
-    "`python -m ingest replay` publishes a file of events"
+    "`python -m ingest replay` produces a file of events"
 )
 POLL_SECONDS = 0.05
 READ_BYTES = 4 * 1024 * 1024

@@ -240,7 +240,7 @@ def test_a_csv_that_does_not_fit_is_rejected(csv_file: Path, content: bytes, fou
     csv_file.write_bytes(content)
     text = rejection([str(csv_file)])
     assert text.startswith(f"{csv_file} does not match stream ecom_events: no column ")
-    assert text.endswith("--force publishes the file as it is; nothing was published")
+    assert text.endswith("--force produces the file as it is; nothing was produced")
     assert re.search(found, text)
     assert text.isprintable()
     assert f"Fields of the stream: {NAMES.replace(',', ', ')}." in text

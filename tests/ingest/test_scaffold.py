@@ -836,13 +836,13 @@ SEEN = [unlisted("props.ref", "string"), unlisted("meta", "object", "{...}"), un
 @pytest.mark.parametrize(
     ("path", "seen", "closest"),
     [
-        ("props.reff", SEEN, "closest of those it does not read: props.ref"),
-        ("zzz", SEEN, "closest of those it does not read: props.ref, meta, items"),
-        ("zzz", [], "its contract reads all they have"),
+        ("props.reff", SEEN, "the closest unlisted fields are props.ref"),
+        ("zzz", SEEN, "the closest unlisted fields are props.ref, meta, items"),
+        ("zzz", [], "the contract lists all fields"),
     ],
 )
 def test_what_no_message_has_is_not_promoted(folder: Path, path: str, seen: list[UnlistedField], closest: str) -> None:
-    with pytest.raises(UserError, match=f"^no message of signups has {path}, as of the last build; {closest}$"):
+    with pytest.raises(UserError, match=f"^no message of signups had {path} in the last build; {closest}$"):
         promote_field("signups", path, seen=seen, folder=folder)
     assert (folder / "signups.yml").read_text() == CONTRACT
 
@@ -866,7 +866,7 @@ def test_what_field_drift_cannot_tell_is_promoted(folder: Path, path: str, seen:
 def test_beside_what_the_contract_reads_deeper_field_drift_tells_nothing(folder: Path) -> None:
     promote_field("signups", "a.b.c", folder=folder)
     promote_field("signups", "a.b.d", seen=[], folder=folder)
-    with pytest.raises(UserError, match=r"no message of signups has a\.x"):
+    with pytest.raises(UserError, match=r"no message of signups had a\.x"):
         promote_field("signups", "a.x", seen=[], folder=folder)
 
 
@@ -946,7 +946,7 @@ def test_promote_asks_the_warehouse_what_messages_have(run: Run, tmp_path: Path)
     assert run("promote", "clicks", "not.staged")[0] == 0
     with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as connection:
         connection.execute("insert into staging.stg_clicks values (1)")
-    error = "no message of clicks has props.dept, as of the last build; closest of those it does not read: props.depth"
+    error = "no message of clicks had props.dept in the last build; the closest unlisted fields are props.depth"
     assert run("promote", "clicks", "props.dept") == (2, "", f"error: {error}\n")
     assert "added props_depth, of type amount, " in run("promote", "clicks", "props.depth")[1]
 
