@@ -78,9 +78,11 @@ def run(mart: str, worlds: int, seed: int | None, shrink_seconds: float, project
     Raises:
         UserError: when there is no such mart, or dbt cannot build it.
     """
+    from dbt_project.contracts import write_contracts
     from dbt_project.exactness import marts_of
     from dbt_project.warm import WarmProject
 
+    write_contracts(project_dir)
     for name in ("BUILD_PREFIX", "DATASET_PREFIX"):  # of the user's own warehouse
         os.environ.pop(name, None)
     seed = secrets.randbelow(2**31) if seed is None else seed

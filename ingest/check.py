@@ -128,9 +128,10 @@ def _stage(settings: Settings, stream: Stream, folder: Path) -> None:
     from dbt.cli.main import dbtRunner
 
     from dbt_project.__main__ import PROJECT_OPTIONS, export_environment
-    from dbt_project.contracts import write_contracts
+    from dbt_project.contracts import parse_changed_contracts, write_contracts
 
     write_contracts()
+    parse_changed_contracts(folder)
     export_environment(settings)
     options = ["--log-level", "none", "--log-level-file", "none", "--target-path", str(folder), *PROJECT_OPTIONS]
     try:
