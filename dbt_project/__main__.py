@@ -51,6 +51,9 @@ SUMMARIZED = ("build", "run", "test", "seed", "snapshot", "retry", "docs")
 """Commands of which the results are printed as a summary."""
 FAILING_ROWS = 3
 """Of a test that fails, so many are printed."""
+HELP = """\
+`python -m dbt_project build` builds and tests the warehouse that the settings name, and publishes it for the questions,
+the dashboard and HTTP. A build with --select or the like publishes nothing. Other commands and options are dbt's:"""
 output = Console()
 errors = Console(stderr=True)
 
@@ -69,6 +72,8 @@ def run(settings: Settings, arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):  # --help and --version
         from dbt.cli.main import dbtRunner
 
+        if "--help" in arguments or "-h" in arguments:
+            output.print(HELP, highlight=False, soft_wrap=True)
         return 0 if dbtRunner().invoke(arguments).success else 2
     write_contracts()
     parse_changed_contracts(target())
