@@ -332,8 +332,7 @@ def drawn(checker: Checker, seed: str, number: int, windows: Sequence[int]) -> H
 
 def shrunk(checker: Checker, failure: Failure, from_empty: bool, seconds: float) -> Failure:
     """The smallest failing history that is found in this time: fewer worlds, then fewer runs, then fewer messages.
-
-    A busy machine gets LEAST_ATTEMPTS even when they take longer."""
+    LEAST_ATTEMPTS are made on a busy machine too."""
     deadline = time.monotonic() + seconds
     least = LEAST_ATTEMPTS if seconds else 0
     tried: set[History] = set()
