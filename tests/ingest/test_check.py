@@ -134,6 +134,7 @@ def clone(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_contract_that_comes_and_goes_is_no_obstacle(tmp_path: Path) -> None:
     clone(tmp_path)
     (tmp_path / "a.ndjson").write_text(LINES[0])
