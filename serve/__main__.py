@@ -42,7 +42,7 @@ CUT = (
     "cut: there are more rows; ask for a larger limit (at most SERVE_MAX_ROWS, if the question takes one) or a shorter"
     " period"
 )
-output = Console(width=None if sys.stdout.isatty() else 160)
+output = Console(width=None if sys.stdout.isatty() else 1_000_000)  # a row of a table is a line of a file or a pipe
 errors = Console(stderr=True)
 
 
@@ -115,10 +115,19 @@ def report(
 @app.command()
 def query(
     name: Annotated[str | None, typer.Argument(help="Which question; without one, they are listed.")] = None,
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="[PARAMETER=VALUE]...")] = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PARAMETER=VALUE]...",
+            help="What the question takes (the list of questions names it); without it, its default.",
+        ),
+    ] = None,
     format_: Annotated[Format, typer.Option("--format", help="How the answer is printed.")] = Format.table,
 ) -> None:
-    """Print the answer to a question."""
+    """Print the answer to a question.
+
+    Example: python -m serve query top_products brand=samsung limit=5 --format csv
+    """
     published = open_published(load_settings())
     if name is None:
         _print_questions(published.questions.values())
