@@ -142,7 +142,7 @@ where deleted_at is null
             {% elif column.name in hashed %}
                 {% set is_hash = 'length(' ~ column.name ~ ") = 64 and translate(" ~ column.name ~ ", '0123456789abcdef', '') = ''" %}
                 {% do run_query(
-                    'update ' ~ snapshot ~ ' set ' ~ column.name ~ ' = ' ~ pseudonym(column.name, source('raw', stream))
+                    'update ' ~ snapshot ~ ' set ' ~ column.name ~ ' = ' ~ pseudonym(column.name)
                     ~ ' where not (' ~ is_hash ~ ')'
                 ) %}
             {% endif %}

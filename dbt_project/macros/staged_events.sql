@@ -17,7 +17,7 @@
         {%- do texts.update({field.path: 'source_event_id'}) -%}
     {%- else -%}
         {%- do texts.update({field.path: text_column(field)}) -%}
-        {%- do identity.append(identity_text(field, stream)) if field.type != 'json' -%}
+        {%- do identity.append(identity_text(field)) if field.type != 'json' -%}
     {%- endif -%}
 {%- endfor %}
 {%- set by_path = {} -%}

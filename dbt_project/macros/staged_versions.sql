@@ -159,7 +159,7 @@ select
     stream,
     message_id,
     {% set contents = [] -%}
-    {%- for field in columns -%}{%- do contents.append(identity_text(field, stream)) -%}{%- endfor -%}
+    {%- for field in columns -%}{%- do contents.append(identity_text(field)) -%}{%- endfor -%}
     {{ version_key(stream, id.name, contents) }} as version_key,
     {{ id.name }},
     {{ kept_columns(columns, stream) }}
