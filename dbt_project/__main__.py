@@ -32,7 +32,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from dbt_project.contracts import SNAPSHOTS, write_contracts
+from dbt_project.contracts import parse_changed_contracts, write_contracts
 from dbt_project.last_build import LastBuild, code_now, is_built, read_last_build, warehouse_now, write_last_build
 from ingest.command_line import finish
 from ingest.errors import UserError
@@ -52,6 +52,9 @@ SUMMARIZED = ("build", "run", "test", "seed", "snapshot", "retry", "docs")
 """Commands of which the results are printed as a summary."""
 FAILING_ROWS = 3
 """Of a test that fails, so many are printed."""
+HELP = """\
+`python -m dbt_project build` builds and tests the warehouse that the settings name, and publishes it for the questions,
+the dashboard and HTTP. A build with --select or the like publishes nothing. Other commands and options are dbt's:"""
 output = Console()
 errors = Console(stderr=True)
 
@@ -59,17 +62,6 @@ errors = Console(stderr=True)
 def target() -> Path:
     """The folder in which dbt writes its artifacts."""
     return Path(os.environ.get("DBT_TARGET_PATH", PROJECT / "target"))
-
-
-def parse_changed_contracts() -> None:
-    """Let dbt parse everything again once the snapshots of contracts have changed, here or by a pull: it would miss new
-    ones (dbt-core issue 15785)."""
-    snapshots = (PROJECT / SNAPSHOTS).read_bytes()
-    parsed, seen = target() / "partial_parse.msgpack", target() / "snapshots.yml"
-    if parsed.exists() and not (seen.exists() and seen.read_bytes() == snapshots):
-        parsed.unlink()
-    target().mkdir(parents=True, exist_ok=True)
-    seen.write_bytes(snapshots)
 
 
 def run(settings: Settings, arguments: list[str]) -> int:
@@ -81,11 +73,13 @@ def run(settings: Settings, arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):  # --help and --version
         from dbt.cli.main import dbtRunner
 
+        if "--help" in arguments or "-h" in arguments:
+            output.print(HELP, highlight=False, soft_wrap=True)
         return 0 if dbtRunner().invoke(arguments).success else 2
     if settings.warehouse == "bigquery":
         import dbt.adapters.bigquery  # noqa: F401  dbt would not say which package is missing
     write_contracts()
-    parse_changed_contracts()
+    parse_changed_contracts(target())
     arguments = [part for argument in arguments for part in _apart(argument)]
     check_vars(arguments)
     # of a build of everything, by which the next one may go

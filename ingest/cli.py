@@ -267,6 +267,8 @@ def replay(
     stop = _stop_signal()
     with _progress("replaying", None) as advance, RoutingPublisher(settings) as publisher:
         published = checked.publish(publisher, speed=speed, stop=stop, on_progress=advance)
+    if not published and not stop.is_set():
+        raise UserError(f"{', '.join(files)}: there is no message, so nothing was published")
     unreadable = f"; {checked.unreadable:,} unreadable, see dead_letters after the build" if checked.unreadable else ""
     output.print(f"{'interrupted: ' if stop.is_set() else ''}produced {_messages(published)} to {stream}{unreadable}")
     if stop.is_set():

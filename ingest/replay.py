@@ -22,6 +22,7 @@ from ingest.errors import UserError
 from ingest.files import (
     BLOCK_BYTES,
     SAMPLE,
+    SHOWN_CHARACTERS,
     CsvHeader,
     EventFile,
     NotJsonError,
@@ -42,8 +43,8 @@ from ingest.streams import Stream
 
 MESSAGES_PER_PUBLISH = 1_000
 """Small enough for the processor's cache: ten times as many cost the spool a third of its throughput."""
-SHOWN_CHARACTERS = 300
-"""Maximum length of a file's content in an error message."""
+BEGINNING = 60
+"""Bytes that are shown of a file that is not JSON."""
 log = structlog.get_logger()
 
 
@@ -198,9 +199,13 @@ class Replay:
                 found.update(dict.fromkeys(fields))
                 found.update({path: None for path in self._paths if value_at(fields, path) is not None})
             if first and (missing := self._missing(found)):
-                beginning = first[:SHOWN_CHARACTERS].decode("utf-8", "replace")
-                shown = f"fields {_shown([*found])}" if found else f"no JSON object, but {_shown([beginning])}"
-                raise UserError(self._mismatch(file, "field", missing, shown, []))
+                if not found:
+                    beginning = _shown([first[:BEGINNING].decode("utf-8", "replace")])
+                    raise UserError(
+                        f"{file.name} has no JSON object with fields in its first rows, but {beginning!r}; nothing was"
+                        " published (--force publishes it as it is)"
+                    )
+                raise UserError(self._mismatch(file, "field", missing, f"fields {_shown([*found])}", []))
         is_independent = layout == "lines" and file.is_plain
         return _Part(file, partial(self._json_messages, bodies), None if is_independent else bodies)
 

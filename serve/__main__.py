@@ -43,7 +43,7 @@ CUT = (
     "cut: there are more rows; ask for a larger limit (at most SERVE_MAX_ROWS, if the query has one) or a shorter"
     " period"
 )
-output = Console(width=None if sys.stdout.isatty() else 160)
+output = Console(width=None if sys.stdout.isatty() else 1_000_000)  # a row of a table is a line of a file or a pipe
 errors = Console(stderr=True)
 
 
@@ -117,10 +117,19 @@ def report(
 @app.command()
 def query(
     name: Annotated[str | None, typer.Argument(help="Name of the query; without one, all are listed.")] = None,
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="[PARAMETER=VALUE]...")] = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PARAMETER=VALUE]...",
+            help="Parameters of the query, which the list of queries names; others have their defaults.",
+        ),
+    ] = None,
     format_: Annotated[Format, typer.Option("--format", help="Format of the answer.")] = Format.table,
 ) -> None:
-    """Print the answer to a query."""
+    """Print the answer to a query.
+
+    Example: python -m serve query top_products brand=samsung limit=5 --format csv
+    """
     published = open_published(load_settings())
     if name is None:
         _print_questions(published.questions.values())

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
@@ -176,6 +177,8 @@ def find_question(published: Published, name: str) -> Question:
         return published.questions[name]
     if name in published.left_out:
         raise UserError(why_left_out(published.left_out[name]))
+    if meant := get_close_matches(name, published.questions, n=1, cutoff=0.8):
+        raise UserError(f"there is no query {name!r}; did you mean {meant[0]}?")
     raise UserError(f"there is no query {name!r}; the queries are {', '.join(published.questions)}")
 
 

@@ -272,3 +272,11 @@ def test_only_whole_builds_of_the_shared_marts_are_published(
     arguments: dict[str, object], prefix: str | None, expected: bool
 ) -> None:
     assert command.is_publishable(Settings(_env_file=None, build_prefix=prefix), arguments) is expected
+
+
+def test_the_help_says_what_is_published(capfd: pytest.CaptureFixture[str]) -> None:
+    assert command.run(Settings(_env_file=None), ["--help"]) == 0
+    ours, of_dbt = capfd.readouterr().out.split("\nUsage: ")
+    assert len(ours.splitlines()) == 2
+    assert "publishes" in ours
+    assert "--version" in of_dbt

@@ -261,6 +261,20 @@ def test_replay_publishes_a_file(settings: Settings, run_here: Run, tmp_path: Pa
     assert DuckDBSink(settings.warehouse_path).status()["users"].landed == 2
 
 
+def test_replay_of_nothing_is_an_error(run_here: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty.ndjson").write_text("")
+    (tmp_path / "header.csv").write_text("click_id,user_id,product_id,datetime_occured\n")
+    code, out, err = run_here("replay", "empty.ndjson", "header.csv", "--stream", "clicks")
+    assert (code, out, err) == (
+        2,
+        "",
+        "error: empty.ndjson, header.csv: there is no message, so nothing was published\n",
+    )
+    (tmp_path / "one.ndjson").write_text('{"click_id": "c", "user_id": 1, "product_id": 2, "datetime_occured": ""}\n')
+    code, out, err = run_here("replay", "empty.ndjson", "one.ndjson", "--stream", "clicks")
+    assert (code, out, err) == (0, "published 1 message to clicks\n", "")
+
+
 def test_replay_says_what_it_does_not_publish_and_what_it_could_not_read(
     settings: Settings, run_here: Run, tmp_path: Path
 ) -> None:

@@ -186,6 +186,17 @@ def test_two_columns_of_one_name_are_an_error(tmp_path: Path) -> None:
         read_files([str(tmp_path / "twice.csv")])
 
 
+@pytest.mark.parametrize("delimiter", ["~", ":"])
+def test_an_unknown_delimiter_is_one_line(tmp_path: Path, delimiter: str) -> None:
+    (tmp_path / "a.csv").write_text(delimiter.join(["id", "at", "plan"]) + "\n")
+    with pytest.raises(UserError) as error:
+        read_files([str(tmp_path / "a.csv")])
+    assert str(error.value) == (
+        f"{tmp_path / 'a.csv'}: the header has only one column, 'id{delimiter}at{delimiter}plan': separate columns by a"
+        " comma, semicolon, tab or |"
+    )
+
+
 def test_columns_are_nested_by_their_dots(tmp_path: Path, add: Add) -> None:
     (tmp_path / "dots.csv").write_text("time,props.ref,props.utm.source,x.,y,y.z\n2026-01-01,a,b,c,d,e\n")
     sample = read_files([str(tmp_path / "dots.csv")])
