@@ -70,12 +70,8 @@ def run(settings: Settings, arguments: list[str]) -> int:
     Raises:
         UserError: when there is no warehouse yet, another process holds it, or a var is none.
     """
-    if not arguments or arguments[0].startswith("-"):  # --help and --version
-        from dbt.cli.main import dbtRunner
-
-        if "--help" in arguments or "-h" in arguments:
-            output.print(HELP, highlight=False, soft_wrap=True)
-        return 0 if dbtRunner().invoke(arguments).success else 2
+    if not arguments or arguments[0].startswith("-"):
+        return _print_help(arguments)
     if settings.warehouse == "bigquery":
         import dbt.adapters.bigquery  # noqa: F401  dbt would not say which package is missing
     write_contracts()
@@ -134,6 +130,15 @@ def run(settings: Settings, arguments: list[str]) -> int:
         page = target() / ("static_index.html" if "--static" in arguments else "index.html")
         output.print(f"docs: {os.path.relpath(page)}", soft_wrap=True)
     return 0 if result.success and not is_question_left_out else 1
+
+
+def _print_help(arguments: list[str]) -> int:
+    """Of --help and --version."""
+    from dbt.cli.main import dbtRunner
+
+    if "--help" in arguments or "-h" in arguments:
+        output.print(HELP, highlight=False, soft_wrap=True)
+    return 0 if dbtRunner().invoke(arguments).success else 2
 
 
 def is_publishable(settings: Settings, arguments: Mapping[str, Any]) -> bool:

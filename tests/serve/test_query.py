@@ -108,7 +108,7 @@ def test_a_table_for_a_file_is_not_wrapped(asked: Settings) -> None:
 def test_a_misspelt_question_is_suggested(asked: Settings) -> None:
     refused = run(asked, "query", "event_count")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert " ".join(refused.stderr.split()) == "error: there is no question 'event_count': did you mean event_counts?"
+    assert " ".join(refused.stderr.split()) == "error: there is no query 'event_count'; did you mean event_counts?"
 
 
 def test_the_help_shows_how_parameters_are_given(asked: Settings) -> None:
