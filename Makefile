@@ -1,6 +1,6 @@
-# Every task of the project; `make` alone prints them. Settings come from the environment or .env (see README).
+# Every task of the project; `make` alone prints them. Settings come from the environment or .env (docs/settings.md).
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all ingest build check-mart query query-check serve dashboard report metric notebooks docs status test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint lint-python lint-sql format lock clean
+.PHONY: help setup setup-all ingest build check-mart query query-check serve dashboard report metric notebooks docs docs-site status test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint lint-python lint-sql format lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -48,7 +48,7 @@ export WITH_ARGS
 
 # Each file has all that it needs: those of fewer packages take their pins from requirements-dev.txt.
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-emit-index-url
-PIN = $(COMPILE) pyproject.toml $(2) --output-file $(1).txt $${UPGRADE:+--upgrade-package "$$UPGRADE"} \
+PIN = $(COMPILE) $(2) --output-file $(1).txt $${UPGRADE:+--upgrade-package "$$UPGRADE"} \
 	&& $(COMPILE) --generate-hashes $(1).txt --output-file locked/$(1).txt
 
 help: ## Print this help
@@ -89,57 +89,70 @@ setup-all: .venv/.ready-all ## Add the clients of Kafka, Pub/Sub and BigQuery
 	@$(INSTALL) locked/requirements-dev.txt
 	@touch $@
 
-ingest: .venv/.ready ## Land all that waits; with no broker configured, simulate first (7 days, then one more each run)
+ingest: .venv/.ready ## Land every waiting message; without a broker, simulate first (7 days, then one more per run)
 	@$(BIN)/python -m ingest simulate --unless-broker $${DAYS:+--days "$$DAYS"} --seed "$${SEED:-1}" --events-per-day "$$EVENTS_PER_DAY"
 	@$(BIN)/python -m ingest land
 
 build: .venv/.ready ## Build and test every model with dbt, and print the marts
 	@$(BIN)/python -m dbt_project build $${SELECT:+--select "$$SELECT"} $${FULL_REFRESH:+--full-refresh} $${VARS:+--vars "$$VARS"}
 
-check-mart: .venv/.ready ## Check that a mart is exact, in random worlds: MART=agg_events_daily WORLDS=300 SEED=7 SHRINK_SECONDS=60; without MART, all (about a minute)
+check-mart: .venv/.ready ## Check that a mart is exact in random worlds: MART=agg_events_daily WORLDS=300 SEED=7 SHRINK_SECONDS=60; without MART, all (about a minute)
 	@$(BIN)/python -m dbt_project.check_mart $${WORLDS:+--worlds "$$WORLDS"} $${SEED:+--seed "$$SEED"} $${SHRINK_SECONDS:+--shrink-seconds "$$SHRINK_SECONDS"} $${MART:+"$$MART"}
 
-query: .venv/.ready ## Answer a question of analyses/: Q=top_products ARGS="brand=samsung limit=5" FORMAT=csv; without Q, list them
+query: .venv/.ready ## Answer a query of analyses/: Q=top_products ARGS="brand=samsung limit=5" FORMAT=csv; without Q, list all
 	@$(BIN)/python -c "$$WITH_ARGS" -m serve query --format "$$FORMAT" $${Q:+"$$Q"}
 
-query-check: .venv/.ready ## Test the questions of analyses/ in seconds, without a build: Q=top_products for one, all without Q
+query-check: .venv/.ready ## Check the queries of analyses/ in seconds, without a build: Q=top_products; without Q, all
 	@$(BIN)/python -m serve check $${Q:+"$$Q"}
 
-metric: .venv/.ready-analysts ## Ask for metrics: METRICS=events,revenue BY=metric_time__day WHERE="..."; without METRICS, list them
+metric: .venv/.ready-analysts ## Print metrics: METRICS=events,revenue BY=metric_time__day WHERE="..."; without METRICS, list all
 	@$(BIN)/python -m serve metric "$$METRICS" --by "$$BY" --where "$$WHERE" --format "$$FORMAT"
 
 notebooks: .venv/.ready-analysts ## Open the notebooks in a browser (marimo, on loopback)
 	@$(BIN)/marimo edit --skip-update-check notebooks
 
-docs: .venv/.ready ## Write dbt's documentation, one static page, and docs/data_dictionary.md
+docs: .venv/.ready ## Write dbt's documentation, one static page, docs/data_dictionary.md and docs/settings.md
 	@$(BIN)/python -m dbt_project docs generate --static
 	@$(BIN)/python -m dbt_project.dictionary
+	@$(BIN)/python -m ingest.settings_page
 
-serve: .venv/.ready ## Answer the questions over HTTP on loopback, until Ctrl-C: PORT=8000; /docs describes them
+docs-site: .cache/docs/.ready ## Build the documentation as a searchable site: open site/index.html
+	@# in a copy: Zensical keeps its own files in .cache of the folder that it runs in, and may clear it
+	@rm -rf .cache/docs-site site && mkdir -p .cache/docs-site && cp -r docs zensical.toml .cache/docs-site
+	@cd .cache/docs-site && ../docs/bin/zensical build --strict
+	@mv .cache/docs-site/site site
+
+.cache/docs/.ready: locked/requirements-docs.txt
+	@echo "setting up .cache/docs (once)"
+	@$(PYTHON) -m venv .cache/docs
+	@.cache/docs/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locked/requirements-docs.txt
+	@touch $@
+
+serve: .venv/.ready ## Answer queries over HTTP on loopback, until Ctrl-C: PORT=8000; /docs describes them
 	@exec $(BIN)/python -m serve --port "$$PORT"
 
-dashboard: .venv/.ready ## Show the figures as a page at http://127.0.0.1:8001/, until Ctrl-C: DASHBOARD_PORT=8001
+dashboard: .venv/.ready ## Serve the dashboard at http://127.0.0.1:8001/, until Ctrl-C: DASHBOARD_PORT=8001
 	@exec $(BIN)/python -m serve dashboard --port "$$DASHBOARD_PORT"
 
-report: .venv/.ready ## Write the same page to report.html, one file: ARGS="period=30d brand=acme"
+report: .venv/.ready ## Write the dashboard to report.html, one self-contained file: ARGS="period=30d brand=acme"
 	@$(BIN)/python -c "$$WITH_ARGS" -m serve report
 
-status: .venv/.ready ## Print for each stream: landed, waiting, newest, dead letters
+status: .venv/.ready ## Print landed, waiting and rejected messages of each stream
 	@$(BIN)/python -m ingest status
 
 test: .venv/.ready-dev ## Run the tests that need nothing but Python (three to four minutes on 2 cores)
 	@$(BIN)/python -m pytest -n auto
 
-test-all: ## Run every test: these, random worlds, brokers, BigQuery, the dashboard in a browser (about an hour)
+test-all: ## Run all tests but the mutations: also random worlds, brokers, BigQuery and the browser (about an hour)
 	@$(MAKE) --keep-going test test-slow test-exact test-brokers test-bigquery check-bigquery test-browser
 
-test-slow: .venv/.ready-dev ## Run the tests that build again and again, or wait (five minutes)
+test-slow: .venv/.ready-dev ## Run the tests that build many times, or wait (five minutes)
 	@$(BIN)/python -m pytest -n auto -m slow
 
 test-exact: .venv/.ready-dev ## Compare every mart with its definition in plain Python, in 1,000 random worlds and for 100 random contracts (half an hour; EXACT_WORLDS, EXACT_CONTRACT_SETS, EXACT_SEED)
 	@$(BIN)/python -m pytest -n auto -m exact
 
-test-data: .venv/.ready ## Run every dbt test over all partitions, not only those touched since the last green build
+test-data: .venv/.ready ## Run every dbt test over all partitions, not only those changed since the last successful build
 	@$(BIN)/python -m dbt_project test --vars '{test_all_partitions: true}'
 
 test-brokers: .venv/.ready-dev ## Run the tests against Apache Kafka, Google's Pub/Sub emulator and Apicurio Registry (needs Java 17 and Maven)
@@ -153,7 +166,7 @@ test-browser: .venv/.ready-dev ## Run the tests of the dashboard in Chromium (in
 		|| { apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends chromium; }
 	@$(BIN)/python -m pytest -m browser
 
-test-mutations: .venv/.ready-dev ## Break the product in more than a hundred ways, and see each noticed by the tests (an hour)
+test-mutations: .venv/.ready-dev ## Break the product in more than a hundred ways, and report which tests notice (an hour or two)
 	@$(BIN)/python -m tests.mutations
 
 check-bigquery: .venv/.ready-dev ## Check and run every statement for BigQuery with Google's SQL analyzer and reference implementation (five minutes)
@@ -162,13 +175,13 @@ check-bigquery: .venv/.ready-dev ## Check and run every statement for BigQuery w
 bench: .venv/.ready-bench ## Measure landing, builds, increments and start-up against floors and peers; writes benchmarks/RESULTS.md (one to two hours; Java 17, Maven, 60 GB)
 	@$(BIN)/python -m benchmarks --rounds "$$ROUNDS" $${FOLDER:+--folder "$$FOLDER"}
 
-bench-quick: .venv/.ready-bench ## The same of less input, printed only (some six minutes, once its peers are installed)
+bench-quick: .venv/.ready-bench ## Print the same for less input (about six minutes, once the peers are installed)
 	@$(BIN)/python -m benchmarks --quick
 
 brokers: .venv/.ready-all ## Run Kafka, the Pub/Sub emulator and a schema registry on loopback without Docker, until Ctrl-C (without Java and Maven: a stand-in for Kafka alone)
 	@exec $(BIN)/python -m tests.brokers --kafka-port "$$KAFKA_PORT" --pubsub-port "$$PUBSUB_PORT" --registry-port "$$REGISTRY_PORT"
 
-lint: lint-python lint-sql ## ruff, mypy (strict) and sqlfluff
+lint: lint-python lint-sql ## Run ruff, mypy (strict) and sqlfluff
 
 lint-python: .venv/.ready-dev
 	@$(BIN)/ruff check
@@ -186,12 +199,13 @@ format: .venv/.ready-dev ## Format Python and SQL
 	@$(BIN)/ruff format
 	@$(BIN)/sqlfluff fix --processes 2 analyses dbt_project/models dbt_project/tests
 
-lock: .venv/.ready-dev ## Pin the dependencies of pyproject.toml in requirements*.txt, and with hashes in locked/: UPGRADE=duckdb renews one pin
-	@$(call PIN,requirements-dev,--all-extras --group build --group bench --group dev)
-	@$(call PIN,requirements,--group build -c requirements-dev.txt)
-	@$(call PIN,requirements-all,--extra google --extra kafka --group build -c requirements-dev.txt)
-	@$(call PIN,requirements-analysts,--extra analysts --group build -c requirements-dev.txt)
-	@$(call PIN,requirements-bench,--all-extras --group build --group bench -c requirements-dev.txt)
+lock: .venv/.ready-dev ## Pin the packages of pyproject.toml in requirements*.txt, and with hashes in locked/: UPGRADE=duckdb renews one pin
+	@$(call PIN,requirements-dev,pyproject.toml --all-extras --group build --group bench --group dev)
+	@$(call PIN,requirements,pyproject.toml --group build -c requirements-dev.txt)
+	@$(call PIN,requirements-all,pyproject.toml --extra google --extra kafka --group build -c requirements-dev.txt)
+	@$(call PIN,requirements-analysts,pyproject.toml --extra analysts --group build -c requirements-dev.txt)
+	@$(call PIN,requirements-bench,pyproject.toml --all-extras --group build --group bench -c requirements-dev.txt)
+	@$(call PIN,requirements-docs,--group docs)
 
-clean: .venv/.ready ## List the warehouse, the spool and dbt's files, ask, and remove them (CONFIRM=1 does not ask)
+clean: .venv/.ready ## List the warehouse, the spool and dbt's files, ask, and remove them (CONFIRM=1: without asking)
 	@$(BIN)/python -m ingest clean $${CONFIRM:+--yes}

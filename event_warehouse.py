@@ -34,14 +34,14 @@ def _dbt(name: str, text: str) -> Command:
 
 COMMANDS: dict[str, dict[str, Command]] = {
     "Land": {
-        "simulate": _ingest("simulate", "publish the next days of a simulated shop"),
-        "replay": _ingest("replay", "publish files of events to a stream"),
+        "simulate": _ingest("simulate", "produce the next days of a simulated shop"),
+        "replay": _ingest("replay", "produce files of events to a stream"),
         "land": _ingest("land", "land all waiting messages; --follow continues"),
         "push": _ingest("push", "land what Pub/Sub pushes over HTTP"),
         "status": _ingest("status", "landed and waiting messages and dead letters of each stream"),
         "stream": _ingest("stream", "add, check and promote: write and check the contract of a stream"),
         "provision": _ingest("provision", "create topics, subscriptions and raw tables"),
-        "emit": _ingest("emit", "publish the time spent on each page to Kafka"),
+        "emit": _ingest("emit", "produce the time spent on each page to Kafka"),
         "clean": _ingest("clean", "remove the warehouse, the spool and dbt's files, after asking"),
     },
     "Build": {
@@ -56,8 +56,8 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "query-check": _serve("query-check", "test queries without a build"),
         "metric": _serve("metric", "print metrics by any dimension"),
         "serve": Command("serve.__main__", "main", (), "answer queries over HTTP"),
-        "dashboard": _serve("dashboard", "show the figures as a page"),
-        "report": _serve("report", "write that page to a file"),
+        "dashboard": _serve("dashboard", "serve the dashboard"),
+        "report": _serve("report", "write the dashboard to a file"),
     },
 }
 """Group to command name to command."""

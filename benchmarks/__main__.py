@@ -48,17 +48,17 @@ QUICK = Scale(builds=[2], histories=[1, 3], streaming_days=1, kafka=200_000, pub
 
 def bench(
     quick: Annotated[
-        bool, typer.Option("--quick", help="Less input and one round; prints, and writes nothing.")
+        bool, typer.Option("--quick", help="Use less input and one round, and only print the results.")
     ] = False,
-    only: Annotated[list[Part] | None, typer.Option(help="This part; prints, and writes nothing.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=9, help="How often each contender runs.")] = 3,
+    only: Annotated[list[Part] | None, typer.Option(help="Run only this part, and only print the results.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=9, help="Runs of each contender.")] = 3,
     folder: Annotated[
         Path | None,
         typer.Option(
             exists=True,
             file_okay=False,
             resolve_path=True,
-            help="Where warehouses are built, up to 60 GB; that of temporary files unless given.",
+            help="Folder for warehouses, up to 60 GB; the folder of temporary files unless given.",
         ),
     ] = None,
 ) -> None:

@@ -32,7 +32,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from dbt_project.contracts import SNAPSHOTS, write_contracts
+from dbt_project.contracts import parse_changed_contracts, write_contracts
 from dbt_project.last_build import LastBuild, code_now, is_built, read_last_build, warehouse_now, write_last_build
 from ingest.command_line import finish
 from ingest.errors import UserError
@@ -53,6 +53,9 @@ SUMMARIZED = ("build", "run", "test", "seed", "snapshot", "retry", "docs")
 """Commands of which the results are printed as a summary."""
 FAILING_ROWS = 3
 """Of a test that fails, so many are printed."""
+HELP = """\
+`python -m dbt_project build` builds and tests the warehouse that the settings name, and publishes it for the questions,
+the dashboard and HTTP. A build with --select or the like publishes nothing. Other commands and options are dbt's:"""
 output = Console()
 errors = Console(stderr=True)
 
@@ -62,31 +65,18 @@ def target() -> Path:
     return Path(os.environ.get("DBT_TARGET_PATH", PROJECT / "target"))
 
 
-def parse_changed_contracts() -> None:
-    """Let dbt parse everything again once the snapshots of contracts have changed, here or by a pull: it would miss new
-    ones (dbt-core issue 15785)."""
-    snapshots = (PROJECT / SNAPSHOTS).read_bytes()
-    parsed, seen = target() / "partial_parse.msgpack", target() / "snapshots.yml"
-    if parsed.exists() and not (seen.exists() and seen.read_bytes() == snapshots):
-        parsed.unlink()
-    target().mkdir(parents=True, exist_ok=True)
-    seen.write_bytes(snapshots)
-
-
 def run(settings: Settings, arguments: list[str]) -> int:
     """Run dbt with these arguments; returns the exit code. A build ends with a table of the marts.
 
     Raises:
         UserError: when there is no warehouse yet, another process holds it, or a var is none.
     """
-    if not arguments or arguments[0].startswith("-"):  # --help and --version
-        from dbt.cli.main import dbtRunner
-
-        return 0 if dbtRunner().invoke(arguments).success else 2
+    if not arguments or arguments[0].startswith("-"):
+        return _print_help(arguments)
     if settings.warehouse == "bigquery":
         import dbt.adapters.bigquery  # noqa: F401  dbt would not say which package is missing
     write_contracts()
-    parse_changed_contracts()
+    parse_changed_contracts(target())
     arguments = [part for argument in arguments for part in _apart(argument)]
     check_vars(arguments)
     # of a build of everything, by which the next one may go
@@ -100,7 +90,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
         same_code_as = last.version
         if is_built(settings, last):
             _print_marts(DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds), last.marts)
-            output.print("nothing new: the last build, which passed every test, stands")
+            output.print("nothing new: the last build, which passed every test, is up to date")
             return 1 if _print_left_out(settings) else 0
         known_code = ["--exclude-resource-type", "unit_test"]  # they test the code alone
     from dbt.artifacts.schemas.run import RunExecutionResult
@@ -141,6 +131,15 @@ def run(settings: Settings, arguments: list[str]) -> int:
         page = target() / ("static_index.html" if "--static" in arguments else "index.html")
         output.print(f"docs: {os.path.relpath(page)}", soft_wrap=True)
     return 0 if result.success and not is_question_left_out else 1
+
+
+def _print_help(arguments: list[str]) -> int:
+    """Of --help and --version."""
+    from dbt.cli.main import dbtRunner
+
+    if "--help" in arguments or "-h" in arguments:
+        output.print(HELP, highlight=False, soft_wrap=True)
+    return 0 if dbtRunner().invoke(arguments).success else 2
 
 
 def is_publishable(settings: Settings, arguments: Mapping[str, Any]) -> bool:
@@ -188,7 +187,7 @@ def check_vars(arguments: list[str]) -> None:
         with suppress(yaml.YAMLError):
             given = yaml.safe_load(arguments[arguments.index("--vars") + 1])
         if not isinstance(given, dict):
-            raise UserError("vars are given as a mapping, such as VARS='{session_gap_seconds: 1800}'")
+            raise UserError("vars must be a mapping, such as VARS='{session_gap_seconds: 1800}'")
     project = yaml.safe_load((PROJECT / "dbt_project.yml").read_text())["vars"]
     values = {**project, **{str(name): value for name, value in given.items()}}
     for name in values.keys() - Vars.model_fields.keys():
@@ -265,7 +264,7 @@ def _print_failures(run_results: RunExecutionResult, sink: DuckDBSink | None) ->
             if one.node.resource_type.value == "test":
                 if sink is not None and one.status == "fail":
                     _print_failing_rows(sink, str(getattr(one.node, "compiled_code", "")))
-                errors.print(f"  its query: {target() / 'compiled'}", markup=False, highlight=False)
+                errors.print(f"  its SQL: {target() / 'compiled'}", markup=False, highlight=False)
 
 
 def _print_failing_rows(sink: DuckDBSink, query: str) -> None:
@@ -288,7 +287,7 @@ def _print_left_out(settings: Settings) -> bool:
             line = Text.assemble(("left out: ", "red"), printable(problem))
             errors.print(line, highlight=False, soft_wrap=True)
     if found:
-        errors.print("published without these: `make query-check Q=NAME` tests one without a build", highlight=False)
+        errors.print("published without these queries: test one with `make query-check Q=NAME`", highlight=False)
     return bool(found)
 
 
@@ -346,7 +345,7 @@ def main() -> None:
     try:
         finish(lambda: run(load_settings(), arguments))
     except KeyboardInterrupt:
-        errors.print("interrupted: run it again, it goes on where it stopped", highlight=False)
+        errors.print("interrupted: run it again to continue where it stopped", highlight=False)
         status = 130
         sys.exit(status)
     except SystemExit as end:

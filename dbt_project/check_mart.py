@@ -44,30 +44,30 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command()
 def main(
     mart: Annotated[
-        str, typer.Argument(help="Name of a model, such as agg_events_daily; without one, all marts.")
+        str, typer.Argument(help="Name of the mart, such as agg_events_daily; without one, all marts.")
     ] = "",
-    worlds: Annotated[int, typer.Option(min=1, help="Random worlds to build, each of a few messages.")] = 300,
+    worlds: Annotated[int, typer.Option(min=1, help="Random worlds to draw, each with a few messages.")] = 300,
     seed: Annotated[
-        int | None, typer.Option(help="Draw the same worlds again; a check prints its seed.", show_default="a new one")
+        int | None, typer.Option(help="Seed of the worlds; every check prints its seed.", show_default="random")
     ] = None,
-    shrink_seconds: Annotated[
-        float, typer.Option(min=0, help="How long to look for a smaller case of a failure.")
-    ] = 60,
+    shrink_seconds: Annotated[float, typer.Option(min=0, help="Maximum time to shrink a failure, in seconds.")] = 60,
     project_dir: Annotated[Path, typer.Option(help="Folder of the dbt project.", show_default="this one")] = PROJECT,
 ) -> None:
-    """Check that a mart is exact: after each run it has the rows that a full refresh has.
+    """Check that a mart is exact: after each run it has the rows of a full refresh.
 
-    Draws messages by the contracts of the streams that the mart reads (late by seconds to years, twice, out of order,
-    broken; versions of entities, deletions), lands them in a temporary warehouse in several runs, and builds the mart
-    and what it is made from after each. Your own warehouse is not touched, and no expected result is needed.
+    Draws random messages from the contracts of the streams that the mart reads: late by seconds to years, duplicate,
+    out of order, broken, versions and deletions of entities, some with the texts, numbers and dates of the mart's SQL.
+    Lands them in a temporary warehouse in several runs, and builds the mart and its parents after each. Your own
+    warehouse is not touched, and no expected result is needed.
 
-    When a row differs, messages are left out as long as one still does; the few that are left are printed by run, with
-    the rows that differ. The usual reasons: the model looks for new rows by event time, such as the last three days or
-    max(event_at) of itself, and misses what is late (use is_new() and new_event_dates()); it does not build every row
-    again that a new message changes; it adds to old sums; it reads the clock. docs/your_own_mart.md shows a model that
-    is exact.
+    If a row differs, the messages are reduced to the few that still show it, and printed by run with the rows that
+    differ. Usual reasons: the model finds new rows by event time, such as the last three days, and misses late ones
+    (use is_new() and new_event_dates()); it does not recompute every row that a new message changes; it adds to old
+    sums. A model whose SQL has current_date, now(), random() or the like fails at once. docs/your_own_mart.md shows a
+    model that is exact.
 
-    Exit code 0 when all worlds agree, 1 when one does not, 2 when there is no such model or dbt cannot build it.
+    Exit code 0 if all worlds agree, 1 if one does not or the mart never had a row, 2 if there is no such model or dbt
+    cannot build it.
     """
     raise typer.Exit(run(mart, worlds, seed, shrink_seconds, project_dir))
 
@@ -78,9 +78,12 @@ def run(mart: str, worlds: int, seed: int | None, shrink_seconds: float, project
     Raises:
         UserError: when there is no such mart, or dbt cannot build it.
     """
+    from dbt_project.contracts import write_contracts
     from dbt_project.exactness import marts_of
     from dbt_project.warm import WarmProject
 
+    if project_dir.resolve() == PROJECT.resolve():  # the contracts of another are not those of streams/
+        write_contracts()
     for name in ("BUILD_PREFIX", "DATASET_PREFIX"):  # of the user's own warehouse
         os.environ.pop(name, None)
     seed = secrets.randbelow(2**31) if seed is None else seed
@@ -114,6 +117,14 @@ def check(
         with _progress(f"checking {of_what}", 2 + len(packs) * (2 * RUNS + 1)) as (advance, describe):
             checker.on_build = advance
             checker.build_empty()
+            if changing := checker.changing_by_itself():
+                model, what = changing
+                of_model = model if model in marts else f"{model}, which {marts[0]} reads,"
+                output.print(
+                    f"{of_model} uses {what}, so that its rows change without a message and differ from a full refresh:"
+                    " use event_at or landed_at, or compute it in the query that reads the mart"
+                )
+                return 1
             for pack, number in enumerate(packs):
                 from_empty = bool(pack % 2)
                 history = drawn(checker, f"{seed} {pack}", number, windows)
@@ -124,6 +135,13 @@ def check(
                     of_this = Checker(project, [failure.model], Path(folder))
                     failure = shrunk(of_this, failure, from_empty, shrink_seconds)
                     break
+        if failure is None and (empty := [name for name in checker.marts if name not in checker.with_rows]):
+            output.print(
+                f"{', '.join(empty)} never had a row in {worlds} worlds: nothing was compared. Does it keep only rows"
+                " with values that neither a contract nor its SQL names? Otherwise try more worlds, such as"
+                f" WORLDS={worlds * 10}"
+            )
+            return 1
         if failure is None:
             output.print(
                 f"{of_what} {'equal' if len(marts) > 1 else 'equals'} a full refresh after each run: {worlds} worlds,"

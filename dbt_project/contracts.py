@@ -25,28 +25,16 @@ FOLDERS = [Path(f"models/{layer}/contracts") for layer in ("staging", "intermedi
 STAGING, INTERMEDIATE, ANALYTICS = FOLDERS
 SNAPSHOTS = Path("../snapshots/_snapshots.yml")
 
-IDENTITY = {
-    "stream": "The stream that the message came by, such as page_views.",
-    "message_id": "topic/partition/offset of the message, or its Pub/Sub id.",
-}
-EVENT_IDENTITY = {
-    **IDENTITY,
-    "event_key": "Identity of the event: hash of stream, event_id and UTC date of the event. Null when rejected.",
-    "event_id": "Id of the event within its stream, as the stream defines it.",
-}
-VERSION_KEY = "Identity of the version: hash of stream, id, updated_at, whether it is a tombstone, and its contents."
-PUBLISHED = "When the message was published, UTC; when it landed, if the broker does not say."
-LANDED = "When the message was committed to the warehouse, UTC; later than every earlier one of its stream."
-TOMBSTONE = "Whether this is a deletion by a Kafka tombstone (a message without a body)."
-CREATED = "When the entity was created, UTC."
-DELETED = "When the entity was deleted softly, UTC; null if it was not."
-JUDGEMENT = {
-    "reject_reason": "Why the message is not accepted (undecodable:<why>, malformed_json, missing:<field>,"
-    " invalid:<field>, too_long:<field>); null when it is.",
-    "reject_detail": "More about the reason: of invalid:<field> the value, unless the field is personal.",
-    "rejected_payload": "The body as received, of a rejected message only.",
-    "unlisted_fields": "What the body has and the contract does not list, as JSON: path, type, masked example.",
-}
+
+def doc(name: str) -> str:
+    """The description of a column that several models have: a block of models/columns.md."""
+    return f'{{{{ doc("{name}") }}}}'
+
+
+IDENTITY = {name: doc(name) for name in ("stream", "message_id")}
+EVENT_IDENTITY = {**IDENTITY, "event_key": doc("event_key_if_accepted"), "event_id": doc("event_id")}
+LOG_TIMES = {name: doc(name) for name in ("published_at", "landed_at")}
+JUDGEMENT = {name: doc(name) for name in ("reject_reason", "reject_detail", "rejected_payload", "unlisted_fields")}
 BY_HAND = ("dim_users", "dim_products", "dim_posts")
 """Dimensions with more than their entities have: totals of other marts."""
 TYPES = {"integer": "bigint", "amount": "numeric(18, 4)", "boolean": "boolean", "timestamp": "timestamp"}
@@ -67,6 +55,21 @@ def write_contracts(project: Path = PROJECT, streams: Mapping[str, Stream] = STR
     for path in (path for folder in FOLDERS for path in (project / folder).glob("*.*")):
         if path.relative_to(project) not in written:
             path.unlink()
+
+
+def parse_changed_contracts(target: Path, project: Path = PROJECT) -> None:
+    """Let dbt parse everything again once the snapshots of contracts have changed, here or by a pull. It would miss new
+    ones (dbt-core issue 15785), and stop at one whose model is gone.
+
+    Args:
+        target: The folder in which dbt keeps what it parsed; every command has its own.
+    """
+    snapshots = (project / SNAPSHOTS).read_bytes()
+    parsed, seen = target / "partial_parse.msgpack", target / "snapshots.yml"
+    if parsed.exists() and not (seen.exists() and seen.read_bytes() == snapshots):
+        parsed.unlink()
+    target.mkdir(parents=True, exist_ok=True)
+    seen.write_bytes(snapshots)
 
 
 def files(project: Path, streams: Mapping[str, Stream]) -> dict[Path, str]:
@@ -114,12 +117,11 @@ def event_models(stream: Stream) -> list[tuple[Path, str, dict[str, Any]]]:
     kept = [field for field in stream.fields if field.in_body not in own and field.personal != "drop"]
     columns = {
         **EVENT_IDENTITY,
-        **({"event_type": "What kind of event it is."} if isinstance(stream.event_type, EventType) else {}),
+        **({"event_type": doc("event_type")} if isinstance(stream.event_type, EventType) else {}),
         **{field.name: _meaning(field) for field in kept},
-        "event_at": "When it happened, UTC.",
-        "event_date": "UTC date of event_at.",
-        "published_at": PUBLISHED,
-        "landed_at": LANDED,
+        "event_at": doc("event_at"),
+        "event_date": doc("event_date"),
+        **LOG_TIMES,
         **JUDGEMENT,
     }
     return [_staging(stream, "staged_events", f"{stream.description}", columns)]
@@ -134,19 +136,17 @@ def entity_models(stream: Stream) -> list[tuple[Path, str, dict[str, Any]]]:
     types = {field.name: TYPES.get(field.type, "string") for field in (key, *kept)}
     staged = {
         **IDENTITY,
-        "version_key": f"{VERSION_KEY} Null when rejected.",
+        "version_key": doc("version_key_if_accepted"),
         **fields,
-        "is_tombstone": TOMBSTONE,
-        "created_at": CREATED,
-        "updated_at": "When this version came to be, UTC.",
-        "deleted_at": DELETED,
-        "published_at": PUBLISHED,
-        "landed_at": LANDED,
+        "is_tombstone": doc("is_tombstone"),
+        "created_at": doc("created_at"),
+        "updated_at": doc("updated_at"),
+        "deleted_at": doc("deleted_at"),
+        **LOG_TIMES,
         **JUDGEMENT,
-        "is_key_mismatch": "Whether the message key, of a version, is not the id in its body; tombstones of such a key"
-        " would miss.",
+        "is_key_mismatch": doc("is_key_mismatch"),
     }
-    current = {**fields, "created_at": CREATED, "updated_at": "When this version came to be, UTC."}
+    current = {**fields, "created_at": doc("created_at"), "updated_at": doc("updated_at")}
     history = f"dim_{stream.name}_history"
     return [
         _staging(stream, "staged_versions", f"Versions and deletions. {stream.description}", staged),
@@ -157,7 +157,7 @@ def entity_models(stream: Stream) -> list[tuple[Path, str, dict[str, Any]]]:
             f"    cluster_by='{key.name}'\n) }}}}\n{{{{ entity_history('{stream.name}') }}}}",
             {
                 "description": f"One row per version of {stream.name} (version_key), deletions included: SCD2, exact"
-                " whatever arrives late.",
+                " however late versions arrive.",
                 "data_tests": [
                     {"unique_key": {"arguments": {"columns": ["version_key"]}}},
                     {"continuous_history": {"arguments": {"id": key.name}}},
@@ -170,8 +170,8 @@ def entity_models(stream: Stream) -> list[tuple[Path, str, dict[str, Any]]]:
             f"-- The latest version of each, deleted ones (deleted_at) included.\n-- {WRITTEN_BY}\n"
             f"{{{{ entity_latest('{stream.name}') }}}}",
             {
-                "description": f"One row of {stream.name} ({key.name}) that no tombstone removed: its latest version.",
-                "columns": _columns({**current, "deleted_at": DELETED}),
+                "description": f"The latest version of each of {stream.name} that no tombstone removed ({key.name}).",
+                "columns": _columns({**current, "deleted_at": doc("deleted_at")}),
             },
         ),
         (
@@ -179,7 +179,7 @@ def entity_models(stream: Stream) -> list[tuple[Path, str, dict[str, Any]]]:
             f"-- Those that are not deleted, as they are now.\n-- {WRITTEN_BY}\n"
             f"{{{{ entity_current('{stream.name}') }}}}",
             {
-                "description": f"One row of {stream.name} ({key.name}) that is not deleted, as it is now.",
+                "description": f"The latest version of each of {stream.name} that is not deleted ({key.name}).",
                 "columns": _columns(current),
             },
         ),
@@ -189,7 +189,7 @@ def entity_models(stream: Stream) -> list[tuple[Path, str, dict[str, Any]]]:
             "{{ config(materialized='view') }}\n"
             f"select * from {{{{ ref('int_{stream.name}_current') }}}}",
             {
-                "description": f"One row of {stream.name} ({key.name}) that is not deleted, as it is now.",
+                "description": f"The latest version of each of {stream.name} that is not deleted ({key.name}).",
                 "data_tests": [{"unique_key": {"arguments": {"columns": [key.name]}}}],
                 "columns": _columns(current, types),
             },
@@ -202,10 +202,10 @@ def _staging(
 ) -> tuple[Path, str, dict[str, Any]]:
     return (
         STAGING / f"stg_{stream.name}",
-        f"-- One row a message, parsed once.\n-- {WRITTEN_BY}\n"
+        f"-- One row per message, parsed once.\n-- {WRITTEN_BY}\n"
         f"{{{{ config(meta={{'settings': ['earliest_event_at']}}) }}}}\n{{{{ {macro}('{stream.name}') }}}}",
         {
-            "description": f"One row a message of {stream.name} (message_id, landed_at). {description}",
+            "description": f"One row per message of {stream.name} (message_id, landed_at). {description}",
             "data_tests": [{"unique_key": {"arguments": {"columns": ["message_id", "landed_at"]}}}],
             "columns": _columns(columns),
         },
@@ -217,21 +217,10 @@ def _history_columns(key: str, fields: Mapping[str, str], types: Mapping[str, st
     required = {"constraints": [{"type": "not_null"}]}
     rest = _columns(
         {
-            "is_tombstone": TOMBSTONE,
-            "is_deleted": "Whether the entity is deleted as of this version.",
-            "created_at": CREATED,
-            "updated_at": "When this version came to be, UTC, by the source's clock; of a tombstone, when it was"
-            " published.",
-            "deleted_at": DELETED,
-            "valid_from": "Start of the validity (inclusive), UTC: updated_at; of the first version created_at, if that"
-            " is earlier; of a tombstone at least the updated_at of the versions before it in the log; of a version"
-            " after a tombstone in the log that is not older at least the tombstone's.",
-            "valid_to": "End of the validity (exclusive), UTC; 9999-12-31 for the last. Of two versions with one"
-            " updated_at the earlier in the log is valid for no time.",
-            "is_current": "Whether this is the last version.",
-            "message_id": IDENTITY["message_id"],
-            "published_at": PUBLISHED,
-            "landed_at": LANDED,
+            **{name: doc(name) for name in ("is_tombstone", "is_deleted", "created_at")},
+            "updated_at": doc("updated_at_of_a_version"),
+            **{name: doc(name) for name in ("deleted_at", "valid_from", "valid_to", "is_current", "message_id")},
+            **LOG_TIMES,
         },
         {"is_tombstone": "boolean", "is_deleted": "boolean", "is_current": "boolean", "message_id": "string"},
     )
@@ -240,10 +229,10 @@ def _history_columns(key: str, fields: Mapping[str, str], types: Mapping[str, st
             column.update(required)
     columns = _columns(fields, types)
     columns[0].update(required)
-    version_key = {"name": "version_key", **text, "description": VERSION_KEY, **required}
+    version_key = {"name": "version_key", **text, "description": doc("version_key"), **required}
     number = {
         "name": "version_number",
-        "description": "1 for the first version of the entity.",
+        "description": doc("version_number"),
         "data_type": "bigint",
         **required,
     }
@@ -272,14 +261,14 @@ def snapshots(streams: Mapping[str, Stream]) -> str:
                 (
                     f"{stream.name}_snapshot",
                     "latest",
-                    f"the latest version of each of {stream.name}, deleted ones included,",
+                    f"{stream.name}, deleted ones included",
                 ),
-                (f"dim_{stream.name}_snapshot", "current", f"each of {stream.name} that is not deleted"),
+                (f"dim_{stream.name}_snapshot", "current", f"{stream.name} that are not deleted"),
             ):
                 found.append(
                     {
                         "name": name,
-                        "description": f"One row a version of {rows} that a build saw.",
+                        "description": f"One row per version that a build saw of {rows}.",
                         "relation": f"ref('int_{stream.name}_{model}')",
                         "config": {
                             "unique_key": key,
@@ -299,17 +288,16 @@ def _snapshot_columns(stream: Stream, *, deleted: bool) -> list[dict[str, Any]]:
     key = [field for field in stream.fields if field.in_body == stream.key]
     kept = [field for field in stream.fields if field.in_body not in own and field.personal != "drop"]
     fields = {field.name: _meaning(field) for field in key + kept}
-    times = {"created_at": CREATED, "updated_at": "When this version came to be, UTC."}
-    snapshot = {
-        "dbt_scd_id": "Identity of the row of the snapshot.",
-        "dbt_updated_at": "updated_at of the version, UTC.",
-        "dbt_valid_from": "From when on the version was valid (inclusive), as far as builds saw, UTC.",
-        "dbt_valid_to": "Until when it was valid (exclusive), as far as builds saw, UTC; 9999-12-31 for the last.",
-        "dbt_is_deleted": "Whether the row says that the entity was gone: True or False, as text.",
-    }
+    times = {"created_at": doc("created_at"), "updated_at": doc("updated_at")}
+    names = ("dbt_scd_id", "dbt_updated_at", "dbt_valid_from", "dbt_valid_to", "dbt_is_deleted")
     types = {field.name: TYPES.get(field.type, "string") for field in key + kept}
     return _columns(
-        {**fields, **times, **({"deleted_at": DELETED} if deleted else {}), **snapshot},
+        {
+            **fields,
+            **times,
+            **({"deleted_at": doc("deleted_at")} if deleted else {}),
+            **{name: doc(name) for name in names},
+        },
         {**types, "dbt_scd_id": "string", "dbt_is_deleted": "string"},
     )
 
@@ -326,7 +314,7 @@ version: 2
 
 sources:
   - name: raw
-    description: Messages as received, one table a stream, written by `python -m ingest land`; nothing is parsed.
+    description: Messages as received, one table per stream, written by `python -m ingest land`; nothing is parsed.
     schema: "{{{{ env_var('DATASET_PREFIX', '') }}}}raw"
     config:
       loaded_at_field: landed_at
@@ -434,7 +422,7 @@ def _own(stream: Stream) -> list[str]:
 
 
 def _meaning(field: BodyField) -> str:
-    return f"{field.description} A keyed hash of it." if field.personal == "hash" else field.description
+    return f"{field.description} As a keyed hash." if field.personal == "hash" else field.description
 
 
 def _description(stream: Stream) -> str:

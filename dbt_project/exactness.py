@@ -1,6 +1,7 @@
 """Whether marts are exact: random messages are built run by run and compared with a full refresh, row for row."""
 
 import random
+import re
 import shutil
 import time
 import zlib
@@ -20,7 +21,7 @@ from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 from dbt.artifacts.resources.types import NodeType
 
 from dbt_project.warm import BuildError, WarmProject
-from dbt_project.worlds import COMMITS, Message, draw_world, world_of
+from dbt_project.worlds import COMMITS, Literals, Message, code_of, draw_world, world_of
 from ingest.errors import UserError
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.sinks.duckdb import DuckDBSink
@@ -33,6 +34,13 @@ MESSAGES_SHOWN = 12
 """Of a run."""
 LEAST_ATTEMPTS = 40
 """Smaller cases that are tried whatever time they take: enough to leave out all worlds but those that differ."""
+CHANGING = re.compile(
+    r"\b(current_date|current_time|current_timestamp|localtime|localtimestamp)\b"
+    r"|\b(now|today|get_current_time|get_current_timestamp|transaction_timestamp|random|rand|uuid|gen_random_uuid)\s*\("
+    r"|\bage\s*\([^,()]*\)",  # since midnight of today
+    re.IGNORECASE,
+)
+"""What gives another value at another time."""
 
 Row = dict[str, Any]
 
@@ -73,6 +81,11 @@ class Checker:
         self._work = work
         self._built: dict[tuple[bool, History], Path] = {}
         self._empty: Path | None = None
+        self._compiled: list[tuple[str, str]] = []
+        self.literals = Literals()
+        """What the SQL names, once the empty warehouse is built."""
+        self.with_rows: set[str] = set()
+        """The marts that had a row in a world."""
         self.on_build: Callable[[], None] = lambda: None
         models = {node.name: node for node in project.nodes if node.resource_type == NodeType.Model}
         for mart in marts:
@@ -101,10 +114,21 @@ class Checker:
         self._empty = self._new_folder()
         DuckDBSink(self._empty).create_tables()
         try:
-            self._build(self._empty)
-            self._build(self._empty)  # incrementally
+            self._compiled = [*self._build(self._empty), *self._build(self._empty)]  # the latter incrementally
         except BuildError as error:
             raise UserError(f"dbt cannot build {', '.join(self.marts)}: {' '.join(str(error).split())}") from error
+
+        own = [sql for name, sql in self._compiled if name in self.marts]
+        others = [sql for name, sql in self._compiled if name not in self.marts and not name.startswith("stg_")]
+        self.literals = Literals.of("\n".join(own), "\n".join(others))
+
+    def changing_by_itself(self) -> tuple[str, str] | None:
+        """A model, and what makes its rows change without a message, such as current_date; known once the empty
+        warehouse is built. Builds a second apart would not show it."""
+        for name, sql in self._compiled:
+            if found := CHANGING.search(code_of(sql)):
+                return name, found[0].partition("(")[0].strip().lower()
+        return None
 
     def first_failure(self, history: History, from_empty: bool) -> Failure | None:
         """Build run by run; after each that builds everything compare the mart with a full refresh.
@@ -140,6 +164,8 @@ class Checker:
             return Failure(history, self.marts[-1], error=str(error))
         for node in nodes:
             here, there = (_rows(path, node.relation_name) for path in (built, refreshed))
+            if here or there:
+                self.with_rows.add(node.name)
             if differing := _differing(here, there):
                 return Failure(history, node.name, *differing)
         return None
@@ -183,16 +209,20 @@ class Checker:
         self._dbt(path, "run", "--select", *self.marts, "--full-refresh")
         return path
 
-    def _build(self, path: Path, only: Sequence[str] = ()) -> None:
+    def _build(self, path: Path, only: Sequence[str] = ()) -> list[tuple[str, str]]:
+        """Returns the SQL of each model."""
         select = only or [f"+{mart}" for mart in self.marts]
-        self._dbt(path, "build", "--select", *select, "--exclude-resource-type", "test", "unit_test")
+        done = self._dbt(path, "build", "--select", *select, "--exclude-resource-type", "test", "unit_test")
+        models = [one.node for one in done.results if one.node.resource_type == NodeType.Model]
+        return [(model.name, model.compiled_code or "") for model in models]
 
-    def _dbt(self, path: Path, *arguments: str) -> None:
+    def _dbt(self, path: Path, *arguments: str) -> Any:
         try:
-            self._project.run(path, *arguments)
+            done = self._project.run(path, *arguments)
         finally:
             DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
         self.on_build()
+        return done
 
     def _new_folder(self) -> Path:
         """dbt knows the name of the file as that of the database."""
@@ -282,7 +312,11 @@ def drawn(checker: Checker, seed: str, number: int, windows: Sequence[int]) -> H
     """So many worlds, cut into runs; one run builds a part of the models only."""
     rng = random.Random(seed)  # noqa: S311  no secret
     streams = [*checker.streams, *checker.named_streams * 2 * len(checker.streams)]
-    messages = [message for world in range(number) for message in draw_world(rng, world, streams, RUNS, windows)]
+    messages = [
+        message
+        for world in range(number)
+        for message in draw_world(rng, world, streams, RUNS, windows, checker.literals)
+    ]
     history: list[Run] = []
     in_part = rng.randrange(1, RUNS)
     for number_of_run in range(RUNS):

@@ -13,6 +13,7 @@ from dbt.artifacts.schemas.run import RunExecutionResult, RunResult
 from dbt.cli.main import dbtRunner
 from dbt.contracts.graph.manifest import Manifest
 
+from dbt_project.contracts import parse_changed_contracts
 from ingest.errors import UserError
 
 
@@ -82,6 +83,7 @@ def parsed(project: Path, settings: Mapping[str, str]) -> Manifest:
     same_warehouse = {**settings, "WAREHOUSE_PATH": "warehouse.duckdb"}
     with (folder / "lock").open("w") as lock, environment(same_warehouse):
         fcntl.flock(lock, fcntl.LOCK_EX)
+        parse_changed_contracts(folder, project)
         outcome = dbtRunner().invoke(["parse", *options])
     if not isinstance(outcome.result, Manifest):
         raise UserError(f"dbt cannot parse the project {project}: {outcome.exception}")

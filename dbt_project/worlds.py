@@ -8,10 +8,11 @@ import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from ingest.streams import BodyField, EventType, Stream
 
@@ -19,9 +20,12 @@ MOST_WORLDS = 300
 """Of one warehouse: the days for more would be in the future."""
 COMMITS = 2
 """Of the loader, per run."""
+_T = TypeVar("_T")
 _MICROSECOND, _SECOND, _HOUR, _DAY = 1, 1_000_000, 3_600_000_000, 86_400_000_000
 _FIRST_DAY, _DAYS = date(2018, 12, 27), 9
 """A world has nine days; the worlds of a warehouse are years in all."""
+_EARLIEST, _LAST_DAY = date(2000, 1, 10), date(2025, 6, 1)
+"""Of literals that are drawn: what comes days or years later is still before it lands."""
 _FIRST_OLD_DAY, _OLD_DAYS = date(2003, 12, 30), 4
 """And four days long before, for what is years late."""
 
@@ -49,8 +53,59 @@ class Message:
         return f"{self.stream} {self.message_id} published {self.published_at}{key}{attributes}: {body}"
 
 
+_TOKEN = re.compile(
+    r"""--[^\n]*|/\*.*?\*/|"[^"]*"|'(?P<text>(?:[^']|'')*)'"""
+    r"""|(?<![\w.])(?P<number>\d{1,12}(?:\.\d{1,4})?)(?![\w.])""",
+    re.DOTALL,
+)
+"""What is not code, and literals."""
+
+
+@dataclass(frozen=True)
+class Literals:
+    """What SQL names: a model may keep only rows that have it."""
+
+    texts: Sequence[str] = ()
+    numbers: Sequence[float] = ()
+    days: Sequence[date] = ()
+
+    @classmethod
+    def of(cls, own: str, others: str) -> "Literals":
+        """Those of a model, and as often those of what it reads, however many these are."""
+        (texts, numbers, days), (more_texts, more_numbers, more_days) = _literals(own), _literals(others)
+        return cls(_in_halves(texts, more_texts), _in_halves(numbers, more_numbers), _in_halves(days, more_days))
+
+
+def _literals(sql: str) -> tuple[list[str], list[float], list[date]]:
+    texts, numbers, days = dict[str, None](), dict[float, None](), dict[date, None]()
+    for found in _TOKEN.finditer(sql):
+        text = found["number"] or (found["text"] or "").replace("''", "'").strip("%")
+        if re.fullmatch(r"-?\d{1,12}(\.\d{1,4})?", text):
+            numbers[float(text) if "." in text else int(text)] = None
+        if found["text"] and text and len(text) <= 100 and not text.startswith("$"):
+            texts[text] = None
+        with suppress(ValueError):
+            if _EARLIEST <= (day := date.fromisoformat(text[:10])) < _LAST_DAY:
+                days[day] = None
+    return [*texts], [*numbers], [*days]
+
+
+def _in_halves(own: list[_T], others: list[_T]) -> list[_T]:
+    return own * max(1, len(others) // max(1, len(own))) + others
+
+
+def code_of(sql: str) -> str:
+    """SQL without comments, texts and quoted names."""
+    return _TOKEN.sub(lambda found: found["number"] or " ", sql)
+
+
 def draw_world(
-    rng: random.Random, number: int, streams: Sequence[Stream], runs: int, windows: Sequence[int] = ()
+    rng: random.Random,
+    number: int,
+    streams: Sequence[Stream],
+    runs: int,
+    windows: Sequence[int] = (),
+    literals: Literals = Literals(),
 ) -> list[Message]:
     """The messages of one world.
 
@@ -59,15 +114,23 @@ def draw_world(
         streams: those that may be in it; mostly one to three of them are. One that is given twice comes more often.
         runs: the messages arrive before the runs 0 to runs - 1 of the build.
         windows: in seconds; the time between two events is sometimes one of them to the microsecond.
+        literals: values that are drawn now and then.
     """
-    return _World(rng, number, streams, runs, windows).messages()
+    return _World(rng, number, streams, runs, windows, literals).messages()
 
 
 class _World:
     def __init__(
-        self, rng: random.Random, number: int, streams: Sequence[Stream], runs: int, windows: Sequence[int]
+        self,
+        rng: random.Random,
+        number: int,
+        streams: Sequence[Stream],
+        runs: int,
+        windows: Sequence[int],
+        literals: Literals,
     ) -> None:
         self.rng = rng
+        self.literals = literals
         self.number = number
         self.runs = runs
         self.streams = self.related(streams)
@@ -76,6 +139,11 @@ class _World:
         self.ids = [f"a{number}"] if self.is_calm else [f"a{number}", f"b{number}"]
         self.day = datetime.combine(_FIRST_DAY + timedelta(days=_DAYS * number + 4), datetime.min.time())
         self.old_day = datetime.combine(_FIRST_OLD_DAY + timedelta(days=_OLD_DAYS * number), datetime.min.time())
+        self.literal_day: datetime | None = None
+        """Where a filter of a model may begin, or some days of this world after that."""
+        if literals.days:
+            day = datetime.combine(rng.choice(literals.days), datetime.min.time())
+            self.literal_day = day + timedelta(days=self.any_of(0, _OLD_DAYS * number))
         edge = rng.choice((*windows, 60, 1800, 3600)) * _SECOND
         self.steps = (0, _MICROSECOND, _SECOND, 10 * _SECOND, edge // 2, edge, edge, edge + _MICROSECOND)
         self.far_steps = (6 * _HOUR, _DAY - _SECOND, _DAY, 2 * _DAY, 4 * _DAY)
@@ -110,7 +178,10 @@ class _World:
         return found
 
     def message(self, stream: Stream, at: int, place: int) -> Message:
-        time = (self.old_day if self.one_in(10) else self.day) + timedelta(microseconds=at)
+        day = self.old_day if self.one_in(10) else self.day
+        if self.literal_day is not None and self.one_in(3):
+            day = self.literal_day
+        time = day + timedelta(microseconds=at)
         body, key = self.entity(stream, time) if stream.kind == "entity" else self.event(stream, time)
         attributes = None
         if stream.envelope == "cloudevents" and self.one_in(2):
@@ -274,6 +345,11 @@ class _World:
         if kind == "timestamp":
             return self.spelt(time + timedelta(seconds=self.any_of(0, 60, -3600, 86_400)), field)
         an_id = self.rng.choice(self.ids)
+        if self.literals.texts and self.one_in(12):
+            an_id = self.rng.choice(self.literals.texts)
+        if kind in ("integer", "amount") and self.literals.numbers and self.one_in(3):
+            number = self.rng.choice(self.literals.numbers) + self.any_of(0, 0, 1, -1)
+            return int(number) if kind == "integer" else number
         drawn: dict[str, Any] = {
             "id": an_id,
             "integer": self.any_of(0, 1, 2, "3", -1, 2**40),
@@ -286,6 +362,8 @@ class _World:
 
     def word(self) -> str:
         """Of this world or of all."""
+        if self.literals.texts and self.one_in(3):
+            return self.rng.choice(self.literals.texts)
         return self.rng.choice([f"Home {self.number}", f"Señal {self.number}", "ES", "US", "lamp", "x"])
 
     def amount(self) -> Any:

@@ -144,12 +144,13 @@ def _stage(settings: Settings, stream: Stream, folder: Path) -> None:
     from dbt.cli.main import dbtRunner
 
     from dbt_project.__main__ import export_environment
-    from dbt_project.contracts import PROJECT, write_contracts
+    from dbt_project.contracts import PROJECT, parse_changed_contracts, write_contracts
 
     project = folder / "project" / PROJECT.name
     for name in (PROJECT.name, "snapshots", "analyses"):
         shutil.copytree(PROJECT.parent / name, folder / "project" / name, ignore=NOT_COPIED)
     write_contracts(project)
+    parse_changed_contracts(folder, project)
     export_environment(settings)
     options = ["--log-level", "none", "--log-level-file", "none", "--target-path", str(folder)]
     options += ["--project-dir", str(project), "--profiles-dir", str(project)]

@@ -25,11 +25,11 @@ from ingest.streams import STREAMS, named
 from ingest.web import configure_logs, printable, serve_metrics
 
 app = typer.Typer(
-    help="Publish, land and inspect the messages of the event warehouse. Settings come from the environment or .env.",
+    help="Produce, land and inspect the messages of the event warehouse. Settings come from the environment or .env.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-stream_app = typer.Typer(help="Write the contract of a stream from a sample, and check it.")
+stream_app = typer.Typer(help="Write the contract of a stream from a sample, and check messages against it.")
 app.add_typer(stream_app, name="stream")
 output = Console(width=None if sys.stdout.isatty() else 120)  # a pipe is no 80 columns wide
 errors = Console(stderr=True)
@@ -53,7 +53,7 @@ StreamOption = Annotated[
 
 @app.callback()
 def configure(
-    verbose: Annotated[bool, typer.Option(VERBOSE, help="Debug logs, and tracebacks of errors.")] = False,
+    verbose: Annotated[bool, typer.Option(VERBOSE, help="Print debug logs, and tracebacks of errors.")] = False,
 ) -> None:
     configure_logs(logging.DEBUG if verbose else logging.INFO)
 
@@ -62,11 +62,11 @@ def configure(
 def land(
     stream: StreamOption = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go on landing what arrives, until Ctrl-C or SIGTERM.")
+        bool, typer.Option("--follow", help="Continue with messages that arrive, until Ctrl-C or SIGTERM.")
     ] = False,
     metrics_port: MetricsPortOption = None,
 ) -> None:
-    """Land all that waits in the warehouse, each message exactly once."""
+    """Land every waiting message in the warehouse, exactly once."""
     from ingest.landing import land_streams
 
     settings = load_settings()
@@ -97,9 +97,9 @@ def land(
 
 @app.command()
 def status(stream: StreamOption = None) -> None:
-    """Print for each stream: landed, waiting, lag, newest landed_at (UTC), dead letters (as of the last build).
+    """Print landed and waiting messages, lag, newest landed_at (UTC) and dead letters of each stream.
 
-    The lag is the age of the oldest message that waits.
+    The lag is the age of the oldest waiting message. Dead letters are those of the last build.
     """
     settings = load_settings()
     sink = _sink(settings)
@@ -141,30 +141,30 @@ def _rate(help_text: str) -> typer.models.OptionInfo:
 @app.command()
 def simulate(
     days: Annotated[
-        int | None, typer.Option(min=0, help="How many days to publish. [default: 7 at first, then 1]")
+        int | None, typer.Option(min=0, help="Days to produce.", show_default="7 in the first run, then 1")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same shop, to the byte.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the shop; the same seed gives the same bytes.")] = 1,
     events_per_day: Annotated[
-        int, typer.Option(min=1, help="Events per day, on average of a week; without faults and returns.")
+        int, typer.Option(min=1, help="Events per day, averaged over a week, before faults and returns.")
     ] = 20_000,
     start: Annotated[
-        datetime, typer.Option(formats=["%Y-%m-%d"], help="The first simulated day.", show_default="2026-01-01")
+        datetime, typer.Option(formats=["%Y-%m-%d"], help="First day of the shop.", show_default="2026-01-01")
     ] = datetime(2026, 1, 1),  # noqa: DTZ001  typer parses dates without a zone
     unless_broker: Annotated[
-        bool, typer.Option("--unless-broker", help="Do nothing when Kafka or Pub/Sub is configured.")
+        bool, typer.Option("--unless-broker", help="Do nothing if Kafka or Pub/Sub is configured.")
     ] = False,
-    duplicate_message: Annotated[float, _rate("The same message again.")] = FAULTS.duplicate_message,
-    duplicate_event: Annotated[float, _rate("The same event in a new message.")] = FAULTS.duplicate_event,
-    late: Annotated[float, _rate("Published minutes to days after it happened.")] = FAULTS.late,
-    out_of_order: Annotated[float, _rate("In the log after messages published later.")] = FAULTS.out_of_order,
-    malformed_json: Annotated[float, _rate("Cut off somewhere.")] = FAULTS.malformed_json,
-    invalid_utf8: Annotated[float, _rate("With a byte that is not UTF-8.")] = FAULTS.invalid_utf8,
-    missing_field: Annotated[float, _rate("Without a required field.")] = FAULTS.missing_field,
-    test_event: Annotated[float, _rate("Page views marked as a test.")] = FAULTS.test_event,
-    literal_null: Annotated[float, _rate("Store events with 'null' or '' for a value.")] = FAULTS.literal_null,
-    unlisted_field: Annotated[float, _rate("With a field that the contract does not list.")] = FAULTS.unlisted_field,
+    duplicate_message: Annotated[float, _rate("The same message is sent twice.")] = FAULTS.duplicate_message,
+    duplicate_event: Annotated[float, _rate("The same event is sent in a second message.")] = FAULTS.duplicate_event,
+    late: Annotated[float, _rate("The event is sent minutes to days after it happened.")] = FAULTS.late,
+    out_of_order: Annotated[float, _rate("The message comes after later messages in the log.")] = FAULTS.out_of_order,
+    malformed_json: Annotated[float, _rate("The JSON is truncated.")] = FAULTS.malformed_json,
+    invalid_utf8: Annotated[float, _rate("A byte is not valid UTF-8.")] = FAULTS.invalid_utf8,
+    missing_field: Annotated[float, _rate("A required field is missing.")] = FAULTS.missing_field,
+    test_event: Annotated[float, _rate("The page view is marked as a test.")] = FAULTS.test_event,
+    literal_null: Annotated[float, _rate("A value of the store event is 'null' or ''.")] = FAULTS.literal_null,
+    unlisted_field: Annotated[float, _rate("A field is not listed in the contract.")] = FAULTS.unlisted_field,
 ) -> None:
-    """Publish the next days of a simulated shop, with the faults of real life."""
+    """Produce the next days of a simulated shop, with the faults of real life."""
     from ingest.producers import RoutingProducer
     from ingest.simulator import simulate as simulate_days
     from ingest.simulator import simulated_days
@@ -200,41 +200,44 @@ def simulate(
             on_progress=lambda day, messages: advance(1),
         )
     until = "" if days == 1 else f" to {report.last_day}"
-    output.print(f"published {_messages(report.total)} of {report.first_day}{until}")
+    output.print(f"produced {_messages(report.total)} of {report.first_day}{until}")
 
 
 @app.command()
 def replay(
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE", help="Files, folders and globs (read in name order), or - for standard input."),
+        typer.Argument(
+            metavar="FILE", help="Files, folders and globs, read in the order of their names; - is standard input."
+        ),
     ],
     stream: Annotated[str, typer.Option("--stream", metavar="NAME", help=f"One of {STREAM_NAMES}.")],
     rename: Annotated[
         list[str] | None,
         typer.Option(
-            "--map", metavar="OURS=THEIRS", help="The column THEIRS becomes the field OURS; repeat for more columns."
+            "--map", metavar="OURS=THEIRS", help="Read the field OURS from the column THEIRS; repeat for more columns."
         ),
     ] = None,
     speed: Annotated[
-        float | None, typer.Option(min=0.001, help="Times real time, by the events' own times. [default: no pause]")
+        float | None,
+        typer.Option(min=0.001, help="Multiple of real time, by the times of the events.", show_default="no pause"),
     ] = None,
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Publish files that do not match the stream, and rows older than Kafka's retention."
+            "--force", help="Produce files that do not match the stream, and rows older than Kafka's retention."
         ),
     ] = False,
 ) -> None:
-    """Publish files of events to a stream. All files are checked before the first row is published.
+    """Produce the rows of files to a stream. All files are checked before the first row is sent.
 
-    .csv, .tsv: a header row with the stream's field names; the delimiter (comma, semicolon, tab, |) is detected.
+    .csv, .tsv: a header with the field names of the stream; the delimiter (comma, semicolon, tab, |) is detected.
 
-    .ndjson, .jsonl, .json: one body per line, one array of bodies, or consecutive documents, published byte for byte.
+    .ndjson, .jsonl, .json: one body per line, one array of bodies, or consecutive documents, sent byte for byte.
 
     .parquet: one body per row.
 
-    Text may be gzip-compressed (events.csv.gz) or in UTF-16. Standard input may have any of these formats.
+    Text may be gzip-compressed (events.csv.gz) or in UTF-16. Standard input may be in any of these formats.
 
     Examples:
 
@@ -250,7 +253,7 @@ def replay(
     [target] = named([stream])
     if target.format != "json":
         raise UserError(
-            f"the messages of {stream} are {target.format}, and replay publishes JSON: use the producer of the stream"
+            f"replay produces JSON, and messages of {stream} are {target.format}: use the application that writes them"
         )
     try:
         from ingest.producers import RoutingProducer
@@ -259,13 +262,15 @@ def replay(
         with _progress("checking", None):
             checked = Replay(settings, files, target, renames=rename or [], force=force)
     except KeyboardInterrupt:
-        output.print("interrupted: nothing published")
+        output.print("interrupted: nothing produced")
         raise typer.Exit(130) from None
     stop = _stop_signal()
     with _progress("replaying", None) as advance, RoutingProducer(settings) as producer:
         published = checked.publish(producer, speed=speed, stop=stop, on_progress=advance)
+    if not published and not stop.is_set():
+        raise UserError(f"{', '.join(files)}: there is no message, so nothing was published")
     unreadable = f"; {checked.unreadable:,} unreadable, see dead_letters after the build" if checked.unreadable else ""
-    output.print(f"{'interrupted: ' if stop.is_set() else ''}published {_messages(published)} to {stream}{unreadable}")
+    output.print(f"{'interrupted: ' if stop.is_set() else ''}produced {_messages(published)} to {stream}{unreadable}")
     if stop.is_set():
         raise typer.Exit(130)
 
@@ -275,13 +280,13 @@ SampleOption = Annotated[
     typer.Option(
         "--sample",
         metavar="FILE",
-        help="Files, folders and globs of the formats that `replay --help` lists, or - for standard input.",
+        help="Files, folders and globs in the formats of `replay --help`; - is standard input.",
     ),
 ]
 MoreFiles = Annotated[
-    list[str] | None, typer.Argument(metavar="[FILE]...", help="More files of the sample.", show_default=False)
+    list[str] | None, typer.Argument(metavar="[FILE]...", help="More sample files.", show_default=False)
 ]
-StreamName = Annotated[str, typer.Argument(metavar="NAME", help="The name of the stream.")]
+StreamName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the stream.")]
 
 
 @stream_app.command("add")
@@ -293,25 +298,25 @@ def stream_add(
         str | None,
         typer.Option(
             metavar="TOPIC",
-            help="Read the sample from this Kafka topic, or from the spool's log of this name where no Kafka is "
-            "configured. Nothing is committed or acknowledged.",
+            help="Read the sample from this Kafka topic, or from the spool's log of this name if Kafka is not "
+            "configured. Offsets are not committed.",
         ),
     ] = None,
     transport: Annotated[
         Literal["kafka", "pubsub"] | None,
-        typer.Option(help="How the stream arrives. [default: pubsub if only Pub/Sub is configured, else kafka]"),
+        typer.Option(help="Transport of the stream.", show_default="pubsub if only Pub/Sub is configured, else kafka"),
     ] = None,
     entity: Annotated[
         bool,
-        typer.Option("--entity", help="The messages are versions of things, such as customers, not events."),
+        typer.Option("--entity", help="The messages are versions of entities such as customers, not events."),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a contract that exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing contract.")] = False,
 ) -> None:
     """Write streams/NAME.yml, the contract of a new stream, from a sample of its messages.
 
-    Fields, types, what is required, the id, the time and what is personal are inferred from up to 5,000 messages.
+    Fields, types, required and personal fields, id and time are inferred from up to 5,000 messages.
 
-    A comment says what is guessed: check those, then run `stream check`.
+    Comments mark guesses: check them, then run `stream check`.
 
     Examples:
 
@@ -326,7 +331,10 @@ def stream_add(
 
     files = [*(sample or []), *(more or [])]
     if bool(files) == (from_topic is not None):
-        raise UserError("give a sample: --sample FILE, or --from-topic TOPIC" if not files else "give one sample only")
+        what = (
+            "give either --sample or --from-topic" if files else "give a sample: --sample FILE, or --from-topic TOPIC"
+        )
+        raise UserError(what)
     new_file(name, force=force)  # before the sample is read
     settings = load_settings()
     chosen = transport or ("pubsub" if settings.pubsub_project and not settings.has_kafka else "kafka")
@@ -342,12 +350,12 @@ def stream_add(
 
 @stream_app.command("check")
 def stream_check(name: StreamName, more: MoreFiles = None, sample: SampleOption = None) -> None:
-    """Report how many messages of a sample the stream would accept, why it would reject the others, and which fields
-    they have that the contract does not list.
+    """Report how many messages of a sample the stream accepts, why it rejects the others, and which fields they have
+    that the contract does not list.
 
-    The staging model judges up to 1,000,000 messages in a temporary warehouse, as it would after landing.
+    Up to 1,000,000 messages go through the staging model in a temporary warehouse. Nothing is produced or landed.
 
-    Nothing is published or landed. It takes some six seconds, and twice as long the first time.
+    It takes about six seconds, twice as long the first time.
 
     Exit code 1 if a message is rejected, 2 if the sample or the contract cannot be read.
 
@@ -391,17 +399,19 @@ def stream_check(name: StreamName, more: MoreFiles = None, sample: SampleOption 
 @stream_app.command("promote")
 def stream_promote(
     name: StreamName,
-    path: Annotated[str, typer.Argument(metavar="PATH", help="Where the field is in the body, such as props.ref.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Path of the field in the body, such as props.ref.")],
     kind: Annotated[
         Literal["string", "id", "integer", "amount", "boolean", "timestamp", "json"] | None,
-        typer.Option("--type", help="The type of the field. [default: one that takes all values that were built]"),
+        typer.Option("--type", help="Type of the field.", show_default="one that accepts every value seen so far"),
     ] = None,
 ) -> None:
-    """Add a field that the messages have to the contract of their stream.
+    """Add a field of the messages to the contract of their stream.
 
-    It is appended to streams/NAME.yml, whose comments stay. One that looks personal is dropped at staging.
+    The field is appended to streams/NAME.yml. Comments of the file stay.
 
-    Messages that are staged already have no value of it, until the command that this prints stages them again.
+    A field that looks personal gets `personal: drop`.
+
+    Messages that are already staged get its value when you run the command that is printed.
 
     Example:
 
@@ -415,8 +425,9 @@ def stream_promote(
     field = promote_field(name, path, kind, seen=seen)
     line = f"added {field.name}, of type {field.type}, to streams/{name}.yml"
     if field.personal:
-        line += f" as personal: drop, by {field.personal}; review it there"
-    output.print(f"{line}; to fill it in for the messages that are staged already:", highlight=False, soft_wrap=True)
+        line += f" with personal: drop, because of {field.personal}; review it"
+    line += "; to fill it for messages that are already staged, run"
+    output.print(line, highlight=False, soft_wrap=True)
     output.print(f"make build SELECT=stg_{name}+ FULL_REFRESH=1", highlight=False)
 
 
@@ -424,11 +435,13 @@ def stream_promote(
 def emit(
     from_start: Annotated[
         bool,
-        typer.Option("--from-start", help="Send every result again, as after a full refresh with other vars."),
+        typer.Option("--from-start", help="Send every result again, for example after a full refresh with other vars."),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would be sent, and send nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print how many results would be sent, and send nothing.")
+    ] = False,
 ) -> None:
-    """Publish the new and changed results of fct_page_views, the time spent on each page, to Kafka."""
+    """Produce the time spent on each page, new and corrected results of fct_page_views, to Kafka."""
     from ingest.emit import count_due
     from ingest.emit import emit as emit_results
 
@@ -446,17 +459,20 @@ def emit(
 @app.command()
 def provision(
     stream: StreamOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be created, and create nothing.")
+    ] = False,
     ack_deadline: Annotated[
-        int, typer.Option(min=10, max=600, metavar="SECONDS", help="Until Pub/Sub delivers a message again.")
+        int, typer.Option(min=10, max=600, metavar="SECONDS", help="Seconds until Pub/Sub redelivers a message.")
     ] = 60,
     ordering: Annotated[
-        bool, typer.Option("--ordering", help="Pub/Sub delivers the messages of one ordering key in order.")
+        bool, typer.Option("--ordering", help="Deliver the messages of one ordering key in order (Pub/Sub).")
     ] = False,
     exactly_once: Annotated[
         bool,
         typer.Option(
-            "--exactly-once", help="Pub/Sub does not redeliver what was acknowledged. Landing copes without, faster."
+            "--exactly-once",
+            help="Never redeliver acknowledged messages (Pub/Sub). Landing does not need it.",
         ),
     ] = False,
     dead_letter_attempts: Annotated[
@@ -465,9 +481,9 @@ def provision(
             min=5,
             max=100,
             metavar="N",
-            help="Pub/Sub moves a message to <topic>-dead-letter after N deliveries. Best left out: every message can "
-            "be landed (a broken one becomes a row of dead_letters), so attempts only run out while deliveries are not "
-            "landed, and then good messages would leave the subscription.",
+            help="Move a message to <topic>-dead-letter after N deliveries (Pub/Sub). Not recommended: every message "
+            "can be landed, a broken one as a row of dead_letters. So attempts only run out while nothing lands "
+            "messages, and then good messages would leave the subscription.",
             show_default="never",
         ),
     ] = None,
@@ -475,14 +491,16 @@ def provision(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Pub/Sub pushes to this URL; {stream} in it stands for the stream. With PUSH_AUDIENCE and "
+            help="URL to which Pub/Sub pushes; {stream} in it is replaced by the stream. With PUSH_AUDIENCE and "
             "PUSH_SERVICE_ACCOUNT each push carries a signed token.",
             show_default="pulled",
         ),
     ] = None,
 ) -> None:
-    """Create the topics, subscriptions and raw tables that the configured streams need; safe to repeat. What exists is
-    left as it is; a subscription that is not as the options say is told."""
+    """Create the missing topics, subscriptions and raw tables of the configured streams. Safe to repeat.
+
+    What exists is not changed; a subscription that differs from the options is reported.
+    """
     from ingest.provision import SubscriptionOptions
     from ingest.provision import provision as provision_all
 
@@ -493,28 +511,32 @@ def provision(
     lines += [f"{'would create' if dry_run else 'created'} table {table}" for table in sink.missing_tables()]
     if not dry_run:
         sink.create_tables()
-    for line in lines or ["nothing to create: all is there"]:
+    for line in lines or ["nothing to create"]:
         output.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
 def push(
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Where to listen; 0 takes a free one and logs it.")],
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free port and logs it.")],
     host: Annotated[
         str,
-        typer.Option(help="The address to listen on; any but loopback needs PUSH_AUDIENCE and PUSH_SERVICE_ACCOUNT."),
+        typer.Option(help="Address to listen on; any but loopback needs PUSH_AUDIENCE and PUSH_SERVICE_ACCOUNT."),
     ] = "127.0.0.1",
     metrics_port: MetricsPortOption = None,
 ) -> None:
-    """Land what Pub/Sub pushes to http://HOST:PORT/push, until Ctrl-C or SIGTERM. A push is answered 204 once it is
-    committed. One URL serves all streams: a push names its subscription, and the subscription its stream (see
-    SUBSCRIPTIONS). With PUSH_AUDIENCE and PUSH_SERVICE_ACCOUNT only that account may push. GET /healthz says whether
-    all is well."""
+    """Land the messages that Pub/Sub pushes to http://HOST:PORT/push, until Ctrl-C or SIGTERM.
+
+    A push gets 204 once it is committed. GET /healthz is 200 while the server can commit.
+
+    One URL serves all streams: a push names its subscription, and SUBSCRIPTIONS maps it to a stream.
+
+    With PUSH_AUDIENCE and PUSH_SERVICE_ACCOUNT only that account may push.
+    """
     from ingest.push import serve
 
     settings = load_settings()
     if settings.warehouse == "bigquery":
-        raise UserError("pushes are landed in DuckDB only: with WAREHOUSE=bigquery let `land --follow` pull")
+        raise UserError("push lands in DuckDB only: with WAREHOUSE=bigquery, run `land --follow`")
     # Fail now for a wrong path; what may pass, such as another process that holds the file, each commit waits for.
     with suppress(UnavailableError):
         DuckDBSink(settings.warehouse_path, 0, pseudonym_key=settings.pseudonym_key).create_tables()
@@ -525,9 +547,9 @@ def push(
 
 @app.command()
 def clean(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needed where nobody can be asked.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask. Required without a terminal.")] = False,
 ) -> None:
-    """Remove the warehouse, what was published from it, the spool, and dbt's files, after listing them."""
+    """List the warehouse, its published copies, the spool and dbt's files, ask, and remove them."""
     from ingest.clean import found, remove
 
     settings = load_settings()
@@ -540,7 +562,7 @@ def clean(
     if not yes:
         if not sys.stdin.isatty():
             raise UserError(
-                "nothing was removed, since nobody can be asked here: `make clean CONFIRM=1` (or --yes) does not ask"
+                "nothing was removed: there is no terminal to confirm on; run `make clean CONFIRM=1` (or give --yes)"
             )
         if not typer.confirm("Remove all of these?"):
             return

@@ -1,19 +1,9 @@
 """Publishes the time spent on each page to Kafka, once it is known and again when it was corrected.
 
-A result is a page view of fct_page_views whose time_on_page_seconds is known. Its three of session_id,
-element_timestamp and page are the key by which a consumer replaces it: a correction carries the same three. Two page
-views of one session, page and microsecond share them; the later in the order of the session comes last and stays, and
-the time of the other is 0. When a session grows, the results of all its page views are sent again, also those whose
-body is unchanged: the warehouse does not keep what was sent.
+A result is a page view of fct_page_views whose time_on_page_seconds is known. Consumers identify it by session_id,
+element_timestamp and page. The message key is the source's own session id, also with var `session_key: user_id`.
 
-The message key is session_id, the source's own, so the results of one are in one partition, in order. With var
-`session_key: user_id` it is so too: a window may then span several of them.
-
-Why nothing is missed while builds go on: a run publishes what the mart held at one moment, in the order of
-session_landed_at. A build changes only sessions in which something landed after all that the build before it had
-read, so whatever it changes gets a session_landed_at above every one that the mart held until then, and above every
-cursor that was saved from it. So what changes during a run lies behind the cursor when the run ends, and the next
-run sends it.
+docs/architecture.md#emitting-results shows why no result is missed while builds run.
 """
 
 import itertools

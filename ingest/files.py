@@ -21,7 +21,7 @@ from itertools import chain, islice
 from json import JSONDecodeError
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import IO, Any, BinaryIO, Literal, NoReturn
+from typing import IO, Any, BinaryIO, Literal, NoReturn, TypeAlias
 
 import orjson
 import structlog
@@ -42,6 +42,8 @@ Layout = Literal["lines", "array", "documents"]
 """How a JSON file holds its bodies: one per line, as elements of one array, or as consecutive documents."""
 
 DELIMITERS = ",;\t|"
+SHOWN_CHARACTERS = 300
+"""Maximum length of a file's content in an error message."""
 LINES_PER_RECORD = 1_000
 """Maximum lines of one CSV record: a quote that never closes must not swallow the rest of the file."""
 SAMPLE = 100
@@ -85,7 +87,7 @@ class EventFile:
         known = _format(self.path)
         if known is None:
             raise UserError(
-                f"{self.name}: expected {', '.join(FORMATS)} (also .gz); pipe anything else in, and give - as the file"
+                f"{self.name}: expected {', '.join(FORMATS)} (also .gz); pipe any other file in, with - as the file"
             )
         return known
 
@@ -133,7 +135,7 @@ class EventFile:
             raise UserError(f"{self.name} cannot be decompressed: {error}") from error
         except UnicodeDecodeError as error:
             raise UserError(
-                f"{self.name} is not the {error.encoding} that its beginning says: {error.reason}"
+                f"{self.name} is not the {error.encoding} that its first bytes announce: {error.reason}"
             ) from error
 
 
@@ -220,7 +222,7 @@ def read_bodies(file: EventFile) -> Iterator[bytes]:
     """Yield the body of each row, without knowing the stream. A row of a CSV that cannot be read is its bytes.
 
     Raises:
-        UnreadableError: for a file that cannot be read; see `EventFile.reading`.
+        UnreadableError: for a file that cannot be read, or a CSV with an unknown delimiter; see `EventFile.reading`.
         UserError: for a file of an unknown format, or with two columns of one name.
     """
     if file.format == "json":
@@ -233,6 +235,11 @@ def read_bodies(file: EventFile) -> Iterator[bytes]:
         with file.open() as text:
             header = csv_header(text, ())
         check_distinct(file, header.names)
+        if len(header.names) == 1 and re.search(r"[^\w .\[\]-]", header.names[0]):
+            raise UnreadableError(
+                f"the header has only one column, {header.names[0][:SHOWN_CHARACTERS]!r}: separate columns by a comma,"
+                " semicolon, tab or |"
+            )
         body = csv_body(header.names)
         with file.open() as text:
             for record in csv_records(text, header):
@@ -250,29 +257,69 @@ def check_distinct(file: EventFile, columns: Sequence[str]) -> None:
         raise UserError(f"{file.name} has {times} columns named {column!r}; remove or rename all but one")
 
 
-Nested = dict[str, "int | Nested"]
-"""Name of a field to the number of its column, or to the fields inside it."""
+Value: TypeAlias = "int | dict[str, Value] | list[Value] | None"
+"""The number of a column, or an object or list of such; None for an element that no column gives."""
+_Steps = dict[str | int, "int | _Steps"]
+"""The same with lists as objects: index to element."""
+MOST_ELEMENTS = 1_000
+"""Maximum elements of a list that columns make: `items[999999999]` must not fill the memory."""
 
 
-def nested(columns: Sequence[str]) -> Nested:
-    """Nest columns by the dots in their names: `props.ref` is the field `ref` of the object `props`.
+def nested(columns: Sequence[str]) -> dict[str, Value]:
+    """Nest columns as the paths of a contract do: `props.ref` is the field `ref` of the object `props`, `items[0].sku`
+    the field `sku` of the first element of the list `items`.
 
-    A name stays as it is where an object of that name cannot be: with an empty part, or beside a column `props`.
+    A name stays as it is where it cannot be a path: with an empty part, beside a column `props`, or beside another
+    column that makes `props` a list.
     """
     flat = set(columns)
-    fields: Nested = {}
+    fields: _Steps = {}
     for number, column in enumerate(columns):
-        parts = column.split(".")
-        if not all(parts) or any(".".join(parts[:end]) in flat for end in range(1, len(parts))):
-            fields[column] = number
-            continue
+        steps = _steps(column)
+        if any(column[: place.start()] in flat for place in re.finditer(r"[.\[]", column)) or not _fits(steps, fields):
+            steps = [column]
         inner = fields
-        for part in parts[:-1]:
-            below = inner.setdefault(part, {})
-            assert not isinstance(below, int)  # noqa: S101  a column of that name is in `flat`
+        for step in steps[:-1]:
+            below = inner.setdefault(step, {})
+            assert not isinstance(below, int)  # noqa: S101  `_fits` says so
             inner = below
-        inner[parts[-1]] = number
-    return fields
+        inner[steps[-1]] = number
+    return {str(name): _with_lists(inner) for name, inner in fields.items()}
+
+
+def _steps(column: str) -> list[str | int]:
+    """Names and indexes: `items[0].sku` as items, 0, sku."""
+    steps: list[str | int] = []
+    for part in column.split("."):
+        indexed = re.fullmatch(r"([^\[\]]+)((?:\[[0-9]{1,9}\])+)", part)
+        if not part or (indexed is None and not part.strip("[]")):
+            return [column]
+        if indexed is None:
+            steps.append(part)
+        else:
+            steps += [indexed[1], *map(int, re.findall("[0-9]+", indexed[2]))]
+    return steps
+
+
+def _fits(steps: Sequence[str | int], fields: _Steps) -> bool:
+    """Whether these steps do not make an object of a list, or the reverse."""
+    inner: int | _Steps = fields
+    for step in steps:
+        is_index = isinstance(step, int)
+        if isinstance(step, int) and step >= MOST_ELEMENTS:
+            return False
+        if isinstance(inner, int) or any(isinstance(other, int) != is_index for other in inner):
+            return False
+        inner = inner.get(step, {})
+    return inner == {}
+
+
+def _with_lists(inner: "int | _Steps") -> Value:
+    if isinstance(inner, int):
+        return inner
+    if places := [step for step in inner if isinstance(step, int)]:
+        return [_with_lists(inner[place]) if place in inner else None for place in range(max(places) + 1)]
+    return {str(name): _with_lists(below) for name, below in inner.items()}
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
@@ -480,15 +527,16 @@ def csv_body(columns: Sequence[str]) -> Callable[[list[str]], bytes]:
     """Return a function that turns the fields of a row into its body, a JSON object of strings."""
     fields = nested(columns)
 
-    def object_of(fields: Nested, record: list[str]) -> dict[str, Any]:
-        return {
-            name: record[inner] if isinstance(inner, int) else object_of(inner, record)
-            for name, inner in fields.items()
-        }
+    def value_of(inner: Value, record: list[str]) -> Any:
+        if isinstance(inner, dict):
+            return {name: value_of(below, record) for name, below in inner.items()}
+        if isinstance(inner, list):
+            return [value_of(element, record) for element in inner]
+        return None if inner is None else record[inner]
 
     if len(fields) == len(columns) and all(isinstance(inner, int) for inner in fields.values()):
         return lambda record: orjson.dumps(dict(zip(columns, record, strict=True)))  # a third faster
-    return lambda record: orjson.dumps(object_of(fields, record))
+    return lambda record: orjson.dumps(value_of(fields, record))
 
 
 def csv_records(file: BinaryIO, header: CsvHeader) -> Iterator[list[str] | bytes]:
@@ -607,10 +655,11 @@ def parquet_bodies(path: Path, names: Sequence[str]) -> Iterator[bytes]:
             raise UnreadableError(str(error).partition("\n")[0]) from error
 
 
-def _struct(fields: Nested, values: Sequence[str]) -> str:
-    """Return the SQL of an object of these fields."""
-    inner = (
-        "'{}': {}".format(name.replace("'", "''"), values[one] if isinstance(one, int) else _struct(one, values))
-        for name, one in fields.items()
-    )
-    return f"{{{', '.join(inner)}}}"
+def _struct(inner: Value, values: Sequence[str]) -> str:
+    """Return the SQL of an object or a list of these values."""
+    if isinstance(inner, dict):
+        fields = ("'{}': {}".format(name.replace("'", "''"), _struct(below, values)) for name, below in inner.items())
+        return f"{{{', '.join(fields)}}}"
+    if isinstance(inner, list):  # whose elements may differ in type, other than those of a list of DuckDB
+        return f"json_array({', '.join(_struct(element, values) for element in inner)})"
+    return "null" if inner is None else values[inner]

@@ -92,8 +92,8 @@ def land_streams(
 def accept_replacement(sink: Sink, error: WarehouseReplacedError) -> None:
     """Log that the warehouse was replaced, and go by what it holds now."""
     log.error(
-        "the warehouse was replaced: landing goes back to what it holds, from Kafka and the spool. Pub/Sub does not"
-        " redeliver what was acknowledged: see Backups in README",
+        "the warehouse was replaced: landing continues from its positions, in Kafka and the spool. Pub/Sub does not"
+        " redeliver acknowledged messages: see docs/operations.md#backups",
         reason=str(error),
     )
     sink.forget()

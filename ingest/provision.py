@@ -209,7 +209,7 @@ def _subscription(settings: Settings, stream: Stream, options: SubscriptionOptio
         )
     if options.push_endpoint is not None:
         if options.exactly_once:
-            raise UserError("--exactly-once is for subscriptions that are pulled: leave it out with --push-endpoint")
+            raise UserError("--exactly-once needs a pull subscription: leave it out with --push-endpoint")
         subscription.push_config = PushConfig(push_endpoint=options.push_endpoint.replace("{stream}", stream.name))
         if settings.push_service_account is not None:
             subscription.push_config.oidc_token = PushConfig.OidcToken(

@@ -209,7 +209,7 @@ class _Endpoint:
     async def push(self, request: Request) -> Response:
         await self._authenticate(request)
         if self._in_hand.rows_left <= 0:
-            raise HTTPException(429, "as many pushes as LANDING_MAX_ROWS wait for their commit")
+            raise HTTPException(429, "LANDING_MAX_ROWS pushes already wait for their commit")
         held = 0
         body = bytearray()
         self._in_hand.add(1, 0)
@@ -221,7 +221,7 @@ class _Endpoint:
                     raise _too_large()
                 # one that is larger than the limit is taken when it is alone
                 if self._in_hand.bytes > held and len(chunk) > self._in_hand.bytes_left:
-                    raise HTTPException(429, "as many bytes as LANDING_MAX_BYTES wait for their commit")
+                    raise HTTPException(429, "LANDING_MAX_BYTES bytes already wait for their commit")
                 held += len(chunk)
                 self._in_hand.add(0, len(chunk))
                 body += chunk
@@ -230,7 +230,7 @@ class _Endpoint:
             if refusal := await self._committer.commit(stream, message):
                 raise HTTPException(503, refusal)
         except ClientDisconnect as error:
-            raise HTTPException(400, "the client went away before the end of its push") from error
+            raise HTTPException(400, "the client disconnected before the end of its push") from error
         finally:
             self._in_hand.remove(1, held)
         telemetry.PUSHES.labels(204).inc()
@@ -276,7 +276,7 @@ class _Endpoint:
             first = error.errors(include_input=False, include_url=False)[0]
             # not deeper than message.attributes: the name of an attribute is the publisher's
             where = ".".join(str(name) for name in first["loc"][:2]) or "body"
-            raise HTTPException(400, f"no push of Pub/Sub: {where}: {first['msg']}") from None
+            raise HTTPException(400, f"not a Pub/Sub push message: {where}: {first['msg']}") from None
         # Without PUBSUB_PROJECT a subscription may be of any project.
         of_any_project = re.sub(r"^projects/[^/]+/", "projects/-/", envelope.subscription)
         stream = self._streams.get(envelope.subscription) or self._streams.get(of_any_project)

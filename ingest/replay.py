@@ -23,6 +23,7 @@ from ingest.event_time import event_instant
 from ingest.files import (
     BLOCK_BYTES,
     SAMPLE,
+    SHOWN_CHARACTERS,
     CsvHeader,
     EventFile,
     NotJsonError,
@@ -42,8 +43,8 @@ from ingest.producers import MessageTooLargeError, Producer, duration, retention
 from ingest.settings import Settings
 from ingest.streams import Stream
 
-SHOWN_CHARACTERS = 300
-"""Maximum length of a file's content in an error message."""
+BEGINNING = 60
+"""Bytes that are shown of a file that is not JSON."""
 log = structlog.get_logger()
 
 
@@ -177,7 +178,7 @@ class Replay:
         if records and not self._force and all(isinstance(record, bytes) for record in records):
             raise UserError(
                 f"{file.name}: none of the first rows has {len(header.names)} columns separated by "
-                f"{header.delimiter!r}, as the header has; --force publishes the rows as dead letters"
+                f"{header.delimiter!r}, as the header has; --force produces the rows as dead letters"
             )
         return _Part(file, partial(self._csv_messages, file, header), None if file.is_plain else partial(_blocks, file))
 
@@ -199,9 +200,13 @@ class Replay:
                 found.update(dict.fromkeys(fields))
                 found.update({path: None for path in self._paths if value_at(fields, path) is not None})
             if first and (missing := self._missing(found)):
-                beginning = first[:SHOWN_CHARACTERS].decode("utf-8", "replace")
-                shown = f"fields {_shown([*found])}" if found else f"no JSON object, but {_shown([beginning])}"
-                raise UserError(self._mismatch(file, "field", missing, shown, []))
+                if not found:
+                    beginning = _shown([first[:BEGINNING].decode("utf-8", "replace")])
+                    raise UserError(
+                        f"{file.name} has no JSON object with fields in its first rows, but {beginning!r}; nothing was"
+                        " published (--force publishes it as it is)"
+                    )
+                raise UserError(self._mismatch(file, "field", missing, f"fields {_shown([*found])}", []))
         is_independent = layout == "lines" and file.is_plain
         return _Part(file, partial(self._json_messages, bodies), None if is_independent else bodies)
 
@@ -251,7 +256,7 @@ class Replay:
             f"Found {found}",
             f"Fields of the stream: {', '.join(self._stream.body_fields)}",
             *advice,
-            "--force publishes the file as it is; nothing was published",
+            "--force produces the file as it is; nothing was produced",
         ]
         return ". ".join(sentences)
 

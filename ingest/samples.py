@@ -123,7 +123,7 @@ def read_topic(settings: Settings, topic: str, transport: Transport) -> Sample:
     )
     if settings.transport(stream) == "pubsub":
         raise UserError(
-            f"{topic} cannot be sampled from Pub/Sub: what is pulled has to be acknowledged, or comes again late. Save"
+            f"{topic} cannot be sampled from Pub/Sub: a pulled message is either acknowledged or delayed. Save"
             " some messages as NDJSON, and give the file with --sample"
         )
     settings = settings.model_copy(

@@ -28,6 +28,7 @@ from ingest.streams import (
     FOLDER,
     NAME,
     OWN_COLUMNS,
+    OWN_PREFIXES,
     PATH,
     RESERVED,
     VOCABULARY,
@@ -115,9 +116,9 @@ def new_file(name: str, *, folder: Path = FOLDER, force: bool = False) -> Path:
         UserError: for a name that a stream cannot have, or a file that exists.
     """
     if not NAME.fullmatch(name):
-        raise UserError(f"{name!r} cannot name a stream: use small letters, digits and _, such as signups")
+        raise UserError(f"{name!r} cannot name a stream: use lowercase letters, digits and _, such as signups")
     if name in RESERVED.split():
-        raise UserError(f"{name} cannot name a stream: it is a word of SQL; use another, such as {name}_events")
+        raise UserError(f"{name} cannot name a stream: it is a reserved word of SQL; use {name}_events")
     path = folder / f"{name}.yml"
     if path.exists() and not force:
         raise UserError(f"{folder.name}/{name}.yml exists; --force replaces it")
@@ -487,7 +488,7 @@ def reserved_names(kind: Literal["event", "entity"]) -> set[str]:
 def valid_name(name: str, taken: Collection[str], *, is_reserved: bool) -> str:
     """A name that a field can have, with body_ before one that is reserved, and a number after one that is taken."""
     name = name[:55].rstrip("_")
-    if is_reserved or not re.match("[a-z]", name):
+    if is_reserved or name.startswith(OWN_PREFIXES) or not re.match("[a-z]", name):
         name = f"body_{name}".rstrip("_")
     numbered = (name if number == 1 else f"{name}_{number}" for number in count(1))
     return next(one for one in numbered if one not in taken)
@@ -662,8 +663,8 @@ def _would_be_told(stream: Stream, path: str, seen: Sequence[UnlistedField]) -> 
 def _unseen(name: str, path: str, seen: Sequence[UnlistedField]) -> str:
     paths = [*dict.fromkeys(field.path for field in seen)]
     close = get_close_matches(path, paths, n=SHOWN_CLOSE, cutoff=0.5) or paths[:SHOWN_CLOSE]
-    others = f"closest of those it does not read: {', '.join(close)}" if close else "its contract reads all they have"
-    return f"no message of {name} has {path}, as of the last build; {others}"
+    others = f"the closest unlisted fields are {', '.join(close)}" if close else "the contract lists all fields"
+    return f"no message of {name} had {path} in the last build; {others}"
 
 
 def _with_field(file: Path, entries: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Settings, from the environment or a `.env` file. README lists them."""
+"""Settings, from the environment or a `.env` file. docs/settings.md is generated from the docstrings of `Settings`."""
 
 import os
 import re
@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     """Each field is the environment variable of the same name in capitals."""
 
     model_config = SettingsConfigDict(
+        use_attribute_docstrings=True,  # docs/settings.md shows them
         env_file=".env",
         env_file_encoding="utf-8-sig",  # with or without a byte order mark
         extra="ignore",
@@ -60,82 +61,98 @@ class Settings(BaseSettings):
     )
 
     streams: list[str] = Field(default_factory=_stream_names)
-    """JSON list: the streams to land, all unless set. The others keep what was landed of them before."""
+    """JSON list of the streams to land: all streams unless set. Messages of other streams that landed earlier stay."""
 
     warehouse: Literal["duckdb", "bigquery"] = "duckdb"
+    """Engine of the warehouse."""
     warehouse_path: Path = Path("warehouse.duckdb")
+    """The DuckDB file. A symbolic link is resolved when a command starts."""
     warehouse_memory_limit: str | None = Field(None, pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$")
-    """The most memory that DuckDB takes for a build, such as 2GiB; what does not fit goes to disk. Four fifths of the
-    machine's unless set."""
-    gcp_project: str | None = Field(None, pattern=r"^[a-z][a-z0-9.:-]+$")
-    """BigQuery's project."""
-    dataset_prefix: str = Field("", pattern=r"^\w*$")
-    """Before the names of BigQuery's datasets, such as dev_ for dev_raw and dev_analytics."""
+    """Maximum memory of DuckDB during a build, such as `2GiB`; the rest spills to disk. Four fifths of the machine's
+    memory unless set."""
     build_prefix: str | None = Field(None, pattern=r"^\w+$")
-    """Before the names of the schemas that builds write, such as ann_ for ann_analytics; raw is shared."""
+    """Prefix of the schemas that a build writes: `ann_` gives `ann_staging`, `ann_analytics` and so on. `raw` is
+    shared, and nothing is published."""
+    lock_timeout_seconds: float = Field(60.0, ge=0)
+    """Maximum wait for a DuckDB file that another process holds, in seconds."""
+
+    gcp_project: str | None = Field(None, pattern=r"^[a-z][a-z0-9.:-]+$")
+    """Google Cloud project of BigQuery. Required with `WAREHOUSE=bigquery`."""
     gcp_location: str = "US"
-    """Of BigQuery's datasets."""
+    """Location of BigQuery's datasets."""
+    dataset_prefix: str = Field("", pattern=r"^\w*$")
+    """Prefix of BigQuery's datasets: `dev_` gives `dev_raw`, `dev_analytics` and so on."""
     bigquery_maximum_bytes_billed: int = Field(1024**4, ge=1)
-    """BigQuery refuses a query of a build that would read more."""
+    """Maximum bytes that one query of a build may read. BigQuery rejects a larger one before it costs anything."""
     bigquery_priority: Literal["interactive", "batch"] = "interactive"
-    """Of a build's queries; those of a batch wait for idle slots."""
+    """Priority of a build's queries; `batch` queries wait for idle slots."""
     bigquery_emulator_host: str | None = None
-    """URL of an emulator instead of the cloud, such as http://127.0.0.1:9050."""
+    """URL of a BigQuery emulator to land in instead of the cloud, such as `http://127.0.0.1:9050`."""
+
     spool_path: Path = Path("spool")
+    """Directory of message logs, which stands in for a broker that is not configured."""
 
     kafka_bootstrap_servers: str | None = None
+    """Kafka brokers, such as `127.0.0.1:9092`. Kafka streams then come from Kafka instead of the spool."""
     kafka_config_file: Path | None = None
-    """A librdkafka properties file (`key=value` lines), for what the bootstrap servers alone do not say."""
+    """A librdkafka properties file (`key=value` lines) for credentials and other options. Its `bootstrap.servers`
+    counts unless KAFKA_BOOTSTRAP_SERVERS is set."""
     kafka_group_id: str = "event-warehouse"
-    """Overrides `group.id` of the properties file where it is set."""
+    """Consumer group, by default `group.id` of the properties file if it has one. The warehouse keeps the offsets that
+    count; those of the group serve lag tools."""
 
     schema_registry_url: str | None = Field(None, repr=False)
-    """Of the schema registry that streams in avro, protobuf or json_schema need. Overrides `schema.registry.url` of the
-    properties file, which may hold its other settings."""
+    """URL of the schema registry that streams in Avro, Protobuf or JSON Schema need. Replaces `schema.registry.url` of
+    the properties file, which may hold credentials and other registry options."""
 
     pubsub_project: str | None = None
+    """Google Cloud project of Pub/Sub. Pub/Sub streams then come from Pub/Sub instead of the spool."""
     pubsub_emulator_host: str | None = None
-
-    push_audience: str | None = None
-    """The audience that the token of each push must be for; without it pushes need no token."""
-    push_service_account: str | None = None
-    """E-mail of the only identity that may push; set with the audience, which anybody can have a token for."""
+    """Address of the Pub/Sub emulator to use instead of the cloud, such as `127.0.0.1:8085`."""
 
     topics: dict[str, str] = Field(default_factory=dict)
-    """JSON object: stream name to topic of the broker, where they differ."""
+    """JSON object, stream to topic: replaces the `topic` of the contract, which is the stream's name by default."""
     subscriptions: dict[str, str] = Field(default_factory=dict)
-    """JSON object: stream name to Pub/Sub subscription, where it is not `<topic>-landing`. A full resource name
-    (`projects/P/subscriptions/S`) may be of another project than PUBSUB_PROJECT."""
-    pseudonym_key: SecretStr | None = Field(None, min_length=16)
-    """The key of the hashes of personal fields; it counts when the warehouse is created, which has a random one
-    without."""
-    emit_topic: str = Field("time_on_page", pattern=f"^{TOPIC_NAME.pattern}$")
-    """The Kafka topic of the results that `emit` publishes."""
+    """JSON object, stream to Pub/Sub subscription: replaces the `subscription` of the contract, which is
+    `<topic>-landing` by default. A full name, `projects/P/subscriptions/S`, may be in another project."""
 
-    lock_timeout_seconds: float = Field(60.0, ge=0)
-    """How long to wait for a DuckDB file that another process holds."""
+    push_audience: str | None = None
+    """Audience that the token of each push must have. Set it together with PUSH_SERVICE_ACCOUNT; without them, pushes
+    need no token and `push` listens on loopback only."""
+    push_service_account: str | None = None
+    """E-mail address of the only account that may push."""
+
+    pseudonym_key: SecretStr | None = Field(None, min_length=16)
+    """Key of the hashes of personal fields, at least 16 characters. It is read when a warehouse is created; a random
+    key is drawn if it is not set."""
+
+    emit_topic: str = Field("time_on_page", pattern=f"^{TOPIC_NAME.pattern}$")
+    """Kafka topic to which `emit` produces its results."""
+
     landing_max_rows: int = Field(122_880, ge=1)
-    """A commit is due once this many messages, ... (By default a row group of DuckDB: those are written at once, while
-    smaller ones are written again with what comes behind them.)"""
+    """Maximum rows per commit (one row group of DuckDB). 1,000,000 with `WAREHOUSE=bigquery`."""
     landing_max_bytes: int = Field(48 * 1024 * 1024, ge=1024)
-    """... or this many bytes wait. A commit holds less than twice as much of each source, and the source fetches
-    as much again meanwhile: this bounds the memory of landing."""
+    """A commit is due once this many bytes wait; each source holds up to twice as much in memory and fetches as much
+    again meanwhile. 128 MiB with `WAREHOUSE=bigquery`."""
     landing_max_seconds: float = Field(1.0, gt=0)
-    """When following, what arrived waits at most this long for its commit."""
+    """Maximum wait of an arrived message for its commit, in seconds. 60 for `land` without `--follow` with
+    `WAREHOUSE=bigquery`."""
+
     metrics_host: str = "127.0.0.1"
-    """The address on which `--metrics-port` serves."""
+    """Address on which `--metrics-port` listens."""
 
     serve_tokens: dict[str, Literal["*"] | list[str]] = Field(default_factory=dict, repr=False)
-    """JSON object: bearer token to the questions that it may ask, "*" for all. Without it the endpoints are open, and
-    on loopback only."""
+    """JSON object, bearer token to a list of queries, or to `"*"` for all of them. Without it, `serve` needs no token
+    and listens on loopback only."""
     serve_max_rows: int = Field(10_000, ge=1)
-    """Maximum rows of an answer; it says when it is cut."""
+    """Maximum rows of an answer, over HTTP, on the command line, in the dashboard and the report. An answer that was
+    cut says so."""
     serve_timeout_seconds: float = Field(10.0, gt=0)
-    """A question that takes longer is interrupted."""
+    """Maximum time of a query, in seconds; a slower one is interrupted."""
     serve_memory_limit: str = Field("2GiB", pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$")
-    """Maximum memory of DuckDB for the questions that run at one time; what does not fit goes to disk."""
+    """Maximum memory of DuckDB for the queries that run at one time; the rest spills to disk."""
     serve_max_bytes_billed: int = Field(10 * 1024**3, ge=1)
-    """BigQuery refuses a question that would read more."""
+    """Maximum bytes that one query of an endpoint may read on BigQuery, which rejects a larger one."""
 
     @classmethod
     def settings_customise_sources(
@@ -180,7 +197,7 @@ class Settings(BaseSettings):
     @classmethod
     def _list_streams(cls, names: list[str]) -> list[str]:
         if not names and _stream_names():
-            raise ValueError("expected one stream at least")
+            raise ValueError("expected at least one stream")
         _check_streams(names)
         return names
 
@@ -226,15 +243,15 @@ class Settings(BaseSettings):
             if shared := sorted(name for name in set(names) if names.count(name) > 1):
                 raise ValueError(f"{variable}: two streams share {shared[0]!r}; give each its own")
         if self.emit_topic in kafka:
-            raise ValueError(f"EMIT_TOPIC: {self.emit_topic!r} is the topic of a stream; give the results their own")
+            raise ValueError(f"EMIT_TOPIC: {self.emit_topic!r} is the topic of a stream; choose another topic")
         return self
 
     @model_validator(mode="after")
     def _verify_who_pushes(self) -> Self:
         if (self.push_audience is None) != (self.push_service_account is None):
             raise ValueError(
-                "PUSH_AUDIENCE and PUSH_SERVICE_ACCOUNT: set both or neither; any Google account can sign a token for "
-                "an audience, so only the two together tell who pushes"
+                "PUSH_AUDIENCE and PUSH_SERVICE_ACCOUNT: set both or neither: any Google account can get a token "
+                "for an audience, so only the two together identify the sender"
             )
         return self
 

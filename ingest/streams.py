@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, StringConstraints, ValidationError, field_validator, model_validator
@@ -108,7 +108,7 @@ class BodyField(BaseModel, extra="forbid", frozen=True):
     @classmethod
     def _check_name(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", name):
-            raise ValueError("expected letters, digits and _, such as user_id; where the body has it is the path")
+            raise ValueError("expected letters, digits and _, such as user_id; use path for its place in the body")
         return name
 
     @field_validator("path", "aliases")
@@ -122,23 +122,23 @@ class BodyField(BaseModel, extra="forbid", frozen=True):
     @model_validator(mode="after")
     def _check_type(self) -> "BodyField":
         if self.type != "timestamp" and (self.unit or self.format is not None):
-            raise ValueError(f"{'unit' if self.unit else 'format'} is for the type timestamp")
+            raise ValueError(f"{'unit' if self.unit else 'format'} needs the type timestamp")
         if self.unit and self.format is not None:
             raise ValueError("a timestamp has a unit or a format, not both")
         if self.format is not None and (not TIME_FORMAT.fullmatch(self.format) or self.format.count("%Y") != 1):
             raise ValueError("format: expected %Y, %m, %d, %H, %M, %S, %f and %z, such as %d.%m.%Y %H:%M")
         if self.format is not None and len(found := re.findall("%.", self.format)) > len(set(found)):
-            raise ValueError("format: each of %Y, %m and the others stands in it once")
+            raise ValueError("format: %Y, %m and the others may appear only once")
         if self.personal == "hash" and self.type not in ("string", "id"):
-            raise ValueError("personal: hash is for the types string and id")
+            raise ValueError("personal: hash needs the type string or id")
         if self.type == "integer" and (wrong := [one for one in self.values if not re.fullmatch("-?[0-9]+", one)]):
             raise ValueError(f"values: {wrong[0]} is not an integer")
         if self.values and self.type not in ("string", "id", "integer"):
-            raise ValueError("values are for the types string, id and integer")
+            raise ValueError("values need the type string, id or integer")
         if self.name in VOCABULARY and (self.type == "amount") != (VOCABULARY[self.name] == "amount"):
             raise ValueError(f"type: {self.name} of fct_events is {VOCABULARY[self.name]}")
         if self.name in VOCABULARY and self.type not in ("string", "id", "amount"):
-            raise ValueError(f"type: {self.name} of fct_events is text, so string or id")
+            raise ValueError(f"type: {self.name} of fct_events is text: use string or id")
         return self
 
     @property
@@ -164,7 +164,7 @@ class EventType(BaseModel, extra="forbid", frozen=True):
     @model_validator(mode="after")
     def _check_values(self) -> "EventType":
         if not self.values and self.others == "reject":
-            raise ValueError("values: list the values, such as {sale: purchase}, or say others: keep")
+            raise ValueError("values: list the values, such as {sale: purchase}, or set others: keep")
         return self
 
 
@@ -213,9 +213,9 @@ class Stream(BaseModel, extra="forbid", frozen=True):
     @classmethod
     def _check_name(cls, name: str) -> str:
         if not NAME.fullmatch(name):
-            raise ValueError("expected a name of small letters, digits and _ that begins with a letter")
+            raise ValueError("expected a name of lowercase letters, digits and _ that begins with a letter")
         if name in RESERVED.split():
-            raise ValueError("this is a word of SQL; choose another name")
+            raise ValueError("this is a reserved word of SQL; choose another name")
         if name in OWN_TABLES:
             raise ValueError("landing has a table of this name; choose another")
         return name
@@ -233,16 +233,16 @@ class Stream(BaseModel, extra="forbid", frozen=True):
         for place, text in {"": self.description, **{field.name: field.description for field in self.fields}}.items():
             if re.search(r"\{[{%#]", text):
                 raise ValueError(
-                    f"{place + ': ' if place else ''}description: dbt would take {{{{, {{% and {{# for Jinja"
+                    f"{place + ': ' if place else ''}description: dbt would read {{{{, {{% and {{# as Jinja"
                 )
         return self
 
     @model_validator(mode="after")
     def _check_format(self) -> "Stream":
         if self.format != "json" and self.transport != "kafka":
-            raise ValueError(f"format: {self.format} is for streams of Kafka, transport: kafka")
+            raise ValueError(f"format: {self.format} needs transport: kafka")
         if self.subscription and self.transport != "pubsub":
-            raise ValueError("subscription: is of Pub/Sub, transport: pubsub")
+            raise ValueError("subscription: needs transport: pubsub")
         return self
 
     @model_validator(mode="after")
@@ -260,10 +260,10 @@ class Stream(BaseModel, extra="forbid", frozen=True):
         for place, named in self._named.items():
             for name in named:
                 if name not in self.body_fields:
-                    raise ValueError(f"{place}: {name} is none of the fields")
+                    raise ValueError(f"{place}: {name} is not one of the fields")
         for name in self.id:
             if self.id.count(name) > 1:
-                raise ValueError(f"id: {name} is there twice")
+                raise ValueError(f"id: {name} is listed twice")
         if self.kind == "entity":
             self._check_entity()
         else:
@@ -287,7 +287,7 @@ class Stream(BaseModel, extra="forbid", frozen=True):
                         f"fields: the paths {of} and {path} differ in case only: {written[1:]} and {place[1:]}"
                     )
                 if known != shape:
-                    raise ValueError(f"fields: {of} and {path} take {place.lstrip('.')} for {known} and for {shape}")
+                    raise ValueError(f"fields: {of} and {path} read {place.lstrip('.')} as {known} and as {shape}")
 
     @model_validator(mode="after")
     def _check_columns(self) -> "Stream":
@@ -295,13 +295,14 @@ class Stream(BaseModel, extra="forbid", frozen=True):
         own = {name for place in ("time", "event_type", "created", "deleted") for name in self._named[place]}
         for field in self.fields:
             if field.in_body not in {*own, *self.id[:1]}:
-                for words, what in ((RESERVED, "a word of SQL"), (OWN_COLUMNS[self.kind], "a column of every stream")):
+                reserved = ((RESERVED, "a reserved word of SQL"), (OWN_COLUMNS[self.kind], "a column of every stream"))
+                for words, what in reserved:
                     if field.name.lower() in words.split():
                         raise ValueError(
                             f"fields: {field.name} is {what}; choose another name, and give this as the path"
                         )
-                if field.name.lower().startswith(OWN_PREFIXES):
-                    raise ValueError(f"fields: {field.name} begins as a column of every stream; choose another name")
+                if prefix := next((one for one in OWN_PREFIXES if field.name.lower().startswith(one)), None):
+                    raise ValueError(f"fields: {field.name}: names with {prefix} are reserved; choose another")
             if field.personal and field.in_body in judged:
                 raise ValueError(f"fields: {field.name} is personal, so it can be neither id, time nor type")
             if field.personal and field.in_body == self.key and self.kind == "entity":
@@ -323,37 +324,37 @@ class Stream(BaseModel, extra="forbid", frozen=True):
 
     def _check_entity(self) -> None:
         if self.key is None:
-            raise ValueError("key: an entity has one, the field that holds its id")
+            raise ValueError("key: an entity needs one, the field that holds its id")
         if not self.time and self.envelope != "debezium":
-            raise ValueError("time: an entity has one, the field that says when a version came to be")
+            raise ValueError("time: an entity needs one, the field with the time of a version")
         types = {field.in_body: field.type for field in self.fields}
         if types[self.key] not in ("id", "string"):
-            raise ValueError(f"key: {self.key} has to be of the type id or string")
+            raise ValueError(f"key: {self.key} must have the type id or string")
         if self.created and types[self.created] != "timestamp":
-            raise ValueError(f"created: {self.created} has to be a timestamp")
+            raise ValueError(f"created: {self.created} must be a timestamp")
         for name in self.deleted:
             if types[name] not in ("timestamp", "boolean"):
-                raise ValueError(f"deleted: {name} has to be a timestamp or a boolean")
+                raise ValueError(f"deleted: {name} must be a timestamp or a boolean")
         for place in ("id", "event_type"):
             if getattr(self, place):
-                raise ValueError(f"{place}: is of events; an entity is known by its key")
+                raise ValueError(f"{place}: only an event has it; an entity is identified by its key")
         if self.envelope == "cloudevents":
-            raise ValueError("envelope: cloudevents are events; an entity is a change log")
+            raise ValueError("envelope: cloudevents needs kind: event; an entity is a change log")
 
     def _check_event(self) -> None:
         if not self.time:
-            raise ValueError("time: an event has one, the field that says when it happened")
+            raise ValueError("time: an event needs one, the field with the time it happened")
         if self.event_type is None:
-            raise ValueError("event_type: an event has one, such as signup, or a field that holds it")
+            raise ValueError("event_type: an event needs one, such as signup, or a field that holds it")
         if self.envelope == "debezium":
-            raise ValueError("envelope: debezium is of entities, kind: entity")
+            raise ValueError("envelope: debezium needs kind: entity")
         for place in ("created", "deleted"):
             if getattr(self, place):
-                raise ValueError(f"{place}: is of entities, kind: entity")
+                raise ValueError(f"{place}: needs kind: entity")
         required = {name for group in self.required for name in group}
         for name in (*self._named["event_type"], *self.time[:1]):
             if name not in required:
-                raise ValueError(f"fields: {name} has to be required, since it is the type or the time of the event")
+                raise ValueError(f"fields: {name} must be required, since it is the type or the time of the event")
 
     @property
     def body_fields(self) -> tuple[str, ...]:
@@ -367,13 +368,8 @@ class Stream(BaseModel, extra="forbid", frozen=True):
 
 
 class _Loader(yaml.CSafeLoader):
-    """Rejects a key that is there twice, of which YAML would take the last, and reads a date as text, since MySQL's
-    0000-00-00 is not one."""
-
-    yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
-        for first, found in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-    }
+    """Rejects a key that is listed twice, of which YAML would take the last. Reads a date as text, since MySQL's
+    0000-00-00 is not a date."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         known = set()
@@ -381,9 +377,15 @@ class _Loader(yaml.CSafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(problem="a key has to be a name", problem_mark=key.start_mark)
             if key.value in known:
-                raise yaml.MarkedYAMLError(problem=f"{key.value} is there twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"{key.value} is listed twice", problem_mark=key.start_mark)
             known.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+    for first, found in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def read_contracts(folder: Path) -> dict[str, Stream]:

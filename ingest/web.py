@@ -90,7 +90,7 @@ def listen(host: str, port: int, exposed: str | None) -> socket.socket:
     except (OSError, UnicodeError) as error:
         raise UserError(f"--host {host}: {getattr(error, 'strerror', None) or 'not a host name'}") from error
     if exposed is not None and not ipaddress.ip_address(address[0]).is_loopback:
-        raise UserError(f"--host {host} can be reached by others: {exposed}, or use 127.0.0.1")
+        raise UserError(f"--host {host} is not a loopback address: {exposed}, or use 127.0.0.1")
     try:
         return socket.create_server(address[:2], family=family)
     except OSError as error:

@@ -58,7 +58,7 @@ def _parameter(name: str, default: object, type_: object, description: str) -> P
             f"parameter {name}: its type is one of {', '.join(EXPECTED)}, or a list of choices, not {type_!r}"
         )
     if name == LIMIT and type_ != "integer":
-        raise UserError(f"parameter {name}: its type must be integer, since it bounds the rows")
+        raise UserError(f"parameter {name}: its type must be integer, since it limits the rows")
     parameter = Parameter.model_validate(
         {"name": name, "type": type_, "default": str(default), "description": description, "choices": choices}
     )

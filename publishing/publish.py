@@ -69,8 +69,8 @@ def publish(
     except (OSError, subprocess.CalledProcessError, duckdb.Error) as error:
         reason = str(getattr(error, "stderr", None) or error)
         raise UserError(
-            f"built, but not published in {folder}: {reason.strip().partition(chr(10))[0]}; what was published before"
-            " stays: build again once that is put right"
+            f"built, but not published in {folder}: {reason.strip().partition(chr(10))[0]}; the last published build"
+            " stays. Fix this and build again"
         ) from error
 
 

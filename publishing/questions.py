@@ -85,7 +85,7 @@ class Question(BaseModel, frozen=True):
         for name in arguments:
             if name not in known:
                 takes = f"it takes {', '.join(known)}" if known else "it takes none"
-                raise ArgumentError(f"{name}: no parameter of {self.name}; {takes}")
+                raise ArgumentError(f"{name}: not a parameter of {self.name}; {takes}")
         values = {
             parameter.name: parameter.read(arguments.get(parameter.name, parameter.default))
             for parameter in self.parameters

@@ -1,5 +1,5 @@
-"""`python -m serve [query | check | metric | dashboard | report]`: questions over HTTP, one answer, tests of questions,
-metrics, all as a page."""
+"""`python -m serve [query | check | metric | dashboard | report]`: queries over HTTP, one answer, tests of queries,
+metrics, the dashboard."""
 
 from ingest import interrupts
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
-    help="Ask the marts: the questions are the files of analyses/. Settings come from the environment or .env.",
+    help="Answer the queries of analyses/ from the last published build. Settings come from the environment or .env.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -41,18 +41,18 @@ app = typer.Typer(
 def endpoints(
     context: typer.Context,
     port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="Where to listen; 0 takes a free one and logs it.")
+        int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free port and logs it.")
     ] = 8000,
-    host: Annotated[
-        str, typer.Option(help="The address to listen on; any but loopback needs SERVE_TOKENS.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs SERVE_TOKENS.")] = "127.0.0.1",
     metrics_port: Annotated[
         int | None,
         typer.Option("--metrics-port", metavar="PORT", min=1, max=65535, help="Serve Prometheus metrics on this port."),
     ] = None,
 ) -> None:
-    """Answer the questions at http://HOST:PORT/v0/pipes/QUESTION.json?PARAMETER=VALUE and .csv until Ctrl-C or SIGTERM.
-    /docs describes them, /healthz tells the version and its age."""
+    """Answer queries at http://HOST:PORT/v0/pipes/QUERY.json?PARAMETER=VALUE and .csv, until Ctrl-C or SIGTERM.
+
+    /docs describes them. /healthz returns the published version and its age.
+    """
     if context.invoked_subcommand is not None:
         return
     from serve.endpoints import serve
@@ -66,11 +66,11 @@ def endpoints(
 @app.command()
 def dashboard(
     port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="Where to listen; 0 takes a free one and logs it.")
+        int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free port and logs it.")
     ] = 8001,
-    host: Annotated[str, typer.Option(help="The address to listen on, of loopback.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Loopback address to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Show the figures as a page at http://HOST:PORT/ until Ctrl-C or SIGTERM."""
+    """Serve the dashboard at http://HOST:PORT/, until Ctrl-C or SIGTERM."""
     from serve.dashboard.routes import serve
 
     configure_logs(logging.INFO)
@@ -80,11 +80,12 @@ def dashboard(
 @app.command()
 def report(
     filters: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILTER=VALUE]...", help="Those of the dashboard's address.")
+        list[str] | None,
+        typer.Argument(metavar="[FILTER=VALUE]...", help="Filters of the dashboard, such as period=30d."),
     ] = None,
-    file: Annotated[Path, typer.Option("--file", help="Where to write it.")] = Path("report.html"),
+    file: Annotated[Path, typer.Option("--file", help="File to write.")] = Path("report.html"),
 ) -> None:
-    """Write the dashboard's page to a file that needs nothing else."""
+    """Write the dashboard to one self-contained HTML file."""
     from serve.dashboard.filters import Filters
     from serve.dashboard.render import render
 
@@ -100,11 +101,20 @@ def report(
 
 @app.command()
 def query(
-    name: Annotated[str | None, typer.Argument(help="Which question; without one, they are listed.")] = None,
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="[PARAMETER=VALUE]...")] = None,
-    format_: Annotated[Format, typer.Option("--format", help="How the answer is printed.")] = Format.table,
+    name: Annotated[str | None, typer.Argument(help="Name of the query; without one, all are listed.")] = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PARAMETER=VALUE]...",
+            help="Parameters of the query, which the list of queries names; others have their defaults.",
+        ),
+    ] = None,
+    format_: Annotated[Format, typer.Option("--format", help="Format of the answer.")] = Format.table,
 ) -> None:
-    """Print the answer to a question."""
+    """Print the answer to a query.
+
+    Example: python -m serve query top_products brand=samsung limit=5 --format csv
+    """
     published = open_published(load_settings())
     if name is None:
         print_questions(published.questions.values())
@@ -119,10 +129,15 @@ def query(
 @app.command()
 @app.command("query-check", hidden=True)  # the name of `event-warehouse query-check`
 def check(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; all unless given.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Queries to check; all unless given.")
+    ] = None,
 ) -> None:
-    """Test the questions of analyses/ as they are now, without a build: compile each, compare it with its yml, and run
-    it with its defaults on what was published last. Prints a line per problem; exit code 2 when there are any."""
+    """Check the queries of analyses/ without a build.
+
+    Compiles each, compares it with its yml, and runs it with its defaults on the last published build. Prints one line
+    per problem; exit code 2 if there are any.
+    """
     from serve.check import check as check_questions
 
     has_problems = False
@@ -140,13 +155,13 @@ def check(
 
 @app.command()
 def metric(
-    metrics: Annotated[str, typer.Argument(help="Which, such as events,revenue; without one, they are listed.")] = "",
-    by: Annotated[str, typer.Option(help="A row for each, such as metric_time__day,event__brand.")] = "",
-    where: Annotated[str, typer.Option(help="Only such as \"{{ Dimension('event__brand') }} = 'acme'\".")] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
-    format_: Annotated[Format, typer.Option("--format", help="How the answer is printed.")] = Format.table,
+    metrics: Annotated[str, typer.Argument(help="Metrics, such as events,revenue; without any, all are listed.")] = "",
+    by: Annotated[str, typer.Option(help="Group by these, such as metric_time__day,event__brand.")] = "",
+    where: Annotated[str, typer.Option(help="Filter, such as \"{{ Dimension('event__brand') }} = 'acme'\".")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum rows.")] = None,
+    format_: Annotated[Format, typer.Option("--format", help="Format of the answer.")] = Format.table,
 ) -> None:
-    """Print metrics of the dbt project, by day or by any other dimension."""
+    """Print metrics of the dbt project, by day or any other dimension."""
     try:
         from serve.semantic_layer import Metrics
     except ModuleNotFoundError as error:
@@ -155,7 +170,7 @@ def metric(
     settings = load_settings()
     published = open_published(settings)
     if not isinstance(published, DuckDBPublished):
-        raise UserError("metrics are read from DuckDB only: on BigQuery, use the command mf of dbt-metricflow")
+        raise UserError("metrics need DuckDB: on BigQuery, use the command mf of dbt-metricflow")
     known = Metrics(published, settings)
     if not metrics:
         print_metrics(known)

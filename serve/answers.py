@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Protocol
 
 from ingest.errors import UserError
@@ -66,7 +67,9 @@ def find_question(published: Published, name: str) -> Question:
         return published.questions[name]
     if name in published.left_out:
         raise UserError(why_left_out(published.left_out[name]))
-    raise UserError(f"there is no question {name!r}; they are {', '.join(published.questions)}")
+    if meant := get_close_matches(name, published.questions, n=1, cutoff=0.8):
+        raise UserError(f"there is no query {name!r}; did you mean {meant[0]}?")
+    raise UserError(f"there is no query {name!r}; the queries are {', '.join(published.questions)}")
 
 
 def why_left_out(question: Question) -> str:

@@ -93,7 +93,7 @@ class Endpoints:
             response = await _refuse(request, error)
         except Exception as error:  # noqa: BLE001  a question that fails: its values must not be logged
             log.error("failed", question=seen["question"], **web.what_and_where(error.__cause__ or error))  # noqa: TRY400
-            response = await _refuse(request, HTTPException(500, "the question failed: see the server's log"))
+            response = await _refuse(request, HTTPException(500, "the query failed: see the server's log"))
         seconds = time.perf_counter() - started
         REQUESTS.labels(seen["question"], response.status_code).observe(seconds)
         log.info("request", **seen, status=response.status_code, seconds=round(seconds, 6))

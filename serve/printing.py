@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from serve.semantic_layer import Metrics
 
 CUT = (
-    "cut: there are more rows; ask for a larger limit (at most SERVE_MAX_ROWS, if the question takes one) or a shorter"
+    "cut: there are more rows; ask for a larger limit (at most SERVE_MAX_ROWS, if the query has one) or a shorter"
     " period"
 )
-output = Console(width=None if sys.stdout.isatty() else 160)
+output = Console(width=None if sys.stdout.isatty() else 1_000_000)  # a row of a table is a line of a file or a pipe
 errors = Console(stderr=True)
 
 
@@ -34,7 +34,7 @@ class Format(StrEnum):
 
 
 def print_questions(questions: Iterable[Question]) -> None:
-    table = Table("question", "answers", "takes", box=None)
+    table = Table("query", "answer", "parameters", box=None)
     for question in questions:
         table.add_row(question.name, question.description, " ".join(one.name for one in question.parameters))
     output.print(table)
@@ -46,7 +46,7 @@ def print_error(what: str, question: Question) -> None:
 
 
 def print_metrics(known: "Metrics") -> None:
-    table = Table("metric", "is", box=None)
+    table = Table("metric", "meaning", box=None)
     by: dict[str, list[str]] = {}
     for name, description in known.descriptions.items():
         table.add_row(name, description)

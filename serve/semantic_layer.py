@@ -59,7 +59,7 @@ class Metrics:
         """
         for name in metrics:
             if name not in self.descriptions:
-                raise UserError(f"there is no metric {name!r}; they are {', '.join(self.descriptions)}")
+                raise UserError(f"there is no metric {name!r}; the metrics are {', '.join(self.descriptions)}")
         most = min(limit or self._settings.serve_max_rows, self._settings.serve_max_rows)
         request = MetricFlowQueryRequest.create(
             metric_names=metrics,

@@ -54,6 +54,34 @@ CHECK_MART = "tests/dbt_project/test_check_mart.py"
 MUTATIONS = (
     # --- check-mart
     Mutation(
+        "check-mart draws no texts that the SQL names",
+        "dbt_project/worlds.py",
+        "if self.literals.texts and self.one_in(3):",
+        "if False:",
+        CHECK_MART,
+    ),
+    Mutation(
+        "check-mart passes a mart that never had a row",
+        "dbt_project/check_mart.py",
+        "if name not in checker.with_rows]",
+        "if False]",
+        CHECK_MART,
+    ),
+    Mutation(
+        "check-mart does not see a clock",
+        "dbt_project/exactness.py",
+        "if found := CHANGING.search(code_of(sql)):",
+        'if found := CHANGING.search(""):',
+        CHECK_MART,
+    ),
+    Mutation(
+        "snapshots keep columns that a contract drops",
+        "dbt_project/macros/entities.sql",
+        "{% do alter_relation_add_remove_columns(snapshot, none, gone) %}",
+        "",
+        "tests/dbt_project/test_snapshots.py",
+    ),
+    Mutation(
         "check-mart takes every mart for exact",
         "dbt_project/exactness.py",
         "return (only_here, only_there) if only_here or only_there else None",
@@ -978,8 +1006,8 @@ MUTATIONS = (
     Mutation(
         "a column with dots stays a name with dots",
         "ingest/files.py",
-        "if not all(parts) or any(",
-        "if len(parts) > 1 or any(",
+        "steps = _steps(column)",
+        "steps = [column]",
         "tests/ingest/test_replay.py",
     ),
     Mutation(

@@ -73,7 +73,7 @@ def test_the_help_of_a_command_has_its_name_in_the_usage_line(name: str) -> None
             "error: Invalid value for '--worlds': Input should be a valid integer, "
             "unable to parse string as an integer\n",
         ),
-        (["build", "--vars", "3"], "error: vars are given as a mapping, such as VARS='{session_gap_seconds: 1800}'\n"),
+        (["build", "--vars", "3"], "error: vars must be a mapping, such as VARS='{session_gap_seconds: 1800}'\n"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], error: str) -> None:
@@ -151,10 +151,11 @@ def test_a_build_imports_no_server() -> None:
 
 def test_the_pins_are_within_the_ranges_of_pyproject() -> None:
     pinned = {}
-    for line in (ROOT / "requirements-dev.txt").read_text().splitlines():
-        if not line.startswith("#"):
-            pin = Requirement(line)
-            pinned[pin.name] = str(pin.specifier).removeprefix("==")
+    for name in ("requirements-docs.txt", "requirements-dev.txt"):
+        for line in (ROOT / name).read_text().splitlines():
+            if not line.startswith("#"):
+                pin = Requirement(line)
+                pinned[pin.name] = str(pin.specifier).removeprefix("==")
     project = PROJECT["project"]
     listed = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
     listed += [one for group in PROJECT["dependency-groups"].values() for one in group]

@@ -141,7 +141,7 @@ def test_clean_removes_what_is_configured_once_it_is_told_to(make: Make, warehou
 
     code, out, err = make("clean")
     assert code == 2
-    assert "nothing was removed, since nobody can be asked here: `make clean CONFIRM=1`" in err
+    assert "nothing was removed: there is no terminal to confirm on; run `make clean CONFIRM=1`" in err
     listed = set(map(Path, out.splitlines()))
     assert {events, events.with_name("events.db.published"), events.with_name("events.db.emit")} < listed
     assert warehouse.folder / "spool" / "users" in listed

@@ -170,3 +170,8 @@ def test_a_new_field_is_added_and_any_other_change_of_columns_asks_for_a_rebuild
         contract.write_text(text)
     walk.run("make build")
     assert walk.ask(staged) == "[('1', 'ad'), ('2', 'ad'), ('3', 'ad'), ('3', 'ad')]"
+
+    # a field of a model with unit tests, which replace the source that has the key
+    users = tmp_path / "streams" / "users.yml"
+    users.write_text(users.read_text().replace("name: first_name\n", "name: first_name\n    personal: hash\n"))
+    walk.run("make build SELECT=stg_users FULL_REFRESH=1")

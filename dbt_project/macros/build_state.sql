@@ -45,7 +45,7 @@
 {% macro check_all_rows_are_read() %}
     {% if flags.EMPTY or flags.SAMPLE %}
         {% do exceptions.raise_compiler_error(
-            '--empty and --sample cannot be used here: what they leave out would be lost to later builds. To try models out, '
+            '--empty and --sample cannot be used here: later builds would not read the rows that they leave out. To try models out, '
             ~ 'build under another prefix (BUILD_PREFIX=try_)'
         ) %}
     {% endif %}
@@ -71,7 +71,7 @@
     ).rows[0].hours %}
     {% if hours != 0 %}
         {% do exceptions.raise_compiler_error(
-            "the default time zone of the warehouse is not UTC, which dates and times here take it to be: on BigQuery run "
+            "the default time zone of the warehouse must be UTC: on BigQuery run "
             ~ "ALTER PROJECT `" ~ target.database ~ "` SET OPTIONS (`region-" ~ target.location | lower ~ ".default_time_zone` = 'UTC')"
         ) %}
     {% endif %}

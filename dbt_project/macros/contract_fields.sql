@@ -96,7 +96,7 @@
 {% macro kept_columns(fields, stream) -%}
     {%- for field in fields if field.personal != 'drop' -%}
     {%- if field.personal == 'hash' -%}
-    {{ pseudonym(field.name, source('raw', stream)) }} as {{ field.name }},
+    {{ pseudonym(field.name) }} as {{ field.name }},
     {% elif field.type == 'json' and contracts()[stream].kind == 'entity' -%}
     {{ as_text(field) }} as {{ field.name }},
     {% else -%}
@@ -157,8 +157,8 @@
 
 {#- A field's value as it counts in an identity, which is published: of a personal one its keyed hash, since a plain hash
     of few possible values tells which it was. -#}
-{% macro identity_text(field, stream) -%}
-    {{ pseudonym(as_text(field), source('raw', stream)) if field.personal else as_text(field) }}
+{% macro identity_text(field) -%}
+    {{ pseudonym(as_text(field)) if field.personal else as_text(field) }}
 {%- endmacro %}
 
 {#- The fields of an event that no column of fct_events has, as one JSON object. -#}

@@ -123,3 +123,37 @@ select {{ entity_columns(stream) | join(', ') }}, created_at, updated_at
 from {{ ref('int_' ~ stream ~ '_latest') }}
 where deleted_at is null
 {% endmacro %}
+
+{#- Before a snapshot of an entity: what its contract drops or hashes goes from the rows of earlier builds too. dbt keeps
+    the columns of a snapshot forever, and no full refresh rebuilds it. -#}
+{% macro forget_personal_values() %}
+    {% set contracted = contracts() %}
+    {% set stream = model.name.removeprefix('dim_').removesuffix('_snapshot') %}
+    {% set snapshot = load_relation(this) if execute and stream in contracted else none %}
+    {% set parent = graph.nodes[model.depends_on.nodes[0]] if snapshot is not none else none %}
+    {% set latest = adapter.get_relation(parent.database, parent.schema, parent.alias) if parent is not none else none %}
+    {% if latest is not none %}
+        {% set hashed = contracted[stream].fields | selectattr('personal', 'equalto', 'hash') | map(attribute='name') | list %}
+        {% set kept = adapter.get_columns_in_relation(latest) | map(attribute='name') | list
+            + get_snapshot_table_column_names().values() | list %}
+        {% set gone = [] %}
+        {% for column in adapter.get_columns_in_relation(snapshot) %}
+            {% if column.name not in kept or (column.name in hashed and not column.is_string()) %}
+                {% do gone.append(column) %}
+            {% elif column.name in hashed %}
+                {% set is_hash = 'length(' ~ column.name ~ ") = 64 and translate(" ~ column.name ~ ", '0123456789abcdef', '') = ''" %}
+                {% do run_query(
+                    'update ' ~ snapshot ~ ' set ' ~ column.name ~ ' = ' ~ pseudonym(column.name)
+                    ~ ' where not (' ~ is_hash ~ ')'
+                ) %}
+            {% endif %}
+        {% endfor %}
+        {% if gone %}
+            {% do log(
+                model.name ~ ' loses ' ~ gone | map(attribute='name') | join(', ') ~ ', which the contract of ' ~ stream
+                ~ ' does not keep', info=true
+            ) %}
+            {% do alter_relation_add_remove_columns(snapshot, none, gone) %}
+        {% endif %}
+    {% endif %}
+{% endmacro %}

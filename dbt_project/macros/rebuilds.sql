@@ -1,7 +1,6 @@
 {#-
-  A model is rebuilt, with all of its rows, by --full-refresh, when its table is gone, or when one of the incremental models
-  that it reads was rebuilt since: other rules may have decided there what is accepted, and rows that were read before would
-  stay as they were. So a rebuild of one model reaches all that is made from it, in the same build or the next.
+  All rows of a model are rebuilt by --full-refresh, when its table is gone, or when an incremental model that it reads was
+  rebuilt since. So a rebuild reaches everything made from a model (docs/architecture.md#the-incremental-rule).
 -#}
 
 {#- dbt asks this macro whether to rebuild a model. -#}
@@ -39,11 +38,11 @@
         {% elif flags.FULL_REFRESH %}
         {% elif parents %}
             {% do planned.append(id) %}
-            {% do log(node.name ~ ' is rebuilt, as ' ~ parents[0] ~ ' was', info=true) %}
+            {% do log(node.name ~ ' is rebuilt because ' ~ parents[0] ~ ' was rebuilt', info=true) %}
         {% elif code.get(node.name, '') not in ('', code_of(node)) %}
             {% do exceptions.warn(
-                node.name ~ ' has changed since its rows were built: those keep what the code said then. `make build SELECT='
-                ~ node.name ~ '+ FULL_REFRESH=1` builds them again'
+                node.name ~ ' has changed since its rows were built, and old rows keep the old rule. `make build SELECT='
+                ~ node.name ~ '+ FULL_REFRESH=1` rebuilds them'
             ) %}
         {% endif %}
     {% endfor %}
@@ -141,7 +140,7 @@
             {% if counts.found < counts.accounted %}
                 {% do exceptions.raise_compiler_error(
                     'raw.' ~ source.name ~ ' has ' ~ counts.found ~ ' of the ' ~ counts.accounted | int ~ ' messages that are accounted for: '
-                    ~ 'to rebuild stg_' ~ source.name ~ ' now would lose the others from the marts. Put them back; or, to go on without '
+                    ~ 'rebuilding stg_' ~ source.name ~ ' now would lose the others from the marts. Restore them; or, to continue without '
                     ~ 'them, drop the table ' ~ accounting.schema ~ '.' ~ accounting.identifier ~ ' first'
                 ) %}
             {% endif %}

@@ -17,7 +17,7 @@
         {%- do text_columns.update({field.path: 'source_event_id'}) -%}
     {%- else -%}
         {%- do text_columns.update({field.path: text_column(field)}) -%}
-        {%- do identity.append(identity_text(field, stream)) if field.type != 'json' -%}
+        {%- do identity.append(identity_text(field)) if field.type != 'json' -%}
     {%- endif -%}
 {%- endfor %}
 {%- set field_at = {} -%}

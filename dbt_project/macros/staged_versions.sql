@@ -161,7 +161,7 @@ select
     stream,
     message_id,
     {% set contents = [] -%}
-    {%- for field in fields -%}{%- do contents.append(identity_text(field, stream)) -%}{%- endfor -%}
+    {%- for field in fields -%}{%- do contents.append(identity_text(field)) -%}{%- endfor -%}
     {{ version_key(stream, id.name, contents) }} as version_key,
     {{ id.name }},
     {{ kept_columns(fields, stream) }}

@@ -1,7 +1,6 @@
 {#-
-  The incremental rule: what is new is found by landed_at, stream by stream, above this model's own
-  watermark and up to the least of its parents' watermarks. So whatever is late is found, and a model that
-  failed, was skipped or left out catches up by itself.
+  The incremental rule: new rows are those with landed_at above this model's own watermark and up to the least of its
+  parents' watermarks, per stream. docs/architecture.md#the-incremental-rule gives the reasons.
 -#}
 
 {#- `where {{ is_new() }}`: rows, of an aliased relation if one is given, that this model has not read yet. Needs the

@@ -53,7 +53,7 @@ class Registry:
         config: dict[str, Any] = dict(registry_properties(settings))
         urls = [urlsplit(url.strip()) for url in config.get("url", "").split(",")]
         if not all(url.scheme in ("http", "https") and url.hostname for url in urls):
-            raise UserError("schema registry: expected a URL such as https://registry.example:8081; see README")
+            raise UserError("schema registry: SCHEMA_REGISTRY_URL must be a URL such as https://registry.example:8081")
         hosts = ", ".join(f"{url.hostname}:{url.port}" if url.port else str(url.hostname) for url in urls)
         self._name = f"the schema registry at {hosts}"
         try:
@@ -117,12 +117,12 @@ class Registry:
                     " schema.registry.basic.auth.user.info in KAFKA_CONFIG_FILE"
                 ) from error
             if error.http_status_code == 404:
-                raise UnavailableError(f"{self._name} has no such path (HTTP 404): see SCHEMA_REGISTRY_URL") from error
+                raise UnavailableError(f"{self._name} has no such path (404): check SCHEMA_REGISTRY_URL") from error
             raise UnavailableError(f"{self._name} does not answer: HTTP {error.http_status_code}") from error
         except (httpx2.HTTPError, httpx2.InvalidURL, OAuthTokenError, OSError) as error:
             reason = type(error).__name__ if isinstance(error, OAuthTokenError) else str(error) or type(error).__name__
             raise UnavailableError(f"{self._name} does not answer: {reason}") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UnavailableError(
-                f"{self._name} does not answer as a schema registry does: see SCHEMA_REGISTRY_URL"
+                f"{self._name} does not answer like a schema registry: check SCHEMA_REGISTRY_URL"
             ) from error

@@ -161,7 +161,7 @@ def simulated_days(settings: Settings) -> int:
     except FileNotFoundError:
         return 0
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); remove the spool folder to start anew") from error
+        raise UserError(f"{path} cannot be read ({error}); remove the spool folder to start over") from error
 
 
 def _batch(deliveries: list[Delivery], day_start: int) -> Iterator[Message]:
@@ -179,10 +179,10 @@ def _read_state(path: Path, seed: int, start: date) -> list[_Plan]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError, UserError) as error:
-        raise UserError(f"{path} cannot be read ({error}); remove the spool folder to start anew") from error
+        raise UserError(f"{path} cannot be read ({error}); remove the spool folder to start over") from error
     if world != WORLD:
         raise UserError(
-            f"{path.parent} holds days of an earlier version of the simulated shop, which cannot go on; "
+            f"{path.parent} holds days of an earlier version of the simulated shop, which cannot be continued; "
             "remove it (`make clean` removes the warehouse too), or use another SPOOL_PATH"
         )
     if kept != (seed, start):

@@ -32,19 +32,14 @@ log = structlog.get_logger()
 
 
 class KafkaSource:
-    """A consumer that takes its partitions from the group, and their offsets from the warehouse (see `Assignment`).
+    """A consumer whose partitions the group assigns, and whose offsets the warehouse keeps.
 
-    librdkafka mostly notices that a topic was deleted and created again, and assigns its partitions anew; the topic's
-    id is looked up again before each batch is emitted. So that this is exact:
+    At every assignment it reads the warehouse's positions again. Offsets committed to Kafka serve lag tools only. To be
+    exact (docs/architecture.md#landing-from-kafka) it needs two things:
 
-    - the sink must reject (or trim) a batch in which an offset lies below the warehouse's position: that is how a
-      batch loses against another loader that took over its partition;
+    - the sink rejects (or trims) a batch with an offset below the warehouse's position, so that it loses against
+      another loader that took over its partition;
     - after a commit that failed or was rejected, close this source and open another.
-
-    Offsets are not messages: transactions end with a marker, and aborted or compacted messages leave holes. At the end
-    of a partition its position moves past all of them, and is committed even if no message came.
-
-    Offsets committed to Kafka serve lag tools only.
     """
 
     idle_timeout_seconds = 0.0  # the end of a partition is an event

@@ -33,7 +33,7 @@ from ingest.streams import STREAMS, Stream
 
 NO_LOG = (
     "not landed: the spool holds <stream>/<partition>.ndjson, such as users/0.ndjson; "
-    "`python -m ingest replay` publishes a file of events"
+    "`python -m ingest replay` produces a file of events"
 )
 POLL_SECONDS = 0.05
 READ_BYTES = 4 * 1024 * 1024
@@ -246,8 +246,8 @@ class SpoolSource:
             # The byte before the position must end a line.
             if start and os.pread(file.fileno(), 1, start - 1) != b"\n":
                 raise UserError(
-                    f"{log.path} was landed up to byte {start}, and no line ends there now: it was cut or replaced."
-                    " Put it back, or remove it and publish again"
+                    f"{log.path} was landed up to byte {start}, and no line ends there now: it was truncated or"
+                    " replaced. Restore it, or remove it and produce its messages again"
                 )
             closing_on_error.pop_all()
         file.seek(start)

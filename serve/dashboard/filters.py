@@ -56,7 +56,7 @@ class Filters(BaseModel, extra="forbid", frozen=True):
             name = str(first["loc"][0]) if first["loc"] else "from"
             if first["type"] == "extra_forbidden":
                 names = [field.alias or name for name, field in cls.model_fields.items()]
-                raise UserError(f"{name}: no such filter; they are {', '.join(names)}") from error
+                raise UserError(f"{name}: no such filter; the filters are {', '.join(names)}") from error
             raise UserError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from error
 
     @field_validator("first", "last", mode="before")
@@ -73,7 +73,7 @@ class Filters(BaseModel, extra="forbid", frozen=True):
     @model_validator(mode="after")
     def _is_in_order(self) -> Self:
         if self.period == "custom" and self.first and self.last and self.first > self.last:
-            raise ValueError(f"{self.first} is after {self.last}; exchange the two")
+            raise ValueError(f"{self.first} is after {self.last}; swap the two")
         return self
 
     @property

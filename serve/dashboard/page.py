@@ -173,7 +173,7 @@ class Page:
 
     def _question(self, name: str) -> Question:
         if name not in {*self._published.questions, *self._published.left_out}:
-            raise UserError(f"what is published does not know the question {name}: run `make build`")
+            raise UserError(f"the published build has no query {name}: run `make build`")
         return find_question(self._published, name)
 
 

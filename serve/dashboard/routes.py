@@ -38,7 +38,7 @@ def app(settings: Settings) -> Starlette:
         panels = {panel.file: panel for panel in (KEY_PANEL, *(one for some in SECTIONS.values() for one in some))}
         panel = panels.get(f"{request.path_params['panel']}.csv")
         if panel is None:
-            raise HTTPException(404, f"there is no such panel; they are {', '.join(panels)}")
+            raise HTTPException(404, f"there is no such panel; the panels are {', '.join(panels)}")
         try:
             filters = Filters.read(request.query_params)
         except UserError as wrong:
@@ -70,5 +70,5 @@ def serve(settings: Settings, host: str, port: int) -> None:
     Raises:
         UserError: when the address cannot be listened on, or is not loopback.
     """
-    listener = web.listen(host, port, "the page asks nobody who they are; put a proxy that does in front")
+    listener = web.listen(host, port, "the page has no authentication; put a proxy that has in front")
     web.run(app(settings), listener, "/", 5)

@@ -24,8 +24,8 @@ def test_every_analysis_is_published_and_defined(warehouse: Warehouse) -> None:
     assert sorted(DEFINITIONS) == NAMES
 
 
-def test_readme_lists_every_question() -> None:
-    section = (ROOT / "README.md").read_text().split("## Ask it")[1].split("\n## ")[0]
+def test_the_docs_list_every_query() -> None:
+    section = (ROOT / "docs" / "queries.md").read_text().split("## All queries")[1].split("\n## ")[0]
     assert sorted(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == NAMES
 
 

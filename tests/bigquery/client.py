@@ -139,8 +139,9 @@ class Client:
             raise NotFound(f"Not found: Table {name}")
         return _bigquery_table(name, self.sql.tables[name])
 
-    def get_dataset(self, reference: DatasetReference, **options: Any) -> None:
-        """Every dataset exists."""
+    def get_dataset(self, reference: Any, **options: Any) -> None:
+        """Datasets are not kept: those exist that have tables."""
+        raise NotFound(f"Not found: Dataset {reference}")
 
     def create_dataset(self, dataset: Dataset, exists_ok: bool, **options: Any) -> None:
         """There are those that have tables."""

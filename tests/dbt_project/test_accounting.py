@@ -147,7 +147,7 @@ def test_a_rebuild_of_one_model_reaches_what_is_made_from_it(warehouse: Warehous
     warehouse.dbt(*made_from_it, "--full-refresh")
     assert warehouse.query(purchases) < right
     warehouse.dbt("run", "--full-refresh", "--select", "stg_ecom_events")
-    assert "fct_events is rebuilt, as stg_ecom_events was" in warehouse.dbt(*made_from_it).stderr
+    assert "fct_events is rebuilt because stg_ecom_events was rebuilt" in warehouse.dbt(*made_from_it).stderr
     assert warehouse.query(purchases) == right
     rebuilds = warehouse.query("select count(*) from intermediate.rebuilds")
     assert warehouse.dbt(*made_from_it).stderr == ""

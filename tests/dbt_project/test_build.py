@@ -211,7 +211,7 @@ def test_without_a_warehouse_the_error_says_what_to_run(tmp_path: Path) -> None:
         (["--vars={sesion_gap_seconds: 1800}"], "there is no var sesion_gap_seconds: did you mean "),
         (["--vars", "{session_gap_seconds: abc}"], "var session_gap_seconds: Input should be a valid integer"),
         (["--vars", "{reporting_time_zone: Mars}"], "var reporting_time_zone: expected an IANA name"),
-        (["--vars", "abc"], "vars are given as a mapping"),
+        (["--vars", "abc"], "vars must be a mapping"),
         (["--select", "no_such_model"], "the selection matches no model and no test"),
     ],
 )
@@ -272,3 +272,11 @@ def test_only_whole_builds_of_the_shared_marts_are_published(
     arguments: dict[str, object], prefix: str | None, expected: bool
 ) -> None:
     assert command.is_publishable(Settings(_env_file=None, build_prefix=prefix), arguments) is expected
+
+
+def test_the_help_says_what_is_published(capfd: pytest.CaptureFixture[str]) -> None:
+    assert command.run(Settings(_env_file=None), ["--help"]) == 0
+    ours, of_dbt = capfd.readouterr().out.split("\nUsage: ")
+    assert len(ours.splitlines()) == 2
+    assert "publishes" in ours
+    assert "--version" in of_dbt

@@ -2,10 +2,12 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from dbt_project.dictionary import DICTIONARY, SCHEMAS, dictionary
 from tests.dbt_project.warehouse import ROOT, Warehouse
@@ -35,6 +37,18 @@ def test_the_data_dictionary_has_every_column_as_it_is(shop: Warehouse) -> None:
     )
 
 
+def test_a_column_of_several_models_is_described_once() -> None:
+    """In models/columns.md. Files that are written from contracts repeat what the contract says of a field."""
+    described = Counter(
+        (column["name"], column["description"])
+        for path in (ROOT / "dbt_project" / "models").rglob("*.yml")
+        if path.parent.name != "contracts"
+        for model in (yaml.safe_load(path.read_text()) or {}).get("models", [])
+        for column in model.get("columns", [])
+    )
+    assert [one for one, count in described.items() if count > 1 and "doc(" not in one[1]] == []
+
+
 @pytest.mark.slow
 def test_the_docs_are_one_page_and_it_is_said_where(shop: Warehouse, tmp_path: Path) -> None:
     warehouse = shop.copy_to(tmp_path / "copy")
@@ -42,7 +56,7 @@ def test_the_docs_are_one_page_and_it_is_said_where(shop: Warehouse, tmp_path: P
     page = ROOT / said.removeprefix("docs: ").strip()
     assert page.resolve() == (warehouse.folder / "target" / "static_index.html").resolve()
     text = page.read_text()
-    assert "One row a page view (event_key) with its place in its session" in text
+    assert "One row per page view (event_key), with its place in the session" in text
     assert re.findall(r"""<(?:script|link|img)[^>]+(?:src|href)=["']?(?:https?:)?//""", text) == []
 
 

@@ -1,15 +1,22 @@
 """Snapshots keep what builds saw; the histories keep what was."""
 
+import hashlib
+import hmac
 import json
+import shutil
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
+from dbt_project.contracts import write_contracts
+from dbt_project.warm import WarmProject
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
 from ingest.settings import Settings
 from ingest.streams import STREAMS
-from tests.dbt_project.warehouse import Warehouse
+from tests.dbt_project.warehouse import ROOT, Warehouse
 
 
 def version(
@@ -33,6 +40,7 @@ def land_and_build(warehouse: Warehouse, *versions: Message) -> None:
     warehouse.dbt(*SNAPSHOTS)
 
 
+USERS = STREAMS["users"]
 SNAPSHOTS = ("build", "--select", "+resource_type:snapshot", "--indirect-selection", "cautious")
 
 
@@ -92,3 +100,51 @@ def test_a_newer_version_that_other_rules_reject_leaves_builds_green(tmp_path: P
     )
     warehouse.dbt(*SNAPSHOTS, "--full-refresh", "--vars", json.dumps({"earliest_event_at": "2020-01-01"}))
     assert warehouse.query("select user_name from analytics.dim_users_history where is_current") == [("old",)]
+
+
+@pytest.mark.slow
+def test_what_becomes_personal_goes_from_the_rows_of_earlier_builds(tmp_path: Path) -> None:
+    key = "the key of this test"
+    warehouse = Warehouse(tmp_path, {"PSEUDONYM_KEY": key})
+    for name in ("dbt_project", "snapshots", "analyses"):
+        ignored = shutil.ignore_patterns("target", "logs", "__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / "clone" / name, ignore=ignored)
+    snapshots = ["users_snapshot", "dim_users_snapshot"]
+
+    def build(personal: dict[str, Literal["drop", "hash"]], *options: str) -> None:
+        fields = [field.model_copy(update={"personal": personal.get(field.name)}) for field in USERS.fields]
+        project = tmp_path / "clone" / "dbt_project"
+        write_contracts(project, {**STREAMS, "users": USERS.model_copy(update={"fields": fields})})
+        warehouse.land()
+        select = [f"+{snapshot}" for snapshot in snapshots]
+        try:
+            WarmProject(project, tmp_path).run(
+                warehouse.path, "build", "--exclude-resource-type", "test", "unit_test", "--select", *select, *options
+            )
+        finally:
+            DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
+
+    def publish(user_name: str, updated_at: str) -> None:
+        settings = Settings(_env_file=None, spool_path=warehouse.folder / "spool")
+        SpoolProducer(settings).produce(USERS, [version(user_name, updated_at)])
+
+    def hashed(text: str) -> str:
+        return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+    def names(snapshot: str) -> list[object]:
+        return [name for (name,) in warehouse.query(f"select user_name from snapshots.{snapshot} order by updated_at")]
+
+    publish("ann", "2026-01-02T00:00:00Z")
+    build({})
+    publish("bea", "2026-01-03T00:00:00Z")
+    build({"user_name": "hash"}, "--full-refresh")
+    assert [names(snapshot) for snapshot in snapshots] == [[hashed("ann"), hashed("bea")]] * 2
+    publish("cleo", "2026-01-04T00:00:00Z")
+    build({"user_name": "hash"})
+    assert [names(snapshot) for snapshot in snapshots] == [[hashed("ann"), hashed("bea"), hashed("cleo")]] * 2
+    publish("dora", "2026-01-05T00:00:00Z")
+    build({"user_name": "drop"}, "--full-refresh")
+    for snapshot in snapshots:
+        rows = warehouse.query(f"from snapshots.{snapshot}")
+        assert len(rows) == 4
+        assert not [text for text in ("ann", "cleo", "dora", hashed("ann")) if text in repr(rows)]

@@ -3,12 +3,12 @@
 import json
 import random
 from collections import Counter
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
 
-from dbt_project.worlds import Message, draw_world, get, put, world_of
+from dbt_project.worlds import Literals, Message, code_of, draw_world, get, put, world_of
 from ingest.streams import STREAMS, Stream
 
 RUNS = 4
@@ -152,3 +152,20 @@ def test_put_sets_and_removes_what_is_at_a_path() -> None:
     put(body, "a.b.c.d", 6)  # inside a number: another field is there
     assert get(body, "a.b.c") == 5
     assert get(body, "items[7].sku") is None
+
+
+def test_literals_of_sql_are_drawn() -> None:
+    own = """select 'o''team', "column", x2, 17.5, 3 -- 'comment' 99
+    from a where at >= timestamp '2024-02-29 10:00:00' and b like '%sale%' and c = '$.path' and d < '9999-12-31'"""
+    literals = Literals.of(own, "select 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l'")
+    assert {*literals.texts} >= {"o'team", "sale", "a", "l"}
+    assert not {"comment", "column", "$.path"} & {*literals.texts}
+    assert Counter(literals.texts)["sale"] == 3
+    assert {*literals.numbers} == {17.5, 3}
+    assert {*literals.days} == {date(2024, 2, 29)}
+    assert "current_date" not in code_of("select 'current_date', \"current_date\" -- current_date\n/* current_date */")
+    rng = random.Random(1)
+    found = [message for number in range(100) for message in draw_world(rng, number, [ORDERS], RUNS, (), literals)]
+    text = b"\n".join(message.payload or b"" for message in found).decode(errors="replace")
+    assert text.count("sale") > 5
+    assert "2024-02-29" in text

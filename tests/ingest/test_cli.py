@@ -98,7 +98,7 @@ def test_help_names_every_command_and_each_has_its_own(run_here: Run) -> None:
         (["land"], {"LANDING_MAX_ROWS": "x"}, "LANDING_MAX_ROWS"),
         (["land"], {"TOPICS": "not json"}, "TOPICS: expected a JSON object"),
         (["land"], {"WAREHOUSE": "bigquery"}, "GCP_PROJECT: WAREHOUSE=bigquery needs "),
-        (["push", "--port", "0"], {"WAREHOUSE": "bigquery", "GCP_PROJECT": "shop"}, "pushes are landed in DuckDB only"),
+        (["push", "--port", "0"], {"WAREHOUSE": "bigquery", "GCP_PROJECT": "shop"}, "push lands in DuckDB only"),
         (["land"], {"WAREHOUSE_PATH": "missing/folder/w.duckdb"}, "No such file or directory; see WAREHOUSE_PATH"),
         (["emit"], {}, "no Kafka brokers: set KAFKA_BOOTSTRAP_SERVERS, or bootstrap.servers in KAFKA_CONFIG_FILE"),
         (["emit", "--dry-run"], {}, "has no fct_page_views yet: run `make build` first"),
@@ -198,7 +198,7 @@ def test_simulate_land_and_status(settings: Settings, run_here: Run) -> None:
 
     code, out, err = run_here("simulate", "--events-per-day", "100")
     assert (code, err) == (0, "")
-    published = re.fullmatch(r"published ([\d,]+) messages of 2026-01-01 to 2026-01-07\n", out)
+    published = re.fullmatch(r"produced ([\d,]+) messages of 2026-01-01 to 2026-01-07\n", out)
     assert published
     assert run_here("simulate", "--events-per-day", "100", "--days", "0") == (0, "", "")
     _, out, _ = run_here("status")
@@ -242,7 +242,7 @@ def test_streams_that_are_off_are_neither_landed_nor_shown(settings: Settings, r
     assert int(out.split()[1]) == status["users"].landed + status["clicks"].landed
     _, out, _ = run_here("status", **some)
     assert [line.split()[0] for line in out.splitlines()[1:]] == ["users", "clicks"]
-    assert run_here("provision", **some) == (0, "nothing to create: all is there\n", "")
+    assert run_here("provision", **some) == (0, "nothing to create\n", "")
     for command in (["land"], ["status"], ["provision"]):
         code, out, err = run_here(*command, "--stream", "posts", **some)
         assert (code, out, one_line(err)) == (2, "", "the stream posts is switched off: add it to STREAMS")
@@ -256,9 +256,23 @@ def test_simulate_leaves_a_configured_broker_alone(settings: Settings, run_here:
 
 def test_replay_publishes_a_file(settings: Settings, run_here: Run, tmp_path: Path) -> None:
     (tmp_path / "users.ndjson").write_bytes(b'{"user_id": "u1", "updated_at": "2026-01-01"}\n' * 2)
-    assert run_here("replay", "users.ndjson", "--stream", "users") == (0, "published 2 messages to users\n", "")
+    assert run_here("replay", "users.ndjson", "--stream", "users") == (0, "produced 2 messages to users\n", "")
     run_here("land")
     assert DuckDBSink(settings.warehouse_path).status()["users"].landed == 2
+
+
+def test_replay_of_nothing_is_an_error(run_here: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty.ndjson").write_text("")
+    (tmp_path / "header.csv").write_text("click_id,user_id,product_id,datetime_occured\n")
+    code, out, err = run_here("replay", "empty.ndjson", "header.csv", "--stream", "clicks")
+    assert (code, out, err) == (
+        2,
+        "",
+        "error: empty.ndjson, header.csv: there is no message, so nothing was published\n",
+    )
+    (tmp_path / "one.ndjson").write_text('{"click_id": "c", "user_id": 1, "product_id": 2, "datetime_occured": ""}\n')
+    code, out, err = run_here("replay", "empty.ndjson", "one.ndjson", "--stream", "clicks")
+    assert (code, out, err) == (0, "published 1 message to clicks\n", "")
 
 
 def test_replay_says_what_it_does_not_publish_and_what_it_could_not_read(
@@ -269,7 +283,7 @@ def test_replay_says_what_it_does_not_publish_and_what_it_could_not_read(
     assert (code, out) == (2, "")
     assert "no column user_id. Found columns id, updated_at, separated by ';'." in one_line(err)
     assert not settings.spool_path.exists()
-    published = (0, "published 2 messages to users; 1 unreadable, see dead_letters after the build\n", "")
+    published = (0, "produced 2 messages to users; 1 unreadable, see dead_letters after the build\n", "")
     code, out, err = run_here("replay", "users.csv", "--stream", "users", "--map", "user_id=id")
     assert (code, out) == published[:2]
     assert run_here("replay", "users.csv", "--stream", "users", "--force")[:2] == published[:2]
@@ -282,7 +296,7 @@ def test_provision_creates_the_tables_alone_for_the_spool(settings: Settings, ru
     assert run_here("provision") == (0, "".join(f"created {table}\n" for table in tables), "")
     assert DuckDBSink(settings.warehouse_path).status()["users"].landed == 0
     for arguments in (["provision"], ["provision", "--dry-run"]):
-        assert run_here(*arguments) == (0, "nothing to create: all is there\n", "")
+        assert run_here(*arguments) == (0, "nothing to create\n", "")
 
 
 @pytest.mark.parametrize("value", ["4", "101"])

@@ -216,7 +216,7 @@ def test_each_topic_has_its_cursor(settings: Settings, sink: DuckDBSink) -> None
 
 def test_one_emits_at_a_time(settings: Settings, sink: DuckDBSink) -> None:
     write_mart(settings, [])
-    with sink.emitting(), pytest.raises(UserError, match="another `ingest emit` is under way"), sink.emitting():
+    with sink.emitting(), pytest.raises(UserError, match="another `ingest emit` is running"), sink.emitting():
         pass
     with sink.emitting():
         pass

@@ -545,4 +545,4 @@ def test_a_log_that_was_cut_stops_landing(settings: Settings, start: Start, tmp_
     log.write_bytes(log.read_bytes()[:-10])
     out, err = start("land").communicate()
     assert out == ""
-    assert err.startswith("error: ") and err.count("\n") == 1 and "cut or replaced" in err
+    assert err.startswith("error: ") and err.count("\n") == 1 and "truncated or replaced" in err

@@ -221,6 +221,6 @@ def test_a_push_endpoint_is_set_with_its_token(settings: Settings, subscriber: A
 
 
 def test_options_that_exclude_each_other_are_refused_before_anything_is_made(settings: Settings) -> None:
-    with pytest.raises(UserError, match="--exactly-once is for subscriptions that are pulled"):
+    with pytest.raises(UserError, match="--exactly-once needs a pull subscription"):
         provision(settings, [CLICKS], options=SubscriptionOptions(exactly_once=True, push_endpoint="https://x/push"))
     assert provision(settings, [CLICKS], dry_run=True)[0] == f"would create topic {topic(settings)}"

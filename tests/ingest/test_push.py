@@ -366,7 +366,7 @@ def test_what_is_no_push_is_400_with_one_line(body: Any, reason: str, capsys: py
     sink = Sink()
     answer = in_process(Settings(_env_file=None), sink, lambda endpoint: endpoint.post(body)).result
     assert answer.status_code == 400
-    assert answer.text.startswith(f"no push of Pub/Sub: {reason}")
+    assert answer.text.startswith(f"not a Pub/Sub push message: {reason}")
     assert "\n" not in answer.text
     logged = capsys.readouterr().out
     assert "status=400" in re.sub(r"\x1b\[[0-9;]*m", "", logged)
@@ -548,9 +548,8 @@ def test_more_than_may_wait_is_429_and_what_waits_lands(serve: Serve, settings: 
             wait_for(lambda: sum(map(Future.done, answers.values())) == 23)
             full = {answer.result().status_code for answer in answers.values() if answer.done()}
             assert full == {429}
-            assert server.post(bodies["10"]).text == f"as many {limit[12:].lower().replace('rows', 'pushes')}" + (
-                f" as {limit} wait for their commit"
-            )
+            what = {"LANDING_MAX_ROWS": "pushes", "LANDING_MAX_BYTES": "bytes"}[limit]
+            assert server.post(bodies["10"]).text == f"{limit} {what} already wait for their commit"
             waiting = [id_ for id_, answer in answers.items() if not answer.done()]
         assert {answers[id_].result().status_code for id_ in waiting} == {204}
     assert sorted(landed_ids(settings)) == waiting

@@ -241,7 +241,7 @@ def test_a_csv_that_does_not_fit_is_rejected(csv_file: Path, content: bytes, fou
     csv_file.write_bytes(content)
     text = rejection([str(csv_file)])
     assert text.startswith(f"{csv_file} does not match stream ecom_events: no column ")
-    assert text.endswith("--force publishes the file as it is; nothing was published")
+    assert text.endswith("--force produces the file as it is; nothing was produced")
     assert re.search(found, text)
     assert text.isprintable()
     assert f"Fields of the stream: {NAMES.replace(',', ', ')}." in text
@@ -382,8 +382,12 @@ def test_a_json_file_whose_first_line_is_broken_is_still_read_by_lines(tmp_path:
 @pytest.mark.parametrize(
     ("name", "content", "found"),
     [
-        ("a.json", b"<!DOCTYPE html>\n<html>\n", "Found no JSON object, but <!DOCTYPE html>"),
-        ("a.ndjson", b"version https://git-lfs.github.com/spec/v1\noid\n", "Found no JSON object, but version"),
+        (
+            "a.json",
+            b"<!DOCTYPE html>\n<html>\n",
+            "no JSON object with fields in its first rows, but '<!DOCTYPE html>",
+        ),
+        ("a.ndjson", b"version https://git-lfs.github.com/spec/v1\noid\n", "rows, but 'version https://git-lfs"),
         (
             "a.jsonl",
             b'{"userId": 1, "time": 2}\n',
@@ -391,7 +395,7 @@ def test_a_json_file_whose_first_line_is_broken_is_still_read_by_lines(tmp_path:
         ),
         ("a.ndjson", b'{"event_time": 1, "event_type": "view"}\n', "no field product_id"),
         ("a.json", b'{"data": [%s,\n%s]}' % (BODY, BODY), "Found fields data"),
-        ("a.json", b"1\n2\n", "Found no JSON object, but 1"),
+        ("a.json", b"1\n2\n", "rows, but '1'; nothing was published (--force"),
     ],
 )
 def test_bodies_that_do_not_fit_are_rejected(tmp_path: Path, name: str, content: bytes, found: str) -> None:
@@ -399,6 +403,14 @@ def test_bodies_that_do_not_fit_are_rejected(tmp_path: Path, name: str, content:
     path.write_bytes(content)
     assert found in rejection([str(path)])
     assert len(published(path, content, force=True)) >= 1
+
+
+def test_a_binary_file_is_one_short_line(tmp_path: Path) -> None:
+    path = tmp_path / "bin.ndjson"
+    path.write_bytes(bytes(range(256)).replace(b"\n", b"") * 20)
+    text = rejection([str(path)])
+    assert text.isprintable()
+    assert len(text) < len(str(path)) + 250
 
 
 def test_fields_may_be_spread_over_several_bodies(tmp_path: Path) -> None:
@@ -412,6 +424,21 @@ def test_lines_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
     replay = Replay(Settings(_env_file=None), [str(tmp_path)], ECOM)
     for _ in range(2):
         assert (replay.publish(Collector()), replay.unreadable) == (6, 3)
+
+
+def test_columns_of_a_list_become_a_list(tmp_path: Path) -> None:
+    names = "event_time,items[0].sku,items[0].n,items[2].sku,grid[0][1],items.x,huge[1000].y,[0],a[x].y"
+    values = "2019-10-01,a,1,b,c,d,e,f,g"
+    list_ = {"items": [{"sku": "a", "n": "1"}, None, {"sku": "b"}], "grid": [[None, "c"]], "items.x": "d"}
+    flat = {"huge[1000].y": "e", "[0]": "f", "a[x]": {"y": "g"}}
+    [message] = published(tmp_path / "a.csv", f"{names}\n{values}\n".encode(), force=True)
+    body = orjson.loads(message.payload or b"")
+    assert body == {"event_time": "2019-10-01", **list_, **flat}
+    assert value_at(body, "items[2].sku") == "b"
+    table = pa.table({name: [value] for name, value in zip(names.split(","), values.split(","), strict=True)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    [message] = replayed([str(tmp_path / "a.parquet")], force=True)
+    assert orjson.loads(message.payload or b"") == body
 
 
 def test_columns_of_json_are_not_renamed(tmp_path: Path) -> None:
@@ -812,7 +839,7 @@ def test_ctrl_c_says_how_many_messages_were_published(
     out, err = process.communicate(timeout=60)
     lines = log.read_bytes().count(b"\n")
     assert 1 <= lines < rows
-    assert out == f"interrupted: published {lines:,} message{'s' if lines > 1 else ''} to ecom_events\n"
+    assert out == f"interrupted: produced {lines:,} message{'s' if lines > 1 else ''} to ecom_events\n"
     assert (process.returncode, err) == (130, "")
 
 
@@ -830,5 +857,5 @@ def test_ctrl_c_before_anything_is_published_says_so(settings: Settings, tmp_pat
     process.stdin.write(HEADER + ROW * 200_000)  # more than a pipe holds: it reads
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, b"interrupted: nothing published\n", b"")
+    assert (process.returncode, out, err) == (130, b"interrupted: nothing produced\n", b"")
     assert not settings.spool_path.exists()

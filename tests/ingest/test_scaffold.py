@@ -186,6 +186,17 @@ def test_two_columns_of_one_name_are_an_error(tmp_path: Path) -> None:
         read_files([str(tmp_path / "twice.csv")])
 
 
+@pytest.mark.parametrize("delimiter", ["~", ":"])
+def test_an_unknown_delimiter_is_one_line(tmp_path: Path, delimiter: str) -> None:
+    (tmp_path / "a.csv").write_text(delimiter.join(["id", "at", "plan"]) + "\n")
+    with pytest.raises(UserError) as error:
+        read_files([str(tmp_path / "a.csv")])
+    assert str(error.value) == (
+        f"{tmp_path / 'a.csv'}: the header has only one column, 'id{delimiter}at{delimiter}plan': separate columns by a"
+        " comma, semicolon, tab or |"
+    )
+
+
 def test_columns_are_nested_by_their_dots(tmp_path: Path, add: Add) -> None:
     (tmp_path / "dots.csv").write_text("time,props.ref,props.utm.source,x.,y,y.z\n2026-01-01,a,b,c,d,e\n")
     sample = read_files([str(tmp_path / "dots.csv")])
@@ -398,14 +409,14 @@ def test_names_of_the_vocabulary_are_used_where_the_name_matches(add: Add) -> No
 
 def test_names_that_a_field_cannot_have_are_changed(add: Add) -> None:
     body = {
-        **{"order": "a", "stream": "b", "payload": "c", "1st": "d", "a b": "e", "a_b": "f", "a-b": "g"},
+        **{"order": "a", "stream": "b", "payload": "c", "1st": "d", "a b": "e", "a_b": "f", "a-b": "g", "dbt_run": "h"},
         **{"seats": 1, "seats_text": "x", "price": "cheap", "url": ["x"], "x" * 99: 1, "at": "2026-01-05"},
     }
     stream, _ = add(body)
     assert {field.in_body: field.name for field in stream.fields} == {
         **{"order": "body_order", "stream": "body_stream", "payload": "body_payload", "1st": "body_1st"},
-        **{"a b": "a_b_2", "a_b": "a_b", "a-b": "a_b_3", "seats": "seats", "seats_text": "body_seats_text"},
-        **{"price": "body_price", "url": "body_url", "x" * 99: "x" * 55, "at": "at"},
+        **{"a b": "a_b_2", "a_b": "a_b", "a-b": "a_b_3", "seats": "seats", "seats_text": "seats_text"},
+        **{"price": "body_price", "url": "body_url", "x" * 99: "x" * 55, "at": "at", "dbt_run": "body_dbt_run"},
     }
 
 
@@ -764,7 +775,7 @@ def test_a_field_can_be_promoted_in_every_contract_of_the_project(tmp_path: Path
     ("path", "message"),
     [
         ("country", r"signups\.yml reads country already, as country"),
-        ("country.code", "take country for a value and for an object"),
+        ("country.code", "read country as a value and as an object"),
         ("tags[0]", r"signups\.yml keeps tags as json, so tags\[0\] cannot be read too: .* replace the field tags by"),
         ("tags.a", r"signups\.yml keeps tags as json, so tags\.a cannot be read too"),
         ("props", r"signups\.yml reads props\.ref, so props cannot be kept too: "),
@@ -836,13 +847,13 @@ SEEN = [unlisted("props.ref", "string"), unlisted("meta", "object", "{...}"), un
 @pytest.mark.parametrize(
     ("path", "seen", "closest"),
     [
-        ("props.reff", SEEN, "closest of those it does not read: props.ref"),
-        ("zzz", SEEN, "closest of those it does not read: props.ref, meta, items"),
-        ("zzz", [], "its contract reads all they have"),
+        ("props.reff", SEEN, "the closest unlisted fields are props.ref"),
+        ("zzz", SEEN, "the closest unlisted fields are props.ref, meta, items"),
+        ("zzz", [], "the contract lists all fields"),
     ],
 )
 def test_what_no_message_has_is_not_promoted(folder: Path, path: str, seen: list[UnlistedField], closest: str) -> None:
-    with pytest.raises(UserError, match=f"^no message of signups has {path}, as of the last build; {closest}$"):
+    with pytest.raises(UserError, match=f"^no message of signups had {path} in the last build; {closest}$"):
         promote_field("signups", path, seen=seen, folder=folder)
     assert (folder / "signups.yml").read_text() == CONTRACT
 
@@ -866,7 +877,7 @@ def test_what_field_drift_cannot_tell_is_promoted(folder: Path, path: str, seen:
 def test_beside_what_the_contract_reads_deeper_field_drift_tells_nothing(folder: Path) -> None:
     promote_field("signups", "a.b.c", folder=folder)
     promote_field("signups", "a.b.d", seen=[], folder=folder)
-    with pytest.raises(UserError, match=r"no message of signups has a\.x"):
+    with pytest.raises(UserError, match=r"no message of signups had a\.x"):
         promote_field("signups", "a.x", seen=[], folder=folder)
 
 
@@ -931,7 +942,8 @@ def test_a_promoted_field_comes_with_the_command_that_fills_it_in(run: Run, tmp_
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == "make build SELECT=stg_signups+ FULL_REFRESH=1"
     said = run("promote", "signups", "props.email")[1]
-    assert "added props_email, of type string, to streams/signups.yml as personal: drop, by its name; review" in said
+    assert "added props_email, of type string" in said
+    assert "with personal: drop, because of its name; review it" in said
 
 
 def test_promote_asks_the_warehouse_what_messages_have(run: Run, tmp_path: Path) -> None:
@@ -945,7 +957,7 @@ def test_promote_asks_the_warehouse_what_messages_have(run: Run, tmp_path: Path)
     assert run("promote", "clicks", "not.staged")[0] == 0
     with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as connection:
         connection.execute("insert into staging.stg_clicks values (1)")
-    error = "no message of clicks has props.dept, as of the last build; closest of those it does not read: props.depth"
+    error = "no message of clicks had props.dept in the last build; the closest unlisted fields are props.depth"
     assert run("promote", "clicks", "props.dept") == (2, "", f"error: {error}\n")
     assert "added props_depth, of type amount, " in run("promote", "clicks", "props.depth")[1]
 
@@ -956,11 +968,11 @@ def test_promote_asks_the_warehouse_what_messages_have(run: Run, tmp_path: Path)
         ([], "Missing command"),
         (["add"], "Missing argument"),
         (["add", "signups"], "give a sample: --sample FILE, or --from-topic TOPIC"),
-        (["add", "signups", "--sample", "a.ndjson", "--from-topic", "a"], "give one sample only"),
-        (["add", "Signups", "--sample", "a.ndjson"], "'Signups' cannot name a stream: use small letters"),
+        (["add", "signups", "--sample", "a.ndjson", "--from-topic", "a"], "give either --sample or --from-topic"),
+        (["add", "Signups", "--sample", "a.ndjson"], "'Signups' cannot name a stream: use lowercase letters"),
         (["add", "it's", "--sample", "a.ndjson"], '"it\'s" cannot name a stream'),
         (["add", "../x", "--sample", "a.ndjson"], "'../x' cannot name a stream"),
-        (["add", "order", "--sample", "a.ndjson"], "order cannot name a stream: it is a word of SQL"),
+        (["add", "order", "--sample", "a.ndjson"], "order cannot name a stream: it is a reserved word of SQL"),
         (["add", "signups", "--sample", "a.ndjson"], "a.ndjson: none of 2 messages is a JSON object"),
         (["add", "signups", "--sample", "b.ndjson"], "b.ndjson cannot be read: No such file or directory"),
         (["add", "signups", "--from-topic", "a"], "spool log a: there is no message"),

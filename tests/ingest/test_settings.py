@@ -101,7 +101,7 @@ def test_topics_and_subscriptions_have_names_of_their_own(monkeypatch: pytest.Mo
         ("TOPICS", '{"users": "my topic"}', "TOPICS: users: 'my topic' is not a topic"),
         ("EMIT_TOPIC", "my topic", "EMIT_TOPIC: "),
         ("STREAMS", "clicks", r"STREAMS: expected a JSON list such as \["),
-        ("STREAMS", "[]", "STREAMS: expected one stream at least"),
+        ("STREAMS", "[]", "STREAMS: expected at least one stream"),
         ("STREAMS", '["clicks", "nope"]', "STREAMS: unknown stream 'nope'; the streams are checkouts, .*"),
         (
             "WAREHOUSE_PATH",

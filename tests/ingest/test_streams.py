@@ -59,7 +59,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no field": ({"fields": []}, "fields: is empty; list something, or leave it out"),
     "a field of an odd name": (
         {"fields": [{**FIELD, "name": "it's"}]},
-        "field it's: name: expected letters, digits and _, such as user_id; where the body has it is the path",
+        "field it's: name: expected letters, digits and _, such as user_id; use path for its place in the body",
     ),
     "two fields of one name": ({"fields": [FIELD, FIELD]}, "fields: two have the name at"),
     "two paths of one name": (
@@ -68,34 +68,34 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a time that is not required": (
         {"fields": [{**FIELD, "required": False}], "key": None},
-        "fields: at has to be required, since it is the type or the time of the event",
+        "fields: at must be required, since it is the type or the time of the event",
     ),
     "an event without a type": (
         {"event_type": None},
-        "event_type: an event has one, such as signup, or a field that holds it",
+        "event_type: an event needs one, such as signup, or a field that holds it",
     ),
-    "an id that is no field": ({"id": ["user"]}, "id: user is none of the fields"),
+    "an id that is no field": ({"id": ["user"]}, "id: user is not one of the fields"),
     "names that differ in case only": (
         {"fields": [FIELD, {**FIELD, "name": "At"}]},
         "fields: two have the name at and At",
     ),
-    "a time that is no field": ({"time": ["when"]}, "time: when is none of the fields"),
-    "a key that is no field": ({"key": "id"}, "key: id is none of the fields"),
-    "a group with what is no field": ({"one_of": [["at", "id"]]}, "one_of: id is none of the fields"),
+    "a time that is no field": ({"time": ["when"]}, "time: when is not one of the fields"),
+    "a key that is no field": ({"key": "id"}, "key: id is not one of the fields"),
+    "a group with what is no field": ({"one_of": [["at", "id"]]}, "one_of: id is not one of the fields"),
     "an entity without a key": (
         {"kind": "entity", "key": None, "event_type": None},
-        "key: an entity has one, the field that holds its id",
+        "key: an entity needs one, the field that holds its id",
     ),
     "an entity with a type": (
         {"kind": "entity", "event_type": "signup"},
-        "event_type: is of events; an entity is known by its key",
+        "event_type: only an event has it; an entity is identified by its key",
     ),
     "an entity without a time": (
         {"kind": "entity", "event_type": None, "time": None},
-        "time: an entity has one, the field that says when a version came to be",
+        "time: an entity needs one, the field with the time of a version",
     ),
-    "an event without a time": ({"time": None}, "time: an event has one, the field that says when it happened"),
-    "an event in Debezium's envelope": ({"envelope": "debezium"}, "envelope: debezium is of entities, kind: entity"),
+    "an event without a time": ({"time": None}, "time: an event needs one, the field with the time it happened"),
+    "an event in Debezium's envelope": ({"envelope": "debezium"}, "envelope: debezium needs kind: entity"),
     "a type of a wrong kind": ({"event_type": 3}, "event_type: expected a text, in quotes, not 3"),
     "a type from a field that is unknown": (
         {"event_type": {"field": "at", "values": {"a": "b"}, "other": "keep"}},
@@ -103,7 +103,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a type that is not listed": (
         {"event_type": {"field": "at"}},
-        "event_type: values: list the values, such as {sale: purchase}, or say others: keep",
+        "event_type: values: list the values, such as {sale: purchase}, or set others: keep",
     ),
     "a path with a quote": (
         {"fields": [FIELD, {**FIELD, "name": "ref", "path": "it's"}]},
@@ -111,7 +111,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a value inside a value": (
         {"fields": [FIELD, {**FIELD, "name": "ref", "path": "at.ref"}], "key": None},
-        "fields: at and at.ref take at for a value and for an object",
+        "fields: at and at.ref read at as a value and as an object",
     ),
     "an element of what is an object": (
         {
@@ -121,7 +121,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
             ],
             "key": None,
         },
-        "fields: a.b and a[0] take a for an object and for a list",
+        "fields: a.b and a[0] read a as an object and as a list",
     ),
     "objects that differ in case only": (
         {
@@ -138,11 +138,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
             ],
             "key": None,
         },
-        "fields: a[0] and a[1].c take a[] for a value and for an object",
+        "fields: a[0] and a[1].c read a[] as a value and as an object",
     ),
     "a column that is a word of SQL": (
         {"fields": [FIELD, {**FIELD, "name": "order"}], "key": None},
-        "fields: order is a word of SQL; choose another name, and give this as the path",
+        "fields: order is a reserved word of SQL; choose another name, and give this as the path",
     ),
     "a column that every stream has": (
         {"fields": [FIELD, {**FIELD, "name": "stream"}], "key": None},
@@ -154,15 +154,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a column as dbt's": (
         {"fields": [FIELD, {**FIELD, "name": "dbt_valid_to"}], "key": None},
-        "fields: dbt_valid_to begins as a column of every stream; choose another name",
+        "fields: dbt_valid_to: names with dbt_ are reserved; choose another",
     ),
     "a column as staging's texts": (
         {"fields": [FIELD, {**FIELD, "name": "_text_of_at"}], "key": None},
-        "fields: _text_of_at begins as a column of every stream; choose another name",
+        "fields: _text_of_at: names with _text_of_ are reserved; choose another",
     ),
     "a column that DuckDB reads as a statement": (
         {"fields": [FIELD, {**FIELD, "name": "describe"}], "key": None},
-        "fields: describe is a word of SQL; choose another name, and give this as the path",
+        "fields: describe is a reserved word of SQL; choose another name, and give this as the path",
     ),
     "a number as the id of an entity": (
         {
@@ -171,7 +171,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
             "key": "number",
             "fields": [{**FIELD, "name": "number", "type": "integer"}, {**FIELD, "type": "timestamp"}],
         },
-        "key: number has to be of the type id or string",
+        "key: number must have the type id or string",
     ),
     "texts as the values of an integer": (
         {"fields": [FIELD, {**FIELD, "name": "n", "type": "integer", "values": ["1", "low"]}]},
@@ -179,11 +179,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an id that names a field twice": (
         {"id": ["user_id", "user_id"]},
-        "id: user_id is there twice",
+        "id: user_id is listed twice",
     ),
     "Jinja in a description": (
         {"fields": [{**FIELD, "description": "Of {{ x }}."}], "key": None},
-        "at: description: dbt would take {{, {% and {# for Jinja",
+        "at: description: dbt would read {{, {% and {# as Jinja",
     ),
     "an ignored path with a quote": (
         {"ignored": ["it's.x"]},
@@ -193,9 +193,9 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"fields": [FIELD, {**FIELD, "name": "n", "path": "a[99999999999999999999]"}]},
         "field n: path: expected names with . between them, such as props.ref or items[0].sku",
     ),
-    "a part of a time that is there twice": (
+    "a part of a time that is listed twice": (
         {"fields": [{**FIELD, "type": "timestamp", "format": "%Y-%m-%d %d"}]},
-        "field at: format: each of %Y, %m and the others stands in it once",
+        "field at: format: %Y, %m and the others may appear only once",
     ),
     "JSON beside text in one list": (
         {
@@ -206,11 +206,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
             ],
             "key": None,
         },
-        "fields: a[0] and a[1] take a[] for a value and for a JSON value",
+        "fields: a[0] and a[1] read a[] as a value and as a JSON value",
     ),
     "a unit of what is no time": (
         {"fields": [FIELD, {**FIELD, "name": "n", "type": "integer", "unit": "seconds"}]},
-        "field n: unit is for the type timestamp",
+        "field n: unit needs the type timestamp",
     ),
     "a unit and a format": (
         {"fields": [{**FIELD, "type": "timestamp", "unit": "seconds", "format": "%Y"}]},
@@ -234,7 +234,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a hash of a number": (
         {"fields": [FIELD, {**FIELD, "name": "n", "type": "integer", "personal": "hash"}]},
-        "field n: personal: hash is for the types string and id",
+        "field n: personal: hash needs the type string or id",
     ),
     "a text in place of a list": ({"time": "at"}, "time: expected a list, such as [a, b], not at"),
     "a list in place of a text": ({"key": ["user_id"]}, "key: expected a text"),
@@ -285,7 +285,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"event_type": {"field": "at", "values": {}, "others": "keep"}},
         "event_type.values: is empty; list something, or leave it out",
     ),
-    "a subscription on Kafka": ({"subscription": "signups-landing"}, "subscription: is of Pub/Sub, transport: pubsub"),
+    "a subscription on Kafka": ({"subscription": "signups-landing"}, "subscription: needs transport: pubsub"),
 }
 
 
@@ -309,11 +309,11 @@ def test_two_streams_of_one_transport_share_no_topic(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("select", "this is a word of SQL; choose another name"),
+        ("select", "this is a reserved word of SQL; choose another name"),
         ("pseudonym_key", "landing has a table of this name; choose another"),
-        ("Signups", "expected a name of small letters, digits and _ that begins with a letter"),
-        ("sign'ups", "expected a name of small letters, digits and _ that begins with a letter"),
-        ("a" * 64, "expected a name of small letters, digits and _ that begins with a letter"),
+        ("Signups", "expected a name of lowercase letters, digits and _ that begins with a letter"),
+        ("sign'ups", "expected a name of lowercase letters, digits and _ that begins with a letter"),
+        ("a" * 64, "expected a name of lowercase letters, digits and _ that begins with a letter"),
     ],
 )
 def test_a_name_that_is_no_name_of_a_table(tmp_path: Path, name: str, expected: str) -> None:
@@ -324,7 +324,7 @@ def test_a_name_that_is_no_name_of_a_table(tmp_path: Path, name: str, expected: 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (b"kind: event\nkind: entity\n", "line 2: kind is there twice"),
+        (b"kind: event\nkind: entity\n", "line 2: kind is listed twice"),
         (b"kind: [event\n", "line 2: did not find expected ',' or ']'"),
         (b"- kind\n", "expected keys such as transport, kind and fields"),
         (b"", "expected keys such as transport, kind and fields"),

@@ -62,7 +62,7 @@ def test_parameters_are_in_the_order_of_the_text() -> None:
         (
             LIMIT.replace("integer", "string"),
             {"limit": "How many."},
-            ["parameter limit: its type must be integer, since it bounds the rows"],
+            ["parameter limit: its type must be integer, since it limits the rows"],
         ),
         (LIMIT.replace("10", "'ten'"), {"limit": "How many."}, ["limit: expected a whole number from 1 on, got 'ten'"]),
         (LIMIT.replace("10", "0"), {"limit": "How many."}, ["limit: expected a whole number from 1 on, got '0'"]),

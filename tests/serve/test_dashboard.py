@@ -438,14 +438,17 @@ def test_drifting_fields_of_any_stream_are_listed() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"brnd": "zara"}, "brnd: no such filter; they are brand, category, product_id, period, from, to, refresh"),
+        (
+            {"brnd": "zara"},
+            "brnd: no such filter; the filters are brand, category, product_id, period, from, to, refresh",
+        ),
         ({"period": "8d"}, "period: Input should be '1d', '7d', '30d', 'all' or 'custom'"),
         ({"refresh": "-1"}, "refresh: Input should be greater than or equal to 0"),
         ({"from": "yesterday"}, "from: expected a date such as 2026-01-31, got 'yesterday'"),
         ({"to": "9999-12-31"}, "to: expected a date such as 2026-01-31, got '9999-12-31'"),
         (
             {"period": "custom", "from": "2026-02-01", "to": "2026-01-01"},
-            "from: 2026-02-01 is after 2026-01-01; exchange the two",
+            "from: 2026-02-01 is after 2026-01-01; swap the two",
         ),
     ],
 )
@@ -506,7 +509,7 @@ def test_an_unbalanced_stream_is_marked_with_a_word() -> None:
 
 def test_a_panel_without_its_question_shows_that_beside_the_other_panels() -> None:
     page = render(Published(without="top_products"), Filters(), live=True)
-    assert page.count("what is published does not know the question top_products: run `make build`") == 1
+    assert page.count("the published build has no query top_products: run `make build`") == 1
     assert page.count('class="error"') == 1
     assert page.count("<article") == sum(map(len, SECTIONS.values()))
 

@@ -330,7 +330,7 @@ def test_a_wrong_filter_is_an_error_above_the_form(browser: Browser, address: st
     response = page.goto(f"{address}?period=custom&from=2026-02-01&to=2026-01-01")
     assert response is not None
     assert response.status == 400
-    assert page.get_by_role("alert").inner_text() == "from: 2026-02-01 is after 2026-01-01; exchange the two"
+    assert page.get_by_role("alert").inner_text() == "from: 2026-02-01 is after 2026-01-01; swap the two"
     assert page.get_by_role("button", name="Show").is_visible()
     assert page.locator("article").count() == 0
     page.close()

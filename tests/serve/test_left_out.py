@@ -57,7 +57,7 @@ def test_the_command_line_says_why(left_out: Settings) -> None:
     assert find_question(published, "top_products").name == "top_products"
     with pytest.raises(UserError, match=f"^brands is left out of what is published: {PROBLEM}$"):
         find_question(published, "brands")
-    with pytest.raises(UserError, match="there is no question 'nothing'; they are "):
+    with pytest.raises(UserError, match="there is no query 'nothing'; the queries are "):
         find_question(published, "nothing")
 
 

@@ -109,7 +109,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_previous_version(
     )
     full.chmod(0o755)
     monkeypatch.setenv("PATH", str(full.parent), prepend=":")
-    with pytest.raises(UserError, match=r"^built, but not published in .*: No space left on device; what was") as told:
+    with pytest.raises(UserError, match=r"^built, but not published in .*: No space left on device; the last") as told:
         publish_again(published, questions)
     assert "\n" not in str(told.value)
     assert (current(published), versions(published)) == (before, {before})
@@ -125,7 +125,7 @@ def test_a_version_is_a_copy(published: Settings, questions: list[Question]) -> 
 def test_an_open_connection_keeps_its_version_and_a_new_one_gets_the_newest(
     published: Settings, questions: list[Question]
 ) -> None:
-    """As README tells analysts."""
+    """As docs/queries.md shows."""
     path = published_folder(published) / CURRENT / published.warehouse_path.name
     brands_now = "select distinct brand from analytics.fct_events"
     publish_again(published, questions, "update analytics.fct_events set brand = 'first'")

@@ -33,6 +33,7 @@ def asked(published: Settings, questions: list[Question]) -> Settings:
     """With questions of odd answers."""
     odd = [
         question("escapes", f"select '{ESCAPES}' as text"),
+        question("wide", "select repeat('x', 500) as text"),
         question("many", "select range::varchar as text from range(20)"),
         question("fails", "select error('no ' || chr(27) || '[31m') as text"),
         question(
@@ -99,6 +100,21 @@ def test_control_characters_of_an_error_are_escaped_on_a_terminal(asked: Setting
 def test_a_file_gets_the_text_unchanged(asked: Settings) -> None:
     assert json.loads(run(asked, "query", "escapes", "--format", "json").stdout)["data"] == [{"text": ESCAPES}]
     assert "\x1b[31mred" in run(asked, "query", "escapes", "--format", "csv").stdout
+
+
+def test_a_table_for_a_file_is_not_wrapped(asked: Settings) -> None:
+    header, row, _ = run(asked, "query", "wide").stdout.splitlines()
+    assert (header.strip(), row.strip()) == ("text", "x" * 500)
+
+
+def test_a_misspelt_question_is_suggested(asked: Settings) -> None:
+    refused = run(asked, "query", "event_count")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert " ".join(refused.stderr.split()) == "error: there is no query 'event_count'; did you mean event_counts?"
+
+
+def test_the_help_shows_how_parameters_are_given(asked: Settings) -> None:
+    assert "serve query top_products brand=samsung limit=5" in " ".join(run(asked, "query", "--help").stdout.split())
 
 
 @pytest.mark.parametrize("format_", ["table", "csv", "json"])

@@ -148,7 +148,7 @@ def test_a_metric_is_answered_while_a_build_writes(shop: Warehouse, tmp_path: Pa
 @pytest.mark.parametrize(
     ("question", "error"),
     [
-        ({"metrics": ["sales"]}, "there is no metric 'sales'; they are bounce_rate, "),
+        ({"metrics": ["sales"]}, "there is no metric 'sales'; the metrics are bounce_rate, "),
         (
             {"metrics": ["events"], "by": ["colour"]},
             r"The given input does not match.*; events can be grouped .*event__brand",

@@ -37,7 +37,11 @@ found as (
         path,
         'invalid' as problem,
         type,
-        case type when 'object' then '{...}' when 'array' then '[...]' else {{ masked('reject_detail') }} end as example,
+        case type
+            when 'object' then '{...}'
+            when 'array' then '[...]'
+            else {{ masked('reject_detail') }}
+        end as example,
         landed_at
     from invalid
 )

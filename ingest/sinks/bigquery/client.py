@@ -107,8 +107,8 @@ def translate_google_errors() -> Iterator[None]:
         ) from error
     except auth.RefreshError as error:
         raise UserError(
-            f"Google Cloud takes the credentials no longer ({first_line(error)}): run `gcloud auth application-default"
-            " login`"
+            f"Google Cloud credentials expired or were revoked ({first_line(error)}): run"
+            " `gcloud auth application-default login`"
         ) from error
     except (
         api.RetryError,

@@ -101,7 +101,7 @@ class BigQueryResults:
             job.result(retry=RETRY, timeout=JOB_PATIENCE_SECONDS)
             if not job.num_dml_affected_rows:
                 raise UserError(
-                    f"another `ingest emit` to {topic} is under way on {self._datasets.prefix}analytics: let it finish,"
+                    f"another `ingest emit` to {topic} is running on {self._datasets.prefix}analytics: let it finish,"
                     " then run this again"
                 )
         self._cursors[topic] = cursor

@@ -107,7 +107,7 @@ def _batches(rows: pa.Table) -> Iterator[pa.RecordBatch]:
     elif rows.num_rows == 1:
         raise UserError(
             f"a message of {rows.nbytes:,} bytes is too large for BigQuery's streams ({MAX_MESSAGE_BYTES:,}): run"
-            " `python -m ingest land` without --follow once, which lands it by a load job"
+            " `python -m ingest land` without --follow once: it uses a load job"
         )
     else:
         half = rows.num_rows // 2

@@ -90,8 +90,8 @@ class WriteStreamLoader:
             failed, rows = self._unanswered[stream]
             if self._writers.read_writers([stream])[stream].write_stream not in self._own:
                 raise UserError(
-                    f"another `ingest land` has taken over {self._datasets.prefix}raw.{stream}: let one at a time land"
-                    " a stream"
+                    f"another `ingest land` has taken over {self._datasets.prefix}raw.{stream}: run one"
+                    " loader per stream"
                 )
             landed = max(0, finalize(self._datasets.write_client, failed.name) - failed.rows)
             taken = rows.slice(0, landed)

@@ -65,7 +65,7 @@ class DuckDBResults:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise UserError(
-                    f"another `ingest emit` is under way on the warehouse {self._file.path}: let it finish, then run"
+                    f"another `ingest emit` is running on the warehouse {self._file.path}: let it finish, then run"
                     " this again"
                 ) from error
             yield

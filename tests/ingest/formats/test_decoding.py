@@ -478,7 +478,7 @@ def test_an_existing_table_gets_the_columns_and_keeps_its_rows(
         (503, "does not answer: HTTP 503"),
         (500, "does not answer: HTTP 500"),
         (429, "does not answer: HTTP 429"),
-        (404, "has no such path (HTTP 404): see SCHEMA_REGISTRY_URL"),
+        (404, "has no such path (404): check SCHEMA_REGISTRY_URL"),
         (401, "rejects this client (HTTP 401): see schema.registry.basic.auth.user.info"),
         (403, "rejects this client (HTTP 403)"),
     ],
@@ -516,7 +516,7 @@ def test_a_page_that_is_not_of_a_registry(
     monkeypatch.setattr(formats, "PATIENCE_SECONDS", 0.0)
     for answer in (["no"], "no", None, 7):
         monkeypatch.setattr(registry, "_answer", lambda path, answer=answer: (200, answer))
-        with pytest.raises(UnavailableError, match="does not answer as a schema registry does"):
+        with pytest.raises(UnavailableError, match="does not answer like a schema registry"):
             land(settings, contract("avro"), wire(1, b""))
 
 
@@ -589,7 +589,7 @@ def test_a_registry_is_needed_only_by_streams_that_have_schemas(
 
 
 def test_only_streams_of_kafka_have_a_format(contract: Callable[[str], Stream]) -> None:
-    with pytest.raises(ValidationError, match="format: avro is for streams of Kafka, transport: kafka"):
+    with pytest.raises(ValidationError, match="format: avro needs transport: kafka"):
         Stream.model_validate({**contract("avro").model_dump(), "transport": "pubsub"})
 
 
@@ -601,7 +601,7 @@ def test_replay_publishes_no_json_to_a_stream_of_another_format(
     done = run_main(cli.main, ["replay", str(tmp_path / "signups.ndjson"), "--stream", "signups"], {})
     assert done.returncode == 2
     assert done.stderr == (
-        "error: the messages of signups are avro, and replay publishes JSON: use the producer of the stream\n"
+        "error: replay produces JSON, and messages of signups are avro: use the application that writes them\n"
     )
 
 

@@ -666,7 +666,7 @@ def test_each_topic_has_its_cursor_and_one_emits_at_a_time(settings: Settings) -
     assert second.emit_cursor("a") == cursor
     first.save_emit_cursor("a", later)
     first.save_emit_cursor("a", later)
-    with pytest.raises(UserError, match="another `ingest emit` to a is under way"):
+    with pytest.raises(UserError, match="another `ingest emit` to a is running"):
         second.save_emit_cursor("a", Cursor(NOON, "t", 1))
     assert second.emit_cursor("a") == later
     second.save_emit_cursor("a", FIRST_CURSOR)

@@ -503,7 +503,7 @@ def test_refuses_a_topic_that_was_created_anew(settings: Settings, producer: Pro
     warehouse = Warehouse()
     warehouse.ends = {(topic_of(settings), 0): 1000}
     source = open_source(settings, warehouse)
-    with pytest.raises(UserError, match="created anew"):
+    with pytest.raises(UserError, match="created again"):
         warehouse.drain(source)
 
 

@@ -241,7 +241,7 @@ def test_a_log_that_is_replaced_while_it_is_followed_is_read_from_its_start(sett
         second.tables["users"]["message_id"],
     )
     assert first.topic_ids != second.topic_ids
-    # of one commit, but not at one landed_at: a message id stands twice
+    # of one commit, but not at one landed_at: a message id is listed twice
     assert sink.commit([first, second]) == {"users": 4}
     assert landed(settings) == [b"a", b"b", b"c", b"d"]
     # the first log comes back
@@ -307,7 +307,7 @@ def test_a_log_with_an_id_that_was_cut_is_an_error(settings: Settings) -> None:
     whole = path.read_bytes()
     for content in (whole[:-1], whole[:-20], whole[:50], whole[: whole.index(b"\n") + 1]):
         path.write_bytes(content)
-        with pytest.raises(UserError, match="cut or replaced"):
+        with pytest.raises(UserError, match="truncated or replaced"):
             land_all(settings)
     path.write_bytes(whole)
     assert land_all(settings) == 0
@@ -344,7 +344,7 @@ def test_a_log_that_was_cut_or_replaced_is_an_error(settings: Settings, content:
     spool = source(settings)
     assert len(rows(spool)) == 2
     path.write_bytes(content.replace(LINE, LINE[:-2] + b" }\n", 1))
-    with pytest.raises(UserError, match=rf"{path} was landed up to byte {2 * len(LINE)}, .* cut or replaced"):
+    with pytest.raises(UserError, match=rf"{path} was landed up to byte {2 * len(LINE)}, .* truncated or replaced"):
         spool.fetch(0)
 
 
