@@ -140,7 +140,7 @@ report: .venv/.ready ## Write the dashboard to report.html, one self-contained f
 status: .venv/.ready ## Print landed, waiting and rejected messages of each stream
 	@$(BIN)/python -m ingest status
 
-test: .venv/.ready-dev ## Run the tests that need nothing but Python (three to four minutes on 2 cores)
+test: .venv/.ready-dev ## Run the tests that need nothing but Python (six to ten minutes on 2 cores)
 	@$(BIN)/python -m pytest -n auto
 
 test-all: ## Run all tests but the mutations: also random worlds, brokers, BigQuery and the browser (about an hour)

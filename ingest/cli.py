@@ -268,7 +268,7 @@ def replay(
     with _progress("replaying", None) as advance, RoutingProducer(settings) as producer:
         published = checked.publish(producer, speed=speed, stop=stop, on_progress=advance)
     if not published and not stop.is_set():
-        raise UserError(f"{', '.join(files)}: there is no message, so nothing was published")
+        raise UserError(f"{', '.join(files)}: there is no message, so nothing was produced")
     unreadable = f"; {checked.unreadable:,} unreadable, see dead_letters after the build" if checked.unreadable else ""
     output.print(f"{'interrupted: ' if stop.is_set() else ''}produced {_messages(published)} to {stream}{unreadable}")
     if stop.is_set():

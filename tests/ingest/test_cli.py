@@ -268,11 +268,11 @@ def test_replay_of_nothing_is_an_error(run_here: Run, tmp_path: Path) -> None:
     assert (code, out, err) == (
         2,
         "",
-        "error: empty.ndjson, header.csv: there is no message, so nothing was published\n",
+        "error: empty.ndjson, header.csv: there is no message, so nothing was produced\n",
     )
     (tmp_path / "one.ndjson").write_text('{"click_id": "c", "user_id": 1, "product_id": 2, "datetime_occured": ""}\n')
     code, out, err = run_here("replay", "empty.ndjson", "one.ndjson", "--stream", "clicks")
-    assert (code, out, err) == (0, "published 1 message to clicks\n", "")
+    assert (code, out, err) == (0, "produced 1 message to clicks\n", "")
 
 
 def test_replay_says_what_it_does_not_publish_and_what_it_could_not_read(
