@@ -186,8 +186,8 @@ class Assignment:
         if expected > high:
             raise UserError(
                 f"Kafka topic {topic}, partition {partition} ends at offset {high}, but the warehouse has landed up "
-                f"to {expected}: it lost messages, or was created anew on a broker that gives topics no ids. Give it "
-                "another name, and set TOPICS accordingly"
+                f"to {expected}: it lost messages, or was created again on a broker without topic ids. Rename it "
+                "and set TOPICS"
             )
         known = (topic, self._topic_ids[topic], partition)
         # Until the position after the gap is committed, each assignment meets the gap again.
