@@ -128,6 +128,7 @@ def test_the_guide_names_every_key_of_a_contract() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_new_field_is_added_and_any_other_change_of_columns_asks_for_a_rebuild(tmp_path: Path) -> None:
     walk = Walk(tmp_path)
     contract = tmp_path / "streams" / "signups.yml"
