@@ -66,8 +66,8 @@ def main(
     sums. A model whose SQL has current_date, now(), random() or the like fails at once. docs/your_own_mart.md shows a
     model that is exact.
 
-    Exit code 0 if all worlds agree, 1 if one does not or the mart never had a row, 2 if there is no such model or dbt
-    cannot build it.
+    Exit codes: 0 if all worlds agree; 1 if one differs, or the mart never had a row; 2 if there is no such model, or
+    dbt cannot build it.
     """
     raise typer.Exit(run(mart, worlds, seed, shrink_seconds, project_dir))
 

@@ -104,8 +104,8 @@ def files(project: Path, streams: Mapping[str, Stream]) -> dict[Path, str]:
         for name in re.findall(r"(?:ref\('stg_|source\('raw', ')(\w+)'\)", text):
             if name not in streams:
                 raise UserError(
-                    f"there is no streams/{name}.yml, but dbt_project/{path} reads the stream: bring the contract back"
-                    " (a stream without messages costs nothing), or delete the model and what reads it"
+                    f"streams/{name}.yml is missing, but dbt_project/{path} reads this stream: restore the contract (a"
+                    " stream without messages costs nothing), or delete the model and the models that read it"
                 )
     written[SNAPSHOTS] = snapshots(streams)
     return written

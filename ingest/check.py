@@ -178,7 +178,7 @@ def _verdict(settings: Settings, stream: Stream, replay: Replay, *, is_all: bool
             inner join raw.{stream.name} as raw using (message_id)
             group by all
             order by count(*) desc, 1
-            """  # noqa: S608
+            """  # noqa: S608  the name of a stream, which NAME has checked
         ).fetchall()
         unlisted = connection.sql(
             f"""
@@ -189,7 +189,7 @@ def _verdict(settings: Settings, stream: Stream, replay: Replay, *, is_all: bool
             ) as fields (field)
             group by all
             order by count(*) desc, 1, 2
-            """  # noqa: S608
+            """  # noqa: S608  the name of a stream, which NAME has checked
         ).fetchall()
     places = replay.places_of({first["payload"] for reason, _, _, first in rows if reason is not None})
     return Verdict(

@@ -92,7 +92,7 @@ class Endpoints:
         except HTTPException as error:
             response = await _refuse(request, error)
         except Exception as error:  # noqa: BLE001  a question that fails: its values must not be logged
-            log.error("failed", question=seen["question"], **web.what_and_where(error.__cause__ or error))  # noqa: TRY400
+            log.error("failed", question=seen["question"], **web.what_and_where(error.__cause__ or error))  # noqa: TRY400  a traceback may quote rows
             response = await _refuse(request, HTTPException(500, "the query failed: see the server's log"))
         seconds = time.perf_counter() - started
         REQUESTS.labels(seen["question"], response.status_code).observe(seconds)

@@ -191,7 +191,7 @@ from identified
         when {{ specversion }} is null then {{ body }}
         else '{' || {{ members | join(' || ') }} || case
             when payload is null or {{ body }} = '' then ''
-            -- a body that is no document could close the object by itself
+            -- only valid JSON is embedded: another body could close the object early
             when {{ is_json(body) }} then '"data":' || {{ body }} || ','
         end || '"specversion":' || {{ json_string(specversion) }} || '}'
     end

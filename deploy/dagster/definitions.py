@@ -1,6 +1,6 @@
 """Lands and builds with Dagster: `dagster dev --python-file deploy/dagster/definitions.py`.
 
-Dagster has an environment of its own: each step is a process of .venv, so that the two share no packages.
+Install Dagster in its own environment: each step runs as a process of .venv, so their packages cannot conflict.
 """
 
 import subprocess

@@ -10,6 +10,7 @@ from confluent_kafka.admin import AclOperation, ConfigResource, OffsetSpec  # ty
 
 from ingest.brokers.kafka import ANSWER_SECONDS, KafkaConnection
 
+# confluent_kafka.admin re-exports these classes, and annotates OffsetSpec, only in part: hence the ignores
 EARLIEST, LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
 NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 """Sixteen zero bytes: what a broker before Kafka 2.8 returns."""

@@ -10,7 +10,7 @@ Row = dict[str, Any]
 NOTHING = "\N{EN DASH}"
 
 
-def shown(value: Any, column: str = "") -> str:  # noqa: PLR0911
+def shown(value: Any, column: str = "") -> str:  # noqa: PLR0911  a return per type of value
     """A value as people read it; the name of its column distinguishes durations and shares from other numbers."""
     match value:
         case None:

@@ -356,7 +356,7 @@ def test_a_folder_without_contracts(tmp_path: Path) -> None:
 
 
 def test_every_command_that_needs_contracts_reports_a_mistake_in_one_line(tmp_path: Path) -> None:
-    for name in ("ingest", "serve", "dbt_project"):
+    for name in ("ingest", "dbt_project", "publishing", "serve"):
         ignored = shutil.ignore_patterns("target", "logs", "__pycache__")
         shutil.copytree(FOLDER.parent / name, tmp_path / name, ignore=ignored)
     contract(tmp_path)
@@ -438,7 +438,7 @@ def test_a_contract_that_a_model_needs_is_named(tmp_path: Path, text: str) -> No
     model.parent.mkdir(parents=True)
     model.write_text(text)
     with pytest.raises(
-        UserError, match=r"no streams/clicks\.yml, but dbt_project/models/analytics/agg_clicks\.sql reads"
+        UserError, match=r"streams/clicks\.yml is missing, but dbt_project/models/analytics/agg_clicks\.sql reads"
     ):
         files(tmp_path, contract(tmp_path))
 

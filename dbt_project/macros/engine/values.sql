@@ -152,9 +152,9 @@
     '{{ text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r") }}'
 {%- endmacro %}
 
-{#- HMAC-SHA256 (RFC 2104) of a text with the key of the warehouse, in hexadecimal. The key is in the schema of the raw
-    messages, whose reader knows the text anyway, and not in the statement, which dbt logs. It is no source: a unit test
-    would ask for rows of it. -#}
+{#- HMAC-SHA256 (RFC 2104) of a text with the key of the warehouse, in hexadecimal. The key is a table in the
+    raw schema, whose readers have the text anyway: dbt logs statements, so they must not contain it. It is not read
+    through source(), which a unit test replaces with its own rows. -#}
 {% macro pseudonym(text) -%}
     {%- set raw = env_var('DATASET_PREFIX', '') ~ 'raw' -%}
     {%- set key = api.Relation.create(database=target.database, schema=raw, identifier='pseudonym_key') -%}

@@ -412,17 +412,12 @@ def test_the_key_of_an_entity_waits_for_its_schema_and_that_of_an_event_does_not
     assert landed(settings, "decoded_key") == [(None,), (b'"u1"',)]
 
 
-def test_a_wait_for_a_schema_can_be_stopped(
-    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
-) -> None:
-    stream = contract("avro")
-    payload = avro(1, FIRST, {"usr": "u1", "n": 1})
-    SpoolProducer(settings).produce(stream, [Message(payload)])
+def stop_while_the_registry_is_asked(settings: Settings, stream: Stream, registry: LocalRegistry) -> None:
+    """Follow the stream until the registry has a request, stop, and check that the loader ends and landed nothing."""
     stop = threading.Event()
+    sink = DuckDBSink(settings.warehouse_path)
     thread = threading.Thread(
-        target=land_streams,
-        args=(settings, [stream], DuckDBSink(settings.warehouse_path)),
-        kwargs={"follow": True, "stop": stop},
+        target=land_streams, args=(settings, [stream], sink), kwargs={"follow": True, "stop": stop}
     )
     thread.start()
     until = time.monotonic() + 20
@@ -430,8 +425,18 @@ def test_a_wait_for_a_schema_can_be_stopped(
         time.sleep(0.05)
     stop.set()
     thread.join(5)
+    assert registry.requests
     assert not thread.is_alive()
     assert landed(settings) == []
+
+
+def test_a_wait_for_a_schema_can_be_stopped(
+    settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
+) -> None:
+    stream = contract("avro")
+    payload = avro(1, FIRST, {"usr": "u1", "n": 1})
+    SpoolProducer(settings).produce(stream, [Message(payload)])
+    stop_while_the_registry_is_asked(settings, stream, registry)
     registry.register("signups-value", json.dumps(FIRST))
     land_streams(settings, [stream], DuckDBSink(settings.warehouse_path))
     assert landed(settings) == [(1, b'{"usr":"u1","n":1}', None)]
@@ -563,20 +568,8 @@ def test_a_follower_that_waits_can_be_stopped(
 ) -> None:
     registry.status = 503
     stream = contract("avro")
-    stop = threading.Event()
     SpoolProducer(settings).produce(stream, [Message(wire(1, b""))])
-    sink = DuckDBSink(settings.warehouse_path)
-    thread = threading.Thread(
-        target=land_streams, args=(settings, [stream], sink), kwargs={"follow": True, "stop": stop}
-    )
-    thread.start()
-    until = time.monotonic() + 20
-    while not registry.requests and time.monotonic() < until:
-        time.sleep(0.05)
-    stop.set()
-    thread.join(5)
-    assert not thread.is_alive()
-    assert landed(settings) == []
+    stop_while_the_registry_is_asked(settings, stream, registry)
 
 
 def test_a_registry_is_needed_only_by_streams_that_have_schemas(
