@@ -70,7 +70,7 @@ setup-all: .venv/.ready-all ## Add the clients of Kafka, Pub/Sub and BigQuery
 	@$(PYTHON) -m venv .venv
 	@$(INSTALL) locked/requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -m compileall -q -j 0 .venv/lib ingest dbt_project publishing serve > /dev/null || true
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib common ingest dbt_project publishing serve > /dev/null || true
 	@touch $@
 
 .venv/.ready-all: .venv/.ready locked/requirements-all.txt
@@ -114,7 +114,7 @@ notebooks: .venv/.ready-analysts ## Open the notebooks in a browser (marimo, on 
 docs: .venv/.ready ## Write dbt's documentation, one static page, docs/data_dictionary.md and docs/settings.md
 	@$(BIN)/python -m dbt_project docs generate --static
 	@$(BIN)/python -m dbt_project.dictionary
-	@$(BIN)/python -m ingest.settings_page
+	@$(BIN)/python -m common.settings_page
 
 docs-site: .cache/docs/.ready ## Build the documentation as a searchable site: open site/index.html
 	@# in a copy: Zensical keeps its own files in .cache of the folder that it runs in, and may clear it

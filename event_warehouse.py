@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from ingest import interrupts
+from common import interrupts
 
 ROOT = Path(__file__).parent
 
@@ -82,8 +82,8 @@ def _run(name: str, command: Command, given: list[str]) -> None:
 
 
 def _reject(message: str) -> NoReturn:
-    from ingest.command_line import finish
-    from ingest.errors import UserError
+    from common.command_line import finish
+    from common.errors import UserError
 
     def command() -> NoReturn:
         raise UserError(message)

@@ -18,7 +18,7 @@ from typing import Any
 import duckdb
 from dbt.artifacts.resources.types import NodeType
 
-from ingest.streams import STREAMS
+from common.streams import STREAMS
 from tests.bigquery.googlesql import GoogleSQL, Result
 from tests.bigquery.scans import Scan, scans
 from tests.bigquery.warehouse import PROJECT, BigQueryProject

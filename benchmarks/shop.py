@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.progress import Progress
 
+from common.settings import Settings
+from common.streams import STREAMS, Stream
 from ingest.message import Message
-from ingest.settings import Settings
 from ingest.simulator import DEFAULT_START, simulate, simulated_days
 from ingest.sinks.duckdb import DuckDBSink
-from ingest.streams import STREAMS, Stream
 
 SEED = 1
 EVENTS_PER_DAY = 100_000

@@ -6,7 +6,7 @@ dbt could not start.
 
 from __future__ import annotations
 
-from ingest import interrupts
+from common import interrupts
 
 if __name__ == "__main__":
     interrupts.end_at_once()  # before the other imports
@@ -32,13 +32,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from common.command_line import finish
+from common.errors import UserError
+from common.settings import Settings, load_settings
+from common.web import printable
 from dbt_project.contracts import parse_changed_contracts, write_contracts
 from dbt_project.last_build import LastBuild, code_now, is_built, read_last_build, warehouse_now, write_last_build
-from ingest.command_line import finish
-from ingest.errors import UserError
-from ingest.settings import Settings, load_settings
 from ingest.sinks.duckdb import DuckDBSink
-from ingest.web import printable
 from publishing.dbt_errors import first_paragraph
 
 if TYPE_CHECKING:  # imported when first needed: it takes most of the time of a build that has nothing to do

@@ -6,7 +6,7 @@ built run by run. After each run the mart has to be, row for row, what a full re
 
 from __future__ import annotations
 
-from ingest import interrupts
+from common import interrupts
 
 if __name__ == "__main__":
     interrupts.end_at_once()  # before the other imports
@@ -28,7 +28,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ingest.command_line import finish
+from common.command_line import finish
 
 if TYPE_CHECKING:  # dbt takes two seconds to import
     from dbt_project.warm import WarmProject

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from ingest.errors import UserError
-from ingest.streams import STREAMS, VOCABULARY, BodyField, EventType, Stream
+from common.errors import UserError
+from common.streams import STREAMS, VOCABULARY, BodyField, EventType, Stream
 
 PROJECT = Path(__file__).parent
 WRITTEN_BY = "Written by `python -m dbt_project.contracts` from streams/*.yml: change those."

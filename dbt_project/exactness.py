@@ -20,12 +20,12 @@ import pyarrow as pa
 from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 from dbt.artifacts.resources.types import NodeType
 
+from common.errors import UserError
+from common.streams import STREAMS, EventType, Stream
 from dbt_project.warm import BuildError, WarmProject
 from dbt_project.worlds import COMMITS, Literals, Message, code_of, draw_world, world_of
-from ingest.errors import UserError
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.sinks.duckdb import DuckDBSink
-from ingest.streams import STREAMS, EventType, Stream
 
 RUNS = 4
 FIRST_LANDING = datetime(2027, 3, 1, 10)  # noqa: DTZ001  landing times are UTC without a zone

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from ingest.settings import Settings
+from common.settings import Settings
 from publishing.versions import CURRENT, published_folder
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("dbt_project", "snapshots", "analyses", "publishing", "ingest")
+FOLDERS = ("common", "dbt_project", "snapshots", "analyses", "publishing", "ingest")
 WRITTEN_BY_DBT = ("target", "logs", "__pycache__")
 PACKAGES = ("dbt-core", "dbt-adapters", "dbt-duckdb", "duckdb")
 

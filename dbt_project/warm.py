@@ -13,8 +13,8 @@ from dbt.artifacts.schemas.run import RunExecutionResult, RunResult
 from dbt.cli.main import dbtRunner
 from dbt.contracts.graph.manifest import Manifest
 
+from common.errors import UserError
 from dbt_project.contracts import parse_changed_contracts
-from ingest.errors import UserError
 
 
 class BuildError(Exception):

@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from ingest.streams import BodyField, EventType, Stream
+from common.streams import BodyField, EventType, Stream
 
 MOST_WORLDS = 300
 """Of one warehouse: the days for more would be in the future."""

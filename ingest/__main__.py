@@ -1,4 +1,4 @@
-from ingest.interrupts import end_at_once, run
+from common.interrupts import end_at_once, run
 
 if __name__ == "__main__":
     end_at_once()

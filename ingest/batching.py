@@ -5,7 +5,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from ingest.settings import Settings
+from common.settings import Settings
 
 LONGEST_FETCH_SECONDS = 1.0
 """A fetch returns what it has after this time, however much arrives: between two, the loader checks whether to stop."""

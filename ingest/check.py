@@ -15,14 +15,14 @@ from typing import Any
 import duckdb
 import orjson
 
-from ingest.errors import UserError
+from common.errors import UserError
+from common.settings import Settings
+from common.streams import Stream
 from ingest.landing import land_streams
 from ingest.message import value_at
 from ingest.producers.spool import SpoolProducer
 from ingest.replay import Replay
-from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
-from ingest.streams import Stream
 
 CHECKED_MESSAGES = 1_000_000
 """Maximum messages that are checked, to bound the disk space."""

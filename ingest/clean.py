@@ -4,10 +4,10 @@ import os
 import shutil
 from pathlib import Path
 
-from ingest.errors import UserError
-from ingest.settings import Settings
+from common.errors import UserError
+from common.settings import Settings
+from common.streams import STREAMS
 from ingest.simulator import STATE_FILE
-from ingest.streams import STREAMS
 from publishing.versions import published_folder
 
 ROOT = Path(__file__).parents[1]

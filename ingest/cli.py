@@ -14,15 +14,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ingest.command_line import VERBOSE, finish
-from ingest.errors import ContractError, UnavailableError, UserError
-from ingest.settings import Settings, load_settings
+from common.command_line import VERBOSE, finish
+from common.errors import ContractError, UnavailableError, UserError
+from common.settings import Settings, load_settings
+from common.streams import STREAMS, named
+from common.web import configure_logs, printable, serve_metrics
 from ingest.simulator.faults import Faults
 from ingest.sinks import Warehouse, utc_now
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import Source, open_sources
-from ingest.streams import STREAMS, named
-from ingest.web import configure_logs, printable, serve_metrics
 
 app = typer.Typer(
     help="Produce, land and inspect the messages of the event warehouse. Settings come from the environment or .env.",

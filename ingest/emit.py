@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import structlog
 
+from common.settings import Settings
 from ingest.message import Message
 from ingest.producers.kafka import KafkaProducer
-from ingest.settings import Settings
 from ingest.sinks import FIRST_CURSOR, Result, ResultSource
 
 CHUNK_ROWS = 50_000

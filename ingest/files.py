@@ -26,7 +26,7 @@ from typing import IO, Any, BinaryIO, Literal, NoReturn, TypeAlias
 import orjson
 import structlog
 
-from ingest.errors import UserError
+from common.errors import UserError
 
 Format = Literal["csv", "json", "parquet"]
 FORMATS: dict[str, Format] = {

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 import pyarrow.compute as pc
 import structlog
 
+from common.errors import UnavailableError, WarehouseHeldError, WarehouseReplacedError
+from common.settings import Settings
+from common.streams import Stream
 from ingest import telemetry
 from ingest.batching import BatchBounds, BatchSize
-from ingest.errors import UnavailableError, WarehouseHeldError, WarehouseReplacedError
 from ingest.formats import Decoder, check_registry
 from ingest.message import Batch
-from ingest.settings import Settings
 from ingest.sinks import Sink
 from ingest.sources import Source, open_sources
-from ingest.streams import Stream
 
 LOOK_SECONDS = 1.0
 """How often a follower checks whether to stop."""

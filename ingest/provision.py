@@ -7,10 +7,10 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from ingest.errors import UserError
+from common.errors import UserError
+from common.settings import Settings
+from common.streams import Stream
 from ingest.producers import duration
-from ingest.settings import Settings
-from ingest.streams import Stream
 
 PARTITIONS = 4
 DEAD_LETTER_RETENTION = timedelta(days=31)

@@ -24,15 +24,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from ingest import telemetry, web
+from common import web
+from common.errors import UserError, WarehouseReplacedError
+from common.settings import Settings
+from common.streams import STREAMS
+from ingest import telemetry
 from ingest.batching import BatchBounds, BatchSize
-from ingest.errors import UserError, WarehouseReplacedError
 from ingest.landing import accept_replacement, commit
 from ingest.message import Batch, PubSubMessage, pubsub_table
 from ingest.oidc import IdentityError, TokenVerifier
-from ingest.settings import Settings
 from ingest.sinks import Sink
-from ingest.streams import STREAMS
 
 PATH = "/push"
 MAX_BODY_BYTES = 16 * 1024 * 1024

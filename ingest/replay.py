@@ -18,7 +18,9 @@ from typing import Any
 import orjson
 import structlog
 
-from ingest.errors import UserError
+from common.errors import UserError
+from common.settings import Settings
+from common.streams import Stream
 from ingest.event_time import event_instant
 from ingest.files import (
     BLOCK_BYTES,
@@ -40,8 +42,6 @@ from ingest.files import (
 from ingest.message import Message, value_at
 from ingest.pacing import batches, paced_batches
 from ingest.producers import MessageTooLargeError, Producer, duration, retentions
-from ingest.settings import Settings
-from ingest.streams import Stream
 
 BEGINNING = 60
 """Bytes that are shown of a file that is not JSON."""

@@ -12,12 +12,12 @@ from ipaddress import ip_address
 from itertools import islice
 from typing import Any, Literal, NoReturn
 
-from ingest.errors import UserError
+from common.errors import UserError
+from common.settings import Settings
+from common.streams import PATH, Stream, Transport
 from ingest.files import find_files, read_bodies
 from ingest.formats import Decoder
-from ingest.settings import Settings
 from ingest.sources import Source, open_sources
-from ingest.streams import PATH, Stream, Transport
 
 SAMPLE_MESSAGES = 5_000
 """Maximum messages of a sample."""

@@ -12,19 +12,8 @@ from typing import Any, Literal
 
 import yaml
 
-from ingest.errors import UserError
-from ingest.samples import (
-    ID_WORDS,
-    NUMBER,
-    TYPES_OF_ONE,
-    Sample,
-    SampledField,
-    infer_fields,
-    looks_personal,
-    snake_case,
-)
-from ingest.sinks import UnlistedField
-from ingest.streams import (
+from common.errors import UserError
+from common.streams import (
     FOLDER,
     NAME,
     OWN_COLUMNS,
@@ -37,6 +26,17 @@ from ingest.streams import (
     Transport,
     read_contracts,
 )
+from ingest.samples import (
+    ID_WORDS,
+    NUMBER,
+    TYPES_OF_ONE,
+    Sample,
+    SampledField,
+    infer_fields,
+    looks_personal,
+    snake_case,
+)
+from ingest.sinks import UnlistedField
 
 FEW = 100
 """With fewer messages, that a field is in all of them means little."""

@@ -7,7 +7,7 @@ with app.setup:
     import altair as alt
     import marimo as mo
 
-    from ingest.settings import load_settings
+    from common.settings import load_settings
     from serve.published import open_published
 
     published = open_published(load_settings())

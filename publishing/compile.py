@@ -9,7 +9,7 @@ import duckdb
 from dbt.artifacts.schemas.run import RunExecutionResult
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 
-from ingest.errors import UserError
+from common.errors import UserError
 from publishing.dbt_errors import first_paragraph
 from publishing.engines import COLUMN_TYPES, Described
 from publishing.parameters import read_parameters

@@ -7,8 +7,8 @@ from typing import Any
 
 import duckdb
 
-from ingest.errors import UserError
-from ingest.settings import Settings
+from common.errors import UserError
+from common.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
 from publishing.questions import ColumnType, Question, Value
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
-from ingest.errors import UserError
+from common.errors import UserError
 from publishing.questions import EXPECTED, LIMIT, Parameter, Question, with_problems
 
 JINJA = Environment(autoescape=True, extensions=["jinja2.ext.do"])

@@ -12,8 +12,8 @@ from pathlib import Path
 import duckdb
 from pydantic import TypeAdapter
 
-from ingest.errors import UserError
-from ingest.settings import Settings
+from common.errors import UserError
+from common.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
 from publishing.compile import compile_questions
 from publishing.engines import describing

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from ingest.errors import UserError
+from common.errors import UserError
 
 Value = str | int | date | datetime
 ParameterType = Literal["string", "integer", "date", "timestamp"]

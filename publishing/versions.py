@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from ingest.settings import Settings
+from common.settings import Settings
 from publishing.questions import Question
 
 CURRENT = "current"

@@ -1,7 +1,7 @@
 """`python -m serve [query | check | metric | dashboard | report]`: queries over HTTP, one answer, tests of queries,
 metrics, the dashboard."""
 
-from ingest import interrupts
+from common import interrupts
 
 if __name__ == "__main__":
     interrupts.end_at_once()  # before the other imports
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingest.command_line import VERBOSE, finish
-from ingest.errors import UserError
-from ingest.settings import load_settings
-from ingest.web import configure_logs, serve_metrics
+from common.command_line import VERBOSE, finish
+from common.errors import UserError
+from common.settings import load_settings
+from common.web import configure_logs, serve_metrics
 from publishing.questions import Column, ColumnType, Question
 from serve.answers import Answer, find_question
 from serve.duckdb import DuckDBPublished

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
 
-from ingest.settings import Settings
+from common.settings import Settings
 from publishing.questions import Question, Value
 from serve.answers import Published
 from serve.formats import as_csv, as_json

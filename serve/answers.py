@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Protocol
 
-from ingest.errors import UserError
+from common.errors import UserError
 from publishing.questions import LIMIT, Question, Value
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ingest.settings import Settings
+from common.settings import Settings
 from publishing.engines import bigquery_parameters
 from publishing.questions import Question, Value
 from publishing.versions import read_questions

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 
+from common.errors import UserError
+from common.settings import Settings
 from dbt_project.__main__ import PROJECT, PROJECT_OPTIONS, export_environment
-from ingest.errors import UserError
-from ingest.settings import Settings
 from publishing.compile import compile_questions
 from publishing.engines import Described, describing
 from publishing.parameters import template_error

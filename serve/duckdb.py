@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from ingest.settings import Settings
+from common.settings import Settings
 from publishing.engines import describe
 from publishing.questions import Question, Value
 from publishing.versions import read_questions

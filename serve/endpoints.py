@@ -24,9 +24,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp
 
-from ingest import web
-from ingest.errors import UnavailableError, UserError
-from ingest.settings import Settings
+from common import web
+from common.errors import UnavailableError, UserError
+from common.settings import Settings
 from publishing.questions import ArgumentError
 from publishing.versions import published_at, published_version
 from serve.answer_cache import FORMATS, ServedVersion

@@ -3,8 +3,8 @@
 import duckdb
 from pydantic import ValidationError
 
-from ingest.errors import UserError
-from ingest.settings import Settings
+from common.errors import UserError
+from common.settings import Settings
 from publishing.versions import CURRENT, published_folder
 from serve.answers import Published
 from serve.bigquery import BigQueryPublished

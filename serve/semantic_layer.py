@@ -17,8 +17,8 @@ from metricflow_semantics.errors.error_classes import InformativeUserError
 from metricflow_semantics.model.dbt_manifest_parser import parse_manifest_from_dbt_generated_manifest
 from metricflow_semantics.model.semantic_manifest_lookup import SemanticManifestLookup
 
-from ingest.errors import UserError
-from ingest.settings import Settings
+from common.errors import UserError
+from common.settings import Settings
 from publishing.versions import SEMANTIC_MANIFEST
 from serve.duckdb import DuckDBPublished
 

@@ -585,10 +585,10 @@ MUTATIONS = (
     ),
     Mutation(
         "settings of the environment are merged with those of .env",
-        "ingest/settings.py",
+        "common/settings.py",
         "if name not in env_settings.env_vars}",
         "if True}",
-        "tests/ingest/test_settings.py",
+        "tests/common/test_settings.py",
     ),
     Mutation(
         "the position stays before offsets without a message",
@@ -830,10 +830,10 @@ MUTATIONS = (
     ),
     Mutation(
         "a header may have any size",
-        "ingest/bounded_http.py",
+        "common/bounded_http.py",
         "if self._unparsed_bytes > MAX_HEAD_BYTES:",
         "if False:",
-        "tests/ingest/test_bounded_http.py",
+        "tests/common/test_bounded_http.py",
     ),
     Mutation(
         "a page of the web may push",
@@ -956,10 +956,10 @@ MUTATIONS = (
     ),
     Mutation(
         "two streams may share a topic",
-        "ingest/settings.py",
+        "common/settings.py",
         "if names.count(name) > 1",
         "if names.count(name) > 9",
-        "tests/ingest/test_settings.py",
+        "tests/common/test_settings.py",
     ),
     Mutation(
         "a spool log that replaces another has its id",

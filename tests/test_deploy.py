@@ -19,9 +19,9 @@ import yaml
 
 import ingest.cli
 import serve.__main__
+from common.settings import Settings
+from common.streams import STREAMS
 from event_warehouse import COMMANDS
-from ingest.settings import Settings
-from ingest.streams import STREAMS
 from tests.dbt_project.warehouse import ROOT
 
 DEPLOY = ROOT / "deploy"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout import PACKAGES
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "RESULTS.md"])
 README = ROOT / "README.md"
@@ -47,7 +49,7 @@ def test_links_of_error_messages_lead_somewhere() -> None:
     """Code, models and the Makefile name a page of docs/ and, after #, one of its headings."""
     broken = []
     files = [ROOT / "Makefile"]
-    for folder in ("ingest", "dbt_project", "publishing", "serve", "benchmarks", "tests"):
+    for folder in (*PACKAGES, "benchmarks", "tests"):
         files += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".sql", ".yml")]
     files = [path for path in files if path.is_file() and "target" not in path.parts]  # dbt writes to target
     for file in files:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ingest.streams import BodyField, EventType, Stream
+from common.streams import BodyField, EventType, Stream
 from tests.brokers import KafkaServer, SchemaRegistry
+from tests.checkout import copy_project
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "streams.md").read_text()
@@ -22,8 +23,7 @@ class Walk:
     def __init__(self, folder: Path, **variables: str) -> None:
         self.folder = folder
         self._environment = {**os.environ, **variables}
-        for name in ("ingest", "dbt_project", "publishing", "serve", "analyses", "snapshots", "streams"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("target", "logs", "__pycache__"))
+        copy_project(folder)
         shutil.copy(ROOT / "Makefile", folder)
         (folder / "locked").mkdir()
         (folder / "locked" / "requirements.txt").touch()

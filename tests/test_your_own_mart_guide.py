@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout import copy_project
+
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "your_own_mart.md"
 
@@ -16,8 +18,7 @@ GUIDE = ROOT / "docs" / "your_own_mart.md"
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_marts_of_the_guide_are_exact(tmp_path: Path) -> None:
-    for name in ("ingest", "dbt_project", "publishing", "serve", "analyses", "snapshots", "streams"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("target", "logs", "__pycache__"))
+    copy_project(tmp_path)
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "locked").mkdir()
     (tmp_path / "locked" / "requirements.txt").touch()

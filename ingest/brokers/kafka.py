@@ -10,9 +10,9 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
+from common.errors import UnavailableError, UserError
+from common.settings import Settings
 from ingest.brokers.kafka_properties import REGISTRY_PREFIXES, read_properties
-from ingest.errors import UnavailableError, UserError
-from ingest.settings import Settings
 
 ANSWER_SECONDS = 10.0
 """How long a broker may take to answer a request before it counts as unreachable."""

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from ingest.errors import UserError
-from ingest.settings import Settings
+from common.errors import UserError
+from common.settings import Settings
 
 REGISTRY_PREFIXES = ("schema.registry.", "basic.auth.")
 """Of the schema registry's properties in KAFKA_CONFIG_FILE: librdkafka does not take them."""

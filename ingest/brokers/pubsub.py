@@ -12,8 +12,8 @@ from google.pubsub_v1 import PublisherClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from ingest.errors import UnavailableError, UserError
-from ingest.settings import Settings
+from common.errors import UnavailableError, UserError
+from common.settings import Settings
 
 ANSWER_SECONDS = 10.0
 """How long Pub/Sub may take to answer a request before it counts as unreachable."""

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
+from common.errors import UnavailableError, UserError
+from common.settings import Settings
+from common.streams import STREAMS, Stream
 from ingest.brokers.kafka_properties import registry_properties
-from ingest.errors import UnavailableError, UserError
 from ingest.message import DECODED_SCHEMA, HEADER_BYTES, Batch
-from ingest.settings import Settings
-from ingest.streams import STREAMS, Stream
 
 if TYPE_CHECKING:
     from ingest.formats.registry import Registered, Registry

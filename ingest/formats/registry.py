@@ -10,9 +10,9 @@ import httpx2
 from confluent_kafka.schema_registry import RegisteredSchema, Schema, SchemaReference, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import OAuthTokenError, SchemaRegistryError
 
+from common.errors import UnavailableError, UserError
+from common.settings import Settings
 from ingest.brokers.kafka_properties import registry_properties
-from ingest.errors import UnavailableError, UserError
-from ingest.settings import Settings
 
 ANSWER_SECONDS = 10.0
 """How long the registry may take to answer a request."""

@@ -5,10 +5,10 @@ from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any, Protocol, Self
 
-from ingest.errors import UserError
+from common.errors import UserError
+from common.settings import Settings
+from common.streams import Stream
 from ingest.message import Message
-from ingest.settings import Settings
-from ingest.streams import Stream
 
 
 class MessageTooLargeError(UserError):

@@ -5,12 +5,12 @@ from typing import Any, Self
 
 from confluent_kafka import KafkaError, KafkaException
 
+from common.errors import UserError
+from common.settings import Settings
+from common.streams import Stream
 from ingest.brokers.kafka import ANSWER_SECONDS, DELIVERY_SECONDS, KafkaConnection
-from ingest.errors import UserError
 from ingest.message import Message
 from ingest.producers import MessageTooLargeError
-from ingest.settings import Settings
-from ingest.streams import Stream
 
 POLL_EVERY = 10_000
 """Messages between two checks of delivery reports."""

@@ -15,11 +15,11 @@ from google.api_core.exceptions import (
 from google.api_core.retry import Retry, if_exception_type
 from google.pubsub_v1.types import PublishRequest, PubsubMessage
 
+from common.settings import Settings
+from common.streams import Stream
 from ingest.brokers.pubsub import not_found, open_publisher, translate_errors
 from ingest.message import Message
 from ingest.producers import MessageTooLargeError
-from ingest.settings import Settings
-from ingest.streams import Stream
 
 REQUEST_ROWS = 1_000
 REQUEST_BYTES = 4_000_000

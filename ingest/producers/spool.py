@@ -14,10 +14,10 @@ from typing import Self
 
 import orjson
 
-from ingest.errors import UserError
+from common.errors import UserError
+from common.settings import Settings
+from common.streams import Stream
 from ingest.message import Message
-from ingest.settings import Settings
-from ingest.streams import Stream
 
 PARTITION = 0
 LINES_PER_WRITE = 10_000

@@ -18,16 +18,16 @@ from pathlib import Path
 
 import orjson
 
-from ingest.errors import UserError
+from common.errors import UserError
+from common.settings import Settings
+from common.streams import STREAMS
 from ingest.message import Message
 from ingest.producers import Producer, duration, retentions
-from ingest.settings import Settings
 from ingest.simulator.draws import DAY, Purpose, generator
 from ingest.simulator.events import draw_events
 from ingest.simulator.faults import CARRIED_DAYS, Delivery, Faults, deliver
 from ingest.simulator.returns import RETURN_DAYS, Sales, draw_returns
 from ingest.simulator.shop import Shop
-from ingest.streams import STREAMS
 
 __all__ = ["DEFAULT_START", "Faults", "SimulationReport", "simulate", "simulated_days"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.streams import Stream
+from common.streams import Stream
 
 SECOND = 1_000_000
 """Every time in the simulator is in microseconds; instants are since the epoch, UTC."""

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from common.streams import Stream
 from ingest.simulator.draws import DAY, MINUTE, Draft, Drawn, Floats, Ints, Record, time_texts
-from ingest.streams import Stream
 
 PER_EVENT = {"users": 1 / 5, "products": 1 / 100, "posts": 1 / 200}
 """Entities before the first day, per event of a day."""

@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from ingest.errors import UserError
+from common.errors import UserError
 from ingest.message import Message
 from ingest.simulator.draws import DAY, HOUR, MINUTE, SECOND, Drawn, Ints, Record
 

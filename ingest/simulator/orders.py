@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.streams import STREAMS
 from ingest.simulator.draws import (
     HOUR,
     MINUTE,
@@ -24,7 +25,6 @@ from ingest.simulator.draws import (
 )
 from ingest.simulator.journeys import Pages, wish
 from ingest.simulator.site import CATEGORY, CHANNELS, LINKS, ORDER, PRODUCT, SEARCH, SITE
-from ingest.streams import STREAMS
 
 PAYMENT_METHODS = ("VISA", "MASTERCARD", "PAYPAL", "AMEX", "TRANSFER")
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from common.streams import STREAMS
 from ingest.simulator.draws import SECOND, Draft, Drawn, Ints, Record, latency, time_texts
 from ingest.simulator.journeys import Pages
 from ingest.simulator.site import (
@@ -26,7 +27,6 @@ from ingest.simulator.site import (
 )
 from ingest.simulator.visits import CONTINUOUS_QUERY, OLDER
 from ingest.simulator.vocabulary import CATEGORIES
-from ingest.streams import STREAMS
 
 FIXED_PAGES = {
     HOME: ("Home Page", "/"),

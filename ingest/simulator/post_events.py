@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from common.streams import STREAMS
 from ingest.simulator.draws import (
     MINUTE,
     SECOND,
@@ -20,7 +21,6 @@ from ingest.simulator.draws import (
 from ingest.simulator.journeys import Pages
 from ingest.simulator.shop import Shop
 from ingest.simulator.site import COMMUNITY, POST
-from ingest.streams import STREAMS
 
 POSTS_IN_FEED = 5
 """Posts shown on a page of the community; each counts as a view."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.streams import STREAMS
 from ingest.simulator.draws import (
     DAY,
     HOUR,
@@ -28,7 +29,6 @@ from ingest.simulator.journeys import Pages
 from ingest.simulator.orders import Orders
 from ingest.simulator.shop import Shop
 from ingest.simulator.store import store_event
-from ingest.streams import STREAMS
 
 RETURNED = 0.09
 """Share of store purchases that are returned."""

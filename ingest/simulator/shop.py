@@ -5,10 +5,10 @@ Draws are seeded by (seed, day, purpose), so a day is the same whenever and wher
 
 import numpy as np
 
+from common.streams import STREAMS
 from ingest.simulator.draws import DAY, Drawn, Floats, Ints, Purpose, Record, generator, spread, uuid_text
 from ingest.simulator.entities import AT_LEAST, PER_EVENT, Entities
 from ingest.simulator.vocabulary import CATEGORIES, CATEGORY_NUMBERS, COLORS, vocabulary
-from ingest.streams import STREAMS
 
 LOYAL = 0.15
 """Share of accounts that visit every week."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.streams import STREAMS
 from ingest.simulator.draws import (
     MINUTE,
     SECOND,
@@ -27,7 +28,6 @@ from ingest.simulator.journeys import Pages, wish
 from ingest.simulator.orders import Orders
 from ingest.simulator.site import CART, CATEGORY, PRODUCT, SEARCH
 from ingest.simulator.vocabulary import CATEGORY_IDS
-from ingest.streams import STREAMS
 
 VIEW, ADD_TO_CART, PURCHASE, REMOVE = range(4)
 STORE_EVENT_TYPES = ("view", "cart", "purchase", "remove_from_cart")

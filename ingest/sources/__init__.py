@@ -7,9 +7,9 @@ from datetime import datetime
 from functools import partial
 from typing import Protocol
 
+from common.settings import Settings
+from common.streams import Stream
 from ingest.message import Batch, Positions, TopicIds
-from ingest.settings import Settings
-from ingest.streams import Stream
 
 ReadPositions = Callable[[TopicIds], Positions]
 """Reads the next offset of each partition from the warehouse; called at every assignment of partitions."""

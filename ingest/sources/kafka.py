@@ -8,18 +8,18 @@ from datetime import datetime
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from common.errors import UnavailableError, UserError
+from common.settings import Settings
+from common.streams import Stream
 from ingest.batching import BatchBounds
 from ingest.brokers.kafka import KafkaConnection
 from ingest.brokers.kafka_topics import TopicAndPartition
-from ingest.errors import UnavailableError, UserError
 from ingest.message import Batch
-from ingest.settings import Settings
 from ingest.sources import ReadPositions
 from ingest.sources.kafka_assignment import Assignment
 from ingest.sources.kafka_backlog import Backlog, read_backlog
 from ingest.sources.kafka_batch import RECORD, BatchBuilder, Record
 from ingest.sources.kafka_topics import Topics
-from ingest.streams import Stream
 
 PATIENCE_SECONDS = 60.0
 """How long to wait for partitions, or for messages known to be there. The wait for partitions outlasts the

@@ -7,10 +7,10 @@ from typing import Any
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
+from common.errors import UserError
 from ingest import telemetry
 from ingest.brokers.kafka import ANSWER_SECONDS, KafkaConnection
 from ingest.brokers.kafka_topics import TopicAndPartition, topic_ids
-from ingest.errors import UserError
 from ingest.sources import ReadPositions
 from ingest.sources.kafka_topics import Topics
 

@@ -14,6 +14,9 @@ from google.api_core.exceptions import DeadlineExceeded, InvalidArgument, NotFou
 from google.auth.exceptions import GoogleAuthError
 from google.pubsub_v1.types import PullResponse
 
+from common.errors import UnavailableError, UserError
+from common.settings import Settings
+from common.streams import Stream
 from ingest.batching import BatchBounds, BatchSize
 from ingest.brokers.pubsub import (
     ANSWER_SECONDS,
@@ -24,12 +27,9 @@ from ingest.brokers.pubsub import (
     translate_errors,
     unreachable,
 )
-from ingest.errors import UnavailableError, UserError
 from ingest.message import Batch
-from ingest.settings import Settings
 from ingest.sources.pubsub_batch import Pull, pulled_table, to_batch
 from ingest.sources.pubsub_leases import Leases
-from ingest.streams import Stream
 
 PULL_SECONDS = 3.0
 """How long a pull waits for messages. Short, because `close` lets pulls end by themselves: the messages of a pull

@@ -24,12 +24,12 @@ import numpy as np
 import pyarrow as pa
 import structlog
 
+from common.errors import UserError
+from common.settings import Settings
+from common.streams import STREAMS, Stream
 from ingest.batching import BatchBounds, BatchSize
-from ingest.errors import UserError
 from ingest.message import BATCH_SCHEMA, Batch
-from ingest.settings import Settings
 from ingest.sources import ReadPositions
-from ingest.streams import STREAMS, Stream
 
 NO_LOG = (
     "not landed: the spool holds <stream>/<partition>.ndjson, such as users/0.ndjson; "

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from ingest.errors import UserError
+from common.errors import UserError
 
 ALL = "all"
 Period = Literal["1d", "7d", "30d", "all", "custom"]

@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
-from ingest import web
-from ingest.errors import UserError
+from common import web
+from common.errors import UserError
 from publishing.questions import LIMIT, Question
 from publishing.versions import published_at
 from serve.answers import Answer, Published, find_question

@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ingest.errors import UserError
+from common.errors import UserError
 
 FILE = Path(__file__).with_name("panels.yml")
 

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from ingest import web
-from ingest.errors import UserError
-from ingest.settings import Settings
+from common import web
+from common.errors import UserError
+from common.settings import Settings
 from serve.dashboard.filters import Filters
 from serve.dashboard.page import Page
 from serve.dashboard.panels import KEY_PANEL, SECTIONS

@@ -15,11 +15,11 @@ import pyarrow as pa
 from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 from dbt.cli.main import dbtRunner
 
+from common.settings import Settings as IngestSettings
+from common.streams import STREAMS
 from ingest.landing import land
-from ingest.settings import Settings as IngestSettings
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import open_sources
-from ingest.streams import STREAMS
 from publishing.publish import publish
 from publishing.questions import LIMIT, Question
 from serve.answers import Answer, Published

@@ -6,7 +6,7 @@ import duckdb
 import pytest
 
 from benchmarks import shop
-from ingest.streams import STREAMS
+from common.streams import STREAMS
 
 pytestmark = pytest.mark.slow
 

@@ -11,12 +11,12 @@ from unittest.mock import patch
 
 import pytest
 
+from common.settings import Settings as LandingSettings
+from common.streams import STREAMS
 from ingest import landing
 from ingest.producers import RoutingProducer
-from ingest.settings import Settings as LandingSettings
 from ingest.simulator import DEFAULT_START, Faults, simulate
 from ingest.sources import open_sources
-from ingest.streams import STREAMS
 from tests.bigquery.googlesql import GoogleSQL
 from tests.bigquery.warehouse import BothEngines
 from tests.dbt_project.exact.check import check_random_worlds

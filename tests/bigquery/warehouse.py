@@ -9,9 +9,9 @@ from unittest.mock import patch
 
 from dbt.artifacts.schemas.run import RunResult
 
-from ingest.settings import Settings as LandingSettings
+from common.settings import Settings as LandingSettings
+from common.streams import STREAMS
 from ingest.sinks.bigquery import BigQuerySink
-from ingest.streams import STREAMS
 from tests.bigquery.client import Client, python_rows
 from tests.bigquery.googlesql import GoogleSQL
 from tests.dbt_project.exact.warehouse import Arrival, Difference, Project, Warehouse, compare

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from common.settings import Settings
+from common.streams import STREAMS
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
-from ingest.settings import Settings
-from ingest.streams import STREAMS
 from tests.dbt_project.warehouse import Warehouse
 
 ACCOUNTED = "every_message_is_accounted_for"

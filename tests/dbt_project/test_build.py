@@ -14,7 +14,7 @@ import yaml
 from dbt.cli.main import dbtRunnerResult
 
 import dbt_project.__main__ as command
-from ingest.settings import Settings
+from common.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
 from tests.conftest import SHOP_OUTPUT
 from tests.dbt_project.warehouse import ROOT, Warehouse

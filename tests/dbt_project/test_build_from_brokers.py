@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.streams import STREAMS
+from common.streams import STREAMS
 from tests.brokers import KafkaServer, PubSubEmulator
 from tests.dbt_project.warehouse import Warehouse
 

@@ -1,15 +1,15 @@
 """`make check-mart` fails a mart that is not exact, shows why in few messages, and passes those that are."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 
+from common.errors import UserError
 from dbt_project import check_mart
 from dbt_project.exactness import marts_of
 from dbt_project.warm import WarmProject
-from ingest.errors import UserError
+from tests.checkout import copy_project
 from tests.command_line import run_main
 from tests.conftest import Shared
 from tests.dbt_project.warehouse import ROOT
@@ -84,9 +84,7 @@ def project(shared: Shared, tmp_path_factory: pytest.TempPathFactory) -> WarmPro
     """A copy of the project with these marts."""
 
     def copy(folder: Path) -> None:
-        for name in ("dbt_project", "snapshots", "analyses"):
-            ignored = shutil.ignore_patterns("target", "logs", "__pycache__")
-            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        copy_project(folder, ("dbt_project", "snapshots", "analyses"))
         own = folder / "dbt_project" / "models" / "own"
         own.mkdir()
         for name, sql in MARTS.items():

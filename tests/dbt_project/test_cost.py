@@ -16,13 +16,13 @@ from typing import Any
 import duckdb
 import pytest
 
+from common.settings import Settings
+from common.streams import STREAMS
 from ingest.landing import land
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
-from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import open_sources
-from ingest.streams import STREAMS
 from tests.dbt_project.warehouse import ROOT, Warehouse
 
 EVENTS_PER_DAY = 200

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Any
 import fastavro
 import pytest
 
+from common.settings import Settings
+from common.streams import Stream, read_contracts
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
-from ingest.settings import Settings
-from ingest.streams import Stream, read_contracts
+from tests.checkout import copy_project
 from tests.registry import LocalRegistry
 
 ROOT = Path(__file__).parents[2]
@@ -60,8 +60,7 @@ def written(schema_id: int, number: int, user_id: int | None) -> bytes:
 
 @pytest.mark.slow
 def test_a_stream_in_avro_is_landed_and_built(tmp_path: Path) -> None:
-    for name in ("ingest", "dbt_project", "publishing", "serve", "analyses", "snapshots", "streams"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("target", "logs", "__pycache__"))
+    copy_project(tmp_path)
     (tmp_path / "streams" / "signups.yml").write_text(CONTRACT)
     signups: Stream = read_contracts(tmp_path / "streams")["signups"]
 

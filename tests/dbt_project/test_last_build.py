@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from common.settings import Settings
 from dbt_project import last_build
 from dbt_project.last_build import LastBuild, code_now, read_last_build, warehouse_now, write_last_build
-from ingest.settings import Settings
 
 
 @pytest.fixture

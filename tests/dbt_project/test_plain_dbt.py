@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.dbt_project.warehouse import ROOT, Warehouse
+from tests.checkout import copy_project
+from tests.dbt_project.warehouse import Warehouse
 
 OWN = ("WAREHOUSE", "SPOOL_", "DBT_", "BUILD_PREFIX", "DATASET_PREFIX")
 DBT = str(Path(sys.executable).with_name("dbt"))
@@ -18,10 +19,7 @@ DBT = str(Path(sys.executable).with_name("dbt"))
 @pytest.fixture
 def checkout(shop: Warehouse, tmp_path: Path) -> Path:
     """The project with a built warehouse at its top."""
-    for folder in ("dbt_project", "snapshots", "analyses"):
-        shutil.copytree(
-            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("target", "logs", "__pycache__")
-        )
+    copy_project(tmp_path, ("dbt_project", "snapshots", "analyses"))
     (tmp_path / "profiles.yml").symlink_to("dbt_project/profiles.yml")
     shutil.copy(shop.path, tmp_path / "warehouse.duckdb")
     return tmp_path

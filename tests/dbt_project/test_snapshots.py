@@ -3,20 +3,20 @@
 import hashlib
 import hmac
 import json
-import shutil
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
+from common.settings import Settings
+from common.streams import STREAMS
 from dbt_project.contracts import write_contracts
 from dbt_project.warm import WarmProject
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
-from ingest.settings import Settings
-from ingest.streams import STREAMS
-from tests.dbt_project.warehouse import ROOT, Warehouse
+from tests.checkout import copy_project
+from tests.dbt_project.warehouse import Warehouse
 
 
 def version(
@@ -106,9 +106,7 @@ def test_a_newer_version_that_other_rules_reject_leaves_builds_green(tmp_path: P
 def test_what_becomes_personal_goes_from_the_rows_of_earlier_builds(tmp_path: Path) -> None:
     key = "the key of this test"
     warehouse = Warehouse(tmp_path, {"PSEUDONYM_KEY": key})
-    for name in ("dbt_project", "snapshots", "analyses"):
-        ignored = shutil.ignore_patterns("target", "logs", "__pycache__")
-        shutil.copytree(ROOT / name, tmp_path / "clone" / name, ignore=ignored)
+    copy_project(tmp_path / "clone", ("dbt_project", "snapshots", "analyses"))
     snapshots = ["users_snapshot", "dim_users_snapshot"]
 
     def build(personal: dict[str, Literal["drop", "hash"]], *options: str) -> None:

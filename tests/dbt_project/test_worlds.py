@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from common.streams import STREAMS, Stream
 from dbt_project.worlds import Literals, Message, code_of, draw_world, get, put, world_of
-from ingest.streams import STREAMS, Stream
 
 RUNS = 4
 ORDERS = Stream.model_validate(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.settings import Settings
+from common.settings import Settings
 
 PROJECT = Path(__file__).parents[2]
 Start = Callable[..., "subprocess.Popen[str]"]

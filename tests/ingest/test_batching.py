@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
+from common.settings import Settings
 from ingest.batching import LONGEST_FETCH_SECONDS, BatchBounds, BatchSize
-from ingest.settings import Settings
 
 BOUNDS = BatchBounds(rows=3, bytes=100, seconds=5.0)
 

@@ -3,17 +3,17 @@
 import gzip
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from common.settings import Settings
+from common.streams import STREAMS
 from ingest import check, cli
 from ingest.check import Rejection, Unlisted, check_sample
-from ingest.settings import Settings
-from ingest.streams import STREAMS
+from tests.checkout import copy_project
 from tests.command_line import run_main
 
 from .conftest import PROJECT
@@ -165,9 +165,7 @@ def test_the_command_prints_the_report_and_its_exit_code_is_for_ci(
 
 
 def clone(folder: Path) -> None:
-    for name in ("ingest", "dbt_project", "publishing", "serve", "snapshots", "analyses", "streams"):
-        ignored = shutil.ignore_patterns("target", "logs", "__pycache__")
-        shutil.copytree(PROJECT / name, folder / name, ignore=ignored)
+    copy_project(folder)
 
 
 @pytest.mark.slow

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from common.settings import Settings
+from common.streams import STREAMS
 from ingest import cli
-from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink, utc_now
-from ingest.streams import STREAMS
 from tests.command_line import run_main
 from tests.dbt_project.warehouse import SETTINGS
 

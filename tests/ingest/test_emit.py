@@ -23,15 +23,15 @@ from confluent_kafka import Message as Record
 from confluent_kafka.admin import AdminClient, NewTopic
 from structlog.testing import capture_logs
 
+from common.errors import UserError
+from common.settings import Settings
+from common.streams import STREAMS
 from ingest import emit as emit_module
 from ingest.emit import count_due, emit, result_message
-from ingest.errors import UserError
 from ingest.producers.kafka import KafkaProducer
 from ingest.provision import provision
-from ingest.settings import Settings
 from ingest.sinks import FIRST_CURSOR, Cursor, Result
 from ingest.sinks.duckdb import DuckDBSink
-from ingest.streams import STREAMS
 from tests.brokers import KafkaServer
 from tests.dbt_project.warehouse import Warehouse
 from tests.ingest.sinks.test_duckdb import full_disk

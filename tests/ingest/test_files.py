@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import structlog
 
+from common.errors import UserError
 from ingest import files as files_module
-from ingest.errors import UserError
 from ingest.files import EventFile, NotJsonError, find_files, json_documents, json_layout, parquet_bodies
 
 EXACT = [

@@ -21,11 +21,11 @@ import pytest
 from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
+from common.errors import UserError
+from common.settings import Settings
+from common.streams import STREAMS
 from ingest.brokers.pubsub import open_publisher, open_subscriber
-from ingest.errors import UserError
-from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
-from ingest.streams import STREAMS
 from tests.brokers import KafkaServer, PubSubEmulator
 from tests.dbt_project.warehouse import ROOT, Warehouse
 from tests.ingest.killed_loader import STEPS

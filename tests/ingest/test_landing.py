@@ -18,16 +18,16 @@ from urllib.request import urlopen
 import pyarrow as pa
 import pytest
 
+from common.errors import UnavailableError, UserError
+from common.settings import Settings
+from common.streams import STREAMS
 from ingest import landing
-from ingest.errors import UnavailableError, UserError
 from ingest.landing import land, land_streams
 from ingest.message import BATCH_SCHEMA, Batch, Message, Positions, TopicIds
 from ingest.producers.spool import SpoolProducer
-from ingest.settings import Settings
 from ingest.sinks import StreamStatus
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources.spool import SpoolSource
-from ingest.streams import STREAMS
 from tests.brokers import free_port
 
 from .conftest import Start

@@ -9,13 +9,13 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ConfigSource, NewTopic
 from google.pubsub_v1.types import Subscription
 
+from common.errors import UserError
+from common.settings import Settings
+from common.streams import STREAMS
 from ingest.brokers.pubsub import open_subscriber
-from ingest.errors import UserError
 from ingest.message import Message
 from ingest.producers.pubsub import PubSubProducer
 from ingest.provision import SubscriptionOptions, provision
-from ingest.settings import Settings
-from ingest.streams import STREAMS
 from tests.brokers import KafkaServer, PubSubEmulator
 
 pytestmark = pytest.mark.brokers

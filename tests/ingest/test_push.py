@@ -30,16 +30,16 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import _helpers, crypt, jwt
 
 import ingest.push
+from common.errors import UserError, WarehouseHeldError
+from common.settings import Settings
+from common.streams import STREAMS
 from ingest import oidc, telemetry
 from ingest.brokers.pubsub import open_publisher, open_subscriber
-from ingest.errors import UserError, WarehouseHeldError
 from ingest.message import DECODED_SCHEMA, Batch
 from ingest.oidc import IdentityError, TokenVerifier
 from ingest.provision import provision
 from ingest.push import MAX_BODY_BYTES, Committer, _Endpoint
-from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
-from ingest.streams import STREAMS
 from tests.brokers import PubSubEmulator, free_port
 
 from .conftest import PROJECT, Start

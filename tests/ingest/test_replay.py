@@ -21,15 +21,15 @@ import pyarrow.parquet as pq
 import pytest
 import structlog
 
+from common.errors import UserError
+from common.settings import Settings
+from common.streams import STREAMS, Stream
 from ingest import files as files_module
 from ingest import pacing
 from ingest import replay as replay_module
-from ingest.errors import UserError
 from ingest.message import Message, value_at
 from ingest.producers import MessageTooLargeError
 from ingest.replay import Replay
-from ingest.settings import Settings
-from ingest.streams import STREAMS, Stream
 
 from .conftest import PROJECT, Start
 

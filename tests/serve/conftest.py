@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from ingest.settings import Settings
+from common.settings import Settings
 from publishing.questions import Column, Parameter, Question
 from serve.endpoints import Endpoints
 from serve.published import open_published

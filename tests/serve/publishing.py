@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 from pydantic import TypeAdapter
 
-from ingest.settings import Settings
+from common.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
 from publishing.publish import publish
 from publishing.questions import Question

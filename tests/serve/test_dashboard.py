@@ -14,8 +14,8 @@ import pytest
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
-from ingest.errors import UserError
-from ingest.settings import Settings
+from common.errors import UserError
+from common.settings import Settings
 from publishing.questions import Column, Parameter, Question, Value
 from serve.answers import Answer, QuestionTimeoutError
 from serve.dashboard.charts import nice_ceiling, plot

@@ -21,7 +21,7 @@ import yaml
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
-from ingest.settings import Settings
+from common.settings import Settings
 from publishing.questions import Column, Question
 from publishing.versions import CURRENT, published_folder
 from serve.answers import Answer, QuestionTimeoutError

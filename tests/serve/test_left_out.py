@@ -1,7 +1,6 @@
 """A question with a problem: it is left out, the others are published, and whoever asks is told why. `check` tells it
 without a build."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,15 +9,16 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from ingest.errors import UserError
-from ingest.settings import Settings
+from common.errors import UserError
+from common.settings import Settings
 from publishing.questions import Question
 from serve.answers import find_question
 from serve.dashboard.filters import Filters
 from serve.dashboard.render import render
 from serve.endpoints import Endpoints
 from serve.published import open_published
-from tests.dbt_project.warehouse import ROOT, Warehouse
+from tests.checkout import copy_project
+from tests.dbt_project.warehouse import Warehouse
 from tests.serve.publishing import publish_again
 
 PROBLEM = "analyses/brands.sql: Parser Error: syntax error"
@@ -81,8 +81,7 @@ def run(shop: Warehouse, tmp_path: Path) -> Run:
     """A command of a copy of this project, on a copy of the warehouse: `code` is its folder."""
     copy = shop.copy_to(tmp_path / "copy")
     code = tmp_path / "code"
-    for name in ("ingest", "publishing", "serve", "dbt_project", "analyses", "snapshots", "streams"):
-        shutil.copytree(ROOT / name, code / name, ignore=shutil.ignore_patterns("target", "logs", "__pycache__"))
+    copy_project(code)
 
     def run(*arguments: str, expect: int) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", *arguments]

@@ -21,8 +21,8 @@ from google.cloud.bigquery.job import _error_result_to_exception
 from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
-from ingest.errors import UnavailableError, UserError
-from ingest.settings import Settings
+from common.errors import UnavailableError, UserError
+from common.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
 from publishing.engines import COLUMN_TYPES, describing
 from publishing.questions import Question

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.settings import Settings
+from common.settings import Settings
 from publishing.questions import Column, Question
 from serve.__main__ import main
 from serve.answers import Answer

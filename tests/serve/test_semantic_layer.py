@@ -8,8 +8,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from ingest.errors import UserError
-from ingest.settings import Settings
+from common.errors import UserError
+from common.settings import Settings
 from serve.answers import QuestionTimeoutError
 from serve.duckdb import DuckDBPublished
 from serve.published import open_published

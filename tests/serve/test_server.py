@@ -17,8 +17,8 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from ingest import web
-from ingest.settings import Settings
+from common import web
+from common.settings import Settings
 from publishing.questions import Question
 from serve.__main__ import main
 from tests.command_line import run_main

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime
 
-from ingest.errors import UnavailableError
+from common.errors import UnavailableError
+from common.settings import Settings
 from ingest.message import Batch, Positions, TopicIds
-from ingest.settings import Settings
 from ingest.sinks import StreamStatus, UnlistedField, split_by_topic_id, utc_now
 from ingest.sinks.bigquery.client import Datasets, translate_google_errors
 from ingest.sinks.bigquery.empty_offsets import EmptyOffsets

@@ -16,8 +16,8 @@ from google.cloud.bigquery.retry import DEFAULT_RETRY
 from google.cloud.bigquery_storage_v1 import BigQueryWriteClient
 from google.resumable_media.common import DataCorruption
 
-from ingest.errors import UnavailableError, UserError
-from ingest.settings import Settings
+from common.errors import UnavailableError, UserError
+from common.settings import Settings
 from ingest.sinks.bigquery.write_stream import open_write_client
 
 ANSWER_SECONDS = 60.0

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from google.api_core import exceptions as api
 from google.cloud import bigquery
 
-from ingest.errors import UnavailableError, UserError
+from common.errors import UnavailableError, UserError
 from ingest.sinks.bigquery.client import (
     ANSWER_SECONDS,
     CALL,

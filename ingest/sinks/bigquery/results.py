@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ingest.errors import UserError
+from common.errors import UserError
 from ingest.sinks import FIRST_CURSOR, Cursor, Result
 from ingest.sinks.bigquery.client import (
     JOB_PATIENCE_SECONDS,

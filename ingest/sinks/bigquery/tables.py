@@ -11,12 +11,12 @@ from google.cloud import bigquery
 from google.cloud.bigquery import SchemaField
 from pydantic import SecretStr
 
-from ingest.errors import WarehouseReplacedError
+from common.errors import WarehouseReplacedError
+from common.streams import STREAMS
 from ingest.message import BATCH_SCHEMA, DECODED_SCHEMA
 from ingest.sinks.bigquery.client import ANSWER_SECONDS, CALL, Datasets
 from ingest.sinks.bigquery.load_jobs import load_error, wait_for
 from ingest.sinks.pseudonyms import pads
-from ingest.streams import STREAMS
 
 RAW_SCHEMA = pa.schema(
     [

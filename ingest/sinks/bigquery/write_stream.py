@@ -17,7 +17,7 @@ from google.cloud.bigquery_storage_v1.services.big_query_write.transports import
 from google.cloud.bigquery_storage_v1.types import AppendRowsRequest
 from google.cloud.bigquery_storage_v1.types import WriteStream as Created
 
-from ingest.errors import UserError
+from common.errors import UserError
 
 ANSWER_SECONDS = 60.0
 """Timeout of an append. Its stream is then finalized, which reports whether the append succeeded."""

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from google.api_core import exceptions as api
 
-from ingest.errors import UnavailableError, UserError
+from common.errors import UnavailableError, UserError
 from ingest.sinks.bigquery.client import Datasets
 from ingest.sinks.bigquery.rows import LandingClock, Load, distinct_rows, new_rows, raw_rows
 from ingest.sinks.bigquery.write_stream import WriteStream, finalize

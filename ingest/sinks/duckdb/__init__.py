@@ -10,7 +10,8 @@ import duckdb
 import pyarrow as pa
 from pydantic import SecretStr
 
-from ingest.errors import UserError, WarehouseReplacedError
+from common.errors import UserError, WarehouseReplacedError
+from common.streams import STREAMS
 from ingest.message import DECODED_SCHEMA, Batch, Positions, TopicIds
 from ingest.sinks import (
     PartitionKey,
@@ -25,7 +26,6 @@ from ingest.sinks.duckdb.file import WarehouseFile, is_full_disk
 from ingest.sinks.duckdb.results import DuckDBResults
 from ingest.sinks.duckdb.status import stream_status, unlisted_fields
 from ingest.sinks.duckdb.tables import OTHER_TABLES, create_tables, table_names
-from ingest.streams import STREAMS
 
 # A Pub/Sub message has no offset; one that is redelivered within a commit is landed once.
 LAND = """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 
-from ingest.errors import UnavailableError, UserError, WarehouseHeldError
+from common.errors import UnavailableError, UserError, WarehouseHeldError
 
 RETRY_SECONDS = 0.1
 STORAGE_VERSION = "v1.2.0"

@@ -10,7 +10,7 @@ from typing import IO
 import duckdb
 import pyarrow.parquet as pq
 
-from ingest.errors import UserError
+from common.errors import UserError
 from ingest.sinks import FIRST_CURSOR, Cursor, Result
 from ingest.sinks.duckdb.file import WarehouseFile
 from ingest.sinks.duckdb.tables import table_names

@@ -6,9 +6,9 @@ import duckdb
 import pyarrow as pa
 from pydantic import SecretStr
 
+from common.streams import STREAMS
 from ingest.message import DECODED_SCHEMA
 from ingest.sinks.pseudonyms import pads
-from ingest.streams import STREAMS
 
 RAW_TABLE = """
 create table if not exists raw.{stream} (

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from common.streams import STREAMS
 from dbt_project.warm import BuildError
-from ingest.streams import STREAMS
 from tests.dbt_project.exact.warehouse import Arrival, Difference, Project
 from tests.dbt_project.exact.worlds import COMMITS_PER_RUN, RUNS, draw_worlds, number_of, place
 from tests.oracle import Settings

@@ -13,8 +13,9 @@ from unittest.mock import patch
 import pytest
 import yaml
 
+from common.streams import STREAMS, Stream, read_contracts
 from dbt_project.contracts import write_contracts
-from ingest.streams import STREAMS, Stream, read_contracts
+from tests.checkout import copy_project
 from tests.dbt_project.exact.contracts import COMMITS, Contract, Draw
 from tests.dbt_project.exact.warehouse import Arrival, Difference, Project, Warehouse, compare
 from tests.oracle import Landed, Settings, marts
@@ -57,7 +58,7 @@ def check(
     """
     given = {f"stream_{place}": draw.contract(*KINDS[place % len(KINDS)]) for place in range(streams)}
     arrivals = [arrival for name in given for arrival in draw.arrivals(name, given[name], messages, runs)]
-    known = copy_project(folder, given)
+    known = copy_with_streams(folder, given)
     with patch.dict(STREAMS, known):
         project = project_of(folder / "dbt_project", folder)
         (folder / "warehouse").mkdir()
@@ -114,7 +115,7 @@ def check_cloudevents_without_data(
                 Arrival(0, 0, "signups", f"{prefix}{name}", None, payload, attributes=json.dumps(attributes))
             )
     arrivals.append(Arrival(0, 0, "signups", "no CloudEvent", None, b"", attributes='{"id": "x"}'))
-    known = copy_project(folder, {"signups": CLOUDEVENTS})
+    known = copy_with_streams(folder, {"signups": CLOUDEVENTS})
     with patch.dict(STREAMS, known):
         (folder / "warehouse").mkdir()
         warehouse = project_of(folder / "dbt_project", folder).warehouse(folder / "warehouse", Settings())
@@ -135,10 +136,9 @@ def check_cloudevents_without_data(
     )
 
 
-def copy_project(folder: Path, given: dict[str, Contract]) -> dict[str, Stream]:
+def copy_with_streams(folder: Path, given: dict[str, Contract]) -> dict[str, Stream]:
     """A copy of the project that has these streams too."""
-    for name in ("dbt_project", "snapshots", "analyses", "streams"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("target", "logs"))
+    copy_project(folder, ("dbt_project", "snapshots", "analyses", "streams"))
     parsed_before = Path("dbt_project/target/tests/duckdb/partial_parse.msgpack")
     if (ROOT / parsed_before).exists():  # half the time of parsing
         (folder / parsed_before).parent.mkdir(parents=True)

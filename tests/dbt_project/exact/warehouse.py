@@ -11,10 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from common.streams import STREAMS
 from dbt_project.warm import WarmProject
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.sinks.duckdb import DuckDBSink
-from ingest.streams import STREAMS
 from tests.oracle import Landed, Settings, marts
 from tests.oracle.marts import Countries, Mart
 

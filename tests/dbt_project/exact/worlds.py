@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from ingest.streams import STREAMS
+from common.streams import STREAMS
 from tests.dbt_project.exact.warehouse import Arrival
 from tests.oracle import Settings
 

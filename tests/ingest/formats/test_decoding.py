@@ -13,15 +13,15 @@ import fastavro
 import pytest
 from pydantic import ValidationError
 
+from common.errors import UnavailableError, UserError
+from common.settings import Settings
+from common.streams import STREAMS, Stream
 from ingest import cli, formats
 from ingest.brokers.kafka_properties import registry_properties
-from ingest.errors import UnavailableError, UserError
 from ingest.landing import LandingReport, land_streams
 from ingest.message import BATCH_SCHEMA, DECODED_SCHEMA, Message
 from ingest.producers.spool import SpoolProducer
-from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
-from ingest.streams import STREAMS, Stream
 from tests.command_line import run_main
 from tests.registry import LocalRegistry
 

@@ -21,12 +21,12 @@ from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.json_schema import JSONSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
+from common.errors import UnavailableError
+from common.settings import Settings
+from common.streams import STREAMS, Stream
 from ingest import formats
-from ingest.errors import UnavailableError
 from ingest.landing import LandingReport, land_streams
-from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
-from ingest.streams import STREAMS, Stream
 from tests.brokers import KafkaServer, SchemaRegistry
 
 pytestmark = pytest.mark.brokers

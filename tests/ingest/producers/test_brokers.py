@@ -11,8 +11,10 @@ import orjson
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from common.errors import UnavailableError, UserError
+from common.settings import Settings
+from common.streams import STREAMS
 from ingest.brokers import kafka_topics
-from ingest.errors import UnavailableError, UserError
 from ingest.message import Message
 from ingest.producers import RoutingProducer, retentions
 from ingest.producers import kafka as producers_kafka
@@ -20,11 +22,9 @@ from ingest.producers.kafka import KafkaProducer
 from ingest.producers.pubsub import PubSubProducer
 from ingest.provision import provision
 from ingest.replay import Replay
-from ingest.settings import Settings
 from ingest.simulator import simulate
 from ingest.sources.kafka import KafkaSource
 from ingest.sources.pubsub import PubSubSource
-from ingest.streams import STREAMS
 from tests.brokers import KafkaServer, PubSubEmulator, free_port
 
 pytestmark = pytest.mark.brokers

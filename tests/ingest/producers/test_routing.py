@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from ingest.errors import UserError
+from common.errors import UserError
+from common.settings import Settings
+from common.streams import STREAMS, Stream
 from ingest.message import Message
 from ingest.producers import RoutingProducer
-from ingest.settings import Settings
-from ingest.streams import STREAMS, Stream
 
 
 class Recorder:

@@ -11,13 +11,13 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ingest.errors import UserError
+from common.errors import UserError
+from common.settings import Settings
+from common.streams import STREAMS
 from ingest.message import Message
 from ingest.producers import RoutingProducer
 from ingest.producers import spool as producers_spool
 from ingest.producers.spool import SpoolProducer
-from ingest.settings import Settings
-from ingest.streams import STREAMS
 
 from ..conftest import PROJECT
 
@@ -113,8 +113,8 @@ import sys
 from pathlib import Path
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
-from ingest.settings import Settings
-from ingest.streams import STREAMS
+from common.settings import Settings
+from common.streams import STREAMS
 
 def messages():
     sys.stdout.write("locked\\n")
@@ -150,11 +150,11 @@ def test_a_full_disk_is_named_and_leaves_no_half_line_behind(settings: Settings)
     script = """
 import resource, signal, sys
 from pathlib import Path
-from ingest.errors import UserError
+from common.errors import UserError
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
-from ingest.settings import Settings
-from ingest.streams import STREAMS
+from common.settings import Settings
+from common.streams import STREAMS
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, resource.RLIM_INFINITY))

@@ -8,10 +8,10 @@ from typing import Any
 
 import orjson
 
+from common.settings import Settings
+from common.streams import STREAMS, Stream
 from ingest.message import Message
-from ingest.settings import Settings
 from ingest.simulator import Faults, simulate
-from ingest.streams import STREAMS, Stream
 
 START = date(2026, 1, 1)
 DAY = 86_400_000_000

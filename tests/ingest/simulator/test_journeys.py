@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 
-from ingest.settings import Settings
+from common.settings import Settings
 from ingest.simulator import simulate
 from ingest.simulator.events import draw_events
 from ingest.simulator.returns import RETURN_DAYS, draw_returns

@@ -15,15 +15,15 @@ from typing import Any
 import orjson
 import pytest
 
-from ingest.errors import UserError
+from common.errors import UserError
+from common.settings import Settings
+from common.streams import STREAMS
 from ingest.producers.spool import SpoolProducer
-from ingest.settings import Settings
 from ingest.simulator import Faults, simulate, simulated_days
 from ingest.simulator.events import WEEKDAY
 from ingest.simulator.faults import CARRIED_DAYS, REQUIRED
 from ingest.simulator.returns import RETURN_DAYS
 from ingest.simulator.vocabulary import LOCALES
-from ingest.streams import STREAMS
 from tests.ingest.simulator.collector import CLEAN, DAY, EVENT_STREAMS, EVENTS, FIRST, START, Collector, at, run
 
 PROJECT = Path(__file__).parents[3]
@@ -81,7 +81,7 @@ def test_another_process_gives_the_same_bytes(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from ingest.producers.spool import SpoolProducer
-from ingest.settings import Settings
+from common.settings import Settings
 from ingest.simulator import simulate
 settings = Settings(spool_path=Path(sys.argv[1]))
 simulate(settings, SpoolProducer(settings), days=1, seed=7, events_per_day=1000)

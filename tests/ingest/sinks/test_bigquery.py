@@ -30,9 +30,10 @@ from google.api_core.exceptions import Conflict, Forbidden, NotFound, ServiceUna
 from google.auth.exceptions import DefaultCredentialsError
 from google.cloud import bigquery
 
-from ingest.errors import UnavailableError, UserError, WarehouseReplacedError
+from common.errors import UnavailableError, UserError, WarehouseReplacedError
+from common.settings import Settings
+from common.streams import STREAMS
 from ingest.message import DECODED_SCHEMA, Batch
-from ingest.settings import Settings
 from ingest.sinks import FIRST_CURSOR, Cursor, Result, StreamStatus, UnlistedField
 from ingest.sinks import bigquery as bigquery_sink
 from ingest.sinks.bigquery import BigQuerySink
@@ -40,7 +41,6 @@ from ingest.sinks.bigquery import client as bigquery_client
 from ingest.sinks.bigquery.client import without_zone
 from ingest.sinks.bigquery.load_jobs import LoadJobs
 from ingest.sinks.bigquery.tables import OTHER_TABLES, RAW_SCHEMA, columns_of
-from ingest.streams import STREAMS
 from tests.ingest.sinks.test_duckdb import MICROSECOND, NOON, batch, new_rows, pulled
 
 pytestmark = pytest.mark.bigquery_emulator

@@ -19,13 +19,13 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from ingest.errors import UnavailableError, UserError, WarehouseReplacedError
+from common.errors import UnavailableError, UserError, WarehouseReplacedError
+from common.streams import STREAMS
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.sinks import StreamStatus, UnlistedField
 from ingest.sinks import duckdb as duckdb_sink
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sinks.duckdb.file import WarehouseFile
-from ingest.streams import STREAMS
 from tests.dbt_project.warehouse import Warehouse
 
 NOON = datetime.fromisoformat("2026-01-01T12:00:00")

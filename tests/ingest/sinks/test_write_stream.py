@@ -17,16 +17,16 @@ import pyarrow as pa
 import pytest
 from google.api_core import exceptions as api
 
-from ingest.errors import UnavailableError, UserError, WarehouseReplacedError
+from common.errors import UnavailableError, UserError, WarehouseReplacedError
+from common.settings import Settings
+from common.streams import STREAMS
 from ingest.producers import RoutingProducer
-from ingest.settings import Settings
 from ingest.simulator import simulate
 from ingest.sinks import bigquery as bigquery_sink
 from ingest.sinks.bigquery import BigQuerySink, write_stream, write_stream_loader
 from ingest.sinks.bigquery.rows import distinct_rows, raw_rows
 from ingest.sinks.bigquery.write_stream import WriteStream, finalize
 from ingest.sinks.bigquery.writers import Writers
-from ingest.streams import STREAMS
 from tests.ingest.sinks.test_bigquery import (  # noqa: F401  two are fixtures
     PROJECT,
     JobIds,

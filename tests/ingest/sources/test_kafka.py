@@ -23,16 +23,16 @@ from confluent_kafka.admin import (
 )
 from prometheus_client import REGISTRY
 
+from common.errors import UnavailableError, UserError
+from common.settings import Settings
+from common.streams import STREAMS, Stream
 from ingest.brokers import kafka_topics
 from ingest.brokers.kafka import client_config
-from ingest.errors import UnavailableError, UserError
 from ingest.message import BATCH_SCHEMA, Batch, Positions, TopicIds
 from ingest.provision import provision
-from ingest.settings import Settings
 from ingest.sinks import utc_now
 from ingest.sources import kafka, kafka_backlog, kafka_batch
 from ingest.sources.kafka import KafkaSource
-from ingest.streams import STREAMS, Stream
 from tests.brokers import KafkaServer, free_port
 from tests.ingest.conftest import Start
 

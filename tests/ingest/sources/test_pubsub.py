@@ -10,14 +10,14 @@ from typing import Any
 import orjson
 import pytest
 
+from common.errors import UnavailableError, UserError
+from common.settings import Settings
+from common.streams import STREAMS
 from ingest.brokers.pubsub import open_publisher, open_subscriber
-from ingest.errors import UnavailableError, UserError
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.provision import provision
-from ingest.settings import Settings
 from ingest.sources import pubsub, pubsub_batch
 from ingest.sources.pubsub import PubSubSource
-from ingest.streams import STREAMS
 from tests.brokers import PubSubEmulator, free_port
 from tests.ingest.conftest import Start
 

@@ -10,14 +10,14 @@ import pytest
 import structlog
 
 import ingest.sources.spool
-from ingest.errors import UserError
+from common.errors import UserError
+from common.settings import Settings
+from common.streams import STREAMS
 from ingest.landing import land
 from ingest.message import Batch, Message
 from ingest.producers.spool import SpoolProducer
-from ingest.settings import Settings
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources.spool import SpoolSource
-from ingest.streams import STREAMS
 
 USERS, POSTS = STREAMS["users"], STREAMS["posts"]
 LINE = b'{"key":null,"attributes":{},"published_at":null,"payload":"YQ=="}\n'

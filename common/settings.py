@@ -16,8 +16,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from ingest.errors import ContractError, UserError
-from ingest.streams import STREAMS, Stream, named
+from common.errors import ContractError, UserError
+from common.streams import STREAMS, Stream, named
 
 BIGQUERY_LANDING = {"landing_max_rows": 1_000_000, "landing_max_bytes": 128 * 1024 * 1024}
 """Defaults where they differ for BigQuery."""

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from ingest.errors import UserError
-from ingest.settings import Settings
+from common.errors import UserError
+from common.settings import Settings
 
 if TYPE_CHECKING:
     from starlette.exceptions import HTTPException
@@ -160,7 +160,7 @@ def run(app: "ASGIApp", listener: socket.socket, path: str, shutdown_seconds: in
     """
     import uvicorn
 
-    from ingest.bounded_http import BoundedProtocol
+    from common.bounded_http import BoundedProtocol
 
     logging.basicConfig(level=logging.WARNING, handlers=[_Structlog()], force=True)
     server = uvicorn.Server(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ingest.errors import UserError
-from ingest.settings import Settings, load_settings
-from ingest.streams import STREAMS, named
+from common.errors import UserError
+from common.settings import Settings, load_settings
+from common.streams import STREAMS, named
 
 
 @pytest.fixture(autouse=True)

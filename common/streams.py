@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from ingest.errors import ContractError, UserError
+from common.errors import ContractError, UserError
 
 Transport = Literal["pubsub", "kafka"]
 Text = Annotated[str, StringConstraints(min_length=1)]

@@ -36,7 +36,7 @@ def interrupted_at(module: str, *command: str, warehouse: Warehouse) -> "subproc
     )
 
 
-@pytest.mark.parametrize("module", ["pathlib", "rich.console", "ingest.settings", "pydantic_settings", "duckdb"])
+@pytest.mark.parametrize("module", ["pathlib", "rich.console", "common.settings", "pydantic_settings", "duckdb"])
 @pytest.mark.parametrize("command", [["ingest", "land"], ["serve", "query"], ["dbt_project", "build"]])
 def test_while_modules_are_imported_it_ends_the_process(tmp_path: Path, module: str, command: list[str]) -> None:
     done = interrupted_at(module, *command, warehouse=Warehouse(tmp_path))

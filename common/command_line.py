@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.text import Text
 
-from ingest.errors import UserError
-from ingest.web import printable
+from common.errors import UserError
+from common.web import printable
 
 VERBOSE = "--verbose"
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from common.errors import UserError
+from common.streams import STREAMS, Stream, read_contracts
 from dbt_project.contracts import MACROS, PROJECT, SOURCES, STAGING, files, write_contracts
-from ingest.errors import UserError
-from ingest.streams import FOLDER, STREAMS, Stream, read_contracts
+from tests.checkout import PACKAGES, copy_project
 
 CONTRACT: dict[str, Any] = {
     "description": "People who signed up.",
@@ -356,9 +356,7 @@ def test_a_folder_without_contracts(tmp_path: Path) -> None:
 
 
 def test_every_command_that_needs_contracts_reports_a_mistake_in_one_line(tmp_path: Path) -> None:
-    for name in ("ingest", "dbt_project", "publishing", "serve"):
-        ignored = shutil.ignore_patterns("target", "logs", "__pycache__")
-        shutil.copytree(FOLDER.parent / name, tmp_path / name, ignore=ignored)
+    copy_project(tmp_path, PACKAGES)
     contract(tmp_path)
     (tmp_path / "streams").mkdir()
     (tmp_path / "signups.yml").rename(tmp_path / "streams" / "signups.yml")

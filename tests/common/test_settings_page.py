@@ -1,7 +1,7 @@
 """docs/settings.md shows every setting and var, as the code has them."""
 
-from ingest.settings import Settings
-from ingest.settings_page import PAGE, page
+from common.settings import Settings
+from common.settings_page import PAGE, page
 
 
 def test_the_page_is_up_to_date() -> None:

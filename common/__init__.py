@@ -1,0 +1,1 @@
+"""What ingest, dbt_project, publishing and serve share: settings, contracts of streams, errors, command lines, HTTP."""
