@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from common.bounded_http import MAX_HEAD_BYTES, MAX_PIPELINED, BoundedProtocol
 from common import bounded_http
+from common.bounded_http import MAX_HEAD_BYTES, MAX_PIPELINED, BoundedProtocol
 
 SECONDS = 0.4
 """How long a request may take to arrive, in these tests."""
