@@ -14,6 +14,7 @@
 
 with changes as (
     {% for name, columns in entities.items() %}
+    {%- set versions = 'partition by ' ~ name ~ '_id order by version_number' %}
     {% for column in columns %}
     {%- set text = amount_text(column) if column == 'price' else column %}
     select
@@ -23,11 +24,10 @@ with changes as (
         version_number,
         '{{ column }}' as field,
         {{ text }} as new_value,
-        lag({{ text }}) over versions as old_value,
-        row_number() over versions as place
+        lag({{ text }}) over ({{ versions }}) as old_value,
+        row_number() over ({{ versions }}) as place
     from {{ ref('dim_' ~ name ~ 's_history') }}
     where not is_tombstone
-    window versions as (partition by {{ name }}_id order by version_number)
     union all
     {% endfor %}
     select
@@ -37,10 +37,9 @@ with changes as (
         version_number,
         'is_deleted' as field,
         case when is_deleted then 'true' else 'false' end as new_value,
-        lag(case when is_deleted then 'true' else 'false' end) over versions as old_value,
-        row_number() over versions as place
+        lag(case when is_deleted then 'true' else 'false' end) over ({{ versions }}) as old_value,
+        row_number() over ({{ versions }}) as place
     from {{ ref('dim_' ~ name ~ 's_history') }}
-    window versions as (partition by {{ name }}_id order by version_number)
     {% if not loop.last %}union all{% endif %}
     {% endfor %}
 )
