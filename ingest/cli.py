@@ -326,8 +326,8 @@ def stream_add(
 
     python -m ingest stream add customers --from-topic crm.customers --entity
     """
-    from ingest.samples import read_files, read_topic
-    from ingest.scaffold import add_stream, new_file, shown_paths
+    from contracts.samples import read_files, read_topic
+    from contracts.scaffold import add_stream, new_file, shown_paths
 
     files = [*(sample or []), *(more or [])]
     if bool(files) == (from_topic is not None):
@@ -365,7 +365,7 @@ def stream_check(name: StreamName, more: MoreFiles = None, sample: SampleOption 
 
     python -m ingest stream check orders --sample export/ 'archive/*.json.gz'
     """
-    from ingest.check import check_sample
+    from contracts.check import check_sample
 
     [target] = named([name])
     if not (files := [*(sample or []), *(more or [])]):
@@ -417,7 +417,7 @@ def stream_promote(
 
     python -m ingest stream promote signups props.ref
     """
-    from ingest.scaffold import promote_field
+    from contracts.scaffold import promote_field
 
     seen = None
     with suppress(UnavailableError):  # another process holds the warehouse

@@ -25,7 +25,7 @@ from common.errors import UserError
 from common.settings import Settings
 from common.streams import STREAMS, Stream
 from ingest import files as files_module
-from ingest import pacing
+from ingest.replay import pacing
 from ingest import replay as replay_module
 from ingest.message import Message, value_at
 from ingest.producers import MessageTooLargeError

@@ -26,7 +26,7 @@ from common.streams import (
     Transport,
     read_contracts,
 )
-from ingest.samples import (
+from contracts.samples import (
     ID_WORDS,
     NUMBER,
     TYPES_OF_ONE,
@@ -505,7 +505,7 @@ def why_personal(name: str, looks: str) -> str:
 
     Args:
         name: In snake case.
-        looks: What its values look like; see `ingest.samples.looks_personal`.
+        looks: What its values look like; see `contracts.samples.looks_personal`.
     """
     words = name.split("_")
     is_name = words[-1] == "name" and (words == ["name"] or not set(NAMES_OF_PEOPLE.split()).isdisjoint(words))

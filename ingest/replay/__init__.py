@@ -21,7 +21,7 @@ import structlog
 from common.errors import UserError
 from common.settings import Settings
 from common.streams import Stream
-from ingest.event_time import event_instant
+from ingest.replay.event_time import event_instant
 from ingest.files import (
     BLOCK_BYTES,
     SAMPLE,
@@ -40,7 +40,7 @@ from ingest.files import (
     parquet_columns,
 )
 from ingest.message import Message, value_at
-from ingest.pacing import batches, paced_batches
+from ingest.replay.pacing import batches, paced_batches
 from ingest.producers import MessageTooLargeError, Producer, duration, retentions
 
 BEGINNING = 60

@@ -20,7 +20,7 @@ from common.errors import ContractError, UserError
 Transport = Literal["pubsub", "kafka"]
 Text = Annotated[str, StringConstraints(min_length=1)]
 
-FOLDER = Path(__file__).parents[1] / "streams"
+FOLDER = Path(__file__).parents[2] / "streams"
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 RESERVED = (
     "all analyse analyze and anti any array as asc asof assert_rows_modified asymmetric at authorization between"

@@ -11,12 +11,13 @@ import pytest
 
 from common.settings import Settings
 from common.streams import STREAMS
-from ingest import check, cli
-from ingest.check import Rejection, Unlisted, check_sample
+from contracts import check
+from contracts.check import Rejection, Unlisted, check_sample
+from ingest import cli
 from tests.checkout import copy_project
 from tests.command_line import run_main
 
-from .conftest import PROJECT
+from tests.ingest.conftest import PROJECT
 
 CLICK = {"click_id": "c1", "user_id": 1, "product_id": 2, "price": "1.50", "datetime_occured": "2026-01-05T10:00:00Z"}
 LINES = [

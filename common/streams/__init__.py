@@ -1,0 +1,1 @@
+from common.streams.contract import *

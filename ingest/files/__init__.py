@@ -1,0 +1,1 @@
+from ingest.files.event_file import *
