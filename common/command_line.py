@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from common.errors import UserError
-from common.web import printable
+from common.logs import printable
 
 VERBOSE = "--verbose"
 

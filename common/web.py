@@ -1,4 +1,4 @@
-"""What the servers share: their address, uvicorn and its bounds, telemetry, logs."""
+"""Starts an HTTP server: its address, uvicorn with its bounds, and protection from web pages of other sites."""
 
 import ipaddress
 import logging
@@ -6,16 +6,14 @@ import os
 import signal
 import socket
 import sys
-import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import structlog
 
 from common.errors import UserError
-from common.settings import Settings
+from common.logs import LibraryLogs
 
 if TYPE_CHECKING:
     from starlette.exceptions import HTTPException
@@ -30,50 +28,6 @@ LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 point at this machine."""
 
 log = structlog.get_logger()
-
-
-def configure_logs(level: int) -> None:
-    """Structured lines on stderr: for people on a terminal, else JSON."""
-    is_terminal = sys.stderr.isatty()
-    renderer = structlog.dev.ConsoleRenderer() if is_terminal else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper("iso", utc=True),
-            *([_printable_texts] if is_terminal else []),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-
-
-def printable(text: str) -> str:
-    """The text without anything that a terminal would obey: control and formatting characters as \\x1b or \\u202e."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
-def _printable_texts(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Everything else is rendered by repr(), which escapes."""
-    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
-
-
-def serve_metrics(settings: Settings, port: int | None) -> None:
-    """Serve Prometheus metrics, if a port is given.
-
-    Raises:
-        UserError: when it cannot be listened on.
-    """
-    if port is None:
-        return
-    from prometheus_client import start_http_server
-
-    try:
-        start_http_server(port, settings.metrics_host)
-    except OSError as error:
-        raise UserError(f"--metrics-port {port} on {settings.metrics_host}: {error.strerror}") from error
 
 
 def listen(host: str, port: int, exposed: str | None) -> socket.socket:
@@ -162,7 +116,7 @@ def run(app: "ASGIApp", listener: socket.socket, path: str, shutdown_seconds: in
 
     from common.bounded_http import BoundedProtocol
 
-    logging.basicConfig(level=logging.WARNING, handlers=[_Structlog()], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[LibraryLogs()], force=True)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -189,17 +143,3 @@ def run(app: "ASGIApp", listener: socket.socket, path: str, shutdown_seconds: in
     server.run([listener])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)  # all is answered by now: another signal need not wait
-
-
-class _Structlog(logging.Handler):
-    """Hands on what the libraries log, without what an exception's message might quote of a payload."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        log.log(record.levelno, record.getMessage().partition("\n")[0], **what_and_where(error) if error else {})
-
-
-def what_and_where(error: BaseException) -> dict[str, str]:
-    """Of an exception, for a log line."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return {"error": type(error).__name__, "at": f"{Path(last.filename).name}:{last.lineno}"}

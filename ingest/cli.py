@@ -16,9 +16,10 @@ from rich.table import Table
 
 from common.command_line import VERBOSE, finish
 from common.errors import ContractError, UnavailableError, UserError
+from common.logs import configure_logs, printable
 from common.settings import Settings, load_settings
 from common.streams import STREAMS, named
-from common.web import configure_logs, printable, serve_metrics
+from common.telemetry import serve_metrics
 from ingest.simulator.faults import Faults
 from ingest.sinks import Warehouse, utc_now
 from ingest.sinks.duckdb import DuckDBSink

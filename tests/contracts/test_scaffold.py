@@ -22,13 +22,18 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from common.errors import UserError
 from common.settings import Settings
 from common.streams import FOLDER, RESERVED, STREAMS, VOCABULARY, EventType, Stream, read_contracts
-from contracts import samples, scaffold
 from ingest import cli
 from ingest.landing import land_streams
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
-from contracts.samples import MOST_KEYS, SAMPLE_MESSAGES, Sample, read_files, read_topic
-from contracts.scaffold import Promoted, add_stream, promote_field, singular
+from contracts import samples
+from contracts.add import add_stream
+from contracts.draft import FEW
+from contracts.files import new_file
+from contracts.inference import MOST_KEYS
+from contracts.names import singular
+from contracts.promote import Promoted, promote_field
+from contracts.samples import SAMPLE_MESSAGES, Sample, read_files, read_topic
 from ingest.sinks import UnlistedField
 from ingest.sinks.duckdb import DuckDBSink
 from tests.brokers import KafkaServer
@@ -376,7 +381,7 @@ def test_values_that_mean_null_are_listed_and_are_no_values(add: Add) -> None:
 
 
 def test_required_is_what_every_message_has(add: Add) -> None:
-    bodies = [{"time": "2026-01-05", "n": number, "a": "x", "b": "x"} for number in range(scaffold.FEW)]
+    bodies = [{"time": "2026-01-05", "n": number, "a": "x", "b": "x"} for number in range(FEW)]
     bodies[7] |= {"a": None, "b": ""}
     stream, text = add(*bodies)
     assert [field.in_body for field in stream.fields if field.required] == ["time", "n"]
@@ -896,7 +901,7 @@ def test_a_file_with_all_fields_on_one_line_is_an_error(folder: Path) -> None:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
     """`python -m ingest stream` with the contracts of a folder."""
     (tmp_path / "streams").mkdir()
-    for function in (scaffold.add_stream, scaffold.new_file, scaffold.promote_field):
+    for function in (add_stream, new_file, promote_field):
         monkeypatch.setitem(function.__kwdefaults__ or {}, "folder", tmp_path / "streams")
     monkeypatch.chdir(tmp_path)
 
