@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command without a traceback, whenever it comes."""
+"""Ctrl-C ends a command without a traceback, or after what it is doing."""
 
 import _signal as signal  # type: ignore[import-not-found]  # built in: `signal` itself takes milliseconds to import
 import sys
@@ -6,6 +6,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from threading import Event
     from typing import NoReturn
 
 is_interrupted = False
@@ -29,6 +30,23 @@ def run(main: "Callable[[], None]") -> None:
         sys.exit(130)
     finally:
         end_at_once()
+
+
+def stop_event() -> "Event":
+    """Return an event that the first SIGINT or SIGTERM sets, so that a command can finish what it is doing. The second
+    signal ends the process at once."""
+    from threading import Event
+
+    stop = Event()
+
+    def on_signal(*_: object) -> None:
+        stop.set()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    return stop
 
 
 def _interrupt(*_: object) -> "NoReturn":

@@ -14,6 +14,7 @@ from contracts.text import contract_text
 class Written:
     """A contract that was written."""
 
+    path: Path
     fields: int
     guesses: int
     """Number of comments that mark guesses."""
@@ -50,4 +51,4 @@ def add_stream(
     text = contract_text(draft)
     fields = validate(path, text)
     path.write_text(text, encoding="utf-8")
-    return Written(fields, text.count("# guessed:"), draft.left_out)
+    return Written(path, fields, text.count("# guessed:"), draft.left_out)

@@ -112,7 +112,7 @@ def _check_not_inside(file: str, field: BodyField, path: str) -> None:
 
 
 def _type_of(name: str, seen: set[str]) -> str:
-    """Choose a type that accepts all values of these JSON types, since a stricter one would make dead letters of messages
+    """Choose a type that accepts all values of these JSON types. A stricter one would make dead letters of messages
     that are accepted today."""
     if seen & {"object", "array"}:
         return "json"

@@ -949,7 +949,7 @@ MUTATIONS = (
     ),
     Mutation(
         "land takes every stream whatever --stream says",
-        "ingest/cli.py",
+        "ingest/commands/landing.py",
         "    streams = settings.selected(stream)\n    serve_metrics",
         "    streams = settings.selected(None)\n    serve_metrics",
         "tests/ingest/test_cli.py",

@@ -21,7 +21,6 @@ import structlog
 from common.errors import UserError
 from common.settings import Settings
 from common.streams import Stream
-from ingest.replay.event_time import event_instant
 from ingest.files import (
     BLOCK_BYTES,
     SAMPLE,
@@ -40,8 +39,9 @@ from ingest.files import (
     parquet_columns,
 )
 from ingest.message import Message, value_at
-from ingest.replay.pacing import batches, paced_batches
 from ingest.producers import MessageTooLargeError, Producer, duration, retentions
+from ingest.replay.event_time import event_instant
+from ingest.replay.pacing import batches, paced_batches
 
 BEGINNING = 60
 """Bytes that are shown of a file that is not JSON."""

@@ -22,10 +22,6 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from common.errors import UserError
 from common.settings import Settings
 from common.streams import FOLDER, RESERVED, STREAMS, VOCABULARY, EventType, Stream, read_contracts
-from ingest import cli
-from ingest.landing import land_streams
-from ingest.message import Message
-from ingest.producers.spool import SpoolProducer
 from contracts import samples
 from contracts.add import add_stream
 from contracts.draft import FEW
@@ -34,6 +30,10 @@ from contracts.inference import MOST_KEYS
 from contracts.names import singular
 from contracts.promote import Promoted, promote_field
 from contracts.samples import SAMPLE_MESSAGES, Sample, read_files, read_topic
+from ingest import cli
+from ingest.landing import land_streams
+from ingest.message import Message
+from ingest.producers.spool import SpoolProducer
 from ingest.sinks import UnlistedField
 from ingest.sinks.duckdb import DuckDBSink
 from tests.brokers import KafkaServer
