@@ -1,51 +1,28 @@
-"""Publishes files of past events to a stream. All of them are checked before the first row is published."""
+"""Produces files of past events to a stream. All files are checked before the first row is produced."""
 
-import difflib
-import json
-import re
-import shlex
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from itertools import islice
-from typing import Any
-
-import orjson
-import structlog
 
 from common.errors import UserError
 from common.settings import Settings
 from common.streams import Stream
-from ingest.files import (
-    BLOCK_BYTES,
-    SAMPLE,
-    SHOWN_CHARACTERS,
-    CsvHeader,
-    EventFile,
-    NotJsonError,
-    check_distinct,
-    csv_body,
-    csv_header,
-    csv_records,
-    find_files,
-    json_bodies,
-    json_layout,
-    parquet_bodies,
-    parquet_columns,
-)
-from ingest.message import Message, value_at
+from ingest.files import EventFile, find_files
+from ingest.files.csv_rows import csv_header, csv_records
+from ingest.files.event_file import BLOCK_BYTES, SAMPLE
+from ingest.files.json_text import NotJsonError, json_bodies, json_layout
+from ingest.files.parquet import parquet_bodies, parquet_columns
+from ingest.message import Message
 from ingest.producers import MessageTooLargeError, Producer, duration, retentions
-from ingest.replay.event_time import event_instant
+from ingest.replay.matching import Matcher
 from ingest.replay.pacing import batches, paced_batches
-
-BEGINNING = 60
-"""Bytes that are shown of a file that is not JSON."""
-log = structlog.get_logger()
+from ingest.replay.rows import RowMessages
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +60,21 @@ class Replay:
         renames: Sequence[str] = (),
         force: bool = False,
     ) -> None:
-        self.unreadable = 0
-        """Number of published messages whose row could not be read."""
         self._stream = stream
-        self._paths = [path for field in stream.fields for path in field.paths]
-        self._fields = {field.in_body: field for field in stream.fields}
-        self._renames = _parsed_renames(renames, stream)
         self._force = force
+        self._matcher = Matcher(stream, renames, force)
+        self._rows = RowMessages(stream)
         self._parts = []
         for file in find_files(names):
             with file.reading():
                 self._parts.append(self._part(file))
         kept = None if force else retentions(settings, [stream]).get(stream.name)
         self._check_all(kept, settings.topic(stream))
+
+    @property
+    def unreadable(self) -> int:
+        """Number of published messages whose row could not be read."""
+        return self._rows.unreadable
 
     def publish(
         self,
@@ -125,7 +104,7 @@ class Replay:
         if speed is not None and not speed > 0:
             raise UserError(f"speed is {speed}; it must be more than 0")
         stop = stop or threading.Event()
-        published = self.unreadable = 0
+        published = self._rows.unreadable = 0
         try:
             messages = self._messages()
             for batch in batches(messages, stop) if speed is None else paced_batches(messages, speed, stop):
@@ -158,21 +137,19 @@ class Replay:
                         return places
         return places
 
-    # -- checks -------------------------------------------------------------------------------------------------------
-
     def _part(self, file: EventFile) -> _Part:
         """Detect how to read a file, and check its beginning."""
         if file.format == "json":
             return self._json_part(file)
         if file.format == "parquet":
-            columns = self._renamed(file, parquet_columns(file.open_parquet()))
-            self._check_columns(file, columns, "")
+            columns = self._matcher.rename(file, parquet_columns(file.open_parquet()))
+            self._matcher.check_columns(file, columns, "")
             bodies = partial(parquet_bodies, file.path, columns)
-            return _Part(file, partial(self._json_messages, bodies), bodies)
+            return _Part(file, partial(self._rows.of_json, bodies), bodies)
         with file.open() as text:
-            header = csv_header(text, {*self._paths, *self._renames})
-        header = replace(header, names=self._renamed(file, header.names))
-        self._check_columns(file, header.names, f", separated by {header.delimiter!r}")
+            header = csv_header(text, {*self._matcher.paths, *self._matcher.renames})
+        header = replace(header, names=self._matcher.rename(file, header.names))
+        self._matcher.check_columns(file, header.names, f", separated by {header.delimiter!r}")
         with file.open() as text:
             records = list(islice(csv_records(text, header), SAMPLE))
         if records and not self._force and all(isinstance(record, bytes) for record in records):
@@ -180,10 +157,10 @@ class Replay:
                 f"{file.name}: none of the first rows has {len(header.names)} columns separated by "
                 f"{header.delimiter!r}, as the header has; --force produces the rows as dead letters"
             )
-        return _Part(file, partial(self._csv_messages, file, header), None if file.is_plain else partial(_blocks, file))
+        return _Part(file, partial(self._rows.of_csv, file, header), None if file.is_plain else partial(_blocks, file))
 
     def _json_part(self, file: EventFile) -> _Part:
-        if self._renames:
+        if self._matcher.renames:
             raise UserError(f"--map renames columns of CSV and Parquet files, but {file.name} is JSON")
         try:
             layout = json_layout(file)
@@ -192,73 +169,9 @@ class Replay:
                 raise
             layout = "lines"
         bodies = partial(json_bodies, file, layout)
-        if not self._force:
-            first, found = b"", dict[str, None]()
-            for body in islice(bodies(), SAMPLE):
-                first = first or body
-                fields = _object(body, self._stream) or {}
-                found.update(dict.fromkeys(fields))
-                found.update({path: None for path in self._paths if value_at(fields, path) is not None})
-            if first and (missing := self._missing(found)):
-                if not found:
-                    beginning = _shown([first[:BEGINNING].decode("utf-8", "replace")])
-                    raise UserError(
-                        f"{file.name} has no JSON object with fields in its first rows, but {beginning!r}; nothing was"
-                        " published (--force publishes it as it is)"
-                    )
-                raise UserError(self._mismatch(file, "field", missing, f"fields {_shown([*found])}", []))
+        self._matcher.check_bodies(file, bodies())
         is_independent = layout == "lines" and file.is_plain
-        return _Part(file, partial(self._json_messages, bodies), None if is_independent else bodies)
-
-    def _renamed(self, file: EventFile, columns: list[str]) -> list[str]:
-        """Apply the renames, and reject duplicate columns."""
-        for theirs in self._renames:
-            if theirs not in columns:
-                raise UserError(f"--map: {file.name} has no column {theirs!r}, but {_shown(columns)}")
-        renamed = [self._renames.get(column, column) for column in columns]
-        check_distinct(file, renamed)
-        return renamed
-
-    def _check_columns(self, file: EventFile, columns: list[str], how: str) -> None:
-        """Reject a file without a required column; warn if an optional column may have another name."""
-        unread = [column for column in columns if column not in self._paths]
-        absent = [field.in_body for field in self._stream.fields if not set(field.paths) & set(columns)]
-        if not self._force and (missing := self._missing(columns)):
-            advice = []
-            if any("\0" in column for column in columns):
-                advice.append("If it is UTF-16, save it with a byte order mark")
-            elif len(unread) == len(columns):
-                advice.append("A file without a header row needs one")
-            maps = [f"--map {shlex.quote(f'{ours}={theirs}')}" for ours, theirs in _alike(absent, unread)]
-            advice.append(f"Rename columns with {' '.join(maps) or '--map ours=theirs'}")
-            found = f"columns {_shown(columns)}{how}"
-            raise UserError(self._mismatch(file, "column", missing, found, advice))
-        if unread and absent:
-            log.warning(
-                "some columns are not fields of the stream; --map renames them",
-                file=file.name,
-                unknown_columns=unread,
-                missing_fields=absent,
-            )
-
-    def _missing(self, found: Collection[str]) -> list[str]:
-        """Return the required fields that are not among those found, by one of their paths."""
-        paths = {field.in_body: field.paths for field in self._stream.fields}
-        return [
-            " or ".join(group)
-            for group in self._stream.required
-            if not {path for name in group for path in paths[name]} & set(found)
-        ]
-
-    def _mismatch(self, file: EventFile, what: str, missing: list[str], found: str, advice: list[str]) -> str:
-        sentences = [
-            f"{file.name} does not match stream {self._stream.name}: no {what} {', '.join(missing)}",
-            f"Found {found}",
-            f"Fields of the stream: {', '.join(self._stream.body_fields)}",
-            *advice,
-            "--force produces the file as it is; nothing was produced",
-        ]
-        return ". ".join(sentences)
+        return _Part(file, partial(self._rows.of_json, bodies), None if is_independent else bodies)
 
     def _check_all(self, kept: timedelta | None, topic: str) -> None:
         """Read files to their end where an error can follow, or a row older than Kafka's retention.
@@ -284,118 +197,7 @@ class Replay:
                 f" `kafka-configs.sh --alter --topic {topic} --add-config retention.ms=-1`, or publish with --force"
             )
 
-    # -- messages -----------------------------------------------------------------------------------------------------
-
-    def _json_messages(self, bodies: Callable[[], Iterator[bytes]]) -> Iterator[Message]:
-        for body in bodies():
-            fields = _object(body, self._stream)
-            if fields is None:
-                self.unreadable += 1
-                yield Message(body)
-            else:
-                yield Message(body, self._key(fields, body), {}, self._published_at(fields))
-
-    def _csv_messages(self, file: EventFile, csv: CsvHeader) -> Iterator[Message]:
-        # Looked up once, not per row: this loop is most of the cost of a replay.
-        body = csv_body(csv.names)
-        key_column = self._column(csv.names, self._stream.key)
-        times = [(self._column(csv.names, name), self._fields[name]) for name in self._stream.time]
-        time_columns = [(column, field) for column, field in times if column is not None]
-        with file.open() as text:
-            for fields in csv_records(text, csv):
-                if isinstance(fields, bytes):
-                    self.unreadable += 1
-                    yield Message(fields)
-                    continue
-                key = fields[key_column].encode() if key_column is not None else b""
-                published_at = None
-                for column, field in time_columns:
-                    if (published_at := event_instant(fields[column], field.unit, field.format)) is not None:
-                        break
-                yield Message(body(fields), key or None, {}, published_at)
-
-    def _column(self, columns: list[str], name: str | None) -> int | None:
-        """Return the number of the column that holds a field."""
-        paths = self._fields[name].paths if name else ()
-        return next((columns.index(path) for path in paths if path in columns), None)
-
-    def _values(self, fields: Mapping[str, Any], name: str) -> Iterator[Any]:
-        return (value_at(fields, path) for path in self._fields[name].paths)
-
-    def _key(self, fields: Mapping[str, Any], body: bytes) -> bytes | None:
-        if self._stream.key is None:
-            return None
-        value = next((found for found in self._values(fields, self._stream.key) if found is not None), None)
-        if isinstance(value, float):  # orjson's value for an integer of more than 64 bits
-            exact = _row(json.loads(body, parse_int=str), self._stream)
-            value = next((found for found in self._values(exact, self._stream.key) if found is not None), None)
-        if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
-            return str(value).encode()
-        return None
-
-    def _published_at(self, fields: Mapping[str, Any]) -> int | None:
-        """Microseconds since the epoch, from the first readable time field."""
-        for name in self._stream.time:
-            field = self._fields[name]
-            for value in self._values(fields, name):
-                if isinstance(value, str | int) and not isinstance(value, bool):
-                    instant = event_instant(value, field.unit, field.format)
-                    if instant is not None:
-                        return instant
-        return None
-
-
-def _parsed_renames(renames: Sequence[str], stream: Stream) -> dict[str, str]:
-    """Map their column names to ours."""
-    ours_by_theirs: dict[str, str] = {}
-    fields = [path for field in stream.fields for path in field.paths]
-    for rename in renames:
-        ours, equals, theirs = rename.partition("=")
-        if not equals or not theirs:
-            raise UserError(f"--map {rename}: expected ours=theirs, such as --map {fields[0]}=their_column")
-        if ours not in fields:
-            raise UserError(f"--map {rename}: {stream.name} has no field {ours!r}; its fields are {', '.join(fields)}")
-        if ours_by_theirs.setdefault(theirs, ours) != ours:
-            raise UserError(f"--map: column {theirs!r} cannot be both {ours_by_theirs[theirs]} and {ours}")
-    return ours_by_theirs
-
-
-def _alike(ours: Sequence[str], theirs: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Pair fields with columns of similar names."""
-    plain = {re.sub(r"\W|_", "", column).lower(): column for column in theirs if column.isprintable()}
-    for field in ours:
-        for match in difflib.get_close_matches(re.sub(r"\W|_", "", field).lower(), plain, n=1, cutoff=0.75):
-            yield field, plain.pop(match)
-
-
-def _shown(values: Sequence[str]) -> str:
-    """Join values for a terminal: without control characters, and cut to SHOWN_CHARACTERS."""
-    text = ", ".join(values)[:SHOWN_CHARACTERS]
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return printable if len(text) < SHOWN_CHARACTERS else f"{printable}…"
-
-
-# -- bodies -----------------------------------------------------------------------------------------------------------
-
 
 def _blocks(file: EventFile) -> Iterator[bytes]:
     with file.open() as text:
         yield from iter(partial(text.read, BLOCK_BYTES), b"")
-
-
-def _object(body: bytes, stream: Stream) -> dict[str, Any] | None:
-    """Return the object that has the stream's fields; None for a body that is not an object."""
-    try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    return _row(fields, stream) if isinstance(fields, dict) else None
-
-
-def _row(fields: dict[str, Any], stream: Stream) -> dict[str, Any]:
-    """Return the row inside a change as Debezium writes it, other bodies as they are."""
-    if stream.envelope == "debezium":
-        change = fields["payload"] if isinstance(fields.get("payload"), dict) else fields
-        row = change.get("before" if change.get("op") == "d" else "after")
-        return row if isinstance(row, dict) else {}
-    return fields
