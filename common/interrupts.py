@@ -10,18 +10,18 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 is_interrupted = False
-"""Ctrl-C was pressed while `run` ran, whatever a library made of the KeyboardInterrupt."""
+"""Whether Ctrl-C was pressed during `run`, even if a library caught the KeyboardInterrupt."""
 
 
 def end_at_once() -> None:
-    """Let Ctrl-C end the process: while modules are imported, and while the interpreter shuts down, nothing can handle
-    a KeyboardInterrupt."""
-    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _interrupt):  # not where a shell has it ignored
+    """Let Ctrl-C end the process at once. For imports and the interpreter's shutdown, when nothing can catch a
+    KeyboardInterrupt."""
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _interrupt):  # unless the shell ignores it
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(main: "Callable[[], None]") -> None:
-    """Run a command line, in which Ctrl-C raises KeyboardInterrupt."""
+    """Run a command line. Ctrl-C raises KeyboardInterrupt in it, and then ends the process with exit code 130."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, _interrupt)
     try:

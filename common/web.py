@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 
 def listen(host: str, port: int, exposed: str | None) -> socket.socket:
-    """A listening socket.
+    """Open a listening socket.
 
     Args:
         exposed: required setup before binding an address that is not loopback; None allows it.
@@ -53,7 +53,7 @@ def listen(host: str, port: int, exposed: str | None) -> socket.socket:
 
 
 def url_of(listener: socket.socket, path: str) -> str:
-    """The address to open in a browser on this machine."""
+    """Return the address to open in a browser on this machine."""
     host, port = listener.getsockname()[:2]
     if ipaddress.ip_address(host).is_unspecified:
         host = "localhost"
@@ -61,8 +61,8 @@ def url_of(listener: socket.socket, path: str) -> str:
 
 
 class LocalOnly:
-    """Middleware for servers that anybody on this machine may use without a token: rejects what a web page in the
-    user's browser sends, which is told by the headers Host and Origin.
+    """Middleware for servers that need no token from this machine: rejects requests that a web page of another site
+    sends from the user's browser, which the headers Host and Origin reveal.
 
     Args:
         refuse: makes the response of a rejected request.
@@ -109,8 +109,8 @@ def run(app: "ASGIApp", listener: socket.socket, path: str, shutdown_seconds: in
     """Serve until SIGINT or SIGTERM.
 
     Args:
-        path: what to open in a browser, for the log.
-        shutdown_seconds: how long requests that are being answered may take after the signal.
+        path: Path of the address to open in a browser, for the log.
+        shutdown_seconds: Maximum seconds after the signal for requests that are being answered.
     """
     import uvicorn
 
@@ -132,7 +132,7 @@ def run(app: "ASGIApp", listener: socket.socket, path: str, shutdown_seconds: in
             timeout_graceful_shutdown=shutdown_seconds,
         )
     )
-    # uvicorn handles these while it serves, and at its end restores what it found and raises the signal again
+    # uvicorn handles signals while it serves, then restores these handlers and raises the signal again
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     host, port = listener.getsockname()[:2]
@@ -142,4 +142,4 @@ def run(app: "ASGIApp", listener: socket.socket, path: str, shutdown_seconds: in
         print(f"\n  {url}\n\n  Ctrl-C ends it.\n", file=sys.stderr)  # noqa: T201  for people, who may click it
     server.run([listener])
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)  # all is answered by now: another signal need not wait
+        signal.signal(number, signal.SIG_DFL)  # all requests are answered: another signal may end the process at once

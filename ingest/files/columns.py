@@ -21,18 +21,18 @@ def check_distinct(file: EventFile, columns: Sequence[str]) -> None:
 
 
 Value: TypeAlias = "int | dict[str, Value] | list[Value] | None"
-"""The number of a column, or an object or list of such; None for an element that no column gives."""
+"""The number of a column, or an object or list of values; None for an element of a list that no column fills."""
 _Steps = dict[str | int, "int | _Steps"]
-"""The same with lists as objects: index to element."""
+"""A Value in the making, with a list as a mapping of index to element."""
 MOST_ELEMENTS = 1_000
-"""Maximum elements of a list that columns make: `items[999999999]` must not fill the memory."""
+"""Maximum elements of a list, so that a column `items[999999999]` does not fill the memory."""
 
 
 def nested(columns: Sequence[str]) -> dict[str, Value]:
-    """Nest columns as the paths of a contract do: `props.ref` is the field `ref` of the object `props`, `items[0].sku`
+    """Nest columns by their names: `props.ref` is the field `ref` of the object `props`, `items[0].sku`
     the field `sku` of the first element of the list `items`.
 
-    A name stays as it is where it cannot be a path: with an empty part, beside a column `props`, or beside another
+    A name that cannot be a path is kept whole: one with an empty part, one next to a column `props`, and one next to a
     column that makes `props` a list.
     """
     flat = set(columns)
@@ -44,14 +44,14 @@ def nested(columns: Sequence[str]) -> dict[str, Value]:
         inner = fields
         for step in steps[:-1]:
             below = inner.setdefault(step, {})
-            assert not isinstance(below, int)  # noqa: S101  `_fits` says so
+            assert not isinstance(below, int)  # noqa: S101  as _fits has checked
             inner = below
         inner[steps[-1]] = number
     return {str(name): _with_lists(inner) for name, inner in fields.items()}
 
 
 def _steps(column: str) -> list[str | int]:
-    """Names and indexes: `items[0].sku` as items, 0, sku."""
+    """Split a column into names and indexes: `items[0].sku` into items, 0, sku."""
     steps: list[str | int] = []
     for part in column.split("."):
         indexed = re.fullmatch(r"([^\[\]]+)((?:\[[0-9]{1,9}\])+)", part)
@@ -65,7 +65,7 @@ def _steps(column: str) -> list[str | int]:
 
 
 def _fits(steps: Sequence[str | int], fields: _Steps) -> bool:
-    """Whether these steps do not make an object of a list, or the reverse."""
+    """Whether the steps agree with the fields so far on what is an object, a list or a value."""
     inner: int | _Steps = fields
     for step in steps:
         is_index = isinstance(step, int)

@@ -17,9 +17,9 @@ from ingest.files.event_file import BLOCK_BYTES, UnreadableError
 
 DELIMITERS = ",;\t|"
 LINES_PER_RECORD = 1_000
-"""Maximum lines of one CSV record: a quote that never closes must not swallow the rest of the file."""
+"""Maximum lines of one record, so that a quote that never closes does not swallow the rest of the file."""
 
-csv.field_size_limit(sys.maxsize)  # the default, 128 KiB, turns long fields into dead letters
+csv.field_size_limit(sys.maxsize)  # with the default, 128 KiB, longer fields would become dead letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def csv_records(file: BinaryIO, header: CsvHeader) -> Iterator[list[str] | bytes
     """
     lines: Iterator[bytes] = islice(file, header.lines, None)
     width, delimiter = len(header.names), header.delimiter
-    # Lines read ahead for a quoted field that did not close: each is read again on its own.
+    # lines that were read ahead for a quoted field that did not close; each is read again on its own
     again: deque[bytes] = deque()
     while line := again.popleft() if again else next(lines, b""):
         if not line.strip():
@@ -106,7 +106,7 @@ def _fields(record: bytes, delimiter: str) -> list[str]:
         csv.Error: for a quote that does not close, or text after a closing quote.
     """
     text = record.decode().removesuffix("\n").removesuffix("\r")
-    # A list of one string: a newline within quotes belongs to the field.
+    # as a list of one string, since a newline within quotes belongs to the field
     return next(csv.reader([text], delimiter=delimiter, strict=True), [])
 
 
@@ -118,8 +118,8 @@ def _quoted_fields(
     Lines that do not belong to the record are put back into `again`.
     """
     ahead: list[bytes] = []
-    # A line with an odd number of quotes is incomplete, unless one is inside an unquoted field: try the line first,
-    # then everything up to the line that makes the number even.
+    # A line with an odd number of quotes is incomplete, unless a quote is inside an unquoted field. So this tries the
+    # line alone, then all lines up to the one that makes the number even.
     quotes = line.count(b'"')
     record = line
     while True:

@@ -33,7 +33,7 @@ FORMATS: dict[str, Format] = {
 SHOWN_CHARACTERS = 300
 """Maximum length of a file's content in an error message."""
 SAMPLE = 100
-"""Lines or bodies that are read to detect what a file is."""
+"""Number of lines or bodies that are read to detect what a file holds."""
 BLOCK_BYTES = 1024 * 1024
 """Bytes per read, and maximum length of a line in the sample."""
 GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
@@ -112,7 +112,7 @@ class EventFile:
             yield
         except UnreadableError as error:
             raise UserError(f"{self.name}: {error}") from error
-        except OSError as error:  # gzip raises it too, without strerror
+        except OSError as error:  # gzip raises it too, then without strerror
             raise UserError(f"{self.name} cannot be read: {error.strerror or error}") from error
         except (EOFError, zlib.error) as error:
             raise UserError(f"{self.name} cannot be decompressed: {error}") from error
@@ -142,9 +142,9 @@ class _Recoded(io.RawIOBase):
 
 
 def find_files(names: Sequence[str]) -> list[EventFile]:
-    """Find the files that the names stand for. A name is a file, a pipe, a folder, a glob, or `-` for standard input.
+    """Find files. A name is that of a file, a pipe or a folder, a glob, or `-` for standard input.
 
-    Pipes and standard input are copied to a temporary file, because a file is checked before it is published.
+    Pipes and standard input are copied to a temporary file, because files are checked before they are produced.
 
     Returns:
         Each file once, in the order of the names; sorted by path within a folder (recursively) or a glob.
@@ -171,7 +171,8 @@ def find_files(names: Sequence[str]) -> list[EventFile]:
 
 
 def _known_files(name: str, paths: Iterable[Path]) -> list[EventFile]:
-    """The files of known formats, sorted. Hidden files and Spark's _SUCCESS are skipped, others with a warning."""
+    """Return the files of known formats, sorted. Others are skipped with a warning, hidden files and Spark's _SUCCESS
+    without one."""
     files = sorted(path for path in set(paths) if path.is_file() and path.name[0] not in "._")
     known = [EventFile(str(path), path) for path in files if _format(path)]
     if not known:

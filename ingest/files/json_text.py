@@ -18,7 +18,7 @@ WHITESPACE = re.compile(r"[ \t\r\n]*")
 
 
 class NotJsonError(UnreadableError):
-    """The line and reason why a text is not JSON."""
+    """A text is not JSON; the message gives line and reason."""
 
 
 def json_layout(file: EventFile) -> Layout:
@@ -67,7 +67,7 @@ def json_bodies(file: EventFile, layout: Layout) -> Iterator[bytes]:
 
 
 def _parsed(line: bytes) -> Any:
-    """The value of a JSON text; None if it is not JSON."""
+    """Parse a JSON text; None if it is not JSON."""
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -75,7 +75,7 @@ def _parsed(line: bytes) -> Any:
 
 
 def json_documents(file: BinaryIO, *, in_array: bool = False) -> Iterator[bytes]:
-    """Yield consecutive documents, or the elements of one array, byte for byte. Memory is bound by the largest.
+    """Yield consecutive documents, or the elements of one array, byte for byte. The largest one bounds the memory.
 
     Raises:
         NotJsonError: at the first line that is not JSON.
@@ -132,7 +132,7 @@ class _JsonText:
             try:
                 _, end = self._parse(self._text, self.at)
             except JSONDecodeError as error:
-                # An unclosed string, or an error in the last 16 characters, may only be the end of the block.
+                # an unclosed string, or an error in the last 16 characters, may only be cut off by the end of the block
                 if self._is_end or (error.pos < len(self._text) - 16 and "Unterminated string" not in error.msg):
                     self.at = error.pos
                     self.fail(f"not JSON: {error.msg.removesuffix(' at').removesuffix(': ')}")
@@ -141,7 +141,7 @@ class _JsonText:
             except RecursionError:
                 self.fail("nested too deeply")
             else:
-                # A number may continue in the next block, such as 1 with e+3.
+                # a number may continue in the next block, such as 1 with e+3
                 if self._is_end or end + 2 < len(self._text) or self._text[self.at] in '{["':
                     document, self.at = self._text[self.at : end], end
                     return document.encode()
@@ -151,7 +151,7 @@ class _JsonText:
         raise NotJsonError(f"line {self._line + self._text.count(chr(10), 0, self.at):,}: {reason}")
 
     def _read_on(self) -> None:
-        # Double the text, so that a document of many blocks is not parsed once per block.
+        # doubles the text, so that a document of many blocks is not parsed once per block
         block = self._file.read(max(BLOCK_BYTES, len(self._text) - self.at))
         self._is_end = not block
         self._line += self._text.count("\n", 0, self.at)

@@ -39,7 +39,7 @@ def parquet_bodies(path: Path, names: Sequence[str]) -> Iterator[bytes]:
         rows = (
             f"read_parquet($path, binary_as_string => true, hive_partitioning => false) as rows({', '.join(columns)})"
         )
-        # DuckDB reads a path as a glob.
+        # DuckDB reads a path as a glob: escape its special characters
         parameters = {"path": re.sub(r"([*?\[])", r"[\1]", str(path))}
         try:
             types = connection.execute(f"describe select * from {rows}", parameters).fetchall()  # noqa: S608  no input
@@ -60,6 +60,6 @@ def _struct(inner: Value, values: Sequence[str]) -> str:
     if isinstance(inner, dict):
         fields = ("'{}': {}".format(name.replace("'", "''"), _struct(below, values)) for name, below in inner.items())
         return f"{{{', '.join(fields)}}}"
-    if isinstance(inner, list):  # whose elements may differ in type, other than those of a list of DuckDB
+    if isinstance(inner, list):  # a list of DuckDB itself would need elements of one type
         return f"json_array({', '.join(_struct(element, values) for element in inner)})"
     return "null" if inner is None else values[inner]

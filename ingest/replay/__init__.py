@@ -32,17 +32,17 @@ class _Part:
     file: EventFile
     read: Callable[[], Iterator[Message]]
     check: Callable[[], Iterator[object]] | None
-    """Reads everything that can make the file invalid, such as an array's last element; None if its lines are
-    independent, so that an invalid one is only a dead letter."""
+    """Reads the file to its end, where it may turn out invalid, such as an array that is cut off. None if the lines are
+    independent, since then an invalid one only becomes a dead letter."""
 
 
 class Replay:
-    """Files that were checked against a stream and can be published.
+    """Files that were checked against a stream and can be produced to it.
 
     Args:
-        settings: They name the Kafka topic, whose retention is compared with the times of the rows.
+        settings: Give the Kafka topic, whose retention is compared with the times of the rows.
         names: Files, folders, globs, or `-` for standard input; see `find_files`.
-        stream: The stream to publish to.
+        stream: The stream to produce to.
         renames: `ours=theirs` each: the column `theirs` of CSV and Parquet files becomes the field `ours`.
         force: Accept files that do not match the stream, and rows older than Kafka's retention.
 
@@ -127,7 +127,7 @@ class Replay:
                 yield from part.read()
 
     def places_of(self, payloads: Collection[bytes]) -> dict[bytes, str]:
-        """Find the file and row of messages by reading the files again. The header of a CSV is not a row."""
+        """Find the file and row of messages by reading the files again. The header of a CSV does not count as a row."""
         places: dict[bytes, str] = {}
         for part in self._parts:
             for row, message in enumerate(part.read(), start=1):
@@ -174,10 +174,10 @@ class Replay:
         return _Part(file, partial(self._rows.of_json, bodies), None if is_independent else bodies)
 
     def _check_all(self, kept: timedelta | None, topic: str) -> None:
-        """Read files to their end where an error can follow, or a row older than Kafka's retention.
+        """Read all files that may have an error after their beginning, or a row older than Kafka's retention.
 
         Args:
-            kept: Kafka's retention by the time of the event; None is unlimited.
+            kept: Kafka's retention, which goes by the time of the event; None if it is unlimited.
             topic: The Kafka topic.
         """
         oldest = 0 if kept is None else time.time_ns() // 1000 - kept // timedelta(microseconds=1)
