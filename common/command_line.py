@@ -17,8 +17,8 @@ VERBOSE = "--verbose"
 def finish(command: Callable[[], Any]) -> NoReturn:
     """Run a command and end the process with the exit code that it returns (None: 0).
 
-    An error is printed as one line, after a traceback if --verbose is on the command line. Its exit code is 2 if the user
-    can fix it (an option, a setting, a missing package), else 1.
+    An error is printed as one line, after a traceback if --verbose is on the command line. Its exit code is 2 if the
+    user can fix it (an option, a setting, a missing package), else 1.
     """
     try:
         sys.exit(command())
