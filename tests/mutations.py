@@ -1015,14 +1015,14 @@ MUTATIONS = (
         "contracts/draft.py",
         'if line.field.is_unique:\n                return [self._as_id(line).path], f"each',
         'if True:\n                return [self._as_id(line).path], f"each',
-        "tests/contracts/test_scaffold.py",
+        "tests/contracts/test_add.py",
     ),
     Mutation(
         "a promoted field is written without being read back",
         "contracts/promote.py",
         "    validate(file, text)\n",
         "",
-        "tests/contracts/test_scaffold.py",
+        "tests/contracts/test_promote.py",
     ),
     Mutation(
         "what a check landed stays on disk",
