@@ -77,7 +77,7 @@ def stream_add(
             "give either --sample or --from-topic" if files else "give a sample: --sample FILE, or --from-topic TOPIC"
         )
         raise UserError(what)
-    new_file(name, force=force)  # before the sample is read
+    new_file(name, force=force)  # fails before the sample is read
     settings = load_settings()
     chosen = transport or ("pubsub" if settings.pubsub_project and not settings.has_kafka else "kafka")
     with progress("reading the sample", None):
