@@ -16,7 +16,7 @@ class Command(NamedTuple):
     module: str
     function: str
     arguments: tuple[str, ...]
-    """What goes before the arguments that are given."""
+    """Arguments that precede those of the user."""
     help: str
 
 
@@ -73,7 +73,7 @@ def _print_help() -> None:
 
 def _run(name: str, command: Command, given: list[str]) -> None:
     """Run the command as its own command line would."""
-    # the usage line shows the name, whichever module answers
+    # for the usage line, which must show `event-warehouse NAME` whichever module parses it
     program = "event-warehouse" if name in command.arguments else f"event-warehouse {name}"
     sys.argv = [program, *command.arguments, *given]
     interrupts.end_at_once()  # Ctrl-C during the imports

@@ -1,1 +1,1 @@
-"""What ingest, dbt_project, publishing and serve share: settings, contracts of streams, errors, command lines, HTTP."""
+"""What all other packages share: settings, the contracts of streams, errors, command lines, logs, HTTP start-up."""

@@ -1,6 +1,6 @@
-"""uvicorn's HTTP/1.1 protocol with the bounds that it lacks: size of the head, time to receive, pipelined requests.
+"""uvicorn's HTTP/1.1 protocol with bounds that it lacks: size of the head, time to receive, pipelined requests.
 
-uvicorn bounds the head in its pure-Python h11 protocol only, and the other two in none.
+uvicorn bounds the head only with its slower h11 protocol, and the other two with none.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 MAX_HEAD_BYTES = 64 * 1024
 """Maximum size of the request line and the headers together."""
 RECEIVE_SECONDS = 60.0
-"""Maximum time from the first byte of a request to the end of its body, and from the connection to that byte."""
+"""Maximum seconds from the connection to the first byte of a request, and from that byte to the end of its body."""
 MAX_PIPELINED = 16
 """Maximum requests of one connection that wait while an earlier one is answered."""
 
@@ -25,7 +25,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_receiving = False
         """Whether a request has begun and not ended."""
         self._parsed_bytes = self._unparsed_bytes = 0
-        """Of the head: handed on by the parser, and kept in it, such as a header that does not end."""
+        """Bytes of the head that the parser has reported, and bytes that it holds back, such as half a header."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -43,7 +43,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._unparsed_bytes > MAX_HEAD_BYTES:
             self.send_400_response("")
         elif not self._is_receiving and (self.cycle is None or self.cycle.response_complete):
-            self._start_deadline()  # an empty line, after which nothing need come, has stopped the keep-alive timer
+            self._start_deadline()  # empty lines between requests stop the keep-alive timer
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -76,7 +76,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """431 when it was the size of the head."""
+        """Send 431 instead if the head is too large."""
         if max(self._parsed_bytes, self._unparsed_bytes) <= MAX_HEAD_BYTES:
             super().send_400_response(msg)
             return
@@ -86,7 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def timeout_keep_alive_handler(self) -> None:
-        # not close(), which would wait for a client that reads nothing
+        # close() would wait for a client that does not read
         self.transport.abort()
 
     def _count(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""How every command ends: an error is one line on standard error."""
+"""Ends every command: with its exit code, or with an error as one line on standard error."""
 
 import sys
 import traceback
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from common.errors import UserError
-from common.web import printable
+from common.logs import printable
 
 VERBOSE = "--verbose"
 
@@ -17,8 +17,8 @@ VERBOSE = "--verbose"
 def finish(command: Callable[[], Any]) -> NoReturn:
     """Run a command and end the process with the exit code that it returns (None: 0).
 
-    An error is printed as one line. Its exit code is 2 if the user can fix it (an option, a setting, a package that is
-    not installed), else 1. With --verbose anywhere on the command line, a traceback precedes it.
+    An error is printed as one line, after a traceback if --verbose is on the command line. Its exit code is 2 if the
+    user can fix it (an option, a setting, a missing package), else 1.
     """
     try:
         sys.exit(command())
@@ -32,12 +32,12 @@ def finish(command: Callable[[], Any]) -> NoReturn:
 
 
 def _described(error: Exception) -> tuple[str, int]:
-    """The message and the exit code."""
+    """Return the message of an error, and the exit code."""
     if isinstance(error, UserError):
         return str(error), 2
     if isinstance(error, ModuleNotFoundError):
         return f"{error.name} is not installed: run `make setup-all`, or pip install --editable '.[google,kafka]'", 2
-    import typer  # dbt's commands do without it
+    import typer  # here, since dbt's commands run without it
 
     if isinstance(error, typer.TyperException):  # a bad option
         return error.format_message(), 2

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command without a traceback, whenever it comes."""
+"""Ctrl-C ends a command without a traceback, or after what it is doing."""
 
 import _signal as signal  # type: ignore[import-not-found]  # built in: `signal` itself takes milliseconds to import
 import sys
@@ -6,21 +6,22 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from threading import Event
     from typing import NoReturn
 
 is_interrupted = False
-"""Ctrl-C was pressed while `run` ran, whatever a library made of the KeyboardInterrupt."""
+"""Whether Ctrl-C was pressed during `run`, even if a library caught the KeyboardInterrupt."""
 
 
 def end_at_once() -> None:
-    """Let Ctrl-C end the process: while modules are imported, and while the interpreter shuts down, nothing can handle
-    a KeyboardInterrupt."""
-    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _interrupt):  # not where a shell has it ignored
+    """Let Ctrl-C end the process at once. For imports and the interpreter's shutdown, when nothing can catch a
+    KeyboardInterrupt."""
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _interrupt):  # unless the shell ignores it
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(main: "Callable[[], None]") -> None:
-    """Run a command line, in which Ctrl-C raises KeyboardInterrupt."""
+    """Run a command line. Ctrl-C raises KeyboardInterrupt in it, and then ends the process with exit code 130."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, _interrupt)
     try:
@@ -29,6 +30,23 @@ def run(main: "Callable[[], None]") -> None:
         sys.exit(130)
     finally:
         end_at_once()
+
+
+def stop_event() -> "Event":
+    """Return an event that the first SIGINT or SIGTERM sets, so that a command can finish what it is doing. The second
+    signal ends the process at once."""
+    from threading import Event
+
+    stop = Event()
+
+    def on_signal(*_: object) -> None:
+        stop.set()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    return stop
 
 
 def _interrupt(*_: object) -> "NoReturn":

@@ -20,16 +20,16 @@ from common.errors import ContractError, UserError
 from common.streams import STREAMS, Stream, named
 
 BIGQUERY_LANDING = {"landing_max_rows": 1_000_000, "landing_max_bytes": 128 * 1024 * 1024}
-"""Defaults where they differ for BigQuery."""
+"""Defaults that differ for BigQuery."""
 
 SCHEMAS = ("raw", "staging", "intermediate", "analytics", "snapshots", "main", "temp", "system")
 
 NOT_IN_A_NAME = r"""[\x00-\x1f'":;?#\\]"""
-"""Characters of a file name that DuckDB or dbt takes for something else when the file becomes a database."""
+"""Characters with a special meaning for DuckDB or dbt in the name of a database file."""
 TOPIC_NAME = re.compile(r"[a-zA-Z0-9._~+%-]{1,255}")
-"""Characters of topic names, Kafka's and Pub/Sub's together."""
+"""A topic of Kafka or Pub/Sub."""
 SUBSCRIPTION_NAME = re.compile(r"(projects/[a-z0-9.:-]+/subscriptions/)?[a-zA-Z][a-zA-Z0-9._~+%-]{2,254}")
-"""A Pub/Sub subscription: its id, or its full resource name, which may be of another project."""
+"""A Pub/Sub subscription: its id, or its full resource name, which may be in another project."""
 
 
 JSON_EXAMPLES = {
@@ -37,11 +37,11 @@ JSON_EXAMPLES = {
     "STREAMS": 'a JSON list such as ["web_events", "clicks"]',
 }
 JSON_EXAMPLE = 'a JSON object such as {"users": "shop-users"}'
-"""For every other variable whose value is JSON."""
+"""Example for every other variable whose value is JSON."""
 
 
 def _stream_names() -> list[str]:
-    """None while a contract has a mistake: a command that needs contracts reports it, and others need no streams."""
+    """Return no names if a contract has a mistake: commands that need the contracts report it, others run."""
     try:
         return list(STREAMS)
     except ContractError:
@@ -183,8 +183,8 @@ class Settings(BaseSettings):
     @field_validator("warehouse_path")
     @classmethod
     def _name_a_database(cls, path: Path) -> Path:
-        """Resolve a symbolic link: DuckDB names a database by the file it opens, dbt by the path it is given. The name
-        must be none of a schema: in raw.duckdb, raw.users could be of either."""
+        """Resolve a symbolic link, since DuckDB names a database by the file it opens and dbt by the path it is given.
+        Reject the name of a schema: with raw.duckdb, raw.users would be ambiguous."""
         if path.is_symlink():
             path = Path(os.path.realpath(path))
         if not path.name or re.search(NOT_IN_A_NAME, path.name):
@@ -235,7 +235,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _share_nothing(self) -> Self:
-        """Messages of a shared topic or subscription would be landed as one stream's only."""
+        """Reject a shared topic or subscription, whose messages would land in one of the streams only."""
         selected = self.selected() if _stream_names() else []
         kafka = [self.topic(stream) for stream in selected if stream.transport == "kafka"]
         pubsub = [self.subscription(stream) for stream in selected if stream.transport == "pubsub"]
@@ -259,8 +259,15 @@ class Settings(BaseSettings):
     def has_kafka(self) -> bool:
         return self.kafka_bootstrap_servers is not None or self.kafka_config_file is not None
 
+    @property
+    def published_folder(self) -> Path:
+        """Directory in which builds publish, one version each: next to the DuckDB file, even with BigQuery."""
+        if self.warehouse == "bigquery":
+            return self.warehouse_path.with_name(f"{self.gcp_project}.{self.dataset_prefix}analytics.published")
+        return self.warehouse_path.with_name(f"{self.warehouse_path.name}.published")
+
     def transport(self, stream: Stream) -> Literal["kafka", "pubsub", "spool"]:
-        """Where a stream is read from and published to."""
+        """Where a stream is read from and produced to."""
         if stream.transport == "kafka" and self.has_kafka:
             return "kafka"
         if stream.transport == "pubsub" and self.pubsub_project is not None:
@@ -271,12 +278,12 @@ class Settings(BaseSettings):
         return self.topics.get(stream.name, stream.topic or stream.name)
 
     def subscription(self, stream: Stream) -> str:
-        """The full resource name, of PUBSUB_PROJECT (`-` without one) unless SUBSCRIPTIONS names another project."""
+        """The full resource name, in PUBSUB_PROJECT (`-` without one) unless SUBSCRIPTIONS names another project."""
         name = self.subscriptions.get(stream.name, stream.subscription or f"{self.topic(stream)}-landing")
         return name if "/" in name else f"projects/{self.pubsub_project or '-'}/subscriptions/{name}"
 
     def selected(self, names: list[str] | None = None) -> list[Stream]:
-        """The streams of these names, each once; all of STREAMS without names.
+        """Return the streams of these names, each once; without names, those of the setting STREAMS.
 
         Raises:
             UserError: for a name that is unknown, or that STREAMS leaves out.
@@ -292,7 +299,7 @@ def _check_streams(names: Iterable[str]) -> None:
     try:
         named(list(names))
     except ContractError:
-        return  # as in _stream_names
+        return  # see _stream_names
     except UserError as error:
         raise ValueError(str(error)) from None
 
@@ -301,8 +308,8 @@ def load_settings() -> Settings:
     """Read the settings.
 
     Raises:
-        UserError: naming the variable that cannot be read. Neither it nor its traceback shows the value, which may
-            be secret.
+        UserError: naming the variable with an invalid value. Neither the message nor the traceback shows the value,
+            which may be secret.
     """
     try:
         settings = Settings()
@@ -310,7 +317,7 @@ def load_settings() -> Settings:
         first = error.errors(include_input=False, include_url=False)[0]
         variable = f"{str(first['loc'][0]).upper()}: " if first["loc"] else ""
         raise UserError(f"{variable}{first['msg'].removeprefix('Value error, ')}") from None
-    except SettingsError as error:  # a value that is no JSON
+    except SettingsError as error:  # a value that is not JSON
         field = re.search(r'field "(\w+)"', str(error))
         variable = field[1].upper() if field else "settings"
         raise UserError(f"{variable}: expected {JSON_EXAMPLES.get(variable, JSON_EXAMPLE)}") from None

@@ -66,7 +66,7 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 
 
 def _vars() -> list[str]:
-    """A row for each var, whose comment in dbt_project.yml describes it."""
+    """Return a row for each var, described by its comment in dbt_project.yml."""
     section = re.search(r"^vars:\n((?:  .*\n|\n)+)", PROJECT.read_text(encoding="utf-8"), re.MULTILINE)
     if section is None:
         raise ValueError(f"{PROJECT} has no vars")

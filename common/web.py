@@ -1,4 +1,4 @@
-"""What the servers share: their address, uvicorn and its bounds, telemetry, logs."""
+"""Starts an HTTP server: its address, uvicorn with its bounds, and protection from web pages of other sites."""
 
 import ipaddress
 import logging
@@ -6,16 +6,14 @@ import os
 import signal
 import socket
 import sys
-import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import structlog
 
 from common.errors import UserError
-from common.settings import Settings
+from common.logs import LibraryLogs
 
 if TYPE_CHECKING:
     from starlette.exceptions import HTTPException
@@ -32,52 +30,8 @@ point at this machine."""
 log = structlog.get_logger()
 
 
-def configure_logs(level: int) -> None:
-    """Structured lines on stderr: for people on a terminal, else JSON."""
-    is_terminal = sys.stderr.isatty()
-    renderer = structlog.dev.ConsoleRenderer() if is_terminal else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper("iso", utc=True),
-            *([_printable_texts] if is_terminal else []),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-
-
-def printable(text: str) -> str:
-    """The text without anything that a terminal would obey: control and formatting characters as \\x1b or \\u202e."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
-def _printable_texts(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Everything else is rendered by repr(), which escapes."""
-    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
-
-
-def serve_metrics(settings: Settings, port: int | None) -> None:
-    """Serve Prometheus metrics, if a port is given.
-
-    Raises:
-        UserError: when it cannot be listened on.
-    """
-    if port is None:
-        return
-    from prometheus_client import start_http_server
-
-    try:
-        start_http_server(port, settings.metrics_host)
-    except OSError as error:
-        raise UserError(f"--metrics-port {port} on {settings.metrics_host}: {error.strerror}") from error
-
-
 def listen(host: str, port: int, exposed: str | None) -> socket.socket:
-    """A listening socket.
+    """Open a listening socket.
 
     Args:
         exposed: required setup before binding an address that is not loopback; None allows it.
@@ -99,7 +53,7 @@ def listen(host: str, port: int, exposed: str | None) -> socket.socket:
 
 
 def url_of(listener: socket.socket, path: str) -> str:
-    """The address to open in a browser on this machine."""
+    """Return the address to open in a browser on this machine."""
     host, port = listener.getsockname()[:2]
     if ipaddress.ip_address(host).is_unspecified:
         host = "localhost"
@@ -107,8 +61,8 @@ def url_of(listener: socket.socket, path: str) -> str:
 
 
 class LocalOnly:
-    """Middleware for servers that anybody on this machine may use without a token: rejects what a web page in the
-    user's browser sends, which is told by the headers Host and Origin.
+    """Middleware for servers that need no token from this machine: rejects requests that a web page of another site
+    sends from the user's browser, which the headers Host and Origin reveal.
 
     Args:
         refuse: makes the response of a rejected request.
@@ -155,14 +109,14 @@ def run(app: "ASGIApp", listener: socket.socket, path: str, shutdown_seconds: in
     """Serve until SIGINT or SIGTERM.
 
     Args:
-        path: what to open in a browser, for the log.
-        shutdown_seconds: how long requests that are being answered may take after the signal.
+        path: Path of the address to open in a browser, for the log.
+        shutdown_seconds: Maximum seconds after the signal for requests that are being answered.
     """
     import uvicorn
 
     from common.bounded_http import BoundedProtocol
 
-    logging.basicConfig(level=logging.WARNING, handlers=[_Structlog()], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[LibraryLogs()], force=True)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -178,7 +132,7 @@ def run(app: "ASGIApp", listener: socket.socket, path: str, shutdown_seconds: in
             timeout_graceful_shutdown=shutdown_seconds,
         )
     )
-    # uvicorn handles these while it serves, and at its end restores what it found and raises the signal again
+    # uvicorn handles signals while it serves, then restores these handlers and raises the signal again
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     host, port = listener.getsockname()[:2]
@@ -188,18 +142,4 @@ def run(app: "ASGIApp", listener: socket.socket, path: str, shutdown_seconds: in
         print(f"\n  {url}\n\n  Ctrl-C ends it.\n", file=sys.stderr)  # noqa: T201  for people, who may click it
     server.run([listener])
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)  # all is answered by now: another signal need not wait
-
-
-class _Structlog(logging.Handler):
-    """Hands on what the libraries log, without what an exception's message might quote of a payload."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        log.log(record.levelno, record.getMessage().partition("\n")[0], **what_and_where(error) if error else {})
-
-
-def what_and_where(error: BaseException) -> dict[str, str]:
-    """Of an exception, for a log line."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return {"error": type(error).__name__, "at": f"{Path(last.filename).name}:{last.lineno}"}
+        signal.signal(number, signal.SIG_DFL)  # all requests are answered: another signal may end the process at once

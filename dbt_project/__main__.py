@@ -34,8 +34,8 @@ from rich.text import Text
 
 from common.command_line import finish
 from common.errors import UserError
+from common.logs import printable
 from common.settings import Settings, load_settings
-from common.web import printable
 from dbt_project.contracts import parse_changed_contracts, write_contracts
 from dbt_project.last_build import LastBuild, code_now, is_built, read_last_build, warehouse_now, write_last_build
 from ingest.sinks.duckdb import DuckDBSink

@@ -1,4 +1,4 @@
-"""Finds and removes what landing and builds made, where the settings put it."""
+"""Finds and removes the files that landing and builds wrote where the settings say."""
 
 import os
 import shutil
@@ -8,19 +8,18 @@ from common.errors import UserError
 from common.settings import Settings
 from common.streams import STREAMS
 from ingest.simulator import STATE_FILE
-from publishing.versions import published_folder
 
 ROOT = Path(__file__).parents[1]
-BESIDE_WAREHOUSE = ("", ".wal", ".tmp", ".emit")
-"""Endings of the warehouse file, and of what DuckDB and `emit` put beside it."""
+WAREHOUSE_ENDINGS = ("", ".wal", ".tmp", ".emit")
+"""Endings of the warehouse file and of the files that DuckDB and `emit` write next to it."""
 
 
 def found(settings: Settings) -> list[Path]:
-    """What is there and would be removed: the DuckDB file and what stands beside it, the logs of the spool, dbt's
-    artifacts and logs, a report. BigQuery's datasets are not looked at.
+    """Find what `clean` would remove: the DuckDB file and the files next to it, published versions, the logs of the
+    spool, dbt's artifacts and logs, and report.html. BigQuery's datasets stay.
 
     Raises:
-        UserError: when the path of the warehouse is that of something else.
+        UserError: if the file at WAREHOUSE_PATH is not a DuckDB file.
     """
     warehouse = settings.warehouse_path
     if warehouse.exists():
@@ -28,8 +27,8 @@ def found(settings: Settings) -> list[Path]:
     spool = settings.spool_path
     target = Path(os.environ.get("DBT_TARGET_PATH", ROOT / "dbt_project" / "target"))
     candidates = [
-        *(warehouse.with_name(f"{warehouse.name}{ending}") for ending in BESIDE_WAREHOUSE),
-        published_folder(settings),
+        *(warehouse.with_name(f"{warehouse.name}{ending}") for ending in WAREHOUSE_ENDINGS),
+        settings.published_folder,
         *(spool / stream for stream in STREAMS if any((spool / stream).glob("[0-9]*.ndjson"))),
         spool / STATE_FILE,
         *([target] if (target / "manifest.json").exists() else []),
@@ -50,10 +49,10 @@ def _check_warehouse(path: Path) -> None:
 
 
 def remove(paths: list[Path], settings: Settings) -> None:
-    """Remove these, and the spool's folder if it is empty then.
+    """Remove these paths, and then the folder of the spool if it is empty.
 
     Raises:
-        UserError: naming the first that cannot be removed.
+        UserError: naming the first path that cannot be removed.
     """
     for path in paths:
         try:

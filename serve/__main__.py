@@ -18,8 +18,9 @@ import typer
 
 from common.command_line import VERBOSE, finish
 from common.errors import UserError
+from common.logs import configure_logs
 from common.settings import load_settings
-from common.web import configure_logs, serve_metrics
+from common.telemetry import serve_metrics
 from publishing.questions import Column, ColumnType, Question
 from serve.answers import Answer, find_question
 from serve.duckdb import DuckDBPublished

@@ -26,6 +26,7 @@ from starlette.types import ASGIApp
 
 from common import web
 from common.errors import UnavailableError, UserError
+from common.logs import what_and_where
 from common.settings import Settings
 from publishing.questions import ArgumentError
 from publishing.versions import published_at, published_version
@@ -92,7 +93,7 @@ class Endpoints:
         except HTTPException as error:
             response = await _refuse(request, error)
         except Exception as error:  # noqa: BLE001  a question that fails: its values must not be logged
-            log.error("failed", question=seen["question"], **web.what_and_where(error.__cause__ or error))  # noqa: TRY400  a traceback may quote rows
+            log.error("failed", question=seen["question"], **what_and_where(error.__cause__ or error))  # noqa: TRY400  a traceback may quote rows
             response = await _refuse(request, HTTPException(500, "the query failed: see the server's log"))
         seconds = time.perf_counter() - started
         REQUESTS.labels(seen["question"], response.status_code).observe(seconds)
@@ -212,7 +213,7 @@ class Endpoints:
         return _json({"version": version, "published_at": at, "age_seconds": round(age)})
 
     async def _failed(self, request: Request, error: Exception) -> Response:
-        log.error("failed", path=request.url.path, **web.what_and_where(error))
+        log.error("failed", path=request.url.path, **what_and_where(error))
         return await _refuse(request, HTTPException(500, "internal error: see the server's log"))
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from common.web import printable
+from common.logs import printable
 from publishing.questions import Question
 from serve.answers import Answer
 from serve.formats import as_csv, as_json

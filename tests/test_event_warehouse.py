@@ -1,6 +1,7 @@
 """`event-warehouse`: one command line for the commands of ingest, dbt_project and serve."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -147,6 +148,20 @@ def test_a_build_imports_no_server() -> None:
     publishing = [f"publishing.{path.stem}" for path in (ROOT / "publishing").glob("[!_]*.py")]
     assert not imported_at_start(", ".join(["dbt_project.__main__", *publishing])) & server
     assert not (imported_anywhere("dbt_project") | imported_anywhere("publishing")) & server
+
+
+def test_ingest_imports_no_build_and_only_its_command_line_imports_the_tools_for_contracts() -> None:
+    assert not imported_anywhere("ingest") & {"dbt_project", "dbt", "publishing", "serve"}
+    users = [
+        path
+        for path in (ROOT / "ingest").rglob("*.py")
+        if re.search(r"^\s*(from|import) contracts\b", path.read_text(), re.MULTILINE)
+    ]
+    assert users == [ROOT / "ingest" / "cli.py"]
+
+
+def test_the_shared_package_imports_no_other() -> None:
+    assert not imported_anywhere("common") & {"ingest", "dbt_project", "publishing", "contracts", "serve"}
 
 
 def test_the_pins_are_within_the_ranges_of_pyproject() -> None:

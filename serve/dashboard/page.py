@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
-from common import web
 from common.errors import UserError
+from common.logs import what_and_where
 from publishing.questions import LIMIT, Question
 from publishing.versions import published_at
 from serve.answers import Answer, Published, find_question
@@ -96,7 +96,7 @@ class Page:
         except UserError as failure:
             return {"error": str(failure)}
         except Exception as failure:  # noqa: BLE001  whatever it is, the other panels can be shown
-            log.error("panel failed", panel=panel.title, **web.what_and_where(failure))  # noqa: TRY400  a traceback may quote rows
+            log.error("panel failed", panel=panel.title, **what_and_where(failure))  # noqa: TRY400  a traceback may quote rows
             return {"error": "this panel cannot be shown: see the log"}
 
     def _shown(self, panel: Panel) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from common.settings import Settings
 from common.streams import STREAMS
 from ingest import cli
+from ingest.commands import landing
 from ingest.sinks.duckdb import DuckDBSink, utc_now
 from tests.command_line import run_main
 from tests.dbt_project.warehouse import SETTINGS
@@ -151,7 +152,7 @@ def test_an_unexpected_error_is_one_line_and_exit_code_1(run_here: Run, monkeypa
     def broken() -> Settings:
         raise ZeroDivisionError("two\nlines [/red] :smile:")
 
-    monkeypatch.setattr(cli, "load_settings", broken)
+    monkeypatch.setattr(landing, "load_settings", broken)
     code, out, err = run_here("status")
     assert (code, out) == (1, "")
     assert one_line(err) == "ZeroDivisionError: two lines [/red] :smile:; run again with --verbose to see where"
@@ -164,7 +165,7 @@ def test_ctrl_c_is_no_error_and_no_success(run_here: Run, monkeypatch: pytest.Mo
     def interrupted() -> Settings:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "load_settings", interrupted)
+    monkeypatch.setattr(landing, "load_settings", interrupted)
     assert run_here("land") == (130, "", "")
 
 

@@ -16,8 +16,9 @@ import pytest
 import structlog
 
 from common.errors import UserError
-from ingest import files as files_module
-from ingest.files import EventFile, NotJsonError, find_files, json_documents, json_layout, parquet_bodies
+from ingest.files import EventFile, find_files, json_text
+from ingest.files.json_text import NotJsonError, json_documents, json_layout
+from ingest.files.parquet import parquet_bodies
 
 EXACT = [
     b'{"id": 123456789012345678901234567890, "f": 1.50, "e": 1E400}',
@@ -46,7 +47,7 @@ def event_file(tmp_path: Path, content: bytes, name: str = "a.json") -> EventFil
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 16, 1_000_000])
 def test_elements_of_an_array_keep_every_byte(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     """Whatever place a block of the file ends at."""
-    monkeypatch.setattr(files_module, "BLOCK_BYTES", block)
+    monkeypatch.setattr(json_text, "BLOCK_BYTES", block)
     text = b" \n[" + b" ,\n\t".join(EXACT) + b"\r\n]\n "
     assert list(json_documents(io.BytesIO(text), in_array=True)) == EXACT
     assert list(json_documents(io.BytesIO(b" [ ] "), in_array=True)) == []
@@ -54,7 +55,7 @@ def test_elements_of_an_array_keep_every_byte(monkeypatch: pytest.MonkeyPatch, b
 
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 16, 1_000_000])
 def test_documents_one_after_the_other_keep_every_byte(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(files_module, "BLOCK_BYTES", block)
+    monkeypatch.setattr(json_text, "BLOCK_BYTES", block)
     assert list(json_documents(io.BytesIO(b"\n" + b"\n".join(EXACT) + b"\n"))) == EXACT
     objects = [text for text in EXACT if text.startswith(b"{")]
     assert list(json_documents(io.BytesIO(b"".join(objects)))) == objects
@@ -75,7 +76,7 @@ def test_any_values_are_split_as_they_were_joined(monkeypatch: pytest.MonkeyPatc
         ]
 
     for _ in range(50):
-        monkeypatch.setattr(files_module, "BLOCK_BYTES", draw.randrange(1, 40))
+        monkeypatch.setattr(json_text, "BLOCK_BYTES", draw.randrange(1, 40))
         indent = draw.choice([None, 1])
         texts = [json.dumps(value(3), indent=indent, ensure_ascii=draw.random() < 0.5).encode() for _ in range(8)]
         assert list(json_documents(io.BytesIO(b"[" + b",".join(texts) + b"]"), in_array=True)) == texts, seed
@@ -104,7 +105,7 @@ def test_any_values_are_split_as_they_were_joined(monkeypatch: pytest.MonkeyPatc
 def test_what_is_not_json_is_an_error_with_its_line(
     monkeypatch: pytest.MonkeyPatch, block: int, text: bytes, reason: str
 ) -> None:
-    monkeypatch.setattr(files_module, "BLOCK_BYTES", block)
+    monkeypatch.setattr(json_text, "BLOCK_BYTES", block)
     with pytest.raises(NotJsonError) as raised:
         list(json_documents(io.BytesIO(text), in_array=True))
     assert str(raised.value).startswith(reason)

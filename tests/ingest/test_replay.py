@@ -24,12 +24,11 @@ import structlog
 from common.errors import UserError
 from common.settings import Settings
 from common.streams import STREAMS, Stream
-from ingest import files as files_module
-from ingest import pacing
 from ingest import replay as replay_module
+from ingest.files import csv_rows
 from ingest.message import Message, value_at
 from ingest.producers import MessageTooLargeError
-from ingest.replay import Replay
+from ingest.replay import Replay, pacing
 
 from .conftest import PROJECT, Start
 
@@ -178,7 +177,7 @@ def test_two_stray_quotes_do_not_eat_the_rows_between(csv_file: Path) -> None:
 
 
 def test_a_quote_that_never_closes_costs_its_own_line_only(csv_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files_module, "LINES_PER_RECORD", 5)
+    monkeypatch.setattr(csv_rows, "LINES_PER_RECORD", 5)
     messages = published(csv_file, HEADER + b'2019,"view\n' + ROW * 20)
     assert [message.key for message in messages] == [None, *[b"541312140"] * 20]
     # that it does close further on than a record may run makes no difference

@@ -1,50 +1,34 @@
-"""`stream add` writes a valid contract of any sample and says what it guessed; `stream promote` adds a field to one."""
+"""`stream add` writes a valid contract of any sample and says what it guessed."""
 
-import gzip
 import json
 import random
-import re
-import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from common.errors import UserError
 from common.settings import Settings
-from common.streams import FOLDER, RESERVED, STREAMS, VOCABULARY, EventType, Stream, read_contracts
-from ingest import cli, samples, scaffold
+from common.streams import RESERVED, STREAMS, VOCABULARY, EventType, Stream, read_contracts
+from contracts import samples
+from contracts.add import add_stream
+from contracts.draft import FEW
+from contracts.inference import MOST_KEYS
+from contracts.names import singular
+from contracts.samples import SAMPLE_MESSAGES, Sample, read_files, read_topic
 from ingest.landing import land_streams
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
-from ingest.samples import MOST_KEYS, SAMPLE_MESSAGES, Sample, read_files, read_topic
-from ingest.scaffold import Promoted, add_stream, promote_field, singular
-from ingest.sinks import UnlistedField
 from ingest.sinks.duckdb import DuckDBSink
 from tests.brokers import KafkaServer
-from tests.command_line import run_main
-
-ROWS = [
-    {
-        "signup_id": f"s{number}",
-        "user_id": number % 3,
-        "signed_up_at": f"2026-01-05T10:00:{number:02}Z",
-        "country": "ES",
-        "paid": 12.5,
-        "is_team": number % 2 == 0,
-        "seats": number,
-    }
-    for number in range(9)
-]
+from tests.contracts.samples import ROWS, fields_of, write
 
 
 def sample_of(*bodies: Any) -> Sample:
@@ -74,18 +58,6 @@ def add(tmp_path: Path) -> Callable[..., tuple[Stream, str]]:
 Add = Callable[..., tuple[Stream, str]]
 
 
-def fields_of(stream: Stream) -> dict[str, dict[str, Any]]:
-    """Path to what the contract says of the field, beside its description."""
-    return {
-        field.in_body: {
-            key: value
-            for key, value in field.model_dump(exclude_defaults=True).items()
-            if key not in ("description", "path")
-        }
-        for field in stream.fields
-    }
-
-
 def guess_of(text: str, line: str) -> str:
     """The comment of the line that begins so."""
     [found] = [one for one in text.splitlines() if one.strip().startswith(line)]
@@ -93,23 +65,6 @@ def guess_of(text: str, line: str) -> str:
 
 
 # -- samples ----------------------------------------------------------------------------------------------------------
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    kind = path.name.removesuffix(".gz").rpartition(".")[2]
-    if kind == "parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    elif kind in ("csv", "tsv"):
-        separator = {"csv": ";", "tsv": "\t"}[kind]
-        lines = [rows[0].keys(), *(["" if one is None else str(one) for one in row.values()] for row in rows)]
-        path.write_text("\n".join(separator.join(line) for line in lines))
-    else:
-        texts = list(map(json.dumps, rows))
-        pretty = json.dumps(rows, indent=1)
-        path.write_text("\n".join(texts) if kind == "ndjson" else pretty)
-    if path.suffix == ".gz":
-        path.write_bytes(gzip.compress(path.read_bytes()))
-    return path
 
 
 FILES = [f"rows.{kind}{gz}" for kind in ("ndjson", "json", "csv", "tsv", "parquet") for gz in ("", ".gz")]
@@ -375,7 +330,7 @@ def test_values_that_mean_null_are_listed_and_are_no_values(add: Add) -> None:
 
 
 def test_required_is_what_every_message_has(add: Add) -> None:
-    bodies = [{"time": "2026-01-05", "n": number, "a": "x", "b": "x"} for number in range(scaffold.FEW)]
+    bodies = [{"time": "2026-01-05", "n": number, "a": "x", "b": "x"} for number in range(FEW)]
     bodies[7] |= {"a": None, "b": ""}
     stream, text = add(*bodies)
     assert [field.in_body for field in stream.fields if field.required] == ["time", "n"]
@@ -712,284 +667,3 @@ def test_any_sample_with_a_time_and_an_id_gives_a_valid_contract(add: Add) -> No
             add(*bodies, name="things", is_entity=draw.random() < 0.5)
         except UserError as error:
             raise AssertionError(f"seed {seed}: {error}") from error
-
-
-# -- promote ----------------------------------------------------------------------------------------------------------
-
-CONTRACT = """\
-# ours
-description: People who signed up.
-transport: kafka
-kind: event
-fields:  # what we read
-  - name: sent_at   # when
-    required: true
-    description: |
-      When they
-      signed up.
-  - {name: country, description: Country.}  # two letters
-  # the end
-time: [sent_at]
-event_type: signup
-"""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "signups.yml").write_text(CONTRACT)
-    return tmp_path
-
-
-def test_a_promoted_field_is_the_last_one_and_comments_stay(folder: Path) -> None:
-    assert promote_field("signups", "props.ref", "integer", folder=folder) == Promoted("props_ref", "integer", "")
-    added = "  - name: props_ref\n    path: props.ref\n    type: integer\n    description: Props ref.\n"
-    before, country, after = CONTRACT.partition("  - {name: country, description: Country.}  # two letters\n")
-    assert (folder / "signups.yml").read_text() == before + country + added + after
-    assert fields_of(read_contracts(folder)["signups"])["props.ref"] == {"name": "props_ref", "type": "integer"}
-    promote_field("signups", "stream", "string", folder=folder)
-    assert (folder / "signups.yml").read_text() == (
-        before + country + added + "  - name: body_stream\n    path: stream\n    description: Body stream.\n" + after
-    )
-
-
-def test_a_promoted_field_follows_a_description_of_several_lines(folder: Path) -> None:
-    (folder / "signups.yml").write_text(
-        CONTRACT.replace("  - {name: country, description: Country.}  # two letters\n", "")
-    )
-    promote_field("signups", "plan", "string", folder=folder)
-    text = (folder / "signups.yml").read_text()
-    assert "      signed up.\n  - name: plan\n    description: Plan.\n  # the end\ntime: [sent_at]\n" in text
-
-
-@pytest.mark.parametrize("name", STREAMS)
-def test_a_field_can_be_promoted_in_every_contract_of_the_project(tmp_path: Path, name: str) -> None:
-    shutil.copy(FOLDER / f"{name}.yml", tmp_path)
-    before = read_contracts(tmp_path)[name]
-    promote_field(name, "a.new.path", "json", folder=tmp_path)
-    after = read_contracts(tmp_path)[name]
-    assert after.fields[:-1] == before.fields
-    assert (after.fields[-1].in_body, after.fields[-1].type) == ("a.new.path", "json")
-
-
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [
-        ("country", r"signups\.yml reads country already, as country"),
-        ("country.code", "read country as a value and as an object"),
-        ("tags[0]", r"signups\.yml keeps tags as json, so tags\[0\] cannot be read too: .* replace the field tags by"),
-        ("tags.a", r"signups\.yml keeps tags as json, so tags\.a cannot be read too"),
-        ("props", r"signups\.yml reads props\.ref, so props cannot be kept too: "),
-        ("a..b", "'a..b' is not a path; expected names with . between them"),
-        ("price", "type: price of fct_events is amount"),
-    ],
-)
-def test_what_cannot_be_promoted_leaves_the_file_as_it_is(folder: Path, path: str, message: str) -> None:
-    more = "  - {name: tags, type: json, description: Tags.}\n  - {name: ref, path: props.ref, description: Ref.}\n"
-    contract = CONTRACT.replace("  # the end\n", more)
-    (folder / "signups.yml").write_text(contract)
-    with pytest.raises(UserError, match=message):
-        promote_field("signups", path, "string", folder=folder)
-    assert (folder / "signups.yml").read_text() == contract
-
-
-def unlisted(path: str, type_: str, example: str = "aaa") -> UnlistedField:
-    return UnlistedField(path, type_, example, 3)
-
-
-@pytest.mark.parametrize(
-    ("path", "seen", "expected"),
-    [
-        ("props.plan", [("string", "aaa")], "string"),
-        ("plan", [("number", "9.99")], "amount"),
-        ("plan", [("boolean", "aaaa")], "boolean"),
-        ("plan", [("boolean", "aaaa"), ("number", "9")], "string"),
-        ("plan", [("number", "9"), ("string", "9")], "string"),
-        ("plan", [("string", "aaa"), ("object", "{...}")], "json"),
-        ("plan", [("array", "[...]")], "json"),
-        ("team.id", [("number", "999")], "id"),
-        ("price", [("number", "9")], "amount"),
-        ("brand", [("number", "9")], "string"),
-    ],
-)
-def test_without_a_type_a_promoted_field_takes_all_that_was_seen(
-    folder: Path, path: str, seen: list[tuple[str, str]], expected: str
-) -> None:
-    promoted = promote_field("signups", path, seen=[unlisted(path, *one) for one in seen], folder=folder)
-    assert promoted.type == expected
-    assert read_contracts(folder)["signups"].fields[-1].type == expected
-
-
-@pytest.mark.parametrize(
-    ("path", "example", "why"),
-    [
-        ("user.email", "", "its name"),
-        ("first_name", "", "its name"),
-        ("phone", "", "its name"),
-        ("shippingAddress", "", "its name"),
-        ("contact", "aaa.a@aaaaaaa.aaa", "values that look like e-mail addresses"),
-        ("client", "999.99.9.999", "values that look like IP addresses"),
-        ("call", "+99 999 999 999", "values that look like phone numbers"),
-        ("page_name", "aaa", ""),
-        ("version", "9.9", ""),
-    ],
-)
-def test_a_promoted_field_that_looks_personal_is_dropped(folder: Path, path: str, example: str, why: str) -> None:
-    seen = [unlisted(path, "string", example)] if example else None
-    assert promote_field("signups", path, seen=seen, folder=folder).personal == why
-    assert read_contracts(folder)["signups"].fields[-1].personal == ("drop" if why else None)
-    comment = f"    personal: drop  # guessed: personal by {why}; review it\n"
-    assert (comment in (folder / "signups.yml").read_text()) == bool(why)
-
-
-SEEN = [unlisted("props.ref", "string"), unlisted("meta", "object", "{...}"), unlisted("items", "array", "[...]")]
-
-
-@pytest.mark.parametrize(
-    ("path", "seen", "closest"),
-    [
-        ("props.reff", SEEN, "the closest unlisted fields are props.ref"),
-        ("zzz", SEEN, "the closest unlisted fields are props.ref, meta, items"),
-        ("zzz", [], "the contract lists all fields"),
-    ],
-)
-def test_what_no_message_has_is_not_promoted(folder: Path, path: str, seen: list[UnlistedField], closest: str) -> None:
-    with pytest.raises(UserError, match=f"^no message of signups had {path} in the last build; {closest}$"):
-        promote_field("signups", path, seen=seen, folder=folder)
-    assert (folder / "signups.yml").read_text() == CONTRACT
-
-
-@pytest.mark.parametrize(
-    ("path", "seen"),
-    [
-        ("props.ref", SEEN),
-        ("meta.inner", SEEN),  # field_drift is one level deep
-        ("items[0].sku", SEEN),
-        ("user-id.a b", SEEN),  # it does not tell names that may be values
-        ("zzz", [unlisted(f"field_{number}", "string") for number in range(20)]),  # it tells 20 of a message
-        ("zzz", None),
-    ],
-)
-def test_what_field_drift_cannot_tell_is_promoted(folder: Path, path: str, seen: list[UnlistedField] | None) -> None:
-    promote_field("signups", path, seen=seen, folder=folder)
-    assert read_contracts(folder)["signups"].fields[-1].in_body == path
-
-
-def test_beside_what_the_contract_reads_deeper_field_drift_tells_nothing(folder: Path) -> None:
-    promote_field("signups", "a.b.c", folder=folder)
-    promote_field("signups", "a.b.d", seen=[], folder=folder)
-    with pytest.raises(UserError, match=r"no message of signups had a\.x"):
-        promote_field("signups", "a.x", seen=[], folder=folder)
-
-
-def test_a_file_with_all_fields_on_one_line_is_an_error(folder: Path) -> None:
-    contract = yaml.safe_load(CONTRACT)
-    (folder / "signups.yml").write_text(yaml.safe_dump(contract, default_flow_style=True, width=1_000))
-    with pytest.raises(UserError, match="write each of the fields on lines of its own"):
-        promote_field("signups", "plan", "string", folder=folder)
-
-
-# -- the command line -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
-    """`python -m ingest stream` with the contracts of a folder."""
-    (tmp_path / "streams").mkdir()
-    for function in (scaffold.add_stream, scaffold.new_file, scaffold.promote_field):
-        monkeypatch.setitem(function.__kwdefaults__ or {}, "folder", tmp_path / "streams")
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str, **variables: str) -> tuple[int, str, str]:
-        done = run_main(cli.main, ["stream", *arguments], {"PATH": "", **variables})
-        return done.returncode, done.stdout, done.stderr
-
-    return run
-
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-def test_a_stream_is_added_once(run: Run, tmp_path: Path) -> None:
-    write(tmp_path / "a.ndjson", ROWS[:5])
-    write(tmp_path / "b.csv", ROWS[5:])
-    code, out, err = run("add", "signups", "--sample", "a.ndjson", "b.csv")
-    assert (code, out, err) == (0, "wrote streams/signups.yml: 7 fields, 8 guesses, from 9 messages\n", "")
-    before = (tmp_path / "streams" / "signups.yml").read_text()
-    code, out, err = run("add", "signups", "--sample", "a.ndjson", "--transport", "pubsub")
-    assert (code, out, err) == (2, "", "error: streams/signups.yml exists; --force replaces it\n")
-    assert (tmp_path / "streams" / "signups.yml").read_text() == before
-    assert run("add", "signups", "--sample", "a.ndjson", "--transport", "pubsub", "--force")[0] == 0
-    assert "transport: pubsub\n" in (tmp_path / "streams" / "signups.yml").read_text()
-
-
-def test_what_is_left_out_is_told(run: Run, tmp_path: Path) -> None:
-    write(tmp_path / "a.ndjson", [{"at": "2026-01-05T10:00:00Z", "a.b": 1, "naïve": 2, "[/b]": 3}])
-    reason = "(a path has only ASCII letters, digits, spaces and _@$:/-)"
-    assert run("add", "signups", "--sample", "a.ndjson")[1].splitlines()[1:] == [
-        f"left out: a.b {reason}, naïve {reason}, [/b] {reason}"
-    ]
-
-
-def test_the_transport_is_that_of_the_only_broker(run: Run, tmp_path: Path) -> None:
-    write(tmp_path / "a.ndjson", ROWS)
-    assert run("add", "signups", "--sample", "a.ndjson", PUBSUB_PROJECT="shop")[0] == 0
-    assert "transport: pubsub\n" in (tmp_path / "streams" / "signups.yml").read_text()
-
-
-def test_a_promoted_field_comes_with_the_command_that_fills_it_in(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "streams" / "signups.yml").write_text(CONTRACT)
-    code, out, err = run("promote", "signups", "props.ref", "--type", "id")
-    assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == "make build SELECT=stg_signups+ FULL_REFRESH=1"
-    said = run("promote", "signups", "props.email")[1]
-    assert "added props_email, of type string" in said
-    assert "with personal: drop, because of its name; review it" in said
-
-
-def test_promote_asks_the_warehouse_what_messages_have(run: Run, tmp_path: Path) -> None:
-    shutil.copy(FOLDER / "clicks.yml", tmp_path / "streams")
-    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as connection:
-        connection.execute("create schema analytics; create schema staging; create table staging.stg_clicks (a int)")
-        connection.execute(
-            "create table analytics.field_drift as select 'clicks' as stream, 'props.depth' as path,"
-            " 'unlisted' as problem, 'number' as type, '9' as example, 3 as messages"
-        )
-    assert run("promote", "clicks", "not.staged")[0] == 0
-    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as connection:
-        connection.execute("insert into staging.stg_clicks values (1)")
-    error = "no message of clicks had props.dept in the last build; the closest unlisted fields are props.depth"
-    assert run("promote", "clicks", "props.dept") == (2, "", f"error: {error}\n")
-    assert "added props_depth, of type amount, " in run("promote", "clicks", "props.depth")[1]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "Missing command"),
-        (["add"], "Missing argument"),
-        (["add", "signups"], "give a sample: --sample FILE, or --from-topic TOPIC"),
-        (["add", "signups", "--sample", "a.ndjson", "--from-topic", "a"], "give either --sample or --from-topic"),
-        (["add", "Signups", "--sample", "a.ndjson"], "'Signups' cannot name a stream: use lowercase letters"),
-        (["add", "it's", "--sample", "a.ndjson"], '"it\'s" cannot name a stream'),
-        (["add", "../x", "--sample", "a.ndjson"], "'../x' cannot name a stream"),
-        (["add", "order", "--sample", "a.ndjson"], "order cannot name a stream: it is a reserved word of SQL"),
-        (["add", "signups", "--sample", "a.ndjson"], "a.ndjson: none of 2 messages is a JSON object"),
-        (["add", "signups", "--sample", "b.ndjson"], "b.ndjson cannot be read: No such file or directory"),
-        (["add", "signups", "--from-topic", "a"], "spool log a: there is no message"),
-        (["add", "signups", "--sample", "a.ndjson", "--transport", "nats"], "'nats' is not one of"),
-        (["check", "nope", "--sample", "a.ndjson"], "unknown stream 'nope'; the streams are "),
-        (["check", "clicks"], "give a sample: --sample FILE"),
-        (["check", "clicks", "--sample", "a.ndjson"], "a.ndjson: none of 2 messages can be read"),
-        (["promote", "nope", "a"], "unknown stream 'nope'"),
-        (["promote", "signups", "a", "--type", "text"], "'text' is not one of"),
-    ],
-)
-def test_what_the_user_can_put_right_is_one_line_and_exit_code_2(
-    run: Run, tmp_path: Path, arguments: list[str], message: str
-) -> None:
-    (tmp_path / "a.ndjson").write_text("x\ny\n")
-    (tmp_path / "streams" / "others.yml").write_text(CONTRACT)
-    code, out, err = run(*arguments, DBT_TARGET_PATH=str(tmp_path / "target"))
-    assert (code, out) == (2, "")
-    assert re.fullmatch(r"error: [^\n]+\n", err)
-    assert message in err

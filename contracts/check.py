@@ -1,6 +1,6 @@
-"""Judges a sample before anything lands: `python -m ingest stream check`.
+"""Checks a sample against a contract before anything lands: `python -m ingest stream check`.
 
-The judge is the staging model that judges landed messages: dbt runs it over a temporary warehouse.
+dbt runs the staging model of the stream over a temporary warehouse, so the verdict is that of a build.
 """
 
 import fcntl
@@ -18,6 +18,8 @@ import orjson
 from common.errors import UserError
 from common.settings import Settings
 from common.streams import Stream
+from dbt_project.__main__ import export_environment, target
+from dbt_project.contracts import PROJECT, parse_changed_contracts, write_contracts
 from ingest.landing import land_streams
 from ingest.message import value_at
 from ingest.producers.spool import SpoolProducer
@@ -47,7 +49,7 @@ class Rejection:
     place: str
     """File and row of the first."""
     detail: str
-    """The value that is the reason, as far as there is one."""
+    """The rejected value; empty if the reason is not a value."""
 
 
 @dataclass(frozen=True)
@@ -59,38 +61,36 @@ class Unlisted:
     """string, number, boolean, object or array."""
     messages: int
     example: str
-    """A value with a for each letter and 9 for each digit."""
+    """A value, with its letters replaced by a and its digits by 9."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What staging makes of a sample."""
+    """How many messages of a sample staging accepts, and why it rejects the others."""
 
     messages: int
     accepted: int
     copies: int
-    """Accepted messages whose event or version came before in the sample: the facts and histories count it once."""
+    """Accepted messages that repeat an event or version of the sample; facts and histories have it once."""
     rejections: list[Rejection]
     """Most messages first."""
     unlisted: list[Unlisted]
     """Most messages first."""
     is_all: bool
-    """Whether the sample had no more messages."""
+    """Whether the sample has no more messages than were checked."""
 
 
 def check_sample(settings: Settings, names: Sequence[str], stream: Stream) -> Verdict:
-    """Judge a sample by the staging model of its stream.
+    """Check a sample by the staging model of its stream.
 
     Args:
-        settings: Of the project. Its files, warehouse and brokers are not touched.
+        settings: Settings of the project, whose files, warehouse and brokers are not touched.
         names: Files, folders, globs, or `-` for standard input; see `ingest.files.find_files`.
         stream: The stream whose contract is checked.
 
     Raises:
         UserError: for a file that cannot be read, a sample without a JSON object, or a model that cannot be built.
     """
-    from dbt_project.__main__ import target
-
     replay = Replay(settings.model_copy(update=EMBEDDED), names, stream, force=True)
     with _exclusive(target() / "check") as folder:
         embedded = settings.model_copy(
@@ -119,8 +119,8 @@ def check_sample(settings: Settings, names: Sequence[str], stream: Stream) -> Ve
 
 @contextmanager
 def _exclusive(folder: Path) -> Iterator[Path]:
-    """A folder for one check at a time, without what an earlier one left. dbt keeps there what it parsed: a warehouse
-    at another path would make it parse the whole project again."""
+    """Lock and empty a folder for one check. The folder is always the same, since dbt caches there what it parsed: a
+    warehouse at another path would make it parse the whole project again."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -139,12 +139,9 @@ def _clear(folder: Path) -> None:
 
 
 def _stage(settings: Settings, stream: Stream, folder: Path) -> None:
-    """Run the staging model, in a copy of the project that has the contracts as they are now."""
+    """Run the staging model, in a copy of the project with the present contracts."""
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
-
-    from dbt_project.__main__ import export_environment
-    from dbt_project.contracts import PROJECT, parse_changed_contracts, write_contracts
 
     project = folder / "project" / PROJECT.name
     for name in (PROJECT.name, "snapshots", "analyses"):
@@ -167,7 +164,7 @@ def _verdict(settings: Settings, stream: Stream, replay: Replay, *, is_all: bool
     key = "event_key" if stream.kind == "event" else "version_key"
     staged = f"{settings.build_prefix or ''}staging.stg_{stream.name}"
     with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
-        rows = connection.sql(  # the names are those of contracts
+        rows = connection.sql(
             f"""
             select
                 staged.reject_reason,
@@ -178,7 +175,7 @@ def _verdict(settings: Settings, stream: Stream, replay: Replay, *, is_all: bool
             inner join raw.{stream.name} as raw using (message_id)
             group by all
             order by count(*) desc, 1
-            """  # noqa: S608  the name of a stream, which NAME has checked
+            """  # noqa: S608  the name of a stream, which its contract has checked
         ).fetchall()
         unlisted = connection.sql(
             f"""
@@ -189,7 +186,7 @@ def _verdict(settings: Settings, stream: Stream, replay: Replay, *, is_all: bool
             ) as fields (field)
             group by all
             order by count(*) desc, 1, 2
-            """  # noqa: S608  the name of a stream, which NAME has checked
+            """  # noqa: S608  the name of a stream, which its contract has checked
         ).fetchall()
     places = replay.places_of({first["payload"] for reason, _, _, first in rows if reason is not None})
     return Verdict(
@@ -209,7 +206,7 @@ def _verdict(settings: Settings, stream: Stream, replay: Replay, *, is_all: bool
 
 
 def _shown(detail: str | None, reason: str, payload: bytes) -> str:
-    """The detail of a rejection, or else the value at the path that the reason names."""
+    """Return the detail of a rejection, or else the value at the path that the reason names."""
     if detail is None:
         try:
             value = value_at(orjson.loads(payload), reason.partition(":")[2])

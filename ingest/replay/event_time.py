@@ -1,4 +1,4 @@
-"""Reads the time of an event, as text or as a number, for messages that are published with it."""
+"""Reads the time of an event from text or a number, since it becomes the time of the replayed message."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -17,8 +17,8 @@ def event_instant(value: str | int, unit: str | None, time_format: str | None) -
 
     Args:
         value: Text in ISO 8601 or `time_format`, or a number as an integer or its digits.
-        unit: Of a number, a key of UNITS; None tells it by its size.
-        time_format: As of datetime.strptime.
+        unit: Unit of a number, a key of UNITS; None derives it from the size.
+        time_format: A format of datetime.strptime.
     """
     is_number = isinstance(value, int) or re.fullmatch(r"\d{9,18}", value, re.ASCII) is not None
     if unit or (is_number and time_format is None):
@@ -27,7 +27,7 @@ def event_instant(value: str | int, unit: str | None, time_format: str | None) -
         instant = int(value)
         if unit:
             instant *= UNITS[unit]
-        # The size tells the unit: seconds, milliseconds (from 1973 on) or microseconds since the epoch.
+        # the size tells the unit: seconds, milliseconds (from 1973 on) or microseconds since the epoch.
         elif instant < 10**11:
             instant *= 1_000_000
         elif instant < 10**14:
@@ -44,5 +44,5 @@ def event_instant(value: str | int, unit: str | None, time_format: str | None) -
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         instant = (moment - EPOCH) // MICROSECOND
-    # Brokers reject times before the epoch.
+    # brokers reject times before the epoch
     return instant if 0 <= instant <= LATEST else None

@@ -1,4 +1,4 @@
-"""Batches of a replay, published at once or at the pace at which the events happened."""
+"""Batches the messages of a replay, without pauses or at the pace at which the events happened."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from itertools import chain, islice
 from ingest.message import Message
 
 MESSAGES_PER_PUBLISH = 1_000
-"""Small enough for the processor's cache: ten times as many cost the spool a third of its throughput."""
+"""Messages per batch. They fit into the processor's cache; ten times as many cost the spool a third of its speed."""
 
 
 def batches(messages: Iterator[Message], stop: threading.Event) -> Iterator[Iterable[Message]]:
@@ -32,7 +32,7 @@ def paced_batches(messages: Iterator[Message], speed: float, stop: threading.Eve
                 if batch:
                     yield batch
                     batch = []
-                # Publishing took time too: wait for the rest of the pause.
+                # producing took time too: wait for the rest of the pause
                 stop.wait(max(0.0, due - time.monotonic()))
         if stop.is_set():
             return

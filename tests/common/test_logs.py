@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from common.web import configure_logs, printable
+from common.logs import configure_logs, printable
 
 log = structlog.get_logger()
 

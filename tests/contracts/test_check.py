@@ -11,12 +11,11 @@ import pytest
 
 from common.settings import Settings
 from common.streams import STREAMS
-from ingest import check, cli
-from ingest.check import Rejection, Unlisted, check_sample
-from tests.checkout import copy_project
+from contracts import check
+from contracts.check import Rejection, Unlisted, check_sample
+from ingest import cli
+from tests.checkout import ROOT, copy_project
 from tests.command_line import run_main
-
-from .conftest import PROJECT
 
 CLICK = {"click_id": "c1", "user_id": 1, "product_id": 2, "price": "1.50", "datetime_occured": "2026-01-05T10:00:00Z"}
 LINES = [
@@ -103,7 +102,7 @@ def test_fields_that_the_contract_does_not_list_are_reported(
 
 @pytest.mark.usefixtures("environment")
 def test_the_project_stays_as_it_is(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    generated = PROJECT / "dbt_project" / "macros" / "contracts.sql"
+    generated = ROOT / "dbt_project" / "macros" / "contracts.sql"
     before = generated.read_text(), generated.stat().st_mtime_ns
     [field] = [one for one in STREAMS["clicks"].fields if one.name == "price"]
     fields = [one.model_copy(update={"required": True}) if one == field else one for one in STREAMS["clicks"].fields]

@@ -1,0 +1,146 @@
+"""The commands that land messages and show what was landed: `land`, `push` and `status`."""
+
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from common import interrupts
+from common.console import count, errors, output, progress
+from common.errors import UnavailableError, UserError
+from common.settings import load_settings
+from common.telemetry import serve_metrics
+from ingest.commands.options import MetricsPortOption, StreamOption
+from ingest.commands.warehouse import open_warehouse
+from ingest.sinks import utc_now
+from ingest.sinks.duckdb import DuckDBSink
+from ingest.sources import Source, open_sources
+
+LOAD_SECONDS = 60.0
+"""Seconds between two commits to BigQuery by load jobs: a table accepts 1,500 of them per day."""
+
+
+def land(
+    stream: StreamOption = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Continue with messages that arrive, until Ctrl-C or SIGTERM.")
+    ] = False,
+    metrics_port: MetricsPortOption = None,
+) -> None:
+    """Land every waiting message in the warehouse, exactly once."""
+    from ingest.landing import land_streams
+
+    settings = load_settings()
+    if settings.warehouse == "bigquery" and not follow and "landing_max_seconds" not in settings.model_fields_set:
+        settings.landing_max_seconds = LOAD_SECONDS
+    streams = settings.selected(stream)
+    serve_metrics(settings, metrics_port)
+    stop = interrupts.stop_event() if follow else None
+    bars: list[Callable[[int], None]] = []
+    with ExitStack() as opened:
+
+        def on_open(sources: list[Source]) -> None:
+            if not bars:
+                total = None if follow or not errors.is_terminal else _waiting(sources)
+                bars.append(opened.enter_context(progress("landing", total)))
+
+        def on_progress(rows: int) -> None:
+            bars[0](rows)
+
+        sink = open_warehouse(settings, follow)
+        report = land_streams(
+            settings, streams, sink, follow=follow, stop=stop, on_open=on_open, on_progress=on_progress
+        )
+    output.print(f"landed {count(report.rows)}")
+    if report.problems and not follow:
+        raise UserError("; ".join(report.problems))
+
+
+def push(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free port and logs it.")],
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen on; any but loopback needs PUSH_AUDIENCE and PUSH_SERVICE_ACCOUNT."),
+    ] = "127.0.0.1",
+    metrics_port: MetricsPortOption = None,
+) -> None:
+    """Land the messages that Pub/Sub pushes to http://HOST:PORT/push, until Ctrl-C or SIGTERM.
+
+    A push gets 204 once it is committed. GET /healthz is 200 while the server can commit.
+
+    One URL serves all streams: a push names its subscription, and SUBSCRIPTIONS maps it to a stream.
+
+    With PUSH_AUDIENCE and PUSH_SERVICE_ACCOUNT only that account may push.
+    """
+    from ingest.push import serve
+
+    settings = load_settings()
+    if settings.warehouse == "bigquery":
+        raise UserError("push lands in DuckDB only: with WAREHOUSE=bigquery, run `land --follow`")
+    # a wrong path fails here; if another process holds the file, each commit waits for it
+    with suppress(UnavailableError):
+        DuckDBSink(settings.warehouse_path, 0, pseudonym_key=settings.pseudonym_key).create_tables()
+    serve_metrics(settings, metrics_port)
+    landed = serve(settings, open_warehouse(settings), host, port)
+    output.print(f"landed {count(landed)}")
+
+
+def status(stream: StreamOption = None) -> None:
+    """Print landed and waiting messages, lag, newest landed_at (UTC) and dead letters of each stream.
+
+    The lag is the age of the oldest waiting message. Dead letters are those of the last build.
+    """
+    settings = load_settings()
+    sink = open_warehouse(settings)
+    streams = settings.selected(stream)
+    landed = sink.status()
+    waiting: dict[str, int | None] = {}
+    oldest: dict[str, datetime | None] = {}
+    problems: list[str] = []
+    with open_sources(settings, streams, sink.positions) as sources:
+        for source in sources:
+            waiting |= source.waiting()
+            oldest |= source.oldest_waiting()
+            problems += source.problems
+    now = utc_now()
+    table = Table("stream", "source", box=None)
+    for column in ("landed", "waiting", "lag", "newest landed_at", "dead letters"):
+        table.add_column(column, justify="right")
+    for one in streams:
+        known = landed[one.name]
+        table.add_row(
+            one.name,
+            settings.transport(one),
+            _number(known.landed),
+            _number(waiting[one.name]),
+            _lag(waiting[one.name], oldest[one.name], now),
+            "-" if known.newest_landed_at is None else f"{known.newest_landed_at:%Y-%m-%d %H:%M:%S}",
+            _number(known.dead_letters),
+        )
+    output.print(table)
+    if problems:
+        raise UserError("; ".join(problems))
+
+
+def _waiting(sources: list[Source]) -> int | None:
+    """Count the messages that wait in all sources; None if one of them has no count."""
+    total = 0
+    for source in sources:
+        for waiting in source.waiting().values():
+            if waiting is None:
+                return None
+            total += waiting
+    return total
+
+
+def _lag(waiting: int | None, oldest: datetime | None, now: datetime) -> str:
+    if waiting == 0:
+        return "0 s"
+    return "-" if oldest is None else f"{max(0, int((now - oldest).total_seconds())):,} s"
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
