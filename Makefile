@@ -143,10 +143,10 @@ status: .venv/.ready ## Print landed, waiting and rejected messages of each stre
 test: .venv/.ready-dev ## Run the tests that need nothing but Python (six to ten minutes on 2 cores)
 	@$(BIN)/python -m pytest -n auto
 
-test-all: ## Run all tests but the mutations: also random worlds, brokers, BigQuery and the browser (about an hour)
+test-all: ## Run all tests but the mutations: also random worlds, brokers, BigQuery and the browser (about 80 minutes)
 	@$(MAKE) --keep-going test test-slow test-exact test-brokers test-bigquery check-bigquery test-browser
 
-test-slow: .venv/.ready-dev ## Run the tests that build many times, or wait (five minutes)
+test-slow: .venv/.ready-dev ## Run the tests that build many times, or wait (15 minutes on 2 cores)
 	@$(BIN)/python -m pytest -n auto -m slow
 
 test-exact: .venv/.ready-dev ## Compare every mart with its definition in plain Python, in 1,000 random worlds and for 100 random contracts (half an hour; EXACT_WORLDS, EXACT_CONTRACT_SETS, EXACT_SEED)

@@ -97,7 +97,7 @@ def stream_check(name: StreamName, more: MoreFiles = None, sample: SampleOption 
 
     Up to 1,000,000 messages go through the staging model in a temporary warehouse. Nothing is produced or landed.
 
-    It takes about six seconds, twice as long the first time.
+    It takes about six seconds on an idle machine, twice as long the first time.
 
     Exit code 1 if a message is rejected, 2 if the sample or the contract cannot be read.
 

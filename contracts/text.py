@@ -20,7 +20,7 @@ def _header(draft: Draft) -> Iterator[str]:
     yield f"# From {'' if sample.is_all else 'the first '}{count(sample.read)} of {_printable(sample.origin)}."
     yield "# `# guessed` marks what to check; `stream check` reports what the contract rejects."
     if sample.unreadable:
-        yield f"# {sample.unreadable:,} of them are not JSON objects; staging makes dead letters of such messages."
+        yield f"# Not a JSON object: {sample.unreadable:,} of them. Staging makes a dead letter of each."
     if draft.left_out:
         yield f"# Left out: {shown_paths(draft.left_out)}."
 

@@ -63,8 +63,9 @@ def main(
     If a row differs, the messages are reduced to the few that still show it, and printed by run with the rows that
     differ. Usual reasons: the model finds new rows by event time, such as the last three days, and misses late ones
     (use is_new() and new_event_dates()); it does not recompute every row that a new message changes; it adds to old
-    sums. A model whose SQL has current_date, now(), random() or the like fails at once. docs/your_own_mart.md shows a
-    model that is exact.
+    sums. Times are drawn around the vars of dbt_project.yml that end in _seconds, not around numbers in the SQL. A
+    model whose SQL has current_date, now(), random() or the like fails at once. docs/your_own_mart.md shows a model
+    that is exact.
 
     Exit codes: 0 if all worlds agree; 1 if one differs, or the mart never had a row; 2 if there is no such model, or
     dbt cannot build it.

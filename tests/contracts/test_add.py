@@ -125,7 +125,7 @@ def test_a_sample_of_large_messages_ends_early(tmp_path: Path, monkeypatch: pyte
 def test_what_cannot_be_read_is_counted(add: Add) -> None:
     _, text = add(ROWS[0], b"{", b"\xff", b"[1]", b'{"a": NaN}', ROWS[1])
     assert "# From 6 messages of sample.ndjson.\n" in text
-    assert "# 4 of them are not JSON objects" in text
+    assert "# Not a JSON object: 4 of them." in text
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"x\ny\n", b"1\n2\n", b"[]", b'["a", 2]', b"\xff\xfe\xfd"])
