@@ -48,7 +48,7 @@ select
     {{ ratio('creators.likes', 'creators.views') }} as like_ratio,
     activity.last_active_date,
     coalesce(
-        {{ days_between('activity.last_active_date', 'activity.newest_date') }} < {{ active_days }}
+        {{ dbt.datediff('activity.last_active_date', 'activity.newest_date', 'day') }} < {{ active_days }}
         and not users.is_deleted,
         false
     ) as is_active

@@ -34,7 +34,7 @@ returned as (
 
 select
     cohorts.cohort_week,
-    cast({{ days_between('cohorts.cohort_week', 'weeks.week') }} / 7 as bigint) as weeks_later,
+    cast({{ dbt.datediff('cohorts.cohort_week', 'weeks.week', 'day') }} / 7 as bigint) as weeks_later,
     cohorts.cohort_users,
     coalesce(returned.active_users, 0) as active_users,
     {{ ratio('coalesce(returned.active_users, 0)', 'cohorts.cohort_users') }} as retention

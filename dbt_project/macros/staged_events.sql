@@ -116,7 +116,7 @@ judged as (
 identified as (
     select
         *,
-        {% if contract.id_is_required %}source_event_id{% else %}coalesce(source_event_id, {{ hash_of(identity) }}){% endif %} as event_id
+        {% if contract.id_is_required %}source_event_id{% else %}coalesce(source_event_id, {{ surrogate_key(identity) }}){% endif %} as event_id
     from judged
 )
 

@@ -32,14 +32,14 @@
 {#- Identity of an event. Deduplication prunes by the date: a copy carries the same time as its original. `parts` are
     columns that tell the events of one event_id apart, such as the lines of an order. -#}
 {% macro event_key(stream, parts=[]) -%}
-    case when reject_reason is null then {{ hash_of(
+    case when reject_reason is null then {{ surrogate_key(
         [text_literal(stream), 'event_id', 'cast(cast(event_at as date) as ' ~ dbt.type_string() ~ ')'] + parts
     ) }} end
 {%- endmacro %}
 
 {#- Identity of a version of an entity: two versions of one time with other contents are two, and neither is lost. -#}
 {% macro version_key(stream, id, contents) -%}
-    case when reject_reason is null then {{ hash_of([
+    case when reject_reason is null then {{ surrogate_key([
         text_literal(stream), id, time_text_of('updated_at'), "case when is_tombstone then 'tombstone' else 'version' end",
         time_text_of('created_at'), time_text_of('deleted_at')
     ] + contents) }} end

@@ -103,19 +103,6 @@
     datetime({{ time }}, '{{ var("reporting_time_zone") }}')
 {%- endmacro %}
 
-{#- Days from one date to another. -#}
-{% macro days_between(first, last) -%}
-    {{ return(adapter.dispatch('days_between')(first, last)) }}
-{%- endmacro %}
-
-{% macro duckdb__days_between(first, last) -%}
-    ({{ last }} - {{ first }})
-{%- endmacro %}
-
-{% macro bigquery__days_between(first, last) -%}
-    date_diff({{ last }}, {{ first }}, day)
-{%- endmacro %}
-
 {#- The first day of the week (a Monday) or of the month that a date is in. -#}
 {% macro first_day_of(part, date) -%}
     {{ return(adapter.dispatch('first_day_of')(part, date)) }}
@@ -154,17 +141,17 @@
     format_timestamp('%F %H:%M:%E6S', {{ time }})
 {%- endmacro %}
 
-{#- The newest landed_at below which nothing can appear any more. DuckDB commits one landing at a time; on BigQuery
-    loaders run side by side, and the cut is held back until the slowest is done. -#}
-{% macro held_back(newest_landed_at) -%}
-    {{ return(adapter.dispatch('held_back')(newest_landed_at)) }}
+{#- The landing time up to which a build may read: nothing lands at or before it any more. On DuckDB one load commits at a
+    time, so that is the newest. On BigQuery several loads run side by side, and the slowest may be minutes behind. -#}
+{% macro upper_bound(newest_landed_at) -%}
+    {{ return(adapter.dispatch('upper_bound')(newest_landed_at)) }}
 {%- endmacro %}
 
-{% macro duckdb__held_back(newest_landed_at) -%}
+{% macro duckdb__upper_bound(newest_landed_at) -%}
     {{ newest_landed_at }}
 {%- endmacro %}
 
-{% macro bigquery__held_back(newest_landed_at) -%}
+{% macro bigquery__upper_bound(newest_landed_at) -%}
     least({{ newest_landed_at }}, timestamp_sub(current_timestamp(), interval {{ var('landing_hold_minutes') }} minute))
 {%- endmacro %}
 

@@ -67,25 +67,14 @@
     cast(round(cast(sum({{ amounts }}) as bignumeric) / nullif(count({{ amounts }}), 0), 4) as numeric(18, 4))
 {%- endmacro %}
 
-{#- Hexadecimal MD5 of texts, each behind its length, so that no delimiter inside one can be mistaken; alike on both engines. -#}
-{% macro hash_of(texts) -%}
+{#- A hash of texts as identity, the same on both engines. Each text follows its length and a null is marked, so that no two
+    lists of texts are hashed as one text. With a delimiter alone, as in dbt_utils, they can be: 'a-b', 'c' and 'a', 'b-c'. -#}
+{% macro surrogate_key(texts) -%}
     {%- set parts = [] -%}
     {%- for text in texts -%}
         {%- do parts.append("coalesce(cast(length(" ~ text ~ ") as " ~ dbt.type_string() ~ ") || ':' || " ~ text ~ ", 'null')") -%}
     {%- endfor -%}
-    {{ md5_text('concat(' ~ parts | join(", ',', ") ~ ')') }}
-{%- endmacro %}
-
-{% macro md5_text(text) -%}
-    {{ return(adapter.dispatch('md5_text')(text)) }}
-{%- endmacro %}
-
-{% macro duckdb__md5_text(text) -%}
-    md5({{ text }})
-{%- endmacro %}
-
-{% macro bigquery__md5_text(text) -%}
-    to_hex(md5({{ text }}))
+    {{ dbt.hash('concat(' ~ parts | join(", ',', ") ~ ')') }}
 {%- endmacro %}
 
 {#- Whether a text is what programs write for no value, in any case and with spaces around. -#}

@@ -126,7 +126,7 @@ sequenced as (
 select
     event_key,
     event_id,
-    {{ hash_of(['session_key', 'first_event_key']) }} as session_id,
+    {{ surrogate_key(['session_key', 'first_event_key']) }} as session_id,
     session_key,
     source_session_id,
     user_id,
@@ -146,7 +146,6 @@ select
         when next_event_at is not null then 'next_page'
         when engaged_seconds is not null then 'engaged_time'
     end as time_on_page_source,
-    session_started_at as window_start_at,
     session_ended_at + interval {{ gap }} second as window_end_at,
     session_started_at,
     session_ended_at,

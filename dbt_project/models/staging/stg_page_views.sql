@@ -115,7 +115,7 @@ identified as (
         *,
         coalesce(
             source_event_id,
-            {{ hash_of([
+            {{ surrogate_key([
                 'source_session_id', time_text_of('event_at'), 'page_title', 'user_pseudo_id', 'url',
                 'event_bundle_sequence_id', 'batch_event_index', 'batch_page_id', 'batch_ordering_id'
             ]) }}
