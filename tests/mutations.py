@@ -858,16 +858,16 @@ MUTATIONS = (
     ),
     Mutation(
         "end_time is inclusive",
-        "analyses/event_counts.sql",
-        "event_at < {{ end_time }}",
-        "event_at <= {{ end_time }}",
+        "dbt_project/macros/filters.sql",
+        "{{ time }} < {{ end_time }}",
+        "{{ time }} <= {{ end_time }}",
         ANSWERS,
     ),
     Mutation(
         "a brand is found in one spelling only",
-        "analyses/top_products.sql",
-        "lower(brand) = lower({{ brand }})",
-        "brand = {{ brand }}",
+        "dbt_project/macros/filters.sql",
+        "(brand, 'lower(brand)', 'lower(' ~ brand ~ ')')",
+        "(brand, 'brand', brand)",
         ANSWERS,
     ),
     Mutation(

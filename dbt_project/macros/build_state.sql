@@ -46,7 +46,8 @@
     {% set green_builds = load_relation(state_table('green_builds')) %}
     {% if green_builds is not none %}
         {% set watermarks = state_table('watermarks') %}
-        {% if 'upto' in adapter.get_columns_in_relation(watermarks) | map(attribute='name') | list %}
+        {#- not by adapter.get_columns_in_relation, which begins a transaction that the hook does not commit -#}
+        {% if 'upto' in run_query('select * from ' ~ watermarks ~ ' limit 0').column_names %}
             {% do run_query('alter table ' ~ watermarks ~ ' rename column upto to upper_bound') %}
         {% endif %}
         {% do run_query('alter table ' ~ green_builds ~ ' rename to successful_builds') %}
