@@ -211,7 +211,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a list is read one place too early",
-        "dbt_project/macros/engine/json.sql",
+        "dbt_project/macros/engine/parsed_json.sql",
         "(step[1:-1] | int + 1)",
         "(step[1:-1] | int)",
         CONTRACTS,
@@ -295,7 +295,7 @@ MUTATIONS = (
     ),
     Mutation(
         "NaN in JSON is accepted",
-        "dbt_project/macros/engine/json.sql",
+        "dbt_project/macros/engine/parsed_json.sql",
         "when regexp_matches({{ text }}, ':\\s*{{ value }}')",
         "when regexp_matches({{ text }}, 'no such text')",
         WORLDS,

@@ -1,4 +1,4 @@
-{#- Text of bytes without those that are not UTF-8. -#}
+{#- Bytes as text, without those that are not UTF-8. -#}
 {% macro lossy_text(bytes) -%}
     {{ return(adapter.dispatch('lossy_text')(bytes)) }}
 {%- endmacro %}
@@ -11,13 +11,13 @@
     coalesce(safe_cast({{ bytes }} as string), replace(safe_convert_bytes_to_string({{ bytes }}), '\ufffd', ''))
 {%- endmacro %}
 
-{#- Text of bytes, null when they are not UTF-8. -#}
+{#- Bytes as text; null if they are not UTF-8. -#}
 {% macro utf8_text(bytes) -%}
     {{ return(adapter.dispatch('utf8_text')(bytes)) }}
 {%- endmacro %}
 
 {% macro duckdb__utf8_text(bytes) -%}
-    {#- not try(decode(...)): where one fails, TRY goes through its whole batch row by row, ten times slower -#}
+    {#- not try(decode(...)): if one value fails, TRY repeats its whole batch row by row, ten times slower -#}
     case
         when octet_length(encode(decode({{ bytes }}, 'ignore'))) = octet_length({{ bytes }}) then decode({{ bytes }}, 'ignore')
     end
@@ -27,12 +27,12 @@
     safe_cast({{ bytes }} as string)
 {%- endmacro %}
 
-{#- The scalar at a path of a JSON text, as text; null where there is none, or the text is no JSON. -#}
+{#- The scalar at a JSONPath of a text, as text; null if there is none, or the text is not JSON. -#}
 {% macro json_scalar(text, path) -%}
     {{ return(adapter.dispatch('json_scalar')(text, path)) }}
 {%- endmacro %}
 
-{#- json_value keeps the quotes of a string, and json_extract_string takes objects too. -#}
+{#- Neither function suffices alone: json_value keeps the quotes of a string, json_extract_string returns objects too. -#}
 {% macro duckdb__json_scalar(text, path) -%}
     case
         when not json_valid({{ text }}) then null
@@ -44,7 +44,7 @@
     json_value({{ text }}, '{{ path }}')
 {%- endmacro %}
 
-{#- Bytes for people to read: as text, or in hexadecimal where they are none. -#}
+{#- Bytes for people to read: as text, or in hexadecimal if they are not readable text. -#}
 {% macro readable_bytes(bytes) -%}
     case
         when {{ has_control_characters(utf8_text(bytes)) }} or {{ utf8_text(bytes) }} is null then {{ hex_text(bytes) }}
@@ -64,7 +64,13 @@
     to_hex({{ bytes }})
 {%- endmacro %}
 
-{#- A JSON object from name to SQL, and from name to the contract's type of its value. -#}
+{#-
+  A JSON object.
+
+  Args:
+      values: name of a field to the SQL of its value
+      types: name of a field to its type in the contract
+-#}
 {% macro json_object(values, types) -%}
     {{ return(adapter.dispatch('json_object')(values, types)) }}
 {%- endmacro %}
@@ -90,8 +96,9 @@
     )
 {%- endmacro %}
 
-{#- One row for each property of the events of a relation: property, its name, and value, as text, beside the columns of the
-    relation. Null is a value, too; an object is {...} and a list [...], since their text is not alike on both engines. -#}
+{#- Selects one row per event of a relation and field of its `properties`: the columns of the relation, the field's name as
+    `property`, and its `value` as text or null. Objects are {...} and lists [...], because the engines write them
+    differently. -#}
 {% macro each_property(relation) -%}
     {{ return(adapter.dispatch('each_property')(relation)) }}
 {%- endmacro %}
@@ -119,7 +126,7 @@
     cross join unnest(json_keys(events.properties, 1)) as property
 {%- endmacro %}
 
-{#- A text as a JSON string. -#}
+{#- A text as a JSON string, in quotes. -#}
 {% macro json_string(text) -%}
     {{ return(adapter.dispatch('json_string')(text)) }}
 {%- endmacro %}
@@ -128,12 +135,12 @@
     cast(to_json({{ text }}) as varchar)
 {%- endmacro %}
 
-{#- TO_JSON_STRING writes null for a null -#}
+{#- TO_JSON_STRING of a null is the text 'null'. -#}
 {% macro bigquery__json_string(text) -%}
     case when {{ text }} is not null then to_json_string({{ text }}) end
 {%- endmacro %}
 
-{#- Whether a text is a JSON document. -#}
+{#- Whether a text is valid JSON. -#}
 {% macro is_json(text) -%}
     {{ return(adapter.dispatch('is_json')(text)) }}
 {%- endmacro %}
@@ -159,7 +166,8 @@
     to_json_string({{ json }})
 {%- endmacro %}
 
-{#- One row for each of the unlisted fields in `unlisted_fields`: path, type and example, beside the columns of a relation. -#}
+{#- Selects one row per message of a relation and field in its `unlisted_fields`: the columns of the relation, and path, type
+    and example of the field. -#}
 {% macro each_unlisted_field(relation) -%}
     {{ return(adapter.dispatch('each_unlisted_field')(relation)) }}
 {%- endmacro %}

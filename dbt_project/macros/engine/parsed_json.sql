@@ -1,9 +1,14 @@
 {#-
-  The values at some paths of a JSON body, parsed once, as one struct, of which `body_value(path)` gives one. A value is
-  text: an object or a list is its JSON text, and so is everything at `json_paths`, a string with its quotes. Null when
-  the text is null or no JSON object.
+  Parses a JSON body once, to a struct of the values at some paths, which `body_value(path)` reads. Values are texts; those of
+  objects and lists are their JSON. Null if the body is null or not a JSON object.
+
+  Args:
+      text: SQL of the body as text
+      paths: paths of fields, such as items[0].sku
+      json_paths: those of the paths whose value is kept as JSON, so that a string keeps its quotes
+      contract: contract of the stream, from which BigQuery also finds the fields that it does not list
 -#}
-{% macro parse_json(text, paths, json_paths=[], contract=none) -%}
+{% macro parse_json(text, paths, json_paths, contract) -%}
     {{ return(adapter.dispatch('parse_json')(text, paths, json_paths, contract)) }}
 {%- endmacro %}
 
@@ -13,8 +18,8 @@
         {%- do steps.append((steps_of(path), 'JSON' if path in json_paths else 'VARCHAR')) -%}
     {%- endfor -%}
     case
-        {# to cut spaces takes a tenth as long as all else; what is cut off is told here, since one body that fails makes
-           TRY go through its batch row by row #}
+        {# Trimming takes a tenth of the time of all the rest, so it is only done where the text does not begin or end with
+           a brace. A truncated body is found here: one that fails in TRY makes it repeat its whole batch row by row. #}
         when (starts_with({{ text }}, '{') or starts_with(ltrim({{ text }}, e' \t\r\n'), '{'))
             and (ends_with({{ text }}, '}') or ends_with(rtrim({{ text }}, e' \t\r\n'), '}'))
             and {{ duckdb_is_strict_json(text) }}
@@ -22,7 +27,7 @@
     end
 {%- endmacro %}
 
-{#- What json_transform makes of a body, from (steps of a path, type of its value). -#}
+{#- Returns the structure that json_transform reads, from a list of (steps of a path, type of its value). -#}
 {% macro duckdb_structure(steps) %}
     {% set inner = {} %}
     {% for names, type in steps %}
@@ -32,7 +37,7 @@
     {% for name, rest in inner.items() %}
         {% do structure.update({name: duckdb_structure(rest) if rest[0][0] else rest[0][1]}) %}
     {% endfor %}
-    {#- elements of a list have one structure, whichever is read -#}
+    {#- json_transform has one structure for all elements of a list -#}
     {% if structure and (structure | first).startswith('[') %}
         {% set elements = [] %}
         {% for names, type in steps %}
@@ -43,12 +48,12 @@
     {{ return(structure) }}
 {% endmacro %}
 
-{#- `items[0].sku` as items, [0] and sku. -#}
+{#- Returns the steps of a path: items, [0] and sku for `items[0].sku`. -#}
 {% macro steps_of(path) %}
     {{ return(modules.re.findall('[^.\\[]+|\\[[0-9]+\\]', path)) }}
 {% endmacro %}
 
-{#- The value at a path of `body`, which is of `parse_json`. -#}
+{#- The value at a path of the column `body`, made by `parse_json`. -#}
 {% macro body_value(path) -%}
     {{ return(adapter.dispatch('body_value')(path)) }}
 {%- endmacro %}
@@ -56,7 +61,7 @@
 {% macro duckdb__body_value(path) -%}
     body
     {%- for step in steps_of(path) -%}
-        {#- DuckDB counts from 1 -#}
+        {#- lists begin at 1 in DuckDB, at 0 in paths -#}
         {{ '[' ~ (step[1:-1] | int + 1) ~ ']' if step.startswith('[') else '."' ~ step ~ '"' }}
     {%- endfor -%}
 {%- endmacro %}
@@ -65,7 +70,7 @@
     body.`{{ bigquery_name_of(path) }}`
 {%- endmacro %}
 
-{#- A name for the value at a path: other characters than letters and digits as their number. -#}
+{#- A column name for the value at a path: every character that a name cannot have becomes its hexadecimal code. -#}
 {% macro bigquery_name_of(path) -%}
     {%- for character in path -%}
         {{ character if modules.re.match('[A-Za-z0-9_]', character) else '_x' ~ '%x' % (character.encode() | first) ~ '_' }}
@@ -73,14 +78,14 @@
 {%- endmacro %}
 
 {#-
-  DuckDB takes NaN, Infinity and a comma before the end for JSON; RFC 8259, and so BigQuery, does not. Only a text that
-  may have one as a value is looked at without its strings, which takes ten times as long as all else. Whether the rest
-  is JSON is for json_transform to say.
+  False for a text that has what DuckDB accepts as JSON and RFC 8259 and BigQuery do not: NaN, Infinity, or a comma after the
+  last element. Three quick searches look for a text that may have one; only then the strings are removed to make sure,
+  which takes ten times as long as all the rest. Anything else that is not JSON is left to json_transform.
 -#}
 {% macro duckdb_is_strict_json(text) -%}
     {%- set value = '-?(?i:nan|inf(inity)?)\s*[,}\]]' -%}
     case
-        {# one search each: a pattern that begins with a fixed character is three times as fast #}
+        {# three searches: a pattern that begins with a fixed character is three times as fast #}
         when regexp_matches({{ text }}, ':\s*{{ value }}')
             or regexp_matches({{ text }}, '\[\s*{{ value }}')
             or regexp_matches({{ text }}, ',\s*({{ value }}|[}\]])')
@@ -104,13 +109,13 @@
         {{ text }} as text,
         safe.parse_json({{ text }}, wide_number_mode => 'round') as document
     )])
-    {#- GoogleSQL passes over a byte order mark, and stops at a zero -#}
+    {#- unlike DuckDB, GoogleSQL ignores a byte order mark and reads up to a zero byte: both are rejected -#}
     where json_type(document) = 'object' and regexp_contains(text, r'^[ \t\r\n]*\{[^\x00]*$'))
 {%- endmacro %}
 
 {#-
-  A value of `document`, the parsed form of `text`, as text. Numbers are as DuckDB writes them, 1.5 for 1.50; but the
-  parsed form rounds integers beyond 64 bits and sorts the fields of objects: these are taken from the text.
+  The value at a path of `document`, the parsed form of `text`, as text. Numbers are written as in DuckDB, 1.5 for 1.50. The
+  parsed form rounds integers beyond 64 bits and sorts the fields of objects, so these are taken from `text`.
 -#}
 {% macro bigquery_json_text(path) -%}
     {%- set at = "'" ~ json_path_of(path) ~ "'" -%}
@@ -122,7 +127,7 @@
     end
 {%- endmacro %}
 
-{#- A value of `document` as JSON text; null where it is JSON's null. -#}
+{#- The value at a path of `document` as JSON text; null if it is JSON's null. -#}
 {% macro bigquery_json(path) -%}
     {%- set at = "'" ~ json_path_of(path) ~ "'" -%}
     case json_type(json_query(document, {{ at }}))
@@ -134,7 +139,7 @@
     end
 {%- endmacro %}
 
-{#- JSONPath of a path. -#}
+{#- A path as JSONPath: $.items[0].sku for items[0].sku. -#}
 {% macro json_path_of(path) -%}
     $
     {%- for step in steps_of(path) -%}
@@ -147,8 +152,12 @@
 {%- endmacro %}
 
 {#-
-  GA4's event_params as one struct of texts. They come as a list of key and typed value, of which the first of a
-  key counts, or as a plain object.
+  GA4's event_params as a struct of texts, one per key. GA4 sends a plain object, or a list of keys with typed values, of
+  which the first of each key counts.
+
+  Args:
+      params: SQL of their JSON text
+      keys: the keys to read
 -#}
 {% macro parse_event_params(params, keys) -%}
     {{ return(adapter.dispatch('parse_event_params')(params, keys)) }}
