@@ -71,7 +71,7 @@ renamed as (
     from parsed
 ),
 
-judged as (
+validated as (
     select
         *,
         case
@@ -118,7 +118,7 @@ identified as (
     select
         *,
         {% if contract.id_is_required %}source_event_id{% else %}coalesce(source_event_id, {{ surrogate_key(identity) }}){% endif %} as event_id
-    from judged
+    from validated
 )
 
 select

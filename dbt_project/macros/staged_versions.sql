@@ -112,7 +112,7 @@ deleted as (
     from renamed
 ),
 
-judged as (
+validated as (
     select
         *,
         case
@@ -176,5 +176,5 @@ select
     key is not null and not is_tombstone and coalesce(key_id != {{ id.name }}, true) as is_key_mismatch,
     case when reject_reason is not null then payload end as rejected_payload,
     unlisted_fields
-from judged
+from validated
 {% endmacro %}

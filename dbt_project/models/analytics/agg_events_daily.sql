@@ -8,7 +8,8 @@
 select
     reporting_date,
     {{ measures([
-        'events', 'views', 'carts', 'purchases', 'users', 'page_views', 'clicks', 'checkouts', 'revenue', 'checkout_amount'
+        'events', 'views', 'carts', 'purchases', 'users', 'page_views', 'clicks', 'checkouts', 'revenue',
+        'checkout_amount'
     ]) }}
 from {{ events_of_affected_days() }}
 group by reporting_date
