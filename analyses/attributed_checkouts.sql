@@ -1,12 +1,11 @@
--- How many checkouts a click led to, day by day.
+-- Checkouts by day, and how many of them a click led to.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 
 with checkouts as (
     select {{ reporting_date('checkout_at') }} as reporting_date, is_attributed, total_amount, seconds_to_checkout
     from {{ ref('fct_checkout_attribution') }}
-    where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
-        and checkout_at >= {{ start_time }} and checkout_at < {{ end_time }}
+    where {{ in_period(start_time, end_time, 'checkout_at') }}
 )
 
 select

@@ -1,12 +1,12 @@
--- Five ways to share out each checkout among the clicks that led to it, side by side. Every model shares out the same
--- checkouts and amounts to the last digit: shares are rounded as they add up, so that the parts of one make one.
+-- Five attribution models side by side: ways to divide each checkout among the clicks that led to it. All models divide
+-- the same checkouts and amounts exactly: running sums are rounded, not the parts, so the parts add up to the whole.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set half_life_seconds = param('half_life_seconds', 900, 'integer') %}
 {%- set limit = param('limit', 20, 'integer') %}
 
 with checkouts as (
-    -- in a wider type: an amount times a share has more digits than either
+    -- a wider type, because an amount times a share has more digits than the amount
     select
         event_key,
         user_id,
@@ -14,8 +14,7 @@ with checkouts as (
         checkout_at,
         cast(coalesce(total_amount, 0) as numeric(33, 4)) as total_amount
     from {{ ref('fct_checkout_attribution') }}
-    where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
-        and checkout_at >= {{ start_time }} and checkout_at < {{ end_time }}
+    where {{ in_period(start_time, end_time, 'checkout_at') }}
         and is_attributed
 ),
 
@@ -28,8 +27,8 @@ click_events as (
         and event_type = 'click'
 ),
 
--- the clicks of the same user on the same product in the attribution window, in order; without their addresses, which
--- may be long and would be repeated for each checkout and model
+-- The clicks of the same user on the same product in the attribution window, in order. URLs may be long and would be
+-- repeated for each checkout and model, so they are joined at the end.
 clicks as (
     select
         checkouts.event_key,
@@ -69,13 +68,13 @@ weights as (
             when 'first' then case when clicks.place = 1 then 1 else 0 end
             when 'last' then case when clicks.place = clicks.clicks then 1 else 0 end
             when 'linear' then 1
-            -- 40 % each to the first and the last, 20 % to those between
+            -- 40 % each for the first and the last, 20 % for those between
             when 'position_based' then case
                 when clicks.clicks <= 2 then 1
                 when clicks.place in (1, clicks.clicks) then 0.4
                 else 0.2 / (clicks.clicks - 2)
             end
-            -- counted from the last click, which so is worth 1 however short the half-life is
+            -- counted back from the last click, whose weight is 1: a short half-life does not make all weights 0
             when 'time_decay' then power(
                 0.5, {{ seconds_between('clicks.click_at', 'clicks.last_click_at') }} / {{ half_life_seconds }}
             )
@@ -84,7 +83,7 @@ weights as (
     cross join models
 ),
 
--- the share of the clicks up to this one
+-- running share: of this click and those before it
 shares as (
     select
         model,

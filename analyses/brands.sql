@@ -1,44 +1,8 @@
--- The best brands, of one category or of all. A brand is one however its letters are written.
+-- The best-selling brands, of one category or of all. Names that differ only in case are one brand.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set category = param('category', 'all', 'string') %}
 {%- set sort = param('sort', 'revenue', ['revenue', 'purchases', 'carts', 'views', 'users', 'products']) %}
 {%- set limit = param('limit', 10, 'integer') %}
 
-with brands as (
-    select
-        lower(brand) as brand,
-        count(distinct product_id) as products,
-        count(case when event_type = 'view' then 1 end) as views,
-        count(case when event_type = 'cart' then 1 end) as carts,
-        count(case when event_type = 'purchase' then 1 end) as purchases,
-        count(distinct user_id) as users,
-        {{ sum_of_amounts("case when event_type = 'purchase' then price end") }} as revenue
-    from {{ ref('fct_events') }}
-    where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
-        and event_at >= {{ start_time }} and event_at < {{ end_time }}
-        and brand is not null
-        and (lower({{ category }}) = 'all' or lower(category_code) = lower({{ category }}))
-    group by lower(brand)
-)
-
-select
-    brand,
-    products,
-    views,
-    carts,
-    purchases,
-    users,
-    revenue
-from brands
-order by
-    case {{ sort }}
-        when 'revenue' then revenue
-        when 'purchases' then purchases
-        when 'carts' then carts
-        when 'views' then views
-        when 'users' then users
-        when 'products' then products
-    end desc,
-    revenue desc, purchases desc, views desc, brand
-limit {{ limit }}
+{{ best_sellers('brand', 'brand', start_time, end_time, of_products(category=category), sort, limit) }}

@@ -1,5 +1,5 @@
--- What changed of users, products and posts: a row per version and field with another value than in the version before.
--- A deletion is a change of is_deleted; the tombstone of one has no values to compare.
+-- What changed in users, products and posts: one row per version and field whose value differs from the version before.
+-- A deletion is a change of is_deleted. A tombstone has no other values to compare.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set entity = param('entity', 'all', ['all', 'user', 'product', 'post']) %}

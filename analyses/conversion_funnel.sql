@@ -1,6 +1,6 @@
--- Distinct people who view a product, of these those who then put one into the cart, and of these those who then buy
--- one: per day and category, per category, or over the whole period. Within a row a person counts once, and all steps
--- are of that day and category. A category is one however its letters are written.
+-- Distinct people who view a product, then add one to the cart, then buy one: per day and category, per category, or
+-- over the whole period. A row counts each person once, and only steps on its day and in its category. Codes that
+-- differ only in case are one category.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set brand = param('brand', 'all', 'string') %}
@@ -16,13 +16,10 @@ with events as (
         event_type,
         event_at
     from {{ ref('int_events_reported') }}
-    where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
-        and event_at >= {{ start_time }} and event_at < {{ end_time }}
+    where {{ in_period(start_time, end_time) }}
         and event_type in ('view', 'cart', 'purchase')
         and user_id is not null and ({{ per }} = 'period' or category_code is not null)
-        and (lower({{ brand }}) = 'all' or lower(brand) = lower({{ brand }}))
-        and (lower({{ category }}) = 'all' or lower(category_code) = lower({{ category }}))
-        and (lower({{ product_id }}) = 'all' or product_id = {{ product_id }})
+        and {{ of_products(brand, category, product_id) }}
 ),
 
 viewed as (
@@ -57,10 +54,10 @@ select
     reporting_date,
     category,
     count(viewed_at) as viewers,
-    count(carted_at) as carters,
+    count(carted_at) as users_with_cart,
     count(purchased_at) as buyers,
-    {{ ratio('count(carted_at)', 'count(viewed_at)') }} as carters_per_viewer,
-    {{ ratio('count(purchased_at)', 'count(carted_at)') }} as buyers_per_carter,
+    {{ ratio('count(carted_at)', 'count(viewed_at)') }} as users_with_cart_per_viewer,
+    {{ ratio('count(purchased_at)', 'count(carted_at)') }} as buyers_per_user_with_cart,
     {{ ratio('count(purchased_at)', 'count(viewed_at)') }} as buyers_per_viewer
 from visitors
 group by reporting_date, category

@@ -1,5 +1,5 @@
--- People who wrote posts that are not deleted, by the views and likes of these in the period, and whether they are
--- still active at its end: the newest day with events.
+-- Authors of posts that are not deleted, by the views and likes of these posts in the period, and whether they are
+-- still active at its end, the newest day with events.
 {%- set start_date = param('start_date', '1970-01-01', 'date') %}
 {%- set end_date = param('end_date', '9999-12-31', 'date') %}
 {%- set active_days = param('active_days', 7, 'integer') %}
@@ -48,8 +48,8 @@ select
     {{ ratio('creators.likes', 'creators.views') }} as like_ratio,
     activity.last_active_date,
     coalesce(
-        {{ days_between('activity.last_active_date', 'activity.newest_date') }} < {{ active_days }}
-        and not users.is_deleted,
+        {{ dbt.datediff('activity.last_active_date', 'activity.newest_date', 'day') }}
+        < {{ active_days }} and not users.is_deleted,
         false
     ) as is_active
 from creators

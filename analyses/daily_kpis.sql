@@ -1,4 +1,4 @@
--- The shop and the site day by day.
+-- Key figures of the shop and the website by day.
 {%- set start_date = param('start_date', '1970-01-01', 'date') %}
 {%- set end_date = param('end_date', '9999-12-31', 'date') %}
 

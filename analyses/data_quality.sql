@@ -1,4 +1,4 @@
--- For each stream the accounting of what landed, how late its events were, and how fresh they are.
+-- One row per stream: the accounting of what landed, how late its events were, and how fresh they are.
 {%- set start_date = param('start_date', '1970-01-01', 'date') %}
 {%- set end_date = param('end_date', '9999-12-31', 'date') %}
 
@@ -27,7 +27,7 @@ lateness as (
     group by stream
 ),
 
--- an id that a source uses again on another day makes another event
+-- the same id on another day is another event (fct_events), so a source that reuses ids shows here
 reuse as (
     select stream, count(*) - count(distinct event_id) as reused_ids
     from {{ ref('fct_events') }}
@@ -35,7 +35,7 @@ reuse as (
     group by stream
 ),
 
--- as it is now: without an end
+-- freshness is as of now, so end_date does not apply
 freshness as (
     select
         stream,
@@ -46,7 +46,7 @@ freshness as (
     group by stream
 ),
 
--- of all time: what a producer sends once it goes on sending
+-- over all time: a producer that sends such a field usually continues to
 drift as (
     select stream, count(*) as fields
     from {{ ref('field_drift') }}

@@ -1,4 +1,4 @@
--- The rejected messages that landed last, with their bodies as text.
+-- The rejected messages that landed last, with their payloads as text.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set stream = param('stream', 'all', 'string') %}
@@ -6,7 +6,7 @@
 {%- set characters = param('characters', 2000, 'integer') %}
 {%- set limit = param('limit', 20, 'integer') %}
 
--- the limit comes first, so that no other body is read as text
+-- the limit comes first, so that only these payloads are decoded
 with letters as (
     select *
     from {{ ref('dead_letters') }}

@@ -1,4 +1,4 @@
--- Sessions by the page on which they begin, and how many of them end there.
+-- Sessions by the page on which they begin, and how many have no other page view.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set sort = param('sort', 'sessions', ['sessions', 'bounces', 'bounce_rate', 'users']) %}
@@ -14,26 +14,12 @@ with entry_pages as (
         {{ ratio('sum(page_views)', 'count(*)') }} as average_page_views,
         {{ average('duration_seconds') }} as average_duration_seconds
     from {{ ref('fct_sessions') }}
-    where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
-        and session_started_at >= {{ start_time }} and session_started_at < {{ end_time }}
+    where {{ in_period(start_time, end_time, 'session_started_at') }}
     group by entry_page_title
 )
 
-select
-    entry_page_title,
-    sessions,
-    users,
-    bounces,
-    bounce_rate,
-    average_page_views,
-    average_duration_seconds
-from entry_pages
+select * from entry_pages
 order by
-    case {{ sort }}
-        when 'sessions' then sessions
-        when 'bounces' then bounces
-        when 'bounce_rate' then bounce_rate
-        when 'users' then users
-    end desc,
+    {{ column_named(sort, ['sessions', 'bounces', 'bounce_rate', 'users']) }} desc,
     sessions desc, bounces desc, entry_page_title
 limit {{ limit }}

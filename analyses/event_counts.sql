@@ -13,10 +13,7 @@ select
     min(event_at) as first_event_at,
     max(event_at) as last_event_at
 from {{ ref('fct_events') }}
-where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
-    and event_at >= {{ start_time }} and event_at < {{ end_time }}
-    and (lower({{ brand }}) = 'all' or lower(brand) = lower({{ brand }}))
-    and (lower({{ category }}) = 'all' or lower(category_code) = lower({{ category }}))
-    and (lower({{ product_id }}) = 'all' or product_id = {{ product_id }})
+where {{ in_period(start_time, end_time) }}
+    and {{ of_products(brand, category, product_id) }}
 group by event_type
 order by events desc, event_type

@@ -1,4 +1,4 @@
--- How often each value of a property occurs. On BigQuery give a start_time: without one every partition is read.
+-- How often each value of a property occurs. On BigQuery, give a start_time: without one, every partition is read.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set property = param('property', 'all', 'string') %}
@@ -9,8 +9,7 @@
 with events as (
     select user_id, properties
     from {{ ref('fct_events') }}
-    where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
-        and event_at >= {{ start_time }} and event_at < {{ end_time }}
+    where {{ in_period(start_time, end_time) }}
         and (lower({{ event_type }}) = 'all' or event_type = lower({{ event_type }}))
         and (lower({{ stream }}) = 'all' or stream = lower({{ stream }}))
 ),

@@ -1,4 +1,4 @@
--- Where bodies differ from the contract of their stream.
+-- Where messages differ from the contract of their stream.
 {%- set stream = param('stream', 'all', 'string') %}
 {%- set limit = param('limit', 100, 'integer') %}
 

@@ -1,5 +1,5 @@
 -- Events of each product by hour, of one brand and category or of all.
--- From the facts: the hourly mart has no brand, and the period may begin within an hour.
+-- From the facts, because agg_product_events_hourly has no brand, and the period may begin within an hour.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set product_id = param('product_id', 'all', 'string') %}
@@ -10,19 +10,11 @@
 select
     reporting_hour_at,
     product_id,
-    count(*) as events,
-    count(case when event_type = 'view' then 1 end) as views,
-    count(case when event_type = 'cart' then 1 end) as carts,
-    count(case when event_type = 'purchase' then 1 end) as purchases,
-    count(distinct user_id) as users,
-    {{ sum_of_amounts("case when event_type = 'purchase' then price end") }} as revenue
+    {{ measures(['events', 'views', 'carts', 'purchases', 'users', 'revenue']) }}
 from {{ ref('int_events_reported') }}
-where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
-    and event_at >= {{ start_time }} and event_at < {{ end_time }}
+where {{ in_period(start_time, end_time) }}
     and product_id is not null
-    and (lower({{ product_id }}) = 'all' or product_id = {{ product_id }})
-    and (lower({{ brand }}) = 'all' or lower(brand) = lower({{ brand }}))
-    and (lower({{ category }}) = 'all' or lower(category_code) = lower({{ category }}))
+    and {{ of_products(brand, category, product_id) }}
 group by reporting_hour_at, product_id
 order by reporting_hour_at desc, events desc, product_id
 limit {{ limit }}

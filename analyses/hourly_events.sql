@@ -1,4 +1,4 @@
--- The shop and the site hour by hour.
+-- Key figures of the shop and the website by hour.
 {%- set start_date = param('start_date', '1970-01-01', 'date') %}
 {%- set end_date = param('end_date', '9999-12-31', 'date') %}
 

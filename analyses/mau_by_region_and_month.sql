@@ -1,5 +1,5 @@
--- People with an event in a month, by the region in which they lived at the event: who moves within a month counts in
--- both regions.
+-- People with an event in a month, by the region in which they lived at the time of the event. People who move within
+-- a month count in both regions.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 

@@ -1,4 +1,4 @@
--- Posts that are not deleted, by the views and likes of the period.
+-- Posts that are not deleted, by their views and likes in the period.
 {%- set start_date = param('start_date', '1970-01-01', 'date') %}
 {%- set end_date = param('end_date', '9999-12-31', 'date') %}
 {%- set limit = param('limit', 10, 'integer') %}

@@ -1,4 +1,4 @@
--- What happened to each product: a row a product and event type.
+-- What happened to each product: one row per product and event type.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set product_id = param('product_id', 'all', 'string') %}
@@ -14,12 +14,9 @@ select
     min(event_at) as first_event_at,
     max(event_at) as last_event_at
 from {{ ref('fct_events') }}
-where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
-    and event_at >= {{ start_time }} and event_at < {{ end_time }}
+where {{ in_period(start_time, end_time) }}
     and product_id is not null
-    and (lower({{ product_id }}) = 'all' or product_id = {{ product_id }})
-    and (lower({{ brand }}) = 'all' or lower(brand) = lower({{ brand }}))
-    and (lower({{ category }}) = 'all' or lower(category_code) = lower({{ category }}))
+    and {{ of_products(brand, category, product_id) }}
 group by product_id, event_type
 order by events desc, product_id, event_type
 limit {{ limit }}

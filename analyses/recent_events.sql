@@ -1,4 +1,4 @@
--- The newest events. On BigQuery give a start_time: without one every partition is read.
+-- The newest events. On BigQuery, give a start_time: without one, every partition is read.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set event_type = param('event_type', 'all', 'string') %}
@@ -7,16 +7,13 @@
 {%- set product_id = param('product_id', 'all', 'string') %}
 {%- set limit = param('limit', 20, 'integer') %}
 
--- the limit comes first, so that only these are looked up
+-- the limit comes first, so that product names are looked up for these events only
 with newest as (
     select *
     from {{ ref('fct_events') }}
-    where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
-        and event_at >= {{ start_time }} and event_at < {{ end_time }}
+    where {{ in_period(start_time, end_time) }}
         and (lower({{ event_type }}) = 'all' or event_type = lower({{ event_type }}))
-        and (lower({{ brand }}) = 'all' or lower(brand) = lower({{ brand }}))
-        and (lower({{ category }}) = 'all' or lower(category_code) = lower({{ category }}))
-        and (lower({{ product_id }}) = 'all' or product_id = {{ product_id }})
+        and {{ of_products(brand, category, product_id) }}
     order by event_at desc, event_key
     limit {{ limit }}
 )

@@ -1,5 +1,5 @@
 -- The first pages of each session in order, without repeats of the page before. A session counts in the period in which
--- it starts; its pages may be of later dates, so that only the start bounds the dates that are read.
+-- it starts. Its page views may have later dates, so event_date has no upper bound.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set steps = param('steps', 5, 'integer') %}
@@ -18,7 +18,7 @@ with page_views as (
         and session_started_at >= {{ start_time }} and session_started_at < {{ end_time }}
 ),
 
--- a page that is viewed again and again is one step
+-- views of the same page in a row are one step
 steps as (
     select *, row_number() over (partition by session_id order by sequence_number) as step
     from page_views

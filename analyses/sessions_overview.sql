@@ -1,4 +1,4 @@
--- Sessions of page views by the day on which they start.
+-- Sessions by the day on which they start.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 
@@ -12,7 +12,6 @@ select
     {{ ratio('sum(page_views)', 'count(*)') }} as average_page_views,
     {{ average('duration_seconds') }} as average_duration_seconds
 from {{ ref('fct_sessions') }}
-where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
-    and session_started_at >= {{ start_time }} and session_started_at < {{ end_time }}
+where {{ in_period(start_time, end_time, 'session_started_at') }}
 group by {{ reporting_date('session_started_at') }}
 order by reporting_date desc

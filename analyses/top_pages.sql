@@ -14,8 +14,7 @@ select
     coalesce(sum(time_on_page_seconds), 0) as time_on_page_seconds,
     {{ average('time_on_page_seconds') }} as average_time_on_page_seconds
 from {{ ref('fct_page_views') }}
-where event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
-    and event_at >= {{ start_time }} and event_at < {{ end_time }}
+where {{ in_period(start_time, end_time) }}
 group by page_title
 order by time_on_page_seconds desc, page_views desc, page_title
 limit {{ limit }}

@@ -1,5 +1,5 @@
--- People by the week of their first event, and how many of them came in each week after it. The first week of somebody
--- is only known from all of history, so all of it is read, whatever the dates.
+-- People by the week of their first event, and how many of them returned in each later week. Only the whole history
+-- shows which week was a person's first, so all of it is read, whatever the dates.
 {%- set start_date = param('start_date', '1970-01-01', 'date') %}
 {%- set end_date = param('end_date', '9999-12-31', 'date') %}
 
@@ -34,7 +34,10 @@ returned as (
 
 select
     cohorts.cohort_week,
-    cast({{ days_between('cohorts.cohort_week', 'weeks.week') }} / 7 as bigint) as weeks_later,
+    cast(
+        {{ dbt.datediff('cohorts.cohort_week', 'weeks.week', 'day') }}
+        / 7 as bigint
+    ) as weeks_later,
     cohorts.cohort_users,
     coalesce(returned.active_users, 0) as active_users,
     {{ ratio('coalesce(returned.active_users, 0)', 'cohorts.cohort_users') }} as retention

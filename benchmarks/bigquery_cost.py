@@ -63,7 +63,7 @@ LANDING_DAYS = {
 Weights = dict[str, dict[str, float]]
 """Table, dataset.name, to column to bytes."""
 LAYERS = ("start", "stg", "fct", "int", "agg", "dim", "dead", "landing", "tests")
-STATE = ("watermarks", "rebuilds", "touched_partitions", "green_builds")
+STATE = ("watermarks", "rebuilds", "touched_partitions", "successful_builds")
 
 
 @dataclass(frozen=True, slots=True)

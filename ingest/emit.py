@@ -90,7 +90,7 @@ def result_message(result: Result, processing_time: datetime) -> Message:
         # Exact, and 45 instead of 45.000000.
         "time_spent_seconds": orjson.Fragment(f"{result.time_on_page_seconds.normalize():f}"),
         "timestamp": known_at,
-        "window_start": result.window_start_at,
+        "window_start": result.session_started_at,
         "window_end": result.window_end_at,
         "element_timestamp": result.event_at,
     }

@@ -169,9 +169,9 @@ MUTATIONS = (
     ),
     Mutation(
         "daily users are counted once per event",
-        "dbt_project/models/analytics/agg_events_daily.sql",
-        "count(distinct user_id) as users",
-        "count(user_id) as users",
+        "dbt_project/macros/measures.sql",
+        "'users': 'count(distinct user_id)'",
+        "'users': 'count(user_id)'",
         WORLDS,
     ),
     Mutation(
@@ -211,7 +211,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a list is read one place too early",
-        "dbt_project/macros/engine/json.sql",
+        "dbt_project/macros/engine/parsed_json.sql",
         "(step[1:-1] | int + 1)",
         "(step[1:-1] | int)",
         CONTRACTS,
@@ -267,9 +267,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a local day is read from one UTC day",
-        "dbt_project/macros/touched.sql",
-        "for shift in (-1, 0, 1)",
-        "for shift in (0,)",
+        "dbt_project/macros/affected_dates.sql",
+        "for days in (-1, 0, 1)",
+        "for days in (0,)",
         f"{BUILD} {WORLDS}",
     ),
     Mutation(
@@ -295,7 +295,7 @@ MUTATIONS = (
     ),
     Mutation(
         "NaN in JSON is accepted",
-        "dbt_project/macros/engine/json.sql",
+        "dbt_project/macros/engine/parsed_json.sql",
         "when regexp_matches({{ text }}, ':\\s*{{ value }}')",
         "when regexp_matches({{ text }}, 'no such text')",
         WORLDS,
@@ -394,8 +394,8 @@ MUTATIONS = (
     Mutation(
         "a web event without an id is known by its message",
         "dbt_project/macros/staged_events.sql",
-        "coalesce(source_event_id, {{ hash_of",
-        "coalesce(source_event_id, message_id, {{ hash_of",
+        "coalesce(source_event_id, {{ surrogate_key",
+        "coalesce(source_event_id, message_id, {{ surrogate_key",
         f"{WORLDS} {BUILD}",
     ),
     Mutation(
@@ -451,7 +451,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the project's merge replaces rows of other people's models",
-        "dbt_project/macros/touched.sql",
+        "dbt_project/macros/merge.sql",
         "    {{ return(model.package_name == project_name) }}\n",
         "    {{ return(true) }}\n",
         "tests/dbt_project/test_plain_dbt.py",
@@ -466,8 +466,8 @@ MUTATIONS = (
     Mutation(
         "a model reads what its slowest parent has not read",
         WATERMARKS,
-        "{{ timestamp_text('min(latest.upto)') }}",
-        "{{ timestamp_text('max(latest.upto)') }}",
+        "{{ timestamp_text('min(latest.upper_bound)') }}",
+        "{{ timestamp_text('max(latest.upper_bound)') }}",
         WORLDS,
     ),
     Mutation(
@@ -480,8 +480,8 @@ MUTATIONS = (
     Mutation(
         "what landed exactly at the upper bound is left out",
         WATERMARKS,
-        'landed_at <= timestamp \'" ~ bound.upto ~ "\')") -%}\n        {%- do watermarks',
-        'landed_at < timestamp \'" ~ bound.upto ~ "\')") -%}\n        {%- do watermarks',
+        'landed_at <= timestamp \'" ~ bound.upper_bound ~ "\')") -%}\n        {%- do watermarks',
+        'landed_at < timestamp \'" ~ bound.upper_bound ~ "\')") -%}\n        {%- do watermarks',
         f"{BUILD} {WORLDS}",
     ),
     Mutation(
@@ -494,13 +494,13 @@ MUTATIONS = (
     Mutation(
         "a build that left tests out counts as one in which all passed",
         "dbt_project/macros/build_state.sql",
-        "{% do not_green.append(id) %}",
+        "{% do not_passed.append(id) %}",
         "",
         BUILD,
     ),
     Mutation(
         "tests read no partition",
-        "dbt_project/macros/touched_since_green.sql",
+        "dbt_project/macros/changed_rows.sql",
         "{{ return(none if none in touched else touched | map('string') | sort) }}",
         "{{ return([]) }}",
         BUILD,
@@ -858,16 +858,16 @@ MUTATIONS = (
     ),
     Mutation(
         "end_time is inclusive",
-        "analyses/event_counts.sql",
-        "event_at < {{ end_time }}",
-        "event_at <= {{ end_time }}",
+        "dbt_project/macros/filters.sql",
+        "{{ time }} < {{ end_time }}",
+        "{{ time }} <= {{ end_time }}",
         ANSWERS,
     ),
     Mutation(
         "a brand is found in one spelling only",
-        "analyses/top_products.sql",
-        "lower(brand) = lower({{ brand }})",
-        "brand = {{ brand }}",
+        "dbt_project/macros/filters.sql",
+        "(brand, 'lower(brand)', 'lower(' ~ brand ~ ')')",
+        "(brand, 'brand', brand)",
         ANSWERS,
     ),
     Mutation(

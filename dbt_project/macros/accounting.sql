@@ -1,6 +1,7 @@
-{#- What tests/every_message_is_accounted_for.sql asks of the project. -#}
+{#- What tests/every_message_is_accounted_for.sql compares. -#}
 
-{#- (relation, column, streams): the rows of the relation are the sum of that column of the accounting over the streams. -#}
+{#- Returns (relation, column, streams): the relation must have as many rows as the sum of this column of
+    landing_reconciliation over these streams. -#}
 {% macro accounted_relations() %}
     {% set found = [
         (ref('fct_events'), 'accepted', event_streams()),
@@ -12,7 +13,7 @@
     {{ return(found) }}
 {% endmacro %}
 
-{#- Whether a model has read what the accounting has: after a build of a part only, one may be ahead of the other. -#}
+{#- Whether a model has read each stream as far as the accounting: after a build with --select, one may be ahead of the other. -#}
 {% macro is_as_far_as_the_accounting(model_name) %}
     {% set own, bounds = watermarks_of(model_name), watermarks_of('landing_reconciliation') %}
     {% for stream in own if own[stream] != bounds.get(stream) %}
@@ -21,7 +22,7 @@
     {{ return(own | length > 0) }}
 {% endmacro %}
 
-{#- Tables in raw that hold messages and are no source: what landed there is in no mart. -#}
+{#- Returns the tables of messages in the raw schema that are not sources: their messages are in no mart. -#}
 {% macro raw_tables_without_a_model() %}
     {% set found = [] %}
     {% if execute %}
@@ -34,7 +35,7 @@
     {{ return(found) }}
 {% endmacro %}
 
-{#- Names of the tables of a schema that have payloads. -#}
+{#- Returns the names of the tables of a schema that have a column payload. -#}
 {% macro tables_of_messages(schema) %}
     {{ return(adapter.dispatch('tables_of_messages')(schema)) }}
 {% endmacro %}

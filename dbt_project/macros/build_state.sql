@@ -1,11 +1,11 @@
 {#-
   What builds remember, in append-only tables of the schema `intermediate`:
-    watermarks (node, stream, upto, settings): how far each incremental model has read each stream;
-      node 'raw' is the upper bound of the whole build.
-    rebuilds (model, step, code): when a rebuild of all rows of a model began and was done, and by which code.
-    touched_partitions (model, partition_date): what each merge has rewritten.
-    green_builds (invocation_id): when every test last passed; tests read what was touched since.
-  Models only append, so that two of them never wait for or undo each other.
+    watermarks (node, stream, upper_bound, settings): how far each incremental model has read each stream;
+      node 'raw' has the upper bounds of the build.
+    rebuilds (model, step, code): when a rebuild of all rows of a model began and ended, and with which SQL.
+    touched_partitions (model, partition_date): which partitions a merge rewrote; null for all of them.
+    successful_builds (invocation_id): the builds in which every test passed; tests read what changed since the last.
+  Models only append, so that models that run at the same time neither block nor undo each other.
 -#}
 
 {% macro state_table(name) %}
@@ -14,7 +14,7 @@
     )) }}
 {% endmacro %}
 
-{#- Whether these tables are there: a build creates them first; who only compiles, as the linter does, may have none. -#}
+{#- Whether these tables exist. A build creates them first; where SQL is only compiled, as by the linter, they may not. -#}
 {% macro has_state() %}
     {{ return(execute and (starts_build() or load_relation(state_table('watermarks')) is not none)) }}
 {% endmacro %}
@@ -29,10 +29,11 @@
         {% do check_sources() %}
         {% do check_time_zone() %}
         {% do adapter.create_schema(state_table('watermarks')) %}
-        {% do create_state_table('watermarks', ['node', 'stream', 'settings'], 'upto timestamp') %}
+        {% do migrate_state() %}
+        {% do create_state_table('watermarks', ['node', 'stream', 'settings'], 'upper_bound timestamp') %}
         {% do create_state_table('rebuilds', ['model', 'step', 'code'], none) %}
         {% do create_state_table('touched_partitions', ['model'], 'partition_date date') %}
-        {% do create_state_table('green_builds', ['invocation_id'], none) %}
+        {% do create_state_table('successful_builds', ['invocation_id'], none) %}
         {% do plan_rebuilds() %}
         {% do check_settings() %}
         {% do check_raw_is_whole() %}
@@ -40,8 +41,21 @@
     {% endif %}
 {% endmacro %}
 
-{#- With --empty and --sample models read no or few rows, but dbt keeps what comes of it: watermarks would pass what was not
-    read, views would stay without rows, and snapshots would record that everything was deleted. -#}
+{#- Renames what an earlier version of the project created. -#}
+{% macro migrate_state() %}
+    {% set green_builds = load_relation(state_table('green_builds')) %}
+    {% if green_builds is not none %}
+        {% set watermarks = state_table('watermarks') %}
+        {#- not by adapter.get_columns_in_relation, which begins a transaction that the hook does not commit -#}
+        {% if 'upto' in run_query('select * from ' ~ watermarks ~ ' limit 0').column_names %}
+            {% do run_query('alter table ' ~ watermarks ~ ' rename column upto to upper_bound') %}
+        {% endif %}
+        {% do run_query('alter table ' ~ green_builds ~ ' rename to successful_builds') %}
+    {% endif %}
+{% endmacro %}
+
+{#- Rejects --empty and --sample, with which models read no or few rows: watermarks would pass rows that were not read, and
+    snapshots would record deletions that did not happen. -#}
 {% macro check_all_rows_are_read() %}
     {% if flags.EMPTY or flags.SAMPLE %}
         {% do exceptions.raise_compiler_error(
@@ -51,7 +65,7 @@
     {% endif %}
 {% endmacro %}
 
-{#- Says so at once when there is nothing to build from, as in a warehouse that dbt has just made. -#}
+{#- Stops a build of a warehouse in which nothing has landed yet. -#}
 {% macro check_sources() %}
     {% for source in graph.sources.values() if source.source_name == 'raw' %}
         {% if adapter.get_relation(source.database, source.schema, source.identifier) is none %}
@@ -64,7 +78,7 @@
     {% endfor %}
 {% endmacro %}
 
-{#- Literals, dates of times and texts of times are those of the session's zone: it has to be UTC. -#}
+{#- Stops a build where the session's time zone is not UTC: SQL reads and writes times without a zone in that of the session. -#}
 {% macro check_time_zone() %}
     {% set hours = run_query(
         "select extract(hour from timestamp '2026-01-01 00:00:00+00') + extract(hour from timestamp '2026-07-01 00:00:00+00') as hours"
@@ -77,6 +91,12 @@
     {% endif %}
 {% endmacro %}
 
+{#-
+  Args:
+      name: table
+      texts: its columns of text
+      other: name and type of one more column, or none
+-#}
 {% macro create_state_table(name, texts, other) %}
     {% do run_query(
         'create table if not exists ' ~ state_table(name) ~ ' ('
@@ -85,63 +105,63 @@
     ) %}
 {% endmacro %}
 
-{#- Reads max(landed_at) of each stream once: a row that lands meanwhile waits for the next build. What landed before the
-    last upper bound is not read again. -#}
+{#- Records the newest landed_at of each stream as the upper bound of this build: a message that lands meanwhile waits for the
+    next one. Only what landed after the last upper bound is read for it. -#}
 {% macro set_upper_bounds() %}
     {% set last_bound = watermarks_of('raw') %}
     {% set bounds %}
         {% for source in graph.sources.values() if source.source_name == 'raw' %}
-        select '{{ source.name }}' as stream, {{ held_back('max(landed_at)') }} as upto
+        select '{{ source.name }}' as stream, {{ upper_bound('max(landed_at)') }} as upper_bound
         from {{ source.relation_name }}
         {{ "where landed_at > timestamp '" ~ last_bound[source.name] ~ "'" if source.name in last_bound }}
         {{ 'union all' if not loop.last }}
         {% endfor %}
     {% endset %}
     {% do run_query(
-        'insert into ' ~ state_table('watermarks') ~ ' (node, stream, upto, settings, recorded_at) '
-        ~ "select 'raw', stream, upto, '{}', " ~ now_utc() ~ ' from (' ~ bounds ~ ') as bounds where upto is not null '
+        'insert into ' ~ state_table('watermarks') ~ ' (node, stream, upper_bound, settings, recorded_at) '
+        ~ "select 'raw', stream, upper_bound, '{}', " ~ now_utc() ~ ' from (' ~ bounds ~ ') as bounds where upper_bound is not null '
         ~ 'and not exists (select 1 from ' ~ state_table('watermarks') ~ " as known where known.node = 'raw' "
-        ~ 'and known.stream = bounds.stream and known.upto >= bounds.upto)'
+        ~ 'and known.stream = bounds.stream and known.upper_bound >= bounds.upper_bound)'
     ) %}
 {% endmacro %}
 
-{#- Stream to the time, as text, up to which a model has read it; node 'raw': up to which the build reads it. -#}
+{#- Returns stream to the time, as text, up to which a model has read it; for node 'raw', up to which this build reads it. -#}
 {% macro watermarks_of(node) %}
     {% set found = {} %}
     {% set rows = run_query(
-        'select stream, ' ~ timestamp_text('max(upto)') ~ ' as upto from ' ~ state_table('watermarks')
+        'select stream, ' ~ timestamp_text('max(upper_bound)') ~ ' as upper_bound from ' ~ state_table('watermarks')
         ~ " where node = '" ~ node ~ "' group by stream"
     ).rows if has_state() else [] %}
     {% for row in rows %}
-        {% do found.update({row.stream: row.upto}) %}
+        {% do found.update({row.stream: row.upper_bound}) %}
     {% endfor %}
     {{ return(found) }}
 {% endmacro %}
 
 {#-
-  A build is green when it ran every test of the project and nothing failed. What the tables remember from before it
-  has no reader any more; it goes, here where nothing else runs.
+  Records a build that ran every test of the project and in which nothing failed. After it nothing reads older rows of
+  these tables any more: they are deleted here, where no model runs.
 -#}
 {% macro finish_build(results) %}
     {% if execute and flags.WHICH == 'build' %}
-        {% set not_green = results | rejectattr('status', 'in', ['success', 'pass', 'warn', 'no-op']) | list %}
+        {% set not_passed = results | rejectattr('status', 'in', ['success', 'pass', 'warn', 'no-op']) | list %}
         {% for id, node in graph.nodes.items()
             if node.resource_type == 'test' and id not in selected_resources %}
-            {% do not_green.append(id) %}
+            {% do not_passed.append(id) %}
         {% endfor %}
-        {% if not not_green %}
+        {% if not not_passed %}
             {% do run_query(
-                'insert into ' ~ state_table('green_builds') ~ " (invocation_id, recorded_at) select '"
+                'insert into ' ~ state_table('successful_builds') ~ " (invocation_id, recorded_at) select '"
                 ~ invocation_id ~ "', " ~ now_utc()
             ) %}
             {% do run_query(
                 'delete from ' ~ state_table('touched_partitions') ~ ' where recorded_at < (select max(recorded_at) from '
-                ~ state_table('green_builds') ~ ')'
+                ~ state_table('successful_builds') ~ ')'
             ) %}
             {% do run_query(
                 'delete from ' ~ state_table('watermarks') ~ ' as earlier where exists (select 1 from '
                 ~ state_table('watermarks') ~ ' as later where later.node = earlier.node and later.stream = earlier.stream'
-                ~ ' and later.upto >= earlier.upto and later.recorded_at > earlier.recorded_at)'
+                ~ ' and later.upper_bound >= earlier.upper_bound and later.recorded_at > earlier.recorded_at)'
             ) %}
         {% endif %}
     {% endif %}

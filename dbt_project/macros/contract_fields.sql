@@ -1,6 +1,6 @@
-{#- What the fields of a contract are in staging: their texts, their values, and why a message is rejected. -#}
+{#- How staging reads the fields of a contract: their texts, their values, and the reasons to reject a message. -#}
 
-{#- A field's text; null where it is empty or one of the values for null. Of several paths the first with a value. -#}
+{#- A field's text: the first with a value of its paths. Null if it is empty or a text that the contract lists as null. -#}
 {% macro text_of(field, contract) -%}
     {%- set found = [] -%}
     {%- for path in field.paths -%}
@@ -18,12 +18,13 @@
     {{ found[0] if found | length == 1 else 'coalesce(' ~ found | join(', ') ~ ')' }}
 {%- endmacro %}
 
-{#- The body of a message: what landing decoded. What landed while the contract said json has no decoded body. -#}
+{#- The body of a message. Avro and other formats are decoded by landing; messages that landed while the contract's format was
+    json have no decoded body. -#}
 {% macro body_bytes(contract) -%}
     {{ 'payload' if contract.format == 'json' else 'coalesce(decoded, payload)' }}
 {%- endmacro %}
 
-{#- The value at a path of the body; of a change of Debezium's, of the row as it is now, or was when it was deleted. -#}
+{#- The value at a path of the body; in a change event of Debezium, of the row after the change, or before it was deleted. -#}
 {% macro row_value(path, contract) -%}
     {%- if contract.envelope == 'debezium' -%}
         case when {{ change_value('op') }} = 'd' then {{ change_value('before.' ~ path) }} else {{ change_value('after.' ~ path) }} end
@@ -32,12 +33,12 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- A value of Debezium's envelope, which stands under payload where the message has a schema. -#}
+{#- A value of Debezium's envelope, which is under `payload` in messages with a schema. -#}
 {% macro change_value(path) -%}
     coalesce({{ body_value(path) }}, {{ body_value('payload.' ~ path) }})
 {%- endmacro %}
 
-{#- The paths that are read of a body, and those of them whose value is kept as JSON. -#}
+{#- Returns the paths of a body that a contract reads, and those of them whose value is kept as JSON. -#}
 {% macro paths_of(contract) %}
     {% set paths, json_paths = [], [] %}
     {% for field in contract.fields %}
@@ -56,7 +57,7 @@
     {{ return((paths, json_paths)) }}
 {% endmacro %}
 
-{#- A field's text as a value of its type; null where it is none. -#}
+{#- A field's text as a value of its type; null if it does not fit. -#}
 {% macro value_of(field, text) -%}
     {%- if field.type == 'integer' -%}{{ to_integer(text) }}
     {%- elif field.type == 'amount' -%}{{ to_amount(text) }}
@@ -69,17 +70,17 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- Whether a field has a text beside its value, to tell a wrong value from none. -#}
+{#- Whether staging keeps a field's text next to its value, to tell a value that does not fit from a missing one. -#}
 {% macro has_text_column(field) %}
     {{ return(field.type in ('integer', 'amount', 'boolean', 'timestamp')) }}
 {% endmacro %}
 
-{#- The column of the text of a field that has a column of its value, too; no field can have this name. -#}
+{#- The column with the text of a field. Contracts cannot have fields with such a name. -#}
 {% macro text_column(field) -%}
     {{ ('_text_of_' ~ field.name) if has_text_column(field) else field.name }}
 {%- endmacro %}
 
-{#- `text as _text_of_price, value as price,` of each field. -#}
+{#- For each field `text as _text_of_price, value as price,`, or its text alone. -#}
 {% macro texts_and_values(fields, contract) -%}
     {%- for field in fields -%}
     {%- if has_text_column(field) -%}
@@ -91,8 +92,8 @@
         {% endfor -%}
 {%- endmacro %}
 
-{#- The columns of staging: all but what is dropped, and a hash where the contract asks for one. Marts of entities have
-    JSON as text. -#}
+{#- The columns of staging: all fields but those that the contract drops, and hashes of those that it hashes. JSON of entities
+    becomes text. -#}
 {% macro kept_columns(fields, stream) -%}
     {%- for field in fields if field.personal != 'drop' -%}
     {%- if field.personal == 'hash' -%}
@@ -105,7 +106,7 @@
     {%- endfor -%}
 {%- endmacro %}
 
-{#- `when ... then 'invalid:price'` for a value that is none of the field's type, or none of its values. -#}
+{#- `when ... then 'invalid:price'` for a value that does not fit the field's type or is not one of its accepted values. -#}
 {% macro reject_invalid(fields) -%}
     {%- for field in fields -%}
     {%- if has_text_column(field) -%}
@@ -117,7 +118,8 @@
     {%- endfor -%}
 {%- endmacro %}
 
-{#- Path to text of the fields whose values can be invalid. A personal value stays in the payload alone. -#}
+{#- Returns path to text of the fields whose values can be invalid, for reject_detail. Personal fields are left out: their
+    values stay in the payload. -#}
 {% macro checked_texts(contract, texts) %}
     {% set type_field = contract.event_type.field if contract.event_type is mapping %}
     {% set checked = {} %}
@@ -129,7 +131,7 @@
     {{ return(checked) }}
 {% endmacro %}
 
-{#- No engine has times before the year 1; 9999 stands for "until now". -#}
+{#- Whether a field's value does not fit its type. Times must be in the years 1 to 9998: 9999 means "until now" in histories. -#}
 {% macro is_invalid(field) -%}
     {%- if field.type == 'timestamp' -%}
     coalesce({{ field.name }} not between timestamp '0001-01-01' and timestamp '9998-12-31 23:59:59.999999', true)
@@ -138,14 +140,14 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- `when ... then 'too_long:url'` for a text that is carried on and too long. -#}
+{#- `when ... then 'too_long:url'` for a text that staging keeps and that is too long. -#}
 {% macro reject_long(fields) -%}
     {%- for field in fields if field.type in ('string', 'id', 'json') and field.personal != 'drop' -%}
     when length({{ 'cast(' ~ field.name ~ ' as ' ~ dbt.type_string() ~ ')' if field.type == 'json' else field.name }}) > {{ most_characters() }} then 'too_long:{{ field.path }}'
             {% endfor -%}
 {%- endmacro %}
 
-{#- A field's value as text that is alike on both engines. -#}
+{#- A field's value as text that is the same on both engines. -#}
 {% macro as_text(field) -%}
     {%- if field.type == 'timestamp' -%}{{ time_text_of(field.name) }}
     {%- elif field.type == 'amount' -%}{{ amount_text_of(field.name) }}
@@ -155,13 +157,13 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- A field's value as it counts in an identity, which is published: of a personal one its keyed hash, since a plain hash
-    of few possible values tells which it was. -#}
+{#- A field's value as text for the hash of an identity, which is published. A personal value is hashed with the secret key
+    first: a plain hash of a field with few possible values can be reversed by trying them. -#}
 {% macro identity_text(field) -%}
     {{ pseudonym(as_text(field)) if field.personal else as_text(field) }}
 {%- endmacro %}
 
-{#- The fields of an event that no column of fct_events has, as one JSON object. -#}
+{#- The fields of an event that have no column in fct_events, as one JSON object. -#}
 {% macro properties_of(stream) -%}
     {%- set values, types = {}, {} -%}
     {%- for field in own_fields(contracts()[stream]) if field.personal != 'drop' and field.name not in event_attributes() -%}
@@ -171,7 +173,7 @@
     {{ json_object(values, types) if values else 'null' }}
 {%- endmacro %}
 
-{#- Texts of a contract as literals. -#}
+{#- A list of texts as SQL literals. -#}
 {% macro literals(texts) -%}
     {%- for text in texts -%}
     {{ text_literal(text) }}{{ ', ' if not loop.last }}

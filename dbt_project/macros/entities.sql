@@ -1,6 +1,6 @@
-{#- The models of an entity: every version with the time it was valid, the latest, and those that are not deleted. -#}
+{#- The models of an entity: its history, its latest versions, and its current rows. -#}
 
-{#- The columns that a contract gives an entity, its id first. -#}
+{#- Returns the columns of an entity by its contract, the id first. -#}
 {% macro entity_columns(stream) %}
     {% set contract = contracts()[stream] %}
     {% set id, others = [], [] %}
@@ -11,8 +11,8 @@
     {{ return(id + others) }}
 {% endmacro %}
 
-{#- Every version with the time it was valid (SCD2). Exact whatever arrives late: all versions of an entity with a new one
-    are put in order again. -#}
+{#- Every version with the time in which it was valid (SCD2). The order of arrival does not matter: all versions of an entity
+    with a new version are ordered again. -#}
 {% macro entity_history(stream) %}
 {%- set id, others = entity_columns(stream)[0], entity_columns(stream)[1:] -%}
 {%- set columns = [id] + others + [
@@ -35,7 +35,7 @@ all_versions as (
     {% endif %}
 ),
 
--- of copies of a version the first in the log counts
+-- of several copies of a version, the first in the log counts
 versions as (
     select * from all_versions
     qualify row_number() over (partition by version_key order by {{ log_order() }}) = 1
@@ -57,9 +57,10 @@ before_each as (
     from logged
 ),
 
--- A tombstone deletes every version before it in the log, also one whose clock was ahead of the broker's: a version of
--- 10:05 before a tombstone of 10:00 ends at 10:05. A version after the tombstone in the log brings the entity back, from
--- 10:05 on, unless it is older than the tombstone: a late version of 9:00 belongs to the time before it.
+-- When each version takes effect. A tombstone deletes every version before it in the log, even one with a later time, which
+-- comes from another clock: if a version of 10:05 is before a tombstone of 10:00, the deletion takes effect at 10:05. A
+-- version after the tombstone in the log restores the entity, at the earliest at 10:05. One that is older than the
+-- tombstone, say of 9:00, arrived late: it takes effect at 9:00.
 effective as (
     select
         *,
@@ -76,7 +77,8 @@ effective as (
     from before_each
 ),
 
--- Of versions that start at one instant those after a tombstone come last, then the newer, then the later in the log.
+-- Versions that take effect at the same time are ordered by the tombstones before them, then by updated_at, then as in the
+-- log.
 ordered as (
     select
         *,
@@ -110,22 +112,22 @@ select
 from ordered
 {% endmacro %}
 
-{#- The latest version of each, deleted ones (deleted_at) included; what a tombstone removed is gone. -#}
+{#- The latest version of each entity, with soft-deleted ones (deleted_at), without those that a tombstone deleted. -#}
 {% macro entity_latest(stream) %}
 select {{ entity_columns(stream) | join(', ') }}, created_at, updated_at, deleted_at
 from {{ ref('dim_' ~ stream ~ '_history') }}
 where is_current and not is_tombstone
 {% endmacro %}
 
-{#- Those that are not deleted, as they are now. -#}
+{#- The latest version of each entity that is not deleted. -#}
 {% macro entity_current(stream) %}
 select {{ entity_columns(stream) | join(', ') }}, created_at, updated_at
 from {{ ref('int_' ~ stream ~ '_latest') }}
 where deleted_at is null
 {% endmacro %}
 
-{#- Before a snapshot of an entity: what its contract drops or hashes goes from the rows of earlier builds too. dbt keeps
-    the columns of a snapshot forever, and no full refresh rebuilds it. -#}
+{#- Pre-hook of snapshots: drops columns, and hashes values, of earlier builds that the contract of the entity now drops or
+    hashes. dbt itself keeps the columns of a snapshot forever, and a full refresh does not rebuild it. -#}
 {% macro forget_personal_values() %}
     {% set contracted = contracts() %}
     {% set stream = model.name.removeprefix('dim_').removesuffix('_snapshot') %}

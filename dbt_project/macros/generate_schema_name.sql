@@ -1,6 +1,6 @@
-{#- Plain schema names (staging, analytics, ...) instead of dbt's <target schema>_<name>. A target of one's own keeps out of
-    the way of others: schema `dev_analytics` gives dev_staging and so on, `dev_ann` gives dev_ann_staging. Only `raw`,
-    which models read and do not build, is where landing has it. -#}
+{#- dbt calls this macro to name schemas. The default target has plain names: staging, analytics and so on. Any other target
+    gets its own: with schema `dev_analytics` dev_staging, with `dev_ann` dev_ann_staging. The schema raw is not named here:
+    landing writes it, and all targets read the same one. -#}
 {% macro generate_schema_name(custom_schema_name, node) -%}
     {%- set name = custom_schema_name or 'analytics' -%}
     {%- if target.schema.endswith('analytics') -%}

@@ -1,8 +1,13 @@
-{#- A parameter of an analysis: bound when the question is asked, never pasted into its text. Call it at the top of the
-    file with literals, `set brand = param('brand', 'all', 'string')`: publishing/parameters.py reads names, defaults and
-    types from there. The types are string, integer, date and timestamp; a list of texts instead of a type makes a string that
-    must be one of them. With the var that only .sqlfluff sets, the default stands in its place, since the linter cannot
-    read a parameter. -#}
+{#-
+  A parameter of a query: a bound parameter of the SQL statement, so that a value is never part of the SQL text. Call it at
+  the top of the file with literals, `set brand = param('brand', 'all', 'string')`: publishing/parameters.py reads them there.
+  The linter cannot read bound parameters: with the var `lint`, which only .sqlfluff sets, the default takes its place.
+
+  Args:
+      name: name of the parameter
+      default: its value when a request has none
+      type: string, integer, date or timestamp; or a list of texts, one of which the value must be
+-#}
 {% macro param(name, default, type) -%}
     {%- if var('lint', false) -%}
         {{ return("cast('" ~ default ~ "' as " ~ duckdb_type(type) ~ ')') }}
@@ -18,6 +23,7 @@
     @{{ name }}
 {%- endmacro %}
 
+{#- DuckDB's type for the type of a parameter. -#}
 {% macro duckdb_type(type) -%}
     {{ 'varchar' if type is not string else {
         'string': 'varchar', 'integer': 'bigint', 'date': 'date', 'timestamp': 'timestamp'

@@ -1,15 +1,15 @@
 {#-
-  All rows of a model are rebuilt by --full-refresh, when its table is gone, or when an incremental model that it reads was
-  rebuilt since. So a rebuild reaches everything made from a model (docs/architecture.md#the-incremental-rule).
+  Rebuilds of all rows of a model: with --full-refresh, when its table is missing, or when an incremental model that it reads
+  was rebuilt after it. So a rebuild reaches everything made from a model (docs/architecture.md#the-incremental-rule).
 -#}
 
-{#- dbt asks this macro whether to rebuild a model. -#}
+{#- dbt calls this macro to decide whether to rebuild a model. -#}
 {% macro should_full_refresh() %}
     {{ return(dbt.should_full_refresh() or model.unique_id in graph.get('planned_rebuilds', [])) }}
 {% endmacro %}
 
-{#- At the start of a build: which models it will rebuild though nobody said --full-refresh. Kept in `graph`, which all
-    nodes of a build share, so that it is asked once and not by every model. -#}
+{#- At the start of a build: finds the models that it will rebuild without --full-refresh. The list is kept in `graph`, which
+    all nodes of a build share, so that the warehouse is queried once and not by every model. -#}
 {% macro plan_rebuilds() %}
     {% set begun, done, code = {}, {}, {} %}
     {% set steps %}
@@ -48,7 +48,7 @@
     {% endfor %}
 {% endmacro %}
 
-{#- Parents before their children. -#}
+{#- Returns the ids of the incremental models, parents before their children. -#}
 {% macro incremental_models_in_order() %}
     {% set ordered = [] %}
     {% set todo = graph.nodes.values() | selectattr('resource_type', 'equalto', 'model') | selectattr('config.materialized', 'equalto', 'incremental')
@@ -65,8 +65,8 @@
     {{ return(ordered) }}
 {% endmacro %}
 
-{#- Identifies what a model computes: its text, those of the views that it reads, without comments and spaces, and the
-    contract that it reads. dbt gives no texts of macros. -#}
+{#- Returns a hash of what defines a model's rows: its SQL and that of the views that it reads, without comments and spaces,
+    the measures if it has any, and the contract of its stream. Other macros are left out: dbt does not expose their text. -#}
 {% macro code_of(node) %}
     {% set views = [] %}
     {% set todo = node.depends_on.nodes | list %}
@@ -82,16 +82,17 @@
         {% do texts.append(graph.nodes[id].raw_code) %}
     {% endfor %}
     {% set text = modules.re.sub('(?s)\\{#.*?#\\}|--[^\\n]*', '', texts | join(' ')) %}
+    {% set measures = measure_definitions() | string if 'measures(' in text else '' %}
     {% set contract = [] %}
     {% for stream in streams() if node.name in ('stg_' ~ stream, 'dim_' ~ stream ~ '_history') %}
         {% do contract.append(tojson(contracts()[stream])) %}
     {% endfor %}
-    {{ return(local_md5(text.split() | join(' ') ~ contract | join)) }}
+    {{ return(local_md5(text.split() | join(' ') ~ measures ~ contract | join)) }}
 {% endmacro %}
 
-{#- dbt asks this macro how the columns of a query differ from those of its table. A column that is new is added, null in
-    the rows that are there. Any other change stops the build: a value would be cast to the old type in silence, and a
-    field that is now personal would keep its old values. -#}
+{#- dbt calls this macro to compare the columns of a query with those of its table. A new column is added, null in existing
+    rows. Any other change stops the build: dbt would cast values to the old type, and a field that is now personal would
+    keep its old values. -#}
 {% macro check_for_schema_changes(source_relation, target_relation) %}
     {% set changes = adapter.dispatch('check_for_schema_changes', 'dbt')(source_relation, target_relation) %}
     {% set differing = [] %}
@@ -110,21 +111,25 @@
     {{ return(changes) }}
 {% endmacro %}
 
-{#- Hooks. The beginning is recorded before the first row is written and the end after the last, so that a build that is
-    killed in between is seen by the next. -#}
+{#- Pre-hook: records that a rebuild begins, before its first row is written. So after a build that was killed, the next one
+    still rebuilds the models that read this one. -#}
 {% macro begin_rebuild() %}
     {% if execute and model.config.materialized == 'incremental' and not is_incremental() %}
         {{ record_rebuild('begun') }}
     {% endif %}
 {% endmacro %}
 
+{#-
+  Args:
+      step: 'begun' or 'done'
+-#}
 {% macro record_rebuild(step) %}
     insert into {{ state_table('rebuilds') }} (model, step, code, recorded_at)
     select '{{ model.name }}', '{{ step }}', '{{ code_of(model) }}', {{ now_utc() }}
 {% endmacro %}
 
-{#- Before a rebuild: whether raw still has all messages that are accounted for. What is gone from raw would be gone from
-    the marts, without a word. -#}
+{#- Stops a rebuild of staging when raw no longer has all the messages that the accounting counts: those that are missing
+    would disappear from the marts without notice. -#}
 {% macro check_raw_is_whole() %}
     {% set accounting = adapter.get_relation(
         target.database, generate_schema_name('analytics', none) | trim, 'landing_reconciliation'

@@ -1,4 +1,5 @@
-{#- The values of the vars that change the rows of a model or of its ancestors (`meta: settings`), as JSON text. -#}
+{#- Returns the values of the vars that affect the rows of a model as JSON text: those in `meta: settings` of the model and of
+    everything that it is made from. -#}
 {% macro settings_of(unique_id) %}
     {% set names = [] %}
     {% set seen = [] %}
@@ -20,7 +21,7 @@
     {{ return(tojson(values, sort_keys=true) | replace("'", '')) }}
 {% endmacro %}
 
-{#- Stops a build that would mix two definitions in one table. -#}
+{#- Stops a build with other values of these vars than the last one: one table would mix two definitions. -#}
 {% macro check_settings() %}
     {% set latest %}
         select node, settings

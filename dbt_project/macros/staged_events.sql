@@ -1,10 +1,11 @@
-{#- Staging of a stream of events, by its contract: one row per message, parsed once, checked and identified. -#}
+{#- Staging of an event stream by its contract: one row per message, parsed once, checked, with the event's identity. -#}
 {% macro staged_events(stream) %}
 {%- set contract = contracts()[stream] -%}
 {%- set paths, json_paths = paths_of(contract) -%}
 {%- set fields = own_fields(contract) -%}
 {%- set of_type = {} if contract.event_type is string else contract.event_type -%}
-{#- text_columns: path to the column that is null where the body has no value. identity: what identifies an event without an id. -#}
+{#- text_columns: path of a field to the column that is null if the body has no value for it.
+    identity: texts that together identify an event of a stream without ids. -#}
 {%- set text_columns, identity = {}, [] -%}
 {%- for field in contract.fields -%}
     {%- if field.path in contract.time -%}
@@ -70,7 +71,7 @@ renamed as (
     from parsed
 ),
 
-judged as (
+validated as (
     select
         *,
         case
@@ -116,8 +117,8 @@ judged as (
 identified as (
     select
         *,
-        {% if contract.id_is_required %}source_event_id{% else %}coalesce(source_event_id, {{ hash_of(identity) }}){% endif %} as event_id
-    from judged
+        {% if contract.id_is_required %}source_event_id{% else %}coalesce(source_event_id, {{ surrogate_key(identity) }}){% endif %} as event_id
+    from validated
 )
 
 select
@@ -140,7 +141,7 @@ select
 from identified
 {% endmacro %}
 
-{#- The fields with a column of their own name: all but the time, the type and the id. -#}
+{#- Returns the fields that become columns of the same name: all but the time, the type and the id of the event. -#}
 {% macro own_fields(contract) %}
     {% set fields = [] %}
     {% for field in contract.fields if field.path not in contract.own %}
@@ -149,7 +150,14 @@ from identified
     {{ return(fields) }}
 {% endmacro %}
 
-{#- The first of the contract's time fields that has a text: its text, or its value. -#}
+{#-
+  The first of a contract's time fields that has a text.
+
+  Args:
+      contract: contract of the stream
+      field_at: path to field of the contract
+      values: true for its value as a time, false for its text
+-#}
 {% macro first_time(contract, field_at, values) -%}
     {%- set candidates = [] -%}
     {%- for path in contract.time -%}
@@ -163,7 +171,13 @@ from identified
     {%- endif -%}
 {%- endmacro %}
 
-{#- The event_type of a value; of one that is not listed, the value. -#}
+{#-
+  The event_type for a value of the type field: as the contract maps it, else the value itself.
+
+  Args:
+      column: column of the value
+      values: value to event_type
+-#}
 {% macro meaning_of(column, values) -%}
     {%- set renamed = [] -%}
     {%- for value, meaning in values.items() if value != meaning -%}
@@ -172,8 +186,9 @@ from identified
     {{ 'case ' ~ column ~ ' ' ~ renamed | join(' ') ~ ' else ' ~ column ~ ' end' if renamed else column }}
 {%- endmacro %}
 
-{#- A CloudEvent as one JSON document. In binary mode the body is its data, if it has any, and the attributes of the
-    message have the rest: ce_id in Kafka, ce-id in Pub/Sub (CloudEvents 1.0, protocol bindings). -#}
+{#- A CloudEvent as one JSON document. In structured mode the body is that document. In binary mode the body is only its data,
+    if it has any, and the rest is in attributes of the message: ce_id in Kafka, ce-id in Pub/Sub (CloudEvents 1.0,
+    protocol bindings). -#}
 {% macro cloudevent(attributes, contract) -%}
     {%- set body = utf8_text(body_bytes(contract)) -%}
     {%- set specversion = cloudevent_attribute(attributes, 'specversion') -%}

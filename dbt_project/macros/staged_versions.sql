@@ -1,5 +1,5 @@
-{#- Staging of a change log, by its contract: one row per message, parsed once. A message is a version of an entity, or a
-    tombstone that deletes it, whose id is in the message key and whose time is published_at. -#}
+{#- Staging of the change log of an entity by its contract: one row per message, parsed once. A message is a version of an
+    entity, or a tombstone (no body) that deletes it: then the id is in the message key, and the time is published_at. -#}
 {% macro staged_versions(stream) %}
 {%- set contract = contracts()[stream] -%}
 {%- set paths, json_paths = paths_of(contract) -%}
@@ -8,12 +8,12 @@
 {%- set fields = own_fields(contract) -%}
 {%- set id = dict(field_at[contract.key], type='id') -%}
 {%- set created = field_at.get(contract.created) -%}
-{#- when it was deleted, and the flag that says that it is -#}
+{#- fields of the contract: the time of a deletion, and the flag of a deleted entity -#}
 {%- set deleted, flag = {}, {} -%}
 {%- for path in contract.deleted -%}
     {%- do (deleted if field_at[path].type == 'timestamp' else flag).update(field_at[path]) -%}
 {%- endfor -%}
-{#- path to the column that is null where the body has no value -#}
+{#- path of a field to the column that is null if the body has no value for it -#}
 {%- set text_columns = {} -%}
 {%- for field in fields -%}
     {%- do text_columns.update({field.path: text_column(field)}) -%}
@@ -31,7 +31,7 @@
         'text': 'coalesce(nullif(' ~ change_value('source.ts_ms') ~ ", ''), nullif(" ~ change_value('ts_ms') ~ ", ''))"
     }) -%}
 {%- endif -%}
-{#- a tombstone has no body, and a change that deletes may have the id alone -#}
+{#- a tombstone has no body, and a change that deletes may have only the id: required fields do not apply to either -#}
 {%- set has_body = "not is_tombstone and op != 'd'" if change else 'not is_tombstone' %}
 
 with messages as (
@@ -76,8 +76,8 @@ renamed as (
         {{ value_of(created, text_of(created, contract)) if created else 'cast(null as timestamp)' }} as created_at,
         {%- set row_text = first_time(contract, field_at, values=false) if contract.time -%}
         {%- set row_time = first_time(contract, field_at, values=true) if contract.time %}
-        {#- The time of a version: of a tombstone published_at; of Debezium's deletions, and where the contract names no time,
-            that of the change; else that of the row. -#}
+        {#- The time of a version: published_at of a tombstone; the time of the change for a deletion by Debezium, and if the
+            contract has no time field; else the time field. -#}
         {%- if change %}
         {%- set is_of_change = change.op ~ " = 'd'" if contract.time else 'true' %}
         case when {{ is_of_change }} then {{ change.text }}{% if contract.time %} else {{ row_text }}{% endif %} end as updated_text,
@@ -105,14 +105,14 @@ deleted as (
             {%- if change %}
             when op = 'd' then updated_at
             {%- endif %}
-            -- a change log may say that it is deleted and not when
+            -- a change log may have only a flag for deleted entities
             when deleted_time is null and {{ to_boolean('is_deleted_text') }} then updated_at
             else deleted_time
         end as deleted_at
     from renamed
 ),
 
-judged as (
+validated as (
     select
         *,
         case
@@ -176,5 +176,5 @@ select
     key is not null and not is_tombstone and coalesce(key_id != {{ id.name }}, true) as is_key_mismatch,
     case when reject_reason is not null then payload end as rejected_payload,
     unlisted_fields
-from judged
+from validated
 {% endmacro %}

@@ -1,7 +1,7 @@
 {#- What all staging models share. -#}
 
-{#- Whether a time can be that of a message published then: not before var earliest_event_at, at most a day ahead.
-    Kafka's producers set published_at freely: nothing is of the year 9999, which stands for "until now" in histories. -#}
+{#- Whether a time is plausible: not before var earliest_event_at, and at most a day after published_at. Producers to Kafka
+    can set published_at to any time, so the year 9999, which means "until now" in histories, is excluded too. -#}
 {% macro is_plausible(time) -%}
     (
         {{ time }} >= timestamp '{{ var("earliest_event_at") }}' and {{ time }} < timestamp '9999-01-01'
@@ -9,19 +9,23 @@
     )
 {%- endmacro %}
 
-{#- An id from text. What programs write when they have none is null: as an id it would make one person of all visitors
-    who are not signed in. -#}
+{#- A text as an id; null if it is what programs write for a missing id. As an id, such a text would make one person of all
+    visitors who are not signed in. -#}
 {% macro id_text(text) -%}
     case when not {{ is_no_value(text) }} then {{ text }} end
 {%- endmacro %}
 
-{#- The most characters that a text of an event may have: one of megabytes would be carried through every join. -#}
+{#- Maximum characters of a text that staging keeps: a longer one would slow every join that carries it. -#}
 {% macro most_characters() -%}
     65536
 {%- endmacro %}
 
-{#- `when ... then 'too_long:url'` for the first of these columns that is too long; a column that has another name in the
-    body is given as [column, field]. -#}
+{#-
+  `when ... then 'too_long:url'` for the first of these columns that is too long.
+
+  Args:
+      columns: columns with the name of their field, or [column, field]
+-#}
 {% macro reject_long_texts(columns) -%}
     {%- for column in columns -%}
     {%- set name, field = (column, column) if column is string else column -%}
@@ -29,23 +33,30 @@
             {% endfor -%}
 {%- endmacro %}
 
-{#- Identity of an event. Deduplication prunes by the date: a copy carries the same time as its original. `parts` are
-    columns that tell the events of one event_id apart, such as the lines of an order. -#}
+{#-
+  Identity of an event; null if it is rejected. It includes the UTC date, so that copies are only looked for in the partition
+  of that date: a copy has the same time as its original.
+
+  Args:
+      stream: name of the stream
+      parts: texts that distinguish events with the same event_id, such as the lines of an order
+-#}
 {% macro event_key(stream, parts=[]) -%}
-    case when reject_reason is null then {{ hash_of(
+    case when reject_reason is null then {{ surrogate_key(
         [text_literal(stream), 'event_id', 'cast(cast(event_at as date) as ' ~ dbt.type_string() ~ ')'] + parts
     ) }} end
 {%- endmacro %}
 
-{#- Identity of a version of an entity: two versions of one time with other contents are two, and neither is lost. -#}
+{#- Identity of a version of an entity; null if it is rejected. It includes the contents, so that two versions with the same
+    time and different contents are both kept. -#}
 {% macro version_key(stream, id, contents) -%}
-    case when reject_reason is null then {{ hash_of([
+    case when reject_reason is null then {{ surrogate_key([
         text_literal(stream), id, time_text_of('updated_at'), "case when is_tombstone then 'tombstone' else 'version' end",
         time_text_of('created_at'), time_text_of('deleted_at')
     ] + contents) }} end
 {%- endmacro %}
 
-{#- A time and an amount as text that is alike on both engines, for hashes. -#}
+{#- A time, and below an amount, as text that is the same on both engines, for hashes. -#}
 {% macro time_text_of(time) -%}
     cast({{ epoch_microseconds(time) }} as {{ dbt.type_string() }})
 {%- endmacro %}
@@ -54,8 +65,8 @@
     cast(cast(cast({{ amount }} as numeric(33, 4)) * 10000 as bigint) as {{ dbt.type_string() }})
 {%- endmacro %}
 
-{#- The id in a message key: the bare id, a JSON string, an object that has the id, or one of these in Kafka Connect's
-    envelope. Null when the key is something else, such as a binary number. -#}
+{#- The id in a message key: the id itself, a JSON string, an object with the id, or one of these in Kafka Connect's envelope.
+    Null if the key is something else, such as a binary number. -#}
 {% macro key_id(path) -%}
     {%- set text = utf8_text('key') -%}
     {%- set scalars = [] -%}
@@ -70,12 +81,12 @@
 {%- endmacro %}
 
 {#-
-  Says more of a rejected message than its reason does.
+  Details of the reason for which a message is rejected.
 
   Args:
-      time_text: text of the message's time
-      key: of entities the message key, which tombstones are read from
-      values: path to the text of a field whose value can be invalid
+      time_text: column with the text of the message's time
+      key: column of the message key, from which the ids of tombstones are read; none for events
+      values: path of a field whose value can be invalid to its text
 -#}
 {% macro reject_detail(time_text, key=none, values={}) -%}
     case

@@ -1,8 +1,9 @@
-{#- The streams that are landed: one raw table and one staging model each, of the same name. -#}
+{#- Returns the names of all streams. Each has a raw table of that name and a staging model stg_<name>. -#}
 {% macro streams() %}
     {{ return(contracts().keys() | list) }}
 {% endmacro %}
 
+{#- Returns the names of the streams of events. -#}
 {% macro event_streams() %}
     {% set found = [] %}
     {% for stream, contract in contracts().items() if contract.kind == 'event' %}
@@ -11,7 +12,7 @@
     {{ return(found) }}
 {% endmacro %}
 
-{#- Stream to the history that is made from it. -#}
+{#- Returns the name of each stream of an entity to the model of its history. -#}
 {% macro entity_streams() %}
     {% set found = {} %}
     {% for stream, contract in contracts().items() if contract.kind == 'entity' %}
@@ -20,7 +21,7 @@
     {{ return(found) }}
 {% endmacro %}
 
-{#- The fields of a stream's bodies, in the order of its contract. -#}
+{#- Returns the paths of a stream's fields, in the order of its contract. -#}
 {% macro fields_of(stream) %}
     {{ return(contracts()[stream].fields | map(attribute='path') | list) }}
 {% endmacro %}

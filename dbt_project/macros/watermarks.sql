@@ -1,35 +1,37 @@
 {#-
-  The incremental rule: new rows are those with landed_at above this model's own watermark and up to the least of its
-  parents' watermarks, per stream. docs/architecture.md#the-incremental-rule gives the reasons.
+  The incremental rule: new rows are those with landed_at above this model's own watermark and up to the lowest watermark
+  of its parents, for each stream. docs/architecture.md#the-incremental-rule gives the reasons.
 -#}
 
-{#- `where {{ is_new() }}`: rows, of an aliased relation if one is given, that this model has not read yet. Needs the
-    columns stream and landed_at. The least of the watermarks is implied by the rest: it stands for itself because
-    BigQuery prunes by a predicate that names the partition column and no other. -#}
-{% macro is_new(alias=none) -%}
+{#-
+  `where {{ is_new() }}`: rows with stream and landed_at that this model has not read yet. The last condition, on the lowest
+  watermark of all streams, follows from the others. It is there for BigQuery, which skips partitions only by a condition
+  on the partition column alone.
+-#}
+{% macro is_new() -%}
     {%- set new = [] -%}
     {%- set watermarks = [] -%}
-    {%- set of = alias ~ '.' if alias else '' -%}
-    {%- for bound in read_bounds() if bound.upto and (not is_incremental() or not bound.watermark or bound.upto > bound.watermark) -%}
+    {%- for bound in read_bounds() if bound.upper_bound and (not is_incremental() or not bound.watermark or bound.upper_bound > bound.watermark) -%}
         {%- set watermark = bound.watermark if is_incremental() and bound.watermark else none -%}
-        {%- set after = ' and ' ~ of ~ "landed_at > timestamp '" ~ watermark ~ "'" if watermark else '' -%}
-        {%- do new.append('(' ~ of ~ "stream = '" ~ bound.stream ~ "'" ~ after ~ ' and ' ~ of ~ "landed_at <= timestamp '" ~ bound.upto ~ "')") -%}
+        {%- set after = " and landed_at > timestamp '" ~ watermark ~ "'" if watermark else '' -%}
+        {%- do new.append("(stream = '" ~ bound.stream ~ "'" ~ after ~ " and landed_at <= timestamp '" ~ bound.upper_bound ~ "')") -%}
         {%- do watermarks.append(watermark) -%}
     {%- endfor -%}
     ({{ new | join(' or ') if new else 'false' }})
-    {%- if watermarks and none not in watermarks %} and {{ of }}landed_at > timestamp '{{ watermarks | min }}' {%- endif -%}
+    {%- if watermarks and none not in watermarks %} and landed_at > timestamp '{{ watermarks | min }}' {%- endif -%}
 {%- endmacro %}
 
-{#- `where {{ is_in_build() }}`: rows up to this model's bound, new or not. -#}
+{#- `where {{ is_in_build() }}`: rows that this model may read, new or not: those up to its upper bounds. -#}
 {% macro is_in_build() -%}
     {%- set landed = [] -%}
-    {%- for bound in read_bounds() if bound.upto -%}
-        {%- do landed.append("(stream = '" ~ bound.stream ~ "' and landed_at <= timestamp '" ~ bound.upto ~ "')") -%}
+    {%- for bound in read_bounds() if bound.upper_bound -%}
+        {%- do landed.append("(stream = '" ~ bound.stream ~ "' and landed_at <= timestamp '" ~ bound.upper_bound ~ "')") -%}
     {%- endfor -%}
     ({{ landed | join(' or ') if landed else 'false' }})
 {%- endmacro %}
 
-{#- For each stream of this model: (stream, watermark, upto), the times as text or none. -#}
+{#- Returns (stream, watermark, upper_bound) for each stream of this model. The times are texts: none for the watermark of a
+    model that has not read the stream, and for an upper bound while one of its parents has not. -#}
 {% macro read_bounds() %}
     {% if not has_state() %}
         {{ return([]) }}
@@ -42,13 +44,13 @@
     {% endfor %}
     {% set bounds %}
         with latest as (
-            select node, stream, max(upto) as upto from {{ state_table('watermarks') }} group by node, stream
+            select node, stream, max(upper_bound) as upper_bound from {{ state_table('watermarks') }} group by node, stream
         )
 
         select
             parents.stream,
-            {{ timestamp_text('max(own.upto)') }} as watermark,
-            case when count(latest.upto) = count(*) then {{ timestamp_text('min(latest.upto)') }} end as upto
+            {{ timestamp_text('max(own.upper_bound)') }} as watermark,
+            case when count(latest.upper_bound) = count(*) then {{ timestamp_text('min(latest.upper_bound)') }} end as upper_bound
         from ({{ parents | join(' union all ') }}) as parents
         left join latest on latest.node = parents.node and latest.stream = parents.stream
         left join latest as own on own.node = '{{ model.name }}' and own.stream = parents.stream
@@ -58,7 +60,7 @@
     {{ return(run_query(bounds).rows if parents else []) }}
 {% endmacro %}
 
-{#- The nearest incremental models and raw sources that a node reads, through views. -#}
+{#- Returns the ids of the nearest incremental models and raw sources that a node reads, directly or through views. -#}
 {% macro incremental_parents(unique_id) %}
     {% set found = [] %}
     {% set todo = graph.nodes[unique_id].depends_on.nodes | list %}
@@ -73,7 +75,7 @@
     {{ return(found) }}
 {% endmacro %}
 
-{#- The raw streams that a node is made from. -#}
+{#- Returns the names of the streams that a node is made from. -#}
 {% macro streams_of(unique_id) %}
     {% if unique_id.startswith('source.') %}
         {{ return([graph.sources[unique_id].name]) }}
@@ -93,28 +95,30 @@
     {{ return(streams | sort) }}
 {% endmacro %}
 
+{#- Returns the name of a node in the table of watermarks, where 'raw' stands for all raw tables. -#}
 {% macro node_name(unique_id) %}
     {{ return('raw' if unique_id.startswith('source.') else graph.nodes[unique_id].name) }}
 {% endmacro %}
 
-{#- Post-hook: after the rows are in, remember how far they were read. A kill in between repeats idempotent work. -#}
+{#- Post-hook: records how far the model has read each stream. It runs after the rows are written: a build killed in
+    between reads the same rows again, and writing them twice changes nothing. -#}
 {% macro advance_watermark() %}
     {% if execute and model.config.materialized == 'incremental' %}
         {% set bounds = read_bounds() %}
         {% set is_rebuilt = should_full_refresh() or not bounds | selectattr('watermark') | list %}
         {% if is_rebuilt %}
             {% do run_query(record_rebuild('done')) %}
-            {% do log_touched_partitions(['null']) %}
+            {% do record_touched_partitions(['null']) %}
         {% endif %}
         {% set rows = [] %}
-        {% for bound in bounds if bound.upto and (is_rebuilt or bound.upto != bound.watermark) %}
+        {% for bound in bounds if bound.upper_bound and (is_rebuilt or bound.upper_bound != bound.watermark) %}
             {% do rows.append(
-                "select '" ~ model.name ~ "', '" ~ bound.stream ~ "', timestamp '" ~ bound.upto ~ "', '"
+                "select '" ~ model.name ~ "', '" ~ bound.stream ~ "', timestamp '" ~ bound.upper_bound ~ "', '"
                 ~ settings_of(model.unique_id) ~ "', " ~ now_utc()
             ) %}
         {% endfor %}
         {% if rows %}
-            insert into {{ state_table('watermarks') }} (node, stream, upto, settings, recorded_at)
+            insert into {{ state_table('watermarks') }} (node, stream, upper_bound, settings, recorded_at)
             {{ rows | join(' union all ') }}
         {% endif %}
     {% endif %}

@@ -1,9 +1,9 @@
--- The accounting counts what is in every table, whatever dates this build has touched: messages that never reached
--- staging, rows that somebody deleted, and a raw table that no model reads are all seen.
+-- The accounting equals the number of rows of each table, over all dates. So messages that never reached staging,
+-- deleted rows, and a raw table that no model reads fail the build.
 {%- set bounds = watermarks_of('landing_reconciliation') %}
 {%- if execute and not bounds %}
 
--- there is no accounting yet
+-- nothing to compare before the first accounting
 select 1 as relation
 from (select 1 as one) as nothing
 where false
@@ -22,10 +22,10 @@ with accounted as (
 counted as (
     {% for stream in streams() %}
     {%- for relation in [source('raw', stream), ref('stg_' ~ stream)] %}
-    -- what landed after the accounting was made is left for the next one
+    -- without what landed after the accounting
     select
         '{{ relation.schema }}.{{ relation.identifier }}' as relation,
-        -- of a whole table neither engine reads a column, and of what landed later only its dates
+        -- as a difference, because no engine reads a column to count a whole table
         (
             select count(*)
             from {{ relation }}

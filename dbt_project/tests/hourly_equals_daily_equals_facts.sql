@@ -1,4 +1,4 @@
--- What can be added up is the same by hour, by day and in the facts (users cannot: who comes twice counts once).
+-- Additive measures are equal by hour, by day and in the facts. (Distinct users are not additive.)
 {%- set dates = changed_dates(ref('agg_events_daily').identifier) %}
 {%- set all_dates = dates is none %}
 

@@ -1,4 +1,4 @@
--- Each session's page views are counted on its first, numbered without a hole, and sum up to the page views.
+-- Each session has one first page view, and its page views are numbered without gaps up to its count of page views.
 {%- set dates = changed_dates(ref('fct_page_views').identifier) %}
 
 with sessions as (
@@ -11,7 +11,7 @@ with sessions as (
         count(case when sequence_number = 1 then 1 end) as first_page_views
     from {{ ref('fct_page_views') }}
     {% if dates is not none %}
-    -- a session over midnight may stand on a day that was not touched: `make test-data` reads it whole
+    -- a session over midnight may have page views on a date that is not read: only `make test-data` checks it
     where {{ in_dates('event_date', dates) }} and cast(session_started_at as date) = cast(session_ended_at as date)
     {% endif %}
     group by session_id

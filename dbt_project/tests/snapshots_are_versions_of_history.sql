@@ -1,6 +1,6 @@
--- What a snapshot says is so now, deletions apart, is a version of the history. What it said before is not compared,
--- nor what is newer than the history: a full refresh with other rules may have rejected those versions, and a snapshot
--- keeps what builds saw.
+-- The current rows of each snapshot, except deletions, are versions of the history. Older rows, and rows newer than the
+-- history, are not compared: a full refresh with other rules may have rejected these versions, and a snapshot keeps
+-- what earlier builds saw.
 {%- set histories = {} %}
 {%- for stream in entity_streams() -%}{%- do histories.update({stream: entity_columns(stream)[0]}) -%}{%- endfor %}
 

@@ -104,7 +104,7 @@ class Result(NamedTuple):
     page_title: str
     event_at: datetime
     time_on_page_seconds: Decimal
-    window_start_at: datetime
+    session_started_at: datetime
     window_end_at: datetime | None
     """None if it is after the year 9999."""
 

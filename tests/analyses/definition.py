@@ -174,8 +174,9 @@ def conversion_funnel(
                     break
                 reached = min(times)
                 steps[step] += 1
-        viewers, carters, buyers = steps
-        rows.append((*key, *steps, ratio(carters, viewers), ratio(buyers, carters), ratio(buyers, viewers)))
+        viewers, users_with_cart, buyers = steps
+        ratios = (ratio(users_with_cart, viewers), ratio(buyers, users_with_cart), ratio(buyers, viewers))
+        rows.append((*key, *steps, *ratios))
     if per == "day_and_category":
         return newest_first(sorted(rows, key=lambda row: row[1]))
     return sorted(rows, key=lambda row: (-row[2], row[1]))

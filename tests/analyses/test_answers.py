@@ -84,7 +84,7 @@ def test_a_yml_says_what_is_counted_and_in_which_time_zone(warehouse: Warehouse,
     for column, description in dated:
         assert re.search("UTC|time zone", description), column
     says = {column.name: column.description for column in question.columns}
-    for people in says.keys() & {"users", "viewers", "carters", "buyers", "cohort_users", "active_users"}:
+    for people in says.keys() & {"users", "viewers", "users_with_cart", "buyers", "cohort_users", "active_users"}:
         assert "istinct people" in says[people], people
     assert "return" in says.get("purchases", "return")
     assert "net of returns" in says.get("revenue", "net of returns")

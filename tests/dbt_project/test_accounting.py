@@ -83,7 +83,7 @@ def test_messages_that_never_reached_staging_fail_the_build(warehouse: Warehouse
     """Watermarks that moved without their messages being read, as an empty run once did."""
     warehouse.change(
         "insert into intermediate.watermarks by name"
-        " select * replace (timestamp '2999-01-01' as upto) from intermediate.watermarks where stream = 'clicks'"
+        " select * replace (timestamp '2999-01-01' as upper_bound) from intermediate.watermarks where stream = 'clicks'"
     )
     land_a_click(warehouse, "unread")
     warehouse.dbt("run", "--select", "stg_clicks", "fct_events", "landing_reconciliation")

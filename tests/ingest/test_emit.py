@@ -53,7 +53,7 @@ SCHEMA = pa.schema(
         ("page_title", pa.string()),
         ("event_at", pa.timestamp("us")),
         ("time_on_page_seconds", pa.decimal128(18, 6)),
-        ("window_start_at", pa.timestamp("us")),
+        ("session_started_at", pa.timestamp("us")),
         ("window_end_at", pa.timestamp("us")),
     ]
 )
@@ -70,7 +70,7 @@ def result(**changes: Any) -> Result:
         "page_title": "Home Page",
         "event_at": datetime(2025, 1, 30, 15, 30),
         "time_on_page_seconds": Decimal("45.000000"),
-        "window_start_at": datetime(2025, 1, 30, 15, 30),
+        "session_started_at": datetime(2025, 1, 30, 15, 30),
         "window_end_at": datetime(2025, 1, 30, 15, 31, 45),
     }
     return Result(**(view | changes))
@@ -87,7 +87,7 @@ def session(number: int, views: int, landed: int) -> list[Result]:
             page_title=f"Page {place}",
             event_at=STARTED_AT + timedelta(seconds=10 * place),
             time_on_page_seconds=Decimal(10),
-            window_start_at=STARTED_AT,
+            session_started_at=STARTED_AT,
             window_end_at=STARTED_AT + timedelta(seconds=10 * views + 50),
         )
         for place in range(views)
@@ -511,7 +511,7 @@ def test_late_page_views_correct_what_was_emitted(at_kafka: Settings, reader: Re
                     "page": view["page_title"],
                     "time_spent_seconds": float(view["time_on_page_seconds"]),
                     "timestamp": f"{known_at.isoformat()}Z",
-                    "window_start": f"{view['window_start_at'].isoformat()}Z",
+                    "window_start": f"{view['session_started_at'].isoformat()}Z",
                     "window_end": f"{view['window_end_at'].isoformat()}Z",
                     "element_timestamp": at,
                 }

@@ -240,7 +240,6 @@ def page_view_rows(session_key: str, session: list[Event], gap: timedelta) -> Ma
                 "next_event_at": following.event_at if following else None,
                 "time_on_page_seconds": seconds,
                 "time_on_page_source": source,
-                "window_start_at": first.event_at,
                 "window_end_at": last.event_at + gap,
                 "session_started_at": first.event_at,
                 "session_ended_at": last.event_at,

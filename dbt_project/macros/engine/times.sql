@@ -1,18 +1,18 @@
-{#- All times are UTC: TIMESTAMP without a zone on DuckDB, TIMESTAMP on BigQuery. -#}
+{#- Times. All are UTC: TIMESTAMP without a zone on DuckDB, TIMESTAMP on BigQuery. -#}
 
-{#- A time from text in any ISO 8601 form, with or without a zone; null when it is none. -#}
+{#- Text in any ISO 8601 form as a time, UTC unless it names a zone; null if it is not a time. -#}
 {% macro to_timestamp(text) -%}
     {{ return(adapter.dispatch('to_timestamp')(text)) }}
 {%- endmacro %}
 
-{#- By way of timestamptz, since a cast to timestamp drops the offset. -#}
+{#- Cast to timestamptz first, because a cast to timestamp ignores the offset. -#}
 {% macro duckdb__to_timestamp(text) -%}
     timezone('UTC', try_cast({{ text }} as timestamptz))
 {%- endmacro %}
 
 {#-
-  What DuckDB reads and GoogleSQL does not: more than six digits of a second (cut), no seconds, spaces around. What
-  GoogleSQL reads and DuckDB does not: a small t or z, a 60th second, an hour of the offset in one digit.
+  Accepts the same texts as DuckDB. Only DuckDB reads more than six digits of a second (it drops the others), times without
+  seconds, and spaces around; only GoogleSQL reads a lower-case t or z, second 60, and an offset with an hour of one digit.
 -#}
 {% macro bigquery__to_timestamp(text) -%}
     case when not regexp_contains({{ text }}, r'[0-9][tz]|:60|:[0-9.]+[+-][0-9](?::|$)') then safe_cast(
@@ -23,7 +23,13 @@
     ) end
 {%- endmacro %}
 
-{#- A time from the text of an epoch in seconds / units_per_second; null when it is none or beyond the years 1 to 9999. -#}
+{#-
+  Text of an epoch as a time; null if it is not a whole number or not in the years 1 to 9999.
+
+  Args:
+      text: SQL of the text
+      units_per_second: 1 for seconds, 1000 for milliseconds, 1000000 for microseconds
+-#}
 {% macro epoch_to_timestamp(text, units_per_second) -%}
     {%- set least = -62135596800 * units_per_second -%}
     {%- set most = 253402300799 * units_per_second -%}
@@ -57,7 +63,7 @@
     unix_micros({{ time }})
 {%- endmacro %}
 
-{#- Seconds from one time to another, exact to the microsecond. -#}
+{#- Seconds from one time to another, exact to the microsecond; dbt.datediff counts whole seconds. -#}
 {% macro seconds_between(first, last) -%}
     cast(
         cast({{ epoch_microseconds(last) }} - {{ epoch_microseconds(first) }} as numeric(18, 0)) * cast(0.000001 as numeric(7, 6))
@@ -74,7 +80,8 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- The instant at which the local hour of a time began: whole local hours also where the zone is off by half an hour. -#}
+{#- The start of the local hour of a time, as a UTC time. Hours are whole in the reporting time zone, also in a zone that
+    differs from UTC by half an hour. -#}
 {% macro reporting_hour(time) -%}
     {{ return(adapter.dispatch('reporting_hour')(time)) }}
 {%- endmacro %}
@@ -103,20 +110,7 @@
     datetime({{ time }}, '{{ var("reporting_time_zone") }}')
 {%- endmacro %}
 
-{#- Days from one date to another. -#}
-{% macro days_between(first, last) -%}
-    {{ return(adapter.dispatch('days_between')(first, last)) }}
-{%- endmacro %}
-
-{% macro duckdb__days_between(first, last) -%}
-    ({{ last }} - {{ first }})
-{%- endmacro %}
-
-{% macro bigquery__days_between(first, last) -%}
-    date_diff({{ last }}, {{ first }}, day)
-{%- endmacro %}
-
-{#- The first day of the week (a Monday) or of the month that a date is in. -#}
+{#- The first day of a date's week or month. Weeks begin on Monday; with dbt.date_trunc they begin on Sunday on BigQuery. -#}
 {% macro first_day_of(part, date) -%}
     {{ return(adapter.dispatch('first_day_of')(part, date)) }}
 {%- endmacro %}
@@ -129,6 +123,7 @@
     date_trunc({{ date }}, {{ 'isoweek' if part == 'week' else part }})
 {%- endmacro %}
 
+{#- The current time, UTC; dbt.current_timestamp has a zone on DuckDB. -#}
 {% macro now_utc() -%}
     {{ return(adapter.dispatch('now_utc')()) }}
 {%- endmacro %}
@@ -141,7 +136,7 @@
     current_timestamp()
 {%- endmacro %}
 
-{#- A time as text that a timestamp literal takes, to the microsecond. -#}
+{#- A time as the text of a timestamp literal, to the microsecond. -#}
 {% macro timestamp_text(time) -%}
     {{ return(adapter.dispatch('timestamp_text')(time)) }}
 {%- endmacro %}
@@ -154,21 +149,21 @@
     format_timestamp('%F %H:%M:%E6S', {{ time }})
 {%- endmacro %}
 
-{#- The newest landed_at below which nothing can appear any more. DuckDB commits one landing at a time; on BigQuery
-    loaders run side by side, and the cut is held back until the slowest is done. -#}
-{% macro held_back(newest_landed_at) -%}
-    {{ return(adapter.dispatch('held_back')(newest_landed_at)) }}
+{#- The landing time up to which a build may read: nothing lands at or before it any more. On DuckDB one load commits at a
+    time, so that is the newest. On BigQuery several loads run side by side, and the slowest may be minutes behind. -#}
+{% macro upper_bound(newest_landed_at) -%}
+    {{ return(adapter.dispatch('upper_bound')(newest_landed_at)) }}
 {%- endmacro %}
 
-{% macro duckdb__held_back(newest_landed_at) -%}
+{% macro duckdb__upper_bound(newest_landed_at) -%}
     {{ newest_landed_at }}
 {%- endmacro %}
 
-{% macro bigquery__held_back(newest_landed_at) -%}
+{% macro bigquery__upper_bound(newest_landed_at) -%}
     least({{ newest_landed_at }}, timestamp_sub(current_timestamp(), interval {{ var('landing_hold_minutes') }} minute))
 {%- endmacro %}
 
-{#- Every date from first to last, as the column date_day. -#}
+{#- Selects every date from the first to the last as date_day. dbt.date_spine queries the warehouse whenever it is compiled. -#}
 {% macro date_series(first, last) -%}
     {{ return(adapter.dispatch('date_series')(first, last)) }}
 {%- endmacro %}
@@ -177,7 +172,7 @@
     select cast(day as date) as date_day from generate_series(date '{{ first }}', date '{{ last }}', interval 1 day) as days (day)
 {%- endmacro %}
 
-{#- By way of years: GoogleSQL bounds the length of an array. -#}
+{#- Year by year, because GoogleSQL limits the length of an array. -#}
 {% macro bigquery__date_series(first, last) -%}
     select date_day
     from unnest(generate_date_array(date '{{ first }}', date '{{ last }}', interval 1 year)) as first_of_year
@@ -185,7 +180,14 @@
     where date_day <= date '{{ last }}'
 {%- endmacro %}
 
-{#- A time from text of a format such as %d.%m.%Y %H:%M, digit by digit; null when it is none. UTC without %z. -#}
+{#-
+  Text of a given format as a time, UTC unless the format has %z; null if the text does not match. The text is rewritten to
+  ISO 8601 by a pattern of digits, because the engines' own functions accept different texts.
+
+  Args:
+      text: SQL of the text
+      format: format such as %d.%m.%Y %H:%M
+-#}
 {% macro formatted_to_timestamp(text, format) -%}
     {%- set digits = {
         'Y': '([0-9]{4})', 'm': '([0-9]{2})', 'd': '([0-9]{2})', 'H': '([01][0-9]|2[0-3])', 'M': '([0-5][0-9])',
@@ -205,7 +207,7 @@
     {%- for name, before, default in [
         ('Y', '', ''), ('m', '-', '01'), ('d', '-', '01'), ('H', ' ', '00'), ('M', ':', '00'), ('S', ':', '00'), ('f', '.', '0')
     ] -%}
-        {#- the offset has two groups -#}
+        {#- an offset has two groups: those after it count one more -#}
         {%- set number = groups[name] + 1 if name in groups and 'z' in groups and groups[name] > groups['z'] else groups.get(name) -%}
         {%- do iso.append(before ~ ('\\' ~ number if number else default)) -%}
     {%- endfor -%}
@@ -214,12 +216,13 @@
     {%- endif -%}
     {%- set rewritten = rewritten_text(text, '^' ~ pattern | join ~ '$', iso | join) -%}
     {%- if 'z' in groups -%}
-        {#- where Z stood for the offset, its groups are empty -#}
+        {#- if the offset is Z, both groups are empty and the text ends with a colon -#}
         {%- set rewritten = rewritten_text(rewritten, ':$', '+00:00') -%}
     {%- endif -%}
     case when {{ matches_pattern(text, '^' ~ pattern | join ~ '$') }} then {{ to_timestamp(rewritten) }} end
 {%- endmacro %}
 
+{#- A text with the match of a pattern replaced. -#}
 {% macro rewritten_text(text, pattern, replacement) -%}
     {{ return(adapter.dispatch('rewritten_text')(text, pattern, replacement)) }}
 {%- endmacro %}

@@ -1,9 +1,9 @@
 {#-
-  The fields of a body that its contract does not list, as a JSON list of path, type and example; null without any.
-  - An example is masked: each letter is an a, each digit a 9, other characters beyond ASCII a ?, an object {...}, a list [...].
-  - Of an object that the contract does not list, its fields are listed, one level deep.
-  - An object of which the contract reads fields is listed only if its value is something else, not if it is empty.
-  - A name that is not an identifier is left out: it may be a value, such as the id of a person.
+  The fields of a body that its contract does not list, as a JSON list of path, type and example; null if there are none.
+  - Examples are masked: each letter becomes a, each digit 9, any other character beyond ASCII ?; objects are {...}, lists [...].
+  - For an object that the contract does not list, its fields are listed instead, one level deep.
+  - An object from which the contract reads fields is listed only if a message has another type of value there.
+  - Names that are not identifiers are left out: they may be values, such as ids of persons.
 -#}
 {% macro unlisted_fields(text, contract) -%}
     {{ return(adapter.dispatch('unlisted_fields')(text, contract)) }}
@@ -42,7 +42,7 @@
     )) as varchar), '[]') end
 {%- endmacro %}
 
-{#- Whether the body has a name that is not listed. -#}
+{#- Whether a body has a field that is not listed: a quick check, because most bodies have none. -#}
 {% macro duckdb_has_other_names(text, contract) -%}
     {%- set inside = {} -%}
     {%- for path in contract.listed_inside if contract.envelope != 'debezium' -%}
@@ -51,13 +51,13 @@
     (len(list_filter(json_keys({{ text }}), lambda name: not list_contains([{{ literals(contract.listed + inside.keys() | list + ['']) }}], name))) > 0
     {%- for container, names in inside.items() %}
     or len(list_filter(json_keys({{ text }}, '$."{{ container }}"'), lambda name: not list_contains([{{ literals(names) }}], name))) > 0
-    {# no object, or an empty one #}
+    {# not an object, or an empty one #}
     or len(json_keys({{ text }}, '$."{{ container }}"')) = 0
     {%- endfor -%}
     )
 {%- endmacro %}
 
-{#- `parse_json` finds them, where the document is parsed. -#}
+{#- `parse_json` has found them: it has the parsed document. -#}
 {% macro bigquery__unlisted_fields(text, contract) -%}
     body.unlisted_fields
 {%- endmacro %}
@@ -82,13 +82,13 @@
             and path not in ({{ literals(contract.listed_inside + ['']) }})
             and regexp_contains(path, r'^{{ identifier_pattern() }}([.]{{ identifier_pattern() }})?$')
             and json_type(value) != 'null'
-            {#- its fields are listed instead -#}
+            {#- the fields of an object are listed instead of it -#}
             and not (strpos(path, '.') = 0 and json_type(value) = 'object'
                 and (array_length(json_keys(value, 1)) > 0 or path in ({{ literals(containers_of(contract) + ['']) }})))
     )
 {%- endmacro %}
 
-{#- The names of objects of which the contract reads fields. -#}
+{#- Returns the names of the objects from which a contract reads fields. -#}
 {% macro containers_of(contract) %}
     {% set names = {} %}
     {% for path in contract.listed_inside %}
@@ -101,7 +101,7 @@
     [A-Za-z_][A-Za-z0-9_:$-]{0,62}
 {%- endmacro %}
 
-{#- The shape of the first characters of a text, without its content. -#}
+{#- The first 40 characters of a text, masked. -#}
 {% macro masked(text) -%}
     {{ return(adapter.dispatch('masked')(text)) }}
 {%- endmacro %}

@@ -1,19 +1,19 @@
-{#- A whole number from text; null when it is none. -#}
+{#- Text as a whole number; null if it is not one. -#}
 {% macro to_integer(text) -%}
     {{ return(adapter.dispatch('to_integer')(text)) }}
 {%- endmacro %}
 
-{#- DuckDB would round 1.5 and read 1e3. -#}
+{#- A cast alone would round 1.5 and read 1e3. -#}
 {% macro duckdb__to_integer(text) -%}
     case when regexp_full_match({{ text }}, '-?[0-9]+') then try_cast({{ text }} as bigint) end
 {%- endmacro %}
 
-{#- GoogleSQL would read 0x1 and spaces. -#}
+{#- A cast alone would read 0x1 and spaces. -#}
 {% macro bigquery__to_integer(text) -%}
     case when regexp_contains({{ text }}, r'^-?[0-9]+$') then safe_cast({{ text }} as int64) end
 {%- endmacro %}
 
-{#- Money and other amounts: decimal, so that sums do not depend on the order of rows. Null when the text is none. -#}
+{#- Text as an amount of money; null if it is not a number. Decimal, so that sums do not depend on the order of the rows. -#}
 {% macro to_amount(text) -%}
     {{ return(adapter.dispatch('to_amount')(text)) }}
 {%- endmacro %}
@@ -22,25 +22,25 @@
     try_cast({{ text }} as numeric(18, 4))
 {%- endmacro %}
 
-{#- SAFE_CAST to NUMERIC(18, 4) raises where the amount has too many digits. -#}
+{#- Even SAFE_CAST to NUMERIC(18, 4) raises an error if the amount has too many digits. -#}
 {% macro bigquery__to_amount(text) -%}
     (select case when abs(amount) < 100000000000000 then cast(amount as numeric) end
     from unnest([safe.round(safe_cast({{ text }} as bignumeric), 4)]) as amount)
 {%- endmacro %}
 
-{#- An amount as text, without zeros at its end, of which each engine writes its own number. -#}
+{#- An amount as text, without trailing zeros, of which the engines write different numbers. -#}
 {% macro amount_text(amount) -%}
     {%- set text = 'cast(' ~ amount ~ ' as ' ~ dbt.type_string() ~ ')' -%}
     case when {{ text }} like '%.%' then rtrim(rtrim({{ text }}, '0'), '.') else {{ text }} end
 {%- endmacro %}
 
-{#- A sum of amounts, 0 when there are none. -#}
+{#- A sum of amounts; 0 if there are none. -#}
 {% macro sum_of_amounts(amounts) -%}
     cast(coalesce(sum({{ amounts }}), 0) as numeric(33, 4))
 {%- endmacro %}
 
-{#- A share of two counts to four decimals, half up; null when there is nothing to divide by. Never by way of a
-    binary fraction, which is now above and now below the half. -#}
+{#- The quotient of two counts to four decimals, rounded half up; null if the second is 0. Without floating point, in which
+    an exact half is sometimes rounded down. -#}
 {% macro ratio(part, whole) -%}
     {{ return(adapter.dispatch('ratio')(part, whole)) }}
 {%- endmacro %}
@@ -53,7 +53,7 @@
     cast(round(cast({{ part }} as numeric) / nullif({{ whole }}, 0), 4) as numeric(18, 4))
 {%- endmacro %}
 
-{#- The average of amounts or seconds to four decimals, half up and exact as `ratio`; null when there are none. -#}
+{#- The average of amounts or seconds to four decimals, rounded half up as in `ratio`; null if there are none. -#}
 {% macro average(amounts) -%}
     {{ return(adapter.dispatch('average')(amounts)) }}
 {%- endmacro %}
@@ -62,33 +62,22 @@
     {{ ratio('cast(sum(' ~ amounts ~ ') * 1000000 as hugeint)', '(count(' ~ amounts ~ ') * 1000000)') }}
 {%- endmacro %}
 
-{#- NUMERIC has nine decimals: a quotient that is cut there may look like a half. -#}
+{#- BIGNUMERIC, because a quotient truncated to the nine decimals of NUMERIC may look like an exact half. -#}
 {% macro bigquery__average(amounts) -%}
     cast(round(cast(sum({{ amounts }}) as bignumeric) / nullif(count({{ amounts }}), 0), 4) as numeric(18, 4))
 {%- endmacro %}
 
-{#- Hexadecimal MD5 of texts, each behind its length, so that no delimiter inside one can be mistaken; alike on both engines. -#}
-{% macro hash_of(texts) -%}
+{#- A hash of texts as identity, the same on both engines. Each text follows its length and a null is marked, so that no two
+    lists of texts are hashed as one text. With a delimiter alone, as in dbt_utils, they can be: 'a-b', 'c' and 'a', 'b-c'. -#}
+{% macro surrogate_key(texts) -%}
     {%- set parts = [] -%}
     {%- for text in texts -%}
         {%- do parts.append("coalesce(cast(length(" ~ text ~ ") as " ~ dbt.type_string() ~ ") || ':' || " ~ text ~ ", 'null')") -%}
     {%- endfor -%}
-    {{ md5_text('concat(' ~ parts | join(", ',', ") ~ ')') }}
+    {{ dbt.hash('concat(' ~ parts | join(", ',', ") ~ ')') }}
 {%- endmacro %}
 
-{% macro md5_text(text) -%}
-    {{ return(adapter.dispatch('md5_text')(text)) }}
-{%- endmacro %}
-
-{% macro duckdb__md5_text(text) -%}
-    md5({{ text }})
-{%- endmacro %}
-
-{% macro bigquery__md5_text(text) -%}
-    to_hex(md5({{ text }}))
-{%- endmacro %}
-
-{#- Whether a text is what programs write for no value, in any case and with spaces around. -#}
+{#- Whether a text is empty or what programs write for a missing value, in upper or lower case, with or without spaces around. -#}
 {% macro is_no_value(text) -%}
     {{ return(adapter.dispatch('is_no_value')(text)) }}
 {%- endmacro %}
@@ -101,6 +90,7 @@
     regexp_contains({{ text }}, r'(?i)^\s*(undefined|null|nan|none|nil|\(not set\))?\s*$')
 {%- endmacro %}
 
+{#- Whether a text has a control character (ASCII 0 to 31, or 127). -#}
 {% macro has_control_characters(text) -%}
     {{ return(adapter.dispatch('has_control_characters')(text)) }}
 {%- endmacro %}
@@ -114,14 +104,15 @@
 {%- endmacro %}
 
 {#-
-  The order of the messages of a stream: by commit, and within one as they are in the log. The ids of Kafka's and the
-  spool's messages end in /partition/offset, which are numbers: as text, 1060 would come before 888. Pub/Sub's have
-  neither, and are ordered by when they were published.
+  Columns for `order by`: the order in which the messages of a stream landed, and within one commit that of the log. Message
+  ids of Kafka and of the spool end in /partition/offset. These are compared as numbers: as text, 1060 comes before 888. Ids
+  of Pub/Sub have neither, so its messages are ordered by published_at.
 -#}
 {% macro log_order() -%}
     landed_at, {{ log_number('/([0-9]+)/[0-9]+$') }}, {{ log_number('/([0-9]+)$') }}, published_at, message_id
 {%- endmacro %}
 
+{#- The number that a pattern captures in message_id; -1 if there is none. -#}
 {% macro log_number(pattern) -%}
     {{ return(adapter.dispatch('log_number')(pattern)) }}
 {%- endmacro %}
@@ -134,12 +125,12 @@
     coalesce(safe_cast(regexp_extract(message_id, r'{{ pattern }}') as int64), -1)
 {%- endmacro %}
 
-{#- True or false from text; null when it is neither. -#}
+{#- Text as true or false; null if it is neither. -#}
 {% macro to_boolean(text) -%}
     case lower({{ text }}) when 'true' then true when '1' then true when 'false' then false when '0' then false end
 {%- endmacro %}
 
-{#- A text of a contract as a literal. -#}
+{#- A text as an SQL literal, escaped; dbt.string_literal does not escape. -#}
 {% macro text_literal(text) -%}
     {{ return(adapter.dispatch('text_literal')(text)) }}
 {%- endmacro %}
@@ -152,9 +143,9 @@
     '{{ text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r") }}'
 {%- endmacro %}
 
-{#- HMAC-SHA256 (RFC 2104) of a text with the key of the warehouse, in hexadecimal. The key is a table in the
-    raw schema, whose readers have the text anyway: dbt logs statements, so they must not contain it. It is not read
-    through source(), which a unit test replaces with its own rows. -#}
+{#- HMAC-SHA256 (RFC 2104) of a text with the secret key of the warehouse, in hexadecimal. Statements read the key from a table
+    and do not contain it, because dbt logs them. The table is in the raw schema: who can read that sees the text anyway.
+    It is not a source(), which unit tests would replace with their own rows. -#}
 {% macro pseudonym(text) -%}
     {%- set raw = env_var('DATASET_PREFIX', '') ~ 'raw' -%}
     {%- set key = api.Relation.create(database=target.database, schema=raw, identifier='pseudonym_key') -%}

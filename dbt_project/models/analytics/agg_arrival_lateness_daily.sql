@@ -1,26 +1,18 @@
--- One row a stream and reporting date of the events: how long after it happened an event was published.
--- The percentiles are values that occurred (the least that so many do not exceed), alike on both engines.
+-- One row per stream and reporting date of its events: how long after they happened the events were published.
+-- A percentile is the smallest latency that at least this share of the events does not exceed. So it is a latency that
+-- occurred, and the same on both engines: their own percentile functions interpolate or approximate.
 {{ config(
     materialized='incremental',
     unique_key=['reporting_date', 'stream'],
     partition_by={'field': 'reporting_date', 'data_type': 'date'}
 ) }}
-{%- set dates = new_reporting_dates(ref('int_accepted_events')) %}
 
-with events as (
-    select * from {{ ref('int_events_reported') }}
-    where {{ is_in_build() }}
-    {% if is_incremental() %}
-        and {{ in_reporting_dates(dates) }}
-    {% endif %}
-),
-
-ranked as (
+with ranked as (
     select
         *,
         row_number() over (partition by stream, reporting_date order by latency_seconds) as place,
         count(*) over (partition by stream, reporting_date) as events
-    from events
+    from {{ events_of_affected_days() }}
 )
 
 select

@@ -1,29 +1,16 @@
--- One row a product and local hour with an event of the product.
+-- One row per product and hour of the reporting time zone with an event of the product.
 {{ config(
     materialized='incremental',
     unique_key=['reporting_date', 'reporting_hour_at', 'product_id'],
     partition_by={'field': 'reporting_date', 'data_type': 'date'},
     cluster_by='product_id'
 ) }}
-{%- set dates = new_reporting_dates(ref('int_accepted_events')) %}
-
-with events as (
-    select * from {{ ref('int_events_reported') }}
-    where {{ is_in_build() }} and product_id is not null
-    {% if is_incremental() %}
-        and {{ in_reporting_dates(dates) }}
-    {% endif %}
-)
 
 select
     reporting_date,
     reporting_hour_at,
     product_id,
-    count(*) as events,
-    count(case when event_type = 'view' then 1 end) as views,
-    count(case when event_type = 'cart' then 1 end) as carts,
-    count(case when event_type = 'purchase' then 1 end) as purchases,
-    count(distinct user_id) as users,
-    {{ sum_of_amounts("case when event_type = 'purchase' then price end") }} as revenue
-from events
+    {{ measures(['events', 'views', 'carts', 'purchases', 'users', 'revenue']) }}
+from {{ events_of_affected_days() }}
+where product_id is not null
 group by reporting_date, reporting_hour_at, product_id

@@ -1,5 +1,5 @@
--- One row a user and reporting date with an event. A session counts on the day of its first page view, for the user
--- who made it; so a new page view touches every day of its session: it can take the first place from another day.
+-- One row per user and reporting date with an event. A session counts on the day of its first page view, for the user
+-- of that page view. A new page view can become the first of its session, so it affects all days of the session.
 {{ config(
     materialized='incremental',
     unique_key=['reporting_date', 'user_id'],

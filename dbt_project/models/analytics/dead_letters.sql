@@ -1,4 +1,4 @@
--- Every rejected message, as received, with the reason.
+-- All rejected messages, as received, with the reason.
 {{ config(
     materialized='incremental',
     unique_key=['stream', 'message_id', 'landed_at'],

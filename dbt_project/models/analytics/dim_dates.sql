@@ -1,3 +1,4 @@
+-- One row per date from 2000 to 2049.
 {{ config(materialized='table') }}
 
 with days as (

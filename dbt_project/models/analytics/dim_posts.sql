@@ -1,4 +1,4 @@
--- Posts that are not deleted, as they are now, with totals over their daily metrics.
+-- The latest version of each post that is not deleted, with totals over its daily metrics.
 {{ config(materialized='view') }}
 
 with totals as (

@@ -1,4 +1,4 @@
--- Products that are not deleted, as they are now, with totals over their daily performance.
+-- The latest version of each product that is not deleted, with totals over its daily performance.
 {{ config(materialized='view') }}
 
 with totals as (

@@ -1,4 +1,4 @@
--- Users who are not deleted, as they are now, with totals over their daily metrics.
+-- The latest version of each user who is not deleted, with totals over their daily metrics.
 {{ config(materialized='view') }}
 
 with totals as (

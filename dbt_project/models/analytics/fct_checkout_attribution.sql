@@ -1,4 +1,5 @@
--- The user's name is joined when it is read: a version of the user that arrives late counts too.
+-- Checkouts with their first click and the name of the user at the time. A view, so that a version of the user that
+-- arrives late changes the name too.
 {{ config(materialized='view', meta={'partitions_of': 'int_checkout_first_clicks'}) }}
 
 select

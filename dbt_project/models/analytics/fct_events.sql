@@ -1,5 +1,5 @@
--- Every accepted event of every stream, once. Of copies with one event_key the first that landed counts, and it never
--- changes: whatever arrives later is a duplicate.
+-- The accepted events of all streams, each once. Of the copies with the same event_key, the first that landed counts; a
+-- copy that lands later changes nothing.
 {{ config(
     materialized='incremental',
     partition_by={'field': 'event_date', 'data_type': 'date'},
@@ -12,14 +12,14 @@ with new_events as (
     where {{ is_new() }}
 ),
 
--- nearly all events come once: to rank the others alone takes half the time
+-- nearly all events arrive once: ranking only the others takes half the time
 copied as (
     select event_key from new_events
     group by event_key
     having count(*) > 1
 ),
 
--- copies that arrive in one build
+-- of several new copies the first
 first_copies as (
     select * from new_events
     where not exists (
@@ -54,7 +54,7 @@ select
     {{ seconds_between('event_at', 'published_at') }} as latency_seconds
 from first_copies
 {% if is_incremental() %}
--- copies that arrived in an earlier build; a copy has the date of its original
+-- without copies of events of earlier builds; a copy has the date of its original
 where not exists (
     select 1 from {{ this }} as known
     where {{ in_dates('known.event_date', new_dates) }} and known.event_key = first_copies.event_key

@@ -1,6 +1,7 @@
--- Every page view with its place in its session and the time spent on the page. A session is the page views of one
--- key in which no gap exceeds var session_gap_seconds. A new page view can only change the sessions that it comes
--- within a gap of: these are found in this table, and they and the new page views are put in order again.
+-- All page views, with their place in the session and the time spent on the page. A session is a series of page views
+-- of one session key without a gap longer than var session_gap_seconds. A new page view can only change sessions that
+-- are within such a gap of it: the model finds them in its own table, and orders them again together with the new page
+-- views.
 {{ config(
     materialized='incremental',
     unique_key='event_key',
@@ -11,9 +12,9 @@
 {%- set gap = var('session_gap_seconds') %}
 {%- set session_key = var('session_key') %}
 
-{#- Sessions of this table that a new page view comes within a gap of, and the dates that they span. The new page views
-    and those around them are put in one order and each looks at its neighbours: a join by time would pair every page view
-    of a busy session key with every other. -#}
+{#- The sessions of this table within a gap of a new page view, and the dates that they span. Window functions give each
+    page view the nearest new one before and after it: a join by time would pair every page view of a busy session key
+    with every other. -#}
 {%- set accepted = 'reject_reason is null' %}
 {%- set new_dates = new_event_dates(ref('stg_page_views'), where=accepted) %}
 {%- set nearby_dates = new_event_dates(ref('stg_page_views'), before=gap, after=gap, where=accepted) %}
@@ -71,7 +72,7 @@ affected_keys as (
     inner join affected_sessions on built.session_id = affected_sessions.session_id
     where {{ in_dates('built.event_date', session_dates) }}
     union distinct
-    -- not those of staging, of which some are copies of page views in other sessions
+    -- from the facts, not from staging, where some are copies of page views of other sessions
     select event_key from page_views
     where {{ is_new() }}
 ),
@@ -92,7 +93,7 @@ neighbours as (
     from affected_page_views
 ),
 
--- a gap of exactly the limit does not split
+-- a session number per key; a gap of exactly the limit does not split a session
 numbered as (
     select
         *,
@@ -126,7 +127,7 @@ sequenced as (
 select
     event_key,
     event_id,
-    {{ hash_of(['session_key', 'first_event_key']) }} as session_id,
+    {{ surrogate_key(['session_key', 'first_event_key']) }} as session_id,
     session_key,
     source_session_id,
     user_id,
@@ -146,7 +147,6 @@ select
         when next_event_at is not null then 'next_page'
         when engaged_seconds is not null then 'engaged_time'
     end as time_on_page_source,
-    session_started_at as window_start_at,
     session_ended_at + interval {{ gap }} second as window_end_at,
     session_started_at,
     session_ended_at,

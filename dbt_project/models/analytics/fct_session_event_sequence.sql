@@ -1,5 +1,6 @@
--- The store events of each session of the shop, in order. The shop's session ids are reused without bound in time, so
--- a new event touches every event of its session, however old: the one exception to 'a run costs what it touches'.
+-- The store events of each session of the shop, in order. The shop reuses session ids at any time, so a new event
+-- affects all events of its session, however old: this is the one model whose cost grows with the history of what is
+-- new.
 {{ config(
     materialized='incremental',
     unique_key='event_key',

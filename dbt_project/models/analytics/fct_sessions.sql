@@ -1,5 +1,5 @@
--- One row a session, read off its first page view: a late page view that joins two sessions leaves one row, and
--- nothing has to be deleted.
+-- One row per session: its first page view, which has the values of the session. A view, because a late page view can
+-- join two sessions, and from a table one of them would have to be deleted.
 {{ config(materialized='view', meta={'partitions_of': 'fct_page_views'}) }}
 
 select

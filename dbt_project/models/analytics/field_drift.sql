@@ -1,12 +1,12 @@
--- Where bodies differ from the contract of their stream: fields that it does not list, and values that do not fit a
--- field that it does. Of a rejected message the first value that does not fit counts.
+-- Where messages differ from the contract of their stream: fields that it does not list, and values that do not fit
+-- their field. A rejected message counts for its first value that does not fit.
 {{ config(materialized='view') }}
 
 with unlisted as (
     {{ each_unlisted_field(ref('int_staged_messages')) }}
 ),
 
--- staging keeps the text of a value that does not fit, but not of a personal one
+-- reject_detail is the text of the value that does not fit; null for a personal field
 invalid as (
     select
         *,

@@ -1,6 +1,6 @@
--- The accounting: for every stream and landing date, landed = accepted + duplicates + rejected. Each is counted by
--- itself: landed in raw, accepted in the facts, rejected in staging, and duplicates are the copies whose fact came from
--- another message. The dates on which new messages landed are counted again.
+-- The accounting: for every stream and landing date, landed = accepted + duplicates + rejected. Each number is counted
+-- on its own: landed in raw, accepted in the facts, rejected in staging, and duplicates as the copies whose event or
+-- version in the facts came from another message. The dates on which new messages landed are counted again.
 {{ config(
     materialized='incremental',
     unique_key=['stream', 'landed_date'],
@@ -59,7 +59,7 @@ compared as (
     left join facts on staged_messages.event_key = facts.event_key
 ),
 
--- copies that say something else than their fact, in the columns that facts have
+-- duplicates that differ from the event in fct_events, in the columns that it has
 conflicting_copies as (
     select copies.stream, copies.message_id, copies.landed_at
     from {{ ref('int_accepted_events') }} as copies

@@ -1,5 +1,6 @@
--- Accepted copies of the events of all streams in one vocabulary; an event that came twice is here twice.
--- A null stands in the union itself: one of a CTE would be an INT64 on BigQuery.
+-- The accepted messages of all event streams, with the same columns. An event that arrived twice is here twice.
+-- Attributes that a stream does not have are nulls in the union itself: BigQuery gives a null in a CTE the type INT64.
+{#- the attributes of streams whose staging is written by hand, not by a contract -#}
 {%- set by_hand = {
     'page_views': [
         'user_id', 'source_session_id', 'page_title', 'url', 'engaged_seconds', 'account_number', 'traffic_source'

@@ -1,5 +1,5 @@
--- Every checkout with the earliest click of the same user on the same product in the attribution window before it.
--- A new click or checkout affects the checkouts of its user and product within the window; these are attributed again.
+-- Every checkout with the earliest click of the same user on the same product in the attribution window before it. A
+-- new click or checkout can change the checkouts of its user and product within the window: these are attributed again.
 {{ config(
     materialized='incremental',
     unique_key='event_key',
@@ -43,9 +43,9 @@ new_pairs as (
 ),
 {% endif %}
 
--- Clicks and checkouts of a user and product in one order, so that a window finds the clicks before each checkout: a
--- join would pair every click of a busy user with every checkout. Numbers stand for the clicks until the end, where the
--- first one's address is looked up.
+-- Clicks and checkouts of a user and product in one list, in which a window function finds the clicks before each
+-- checkout: a join would pair every click of a busy user with every checkout. The window finds the number of the first
+-- click; its other columns are joined at the end.
 numbered_clicks as (
     select
         clicks.event_key,

@@ -1,4 +1,4 @@
--- fct_events with the calendar day and hour of the reporting time zone.
+-- fct_events with the day and hour in the reporting time zone.
 {{ config(meta={'settings': ['reporting_time_zone']}) }}
 
 select

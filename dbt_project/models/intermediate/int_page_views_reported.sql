@@ -1,4 +1,4 @@
--- What the metrics of page views and sessions are counted from, with the calendar day of the reporting time zone.
+-- Page views as the metrics of page views and sessions need them, with the day in the reporting time zone.
 select
     event_key,
     session_id,

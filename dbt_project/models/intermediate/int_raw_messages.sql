@@ -1,4 +1,4 @@
--- Every landed message of every stream, by (message_id, landed_at).
+-- All landed messages of all streams; (message_id, landed_at) identifies one.
 {% for stream in streams() -%}
 select stream, message_id, landed_at from {{ source('raw', stream) }}
 {% if not loop.last %}union all{% endif %}

@@ -1,5 +1,5 @@
--- Every staged message of every stream once, with what the accounting needs of it. `event_key` is the identity of an
--- event, or of a version of an entity; both are null for a rejected message.
+-- All staged messages of all streams, with the columns that the accounting needs. `event_key` is the identity of an
+-- event or of a version of an entity; null for a rejected message.
 {% for stream in streams() -%}
 {% if stream in event_streams() -%}
 select

@@ -1,4 +1,5 @@
--- Every version of every entity, of all histories.
+-- The versions of all entities, from their histories. The last select adds no rows: it keeps the SQL valid in a project
+-- without entities.
 {% for stream, history in entity_streams().items() -%}
 select '{{ stream }}' as stream, version_key, message_id, landed_at from {{ ref(history) }}
 union all

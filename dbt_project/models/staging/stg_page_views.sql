@@ -1,5 +1,5 @@
--- One row a message, parsed once. Three bodies are read: GA4's continuous query, the older one (page_id,
--- timestamp_ms) and a raw row of GA4's BigQuery export; what each names differently gets one name here.
+-- One row per message, parsed once. Three formats of bodies are read: that of GA4's continuous query, an older one
+-- (page_id, timestamp_ms) and rows of GA4's BigQuery export. Fields with different names get one name here.
 {{ config(meta={'settings': ['earliest_event_at', 'customer_id_filter', 'allowed_lateness_seconds', 'session_key']}) }}
 
 with messages as (
@@ -39,7 +39,7 @@ renamed as (
         body is null as is_malformed,
         {{ unlisted_fields('body_text', contracts()['page_views']) }} as unlisted_fields,
         {{ id_text('body.event_id') }} as source_event_id,
-        -- the older body has no session: all of a person's page views are one key
+        -- the older body has no session id, so the user is the key
         coalesce(
             {{ id_text('body.session_id') }},
             {{ id_text('body.user_pseudo_id') }} || '.' || {{ id_text('params.ga_session_id') }},
@@ -77,7 +77,7 @@ renamed as (
     from parsed_params
 ),
 
-judged as (
+validated as (
     select
         *,
         case
@@ -90,7 +90,7 @@ judged as (
             {% endif %}
             when event_at is null or not {{ is_plausible('event_at') }} then 'invalid:timestamp'
             when event_name != 'page_view' then 'invalid:event_name'
-            -- thirty thousand years and more do not fit in seconds with microseconds
+            -- more seconds than this do not fit in numeric(18, 6)
             when engaged_text is not null and coalesce(engaged_seconds not between 0 and 999999999999, true)
                 then 'invalid:engaged_time'
             {{ reject_long_texts([
@@ -109,18 +109,18 @@ judged as (
     from renamed
 ),
 
--- GA4 sends the events of a page in batches, with one time: their address and place in the batch tell them apart
+-- GA4 sends the events of a page in batches with the same time: the URL and the place in the batch distinguish them
 identified as (
     select
         *,
         coalesce(
             source_event_id,
-            {{ hash_of([
+            {{ surrogate_key([
                 'source_session_id', time_text_of('event_at'), 'page_title', 'user_pseudo_id', 'url',
                 'event_bundle_sequence_id', 'batch_event_index', 'batch_page_id', 'batch_ordering_id'
             ]) }}
         ) as event_id
-    from judged
+    from validated
 )
 
 select
@@ -143,7 +143,7 @@ select
     cast(event_at as date) as event_date,
     published_at,
     landed_at,
-    -- judgement
+    -- validation
     reject_reason,
     {{ reject_detail('time_text', values={
         'event_name': "nullif(event_name, '')", 'engaged_time': 'engaged_text'

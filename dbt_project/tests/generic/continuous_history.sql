@@ -1,4 +1,9 @@
-{#- SCD2: the versions of an id follow each other without overlap or hole, up to the end of time. -#}
+{#-
+  SCD2: the versions of an id follow each other without overlap or gap, and the last is valid until 9999-12-31.
+
+  Args:
+      id: column of the id
+-#}
 {% test continuous_history(model, id) %}
 
 with versions as (

@@ -1,4 +1,10 @@
-{#- Every event of a model is in fct_events. Both have the same event_date, so only the tested dates of the facts are read. -#}
+{#-
+  Every event of a model is in fct_events. Both have the same event_date, so only the tested dates of the facts are
+  read.
+
+  Args:
+      tested: name of the model
+-#}
 {% test is_in_facts(model, tested) %}
 {%- set dates = changed_dates(tested) %}
 

@@ -1,4 +1,9 @@
-{#- The grain: no two rows have the same values in these columns, and none is null. -#}
+{#-
+  The grain of a model: no two rows have the same values in these columns, and no value is null.
+
+  Args:
+      columns: names of the columns
+-#}
 {% test unique_key(model, columns) %}
 
 select {{ columns | join(', ') }}, count(*) as copies

@@ -35,7 +35,7 @@ where time_on_page_seconds is not null
 RESULTS = f"""
 select
     session_landed_at, session_id, sequence_number, source_session_id, page_title, event_at, time_on_page_seconds,
-    window_start_at, case when window_end_at < timestamp '10000-01-01' then window_end_at end as window_end_at
+    session_started_at, case when window_end_at < timestamp '10000-01-01' then window_end_at end as window_end_at
 {RESULTS_AFTER}
 order by session_landed_at, session_id, sequence_number
 """

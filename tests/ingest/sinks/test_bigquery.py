@@ -632,7 +632,7 @@ def test_results_come_after_the_cursor_in_its_order(sink: BigQuerySink) -> None:
         for number in (1, 2)
     ]
     query(sink, "create schema {analytics}")
-    times = ("session_landed_at", "event_at", "window_start_at", "window_end_at")
+    times = ("session_landed_at", "event_at", "session_started_at", "window_end_at")
     rows = [
         ", ".join(
             f"timestamp '{value}' as {name}"

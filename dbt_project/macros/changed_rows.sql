@@ -1,24 +1,24 @@
 {#-
-  Tests read what was touched since the last green build, so that their cost, too, is that of the new messages. Only a
-  build in which everything passed moves on: a failure is tested again until it is mended.
+  Tests read only the partitions that changed since the last successful build, so that a test, too, costs what the new
+  messages touch. A build in which anything failed does not count: what failed is tested again until it passes.
   `make test-data` (var test_all_partitions) reads everything.
 -#}
 
-{#- Every generic test reads its model through this. -#}
+{#- dbt calls this macro for the relation that a generic test reads. -#}
 {% macro default__get_where_subquery(relation) -%}
-    {%- set filters = [config.get('where'), touched_predicate(relation)] | select | list -%}
+    {%- set filters = [config.get('where'), changed_predicate(relation)] | select | list -%}
     {{ return('(select * from ' ~ relation ~ ' where ' ~ filters | join(' and ') ~ ') dbt_subquery' if filters else relation) }}
 {%- endmacro %}
 
-{#- `from {{ changed_rows(ref('agg_events_daily')) }}` in a singular test. -#}
+{#- `from {{ changed_rows(ref('agg_events_daily')) }}` in a singular test: the rows in changed partitions. -#}
 {% macro changed_rows(relation) -%}
-    {%- set predicate = touched_predicate(relation) -%}
+    {%- set predicate = changed_predicate(relation) -%}
     {{ return('(select * from ' ~ relation ~ ' where ' ~ predicate ~ ')' if predicate else relation) }}
 {%- endmacro %}
 
-{#- A predicate on the partition column, or none when everything is to be read. A view has the partitions of the table
-    that its `meta: partitions_of` names. -#}
-{% macro touched_predicate(relation) %}
+{#- Returns a condition on the partition column; none if every row is to be read. A view has no partitions of its own: its
+    `meta: partitions_of` names the model whose partitions it shows. -#}
+{% macro changed_predicate(relation) %}
     {% set tested = model_named(relation.identifier) if has_state() else none %}
     {% set name = tested.config.get('meta', {}).get('partitions_of', tested.name) if tested else relation.identifier %}
     {% set dates = changed_dates(name) %}
@@ -31,7 +31,8 @@
     ) }}
 {% endmacro %}
 
-{#- The partitions of a model that were touched since the last green build; none when everything is to be read. -#}
+{#- Returns the dates of the partitions of a model that changed since the last successful build, as ISO texts; none if every
+    row is to be read. -#}
 {% macro changed_dates(name) %}
     {% set tested = model_named(name) if has_state() else none %}
     {% if not tested or not tested.config.get('partition_by') or var('test_all_partitions') %}
@@ -40,7 +41,7 @@
     {% set touched = run_query(
         'select distinct partition_date from ' ~ state_table('touched_partitions')
         ~ " where model = '" ~ name ~ "' and recorded_at > (select coalesce(max(recorded_at), timestamp '2000-01-01') from "
-        ~ state_table('green_builds') ~ ')'
+        ~ state_table('successful_builds') ~ ')'
     ).rows | map(attribute=0) | list %}
     {{ return(none if none in touched else touched | map('string') | sort) }}
 {% endmacro %}
@@ -53,8 +54,13 @@
     {{ return(none) }}
 {% endmacro %}
 
-{#- Remembers what a merge rewrites; ['null'] stands for everything. -#}
-{% macro log_touched_partitions(dates) %}
+{#-
+  Records which partitions of the model at hand were rewritten.
+
+  Args:
+      dates: ISO texts; ['null'] for all partitions
+-#}
+{% macro record_touched_partitions(dates) %}
     {% set rows = [] %}
     {% for date in dates %}
         {% do rows.append("select '" ~ model.name ~ "', " ~ ('cast(null as date)' if date == 'null' else "date '" ~ date ~ "'") ~ ', ' ~ now_utc()) %}

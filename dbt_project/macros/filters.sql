@@ -1,0 +1,42 @@
+{#- Conditions that many queries of analyses/ share. -#}
+
+{#-
+  Events of a period. The condition on event_date follows from the one on the time: BigQuery needs it to skip partitions.
+
+  Args:
+      start_time, end_time: parameters of the query; the end is exclusive
+      time: column of the time, whose UTC date is event_date
+-#}
+{% macro in_period(start_time, end_time, time='event_at') -%}
+    event_date between cast({{ start_time }} as date) and cast({{ end_time }} as date)
+    and {{ time }} >= {{ start_time }} and {{ time }} < {{ end_time }}
+{%- endmacro %}
+
+{#-
+  Events of one brand, category and product, or of all. Brands and categories are compared in any case.
+
+  Args:
+      brand, category, product_id: parameters of the query, of which 'all' means each; none for one that it does not have
+-#}
+{% macro of_products(brand=none, category=none, product_id=none) -%}
+    {%- set conditions = [] -%}
+    {%- for parameter, column, wanted in [
+        (brand, 'lower(brand)', 'lower(' ~ brand ~ ')'),
+        (category, 'lower(category_code)', 'lower(' ~ category ~ ')'),
+        (product_id, 'product_id', product_id)
+    ] if parameter is not none -%}
+        {%- do conditions.append('(lower(' ~ parameter ~ ") = 'all' or " ~ column ~ ' = ' ~ wanted ~ ')') -%}
+    {%- endfor -%}
+    {{ conditions | join(' and ') }}
+{%- endmacro %}
+
+{#-
+  `order by {{ column_named(sort, ['revenue', 'views']) }} desc`: the column whose name the parameter has.
+
+  Args:
+      parameter: parameter of the query
+      columns: its choices; all of comparable types
+-#}
+{% macro column_named(parameter, columns) -%}
+    case {{ parameter }} {%- for column in columns %} when '{{ column.split('.')[-1] }}' then {{ column }} {%- endfor %} end
+{%- endmacro %}
