@@ -266,7 +266,7 @@ def test_a_change_needs_something_to_compare_with(now: Any, before: Any, column:
 
 
 def test_the_funnel_counts_people_once() -> None:
-    row = {"viewers": 659, "carters": 66, "buyers": 6}
+    row = {"viewers": 659, "users_with_cart": 66, "buyers": 6}
     published = Published(
         rows={"conversion_funnel": [{"category": "shoes", **row, "buyers_per_viewer": Decimal("0.1")}]}
     )
