@@ -38,7 +38,7 @@ from common.settings import Settings, load_settings
 from common.web import printable
 from dbt_project.contracts import parse_changed_contracts, write_contracts
 from dbt_project.last_build import LastBuild, code_now, is_built, read_last_build, warehouse_now, write_last_build
-from ingest.sinks.duckdb import DuckDBSink
+from engines.duckdb.sink import DuckDBSink
 from publishing.dbt_errors import first_paragraph
 
 if TYPE_CHECKING:  # imported when first needed: it takes most of the time of a build that has nothing to do

@@ -15,7 +15,7 @@ from common.settings import Settings
 from publishing.versions import CURRENT, published_folder
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("common", "dbt_project", "snapshots", "analyses", "publishing", "ingest")
+FOLDERS = ("common", "dbt_project", "snapshots", "analyses", "publishing", "engines")
 WRITTEN_BY_DBT = ("target", "logs", "__pycache__")
 PACKAGES = ("dbt-core", "dbt-adapters", "dbt-duckdb", "duckdb")
 

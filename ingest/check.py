@@ -18,11 +18,11 @@ import orjson
 from common.errors import UserError
 from common.settings import Settings
 from common.streams import Stream
+from engines.duckdb.sink import DuckDBSink
 from ingest.landing import land_streams
 from ingest.message import value_at
 from ingest.producers.spool import SpoolProducer
 from ingest.replay import Replay
-from ingest.sinks.duckdb import DuckDBSink
 
 CHECKED_MESSAGES = 1_000_000
 """Maximum messages that are checked, to bound the disk space."""

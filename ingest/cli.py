@@ -19,9 +19,9 @@ from common.errors import ContractError, UnavailableError, UserError
 from common.settings import Settings, load_settings
 from common.streams import STREAMS, named
 from common.web import configure_logs, printable, serve_metrics
+from engines.duckdb.sink import DuckDBSink
+from engines.warehouse import Warehouse, utc_now
 from ingest.simulator.faults import Faults
-from ingest.sinks import Warehouse, utc_now
-from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import Source, open_sources
 
 app = typer.Typer(
@@ -572,7 +572,7 @@ def clean(
 
 def _sink(settings: Settings, follow: bool = False) -> Warehouse:
     if settings.warehouse == "bigquery":
-        from ingest.sinks.bigquery import BigQuerySink
+        from engines.bigquery.sink import BigQuerySink
 
         return BigQuerySink(settings, by_streams=follow)
     return DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds, pseudonym_key=settings.pseudonym_key)

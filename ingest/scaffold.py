@@ -26,6 +26,7 @@ from common.streams import (
     Transport,
     read_contracts,
 )
+from engines.warehouse import UnlistedField
 from ingest.samples import (
     ID_WORDS,
     NUMBER,
@@ -36,7 +37,6 @@ from ingest.samples import (
     looks_personal,
     snake_case,
 )
-from ingest.sinks import UnlistedField
 
 FEW = 100
 """With fewer messages, that a field is in all of them means little."""

@@ -10,10 +10,10 @@ from dbt.artifacts.schemas.run import RunExecutionResult
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 
 from common.errors import UserError
+from engines.query import Column, Question, with_problems
 from publishing.dbt_errors import first_paragraph
 from publishing.engines import COLUMN_TYPES, Described
 from publishing.parameters import read_parameters
-from publishing.questions import Column, Question, with_problems
 
 
 def compile_questions(options: list[str], described: Described, names: Sequence[str] = ()) -> list[Question]:

@@ -9,8 +9,8 @@ import duckdb
 
 from common.errors import UserError
 from common.settings import Settings
-from ingest.sinks.duckdb import DuckDBSink
-from publishing.questions import ColumnType, Question, Value
+from engines.duckdb.sink import DuckDBSink
+from engines.query import ColumnType, Question, Value
 
 Described = Callable[[Question], list[tuple[str, str]]]
 """Returns name and the engine's type of each column of the answer."""
@@ -61,7 +61,7 @@ def describing(settings: Settings, sink: DuckDBSink | None) -> Iterator[Describe
     from google.api_core.exceptions import BadRequest
     from google.cloud.bigquery import QueryJobConfig
 
-    from ingest.sinks.bigquery.client import open_client, translate_google_errors
+    from engines.bigquery.client import open_client, translate_google_errors
 
     with translate_google_errors(), open_client(settings) as client:
 

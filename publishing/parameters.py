@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
 from common.errors import UserError
-from publishing.questions import EXPECTED, LIMIT, Parameter, Question, with_problems
+from engines.query import EXPECTED, LIMIT, Parameter, Question, with_problems
 
 JINJA = Environment(autoescape=True, extensions=["jinja2.ext.do"])
 """Reads the templates of analyses; dbt renders them."""

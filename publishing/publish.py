@@ -14,10 +14,10 @@ from pydantic import TypeAdapter
 
 from common.errors import UserError
 from common.settings import Settings
-from ingest.sinks.duckdb import DuckDBSink
+from engines.duckdb.sink import DuckDBSink
+from engines.query import Question
 from publishing.compile import compile_questions
 from publishing.engines import describing
-from publishing.questions import Question
 from publishing.versions import CURRENT, QUESTIONS, SEMANTIC_MANIFEST, VERSION, published_folder, published_version
 
 

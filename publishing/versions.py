@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from common.settings import Settings
-from publishing.questions import Question
+from engines.query import Question
 
 CURRENT = "current"
 """Name of the link."""

@@ -20,9 +20,9 @@ from common.command_line import VERBOSE, finish
 from common.errors import UserError
 from common.settings import load_settings
 from common.web import configure_logs, serve_metrics
-from publishing.questions import Column, ColumnType, Question
+from engines.duckdb.reader import DuckDBPublished
+from engines.query import Column, ColumnType, Question
 from serve.answers import Answer, find_question
-from serve.duckdb import DuckDBPublished
 from serve.printing import Format, output, print_answer, print_error, print_metrics, print_questions, row_count
 from serve.published import open_published
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from starlette.exceptions import HTTPException
 
 from common.settings import Settings
-from publishing.questions import Question, Value
+from engines.query import Question, Value
 from serve.answers import Published
 from serve.formats import as_csv, as_json
 

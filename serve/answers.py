@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Any, Protocol
 
 from common.errors import UserError
-from publishing.questions import LIMIT, Question, Value
+from engines.query import LIMIT, Question, Value
 
 
 class QuestionTimeoutError(UserError):

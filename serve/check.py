@@ -6,12 +6,12 @@ from contextlib import ExitStack, closing
 from common.errors import UserError
 from common.settings import Settings
 from dbt_project.__main__ import PROJECT, PROJECT_OPTIONS, export_environment
+from engines.duckdb.reader import DuckDBPublished
+from engines.query import Question
 from publishing.compile import compile_questions
 from publishing.engines import Described, describing
 from publishing.parameters import template_error
-from publishing.questions import Question
 from serve.answers import Answer
-from serve.duckdb import DuckDBPublished
 from serve.published import open_published
 
 

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp
 from common import web
 from common.errors import UnavailableError, UserError
 from common.settings import Settings
-from publishing.questions import ArgumentError
+from engines.query import ArgumentError
 from publishing.versions import published_at, published_version
 from serve.answer_cache import FORMATS, ServedVersion
 from serve.answers import QuestionTimeoutError, QuestionTooLargeError, why_left_out

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from publishing.questions import Question
+from engines.query import Question
 from serve.answers import Answer
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi.openapi.utils import get_openapi
 
-from publishing.questions import Column, Parameter, Question
+from engines.query import Column, Parameter, Question
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "string": {"type": "string"},

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.web import printable
-from publishing.questions import Question
+from engines.query import Question
 from serve.answers import Answer
 from serve.formats import as_csv, as_json
 

@@ -5,10 +5,10 @@ from pydantic import ValidationError
 
 from common.errors import UserError
 from common.settings import Settings
+from engines.bigquery.reader import BigQueryPublished
+from engines.duckdb.reader import DuckDBPublished
 from publishing.versions import CURRENT, published_folder
 from serve.answers import Published
-from serve.bigquery import BigQueryPublished
-from serve.duckdb import DuckDBPublished
 
 
 def open_published(settings: Settings, threads: int | None = None) -> Published:
@@ -25,7 +25,7 @@ def open_published(settings: Settings, threads: int | None = None) -> Published:
         try:
             folder = (published_folder(settings) / CURRENT).resolve(strict=True)
             if settings.warehouse == "bigquery":
-                from ingest.sinks.bigquery.client import open_client
+                from engines.bigquery.client import open_client
 
                 return BigQueryPublished(folder, open_client(settings), settings)
             return DuckDBPublished(folder, settings, threads)

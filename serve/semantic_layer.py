@@ -19,8 +19,8 @@ from metricflow_semantics.model.semantic_manifest_lookup import SemanticManifest
 
 from common.errors import UserError
 from common.settings import Settings
+from engines.duckdb.reader import DuckDBPublished
 from publishing.versions import SEMANTIC_MANIFEST
-from serve.duckdb import DuckDBPublished
 
 DUCKDB = cast(SqlClient, SimpleNamespace(sql_engine_type=SqlEngine.DUCKDB, sql_plan_renderer=DuckDbSqlPlanRenderer()))
 

@@ -11,7 +11,7 @@ import structlog
 
 from common import web
 from common.errors import UserError
-from publishing.questions import LIMIT, Question
+from engines.query import LIMIT, Question
 from publishing.versions import published_at
 from serve.answers import Answer, Published, find_question
 from serve.dashboard.filters import DAY, PICKS, YEARS, Filters, instant

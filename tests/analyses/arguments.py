@@ -1,6 +1,6 @@
 """What the analyses are asked: of each set the arguments that a question takes."""
 
-from publishing.questions import Question
+from engines.query import Question
 
 SETS: tuple[dict[str, str], ...] = (
     {},

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from publishing.questions import LIMIT, ArgumentError
-from serve.duckdb import DuckDBPublished
+from engines.duckdb.reader import DuckDBPublished
+from engines.query import LIMIT, ArgumentError
 from serve.published import open_published
 from serve.semantic_layer import Metrics
 from tests.analyses.arguments import arguments_of

@@ -9,10 +9,10 @@ from decimal import Decimal
 
 import pytest
 
+from engines.duckdb.reader import DuckDBPublished
 from serve.dashboard.filters import Filters
 from serve.dashboard.panels import SECTIONS
 from serve.dashboard.render import render
-from serve.duckdb import DuckDBPublished
 from serve.formats import as_csv, as_json
 from serve.semantic_layer import Metrics
 from tests.analyses.arguments import arguments_of

@@ -17,11 +17,11 @@ from dbt.cli.main import dbtRunner
 
 from common.settings import Settings as IngestSettings
 from common.streams import STREAMS
+from engines.duckdb.sink import DuckDBSink
+from engines.query import LIMIT, Question
 from ingest.landing import land
-from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import open_sources
 from publishing.publish import publish
-from publishing.questions import LIMIT, Question
 from serve.answers import Answer, Published
 from serve.published import open_published
 from tests.analyses import definition

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 from zetasql.wasi._pb2.zetasql.public import type_pb2
 
+from engines.query import ParameterType, Question
 from publishing.compile import compile_questions
-from publishing.questions import ParameterType, Question
 from tests.analyses.arguments import arguments_of
 from tests.analyses.test_answers import NAMES
 from tests.analyses.warehouse import SETTINGS, Warehouse, build, opened

@@ -15,7 +15,7 @@ from dbt.cli.main import dbtRunnerResult
 
 import dbt_project.__main__ as command
 from common.settings import Settings
-from ingest.sinks.duckdb import DuckDBSink
+from engines.duckdb.sink import DuckDBSink
 from tests.conftest import SHOP_OUTPUT
 from tests.dbt_project.warehouse import ROOT, Warehouse
 

@@ -22,14 +22,14 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from common.errors import UserError
 from common.settings import Settings
 from common.streams import FOLDER, RESERVED, STREAMS, VOCABULARY, EventType, Stream, read_contracts
+from engines.duckdb.sink import DuckDBSink
+from engines.warehouse import UnlistedField
 from ingest import cli, samples, scaffold
 from ingest.landing import land_streams
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
 from ingest.samples import MOST_KEYS, SAMPLE_MESSAGES, Sample, read_files, read_topic
 from ingest.scaffold import Promoted, add_stream, promote_field, singular
-from ingest.sinks import UnlistedField
-from ingest.sinks.duckdb import DuckDBSink
 from tests.brokers import KafkaServer
 from tests.command_line import run_main
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from engines.query import Parameter, Question
 from publishing.compile import _question, compile_questions
-from publishing.questions import Parameter, Question
 
 FILE = "analyses/brands.sql"
 LIMIT = "{%- set limit = param('limit', 10, 'integer') %}\n"

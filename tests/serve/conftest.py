@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from common.settings import Settings
-from publishing.questions import Column, Parameter, Question
+from engines.query import Column, Parameter, Question
 from serve.endpoints import Endpoints
 from serve.published import open_published
 from tests.dbt_project.warehouse import Warehouse

@@ -9,9 +9,9 @@ from unittest.mock import patch
 from pydantic import TypeAdapter
 
 from common.settings import Settings
-from ingest.sinks.duckdb import DuckDBSink
+from engines.duckdb.sink import DuckDBSink
+from engines.query import Question
 from publishing.publish import publish
-from publishing.questions import Question
 from publishing.versions import SEMANTIC_MANIFEST
 
 

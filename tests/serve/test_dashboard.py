@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from common.errors import UserError
 from common.settings import Settings
-from publishing.questions import Column, Parameter, Question, Value
+from engines.query import Column, Parameter, Question, Value
 from serve.answers import Answer, QuestionTimeoutError
 from serve.dashboard.charts import nice_ceiling, plot
 from serve.dashboard.filters import Filters, instant

@@ -22,10 +22,10 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from common.settings import Settings
-from publishing.questions import Column, Question
+from engines.duckdb.reader import DuckDBPublished
+from engines.query import Column, Question
 from publishing.versions import CURRENT, published_folder
 from serve.answers import Answer, QuestionTimeoutError
-from serve.duckdb import DuckDBPublished
 from serve.endpoints import Endpoints
 from serve.formats import as_csv, as_json
 from serve.published import open_published

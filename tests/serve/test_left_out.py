@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from common.errors import UserError
 from common.settings import Settings
-from publishing.questions import Question
+from engines.query import Question
 from serve.answers import find_question
 from serve.dashboard.filters import Filters
 from serve.dashboard.render import render

@@ -23,16 +23,16 @@ from starlette.testclient import TestClient
 
 from common.errors import UnavailableError, UserError
 from common.settings import Settings
-from ingest.sinks.duckdb import DuckDBSink
+from engines.duckdb.sink import DuckDBSink
+from engines.query import Question
 from publishing.engines import COLUMN_TYPES, describing
-from publishing.questions import Question
 from publishing.versions import CURRENT, QUESTIONS, published_folder
 from serve.endpoints import Endpoints
 from serve.published import open_published
 from tests.dbt_project.warehouse import ROOT, Warehouse
 from tests.serve.publishing import publish_again
 
-OPEN_CLIENT = "ingest.sinks.bigquery.client.open_client"
+OPEN_CLIENT = "engines.bigquery.client.open_client"
 
 
 def versions(settings: Settings) -> set[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.settings import Settings
-from publishing.questions import Column, Question
+from engines.query import Column, Question
 from serve.__main__ import main
 from serve.answers import Answer
 from serve.printing import print_table

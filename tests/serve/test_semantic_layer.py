@@ -10,8 +10,8 @@ import pytest
 
 from common.errors import UserError
 from common.settings import Settings
+from engines.duckdb.reader import DuckDBPublished
 from serve.answers import QuestionTimeoutError
-from serve.duckdb import DuckDBPublished
 from serve.published import open_published
 from serve.semantic_layer import Metrics
 from tests.dbt_project.warehouse import Warehouse

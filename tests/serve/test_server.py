@@ -19,7 +19,7 @@ import pytest
 
 from common import web
 from common.settings import Settings
-from publishing.questions import Question
+from engines.query import Question
 from serve.__main__ import main
 from tests.command_line import run_main
 from tests.dbt_project.warehouse import ROOT

@@ -18,7 +18,7 @@ from google.resumable_media.common import DataCorruption
 
 from common.errors import UnavailableError, UserError
 from common.settings import Settings
-from ingest.sinks.bigquery.write_stream import open_write_client
+from engines.bigquery.write_stream import open_write_client
 
 ANSWER_SECONDS = 60.0
 """How long a request is retried before BigQuery counts as unavailable."""

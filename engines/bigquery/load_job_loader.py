@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ingest.sinks.bigquery.load_jobs import LoadJobs
-from ingest.sinks.bigquery.rows import LandingClock, Load, distinct_rows, new_rows, raw_rows
-from ingest.sinks.bigquery.tables import RawTables
-from ingest.sinks.bigquery.writers import TableState, Writers
+from engines.bigquery.load_jobs import LoadJobs
+from engines.bigquery.rows import LandingClock, Load, distinct_rows, new_rows, raw_rows
+from engines.bigquery.tables import RawTables
+from engines.bigquery.writers import TableState, Writers
 
 
 @dataclass(slots=True)

@@ -12,8 +12,12 @@ from pydantic import SecretStr
 
 from common.errors import UserError, WarehouseReplacedError
 from common.streams import STREAMS
-from ingest.message import DECODED_SCHEMA, Batch, Positions, TopicIds
-from ingest.sinks import (
+from engines.batch import DECODED_SCHEMA, Batch, Positions, TopicIds
+from engines.duckdb.file import WarehouseFile, is_full_disk
+from engines.duckdb.results import DuckDBResults
+from engines.duckdb.status import stream_status, unlisted_fields
+from engines.duckdb.tables import OTHER_TABLES, create_tables, table_names
+from engines.warehouse import (
     PartitionKey,
     StreamStatus,
     UnlistedField,
@@ -22,10 +26,6 @@ from ingest.sinks import (
     topic_ids_of,
     utc_now,
 )
-from ingest.sinks.duckdb.file import WarehouseFile, is_full_disk
-from ingest.sinks.duckdb.results import DuckDBResults
-from ingest.sinks.duckdb.status import stream_status, unlisted_fields
-from ingest.sinks.duckdb.tables import OTHER_TABLES, create_tables, table_names
 
 # A Pub/Sub message has no offset; one that is redelivered within a commit is landed once.
 LAND = """

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple, Protocol
 
-from ingest.message import Batch, Positions, TopicIds
+from engines.batch import Batch, Positions, TopicIds
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,18 +14,18 @@ from datetime import datetime
 
 from common.errors import UnavailableError
 from common.settings import Settings
-from ingest.message import Batch, Positions, TopicIds
-from ingest.sinks import StreamStatus, UnlistedField, split_by_topic_id, utc_now
-from ingest.sinks.bigquery.client import Datasets, translate_google_errors
-from ingest.sinks.bigquery.empty_offsets import EmptyOffsets
-from ingest.sinks.bigquery.load_job_loader import LoadJobLoader
-from ingest.sinks.bigquery.load_jobs import LoadJobs
-from ingest.sinks.bigquery.results import BigQueryResults
-from ingest.sinks.bigquery.rows import LandingClock, split_into_loads
-from ingest.sinks.bigquery.status import stream_status, unlisted_fields
-from ingest.sinks.bigquery.tables import RawTables
-from ingest.sinks.bigquery.write_stream_loader import WriteStreamLoader
-from ingest.sinks.bigquery.writers import Writers
+from engines.batch import Batch, Positions, TopicIds
+from engines.bigquery.client import Datasets, translate_google_errors
+from engines.bigquery.empty_offsets import EmptyOffsets
+from engines.bigquery.load_job_loader import LoadJobLoader
+from engines.bigquery.load_jobs import LoadJobs
+from engines.bigquery.results import BigQueryResults
+from engines.bigquery.rows import LandingClock, split_into_loads
+from engines.bigquery.status import stream_status, unlisted_fields
+from engines.bigquery.tables import RawTables
+from engines.bigquery.write_stream_loader import WriteStreamLoader
+from engines.bigquery.writers import Writers
+from engines.warehouse import StreamStatus, UnlistedField, split_by_topic_id, utc_now
 
 SECONDS_BETWEEN_CHECKS = 60.0
 """How often a follower checks that its tables are still the same, and writes ranges of empty offsets."""

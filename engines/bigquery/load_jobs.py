@@ -14,7 +14,7 @@ from google.api_core import exceptions as api
 from google.cloud import bigquery
 
 from common.errors import UnavailableError, UserError
-from ingest.sinks.bigquery.client import (
+from engines.bigquery.client import (
     ANSWER_SECONDS,
     CALL,
     JOB_PATIENCE_SECONDS,

@@ -1,8 +1,8 @@
 """What `status` and `stream promote` show of the warehouse: landed messages, dead letters and unlisted fields."""
 
 from common.streams import STREAMS
-from ingest.sinks import StreamStatus, UnlistedField
-from ingest.sinks.bigquery.client import Datasets, without_zone
+from engines.bigquery.client import Datasets, without_zone
+from engines.warehouse import StreamStatus, UnlistedField
 
 
 def stream_status(datasets: Datasets) -> dict[str, StreamStatus]:

@@ -21,11 +21,11 @@ import pytest
 
 from common.errors import UnavailableError, UserError, WarehouseReplacedError
 from common.streams import STREAMS
-from ingest.message import BATCH_SCHEMA, Batch
-from ingest.sinks import StreamStatus, UnlistedField
-from ingest.sinks import duckdb as duckdb_sink
-from ingest.sinks.duckdb import DuckDBSink
-from ingest.sinks.duckdb.file import WarehouseFile
+from engines.batch import BATCH_SCHEMA, Batch
+from engines.duckdb import sink as duckdb_sink
+from engines.duckdb.file import WarehouseFile
+from engines.duckdb.sink import DuckDBSink
+from engines.warehouse import StreamStatus, UnlistedField
 from tests.dbt_project.warehouse import Warehouse
 
 NOON = datetime.fromisoformat("2026-01-01T12:00:00")

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ingest.message import DECODED_SCHEMA, Batch
-from ingest.sinks import PartitionKey
-from ingest.sinks.bigquery.tables import RAW_SCHEMA
+from engines.batch import DECODED_SCHEMA, Batch
+from engines.bigquery.tables import RAW_SCHEMA
+from engines.warehouse import PartitionKey
 
 TablePositions = Mapping[PartitionKey, int]
 """Partition to the offset of the next message to land, of one raw table."""

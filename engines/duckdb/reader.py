@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from common.settings import Settings
+from engines.query import Question, Value
 from publishing.engines import describe
-from publishing.questions import Question, Value
 from publishing.versions import read_questions
 from serve.answers import Answer, QuestionFailedError, QuestionTooLargeError, bind_limit, took_longer
 

@@ -13,10 +13,10 @@ from pydantic import SecretStr
 
 from common.errors import WarehouseReplacedError
 from common.streams import STREAMS
-from ingest.message import BATCH_SCHEMA, DECODED_SCHEMA
-from ingest.sinks.bigquery.client import ANSWER_SECONDS, CALL, Datasets
-from ingest.sinks.bigquery.load_jobs import load_error, wait_for
-from ingest.sinks.pseudonyms import pads
+from engines.batch import BATCH_SCHEMA, DECODED_SCHEMA
+from engines.bigquery.client import ANSWER_SECONDS, CALL, Datasets
+from engines.bigquery.load_jobs import load_error, wait_for
+from engines.pseudonyms import pads
 
 RAW_SCHEMA = pa.schema(
     [

@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 from google.api_core import exceptions as api
 
-from ingest.message import Batch
-from ingest.sinks import PartitionKey, positions_of
-from ingest.sinks.bigquery.client import Datasets
-from ingest.sinks.bigquery.load_jobs import LoadJobs
-from ingest.sinks.bigquery.tables import EMPTY_OFFSETS_SCHEMA, RawTables
+from engines.batch import Batch
+from engines.bigquery.client import Datasets
+from engines.bigquery.load_jobs import LoadJobs
+from engines.bigquery.tables import EMPTY_OFFSETS_SCHEMA, RawTables
+from engines.warehouse import PartitionKey, positions_of
 
 
 class EmptyOffsets:

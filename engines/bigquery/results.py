@@ -5,15 +5,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from common.errors import UserError
-from ingest.sinks import FIRST_CURSOR, Cursor, Result
-from ingest.sinks.bigquery.client import (
+from engines.bigquery.client import (
     JOB_PATIENCE_SECONDS,
     RETRY,
     Datasets,
     translate_google_errors,
     without_zone,
 )
-from ingest.sinks.bigquery.tables import RawTables
+from engines.bigquery.tables import RawTables
+from engines.warehouse import FIRST_CURSOR, Cursor, Result
 
 # Saves the cursor only if the saved one is the one that this process read or saved last. A request that is repeated
 # finds the cursor that it saved itself.

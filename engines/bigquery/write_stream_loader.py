@@ -8,10 +8,10 @@ import pyarrow.compute as pc
 from google.api_core import exceptions as api
 
 from common.errors import UnavailableError, UserError
-from ingest.sinks.bigquery.client import Datasets
-from ingest.sinks.bigquery.rows import LandingClock, Load, distinct_rows, new_rows, raw_rows
-from ingest.sinks.bigquery.write_stream import WriteStream, finalize
-from ingest.sinks.bigquery.writers import TableState, Writers
+from engines.bigquery.client import Datasets
+from engines.bigquery.rows import LandingClock, Load, distinct_rows, new_rows, raw_rows
+from engines.bigquery.write_stream import WriteStream, finalize
+from engines.bigquery.writers import TableState, Writers
 
 
 class WriteStreamLoader:

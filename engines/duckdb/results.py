@@ -11,9 +11,9 @@ import duckdb
 import pyarrow.parquet as pq
 
 from common.errors import UserError
-from ingest.sinks import FIRST_CURSOR, Cursor, Result
-from ingest.sinks.duckdb.file import WarehouseFile
-from ingest.sinks.duckdb.tables import table_names
+from engines.duckdb.file import WarehouseFile
+from engines.duckdb.tables import table_names
+from engines.warehouse import FIRST_CURSOR, Cursor, Result
 
 EMIT_WATERMARKS = """
 create table if not exists raw.emit_watermarks (

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from common.settings import Settings
+from engines.query import Question, Value
 from publishing.engines import bigquery_parameters
-from publishing.questions import Question, Value
 from publishing.versions import read_questions
 from serve.answers import Answer, QuestionTooLargeError, bind_limit, took_longer
 
@@ -32,7 +32,7 @@ class BigQueryPublished:
         from google.cloud.bigquery import QueryJobConfig
         from google.cloud.bigquery.retry import DEFAULT_RETRY
 
-        from ingest.sinks.bigquery.client import translate_google_errors
+        from engines.bigquery.client import translate_google_errors
 
         if timeout_seconds is None:
             timeout_seconds = self._settings.serve_timeout_seconds

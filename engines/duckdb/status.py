@@ -1,9 +1,9 @@
 """What commands report of the warehouse: landed messages, dead letters and unlisted fields."""
 
 from common.streams import STREAMS
-from ingest.sinks import StreamStatus, UnlistedField
-from ingest.sinks.duckdb.file import WarehouseFile
-from ingest.sinks.duckdb.tables import table_names
+from engines.duckdb.file import WarehouseFile
+from engines.duckdb.tables import table_names
+from engines.warehouse import StreamStatus, UnlistedField
 
 
 def stream_status(file: WarehouseFile) -> dict[str, StreamStatus]:

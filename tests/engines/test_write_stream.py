@@ -20,14 +20,15 @@ from google.api_core import exceptions as api
 from common.errors import UnavailableError, UserError, WarehouseReplacedError
 from common.settings import Settings
 from common.streams import STREAMS
+from engines.bigquery import sink as bigquery_sink
+from engines.bigquery import write_stream, write_stream_loader
+from engines.bigquery.rows import distinct_rows, raw_rows
+from engines.bigquery.sink import BigQuerySink
+from engines.bigquery.write_stream import WriteStream, finalize
+from engines.bigquery.writers import Writers
 from ingest.producers import RoutingProducer
 from ingest.simulator import simulate
-from ingest.sinks import bigquery as bigquery_sink
-from ingest.sinks.bigquery import BigQuerySink, write_stream, write_stream_loader
-from ingest.sinks.bigquery.rows import distinct_rows, raw_rows
-from ingest.sinks.bigquery.write_stream import WriteStream, finalize
-from ingest.sinks.bigquery.writers import Writers
-from tests.ingest.sinks.test_bigquery import (  # noqa: F401  two are fixtures
+from tests.engines.test_bigquery import (  # noqa: F401  two are fixtures
     PROJECT,
     JobIds,
     KilledError,
@@ -37,7 +38,7 @@ from tests.ingest.sinks.test_bigquery import (  # noqa: F401  two are fixtures
     query,
     settings,
 )
-from tests.ingest.sinks.test_duckdb import NOON, batch, new_rows, pulled
+from tests.engines.test_duckdb import NOON, batch, new_rows, pulled
 
 pytestmark = pytest.mark.bigquery_emulator
 
@@ -45,10 +46,10 @@ ROOT = Path(__file__).parents[3]
 STEPS = ("after the new stream", "after the claim", "after an append", "before an append")
 KILLED = """
 import os, signal, sys
-from ingest.sinks.bigquery import BigQuerySink
-from ingest.sinks.bigquery.write_stream import WriteStream
-from ingest.sinks.bigquery.writers import Writers
-from tests.ingest.sinks.test_bigquery import at, batch
+from engines.bigquery.sink import BigQuerySink
+from engines.bigquery.write_stream import WriteStream
+from engines.bigquery.writers import Writers
+from tests.engines.test_bigquery import at, batch
 
 def killed(method, step):
     def call(*arguments, **options):

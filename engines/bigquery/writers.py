@@ -10,12 +10,12 @@ from typing import NamedTuple
 import pyarrow as pa
 from google.api_core import exceptions as api
 
-from ingest.sinks import PartitionKey
-from ingest.sinks.bigquery.client import Datasets
-from ingest.sinks.bigquery.load_jobs import LoadJobs
-from ingest.sinks.bigquery.rows import TablePositions
-from ingest.sinks.bigquery.tables import WRITERS_SCHEMA, RawTables
-from ingest.sinks.bigquery.write_stream import finalize
+from engines.bigquery.client import Datasets
+from engines.bigquery.load_jobs import LoadJobs
+from engines.bigquery.rows import TablePositions
+from engines.bigquery.tables import WRITERS_SCHEMA, RawTables
+from engines.bigquery.write_stream import finalize
+from engines.warehouse import PartitionKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ import pyarrow as pa
 from pydantic import SecretStr
 
 from common.streams import STREAMS
-from ingest.message import DECODED_SCHEMA
-from ingest.sinks.pseudonyms import pads
+from engines.batch import DECODED_SCHEMA
+from engines.pseudonyms import pads
 
 RAW_TABLE = """
 create table if not exists raw.{stream} (

@@ -33,15 +33,15 @@ from google.cloud import bigquery
 from common.errors import UnavailableError, UserError, WarehouseReplacedError
 from common.settings import Settings
 from common.streams import STREAMS
-from ingest.message import DECODED_SCHEMA, Batch
-from ingest.sinks import FIRST_CURSOR, Cursor, Result, StreamStatus, UnlistedField
-from ingest.sinks import bigquery as bigquery_sink
-from ingest.sinks.bigquery import BigQuerySink
-from ingest.sinks.bigquery import client as bigquery_client
-from ingest.sinks.bigquery.client import without_zone
-from ingest.sinks.bigquery.load_jobs import LoadJobs
-from ingest.sinks.bigquery.tables import OTHER_TABLES, RAW_SCHEMA, columns_of
-from tests.ingest.sinks.test_duckdb import MICROSECOND, NOON, batch, new_rows, pulled
+from engines.batch import DECODED_SCHEMA, Batch
+from engines.bigquery import client as bigquery_client
+from engines.bigquery import sink as bigquery_sink
+from engines.bigquery.client import without_zone
+from engines.bigquery.load_jobs import LoadJobs
+from engines.bigquery.sink import BigQuerySink
+from engines.bigquery.tables import OTHER_TABLES, RAW_SCHEMA, columns_of
+from engines.warehouse import FIRST_CURSOR, Cursor, Result, StreamStatus, UnlistedField
+from tests.engines.test_duckdb import MICROSECOND, NOON, batch, new_rows, pulled
 
 pytestmark = pytest.mark.bigquery_emulator
 
@@ -49,7 +49,7 @@ PROJECT = "test-project"
 KILLED = """
 import os, signal, sys
 import requests.adapters
-from tests.ingest.sinks.test_bigquery import at, batch, BigQuerySink
+from tests.engines.test_bigquery import at, batch, BigQuerySink
 
 send = requests.adapters.HTTPAdapter.send
 
