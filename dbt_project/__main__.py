@@ -1,6 +1,6 @@
 """Runs dbt on the warehouse that the settings name: `python -m dbt_project build [dbt's own options]`.
 
-Exit code 0 when all is well, 1 when a model or a test failed or a question of analyses/ could not be published, 2 when
+Exit code 0 when all is well, 1 when a model or a test failed or a query of analyses/ could not be published, 2 when
 dbt could not start.
 """
 
@@ -54,7 +54,7 @@ SUMMARIZED = ("build", "run", "test", "seed", "snapshot", "retry", "docs")
 FAILING_ROWS = 3
 """Of a test that fails, so many are printed."""
 HELP = """\
-`python -m dbt_project build` builds and tests the warehouse that the settings name, and publishes it for the questions,
+`python -m dbt_project build` builds and tests the warehouse that the settings name, and publishes it for the queries,
 the dashboard and HTTP. A build with --select or the like publishes nothing. Other commands and options are dbt's:"""
 output = Console()
 errors = Console(stderr=True)
@@ -97,7 +97,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
 
     export_environment(settings)
     sink = None
-    is_question_left_out = False
+    is_query_left_out = False
     with ExitStack() as held:
         if settings.warehouse == "duckdb":
             if not settings.warehouse_path.exists():
@@ -120,7 +120,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
             if result.success and is_publishable(settings, result.result.args):
                 options = [*_vars_options(arguments), *PROJECT_OPTIONS]
                 version = publish(settings, sink, options, target(), same_code_as)
-                is_question_left_out = _print_left_out(settings)
+                is_query_left_out = _print_left_out(settings)
                 if code and _is_green(result.result):
                     # while nobody else can land: what is in the file now is what was built
                     marts = _built_marts(result.result)
@@ -130,7 +130,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
     if arguments[:2] == ["docs", "generate"] and result.success:
         page = target() / ("static_index.html" if "--static" in arguments else "index.html")
         output.print(f"docs: {os.path.relpath(page)}", soft_wrap=True)
-    return 0 if result.success and not is_question_left_out else 1
+    return 0 if result.success and not is_query_left_out else 1
 
 
 def _print_help(arguments: list[str]) -> int:
@@ -278,12 +278,12 @@ def _print_failing_rows(sink: DuckDBSink, query: str) -> None:
 
 
 def _print_left_out(settings: Settings) -> bool:
-    """Print why questions of analyses/ are left out of what was just published; whether there are any."""
+    """Print why queries of analyses/ are left out of what was just published; whether there are any."""
     from publishing.versions import left_out
 
     found = left_out(settings)
-    for question in found:
-        for problem in question.problems:
+    for query in found:
+        for problem in query.problems:
             line = Text.assemble(("left out: ", "red"), printable(problem))
             errors.print(line, highlight=False, soft_wrap=True)
     if found:

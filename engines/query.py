@@ -1,4 +1,4 @@
-"""A question of analyses/ as it is published: what it takes, the columns of its answer, its SQL."""
+"""A query of analyses/ as it is published: what it takes, the columns of its answer, its SQL."""
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -18,11 +18,11 @@ EXPECTED: dict[ParameterType, str] = {
     "timestamp": "a time such as 2026-01-31 or 2026-01-31T18:30:00Z (UTC unless it says otherwise)",
 }
 LIMIT = "limit"
-"""Name of the parameter for the most rows of an answer. The question ends with `limit {{ limit }}`."""
+"""Name of the parameter for the most rows of an answer. The query ends with `limit {{ limit }}`."""
 
 
 class ArgumentError(UserError):
-    """An argument that the question does not take, or of another type; the message names it."""
+    """An argument that the query does not take, or of another type; the message names it."""
 
 
 class Parameter(BaseModel, frozen=True):
@@ -64,7 +64,7 @@ class Column(BaseModel, frozen=True):
     description: str
 
 
-class Question(BaseModel, frozen=True):
+class Query(BaseModel, frozen=True):
     """An analysis, compiled: its text binds each parameter ($name on DuckDB, @name on BigQuery)."""
 
     name: str
@@ -73,7 +73,7 @@ class Question(BaseModel, frozen=True):
     columns: list[Column]
     sql: str
     problems: list[str] = []
-    """Why it cannot be asked, one line per problem; empty for a question that can be."""
+    """Why it cannot be asked, one line per problem; empty for a query that can be."""
 
     def values(self, arguments: Mapping[str, str]) -> dict[str, Value]:
         """A value for each parameter, the default where there is no argument.
@@ -96,6 +96,6 @@ class Question(BaseModel, frozen=True):
         return values
 
 
-def with_problems(name: str, problems: list[str]) -> Question:
-    """A question that cannot be asked."""
-    return Question(name=name, description="", parameters=[], columns=[], sql="", problems=problems)
+def with_problems(name: str, problems: list[str]) -> Query:
+    """A query that cannot be asked."""
+    return Query(name=name, description="", parameters=[], columns=[], sql="", problems=problems)

@@ -15,24 +15,24 @@ from pydantic import TypeAdapter
 from common.errors import UserError
 from common.settings import Settings
 from engines.duckdb.sink import DuckDBSink
-from engines.query import Question
-from publishing.compile import compile_questions
+from engines.query import Query
+from publishing.compile import compile_queries
 from publishing.engines import describing
-from publishing.versions import CURRENT, QUESTIONS, SEMANTIC_MANIFEST, VERSION, published_folder, published_version
+from publishing.versions import CURRENT, QUERIES, SEMANTIC_MANIFEST, VERSION, published_folder, published_version
 
 
 def publish(
     settings: Settings, sink: DuckDBSink | None, options: list[str], target: Path, same_code_as: str | None = None
 ) -> str:
-    """Publish the compiled questions as a version of their own and, on DuckDB, a copy of the warehouse.
+    """Publish the compiled queries as a version of their own and, on DuckDB, a copy of the warehouse.
 
-    A question that has a problem is left out: `left_out` of versions.py returns these.
+    A query that has a problem is left out: `left_out` of versions.py returns these.
 
     Args:
         sink: the DuckDB warehouse, which the caller holds.
         options: of dbt: the project, the profiles and the vars of the build.
         target: where dbt wrote the artifacts of the build.
-        same_code_as: a version built from the same code and vars; if it is the newest, its questions are copied.
+        same_code_as: a version built from the same code and vars; if it is the newest, its queries are copied.
 
     Returns:
         The name of the version.
@@ -50,9 +50,9 @@ def publish(
             _sweep(folder, {before})
             try:
                 version.mkdir()
-                questions = folder / CURRENT / QUESTIONS
-                if before == same_code_as and questions.exists():
-                    shutil.copy(questions, version)
+                queries = folder / CURRENT / QUERIES
+                if before == same_code_as and queries.exists():
+                    shutil.copy(queries, version)
                 else:
                     _compile(version, settings, sink, options)
                 if sink is not None:
@@ -76,8 +76,8 @@ def publish(
 
 def _compile(version: Path, settings: Settings, sink: DuckDBSink | None, options: list[str]) -> None:
     with describing(settings, sink) as described:
-        questions = compile_questions(options, described)
-    (version / QUESTIONS).write_bytes(TypeAdapter(list[Question]).dump_json(questions, indent=1))
+        queries = compile_queries(options, described)
+    (version / QUERIES).write_bytes(TypeAdapter(list[Query]).dump_json(queries, indent=1))
 
 
 def _copy(settings: Settings, sink: DuckDBSink, target: Path, version: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tests the questions of analyses/ without a build, against the version that was published last."""
+"""Tests the queries of analyses/ without a build, against the version that was published last."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -7,15 +7,15 @@ from common.errors import UserError
 from common.settings import Settings
 from dbt_project.__main__ import PROJECT, PROJECT_OPTIONS, export_environment
 from engines.duckdb.reader import DuckDBPublished
-from engines.query import Question
-from publishing.compile import compile_questions
+from engines.query import Query
+from publishing.compile import compile_queries
 from publishing.engines import Described, describing
 from publishing.parameters import template_error
 from serve.answers import Answer
 from serve.published import open_published
 
 
-def check(settings: Settings, names: Sequence[str] = ()) -> Iterator[tuple[Question, Answer | None]]:
+def check(settings: Settings, names: Sequence[str] = ()) -> Iterator[tuple[Query, Answer | None]]:
     """Every analysis with its problems, tested against the version that was published last: planned and, on DuckDB, run
     with the defaults of its parameters. Without a problem it has its answer (on BigQuery None: a dry run gives none).
 
@@ -29,8 +29,8 @@ def check(settings: Settings, names: Sequence[str] = ()) -> Iterator[tuple[Quest
     if unknown := sorted(set(names) - {file.stem for file in files}):
         raise UserError(f"there is no analyses/{unknown[0]}.sql")
     # dbt would report one of these at a time
-    if unreadable := [question for file in files if (question := template_error(file, PROJECT.parent))]:
-        yield from ((question, None) for question in unreadable)
+    if unreadable := [query for file in files if (query := template_error(file, PROJECT.parent))]:
+        yield from ((query, None) for query in unreadable)
         return
     export_environment(settings)
     with ExitStack() as opened:
@@ -39,12 +39,12 @@ def check(settings: Settings, names: Sequence[str] = ()) -> Iterator[tuple[Quest
             described: Described = published.describe
         else:
             described = opened.enter_context(describing(settings, None))
-        for question in compile_questions(PROJECT_OPTIONS, described, names):
+        for query in compile_queries(PROJECT_OPTIONS, described, names):
             answer = None
-            problems = list(question.problems)
+            problems = list(query.problems)
             if not problems and isinstance(published, DuckDBPublished):
                 try:
-                    answer = published.ask(question, question.values({}))
+                    answer = published.ask(query, query.values({}))
                 except UserError as error:
                     problems.append(f"with its defaults: {error}")
-            yield question.model_copy(update={"problems": problems}), answer
+            yield query.model_copy(update={"problems": problems}), answer

@@ -15,7 +15,7 @@ def open_published(settings: Settings, threads: int | None = None) -> Published:
     """The version that was published last.
 
     Args:
-        threads: of DuckDB, per question; all cores unless given.
+        threads: of DuckDB, per query; all cores unless given.
 
     Raises:
         UserError: when no build has published one yet, or another release of this project has published it.

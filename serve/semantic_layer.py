@@ -1,6 +1,6 @@
 """Answers the metrics of dbt_project/models/analytics/_metrics.yml from the published warehouse.
 
-MetricFlow only writes the SQL: without a connection of its own it reads the same published build as every question.
+MetricFlow only writes the SQL: without a connection of its own it reads the same published build as every query.
 """
 
 import re
@@ -54,8 +54,8 @@ class Metrics:
 
         Raises:
             UserError: when there is no such metric, or it does not know a group or dimension.
-            QuestionTimeoutError: when it takes longer than SERVE_TIMEOUT_SECONDS.
-            QuestionTooLargeError: when it needs more than SERVE_MEMORY_LIMIT.
+            QueryTimeoutError: when it takes longer than SERVE_TIMEOUT_SECONDS.
+            QueryTooLargeError: when it needs more than SERVE_MEMORY_LIMIT.
         """
         for name in metrics:
             if name not in self.descriptions:

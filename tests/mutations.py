@@ -773,21 +773,21 @@ MUTATIONS = (
         "tests/serve/test_endpoints.py",
     ),
     Mutation(
-        "a token may ask every question",
+        "a token may ask every query",
         "serve/endpoints.py",
         'if allowed != "*" and name not in allowed:',
         "if False:",
         "tests/serve/test_endpoints.py",
     ),
     Mutation(
-        "a question that took too long is an internal error",
+        "a query that took too long is an internal error",
         "engines/duckdb/reader.py",
         "        raise took_longer(timeout_seconds) from error\n    finally:",
         "        raise\n    finally:",
         "tests/serve/test_endpoints.py",
     ),
     Mutation(
-        "a question may take all memory",
+        "a query may take all memory",
         "engines/duckdb/reader.py",
         '{"memory_limit": settings.serve_memory_limit}',
         "{}",
@@ -815,7 +815,7 @@ MUTATIONS = (
         "tests/analyses/test_extremes.py",
     ),
     Mutation(
-        "a question that fails takes the dashboard along",
+        "a query that fails takes the dashboard along",
         "serve/dashboard/page.py",
         '        except UserError as failure:\n            return {"error": str(failure)}\n',
         "        except UserError:\n            raise\n",
@@ -920,7 +920,7 @@ MUTATIONS = (
         ANSWERS,
     ),
     Mutation(
-        "a question leaves out events without a value of a property",
+        "a query leaves out events without a value of a property",
         "analyses/event_properties.sql",
         "where lower({{ property }}) = 'all'",
         "where value is not null and lower({{ property }}) = 'all'",

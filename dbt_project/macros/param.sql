@@ -1,4 +1,4 @@
-{#- A parameter of an analysis: bound when the question is asked, never pasted into its text. Call it at the top of the
+{#- A parameter of an analysis: bound when the query is asked, never pasted into its text. Call it at the top of the
     file with literals, `set brand = param('brand', 'all', 'string')`: publishing/parameters.py reads names, defaults and
     types from there. The types are string, integer, date and timestamp; a list of texts instead of a type makes a string that
     must be one of them. With the var that only .sqlfluff sets, the default stands in its place, since the linter cannot

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from common.settings import Settings
-from engines.query import Question, Value
+from engines.query import Query, Value
 from publishing.engines import bigquery_parameters
-from publishing.versions import read_questions
-from serve.answers import Answer, QuestionTooLargeError, bind_limit, took_longer
+from publishing.versions import read_queries
+from serve.answers import Answer, QueryTooLargeError, bind_limit, took_longer
 
 
 class BigQueryPublished:
-    """The questions as they were published, on the datasets as they are.
+    """The queries as they were published, on the datasets as they are.
 
     Args:
         folder: the published version.
@@ -23,11 +23,11 @@ class BigQueryPublished:
 
     def __init__(self, folder: Path, client: Any, settings: Settings) -> None:
         self.version = folder.name
-        self.questions, self.left_out = read_questions(folder)
+        self.queries, self.left_out = read_queries(folder)
         self._client = client
         self._settings = settings
 
-    def ask(self, question: Question, values: Mapping[str, Value], timeout_seconds: float | None = None) -> Answer:
+    def ask(self, query: Query, values: Mapping[str, Value], timeout_seconds: float | None = None) -> Answer:
         from google.api_core.exceptions import GoogleAPICallError
         from google.cloud.bigquery import QueryJobConfig
         from google.cloud.bigquery.retry import DEFAULT_RETRY
@@ -39,7 +39,7 @@ class BigQueryPublished:
         bound, most = bind_limit(values, self._settings.serve_max_rows)
         max_bytes_billed = self._settings.serve_max_bytes_billed
         config = QueryJobConfig(
-            query_parameters=bigquery_parameters(question, bound),
+            query_parameters=bigquery_parameters(query, bound),
             maximum_bytes_billed=max_bytes_billed,
             job_timeout_ms=int(timeout_seconds * 1000),  # also if this process is killed
         )
@@ -49,7 +49,7 @@ class BigQueryPublished:
             try:
                 # by default the job would be tried again for ten minutes after `retry` gives up
                 job = self._client.query(
-                    question.sql, job_config=config, retry=retry, timeout=timeout_seconds, job_retry=None
+                    query.sql, job_config=config, retry=retry, timeout=timeout_seconds, job_retry=None
                 )
                 try:
                     found = job.result(max_results=most + 1, retry=retry, timeout=timeout_seconds)
@@ -60,7 +60,7 @@ class BigQueryPublished:
             except GoogleAPICallError as error:
                 reasons = {detail.get("reason") for detail in error.errors if isinstance(detail, dict)}
                 if "bytesBilledLimitExceeded" in reasons:
-                    raise QuestionTooLargeError(
+                    raise QueryTooLargeError(
                         f"the answer would read more than SERVE_MAX_BYTES_BILLED ({max_bytes_billed:,}): ask for less,"
                         " such as a shorter period"
                     ) from error

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from common.settings import Settings
-from engines.query import Question, Value
+from engines.query import Query, Value
 from publishing.engines import describe
-from publishing.versions import read_questions
-from serve.answers import Answer, QuestionFailedError, QuestionTooLargeError, bind_limit, took_longer
+from publishing.versions import read_queries
+from serve.answers import Answer, QueryFailedError, QueryTooLargeError, bind_limit, took_longer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,18 +23,18 @@ INTERRUPT_SECONDS = 0.05
 
 
 class DuckDBPublished:
-    """A published copy of a DuckDB warehouse, open for reading; each question has a cursor of its own.
+    """A published copy of a DuckDB warehouse, open for reading; each query has a cursor of its own.
 
     Args:
         folder: the published version.
         settings: the bounds of an answer, and the name of the file.
-        threads: for one question; all cores unless given.
+        threads: for one query; all cores unless given.
     """
 
     def __init__(self, folder: Path, settings: Settings, threads: int | None = None) -> None:
         self.folder = folder
         self.version = folder.name
-        self.questions, self.left_out = read_questions(folder)
+        self.queries, self.left_out = read_queries(folder)
         self._settings = settings
         options: dict[str, Any] = {"memory_limit": settings.serve_memory_limit}
         if threads is not None:
@@ -43,7 +43,7 @@ class DuckDBPublished:
         self._connection.execute("set global TimeZone = 'UTC'")  # loads an extension, so it comes first
         self._connection.execute("set enable_external_access = false")
 
-    def ask(self, question: Question, values: Mapping[str, Value], timeout_seconds: float | None = None) -> Answer:
+    def ask(self, query: Query, values: Mapping[str, Value], timeout_seconds: float | None = None) -> Answer:
         if timeout_seconds is None:
             timeout_seconds = self._settings.serve_timeout_seconds
         bound, most = bind_limit(values, self._settings.serve_max_rows)
@@ -51,9 +51,9 @@ class DuckDBPublished:
         try:
             with self._bounded_cursor(timeout_seconds) as cursor:
                 # not sql(), which plans twice
-                rows = cursor.execute(question.sql, bound).fetchmany(most + 1)
+                rows = cursor.execute(query.sql, bound).fetchmany(most + 1)
         except duckdb.Error as error:
-            raise QuestionFailedError(f"{question.name}: {str(error).splitlines()[0]}") from error
+            raise QueryFailedError(f"{query.name}: {str(error).splitlines()[0]}") from error
         return Answer(rows[:most], len(rows) > most, time.perf_counter() - started, self.version)
 
     def close(self) -> None:
@@ -68,17 +68,17 @@ class DuckDBPublished:
             timeout_seconds: no limit unless given.
 
         Raises:
-            QuestionTimeoutError: when it took longer.
-            QuestionTooLargeError: when it needs more than SERVE_MEMORY_LIMIT.
+            QueryTimeoutError: when it took longer.
+            QueryTooLargeError: when it needs more than SERVE_MEMORY_LIMIT.
             duckdb.Error: when DuckDB cannot run it.
         """
         with self._bounded_cursor(timeout_seconds) as cursor:
             return cursor.sql(sql, params=dict(values or {})).to_arrow_table()
 
-    def describe(self, question: Question) -> list[tuple[str, str]]:
-        """Name and DuckDB's type of each column of the answer; the question is planned, not run."""
+    def describe(self, query: Query) -> list[tuple[str, str]]:
+        """Name and DuckDB's type of each column of the answer; the query is planned, not run."""
         with self._connection.cursor() as cursor:
-            return describe(cursor, question)
+            return describe(cursor, query)
 
     @contextmanager
     def _bounded_cursor(self, timeout_seconds: float | None) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -86,7 +86,7 @@ class DuckDBPublished:
             try:
                 yield cursor
             except duckdb.OutOfMemoryException as error:
-                raise QuestionTooLargeError(
+                raise QueryTooLargeError(
                     f"the answer would need more memory than SERVE_MEMORY_LIMIT ({self._settings.serve_memory_limit}):"
                     " ask for less, such as a shorter period"
                 ) from error
@@ -94,7 +94,7 @@ class DuckDBPublished:
 
 @contextmanager
 def _interrupted(cursor: duckdb.DuckDBPyConnection, timeout_seconds: float | None) -> Iterator[None]:
-    """Raise QuestionTimeoutError when the body runs longer."""
+    """Raise QueryTimeoutError when the body runs longer."""
     if timeout_seconds is None:
         yield
         return

@@ -18,7 +18,7 @@ from dbt.cli.main import dbtRunner
 from common.settings import Settings as IngestSettings
 from common.streams import STREAMS
 from engines.duckdb.sink import DuckDBSink
-from engines.query import LIMIT, Question
+from engines.query import LIMIT, Query
 from ingest.landing import land
 from ingest.sources import open_sources
 from publishing.publish import publish
@@ -79,12 +79,12 @@ class Warehouse:
     published: Published
     facts: definition.Facts
 
-    def question(self, name: str) -> Question:
-        return self.published.questions[name]
+    def published_query(self, name: str) -> Query:
+        return self.published.queries[name]
 
     def answer(self, name: str, arguments: Mapping[str, str]) -> Answer:
-        question = self.question(name)
-        return self.published.ask(question, question.values(arguments))
+        query = self.query(name)
+        return self.published.ask(query, query.values(arguments))
 
     def ask(self, name: str, arguments: Mapping[str, str]) -> list[tuple[Any, ...]]:
         """The rows of the answer, in order."""
@@ -97,7 +97,7 @@ class Warehouse:
 
     def define(self, name: str, arguments: Mapping[str, str]) -> tuple[list[tuple[Any, ...]], bool]:
         """The rows that the definition says, in order, and whether there are more than the limit."""
-        values = self.question(name).values(arguments)
+        values = self.query(name).values(arguments)
         limit = values.pop(LIMIT, None)
         rows = definition.DEFINITIONS[name](self.facts, **values)
         return rows[:limit], len(rows[:limit]) < len(rows)

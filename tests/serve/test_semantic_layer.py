@@ -11,7 +11,7 @@ import pytest
 from common.errors import UserError
 from common.settings import Settings
 from engines.duckdb.reader import DuckDBPublished
-from serve.answers import QuestionTimeoutError
+from serve.answers import QueryTimeoutError
 from serve.published import open_published
 from serve.semantic_layer import Metrics
 from tests.dbt_project.warehouse import Warehouse
@@ -130,10 +130,10 @@ def test_a_longer_answer_is_cut_and_keeps_its_newest_rows(
         assert (rows(table), is_cut) == (whole[:2], True)
 
 
-def test_a_metric_has_the_timeout_of_a_question(shop: Warehouse, published: DuckDBPublished) -> None:
+def test_a_metric_has_the_timeout_of_a_query(shop: Warehouse, published: DuckDBPublished) -> None:
     settings = Settings(_env_file=None, warehouse_path=shop.path, serve_timeout_seconds=0.1)
     hours = "{{ Dimension('event__brand') }} = (select cast(max(i) as varchar) from range(1_000_000_000_000) as t(i))"
-    with pytest.raises(QuestionTimeoutError, match="SERVE_TIMEOUT_SECONDS"):
+    with pytest.raises(QueryTimeoutError, match="SERVE_TIMEOUT_SECONDS"):
         Metrics(published, settings).ask(["events"], by=["metric_time__day"], where=hours)
 
 
@@ -146,7 +146,7 @@ def test_a_metric_is_answered_while_a_build_writes(shop: Warehouse, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("question", "error"),
+    ("query", "error"),
     [
         ({"metrics": ["sales"]}, "there is no metric 'sales'; the metrics are bounce_rate, "),
         (
@@ -158,7 +158,7 @@ def test_a_metric_is_answered_while_a_build_writes(shop: Warehouse, tmp_path: Pa
         ({"metrics": ["events"], "where": "colour = 1"}, "^colour = 1: Binder Error"),
     ],
 )
-def test_an_error_of_a_metric_is_one_line(metrics: Metrics, question: dict[str, list[str]], error: str) -> None:
+def test_an_error_of_a_metric_is_one_line(metrics: Metrics, query: dict[str, list[str]], error: str) -> None:
     with pytest.raises(UserError, match=error) as told:
-        metrics.ask(**question)  # type: ignore[arg-type]
+        metrics.ask(**query)  # type: ignore[arg-type]
     assert "\n" not in str(told.value)
