@@ -89,7 +89,7 @@ def check_sample(settings: Settings, names: Sequence[str], stream: Stream) -> Ve
     Raises:
         UserError: for a file that cannot be read, a sample without a JSON object, or a model that cannot be built.
     """
-    from dbt_project.__main__ import target
+    from publishing.dbt_options import target
 
     replay = Replay(settings.model_copy(update=EMBEDDED), names, stream, force=True)
     with _exclusive(target() / "check") as folder:
@@ -143,8 +143,8 @@ def _stage(settings: Settings, stream: Stream, folder: Path) -> None:
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
 
-    from dbt_project.__main__ import export_environment
     from dbt_project.contracts import PROJECT, parse_changed_contracts, write_contracts
+    from publishing.dbt_options import export_environment
 
     project = folder / "project" / PROJECT.name
     for name in (PROJECT.name, "snapshots", "analyses"):

@@ -16,11 +16,11 @@ from rich.table import Table
 
 from common.command_line import VERBOSE, finish
 from common.errors import ContractError, UnavailableError, UserError
-from common.settings import Settings, load_settings
+from common.settings import load_settings
 from common.streams import STREAMS, named
 from common.web import configure_logs, printable, serve_metrics
-from engines.duckdb.sink import DuckDBSink
-from engines.warehouse import Warehouse, utc_now
+from engines.factory import engine_for
+from engines.warehouse import utc_now
 from ingest.simulator.faults import Faults
 from ingest.sources import Source, open_sources
 
@@ -34,8 +34,6 @@ app.add_typer(stream_app, name="stream")
 output = Console(width=None if sys.stdout.isatty() else 120)  # a pipe is no 80 columns wide
 errors = Console(stderr=True)
 FAULTS = Faults()
-LOAD_SECONDS = 60.0
-"""Between two commits to BigQuery by load jobs, of which a table takes 1,500 a day."""
 
 MetricsPortOption = Annotated[
     int | None,
@@ -70,8 +68,9 @@ def land(
     from ingest.landing import land_streams
 
     settings = load_settings()
-    if settings.warehouse == "bigquery" and not follow and "landing_max_seconds" not in settings.model_fields_set:
-        settings.landing_max_seconds = LOAD_SECONDS
+    engine = engine_for(settings)
+    if not follow and engine.load_seconds is not None and "landing_max_seconds" not in settings.model_fields_set:
+        settings.landing_max_seconds = engine.load_seconds
     streams = settings.selected(stream)
     serve_metrics(settings, metrics_port)
     stop = _stop_signal() if follow else None
@@ -86,7 +85,7 @@ def land(
         def on_progress(rows: int) -> None:
             bars[0](rows)
 
-        sink = _sink(settings, follow)
+        sink = engine.warehouse(follow=follow)
         report = land_streams(
             settings, streams, sink, follow=follow, stop=stop, on_open=on_open, on_progress=on_progress
         )
@@ -102,7 +101,7 @@ def status(stream: StreamOption = None) -> None:
     The lag is the age of the oldest waiting message. Dead letters are those of the last build.
     """
     settings = load_settings()
-    sink = _sink(settings)
+    sink = engine_for(settings).warehouse()
     streams = settings.selected(stream)
     landed = sink.status()
     waiting: dict[str, int | None] = {}
@@ -421,7 +420,7 @@ def stream_promote(
 
     seen = None
     with suppress(UnavailableError):  # another process holds the warehouse
-        seen = _sink(load_settings()).unlisted_fields(name) if name in STREAMS else None
+        seen = engine_for(load_settings()).warehouse().unlisted_fields(name) if name in STREAMS else None
     field = promote_field(name, path, kind, seen=seen)
     line = f"added {field.name}, of type {field.type}, to streams/{name}.yml"
     if field.personal:
@@ -446,7 +445,7 @@ def emit(
     from ingest.emit import emit as emit_results
 
     settings = load_settings()
-    sink = _sink(settings)
+    sink = engine_for(settings).warehouse()
     due = count_due(settings, sink, from_start=from_start) if dry_run or errors.is_terminal else None
     if dry_run:
         output.print(f"would emit {due:,} result{'' if due == 1 else 's'} to {settings.emit_topic}")
@@ -507,7 +506,7 @@ def provision(
     settings = load_settings()
     options = SubscriptionOptions(ack_deadline, ordering, exactly_once, dead_letter_attempts, push_endpoint)
     lines = provision_all(settings, settings.selected(stream), dry_run, options)
-    sink = _sink(settings)
+    sink = engine_for(settings).warehouse()
     lines += [f"{'would create' if dry_run else 'created'} table {table}" for table in sink.missing_tables()]
     if not dry_run:
         sink.create_tables()
@@ -535,13 +534,14 @@ def push(
     from ingest.push import serve
 
     settings = load_settings()
-    if settings.warehouse == "bigquery":
+    engine = engine_for(settings)
+    if not engine.accepts_pushes:
         raise UserError("push lands in DuckDB only: with WAREHOUSE=bigquery, run `land --follow`")
     # Fail now for a wrong path; what may pass, such as another process that holds the file, each commit waits for.
     with suppress(UnavailableError):
-        DuckDBSink(settings.warehouse_path, 0, pseudonym_key=settings.pseudonym_key).create_tables()
+        engine_for(settings.model_copy(update={"lock_timeout_seconds": 0})).warehouse().create_tables()
     serve_metrics(settings, metrics_port)
-    landed = serve(settings, _sink(settings), host, port)
+    landed = serve(settings, engine.warehouse(), host, port)
     output.print(f"landed {_messages(landed)}")
 
 
@@ -568,14 +568,6 @@ def clean(
             return
     remove(paths, settings)
     output.print("removed")
-
-
-def _sink(settings: Settings, follow: bool = False) -> Warehouse:
-    if settings.warehouse == "bigquery":
-        from engines.bigquery.sink import BigQuerySink
-
-        return BigQuerySink(settings, by_streams=follow)
-    return DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds, pseudonym_key=settings.pseudonym_key)
 
 
 @contextmanager

@@ -5,18 +5,17 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import duckdb
 from dbt.artifacts.schemas.run import RunExecutionResult
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 
 from common.errors import UserError
 from engines.query import Column, Query, with_problems
+from engines.reader import COLUMN_TYPES, Describe
 from publishing.dbt_errors import first_paragraph
-from publishing.engines import COLUMN_TYPES, Described
 from publishing.parameters import read_parameters
 
 
-def compile_queries(options: list[str], described: Described, names: Sequence[str] = ()) -> list[Query]:
+def compile_queries(options: list[str], describe: Describe, names: Sequence[str] = ()) -> list[Query]:
     """Every analysis, sorted by name. One that cannot be asked has all its `problems`.
 
     Args:
@@ -32,7 +31,7 @@ def compile_queries(options: list[str], described: Described, names: Sequence[st
         result = _dbt_compile(options, selected, broken)
         if isinstance(result.result, RunExecutionResult):
             nodes = [one.node for one in result.result.results]
-            return sorted([*broken.values(), *(_query(node, described) for node in nodes)], key=lambda one: one.name)
+            return sorted([*broken.values(), *(_query(node, describe) for node in nodes)], key=lambda one: one.name)
         # dbt stops at the first analysis that does not compile: exclude it and compile the others
         message = first_paragraph(result.exception)
         found = re.search(r"^\w+ Error in analysis (\w+) \((\S+)\) (.*?)(?: Vars supplied to|$)", message)
@@ -62,7 +61,7 @@ def _path(path: str) -> str:
     return path.removeprefix("../")
 
 
-def _query(node: Any, described: Described) -> Query:
+def _query(node: Any, describe: Describe) -> Query:
     """The query of an analysis, with every problem that it has."""
     problems: list[str] = []
     if not node.description:
@@ -74,18 +73,12 @@ def _query(node: Any, described: Described) -> Query:
     )
     if are_known:  # otherwise a parameter has no value
         try:
-            columns = _columns(node, described(query), problems)
-        except (UserError, duckdb.Error) as error:
-            problems.append(_first_lines(error))
+            columns = _columns(node, describe(query), problems)
+        except UserError as error:
+            problems.append(str(error))
     if problems:
         return with_problems(node.name, [f"{_path(node.original_file_path)}: {problem}" for problem in problems])
     return query.model_copy(update={"columns": columns})
-
-
-def _first_lines(error: Exception) -> str:
-    """The message of a statement's error, with the line of SQL that DuckDB quotes."""
-    lines = str(error).strip().splitlines()
-    return " ".join([lines[0], *(line.strip() for line in lines[1:] if line.startswith("LINE "))])
 
 
 def _columns(node: Any, types: list[tuple[str, str]], problems: list[str]) -> list[Column]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from common.settings import Settings
+from engines.factory import engine_for
 from engines.query import Query
 
 CURRENT = "current"
@@ -23,9 +24,7 @@ SEMANTIC_MANIFEST = "semantic_manifest.json"
 
 def published_folder(settings: Settings) -> Path:
     """Where builds publish, one directory per version: next to the DuckDB file, also when the warehouse is BigQuery."""
-    if settings.warehouse == "bigquery":
-        return settings.warehouse_path.with_name(f"{settings.gcp_project}.{settings.dataset_prefix}analytics.published")
-    return settings.warehouse_path.with_name(f"{settings.warehouse_path.name}.published")
+    return settings.warehouse_path.with_name(f"{engine_for(settings).published_name}.published")
 
 
 def published_version(settings: Settings) -> str | None:

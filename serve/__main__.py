@@ -20,7 +20,6 @@ from common.command_line import VERBOSE, finish
 from common.errors import UserError
 from common.settings import load_settings
 from common.web import configure_logs, serve_metrics
-from engines.duckdb.reader import DuckDBPublished
 from engines.query import Column, ColumnType, Query
 from serve.answers import Answer, find_query
 from serve.printing import Format, output, print_answer, print_error, print_metrics, print_queries, row_count
@@ -169,8 +168,6 @@ def metric(
 
     settings = load_settings()
     published = open_published(settings)
-    if not isinstance(published, DuckDBPublished):
-        raise UserError("metrics need DuckDB: on BigQuery, use the command mf of dbt-metricflow")
     known = Metrics(published, settings)
     if not metrics:
         print_metrics(known)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from starlette.exceptions import HTTPException
 
 from common.settings import Settings
+from engines.factory import engine_for
 from engines.query import Query, Value
 from serve.answers import Published
 from serve.formats import as_csv, as_json
@@ -36,7 +37,7 @@ class ServedVersion:
         self._bytes = 0
         self._under_way: dict[str, asyncio.Task[Body]] = {}
         self._is_retired = False
-        self.is_copy = settings.warehouse == "duckdb"
+        self.is_copy = engine_for(settings).is_copied
         """BigQuery's tables change without a new version, so their answers are not cached."""
 
     def etag(self, query: Query, values: dict[str, Value], extension: str) -> str:

@@ -9,18 +9,6 @@ from common.errors import UserError
 from engines.query import LIMIT, Query, Value
 
 
-class QueryTimeoutError(UserError):
-    """An answer took longer than SERVE_TIMEOUT_SECONDS."""
-
-
-class QueryTooLargeError(UserError):
-    """An answer would need more than SERVE_MEMORY_LIMIT, or read more than SERVE_MAX_BYTES_BILLED."""
-
-
-class QueryFailedError(UserError):
-    """The engine could not compute the answer; the message may quote values of the warehouse."""
-
-
 @dataclass(frozen=True)
 class Answer:
     rows: list[tuple[Any, ...]]
@@ -49,9 +37,7 @@ class Published(Protocol):
 
         Raises:
             QueryTimeoutError: when it took longer; by then it no longer runs.
-            QueryTooLargeError: when it needs more than SERVE_MEMORY_LIMIT, or reads more than
-                SERVE_MAX_BYTES_BILLED on BigQuery.
-            QueryFailedError: when DuckDB cannot compute it.
+            QueryTooLargeError, QueryFailedError: as `Reader.rows`.
         """
 
     def close(self) -> None: ...
@@ -86,9 +72,3 @@ def bind_limit(values: Mapping[str, Value], max_rows: int) -> tuple[dict[str, Va
         return dict(values), max_rows
     most = min(limit, max_rows)
     return {**values, LIMIT: most + 1}, most
-
-
-def took_longer(seconds: float) -> QueryTimeoutError:
-    return QueryTimeoutError(
-        f"the answer took longer than {seconds:.3g} s (SERVE_TIMEOUT_SECONDS): ask for less, such as a shorter period"
-    )

@@ -1,15 +1,14 @@
 """Tests the queries of analyses/ without a build, against the version that was published last."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 
 from common.errors import UserError
 from common.settings import Settings
-from dbt_project.__main__ import PROJECT, PROJECT_OPTIONS, export_environment
-from engines.duckdb.reader import DuckDBPublished
+from engines.factory import engine_for
 from engines.query import Query
 from publishing.compile import compile_queries
-from publishing.engines import Described, describing
+from publishing.dbt_options import PROJECT, PROJECT_OPTIONS, export_environment
 from publishing.parameters import template_error
 from serve.answers import Answer
 from serve.published import open_published
@@ -33,16 +32,12 @@ def check(settings: Settings, names: Sequence[str] = ()) -> Iterator[tuple[Query
         yield from ((query, None) for query in unreadable)
         return
     export_environment(settings)
-    with ExitStack() as opened:
-        published = opened.enter_context(closing(open_published(settings)))
-        if isinstance(published, DuckDBPublished):
-            described: Described = published.describe
-        else:
-            described = opened.enter_context(describing(settings, None))
-        for query in compile_queries(PROJECT_OPTIONS, described, names):
+    engine = engine_for(settings)
+    with closing(open_published(settings)) as published:
+        for query in compile_queries(PROJECT_OPTIONS, published.reader.describe, names):
             answer = None
             problems = list(query.problems)
-            if not problems and isinstance(published, DuckDBPublished):
+            if not problems and not engine.is_billed:
                 try:
                     answer = published.ask(query, query.values({}))
                 except UserError as error:

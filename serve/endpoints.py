@@ -5,7 +5,6 @@ request after it was published, and closed when its last query is answered.
 """
 
 import asyncio
-import os
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,18 +26,18 @@ from starlette.types import ASGIApp
 from common import web
 from common.errors import UnavailableError, UserError
 from common.settings import Settings
+from engines.factory import engine_for
 from engines.query import ArgumentError
+from engines.reader import QueryTimeoutError, QueryTooLargeError
 from publishing.versions import published_at, published_version
 from serve.answer_cache import FORMATS, ServedVersion
-from serve.answers import QueryTimeoutError, QueryTooLargeError, why_left_out
+from serve.answers import why_left_out
 from serve.openapi import describe
 from serve.published import open_published
 
 PATH = "/v0/pipes"
 GZIP_BYTES = 8 * 1024
 """Smaller answers are sent faster without compression."""
-WAITING_THREADS = 16
-"""Queries that wait for BigQuery at one time; on DuckDB one runs per core."""
 SHUTDOWN_SECONDS = 5
 """How much longer than SERVE_TIMEOUT_SECONDS the last answers may take."""
 NOTHING_PUBLISHED = "nothing is published yet: try again once a build is done"
@@ -62,8 +61,7 @@ class Endpoints:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        threads = os.cpu_count() if settings.warehouse == "duckdb" else WAITING_THREADS
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="query")
+        self._pool = ThreadPoolExecutor(engine_for(settings).concurrent_queries, thread_name_prefix="query")
         self._version: ServedVersion | None = None
         self._opening = asyncio.Lock()
         self._unreadable: str | None = None

@@ -744,7 +744,7 @@ MUTATIONS = (
     Mutation(
         "a changed warehouse counts as built",
         "dbt_project/last_build.py",
-        "last.warehouse == warehouse_now(settings) is not None",
+        "last.warehouse == engine.state()",
         "last.warehouse is not None",
         "tests/dbt_project/test_last_build.py",
     ),

@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import pytest
 
-from engines.duckdb.reader import DuckDBPublished
 from engines.query import LIMIT, ArgumentError
 from serve.published import open_published
 from serve.semantic_layer import Metrics
@@ -91,7 +90,6 @@ def test_a_yml_says_what_is_counted_and_in_which_time_zone(warehouse: Warehouse,
 
 
 def test_a_metric_says_in_which_time_zone_it_counts(warehouse: Warehouse) -> None:
-    assert isinstance(warehouse.published, DuckDBPublished)
     descriptions = Metrics(warehouse.published, warehouse.settings).descriptions
     assert descriptions
     assert [name for name, text in descriptions.items() if "reporting time zone" not in text] == []

@@ -9,7 +9,7 @@ from unittest.mock import patch
 from pydantic import TypeAdapter
 
 from common.settings import Settings
-from engines.duckdb.sink import DuckDBSink
+from engines.duckdb.engine import DuckDBEngine
 from engines.query import Query
 from publishing.publish import publish
 from publishing.versions import SEMANTIC_MANIFEST
@@ -17,14 +17,15 @@ from publishing.versions import SEMANTIC_MANIFEST
 
 def publish_again(settings: Settings, queries: list[Query], change: str = "", same_code_as: str | None = None) -> None:
     """As a build does, after a change to the warehouse."""
-    sink = DuckDBSink(settings.warehouse_path)
+    engine = DuckDBEngine(settings)
+    sink = engine.warehouse()
     with sink.session(), patch("publishing.publish.compile_queries", lambda *_: queries):
         if change:
             with sink.connection() as connection:
                 connection.execute(change)
         target = settings.warehouse_path.parent
         (target / SEMANTIC_MANIFEST).write_text("{}")
-        publish(settings, sink, [], target, same_code_as)
+        publish(settings, engine, [], target, same_code_as)
 
 
 def main() -> None:

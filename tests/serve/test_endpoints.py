@@ -22,13 +22,12 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from common.settings import Settings
-from engines.duckdb.reader import DuckDBPublished
 from engines.query import Column, Query
 from publishing.versions import CURRENT, published_folder
 from serve.answers import Answer, QueryTimeoutError
 from serve.endpoints import Endpoints
 from serve.formats import as_csv, as_json
-from serve.published import open_published
+from serve.published import PublishedVersion, open_published
 from tests.dbt_project.warehouse import ROOT
 from tests.serve.conftest import Clients
 from tests.serve.publishing import publish_again
@@ -55,7 +54,6 @@ def defined_top_products(
     """The query in Python, without its limit."""
     products: dict[str, list[dict[str, Any]]] = defaultdict(list)
     with closing(open_published(settings)) as version:
-        assert isinstance(version, DuckDBPublished)
         found = version.query("select product_id, name from analytics.dim_products_history where is_current")
     names = {row["product_id"]: row["name"] for row in found.to_pylist()}
     for event in published_events(settings):
@@ -255,7 +253,7 @@ def test_an_answer_is_cached_until_the_next_version(
 def test_concurrent_requests_for_one_answer_share_it(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     client.get(TOP)
-    ask = DuckDBPublished.ask
+    ask = PublishedVersion.ask
 
     def counted(*arguments: Any) -> Any:
         asked.append(1)
@@ -263,7 +261,7 @@ def test_concurrent_requests_for_one_answer_share_it(client: TestClient, monkeyp
         return ask(*arguments)
 
     started = threading.Event()
-    monkeypatch.setattr(DuckDBPublished, "ask", counted)
+    monkeypatch.setattr(PublishedVersion, "ask", counted)
     with ThreadPoolExecutor(8) as pool:
         pending = [pool.submit(client.get, f"{TOP}?brand=nike") for _ in range(8)]
         threading.Timer(0.5, started.set).start()

@@ -23,9 +23,9 @@ from starlette.testclient import TestClient
 
 from common.errors import UnavailableError, UserError
 from common.settings import Settings
-from engines.duckdb.sink import DuckDBSink
+from engines.factory import engine_for
 from engines.query import Query
-from publishing.engines import COLUMN_TYPES, describing
+from engines.reader import COLUMN_TYPES
 from publishing.versions import CURRENT, QUERIES, published_folder
 from serve.endpoints import Endpoints
 from serve.published import open_published
@@ -169,8 +169,7 @@ def test_types_of_the_engine_become_column_types(settings: Settings) -> None:
             now() as g, now()::timestamp as h, 'x' as i, [1] as j
     """
     query = Query(name="q", description="", parameters=[], columns=[], sql=sql)
-    sink = DuckDBSink(settings.warehouse_path)
-    with sink.session(), describing(settings, sink) as described:
+    with engine_for(settings).describing() as described:
         found = {name: COLUMN_TYPES.get(type_) for name, type_ in described(query)}
     assert list(found.values()) == (
         ["integer", "integer", "number", "number", "boolean", "date", "timestamp", "timestamp", "string", None]
@@ -189,12 +188,6 @@ class BigQueryClient:
             SimpleNamespace(name="n", field_type="INTEGER"),
             SimpleNamespace(name="price", field_type="NUMERIC"),
         ]
-
-    def __enter__(self) -> "BigQueryClient":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is open."""
 
     def query(self, sql: str, job_config: Any, **_: Any) -> Any:
         self.sent.append((sql, job_config.to_api_repr()))
@@ -243,7 +236,7 @@ def publish_on_bigquery(settings: Settings) -> None:
     from publishing.publish import publish
 
     with patch("publishing.publish.compile_queries", lambda *_: [bigquery_query()]):
-        publish(settings, None, [], Path())
+        publish(settings, engine_for(settings), [], Path())
 
 
 def test_on_bigquery_queries_are_published_and_parameters_bound(on_bigquery: Settings) -> None:
@@ -344,7 +337,7 @@ def test_on_bigquery_a_dry_run_describes_the_columns(on_bigquery: Settings) -> N
     client = BigQueryClient([])
     with (
         patch(OPEN_CLIENT, lambda _: client),
-        describing(on_bigquery, None) as described,
+        engine_for(on_bigquery).describing() as described,
     ):
         assert [(name, COLUMN_TYPES[type_]) for name, type_ in described(bigquery_query())] == [
             ("n", "integer"),
@@ -361,7 +354,7 @@ def test_on_bigquery_a_statement_that_it_rejects_is_a_problem_of_the_query(on_bi
     client = Rejecting([])
     with (
         patch(OPEN_CLIENT, lambda _: client),
-        describing(on_bigquery, None) as described,
+        engine_for(on_bigquery).describing() as described,
     ):
         with pytest.raises(UserError, match=r"Unrecognized name: brandd at \[3:5\]") as told:
             described(bigquery_query())
