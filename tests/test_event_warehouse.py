@@ -149,6 +149,13 @@ def test_a_build_imports_no_server() -> None:
     assert not (imported_anywhere("dbt_project") | imported_anywhere("publishing")) & server
 
 
+@pytest.mark.parametrize(("package", "above"), [("common", "engines"), ("engines", "ingest")])
+def test_imports_go_one_way(package: str, above: str) -> None:
+    """From `common` through `engines` to the parts that use them."""
+    users = {"ingest", "publishing", "serve", "dbt_project"}
+    assert not imported_anywhere(package) & (users | {above})
+
+
 def test_the_pins_are_within_the_ranges_of_pyproject() -> None:
     pinned = {}
     for name in ("requirements-docs.txt", "requirements-dev.txt"):

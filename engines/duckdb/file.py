@@ -77,6 +77,7 @@ class WarehouseFile:
 
     def open(self, read_only: bool, timeout_seconds: float) -> duckdb.DuckDBPyConnection:
         """Open the file, for a caller that has `in_use`."""
+        # Without tenacity: its form of this loop is no shorter, and the last error names the process with the lock.
         deadline = time.monotonic() + timeout_seconds
         while True:
             try:

@@ -163,6 +163,14 @@ def test_only_a_whole_successful_build_publishes(shop: Warehouse, tmp_path: Path
     assert Path(f"{warehouse.path}.published/current").exists()
 
 
+def test_a_version_of_another_release_says_to_build_again(published: Settings) -> None:
+    """That named the file questions.json."""
+    version = published_folder(published) / current(published)
+    (version / QUERIES).rename(version / "questions.json")
+    with pytest.raises(UserError, match="another release published the last version: run `make build`"):
+        open_published(published)
+
+
 def test_types_of_the_engine_become_column_types(settings: Settings) -> None:
     sql = """
         select sum(1) as a, count(*) as b, 1.5 as c, 1::double as d, true as e, current_date as f,
