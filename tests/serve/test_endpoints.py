@@ -23,8 +23,9 @@ from structlog.testing import capture_logs
 
 from common.settings import Settings
 from engines.query import Column, Query
+from engines.reader import QueryTimeoutError
 from publishing.versions import CURRENT, published_folder
-from serve.answers import Answer, QueryTimeoutError
+from serve.answers import Answer
 from serve.endpoints import Endpoints
 from serve.formats import as_csv, as_json
 from serve.published import PublishedVersion, open_published

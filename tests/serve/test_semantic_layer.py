@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import UserError
 from common.settings import Settings
-from serve.answers import QueryTimeoutError
+from engines.reader import QueryTimeoutError
 from serve.published import PublishedVersion, open_published
 from serve.semantic_layer import Metrics
 from tests.dbt_project.warehouse import Warehouse
