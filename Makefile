@@ -70,7 +70,7 @@ setup-all: .venv/.ready-all ## Add the clients of Kafka, Pub/Sub and BigQuery
 	@$(PYTHON) -m venv .venv
 	@$(INSTALL) locked/requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -m compileall -q -j 0 .venv/lib common ingest dbt_project publishing contracts serve > /dev/null || true
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib common engines ingest dbt_project publishing contracts serve > /dev/null || true
 	@touch $@
 
 .venv/.ready-all: .venv/.ready locked/requirements-all.txt

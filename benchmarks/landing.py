@@ -34,12 +34,12 @@ from benchmarks.measure import Figure, apart, peer_python, short_rounds
 from benchmarks.report import Plot, Ratio, Section, Table, file_system
 from common.settings import Settings
 from common.streams import STREAMS, Stream
+from engines.duckdb.sink import DuckDBSink
 from ingest.brokers.pubsub import open_subscriber
 from ingest.landing import land
 from ingest.message import Message
 from ingest.producers import RoutingProducer
 from ingest.provision import provision
-from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import kafka_batch, open_sources, pubsub
 from tests.brokers import KafkaServer, PubSubEmulator, running
 from tests.registry import LocalRegistry

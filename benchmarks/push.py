@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ingest.sinks.duckdb import DuckDBSink
+from engines.duckdb.sink import DuckDBSink
 
 PROJECT = Path(__file__).parents[1]
 WRK_SCRIPT = """

@@ -1,9 +1,9 @@
-"""How many questions a second are answered: `python -m benchmarks.serve [EVENTS_PER_DAY] [CONNECTIONS] [SECONDS]`.
+"""How many queries a second are answered: `python -m benchmarks.serve [EVENTS_PER_DAY] [CONNECTIONS] [SECONDS]`.
 
 Builds a warehouse of seven days (143,000 events a day make a million) and loads the endpoint of top_products with wrk
 (Debian: `apt-get install wrk`), one kind of load after the other:
 
-- cached: one question again and again;
+- cached: one query again and again;
 - varied: a brand or all, a category or all, some whole days, 10 or 20 products: what the pages of a shop ask, so that
   some were asked before;
 - distinct: the same, but from a second that was never asked for, so that none was;

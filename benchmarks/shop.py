@@ -17,9 +17,9 @@ from rich.progress import Progress
 
 from common.settings import Settings
 from common.streams import STREAMS, Stream
+from engines.duckdb.sink import DuckDBSink
 from ingest.message import Message
 from ingest.simulator import DEFAULT_START, simulate, simulated_days
-from ingest.sinks.duckdb import DuckDBSink
 
 SEED = 1
 EVENTS_PER_DAY = 100_000

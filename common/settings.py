@@ -259,13 +259,6 @@ class Settings(BaseSettings):
     def has_kafka(self) -> bool:
         return self.kafka_bootstrap_servers is not None or self.kafka_config_file is not None
 
-    @property
-    def published_folder(self) -> Path:
-        """Directory in which builds publish, one version each: next to the DuckDB file, even with BigQuery."""
-        if self.warehouse == "bigquery":
-            return self.warehouse_path.with_name(f"{self.gcp_project}.{self.dataset_prefix}analytics.published")
-        return self.warehouse_path.with_name(f"{self.warehouse_path.name}.published")
-
     def transport(self, stream: Stream) -> Literal["kafka", "pubsub", "spool"]:
         """Where a stream is read from and produced to."""
         if stream.transport == "kafka" and self.has_kafka:

@@ -18,13 +18,13 @@ import orjson
 from common.errors import UserError
 from common.settings import Settings
 from common.streams import Stream
-from dbt_project.__main__ import export_environment, target
 from dbt_project.contracts import PROJECT, parse_changed_contracts, write_contracts
+from engines.duckdb.sink import DuckDBSink
 from ingest.landing import land_streams
 from ingest.message import value_at
 from ingest.producers.spool import SpoolProducer
 from ingest.replay import Replay
-from ingest.sinks.duckdb import DuckDBSink
+from publishing.dbt_options import export_environment, target
 
 CHECKED_MESSAGES = 1_000_000
 """Maximum messages that are checked, to bound the disk space."""

@@ -11,7 +11,7 @@ from common.errors import UnavailableError, UserError
 from common.logs import printable
 from common.settings import load_settings
 from common.streams import STREAMS, named
-from ingest.commands.warehouse import open_warehouse
+from engines.factory import engine_for
 
 stream_app = typer.Typer(help="Write the contract of a stream from a sample, and check messages against it.")
 
@@ -163,7 +163,7 @@ def stream_promote(
 
     seen = None
     with suppress(UnavailableError):  # another process holds the warehouse
-        seen = open_warehouse(load_settings()).unlisted_fields(name) if name in STREAMS else None
+        seen = engine_for(load_settings()).warehouse().unlisted_fields(name) if name in STREAMS else None
     field = promote_field(name, path, kind, seen=seen)
     line = f"added {field.name}, of type {field.type}, to streams/{name}.yml"
     if field.personal:

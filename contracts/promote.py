@@ -17,7 +17,7 @@ from contracts.files import validate
 from contracts.names import reserved_names, sentence, snake_case, valid_name
 from contracts.personal import looks_personal, why_personal
 from contracts.text import yaml_text
-from ingest.sinks import UnlistedField
+from engines.warehouse import UnlistedField
 
 SHOWN_CLOSE = 5
 """Maximum similar paths that an error suggests."""

@@ -1,6 +1,6 @@
 """Runs dbt on the warehouse that the settings name: `python -m dbt_project build [dbt's own options]`.
 
-Exit code 0 when all is well, 1 when a model or a test failed or a question of analyses/ could not be published, 2 when
+Exit code 0 when all is well, 1 when a model or a test failed or a query of analyses/ could not be published, 2 when
 dbt could not start.
 """
 
@@ -17,14 +17,12 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from datetime import date
 from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import available_timezones
 
-import duckdb
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 from rich.console import Console
@@ -37,32 +35,27 @@ from common.errors import UserError
 from common.logs import printable
 from common.settings import Settings, load_settings
 from dbt_project.contracts import parse_changed_contracts, write_contracts
-from dbt_project.last_build import LastBuild, code_now, is_built, read_last_build, warehouse_now, write_last_build
-from ingest.sinks.duckdb import DuckDBSink
+from dbt_project.last_build import LastBuild, code_now, is_built, read_last_build, write_last_build
+from engines.engine import Engine
+from engines.factory import engine_for
 from publishing.dbt_errors import first_paragraph
+from publishing.dbt_options import PROJECT, PROJECT_OPTIONS, export_environment, target
 
 if TYPE_CHECKING:  # imported when first needed: it takes most of the time of a build that has nothing to do
     from dbt.artifacts.schemas.run import RunExecutionResult
     from dbt.cli.main import dbtRunnerResult
 
-PROJECT = Path(__file__).parent
-PROJECT_OPTIONS = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
 SELECTIONS = ("select", "exclude", "selector", "resource_types", "exclude_resource_types")
 """Options of dbt after which it builds a part only."""
 SUMMARIZED = ("build", "run", "test", "seed", "snapshot", "retry", "docs")
 """Commands of which the results are printed as a summary."""
 FAILING_ROWS = 3
-"""Of a test that fails, so many are printed."""
+"""Rows of a failing test that are printed."""
 HELP = """\
-`python -m dbt_project build` builds and tests the warehouse that the settings name, and publishes it for the questions,
+`python -m dbt_project build` builds and tests the warehouse that the settings name, and publishes it for the queries,
 the dashboard and HTTP. A build with --select or the like publishes nothing. Other commands and options are dbt's:"""
 output = Console()
 errors = Console(stderr=True)
-
-
-def target() -> Path:
-    """The folder in which dbt writes its artifacts."""
-    return Path(os.environ.get("DBT_TARGET_PATH", PROJECT / "target"))
 
 
 def run(settings: Settings, arguments: list[str]) -> int:
@@ -73,40 +66,29 @@ def run(settings: Settings, arguments: list[str]) -> int:
     """
     if not arguments or arguments[0].startswith("-"):
         return _print_help(arguments)
-    if settings.warehouse == "bigquery":
-        import dbt.adapters.bigquery  # noqa: F401  dbt would not say which package is missing
+    engine = engine_for(settings)
     write_contracts()
     parse_changed_contracts(target())
     arguments = [part for argument in arguments for part in _apart(argument)]
     check_vars(arguments)
-    # of a build of everything, by which the next one may go
-    is_plain = settings.warehouse == "duckdb" and arguments == ["build", *_vars_options(arguments)]
-    is_plain = is_plain and settings.build_prefix is None
+    # only a build of everything is recorded as the last build
+    is_plain = settings.build_prefix is None and arguments == ["build", *_vars_options(arguments)]
     code = code_now(arguments) if is_plain else ""
     last = read_last_build(settings) if is_plain else None
     same_code_as = None
     known_code: list[str] = []
     if last and last.code == code:
         same_code_as = last.version
-        if is_built(settings, last):
-            _print_marts(DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds), last.marts)
+        if is_built(settings, engine, last):
+            _print_marts(engine, last.marts)
             output.print("nothing new: the last build, which passed every test, is up to date")
             return 1 if _print_left_out(settings) else 0
         known_code = ["--exclude-resource-type", "unit_test"]  # they test the code alone
     from dbt.artifacts.schemas.run import RunExecutionResult
 
     export_environment(settings)
-    sink = None
-    is_question_left_out = False
-    with ExitStack() as held:
-        if settings.warehouse == "duckdb":
-            if not settings.warehouse_path.exists():
-                raise UserError(f"there is no warehouse at {settings.warehouse_path} yet: run `make ingest` first")
-            # Waits for a loader that is just committing, and names one that stays; then keeps the file until dbt has
-            # opened it, which does not wait: pushes commit all the time.
-            sink = DuckDBSink(settings.warehouse_path, settings.lock_timeout_seconds)
-            held.enter_context(sink.session())
-            sink.create_tables()
+    is_query_left_out = False
+    with engine.building():
         result = _invoke([*arguments, *known_code, *PROJECT_OPTIONS])
         from publishing.publish import publish
 
@@ -116,21 +98,20 @@ def run(settings: Settings, arguments: list[str]) -> int:
         if result.exception is not None:
             raise UserError(first_paragraph(result.exception))
         if isinstance(result.result, RunExecutionResult):
-            _print_results(result.result, sink, with_marts=arguments[0] == "build")
+            _print_results(result.result, engine, with_marts=arguments[0] == "build")
             if result.success and is_publishable(settings, result.result.args):
                 options = [*_vars_options(arguments), *PROJECT_OPTIONS]
-                version = publish(settings, sink, options, target(), same_code_as)
-                is_question_left_out = _print_left_out(settings)
-                if code and _is_green(result.result):
-                    # while nobody else can land: what is in the file now is what was built
+                version = publish(settings, engine, options, target(), same_code_as)
+                is_query_left_out = _print_left_out(settings)
+                # while nobody else can land: what is in the warehouse now is what was built
+                state = engine.state()
+                if code and state is not None and _is_green(result.result):
                     marts = _built_marts(result.result)
-                    write_last_build(
-                        settings, LastBuild(code=code, version=version, warehouse=warehouse_now(settings), marts=marts)
-                    )
+                    write_last_build(settings, LastBuild(code=code, version=version, warehouse=state, marts=marts))
     if arguments[:2] == ["docs", "generate"] and result.success:
         page = target() / ("static_index.html" if "--static" in arguments else "index.html")
         output.print(f"docs: {os.path.relpath(page)}", soft_wrap=True)
-    return 0 if result.success and not is_question_left_out else 1
+    return 0 if result.success and not is_query_left_out else 1
 
 
 def _print_help(arguments: list[str]) -> int:
@@ -201,22 +182,6 @@ def check_vars(arguments: list[str]) -> None:
         raise UserError(f"var {name}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}") from error
 
 
-def export_environment(settings: Settings) -> None:
-    """Set the environment variables that profiles.yml reads."""
-    os.environ["WAREHOUSE"] = settings.warehouse
-    os.environ["WAREHOUSE_PATH"] = str(settings.warehouse_path.absolute())
-    if settings.warehouse_memory_limit is not None:
-        os.environ["WAREHOUSE_MEMORY_LIMIT"] = settings.warehouse_memory_limit
-    if settings.gcp_project is not None:
-        os.environ["GCP_PROJECT"] = settings.gcp_project
-    os.environ["GCP_LOCATION"] = settings.gcp_location
-    os.environ["BIGQUERY_MAXIMUM_BYTES_BILLED"] = str(settings.bigquery_maximum_bytes_billed)
-    os.environ["BIGQUERY_PRIORITY"] = settings.bigquery_priority
-    os.environ["DATASET_PREFIX"] = settings.dataset_prefix if settings.warehouse == "bigquery" else ""
-    if settings.build_prefix is not None:
-        os.environ["BUILD_PREFIX"] = settings.build_prefix
-
-
 def _apart(argument: str) -> list[str]:
     """--vars=X as two arguments."""
     return ["--vars", argument.removeprefix("--vars=")] if argument.startswith("--vars=") else [argument]
@@ -249,41 +214,39 @@ def _invoke(arguments: list[str]) -> dbtRunnerResult:
         return dbtRunner(callbacks=[on_event]).invoke(["--log-level", "none", *arguments])
 
 
-def _print_results(run_results: RunExecutionResult, sink: DuckDBSink | None, *, with_marts: bool) -> None:
+def _print_results(run_results: RunExecutionResult, engine: Engine, *, with_marts: bool) -> None:
     if not any(one.node.resource_type.value != "operation" for one in run_results.results):
         raise UserError("the selection matches no model and no test")
-    _print_failures(run_results, sink)
-    _print_summary(run_results, sink, with_marts=with_marts)
+    _print_failures(run_results, engine)
+    _print_summary(run_results, engine, with_marts=with_marts)
 
 
-def _print_failures(run_results: RunExecutionResult, sink: DuckDBSink | None) -> None:
+def _print_failures(run_results: RunExecutionResult, engine: Engine) -> None:
     for one in run_results.results:
         if one.status in ("error", "fail", "runtime error", "partial success"):
             errors.print(f"[red]{one.status}[/] {one.node.resource_type} {one.node.name}: ", end="")
             errors.print((one.message or "").strip(), markup=False, highlight=False)
             if one.node.resource_type.value == "test":
-                if sink is not None and one.status == "fail":
-                    _print_failing_rows(sink, str(getattr(one.node, "compiled_code", "")))
+                if one.status == "fail":
+                    _print_failing_rows(engine, str(getattr(one.node, "compiled_code", "")))
                 errors.print(f"  its SQL: {target() / 'compiled'}", markup=False, highlight=False)
 
 
-def _print_failing_rows(sink: DuckDBSink, query: str) -> None:
+def _print_failing_rows(engine: Engine, query: str) -> None:
     """The first rows that a test found, so that one sees what is wrong without asking again."""
-    with sink.connection() as connection, connection.cursor() as cursor, suppress(duckdb.Error):
-        found = cursor.execute(f"select * from ({query}) limit {FAILING_ROWS}")  # noqa: S608  dbt's own query
-        names = [column[0] for column in found.description]
-        for row in found.fetchall():
-            shown = ", ".join(f"{name}={value}" for name, value in zip(names, row, strict=True))
-            errors.print(f"  {shown}", markup=False, highlight=False, soft_wrap=True)
+    names, rows = engine.preview(f"select * from ({query}) limit {FAILING_ROWS}", FAILING_ROWS)  # noqa: S608  dbt's own query
+    for row in rows:
+        shown = ", ".join(f"{name}={value}" for name, value in zip(names, row, strict=True))
+        errors.print(f"  {shown}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_left_out(settings: Settings) -> bool:
-    """Print why questions of analyses/ are left out of what was just published; whether there are any."""
+    """Print why queries of analyses/ are left out of what was just published; whether there are any."""
     from publishing.versions import left_out
 
     found = left_out(settings)
-    for question in found:
-        for problem in question.problems:
+    for query in found:
+        for problem in query.problems:
             line = Text.assemble(("left out: ", "red"), printable(problem))
             errors.print(line, highlight=False, soft_wrap=True)
     if found:
@@ -304,29 +267,27 @@ def _built_marts(run_results: RunExecutionResult) -> list[str]:
     )
 
 
-def _print_summary(run_results: RunExecutionResult, sink: DuckDBSink | None, *, with_marts: bool) -> None:
+def _print_summary(run_results: RunExecutionResult, engine: Engine, *, with_marts: bool) -> None:
     counts = Counter(str(one.status) for one in run_results.results)
-    marts = _built_marts(run_results)
-    if sink is not None and with_marts and marts:
-        _print_marts(sink, marts)
+    if with_marts:
+        _print_marts(engine, _built_marts(run_results))
     output.print(
         f"{'built' if with_marts else 'done'} in {run_results.elapsed_time:.1f} s: "
         + ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
     )
 
 
-def _print_marts(sink: DuckDBSink, marts: list[str]) -> None:
+def _print_marts(engine: Engine, marts: list[str]) -> None:
+    """The rows of each mart; nothing where queries are billed."""
+    counts = " union all ".join(f"select '{mart}', count(*) from {mart}" for mart in marts)  # noqa: S608
+    rows = engine.preview(f"{counts} order by 1", len(marts))[1] if marts else []
+    if not rows:
+        return
     table = Table("mart", box=None)
     table.add_column("rows", justify="right")
-    for mart, rows in _row_counts(sink, marts):
-        table.add_row(mart.partition(".")[2], f"{rows:,}")
+    for mart, number in rows:
+        table.add_row(mart.partition(".")[2], f"{number:,}")
     output.print(table)
-
-
-def _row_counts(sink: DuckDBSink, marts: list[str]) -> list[tuple[str, int]]:
-    counts = " union all ".join(f"select '{mart}', count(*) from {mart}" for mart in marts)  # noqa: S608
-    with sink.connection() as connection:
-        return connection.sql(f"{counts} order by 1").fetchall()
 
 
 def main() -> None:

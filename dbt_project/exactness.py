@@ -24,8 +24,8 @@ from common.errors import UserError
 from common.streams import STREAMS, EventType, Stream
 from dbt_project.warm import BuildError, WarmProject
 from dbt_project.worlds import COMMITS, Literals, Message, code_of, draw_world, world_of
-from ingest.message import BATCH_SCHEMA, Batch
-from ingest.sinks.duckdb import DuckDBSink
+from engines.batch import BATCH_SCHEMA, Batch
+from engines.duckdb.sink import DuckDBSink
 
 RUNS = 4
 FIRST_LANDING = datetime(2027, 3, 1, 10)  # noqa: DTZ001  landing times are UTC without a zone

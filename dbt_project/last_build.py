@@ -12,10 +12,11 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from common.settings import Settings
+from engines.engine import Engine
 from publishing.versions import CURRENT, published_folder
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("common", "dbt_project", "snapshots", "analyses", "publishing", "ingest")
+FOLDERS = ("common", "dbt_project", "snapshots", "analyses", "publishing", "engines")
 WRITTEN_BY_DBT = ("target", "logs", "__pycache__")
 PACKAGES = ("dbt-core", "dbt-adapters", "dbt-duckdb", "duckdb")
 
@@ -24,7 +25,8 @@ class LastBuild(BaseModel, frozen=True):
     code: str
     version: str
     """Under which it was published."""
-    warehouse: tuple[int, int] | None
+    warehouse: tuple[int, ...]
+    """`Engine.state` when it was published."""
     marts: list[str]
 
 
@@ -43,19 +45,10 @@ def write_last_build(settings: Settings, last: LastBuild) -> None:
     new.replace(_file(settings))
 
 
-def is_built(settings: Settings, last: LastBuild) -> bool:
+def is_built(settings: Settings, engine: Engine, last: LastBuild) -> bool:
     """Whether the warehouse is as the last build left it, and what that build published is still there."""
     is_published = (published_folder(settings) / CURRENT).exists()
-    return is_published and settings.warehouse_path.exists() and last.warehouse == warehouse_now(settings) is not None
-
-
-def warehouse_now(settings: Settings) -> tuple[int, int] | None:
-    """Size and time of the last change (ns) of the file; None while a commit is not in it yet."""
-    path = settings.warehouse_path
-    if path.with_name(f"{path.name}.wal").exists():
-        return None
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
+    return is_published and last.warehouse == engine.state()
 
 
 def code_now(arguments: list[str]) -> str:

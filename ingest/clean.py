@@ -7,6 +7,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.settings import Settings
 from common.streams import STREAMS
+from engines.factory import engine_for
 from ingest.simulator import STATE_FILE
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +29,7 @@ def found(settings: Settings) -> list[Path]:
     target = Path(os.environ.get("DBT_TARGET_PATH", ROOT / "dbt_project" / "target"))
     candidates = [
         *(warehouse.with_name(f"{warehouse.name}{ending}") for ending in WAREHOUSE_ENDINGS),
-        settings.published_folder,
+        engine_for(settings).published_folder,
         *(spool / stream for stream in STREAMS if any((spool / stream).glob("[0-9]*.ndjson"))),
         spool / STATE_FILE,
         *([target] if (target / "manifest.json").exists() else []),

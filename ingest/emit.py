@@ -14,9 +14,9 @@ import orjson
 import structlog
 
 from common.settings import Settings
+from engines.warehouse import FIRST_CURSOR, Result, ResultSource
 from ingest.message import Message
 from ingest.producers.kafka import KafkaProducer
-from ingest.sinks import FIRST_CURSOR, Result, ResultSource
 
 CHUNK_ROWS = 50_000
 """Results published between two saved cursors: what a killed run sends twice at most."""

@@ -13,11 +13,11 @@ import structlog
 from common.errors import UnavailableError, WarehouseHeldError, WarehouseReplacedError
 from common.settings import Settings
 from common.streams import Stream
+from engines.batch import Batch
+from engines.warehouse import Sink
 from ingest import telemetry
 from ingest.batching import BatchBounds, BatchSize
 from ingest.formats import Decoder, check_registry
-from ingest.message import Batch
-from ingest.sinks import Sink
 from ingest.sources import Source, open_sources
 
 LOOK_SECONDS = 1.0

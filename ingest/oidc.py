@@ -1,6 +1,7 @@
 """Verifies the OIDC tokens that Google's services send.
 
-Written by hand: google.oauth2.id_token fetches the certificates for every token, and one error stands for all reasons.
+Written by hand: google.oauth2.id_token fetches the certificates for each token, without a bound, and its errors do not
+tell a wrong identity (403) from an invalid token (401).
 """
 
 import json

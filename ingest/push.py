@@ -28,12 +28,13 @@ from common import web
 from common.errors import UserError, WarehouseReplacedError
 from common.settings import Settings
 from common.streams import STREAMS
+from engines.batch import Batch
+from engines.warehouse import Sink
 from ingest import telemetry
 from ingest.batching import BatchBounds, BatchSize
 from ingest.landing import accept_replacement, commit
-from ingest.message import Batch, PubSubMessage, pubsub_table
+from ingest.message import PubSubMessage, pubsub_table
 from ingest.oidc import IdentityError, TokenVerifier
-from ingest.sinks import Sink
 
 PATH = "/push"
 MAX_BODY_BYTES = 16 * 1024 * 1024

@@ -1,22 +1,21 @@
-"""Compiles the analyses to questions with dbt, and checks each against its yml."""
+"""Compiles the analyses to queries with dbt, and checks each against its yml."""
 
 import gc
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import duckdb
 from dbt.artifacts.schemas.run import RunExecutionResult
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 
 from common.errors import UserError
+from engines.query import Column, Query, with_problems
+from engines.reader import COLUMN_TYPES, Describe
 from publishing.dbt_errors import first_paragraph
-from publishing.engines import COLUMN_TYPES, Described
 from publishing.parameters import read_parameters
-from publishing.questions import Column, Question, with_problems
 
 
-def compile_questions(options: list[str], described: Described, names: Sequence[str] = ()) -> list[Question]:
+def compile_queries(options: list[str], describe: Describe, names: Sequence[str] = ()) -> list[Query]:
     """Every analysis, sorted by name. One that cannot be asked has all its `problems`.
 
     Args:
@@ -27,12 +26,12 @@ def compile_questions(options: list[str], described: Described, names: Sequence[
         UserError: when dbt cannot read the project.
     """
     selected = [f"resource_type:analysis,{name}" for name in names] or ["resource_type:analysis"]
-    broken: dict[str, Question] = {}
+    broken: dict[str, Query] = {}
     while True:
         result = _dbt_compile(options, selected, broken)
         if isinstance(result.result, RunExecutionResult):
             nodes = [one.node for one in result.result.results]
-            return sorted([*broken.values(), *(_question(node, described) for node in nodes)], key=lambda one: one.name)
+            return sorted([*broken.values(), *(_query(node, describe) for node in nodes)], key=lambda one: one.name)
         # dbt stops at the first analysis that does not compile: exclude it and compile the others
         message = first_paragraph(result.exception)
         found = re.search(r"^\w+ Error in analysis (\w+) \((\S+)\) (.*?)(?: Vars supplied to|$)", message)
@@ -62,30 +61,24 @@ def _path(path: str) -> str:
     return path.removeprefix("../")
 
 
-def _question(node: Any, described: Described) -> Question:
-    """The question of an analysis, with every problem that it has."""
+def _query(node: Any, describe: Describe) -> Query:
+    """The query of an analysis, with every problem that it has."""
     problems: list[str] = []
     if not node.description:
         problems.append("its yml has no description" if node.patch_path else "there is no yml that describes it")
     parameters, are_known = read_parameters(node, problems)
     columns: list[Column] = []
-    question = Question(
+    query = Query(
         name=node.name, description=node.description, parameters=parameters, columns=[], sql=node.compiled_code
     )
     if are_known:  # otherwise a parameter has no value
         try:
-            columns = _columns(node, described(question), problems)
-        except (UserError, duckdb.Error) as error:
-            problems.append(_first_lines(error))
+            columns = _columns(node, describe(query), problems)
+        except UserError as error:
+            problems.append(str(error))
     if problems:
         return with_problems(node.name, [f"{_path(node.original_file_path)}: {problem}" for problem in problems])
-    return question.model_copy(update={"columns": columns})
-
-
-def _first_lines(error: Exception) -> str:
-    """The message of a statement's error, with the line of SQL that DuckDB quotes."""
-    lines = str(error).strip().splitlines()
-    return " ".join([lines[0], *(line.strip() for line in lines[1:] if line.startswith("LINE "))])
+    return query.model_copy(update={"columns": columns})
 
 
 def _columns(node: Any, types: list[tuple[str, str]], problems: list[str]) -> list[Column]:

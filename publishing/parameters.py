@@ -6,13 +6,13 @@ from typing import Any
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
 from common.errors import UserError
-from publishing.questions import EXPECTED, LIMIT, Parameter, Question, with_problems
+from engines.query import EXPECTED, LIMIT, Parameter, Query, with_problems
 
 JINJA = Environment(autoescape=True, extensions=["jinja2.ext.do"])
 """Reads the templates of analyses; dbt renders them."""
 
 
-def template_error(file: Path, root: Path) -> Question | None:
+def template_error(file: Path, root: Path) -> Query | None:
     """The analysis of a file that is not a Jinja template, with that problem; None for a template."""
     try:
         JINJA.parse(file.read_text())

@@ -3,36 +3,33 @@
 import fcntl
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import duckdb
 from pydantic import TypeAdapter
 
 from common.errors import UserError
 from common.settings import Settings
-from ingest.sinks.duckdb import DuckDBSink
-from publishing.compile import compile_questions
-from publishing.engines import describing
-from publishing.questions import Question
-from publishing.versions import CURRENT, QUESTIONS, SEMANTIC_MANIFEST, VERSION, published_folder, published_version
+from engines.engine import Engine
+from engines.query import Query
+from publishing.compile import compile_queries
+from publishing.versions import CURRENT, QUERIES, SEMANTIC_MANIFEST, VERSION, published_folder, published_version
 
 
 def publish(
-    settings: Settings, sink: DuckDBSink | None, options: list[str], target: Path, same_code_as: str | None = None
+    settings: Settings, engine: Engine, options: list[str], target: Path, same_code_as: str | None = None
 ) -> str:
-    """Publish the compiled questions as a version of their own and, on DuckDB, a copy of the warehouse.
+    """Publish the compiled queries as a version of their own and, on DuckDB, a copy of the warehouse.
 
-    A question that has a problem is left out: `left_out` of versions.py returns these.
+    A query that has a problem is left out: `left_out` of versions.py returns these.
 
     Args:
-        sink: the DuckDB warehouse, which the caller holds.
+        engine: of the warehouse, which the caller holds.
         options: of dbt: the project, the profiles and the vars of the build.
         target: where dbt wrote the artifacts of the build.
-        same_code_as: a version built from the same code and vars; if it is the newest, its questions are copied.
+        same_code_as: a version built from the same code and vars; if it is the newest, its queries are copied.
 
     Returns:
         The name of the version.
@@ -50,13 +47,14 @@ def publish(
             _sweep(folder, {before})
             try:
                 version.mkdir()
-                questions = folder / CURRENT / QUESTIONS
-                if before == same_code_as and questions.exists():
-                    shutil.copy(questions, version)
+                queries = folder / CURRENT / QUERIES
+                if before == same_code_as and queries.exists():
+                    shutil.copy(queries, version)
                 else:
-                    _compile(version, settings, sink, options)
-                if sink is not None:
-                    _copy(settings, sink, target, version)
+                    _compile(version, engine, options)
+                if engine.is_copied:
+                    shutil.copy(target / SEMANTIC_MANIFEST, version)
+                    engine.copy(version)
                 link = folder / f"{CURRENT}.new"
                 link.symlink_to(version.name)
                 link.replace(folder / CURRENT)
@@ -66,28 +64,18 @@ def publish(
             # keeps the version before: a reader may be about to open it
             _sweep(folder, {before, version.name})
             return version.name
-    except (OSError, subprocess.CalledProcessError, duckdb.Error) as error:
-        reason = str(getattr(error, "stderr", None) or error)
+    except OSError as error:
+        reason = str(error)
         raise UserError(
             f"built, but not published in {folder}: {reason.strip().partition(chr(10))[0]}; the last published build"
             " stays. Fix this and build again"
         ) from error
 
 
-def _compile(version: Path, settings: Settings, sink: DuckDBSink | None, options: list[str]) -> None:
-    with describing(settings, sink) as described:
-        questions = compile_questions(options, described)
-    (version / QUESTIONS).write_bytes(TypeAdapter(list[Question]).dump_json(questions, indent=1))
-
-
-def _copy(settings: Settings, sink: DuckDBSink, target: Path, version: Path) -> None:
-    shutil.copy(target / SEMANTIC_MANIFEST, version)
-    with sink.connection() as connection:
-        connection.execute("checkpoint")
-    # In another process: closing the file in this one would release DuckDB's lock on it. `cp` shares blocks where the
-    # file system can.
-    copy: list[str | Path] = ["cp", settings.warehouse_path, version / settings.warehouse_path.name]
-    subprocess.run(copy, check=True, capture_output=True, text=True)  # noqa: S603  no shell, and only paths of ours
+def _compile(version: Path, engine: Engine, options: list[str]) -> None:
+    with engine.describing() as describe:
+        queries = compile_queries(options, describe)
+    (version / QUERIES).write_bytes(TypeAdapter(list[Query]).dump_json(queries, indent=1))
 
 
 @contextmanager

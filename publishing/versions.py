@@ -2,7 +2,7 @@
 
 DuckDB does not let one process read a file while another writes it, so a version has a copy of the warehouse. The link
 is replaced in one step, so a reader sees one whole build or the next, and no build waits for a reader. BigQuery needs
-no copy: the questions run on its datasets.
+no copy: the queries run on its datasets.
 """
 
 from datetime import UTC, datetime
@@ -11,18 +11,20 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from common.settings import Settings
-from publishing.questions import Question
+from engines.factory import engine_for
+from engines.query import Query
 
 CURRENT = "current"
 """Name of the link."""
 VERSION = "%Y%m%dT%H%M%S.%fZ"
 """Name of a version: when it was published."""
-QUESTIONS = "questions.json"
+QUERIES = "queries.json"
 SEMANTIC_MANIFEST = "semantic_manifest.json"
 
 
 def published_folder(settings: Settings) -> Path:
-    return settings.published_folder
+    """Where builds publish, one directory per version."""
+    return engine_for(settings).published_folder
 
 
 def published_version(settings: Settings) -> str | None:
@@ -38,13 +40,13 @@ def published_at(version: str) -> datetime:
     return datetime.strptime(version, VERSION).replace(tzinfo=UTC)
 
 
-def left_out(settings: Settings) -> list[Question]:
-    """The questions that the version published last cannot answer; their `problems` say why."""
-    return list(read_questions(published_folder(settings) / CURRENT)[1].values())
+def left_out(settings: Settings) -> list[Query]:
+    """The queries that the version published last cannot answer; their `problems` say why."""
+    return list(read_queries(published_folder(settings) / CURRENT)[1].values())
 
 
-def read_questions(folder: Path) -> tuple[dict[str, Question], dict[str, Question]]:
-    """Questions that can be asked, and questions that are left out, by name."""
-    found = TypeAdapter(list[Question]).validate_json((folder / QUESTIONS).read_bytes())
-    askable = {question.name: question for question in found if not question.problems}
-    return askable, {question.name: question for question in found if question.problems}
+def read_queries(folder: Path) -> tuple[dict[str, Query], dict[str, Query]]:
+    """Queries that can be asked, and queries that are left out, by name."""
+    found = TypeAdapter(list[Query]).validate_json((folder / QUERIES).read_bytes())
+    askable = {query.name: query for query in found if not query.problems}
+    return askable, {query.name: query for query in found if query.problems}

@@ -1,1 +1,1 @@
-"""Questions to the marts, and their answers."""
+"""Queries to the marts, and their answers."""

@@ -21,10 +21,9 @@ from common.errors import UserError
 from common.logs import configure_logs
 from common.settings import load_settings
 from common.telemetry import serve_metrics
-from publishing.questions import Column, ColumnType, Question
-from serve.answers import Answer, find_question
-from serve.duckdb import DuckDBPublished
-from serve.printing import Format, output, print_answer, print_error, print_metrics, print_questions, row_count
+from engines.query import Column, ColumnType, Query
+from serve.answers import Answer, find_query
+from serve.printing import Format, output, print_answer, print_error, print_metrics, print_queries, row_count
 from serve.published import open_published
 
 if TYPE_CHECKING:
@@ -118,13 +117,13 @@ def query(
     """
     published = open_published(load_settings())
     if name is None:
-        print_questions(published.questions.values())
-        for question in published.left_out.values():
-            print_error("left out", question)
+        print_queries(published.queries.values())
+        for query in published.left_out.values():
+            print_error("left out", query)
         return
-    question = find_question(published, name)
-    answer = published.ask(question, question.values(_given(arguments or [])))
-    print_answer(question, answer, format_)
+    query = find_query(published, name)
+    answer = published.ask(query, query.values(_given(arguments or [])))
+    print_answer(query, answer, format_)
 
 
 @app.command()
@@ -139,17 +138,17 @@ def check(
     Compiles each, compares it with its yml, and runs it with its defaults on the last published build. Prints one line
     per problem; exit code 2 if there are any.
     """
-    from serve.check import check as check_questions
+    from serve.check import check as check_queries
 
     has_problems = False
-    for question, answer in check_questions(load_settings(), names or []):
-        has_problems |= bool(question.problems)
-        if question.problems:
-            print_error("problem", question)
+    for query, answer in check_queries(load_settings(), names or []):
+        has_problems |= bool(query.problems)
+        if query.problems:
+            print_error("problem", query)
         elif answer is not None:
-            output.print(f"{question.name}: {row_count(answer)}", highlight=False)
+            output.print(f"{query.name}: {row_count(answer)}", highlight=False)
         else:
-            output.print(f"{question.name}: compiles", highlight=False)
+            output.print(f"{query.name}: compiles", highlight=False)
     if has_problems:
         raise typer.Exit(2)
 
@@ -170,8 +169,6 @@ def metric(
 
     settings = load_settings()
     published = open_published(settings)
-    if not isinstance(published, DuckDBPublished):
-        raise UserError("metrics need DuckDB: on BigQuery, use the command mf of dbt-metricflow")
     known = Metrics(published, settings)
     if not metrics:
         print_metrics(known)
@@ -180,7 +177,7 @@ def metric(
     rows, is_cut = known.ask(_names(metrics), _names(by), where or None, limit)
     seconds = time.perf_counter() - started
     columns = [Column(name=one.name, type=_type(one.type), description="") for one in rows.schema]
-    asked = Question(name=metrics, description="", parameters=[], columns=columns, sql="")
+    asked = Query(name=metrics, description="", parameters=[], columns=columns, sql="")
     found = list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
     print_answer(asked, Answer(found, is_cut, seconds, published.version), format_)
 

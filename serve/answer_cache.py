@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from starlette.exceptions import HTTPException
 
 from common.settings import Settings
-from publishing.questions import Question, Value
+from engines.factory import engine_for
+from engines.query import Query, Value
 from serve.answers import Published
 from serve.formats import as_csv, as_json
 
@@ -36,20 +37,20 @@ class ServedVersion:
         self._bytes = 0
         self._under_way: dict[str, asyncio.Task[Body]] = {}
         self._is_retired = False
-        self.is_copy = settings.warehouse == "duckdb"
+        self.is_copy = engine_for(settings).is_copied
         """BigQuery's tables change without a new version, so their answers are not cached."""
 
-    def etag(self, question: Question, values: dict[str, Value], extension: str) -> str:
+    def etag(self, query: Query, values: dict[str, Value], extension: str) -> str:
         """Weak, since answers with the same tag differ in their execution time."""
-        parts = (self.published.version, self._settings.serve_max_rows, question.name, extension, values)
+        parts = (self.published.version, self._settings.serve_max_rows, query.name, extension, values)
         return f'W/"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'
 
-    async def answer(self, etag: str, question: Question, values: dict[str, Value], extension: str) -> Body:
+    async def answer(self, etag: str, query: Query, values: dict[str, Value], extension: str) -> Body:
         """The answer: cached (of a copy only), or shared with a running request for the same.
 
         Raises:
-            QuestionTimeoutError: when it takes longer than SERVE_TIMEOUT_SECONDS.
-            QuestionTooLargeError: when it needs more than SERVE_MEMORY_LIMIT or SERVE_MAX_BYTES_BILLED.
+            QueryTimeoutError: when it takes longer than SERVE_TIMEOUT_SECONDS.
+            QueryTooLargeError: when it needs more than SERVE_MEMORY_LIMIT or SERVE_MAX_BYTES_BILLED.
             HTTPException: 503 when that time passed before a thread was free.
         """
         if body := self._bodies.get(etag):
@@ -58,25 +59,25 @@ class ServedVersion:
         task = self._under_way.get(etag)
         if task is None:
             # a task of its own, since the client that asked first may disconnect
-            task = asyncio.create_task(self._ask(etag, question, values, extension))
+            task = asyncio.create_task(self._ask(etag, query, values, extension))
             self._under_way[etag] = task
             task.add_done_callback(lambda _: self._done(etag))
         return await asyncio.shield(task)
 
     def retire(self) -> None:
-        """Close it once no question runs on it."""
+        """Close it once no query runs on it."""
         self._is_retired = True
         self._close_unused()
 
-    async def _ask(self, etag: str, question: Question, values: dict[str, Value], extension: str) -> Body:
+    async def _ask(self, etag: str, query: Query, values: dict[str, Value], extension: str) -> Body:
         deadline = time.monotonic() + self._settings.serve_timeout_seconds
 
         def ask() -> Body:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise HTTPException(503, "too many questions wait: try again later", {"Retry-After": "1"})
-            answer = self.published.ask(question, values, left)
-            return Body(FORMATS[extension][0](question, answer), answer.is_cut)
+                raise HTTPException(503, "too many queries wait: try again later", {"Retry-After": "1"})
+            answer = self.published.ask(query, values, left)
+            return Body(FORMATS[extension][0](query, answer), answer.is_cut)
 
         body = await asyncio.get_running_loop().run_in_executor(self._pool, ask)
         if not self.is_copy:

@@ -1,4 +1,4 @@
-"""An answer to a question, what gives it, and why there may be none."""
+"""An answer to a query, what gives it, and why there may be none."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,25 +6,13 @@ from difflib import get_close_matches
 from typing import Any, Protocol
 
 from common.errors import UserError
-from publishing.questions import LIMIT, Question, Value
-
-
-class QuestionTimeoutError(UserError):
-    """An answer took longer than SERVE_TIMEOUT_SECONDS."""
-
-
-class QuestionTooLargeError(UserError):
-    """An answer would need more than SERVE_MEMORY_LIMIT, or read more than SERVE_MAX_BYTES_BILLED."""
-
-
-class QuestionFailedError(UserError):
-    """The engine could not compute the answer; the message may quote values of the warehouse."""
+from engines.query import LIMIT, Query, Value
 
 
 @dataclass(frozen=True)
 class Answer:
     rows: list[tuple[Any, ...]]
-    """One value per column of the question. Timestamps are UTC, with or without a zone."""
+    """One value per column of the query. Timestamps are UTC, with or without a zone."""
     is_cut: bool
     """Whether there are more rows than the parameter `limit` or SERVE_MAX_ROWS allows."""
     seconds: float
@@ -37,43 +25,41 @@ class Published(Protocol):
     """One published version. Thread-safe."""
 
     version: str
-    questions: dict[str, Question]
-    left_out: dict[str, Question]
-    """Questions that this version cannot answer: their `problems` say why."""
+    queries: dict[str, Query]
+    left_out: dict[str, Query]
+    """Queries that this version cannot answer: their `problems` say why."""
 
-    def ask(self, question: Question, values: Mapping[str, Value], timeout_seconds: float | None = None) -> Answer:
-        """Run the question with bound values.
+    def ask(self, query: Query, values: Mapping[str, Value], timeout_seconds: float | None = None) -> Answer:
+        """Run the query with bound values.
 
         Args:
             timeout_seconds: SERVE_TIMEOUT_SECONDS unless given.
 
         Raises:
-            QuestionTimeoutError: when it took longer; by then it no longer runs.
-            QuestionTooLargeError: when it needs more than SERVE_MEMORY_LIMIT, or reads more than
-                SERVE_MAX_BYTES_BILLED on BigQuery.
-            QuestionFailedError: when DuckDB cannot compute it.
+            QueryTimeoutError: when it took longer; by then it no longer runs.
+            QueryTooLargeError, QueryFailedError: as `Reader.rows`.
         """
 
     def close(self) -> None: ...
 
 
-def find_question(published: Published, name: str) -> Question:
-    """The question of this name.
+def find_query(published: Published, name: str) -> Query:
+    """The query of this name.
 
     Raises:
         UserError: when there is none, or this version left it out; the message says which.
     """
-    if name in published.questions:
-        return published.questions[name]
+    if name in published.queries:
+        return published.queries[name]
     if name in published.left_out:
         raise UserError(why_left_out(published.left_out[name]))
-    if meant := get_close_matches(name, published.questions, n=1, cutoff=0.8):
+    if meant := get_close_matches(name, published.queries, n=1, cutoff=0.8):
         raise UserError(f"there is no query {name!r}; did you mean {meant[0]}?")
-    raise UserError(f"there is no query {name!r}; the queries are {', '.join(published.questions)}")
+    raise UserError(f"there is no query {name!r}; the queries are {', '.join(published.queries)}")
 
 
-def why_left_out(question: Question) -> str:
-    return f"{question.name} is left out of what is published: {'; '.join(question.problems)}"
+def why_left_out(query: Query) -> str:
+    return f"{query.name} is left out of what is published: {'; '.join(query.problems)}"
 
 
 def bind_limit(values: Mapping[str, Value], max_rows: int) -> tuple[dict[str, Value], int]:
@@ -86,9 +72,3 @@ def bind_limit(values: Mapping[str, Value], max_rows: int) -> tuple[dict[str, Va
         return dict(values), max_rows
     most = min(limit, max_rows)
     return {**values, LIMIT: most + 1}, most
-
-
-def took_longer(seconds: float) -> QuestionTimeoutError:
-    return QuestionTimeoutError(
-        f"the answer took longer than {seconds:.3g} s (SERVE_TIMEOUT_SECONDS): ask for less, such as a shorter period"
-    )

@@ -1,21 +1,20 @@
-"""Tests the questions of analyses/ without a build, against the version that was published last."""
+"""Tests the queries of analyses/ without a build, against the version that was published last."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 
 from common.errors import UserError
 from common.settings import Settings
-from dbt_project.__main__ import PROJECT, PROJECT_OPTIONS, export_environment
-from publishing.compile import compile_questions
-from publishing.engines import Described, describing
+from engines.factory import engine_for
+from engines.query import Query
+from publishing.compile import compile_queries
+from publishing.dbt_options import PROJECT, PROJECT_OPTIONS, export_environment
 from publishing.parameters import template_error
-from publishing.questions import Question
 from serve.answers import Answer
-from serve.duckdb import DuckDBPublished
 from serve.published import open_published
 
 
-def check(settings: Settings, names: Sequence[str] = ()) -> Iterator[tuple[Question, Answer | None]]:
+def check(settings: Settings, names: Sequence[str] = ()) -> Iterator[tuple[Query, Answer | None]]:
     """Every analysis with its problems, tested against the version that was published last: planned and, on DuckDB, run
     with the defaults of its parameters. Without a problem it has its answer (on BigQuery None: a dry run gives none).
 
@@ -29,22 +28,18 @@ def check(settings: Settings, names: Sequence[str] = ()) -> Iterator[tuple[Quest
     if unknown := sorted(set(names) - {file.stem for file in files}):
         raise UserError(f"there is no analyses/{unknown[0]}.sql")
     # dbt would report one of these at a time
-    if unreadable := [question for file in files if (question := template_error(file, PROJECT.parent))]:
-        yield from ((question, None) for question in unreadable)
+    if unreadable := [query for file in files if (query := template_error(file, PROJECT.parent))]:
+        yield from ((query, None) for query in unreadable)
         return
     export_environment(settings)
-    with ExitStack() as opened:
-        published = opened.enter_context(closing(open_published(settings)))
-        if isinstance(published, DuckDBPublished):
-            described: Described = published.describe
-        else:
-            described = opened.enter_context(describing(settings, None))
-        for question in compile_questions(PROJECT_OPTIONS, described, names):
+    engine = engine_for(settings)
+    with closing(open_published(settings)) as published:
+        for query in compile_queries(PROJECT_OPTIONS, published.reader.describe, names):
             answer = None
-            problems = list(question.problems)
-            if not problems and isinstance(published, DuckDBPublished):
+            problems = list(query.problems)
+            if not problems and not engine.is_billed:
                 try:
-                    answer = published.ask(question, question.values({}))
+                    answer = published.ask(query, query.values({}))
                 except UserError as error:
                     problems.append(f"with its defaults: {error}")
-            yield question.model_copy(update={"problems": problems}), answer
+            yield query.model_copy(update={"problems": problems}), answer

@@ -1,11 +1,10 @@
-"""The questions over HTTP: `GET /v0/pipes/top_products.json?brand=acme`, as Tinybird's pipes.
+"""The queries over HTTP: `GET /v0/pipes/top_products.json?brand=acme`, as Tinybird's pipes.
 
-Everything runs in the event loop except the questions, which run in a pool of threads. A version is opened at the first
-request after it was published, and closed when its last question is answered.
+Everything runs in the event loop except the queries, which run in a pool of threads. A version is opened at the first
+request after it was published, and closed when its last query is answered.
 """
 
 import asyncio
-import os
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -28,18 +27,18 @@ from common import web
 from common.errors import UnavailableError, UserError
 from common.logs import what_and_where
 from common.settings import Settings
-from publishing.questions import ArgumentError
+from engines.factory import engine_for
+from engines.query import ArgumentError
+from engines.reader import QueryTimeoutError, QueryTooLargeError
 from publishing.versions import published_at, published_version
 from serve.answer_cache import FORMATS, ServedVersion
-from serve.answers import QuestionTimeoutError, QuestionTooLargeError, why_left_out
+from serve.answers import why_left_out
 from serve.openapi import describe
 from serve.published import open_published
 
 PATH = "/v0/pipes"
 GZIP_BYTES = 8 * 1024
 """Smaller answers are sent faster without compression."""
-WAITING_THREADS = 16
-"""Questions that wait for BigQuery at one time; on DuckDB one runs per core."""
 SHUTDOWN_SECONDS = 5
 """How much longer than SERVE_TIMEOUT_SECONDS the last answers may take."""
 NOTHING_PUBLISHED = "nothing is published yet: try again once a build is done"
@@ -49,8 +48,8 @@ HEADERS = {"Cache-Control": "private, no-cache"}
 
 REQUESTS = Histogram(
     "serve_request_seconds",
-    "Time of a request, by question and HTTP status.",
-    ["question", "status"],
+    "Time of a request, by query and HTTP status.",
+    ["query", "status"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 PUBLISHED = Gauge("serve_published_timestamp_seconds", "When the version that is served was published.")
@@ -63,8 +62,7 @@ class Endpoints:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        threads = os.cpu_count() if settings.warehouse == "duckdb" else WAITING_THREADS
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="question")
+        self._pool = ThreadPoolExecutor(engine_for(settings).concurrent_queries, thread_name_prefix="query")
         self._version: ServedVersion | None = None
         self._opening = asyncio.Lock()
         self._unreadable: str | None = None
@@ -72,7 +70,7 @@ class Endpoints:
 
     def app(self) -> ASGIApp:
         app: FastAPI = FastAPIOffline(
-            title="Questions to the marts", redoc_url=None, exception_handlers={Exception: self._failed}
+            title="Queries to the marts", redoc_url=None, exception_handlers={Exception: self._failed}
         )
         app.router.routes = [route for route in app.routes if getattr(route, "path", "") != app.openapi_url]
         app.add_route("/", _to_docs)
@@ -87,55 +85,55 @@ class Endpoints:
 
     async def _pipe(self, request: Request) -> Response:
         started = time.perf_counter()
-        seen: dict[str, Any] = {"question": ""}
+        seen: dict[str, Any] = {"query": ""}
         try:
             response = await self._answer(request, seen)
         except HTTPException as error:
             response = await _refuse(request, error)
-        except Exception as error:  # noqa: BLE001  a question that fails: its values must not be logged
-            log.error("failed", question=seen["question"], **what_and_where(error.__cause__ or error))  # noqa: TRY400  a traceback may quote rows
+        except Exception as error:  # noqa: BLE001  a query that fails: its values must not be logged
+            log.error("failed", query=seen["query"], **what_and_where(error.__cause__ or error))  # noqa: TRY400  a traceback may quote rows
             response = await _refuse(request, HTTPException(500, "the query failed: see the server's log"))
         seconds = time.perf_counter() - started
-        REQUESTS.labels(seen["question"], response.status_code).observe(seconds)
+        REQUESTS.labels(seen["query"], response.status_code).observe(seconds)
         log.info("request", **seen, status=response.status_code, seconds=round(seconds, 6))
         return response
 
     async def _answer(self, request: Request, seen: dict[str, Any]) -> Response:
         allowed = self._allowed(request)
         version = await self._current()
-        questions = version.published.questions
+        queries = version.published.queries
         name, _, extension = request.path_params["file"].rpartition(".")
         left_out = version.published.left_out
-        if extension not in FORMATS or name not in {*questions, *left_out}:
-            known = [one for one in questions if allowed == "*" or one in allowed]
+        if extension not in FORMATS or name not in {*queries, *left_out}:
+            known = [one for one in queries if allowed == "*" or one in allowed]
             raise HTTPException(
                 404, f"there is no {request.path_params['file']!r}; there are {', '.join(known)}, as .json and .csv"
             )
-        seen["question"] = name
+        seen["query"] = name
         if allowed != "*" and name not in allowed:
             raise HTTPException(403, f"this token may not ask {name}")
         if name in left_out:
             raise HTTPException(404, why_left_out(left_out[name]))
-        question = questions[name]
+        query = queries[name]
         given = request.query_params.multi_items()
         arguments = dict(given)
         try:
-            values = question.values(arguments)
+            values = query.values(arguments)
         except ArgumentError as error:
             raise HTTPException(400, str(error)) from error
         seen["arguments"] = list(arguments)
         if len(given) != len(arguments):
             twice = next(name for name in arguments if [one for one, _ in given].count(name) > 1)
             raise HTTPException(400, f"{twice}: given more than once")
-        etag = version.etag(question, values, extension)
+        etag = version.etag(query, values, extension)
         headers = {**HEADERS, "ETag": etag} if version.is_copy else {**HEADERS}
         if version.is_copy and etag in (tag.strip() for tag in request.headers.get("if-none-match", "").split(",")):
             return Response(status_code=304, headers=headers)
         try:
-            body = await version.answer(etag, question, values, extension)
-        except QuestionTimeoutError as error:
+            body = await version.answer(etag, query, values, extension)
+        except QueryTimeoutError as error:
             raise HTTPException(408, str(error)) from error
-        except QuestionTooLargeError as error:
+        except QueryTooLargeError as error:
             raise HTTPException(400, str(error)) from error
         except UnavailableError as error:
             raise HTTPException(503, "the warehouse does not answer: try again later", {"Retry-After": "5"}) from error
@@ -144,7 +142,7 @@ class Endpoints:
         return Response(body.content, media_type=FORMATS[extension][1], headers=headers)
 
     def _allowed(self, request: Request) -> str | list[str]:
-        """The questions that the request's token may ask, or "*" for all.
+        """The queries that the request's token may ask, or "*" for all.
 
         Raises:
             HTTPException: 401 without a known token.
@@ -197,13 +195,13 @@ class Endpoints:
         if before is not None:
             before.retire()
         PUBLISHED.set(published_at(published.version).timestamp())
-        log.info("serving", version=published.version, questions=len(published.questions))
+        log.info("serving", version=published.version, queries=len(published.queries))
 
     async def _openapi(self, request: Request) -> Response:
         version = await self._current()
         published = version.published
         with_tokens = bool(self._settings.serve_tokens)
-        document = describe(published.questions.values(), published.version, PATH, with_tokens=with_tokens)
+        document = describe(published.queries.values(), published.version, PATH, with_tokens=with_tokens)
         return _json(document)
 
     async def _health(self, request: Request) -> Response:

@@ -10,19 +10,19 @@ from typing import Any
 
 import orjson
 
-from publishing.questions import Question
+from engines.query import Query
 from serve.answers import Answer
 
 
-def as_json(question: Question, answer: Answer) -> bytes:
+def as_json(query: Query, answer: Answer) -> bytes:
     """{"meta": [{"name", "type"}], "data": [{column: value}], "rows", "truncated", "statistics": {"elapsed"}}.
 
     A decimal is a number with its own digits, times are ISO 8601 with Z.
     """
-    names = [column.name for column in question.columns]
+    names = [column.name for column in query.columns]
     return orjson.dumps(
         {
-            "meta": [{"name": column.name, "type": column.type} for column in question.columns],
+            "meta": [{"name": column.name, "type": column.type} for column in query.columns],
             "data": [dict(zip(names, row, strict=True)) for row in answer.rows],
             "rows": len(answer.rows),
             "truncated": answer.is_cut,
@@ -38,14 +38,14 @@ FORMULA = re.compile("[=+\\-@\t\r\n＝＋－＠]")  # noqa: RUF001  spreadsheets
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
 
-def as_csv(question: Question, answer: Answer) -> bytes:
+def as_csv(query: Query, answer: Answer) -> bytes:
     """RFC 4180: a header line and a line per row; UTF-8, NULL is empty.
 
     A text that a spreadsheet would take for a formula begins with an apostrophe, unless it is a plain number.
     """
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(column.name for column in question.columns)
+    writer.writerow(column.name for column in query.columns)
     writer.writerows(_texts(row) for row in answer.rows)
     return text.getvalue().encode()
 

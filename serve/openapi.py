@@ -1,4 +1,4 @@
-"""The OpenAPI document of the endpoints, from the published questions.
+"""The OpenAPI document of the endpoints, from the published queries.
 
 Written by hand: FastAPI derives a document from typed routes in the code, but these endpoints change with each build.
 """
@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi.openapi.utils import get_openapi
 
-from publishing.questions import Column, Parameter, Question
+from engines.query import Column, Parameter, Query
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "string": {"type": "string"},
@@ -20,24 +20,24 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 REFUSALS = {
     "304": "The ETag of If-None-Match still is the answer's (never on BigQuery).",
-    "400": "A parameter that the question does not take or that cannot be read, or an answer that needs more than"
+    "400": "A parameter that the query does not take or that cannot be read, or an answer that needs more than"
     " SERVE_MEMORY_LIMIT or SERVE_MAX_BYTES_BILLED.",
     "408": "The answer took longer than SERVE_TIMEOUT_SECONDS.",
-    "503": "Nothing is published yet, or too many questions wait.",
+    "503": "Nothing is published yet, or too many queries wait.",
 }
-TOKEN_REFUSALS = {"401": "No token, or an unknown one.", "403": "The token may not ask this question."}
+TOKEN_REFUSALS = {"401": "No token, or an unknown one.", "403": "The token may not ask this query."}
 ERROR = {
     "application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}},
 }
 
 
-def describe(questions: Iterable[Question], version: str, path: str, *, with_tokens: bool) -> dict[str, Any]:
+def describe(queries: Iterable[Query], version: str, path: str, *, with_tokens: bool) -> dict[str, Any]:
     """The OpenAPI document of the endpoints under a path.
 
     Args:
         with_tokens: whether they need a bearer token.
     """
-    document = get_openapi(title="Questions to the marts", version=version, routes=[])
+    document = get_openapi(title="Queries to the marts", version=version, routes=[])
     refusals = REFUSALS | (TOKEN_REFUSALS if with_tokens else {})
     responses = {
         status: {"description": text} | ({} if status == "304" else {"content": ERROR})
@@ -46,18 +46,18 @@ def describe(questions: Iterable[Question], version: str, path: str, *, with_tok
     if with_tokens:
         document["components"] = {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}}
         document["security"] = [{"token": []}]
-    for question in questions:
+    for query in queries:
         contents = {
-            "json": {"application/json": {"schema": _answer(question.columns)}},
+            "json": {"application/json": {"schema": _answer(query.columns)}},
             "csv": {"text/csv": {"schema": {"type": "string"}}},
         }
         for extension, content in contents.items():
-            document["paths"][f"{path}/{question.name}.{extension}"] = {
+            document["paths"][f"{path}/{query.name}.{extension}"] = {
                 "get": {
-                    "operationId": f"{question.name}_{extension}",
-                    "tags": [question.name],
-                    "summary": question.description,
-                    "parameters": [_parameter(parameter) for parameter in question.parameters],
+                    "operationId": f"{query.name}_{extension}",
+                    "tags": [query.name],
+                    "summary": query.description,
+                    "parameters": [_parameter(parameter) for parameter in query.parameters],
                     "responses": {"200": {"description": "The answer.", "content": content}, **responses},
                 }
             }

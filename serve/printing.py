@@ -1,4 +1,4 @@
-"""Prints questions, answers and metrics on the terminal."""
+"""Prints queries, answers and metrics on the terminal."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.logs import printable
-from publishing.questions import Question
+from engines.query import Query
 from serve.answers import Answer
 from serve.formats import as_csv, as_json
 
@@ -33,15 +33,15 @@ class Format(StrEnum):
     json = "json"
 
 
-def print_questions(questions: Iterable[Question]) -> None:
+def print_queries(queries: Iterable[Query]) -> None:
     table = Table("query", "answer", "parameters", box=None)
-    for question in questions:
-        table.add_row(question.name, question.description, " ".join(one.name for one in question.parameters))
+    for query in queries:
+        table.add_row(query.name, query.description, " ".join(one.name for one in query.parameters))
     output.print(table)
 
 
-def print_error(what: str, question: Question) -> None:
-    for problem in question.problems:
+def print_error(what: str, query: Query) -> None:
+    for problem in query.problems:
         errors.print(Text.assemble((f"{what}: ", "red"), printable(problem)), highlight=False, soft_wrap=True)
 
 
@@ -56,14 +56,14 @@ def print_metrics(known: "Metrics") -> None:
         output.print(f"\n {', '.join(names)}\n by {dimensions}", highlight=False)
 
 
-def print_answer(question: Question, answer: Answer, format_: Format) -> None:
+def print_answer(query: Query, answer: Answer, format_: Format) -> None:
     match format_:
         case Format.csv:
-            _write(as_csv(question, answer), printable)
+            _write(as_csv(query, answer), printable)
         case Format.json:
-            _write(as_json(question, answer) + b"\n", _escaped_in_json)
+            _write(as_json(query, answer) + b"\n", _escaped_in_json)
         case Format.table:
-            print_table(question, answer)
+            print_table(query, answer)
     if answer.is_cut:
         (output if format_ is Format.table else errors).print(CUT, highlight=False, soft_wrap=True)
 
@@ -80,9 +80,9 @@ def _escaped_in_json(text: str) -> str:
     return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
 
 
-def print_table(question: Question, answer: Answer) -> None:
+def print_table(query: Query, answer: Answer) -> None:
     table = Table(box=None)
-    for column in question.columns:
+    for column in query.columns:
         justify: Literal["left", "right"] = "right" if column.type in ("integer", "number") else "left"
         table.add_column(column.name, justify=justify, overflow="fold")
     for row in answer.rows:

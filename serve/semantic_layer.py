@@ -1,6 +1,6 @@
 """Answers the metrics of dbt_project/models/analytics/_metrics.yml from the published warehouse.
 
-MetricFlow only writes the SQL: without a connection of its own it reads the same published build as every question.
+MetricFlow only writes the SQL: without a connection of its own it reads the same published build as every query.
 """
 
 import re
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import cast
 
-import duckdb
 import pyarrow as pa
 from metricflow.engine.metricflow_engine import MetricFlowEngine, MetricFlowQueryRequest
 from metricflow.protocols.sql_client import SqlClient, SqlEngine
@@ -19,8 +18,9 @@ from metricflow_semantics.model.semantic_manifest_lookup import SemanticManifest
 
 from common.errors import UserError
 from common.settings import Settings
+from engines.reader import QueryFailedError
 from publishing.versions import SEMANTIC_MANIFEST
-from serve.duckdb import DuckDBPublished
+from serve.published import PublishedVersion
 
 DUCKDB = cast(SqlClient, SimpleNamespace(sql_engine_type=SqlEngine.DUCKDB, sql_plan_renderer=DuckDbSqlPlanRenderer()))
 
@@ -28,10 +28,13 @@ DUCKDB = cast(SqlClient, SimpleNamespace(sql_engine_type=SqlEngine.DUCKDB, sql_p
 class Metrics:
     """The metrics of one published version."""
 
-    def __init__(self, published: DuckDBPublished, settings: Settings) -> None:
+    def __init__(self, published: PublishedVersion, settings: Settings) -> None:
         self._published = published
         self._settings = settings
-        manifest = parse_manifest_from_dbt_generated_manifest((published.folder / SEMANTIC_MANIFEST).read_text())
+        file = published.folder / SEMANTIC_MANIFEST
+        if not file.exists():
+            raise UserError("metrics need DuckDB: on BigQuery, use the command mf of dbt-metricflow")
+        manifest = parse_manifest_from_dbt_generated_manifest(file.read_text())
         self._engine = MetricFlowEngine(SemanticManifestLookup(manifest), DUCKDB)
         self.descriptions = {
             metric.name: metric.description or "" for metric in self._engine.list_metrics(include_dimensions=False)
@@ -54,8 +57,8 @@ class Metrics:
 
         Raises:
             UserError: when there is no such metric, or it does not know a group or dimension.
-            QuestionTimeoutError: when it takes longer than SERVE_TIMEOUT_SECONDS.
-            QuestionTooLargeError: when it needs more than SERVE_MEMORY_LIMIT.
+            QueryTimeoutError: when it takes longer than SERVE_TIMEOUT_SECONDS.
+            QueryTooLargeError: when it needs more than SERVE_MEMORY_LIMIT.
         """
         for name in metrics:
             if name not in self.descriptions:
@@ -77,7 +80,7 @@ class Metrics:
             ) from error
         try:
             rows = self._published.query(sql, timeout_seconds=self._settings.serve_timeout_seconds)
-        except duckdb.Error as error:
+        except QueryFailedError as error:
             raise UserError(f"{where or ', '.join(metrics)}: {str(error).splitlines()[0]}") from error
         return rows.slice(0, most), rows.num_rows > most
 

@@ -160,8 +160,11 @@ def test_ingest_imports_no_build_and_only_its_command_line_imports_the_tools_for
     assert users == [ROOT / "ingest" / "cli.py"]
 
 
-def test_the_shared_package_imports_no_other() -> None:
-    assert not imported_anywhere("common") & {"ingest", "dbt_project", "publishing", "contracts", "serve"}
+@pytest.mark.parametrize(("package", "above"), [("common", "engines"), ("engines", "ingest")])
+def test_imports_go_one_way(package: str, above: str) -> None:
+    """From `common` through `engines` to the parts that use them."""
+    users = {"ingest", "publishing", "contracts", "serve", "dbt_project"}
+    assert not imported_anywhere(package) & (users | {above})
 
 
 def test_the_pins_are_within_the_ranges_of_pyproject() -> None:

@@ -119,7 +119,7 @@ def brands(shop: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Warehou
         ("brand='sun & sea' limit=5", "sun & sea"),
     ],
 )
-def test_arguments_of_a_question_are_split_into_words(
+def test_arguments_of_a_query_are_split_into_words(
     brands: Warehouse, tmp_path: Path, arguments: str, brand: str
 ) -> None:
     done = run_make(tmp_path, brands, "query", "Q=recent_events", f"ARGS={arguments}", "FORMAT=json")

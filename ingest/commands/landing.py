@@ -13,10 +13,9 @@ from common.console import count, errors, output, progress
 from common.errors import UnavailableError, UserError
 from common.settings import load_settings
 from common.telemetry import serve_metrics
+from engines.factory import engine_for
+from engines.warehouse import utc_now
 from ingest.commands.options import MetricsPortOption, StreamOption
-from ingest.commands.warehouse import open_warehouse
-from ingest.sinks import utc_now
-from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import Source, open_sources
 
 LOAD_SECONDS = 60.0
@@ -34,8 +33,9 @@ def land(
     from ingest.landing import land_streams
 
     settings = load_settings()
-    if settings.warehouse == "bigquery" and not follow and "landing_max_seconds" not in settings.model_fields_set:
-        settings.landing_max_seconds = LOAD_SECONDS
+    engine = engine_for(settings)
+    if not follow and engine.load_seconds is not None and "landing_max_seconds" not in settings.model_fields_set:
+        settings.landing_max_seconds = engine.load_seconds
     streams = settings.selected(stream)
     serve_metrics(settings, metrics_port)
     stop = interrupts.stop_event() if follow else None
@@ -50,7 +50,7 @@ def land(
         def on_progress(rows: int) -> None:
             bars[0](rows)
 
-        sink = open_warehouse(settings, follow)
+        sink = engine.warehouse(follow=follow)
         report = land_streams(
             settings, streams, sink, follow=follow, stop=stop, on_open=on_open, on_progress=on_progress
         )
@@ -78,13 +78,14 @@ def push(
     from ingest.push import serve
 
     settings = load_settings()
-    if settings.warehouse == "bigquery":
+    engine = engine_for(settings)
+    if not engine.accepts_pushes:
         raise UserError("push lands in DuckDB only: with WAREHOUSE=bigquery, run `land --follow`")
     # a wrong path fails here; if another process holds the file, each commit waits for it
     with suppress(UnavailableError):
-        DuckDBSink(settings.warehouse_path, 0, pseudonym_key=settings.pseudonym_key).create_tables()
+        engine_for(settings.model_copy(update={"lock_timeout_seconds": 0})).warehouse().create_tables()
     serve_metrics(settings, metrics_port)
-    landed = serve(settings, open_warehouse(settings), host, port)
+    landed = serve(settings, engine.warehouse(), host, port)
     output.print(f"landed {count(landed)}")
 
 
@@ -94,7 +95,7 @@ def status(stream: StreamOption = None) -> None:
     The lag is the age of the oldest waiting message. Dead letters are those of the last build.
     """
     settings = load_settings()
-    sink = open_warehouse(settings)
+    sink = engine_for(settings).warehouse()
     streams = settings.selected(stream)
     landed = sink.status()
     waiting: dict[str, int | None] = {}

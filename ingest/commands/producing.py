@@ -10,8 +10,8 @@ from common.console import count, errors, output, progress
 from common.errors import UserError
 from common.settings import load_settings
 from common.streams import named
+from engines.factory import engine_for
 from ingest.commands.options import STREAM_NAMES
-from ingest.commands.warehouse import open_warehouse
 from ingest.simulator.faults import Faults
 
 FAULTS = Faults()
@@ -171,7 +171,7 @@ def emit(
     from ingest.emit import emit as emit_results
 
     settings = load_settings()
-    sink = open_warehouse(settings)
+    sink = engine_for(settings).warehouse()
     due = count_due(settings, sink, from_start=from_start) if dry_run or errors.is_terminal else None
     if dry_run:
         output.print(f"would emit {due:,} result{'' if due == 1 else 's'} to {settings.emit_topic}")

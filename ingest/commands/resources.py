@@ -8,8 +8,8 @@ import typer
 from common.console import output
 from common.errors import UserError
 from common.settings import load_settings
+from engines.factory import engine_for
 from ingest.commands.options import StreamOption
-from ingest.commands.warehouse import open_warehouse
 
 
 def provision(
@@ -62,7 +62,7 @@ def provision(
     settings = load_settings()
     options = SubscriptionOptions(ack_deadline, ordering, exactly_once, dead_letter_attempts, push_endpoint)
     lines = provision_all(settings, settings.selected(stream), dry_run, options)
-    sink = open_warehouse(settings)
+    sink = engine_for(settings).warehouse()
     lines += [f"{'would create' if dry_run else 'created'} table {table}" for table in sink.missing_tables()]
     if not dry_run:
         sink.create_tables()

@@ -19,8 +19,9 @@ import structlog
 from common.errors import UnavailableError, UserError
 from common.settings import Settings
 from common.streams import STREAMS, Stream
+from engines.batch import DECODED_SCHEMA, Batch
 from ingest.brokers.kafka_properties import registry_properties
-from ingest.message import DECODED_SCHEMA, HEADER_BYTES, Batch
+from ingest.message import HEADER_BYTES
 
 if TYPE_CHECKING:
     from ingest.formats.registry import Registered, Registry

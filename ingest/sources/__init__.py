@@ -9,7 +9,7 @@ from typing import Protocol
 
 from common.settings import Settings
 from common.streams import Stream
-from ingest.message import Batch, Positions, TopicIds
+from engines.batch import Batch, Positions, TopicIds
 
 ReadPositions = Callable[[TopicIds], Positions]
 """Reads the next offset of each partition from the warehouse; called at every assignment of partitions."""

@@ -11,10 +11,10 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from common.errors import UnavailableError, UserError
 from common.settings import Settings
 from common.streams import Stream
+from engines.batch import Batch
 from ingest.batching import BatchBounds
 from ingest.brokers.kafka import KafkaConnection
 from ingest.brokers.kafka_topics import TopicAndPartition
-from ingest.message import Batch
 from ingest.sources import ReadPositions
 from ingest.sources.kafka_assignment import Assignment
 from ingest.sources.kafka_backlog import Backlog, read_backlog

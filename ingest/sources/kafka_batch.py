@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 import structlog
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
+from engines.batch import BATCH_SCHEMA
 from ingest.batching import BatchBounds, BatchSize
 from ingest.brokers.kafka_topics import TopicAndPartition
-from ingest.message import BATCH_SCHEMA
 
 # Years 1 to 9999 in milliseconds: what a warehouse timestamp can hold. Producers set this field freely.
 FIRST_MILLISECOND, LAST_MILLISECOND = -62_135_596_800_000, 253_402_300_799_999

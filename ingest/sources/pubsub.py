@@ -17,6 +17,7 @@ from google.pubsub_v1.types import PullResponse
 from common.errors import UnavailableError, UserError
 from common.settings import Settings
 from common.streams import Stream
+from engines.batch import Batch
 from ingest.batching import BatchBounds, BatchSize
 from ingest.brokers.pubsub import (
     ANSWER_SECONDS,
@@ -27,7 +28,6 @@ from ingest.brokers.pubsub import (
     translate_errors,
     unreachable,
 )
-from ingest.message import Batch
 from ingest.sources.pubsub_batch import Pull, pulled_table, to_batch
 from ingest.sources.pubsub_leases import Leases
 

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ingest.message import NO_ATTRIBUTES, Batch, pubsub_table
+from engines.batch import Batch
+from ingest.message import NO_ATTRIBUTES, pubsub_table
 
 
 @dataclass(slots=True, eq=False)

@@ -27,8 +27,8 @@ import structlog
 from common.errors import UserError
 from common.settings import Settings
 from common.streams import STREAMS, Stream
+from engines.batch import BATCH_SCHEMA, Batch
 from ingest.batching import BatchBounds, BatchSize
-from ingest.message import BATCH_SCHEMA, Batch
 from ingest.sources import ReadPositions
 
 NO_LOG = (

@@ -1,4 +1,4 @@
-"""The dashboard: one page of answers to the questions, served live or written to a file.
+"""The dashboard: one page of answers to the queries, served live or written to a file.
 
 The page is HTML and CSS alone. Bars are boxes of a given width or height, so it needs no script, fits any screen,
 follows the reader's colours, and works as a report. All panels show the same period: whole days of the reporting time

@@ -19,7 +19,7 @@ PERIODS: dict[Period, str] = {
     "custom": "From and to",
 }
 PICKS = {"brand": "brand", "category": "category", "product_id": "product"}
-"""Filters of events: name in URLs and questions to name on the page."""
+"""Filters of events: name in URLs and queries to name on the page."""
 DAY = timedelta(days=1)
 YEARS = 1970, 9998
 

@@ -11,9 +11,9 @@ import structlog
 
 from common.errors import UserError
 from common.logs import what_and_where
-from publishing.questions import LIMIT, Question
+from engines.query import LIMIT, Query
 from publishing.versions import published_at
-from serve.answers import Answer, Published, find_question
+from serve.answers import Answer, Published, find_query
 from serve.dashboard.filters import DAY, PICKS, YEARS, Filters, instant
 from serve.dashboard.panels import KEY_PANEL, Panel
 from serve.dashboard.values import Row, cell, change, is_number, shown
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 class Page:
-    """What one version answers to one choice of filters. It asks the same question once.
+    """What one version answers to one choice of filters. It asks the same query once.
 
     Attributes:
         zone: the reporting time zone, in which the page shows days and times.
@@ -52,23 +52,23 @@ class Page:
         return moment.replace(tzinfo=UTC).astimezone(self.zone)
 
     def rows_or_error(self, name: str, **arguments: str) -> tuple[list[Row], str]:
-        """The rows of a question, or no rows and why."""
+        """The rows of a query, or no rows and why."""
         try:
             return self.rows(*self._answer(name, **arguments)), ""
         except UserError as error:
             return [], str(error)
 
-    def rows(self, question: Question, answer: Answer) -> list[Row]:
-        columns = [column.name for column in question.columns]
+    def rows(self, query: Query, answer: Answer) -> list[Row]:
+        columns = [column.name for column in query.columns]
         return [dict(zip(columns, map(_without_zone, row), strict=True)) for row in answer.rows]
 
-    def answer(self, panel: Panel) -> tuple[Question, Answer]:
-        """The question of a panel, and its answer.
+    def answer(self, panel: Panel) -> tuple[Query, Answer]:
+        """The query of a panel, and its answer.
 
         Raises:
-            UserError: when the question is not there, or has no answer.
+            UserError: when the query is not there, or has no answer.
         """
-        return self._answer(panel.question, **self._arguments(panel, self._since(panel), self.last))
+        return self._answer(panel.query, **self._arguments(panel, self._since(panel), self.last))
 
     def panel(self, panel: Panel) -> dict[str, Any]:
         """What the template shows of a panel: rows and notes, or the error."""
@@ -76,15 +76,15 @@ class Page:
         return shown_panel | self._or_error(panel, lambda: self._shown(panel))
 
     def csv(self, panel: Panel) -> tuple[bytes, bool]:
-        """The rows of a panel's question as CSV, times in UTC, and whether there are more.
+        """The rows of a panel's query as CSV, times in UTC, and whether there are more.
 
         Raises:
-            UserError: when the question is not there, or has no answer, or the period is not known.
+            UserError: when the query is not there, or has no answer, or the period is not known.
         """
         if self.unknown:
             raise UserError(self.unknown)
-        question, answer = self.answer(panel)
-        return as_csv(question, answer), answer.is_cut
+        query, answer = self.answer(panel)
+        return as_csv(query, answer), answer.is_cut
 
     def key_figures(self) -> dict[str, Any]:
         """The figures of the period, and their change against the previous one."""
@@ -100,16 +100,16 @@ class Page:
             return {"error": "this panel cannot be shown: see the log"}
 
     def _shown(self, panel: Panel) -> dict[str, Any]:
-        question, answer = self.answer(panel)
-        rows = self.rows(question, answer)
+        query, answer = self.answer(panel)
+        rows = self.rows(query, answer)
         rows = _steps(panel, rows) if panel.steps else rows
         if panel.at:
-            rows = rows[::-1]  # a question gives the newest first
+            rows = rows[::-1]  # a query gives the newest first
         rows = [
             {name: self.local(value) if isinstance(value, datetime) else value for name, value in row.items()}
             for row in rows
         ]
-        takes = {parameter.name for parameter in question.parameters}
+        takes = {parameter.name for parameter in query.parameters}
         notes = [panel.note] if panel.note else []
         if panel.is_of_all_time:
             notes.append("Of all time.")
@@ -147,7 +147,7 @@ class Page:
         first, end = self.first - length, end - length
         arguments = self._arguments(KEY_PANEL, first, None)
         arguments["end_time"] = instant(end.date(), self.zone, end.time()).isoformat()
-        [before] = self.rows(*self._answer(KEY_PANEL.question, **arguments))
+        [before] = self.rows(*self._answer(KEY_PANEL.query, **arguments))
         until = "" if end.time() == time() else f", {end:%H:%M}"
         return before, f"{shown(first)} to {shown(self.first - DAY)}{until}"
 
@@ -158,23 +158,23 @@ class Page:
         return max(self.first or date.min, last - (panel.longest_days - 1) * DAY)
 
     def _arguments(self, panel: Panel, first: date | None, last: date | None) -> dict[str, str]:
-        """The arguments that the question takes: of the panel, of the filters, and the period as dates and as times."""
+        """The arguments that the query takes: of the panel, of the filters, and the period as dates and as times."""
         given = {**panel.arguments, **self.filters.picked}
         if first and not panel.is_of_all_time:
             given |= {"start_date": str(first), "start_time": instant(first, self.zone).isoformat()}
         if last and not panel.is_of_all_time:
             given |= {"end_date": str(last), "end_time": instant(last + DAY, self.zone).isoformat()}
-        takes = {parameter.name for parameter in self._question(panel.question).parameters}
+        takes = {parameter.name for parameter in self._query(panel.query).parameters}
         return {name: value for name, value in given.items() if name in takes}
 
-    def _ask(self, name: str, **arguments: str) -> tuple[Question, Answer]:
-        question = self._question(name)
-        return question, self._published.ask(question, question.values(arguments))
+    def _ask(self, name: str, **arguments: str) -> tuple[Query, Answer]:
+        query = self._query(name)
+        return query, self._published.ask(query, query.values(arguments))
 
-    def _question(self, name: str) -> Question:
-        if name not in {*self._published.questions, *self._published.left_out}:
+    def _query(self, name: str) -> Query:
+        if name not in {*self._published.queries, *self._published.left_out}:
             raise UserError(f"the published build has no query {name}: run `make build`")
-        return find_question(self._published, name)
+        return find_query(self._published, name)
 
 
 def _steps(panel: Panel, rows: list[Row]) -> list[Row]:

@@ -11,10 +11,10 @@ FILE = Path(__file__).with_name("panels.yml")
 
 
 class Panel(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
-    """One question, and how its answer is shown: as a number, as bars over time, as a table."""
+    """One query, and how its answer is shown: as a number, as bars over time, as a table."""
 
     title: str
-    question: str
+    query: str
     columns: dict[str, str]
     """Of the table: column to heading. `a|b` shows the first of the two that has a value."""
     arguments: dict[str, str] = {}

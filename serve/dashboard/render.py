@@ -24,7 +24,7 @@ STALE = DAY
 
 
 def render(published: Published, filters: Filters, *, live: bool, error: str = "", now: datetime | None = None) -> str:
-    """The page as self-contained HTML. A panel whose question fails shows the error.
+    """The page as self-contained HTML. A panel whose query fails shows the error.
 
     Args:
         live: with the form and links; otherwise the filters are only stated.

@@ -1,6 +1,6 @@
-"""What the analyses are asked: of each set the arguments that a question takes."""
+"""What the analyses are asked: of each set the arguments that a query takes."""
 
-from publishing.questions import Question
+from engines.query import Query
 
 SETS: tuple[dict[str, str], ...] = (
     {},
@@ -38,13 +38,13 @@ OF_LANDING = {
     "start_date": "2026-02-01",
     "end_date": "2026-02-02",
 }
-"""The days on which messages landed, for questions of these."""
+"""The days on which messages landed, for queries of these."""
 
 
-def arguments_of(question: Question) -> list[dict[str, str]]:
+def arguments_of(query: Query) -> list[dict[str, str]]:
     """At least two sets, and each choice of a parameter that lists its values."""
-    takes = [parameter.name for parameter in question.parameters]
-    period = OF_LANDING if question.name in ("data_quality", "dead_letters", "dead_letters_by_reason") else {}
+    takes = [parameter.name for parameter in query.parameters]
+    period = OF_LANDING if query.name in ("data_quality", "dead_letters", "dead_letters_by_reason") else {}
     sets = [{name: period.get(name, given[name]) for name in given if name in takes} for given in SETS]
-    sets += [{one.name: choice} for one in question.parameters for choice in one.choices if choice != one.default]
+    sets += [{one.name: choice} for one in query.parameters for choice in one.choices if choice != one.default]
     return [given for place, given in enumerate(sets) if given not in sets[:place]]

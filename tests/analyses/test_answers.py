@@ -7,8 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from publishing.questions import LIMIT, ArgumentError
-from serve.duckdb import DuckDBPublished
+from engines.query import LIMIT, ArgumentError
 from serve.published import open_published
 from serve.semantic_layer import Metrics
 from tests.analyses.arguments import arguments_of
@@ -20,7 +19,7 @@ NAMES = sorted(path.stem for path in (ROOT / "analyses").glob("*.sql"))
 
 
 def test_every_analysis_is_published_and_defined(warehouse: Warehouse) -> None:
-    assert sorted(warehouse.published.questions) == NAMES
+    assert sorted(warehouse.published.queries) == NAMES
     assert sorted(DEFINITIONS) == NAMES
 
 
@@ -31,7 +30,7 @@ def test_the_docs_list_every_query() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_answer_is_as_defined(warehouse: Warehouse, name: str) -> None:
-    sets = arguments_of(warehouse.question(name))
+    sets = arguments_of(warehouse.published_query(name))
     assert len(sets) > 1
     answers = []
     for arguments in sets:
@@ -44,10 +43,10 @@ def test_an_answer_is_as_defined(warehouse: Warehouse, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_time_series_has_its_newest_rows_first(warehouse: Warehouse, name: str) -> None:
-    question = warehouse.question(name)
-    if question.columns[0].type not in ("date", "timestamp"):
+    query = warehouse.published_query(name)
+    if query.columns[0].type not in ("date", "timestamp"):
         return
-    with_limit = any(parameter.name == LIMIT for parameter in question.parameters)
+    with_limit = any(parameter.name == LIMIT for parameter in query.parameters)
     times = [row[0] for row in warehouse.ask(name, {LIMIT: "10000"} if with_limit else {})]
     assert len(set(times)) > 1
     assert times == sorted(times, reverse=True)
@@ -56,8 +55,8 @@ def test_a_time_series_has_its_newest_rows_first(warehouse: Warehouse, name: str
 @pytest.mark.parametrize("name", NAMES)
 def test_an_answer_says_whether_it_is_cut(warehouse: Warehouse, name: str) -> None:
     """By its own limit, and by that of the server."""
-    question = warehouse.question(name)
-    with_limit = any(parameter.name == LIMIT for parameter in question.parameters)
+    query = warehouse.published_query(name)
+    with_limit = any(parameter.name == LIMIT for parameter in query.parameters)
     rows = warehouse.define(name, {LIMIT: "10000"} if with_limit else {})[0]
     for most in (1, len(rows) - 1, len(rows), len(rows) + 1):
         expected = rows[:most], most < len(rows)
@@ -65,25 +64,25 @@ def test_an_answer_says_whether_it_is_cut(warehouse: Warehouse, name: str) -> No
             answer = warehouse.answer(name, {LIMIT: str(most)})
             assert (answer.rows, answer.is_cut) == expected
         with closing(open_published(warehouse.settings.model_copy(update={"serve_max_rows": most}))) as bounded:
-            answer = bounded.ask(question, question.values({LIMIT: str(2**63 - 1)} if with_limit else {}))
+            answer = bounded.ask(query, query.values({LIMIT: str(2**63 - 1)} if with_limit else {}))
             assert (answer.rows, answer.is_cut) == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_yml_says_the_question_and_every_column(warehouse: Warehouse, name: str) -> None:
-    question = warehouse.question(name)
-    assert question.description.splitlines()[0].endswith("?")
-    assert all(described.description.endswith(".") for described in (*question.columns, *question.parameters))
+def test_a_yml_says_the_query_and_every_column(warehouse: Warehouse, name: str) -> None:
+    query = warehouse.published_query(name)
+    assert query.description.splitlines()[0].endswith("?")
+    assert all(described.description.endswith(".") for described in (*query.columns, *query.parameters))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_yml_says_what_is_counted_and_in_which_time_zone(warehouse: Warehouse, name: str) -> None:
-    question = warehouse.question(name)
-    dated = [(one.name, one.description) for one in question.columns if one.type in ("date", "timestamp")]
-    dated += [(one.name, one.description) for one in question.parameters if one.type in ("date", "timestamp")]
+    query = warehouse.published_query(name)
+    dated = [(one.name, one.description) for one in query.columns if one.type in ("date", "timestamp")]
+    dated += [(one.name, one.description) for one in query.parameters if one.type in ("date", "timestamp")]
     for column, description in dated:
         assert re.search("UTC|time zone", description), column
-    says = {column.name: column.description for column in question.columns}
+    says = {column.name: column.description for column in query.columns}
     for people in says.keys() & {"users", "viewers", "users_with_cart", "buyers", "cohort_users", "active_users"}:
         assert "istinct people" in says[people], people
     assert "return" in says.get("purchases", "return")
@@ -91,7 +90,6 @@ def test_a_yml_says_what_is_counted_and_in_which_time_zone(warehouse: Warehouse,
 
 
 def test_a_metric_says_in_which_time_zone_it_counts(warehouse: Warehouse) -> None:
-    assert isinstance(warehouse.published, DuckDBPublished)
     descriptions = Metrics(warehouse.published, warehouse.settings).descriptions
     assert descriptions
     assert [name for name, text in descriptions.items() if "reporting time zone" not in text] == []
@@ -116,7 +114,7 @@ def test_a_page_viewed_again_and_again_is_one_step(warehouse: Warehouse) -> None
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("text", ["' or 1=1 --", "'; drop table analytics.fct_events; --", "$limit", "%"])
 def test_a_text_is_a_value_and_nothing_else(warehouse: Warehouse, name: str, text: str) -> None:
-    for parameter in warehouse.question(name).parameters:
+    for parameter in warehouse.published_query(name).parameters:
         if parameter.choices:
             expected = f"^{parameter.name}: expected one of {', '.join(parameter.choices)}, got "
             with pytest.raises(ArgumentError, match=expected):

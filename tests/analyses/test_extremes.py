@@ -1,4 +1,4 @@
-"""Values at the edge of what staging accepts go through every question, metric and panel."""
+"""Values at the edge of what staging accepts go through every query, metric and panel."""
 
 import csv
 import io
@@ -12,7 +12,6 @@ import pytest
 from serve.dashboard.filters import Filters
 from serve.dashboard.panels import SECTIONS
 from serve.dashboard.render import render
-from serve.duckdb import DuckDBPublished
 from serve.formats import as_csv, as_json
 from serve.semantic_layer import Metrics
 from tests.analyses.arguments import arguments_of
@@ -37,13 +36,13 @@ def test_the_facts_hold_them(warehouse: Warehouse) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_answer_can_be_written(warehouse: Warehouse, name: str) -> None:
-    question = warehouse.question(name)
-    for arguments in arguments_of(question):
+    query = warehouse.published_query(name)
+    for arguments in arguments_of(query):
         answer = warehouse.answer(name, arguments)
-        written = json.loads(as_json(question, answer), parse_float=Decimal)["data"]
-        lines = list(csv.DictReader(io.StringIO(as_csv(question, answer).decode(), newline="")))
+        written = json.loads(as_json(query, answer), parse_float=Decimal)["data"]
+        lines = list(csv.DictReader(io.StringIO(as_csv(query, answer).decode(), newline="")))
         assert len(written) == len(lines) == len(answer.rows)
-        for place, column in enumerate(question.columns):
+        for place, column in enumerate(query.columns):
             values = [row[place] for row in answer.rows]
             if column.type in ("integer", "number"):
                 assert [row[column.name] for row in written] == values
@@ -56,9 +55,7 @@ def test_every_answer_can_be_written(warehouse: Warehouse, name: str) -> None:
 
 
 def test_every_metric_is_answered_by_everything(warehouse: Warehouse) -> None:
-    published = warehouse.published
-    assert isinstance(published, DuckDBPublished)
-    metrics = Metrics(published, warehouse.settings)
+    metrics = Metrics(warehouse.published, warehouse.settings)
     assert metrics.descriptions
     for name in metrics.descriptions:
         by = [one for one in metrics.dimensions([name]) if one != "metric_time__day"]
@@ -88,6 +85,6 @@ def test_every_panel_has_figures(warehouse: Warehouse, filters: dict[str, str]) 
 
 
 def test_the_newest_event_is_of_the_last_year_there_is(warehouse: Warehouse) -> None:
-    names = [column.name for column in warehouse.question("data_quality").columns]
+    names = [column.name for column in warehouse.published_query("data_quality").columns]
     rows = [dict(zip(names, row, strict=True)) for row in warehouse.ask("data_quality", {})]
     assert max(row["newest_event_at"] for row in rows if row["newest_event_at"]) >= datetime(9998, 12, 31)

@@ -17,13 +17,14 @@ from dbt.cli.main import dbtRunner
 
 from common.settings import Settings as IngestSettings
 from common.streams import STREAMS
+from engines.duckdb.engine import DuckDBEngine
+from engines.duckdb.sink import DuckDBSink
+from engines.query import LIMIT, Query
 from ingest.landing import land
-from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import open_sources
 from publishing.publish import publish
-from publishing.questions import LIMIT, Question
-from serve.answers import Answer, Published
-from serve.published import open_published
+from serve.answers import Answer
+from serve.published import PublishedVersion, open_published
 from tests.analyses import definition
 from tests.dbt_project import warehouse as commands
 from tests.dbt_project.exact.check import together
@@ -76,15 +77,15 @@ BROKEN = [
 @dataclass(frozen=True)
 class Warehouse:
     settings: IngestSettings
-    published: Published
+    published: PublishedVersion
     facts: definition.Facts
 
-    def question(self, name: str) -> Question:
-        return self.published.questions[name]
+    def published_query(self, name: str) -> Query:
+        return self.published.queries[name]
 
     def answer(self, name: str, arguments: Mapping[str, str]) -> Answer:
-        question = self.question(name)
-        return self.published.ask(question, question.values(arguments))
+        query = self.published_query(name)
+        return self.published.ask(query, query.values(arguments))
 
     def ask(self, name: str, arguments: Mapping[str, str]) -> list[tuple[Any, ...]]:
         """The rows of the answer, in order."""
@@ -97,7 +98,7 @@ class Warehouse:
 
     def define(self, name: str, arguments: Mapping[str, str]) -> tuple[list[tuple[Any, ...]], bool]:
         """The rows that the definition says, in order, and whether there are more than the limit."""
-        values = self.question(name).values(arguments)
+        values = self.published_query(name).values(arguments)
         limit = values.pop(LIMIT, None)
         rows = definition.DEFINITIONS[name](self.facts, **values)
         return rows[:limit], len(rows[:limit]) < len(rows)
@@ -126,7 +127,7 @@ def build(folder: Path) -> None:
         patch.dict(os.environ, {"WAREHOUSE": "duckdb", "WAREHOUSE_PATH": str(settings.warehouse_path)}),
         patch("publishing.compile.dbtRunner", partial(dbtRunner, manifest=project.manifest)),
     ):
-        publish(settings, sink, options, folder / "target")
+        publish(settings, DuckDBEngine(settings), options, folder / "target")
     DuckDBConnectionManager.close_all_connections()  # dbt keeps the file open, and other processes are to read it
 
 

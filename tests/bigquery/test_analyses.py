@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 from zetasql.wasi._pb2.zetasql.public import type_pb2
 
-from publishing.compile import compile_questions
-from publishing.questions import ParameterType, Question
+from engines.query import ParameterType, Query
+from publishing.compile import compile_queries
 from tests.analyses.arguments import arguments_of
 from tests.analyses.test_answers import NAMES
 from tests.analyses.warehouse import SETTINGS, Warehouse, build, opened
@@ -52,9 +52,7 @@ def warehouse(shared: Shared) -> Warehouse:
 
 
 @pytest.fixture(scope="module")
-def questions(
-    warehouse: Warehouse, google_sql: GoogleSQL, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Question]:
+def queries(warehouse: Warehouse, google_sql: GoogleSQL, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Query]:
     """Compiled for BigQuery, where the tables that they name have DuckDB's rows."""
     client = Client(PROJECT, google_sql)
     google_sql.tables.clear()
@@ -65,16 +63,16 @@ def questions(
         *("--vars", json.dumps(SETTINGS.as_vars())),
     ]
 
-    def described(question: Question) -> list[tuple[str, str]]:
-        return [(column.name, "varchar") for column in warehouse.question(question.name).columns]
+    def described(query: Query) -> list[tuple[str, str]]:
+        return [(column.name, "varchar") for column in warehouse.published_query(query.name).columns]
 
     with (
         patch.dict(os.environ, {"WAREHOUSE": "bigquery", "GCP_PROJECT": PROJECT, "DATASET_PREFIX": ""}),
         patch("dbt.adapters.bigquery.connections.create_bigquery_client", lambda credentials: client),
     ):
-        found = {question.name: question for question in compile_questions(options, described)}
-    for question in found.values():
-        for project, dataset, name in TABLE_NAME.findall(question.sql):
+        found = {query.name: query for query in compile_queries(options, described)}
+    for query in found.values():
+        for project, dataset, name in TABLE_NAME.findall(query.sql):
             if f"{project}.{dataset}.{name}" not in google_sql.tables:
                 rows = warehouse.table(f"{dataset}.{name}")
                 kinds = {field.name: kind(field.type) for field in rows.schema}
@@ -90,29 +88,29 @@ def questions(
     return found
 
 
-def ask(google_sql: GoogleSQL, question: Question, arguments: dict[str, str]) -> list[dict[str, Any]]:
-    values = question.values(arguments)
+def ask(google_sql: GoogleSQL, query: Query, arguments: dict[str, str]) -> list[dict[str, Any]]:
+    values = query.values(arguments)
     parameters = {
         one.name: (type_pb2.TypeProto(type_kind=PARAMETER_KINDS[one.type]), make_row([values[one.name]]).cell[0])
-        for one in question.parameters
+        for one in query.parameters
     }
-    return list(python_rows(google_sql.run(question.sql, parameters)))
+    return list(python_rows(google_sql.run(query.sql, parameters)))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_answer_is_that_of_duckdb(
-    warehouse: Warehouse, questions: dict[str, Question], google_sql: GoogleSQL, name: str
+    warehouse: Warehouse, queries: dict[str, Query], google_sql: GoogleSQL, name: str
 ) -> None:
-    question = questions[name]
-    for arguments in arguments_of(question):
-        rows = ask(google_sql, question, arguments)
-        assert list(rows[0]) == [column.name for column in warehouse.question(name).columns]
+    query = queries[name]
+    for arguments in arguments_of(query):
+        rows = ask(google_sql, query, arguments)
+        assert list(rows[0]) == [column.name for column in warehouse.published_query(name).columns]
         assert [tuple(map(_without_zone, row.values())) for row in rows] == warehouse.ask(name, arguments), arguments
 
 
-def test_a_parameter_that_is_not_declared_is_refused(questions: dict[str, Question], google_sql: GoogleSQL) -> None:
+def test_a_parameter_that_is_not_declared_is_refused(queries: dict[str, Query], google_sql: GoogleSQL) -> None:
     with pytest.raises(GoogleSQLError, match="Query parameter 'start_date' not found"):
-        google_sql.run(questions["daily_kpis"].sql)
+        google_sql.run(queries["daily_kpis"].sql)
 
 
 def _without_zone(value: Any) -> Any:

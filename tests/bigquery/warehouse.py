@@ -11,7 +11,7 @@ from dbt.artifacts.schemas.run import RunResult
 
 from common.settings import Settings as LandingSettings
 from common.streams import STREAMS
-from ingest.sinks.bigquery import BigQuerySink
+from engines.bigquery.sink import BigQuerySink
 from tests.bigquery.client import Client, python_rows
 from tests.bigquery.googlesql import GoogleSQL
 from tests.dbt_project.exact.warehouse import Arrival, Difference, Project, Warehouse, compare

@@ -23,10 +23,10 @@ from contracts.draft import FEW
 from contracts.inference import MOST_KEYS
 from contracts.names import singular
 from contracts.samples import SAMPLE_MESSAGES, Sample, read_files, read_topic
+from engines.duckdb.sink import DuckDBSink
 from ingest.landing import land_streams
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
-from ingest.sinks.duckdb import DuckDBSink
 from tests.brokers import KafkaServer
 from tests.contracts.samples import ROWS, fields_of, write
 

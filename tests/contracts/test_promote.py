@@ -9,7 +9,7 @@ import yaml
 from common.errors import UserError
 from common.streams import FOLDER, STREAMS, read_contracts
 from contracts.promote import Promoted, promote_field
-from ingest.sinks import UnlistedField
+from engines.warehouse import UnlistedField
 from tests.contracts.samples import CONTRACT, fields_of
 
 

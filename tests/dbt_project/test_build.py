@@ -15,7 +15,7 @@ from dbt.cli.main import dbtRunnerResult
 
 import dbt_project.__main__ as command
 from common.settings import Settings
-from ingest.sinks.duckdb import DuckDBSink
+from engines.duckdb.sink import DuckDBSink
 from tests.conftest import SHOP_OUTPUT
 from tests.dbt_project.warehouse import ROOT, Warehouse
 
@@ -172,14 +172,14 @@ def test_only_what_is_new_is_done(warehouse: Warehouse) -> None:
     assert re.search(rf"fct_events +{warehouse.marts()['fct_events']:,}", again)
     warehouse.land()  # nothing waits
     assert nothing_new in warehouse.build().stdout
-    questions = Path(f"{warehouse.path}.published/current/questions.json")
-    marked = json.dumps(json.loads(questions.read_bytes()))
-    questions.write_text(marked)
-    # new messages, the same code: its unit tests have passed, and the questions are compiled
+    queries = Path(f"{warehouse.path}.published/current/queries.json")
+    marked = json.dumps(json.loads(queries.read_bytes()))
+    queries.write_text(marked)
+    # new messages, the same code: its unit tests have passed, and the queries are compiled
     warehouse.simulate(days=1)
     warehouse.land()
     assert tests_and_unit_tests - passed() == unit_tests()
-    assert questions.read_text() == marked
+    assert queries.read_text() == marked
     assert nothing_new in warehouse.build().stdout
 
 

@@ -18,10 +18,10 @@ import pytest
 
 from common.settings import Settings
 from common.streams import STREAMS
+from engines.duckdb.sink import DuckDBSink
 from ingest.landing import land
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
-from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import open_sources
 from tests.dbt_project.warehouse import ROOT, Warehouse
 

@@ -60,11 +60,11 @@ def test_the_docs_are_one_page_and_it_is_said_where(shop: Warehouse, tmp_path: P
     assert re.findall(r"""<(?:script|link|img)[^>]+(?:src|href)=["']?(?:https?:)?//""", text) == []
 
 
-def test_every_mart_that_a_question_reads_is_declared(manifest: Any) -> None:
-    questions = [node for node in manifest["nodes"].values() if node["resource_type"] == "analysis"]
+def test_every_mart_that_a_query_reads_is_declared(manifest: Any) -> None:
+    queries = [node for node in manifest["nodes"].values() if node["resource_type"] == "analysis"]
     declared = set(manifest["exposures"]["exposure.event_warehouse.endpoints"]["depends_on"]["nodes"])
-    assert questions
-    assert {name for node in questions for name in node["depends_on"]["nodes"]} - declared == set()
+    assert queries
+    assert {name for node in queries for name in node["depends_on"]["nodes"]} - declared == set()
 
 
 @pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)

@@ -8,7 +8,8 @@ import pytest
 
 from common.settings import Settings
 from dbt_project import last_build
-from dbt_project.last_build import LastBuild, code_now, read_last_build, warehouse_now, write_last_build
+from dbt_project.last_build import LastBuild, code_now, read_last_build, write_last_build
+from engines.factory import engine_for
 
 
 @pytest.fixture
@@ -68,31 +69,35 @@ def test_other_vars_variables_and_versions_are_other_code(root: Path, monkeypatc
 def test_a_warehouse_is_the_same_until_it_is_written_to(settings: Settings) -> None:
     path = settings.warehouse_path
     path.write_bytes(b"as built")
-    before = warehouse_now(settings)
-    assert before == warehouse_now(settings) is not None
+    engine = engine_for(settings)
+    before = engine.state()
+    assert before == engine.state() is not None
     wal = path.with_name("warehouse.duckdb.wal")
     wal.write_bytes(b"a commit")
-    assert warehouse_now(settings) is None
+    assert engine.state() is None
     wal.unlink()
     path.write_bytes(b"changed!")
-    assert warehouse_now(settings) != before
+    assert engine.state() != before
 
 
 def test_a_warehouse_is_built_while_it_and_what_was_published_are_as_the_build_left_them(settings: Settings) -> None:
+    engine = engine_for(settings)
     path, published = settings.warehouse_path, settings.warehouse_path.with_name("warehouse.duckdb.published")
     path.write_bytes(b"as built")
     published.mkdir()
     (published / "version").mkdir()
     (published / "current").symlink_to("version")
-    last = LastBuild(code="c", version="version", warehouse=warehouse_now(settings), marts=[])
-    assert last_build.is_built(settings, last)
+    state = engine.state()
+    assert state is not None
+    last = LastBuild(code="c", version="version", warehouse=state, marts=[])
+    assert last_build.is_built(settings, engine, last)
     (published / "version").rmdir()
-    assert not last_build.is_built(settings, last), "it is not published any more"
+    assert not last_build.is_built(settings, engine, last), "it is not published any more"
     (published / "version").mkdir()
     path.write_bytes(b"changed!")
-    assert not last_build.is_built(settings, last)
+    assert not last_build.is_built(settings, engine, last)
     path.unlink()
-    assert not last_build.is_built(settings, last)
+    assert not last_build.is_built(settings, engine, last)
 
 
 def test_a_record_that_cannot_be_read_is_none(settings: Settings) -> None:

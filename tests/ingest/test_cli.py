@@ -10,9 +10,9 @@ import pytest
 
 from common.settings import Settings
 from common.streams import STREAMS
+from engines.duckdb.sink import DuckDBSink, utc_now
 from ingest import cli
 from ingest.commands import landing
-from ingest.sinks.duckdb import DuckDBSink, utc_now
 from tests.command_line import run_main
 from tests.dbt_project.warehouse import SETTINGS
 

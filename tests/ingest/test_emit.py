@@ -26,15 +26,15 @@ from structlog.testing import capture_logs
 from common.errors import UserError
 from common.settings import Settings
 from common.streams import STREAMS
+from engines.duckdb.sink import DuckDBSink
+from engines.warehouse import FIRST_CURSOR, Cursor, Result
 from ingest import emit as emit_module
 from ingest.emit import count_due, emit, result_message
 from ingest.producers.kafka import KafkaProducer
 from ingest.provision import provision
-from ingest.sinks import FIRST_CURSOR, Cursor, Result
-from ingest.sinks.duckdb import DuckDBSink
 from tests.brokers import KafkaServer
 from tests.dbt_project.warehouse import Warehouse
-from tests.ingest.sinks.test_duckdb import full_disk
+from tests.engines.test_duckdb import full_disk
 from tests.oracle import Landed, marts
 from tests.oracle import Settings as OracleSettings
 

@@ -24,8 +24,8 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, Ne
 from common.errors import UserError
 from common.settings import Settings
 from common.streams import STREAMS
+from engines.duckdb.sink import DuckDBSink
 from ingest.brokers.pubsub import open_publisher, open_subscriber
-from ingest.sinks.duckdb import DuckDBSink
 from tests.brokers import KafkaServer, PubSubEmulator
 from tests.dbt_project.warehouse import ROOT, Warehouse
 from tests.ingest.killed_loader import STEPS

@@ -21,12 +21,13 @@ import pytest
 from common.errors import UnavailableError, UserError
 from common.settings import Settings
 from common.streams import STREAMS
+from engines.batch import BATCH_SCHEMA, Batch, Positions, TopicIds
+from engines.duckdb.sink import DuckDBSink
+from engines.warehouse import StreamStatus
 from ingest import landing
 from ingest.landing import land, land_streams
-from ingest.message import BATCH_SCHEMA, Batch, Message, Positions, TopicIds
+from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
-from ingest.sinks import StreamStatus
-from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources.spool import SpoolSource
 from tests.brokers import free_port
 

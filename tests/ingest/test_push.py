@@ -33,13 +33,13 @@ import ingest.push
 from common.errors import UserError, WarehouseHeldError
 from common.settings import Settings
 from common.streams import STREAMS
+from engines.batch import DECODED_SCHEMA, Batch
+from engines.duckdb.sink import DuckDBSink
 from ingest import oidc, telemetry
 from ingest.brokers.pubsub import open_publisher, open_subscriber
-from ingest.message import DECODED_SCHEMA, Batch
 from ingest.oidc import IdentityError, TokenVerifier
 from ingest.provision import provision
 from ingest.push import MAX_BODY_BYTES, Committer, _Endpoint
-from ingest.sinks.duckdb import DuckDBSink
 from tests.brokers import PubSubEmulator, free_port
 
 from .conftest import PROJECT, Start

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from publishing.compile import _question, compile_questions
-from publishing.questions import Parameter, Question
+from engines.query import Parameter, Query
+from publishing.compile import _query, compile_queries
 
 FILE = "analyses/brands.sql"
 LIMIT = "{%- set limit = param('limit', 10, 'integer') %}\n"
@@ -27,7 +27,7 @@ def analysis(code: str, *, with_yml: bool = True, **described: str) -> SimpleNam
     )
 
 
-def described(question: Question) -> list[tuple[str, str]]:
+def described(query: Query) -> list[tuple[str, str]]:
     """As the engine does."""
     return [("brand", "varchar")]
 
@@ -35,9 +35,9 @@ def described(question: Question) -> list[tuple[str, str]]:
 def test_parameters_are_in_the_order_of_the_text() -> None:
     code = LIMIT + SORT + "{%- set since = param('since', '2026-01-31', 'date') %} {% do [].append(limit) %}"
     descriptions = {"since": "From this day on.", "limit": "How many.", "sort": "Which first."}
-    question = _question(analysis(code, **descriptions), described)
-    assert question.problems == []
-    assert question.parameters == [
+    query = _query(analysis(code, **descriptions), described)
+    assert query.problems == []
+    assert query.parameters == [
         Parameter(name="limit", type="integer", default="10", description="How many."),
         Parameter(name="sort", type="string", default="best", description="Which first.", choices=["best", "worst"]),
         Parameter(name="since", type="date", default="2026-01-31", description="From this day on."),
@@ -85,18 +85,18 @@ def test_parameters_are_in_the_order_of_the_text() -> None:
     ],
 )
 def test_a_problem_is_one_line(code: str, descriptions: dict[str, str], problems: list[str]) -> None:
-    question = _question(analysis(code, **descriptions), described)
-    assert question.problems == [f"{FILE}: {problem}" for problem in problems]
+    query = _query(analysis(code, **descriptions), described)
+    assert query.problems == [f"{FILE}: {problem}" for problem in problems]
 
 
 def test_all_problems_are_reported_at_once() -> None:
-    def otherwise(question: Question) -> list[tuple[str, str]]:
+    def otherwise(query: Query) -> list[tuple[str, str]]:
         return [("brand_name", "varchar"), ("tags", "varchar[]"), ("sales", "bigint")]
 
     node = analysis(LIMIT + SORT, brand="Which.", until="Until then.")
     node.description = ""
     node.columns |= {"tags": SimpleNamespace(description="Its tags."), "cost": SimpleNamespace(description="What.")}
-    assert _question(node, otherwise).problems == [
+    assert _query(node, otherwise).problems == [
         f"{FILE}: {problem}"
         for problem in (
             "its yml has no description",
@@ -114,7 +114,7 @@ def test_all_problems_are_reported_at_once() -> None:
 
 
 def test_without_a_yml_the_problems_list_what_it_needs() -> None:
-    assert _question(analysis(LIMIT, with_yml=False), described).problems == [
+    assert _query(analysis(LIMIT, with_yml=False), described).problems == [
         f"{FILE}: there is no yml that describes it",
         f"{FILE}: its yml does not describe the parameter limit",
         f"{FILE}: its yml does not describe the column brand",
@@ -138,11 +138,11 @@ def test_analyses_that_do_not_compile_leave_the_others(tmp_path: Path) -> None:
     (tmp_path / "analyses/brands.yml").write_text(
         "{version: 2, analyses: [{name: brands, description: Which?, columns: [{name: brand, description: It.}]}]}"
     )
-    found = compile_questions(["--project-dir", str(tmp_path), "--profiles-dir", str(tmp_path)], described)
-    assert [question.name for question in found] == ["brands", *sorted(broken)]
+    found = compile_queries(["--project-dir", str(tmp_path), "--profiles-dir", str(tmp_path)], described)
+    assert [query.name for query in found] == ["brands", *sorted(broken)]
     assert [column.name for column in found[0].columns] == ["brand"]
-    for question in found[1:]:
-        [problem] = question.problems
-        assert problem.startswith(f"analyses/{question.name}.sql: ")
-        assert broken[question.name][1] in problem
+    for query in found[1:]:
+        [problem] = query.problems
+        assert problem.startswith(f"analyses/{query.name}.sql: ")
+        assert broken[query.name][1] in problem
         assert "\n" not in problem

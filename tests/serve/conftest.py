@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from common.settings import Settings
-from publishing.questions import Column, Parameter, Question
+from engines.query import Column, Parameter, Query
 from serve.endpoints import Endpoints
 from serve.published import open_published
 from tests.dbt_project.warehouse import Warehouse
@@ -20,7 +20,7 @@ NUMBERS = [
     Parameter(name="on", type="date", default="2026-01-31", description="When."),
 ]
 EXTRA = [
-    Question(
+    Query(
         name="numbers",
         description="A value of each type.",
         parameters=NUMBERS,
@@ -42,23 +42,23 @@ EXTRA = [
             from range(cast($rows as bigint)) order by range
         """,
     ),
-    Question(
+    Query(
         name="slow",
         description="Takes hours.",
         parameters=NUMBERS[:1],
         columns=[Column(name="i", type="integer", description="")],
         sql="select count(*) as i from range(10000000) as a, range(10000000) as b where a.range + b.range = $rows",
     ),
-    Question(name="broken", description="Fails.", parameters=[], columns=[], sql="select error('a secret')"),
+    Query(name="broken", description="Fails.", parameters=[], columns=[], sql="select error('a secret')"),
 ]
 
 
 @pytest.fixture(scope="session")
-def questions(shop: Warehouse) -> list[Question]:
+def queries(shop: Warehouse) -> list[Query]:
     """Those of analyses/ as the build compiled them, and some that are only for tests."""
     published = open_published(Settings(_env_file=None, warehouse_path=shop.path))
     published.close()
-    return [*published.questions.values(), *EXTRA]
+    return [*published.queries.values(), *EXTRA]
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def settings(shop: Warehouse, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def published(settings: Settings, questions: list[Question]) -> Settings:
-    publish_again(settings, questions)
+def published(settings: Settings, queries: list[Query]) -> Settings:
+    publish_again(settings, queries)
     return settings
 
 

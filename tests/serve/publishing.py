@@ -9,32 +9,31 @@ from unittest.mock import patch
 from pydantic import TypeAdapter
 
 from common.settings import Settings
-from ingest.sinks.duckdb import DuckDBSink
+from engines.duckdb.engine import DuckDBEngine
+from engines.query import Query
 from publishing.publish import publish
-from publishing.questions import Question
 from publishing.versions import SEMANTIC_MANIFEST
 
 
-def publish_again(
-    settings: Settings, questions: list[Question], change: str = "", same_code_as: str | None = None
-) -> None:
+def publish_again(settings: Settings, queries: list[Query], change: str = "", same_code_as: str | None = None) -> None:
     """As a build does, after a change to the warehouse."""
-    sink = DuckDBSink(settings.warehouse_path)
-    with sink.session(), patch("publishing.publish.compile_questions", lambda *_: questions):
+    engine = DuckDBEngine(settings)
+    sink = engine.warehouse()
+    with sink.session(), patch("publishing.publish.compile_queries", lambda *_: queries):
         if change:
             with sink.connection() as connection:
                 connection.execute(change)
         target = settings.warehouse_path.parent
         (target / SEMANTIC_MANIFEST).write_text("{}")
-        publish(settings, sink, [], target, same_code_as)
+        publish(settings, engine, [], target, same_code_as)
 
 
 def main() -> None:
     """Publish, and be killed where that method of pathlib.Path is called."""
     warehouse, killed_at = Path(sys.argv[1]), sys.argv[2]
-    questions = TypeAdapter(list[Question]).validate_json(sys.stdin.read())
+    queries = TypeAdapter(list[Query]).validate_json(sys.stdin.read())
     with patch.object(Path, killed_at, lambda *_: os.kill(os.getpid(), signal.SIGKILL)):
-        publish_again(Settings(_env_file=None, warehouse_path=warehouse), questions)
+        publish_again(Settings(_env_file=None, warehouse_path=warehouse), queries)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ from structlog.testing import capture_logs
 
 from common.errors import UserError
 from common.settings import Settings
-from publishing.questions import Column, Parameter, Question, Value
-from serve.answers import Answer, QuestionTimeoutError
+from engines.query import Column, Parameter, Query, Value
+from engines.reader import QueryTimeoutError
+from serve.answers import Answer
 from serve.dashboard.charts import nice_ceiling, plot
 from serve.dashboard.filters import Filters, instant
 from serve.dashboard.panels import FILE, KEY_PANEL, SECTIONS, read_panels
@@ -59,10 +60,10 @@ NOW = datetime(2026, 1, 8, 12)
 
 
 class Published:
-    """Answers questions with no rows, but that of data quality and those in `rows`, and remembers what it was asked.
+    """Answers queries with no rows, but that of data quality and those in `rows`, and remembers what it was asked.
 
     Args:
-        rows: of a question, a dict per row.
+        rows: of a query, a dict per row.
     """
 
     version = "20260108T120000.000000Z"
@@ -88,14 +89,14 @@ class Published:
             "key_figures": [FIGURES],
             **(rows or {}),
         }
-        names = {panel.question for panels in SECTIONS.values() for panel in panels}
-        self.questions = {
-            name: self._question(name) for name in (names | {"brands", "categories", "key_figures"}) - {without}
+        names = {panel.query for panels in SECTIONS.values() for panel in panels}
+        self.queries = {
+            name: self._query(name) for name in (names | {"brands", "categories", "key_figures"}) - {without}
         }
-        self.left_out: dict[str, Question] = {}
+        self.left_out: dict[str, Query] = {}
         self.asked: list[tuple[str, dict[str, Value]]] = []
 
-    def _question(self, name: str) -> Question:
+    def _query(self, name: str) -> Query:
         types = {**BOUNDS, "limit": "integer"}
         if name in ("event_counts", "top_products", "key_figures"):
             types |= {"brand": "string", "category": "string", "product_id": "string"}
@@ -115,11 +116,11 @@ class Published:
         ]
         names = next(iter(self._rows.get(name, [])), ACCOUNTING)
         columns = [Column(name=column, type="string", description="") for column in names]
-        return Question(name=name, description="", parameters=parameters, columns=columns, sql="")
+        return Query(name=name, description="", parameters=parameters, columns=columns, sql="")
 
-    def ask(self, question: Question, values: Mapping[str, Value], *_: object) -> Answer:
-        self.asked.append((question.name, dict(values)))
-        return Answer([tuple(row.values()) for row in self._rows.get(question.name, [])], False, 0.0, self.version)
+    def ask(self, query: Query, values: Mapping[str, Value], *_: object) -> Answer:
+        self.asked.append((query.name, dict(values)))
+        return Answer([tuple(row.values()) for row in self._rows.get(query.name, [])], False, 0.0, self.version)
 
     def close(self) -> None: ...
 
@@ -161,9 +162,9 @@ def test_all_panels_show_the_same_days_of_the_reporting_time_zone(
 ) -> None:
     published = Published(zone=zone, newest=datetime(2026, 5, 1))
     page = render(published, Filters.read({"from": day, "to": day}), live=True, now=NOW)
-    of_all_time = {panel.question for panels in SECTIONS.values() for panel in panels if panel.is_of_all_time}
+    of_all_time = {panel.query for panels in SECTIONS.values() for panel in panels if panel.is_of_all_time}
     expected = {"start_time": start, "end_time": end, "start_date": date.fromisoformat(day)}
-    for name in {panel.question for panels in SECTIONS.values() for panel in panels} - of_all_time:
+    for name in {panel.query for panels in SECTIONS.values() for panel in panels} - of_all_time:
         values = published.last_values(name)
         assert {key: values[key] for key in expected} == expected, name
         assert values["end_date"] == values["start_date"], name
@@ -198,9 +199,9 @@ def test_times_are_shown_in_the_reporting_time_zone() -> None:
 class TwoPeriods(Published):
     """Twice as much in the period as in the one before, but no sessions there."""
 
-    def ask(self, question: Question, values: Mapping[str, Value], *_: object) -> Answer:
-        answer = super().ask(question, values)
-        is_before = question.name == "key_figures" and self.asked.count((question.name, dict(values))) == 1
+    def ask(self, query: Query, values: Mapping[str, Value], *_: object) -> Answer:
+        answer = super().ask(query, values)
+        is_before = query.name == "key_figures" and self.asked.count((query.name, dict(values))) == 1
         if not is_before or len([1 for name, _ in self.asked if name == "key_figures"]) == 1:
             return answer
         before = {**FIGURES, "events": 60, "users": 40, "sessions": 0, "conversion_rate": Decimal("0.1250")}
@@ -458,7 +459,7 @@ def test_a_wrong_filter_is_a_one_line_error(given: dict[str, str], message: str)
     assert str(error.value) == message
 
 
-def test_questions_get_the_filters_they_take_and_the_page_names_the_others() -> None:
+def test_queries_get_the_filters_they_take_and_the_page_names_the_others() -> None:
     published = Published()
     page = render(published, Filters.read({"brand": "Zara", "period": "1d"}), live=True)
     assert published.last_values("event_counts") == {
@@ -472,7 +473,7 @@ def test_questions_get_the_filters_they_take_and_the_page_names_the_others() -> 
         "limit": 10,
     }
     assert page.count("Of every brand.") == sum(
-        "brand" not in {one.name for one in published.questions[panel.question].parameters}
+        "brand" not in {one.name for one in published.queries[panel.query].parameters}
         for panels in SECTIONS.values()
         for panel in panels
     )
@@ -507,7 +508,7 @@ def test_an_unbalanced_stream_is_marked_with_a_word() -> None:
     assert '<td class="wrong">✗ no</td>' in render(Published(), Filters(), live=True)
 
 
-def test_a_panel_without_its_question_shows_that_beside_the_other_panels() -> None:
+def test_a_panel_without_its_query_shows_that_beside_the_other_panels() -> None:
     page = render(Published(without="top_products"), Filters(), live=True)
     assert page.count("the published build has no query top_products: run `make build`") == 1
     assert page.count('class="error"') == 1
@@ -517,16 +518,16 @@ def test_a_panel_without_its_question_shows_that_beside_the_other_panels() -> No
 @pytest.mark.parametrize(
     ("failure", "message"),
     [
-        (QuestionTimeoutError("it took longer"), "it took longer"),
+        (QueryTimeoutError("it took longer"), "it took longer"),
         (ZeroDivisionError("a secret"), "this panel cannot be shown: see the log"),
     ],
 )
 def test_a_panel_that_fails_shows_that_beside_the_other_panels(failure: Exception, message: str) -> None:
     class Failing(Published):
-        def ask(self, question: Question, values: Mapping[str, Value], *_: object) -> Answer:
-            if question.name == "daily_kpis":
+        def ask(self, query: Query, values: Mapping[str, Value], *_: object) -> Answer:
+            if query.name == "daily_kpis":
                 raise failure
-            return super().ask(question, values)
+            return super().ask(query, values)
 
     with capture_logs() as lines:
         page = render(Failing(), Filters(), live=True)
@@ -538,10 +539,10 @@ def test_a_panel_that_fails_shows_that_beside_the_other_panels(failure: Exceptio
 
 def test_without_the_newest_event_the_period_ends_with_the_build() -> None:
     class Failing(Published):
-        def ask(self, question: Question, values: Mapping[str, Value], *_: object) -> Answer:
-            if question.name == "data_quality":
-                raise QuestionTimeoutError("it took longer")
-            return super().ask(question, values)
+        def ask(self, query: Query, values: Mapping[str, Value], *_: object) -> Answer:
+            if query.name == "data_quality":
+                raise QueryTimeoutError("it took longer")
+            return super().ask(query, values)
 
     published = Failing()
     page = render(published, Filters(period="1d"), live=True)
@@ -553,9 +554,9 @@ def test_without_the_newest_event_the_period_ends_with_the_build() -> None:
 
 def test_plots_begin_with_the_oldest_and_a_note_says_that_rows_are_cut() -> None:
     class Hours(Published):
-        def ask(self, question: Question, values: Mapping[str, Value], *_: object) -> Answer:
-            answer = super().ask(question, values)
-            if question.name != "hourly_event_counts":
+        def ask(self, query: Query, values: Mapping[str, Value], *_: object) -> Answer:
+            answer = super().ask(query, values)
+            if query.name != "hourly_event_counts":
                 return answer
             rows = [(NEWEST - timedelta(hours=hours), hours, 0, 0, 0) for hours in range(3)]
             return Answer(rows, True, 0.0, self.version)
@@ -563,8 +564,8 @@ def test_plots_begin_with_the_oldest_and_a_note_says_that_rows_are_cut() -> None
     published = Hours()
     names = ("reporting_hour_at", "events", "views", "carts", "purchases")
     columns = [Column(name=name, type="integer", description="") for name in names]
-    question = published.questions["hourly_event_counts"].model_copy(update={"columns": columns})
-    published.questions["hourly_event_counts"] = question
+    query = published.queries["hourly_event_counts"].model_copy(update={"columns": columns})
+    published.queries["hourly_event_counts"] = query
     page = render(published, Filters(), live=True)
     panel = page[page.index("<h3>Hourly events</h3>") :].partition("</article>")[0]
     assert "The first 3 rows; there are more." in panel

@@ -22,13 +22,13 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from common.settings import Settings
-from publishing.questions import Column, Question
+from engines.query import Column, Query
+from engines.reader import QueryTimeoutError
 from publishing.versions import CURRENT, published_folder
-from serve.answers import Answer, QuestionTimeoutError
-from serve.duckdb import DuckDBPublished
+from serve.answers import Answer
 from serve.endpoints import Endpoints
 from serve.formats import as_csv, as_json
-from serve.published import open_published
+from serve.published import PublishedVersion, open_published
 from tests.dbt_project.warehouse import ROOT
 from tests.serve.conftest import Clients
 from tests.serve.publishing import publish_again
@@ -52,10 +52,9 @@ def defined_top_products(
     brand: str = "all",
     category: str = "all",
 ) -> list[dict[str, Any]]:
-    """The question in Python, without its limit."""
+    """The query in Python, without its limit."""
     products: dict[str, list[dict[str, Any]]] = defaultdict(list)
     with closing(open_published(settings)) as version:
-        assert isinstance(version, DuckDBPublished)
         found = version.query("select product_id, name from analytics.dim_products_history where is_current")
     names = {row["product_id"]: row["name"] for row in found.to_pylist()}
     for event in published_events(settings):
@@ -176,18 +175,18 @@ def test_a_text_is_only_a_value(client: TestClient, text: str) -> None:
 
 
 @pytest.mark.parametrize("file", ["nothing.json", "top_products", "top_products.xml", "top_products.", "..json"])
-def test_an_unknown_question_gets_a_list_of_the_questions(client: TestClient, file: str) -> None:
+def test_an_unknown_query_gets_a_list_of_the_queries(client: TestClient, file: str) -> None:
     response = client.get(f"/v0/pipes/{file}")
     assert response.status_code == 404
     assert "top_products" in response.json()["error"].partition("; there are ")[2]
 
 
-def test_a_token_may_ask_only_its_questions(client_of: Clients) -> None:
+def test_a_token_may_ask_only_its_queries(client_of: Clients) -> None:
     client = client_of(serve_tokens={"all-of-it": "*", "one": ["top_products"], "none": []})
 
-    def status(token: str | None, question: str = "top_products", scheme: str = "Bearer") -> int:
+    def status(token: str | None, query: str = "top_products", scheme: str = "Bearer") -> int:
         headers = {} if token is None else {"Authorization": f"{scheme} {token}"}
-        return client.get(f"/v0/pipes/{question}.json", headers=headers).status_code
+        return client.get(f"/v0/pipes/{query}.json", headers=headers).status_code
 
     assert [status("all-of-it"), status("all-of-it", "numbers"), status("one")] == [200] * 3
     assert status("one", scheme="bearer") == 200
@@ -223,29 +222,29 @@ def test_time_is_limited_including_the_time_waiting(client_of: Clients, monkeypa
 
 
 @pytest.mark.timeout(60, method="thread")  # what hangs is in DuckDB, where no signal reaches it
-def test_a_question_that_times_out_before_it_begins_is_stopped(published: Settings) -> None:
+def test_a_query_that_times_out_before_it_begins_is_stopped(published: Settings) -> None:
     version = open_published(published)
-    slow = version.questions["slow"]
+    slow = version.queries["slow"]
     for _ in range(20):
-        with pytest.raises(QuestionTimeoutError):
+        with pytest.raises(QueryTimeoutError):
             version.ask(slow, slow.values({}), timeout_seconds=0)
     version.close()
 
 
 def test_an_answer_is_cached_until_the_next_version(
-    client: TestClient, published: Settings, questions: list[Question]
+    client: TestClient, published: Settings, queries: list[Query]
 ) -> None:
     first = client.get(TOP)
     assert first.headers["cache-control"] == "private, no-cache"
     etag = first.headers["etag"]
     again = client.get(TOP, headers={"If-None-Match": f'"other", {etag}'})
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
-    # the defaults spelt out are the same question; other values, and CSV, are not
+    # the defaults spelt out are the same query; other values, and CSV, are not
     assert client.get(f"{TOP}?limit=10&brand=all").headers["etag"] == etag
     assert client.get(f"{TOP}?limit=10&brand=all").content == first.content, "from memory: elapsed is the same"
     assert client.get(f"{TOP}?limit=9").headers["etag"] != etag
     assert client.get(TOP.replace("json", "csv")).headers["etag"] != etag
-    publish_again(published, questions, "update analytics.fct_events set brand = 'new'")
+    publish_again(published, queries, "update analytics.fct_events set brand = 'new'")
     changed = client.get(TOP, headers={"If-None-Match": etag})
     assert changed.status_code == 200
     assert {row["brand"] for row in changed.json()["data"]} == {"new"}
@@ -255,7 +254,7 @@ def test_an_answer_is_cached_until_the_next_version(
 def test_concurrent_requests_for_one_answer_share_it(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     client.get(TOP)
-    ask = DuckDBPublished.ask
+    ask = PublishedVersion.ask
 
     def counted(*arguments: Any) -> Any:
         asked.append(1)
@@ -263,7 +262,7 @@ def test_concurrent_requests_for_one_answer_share_it(client: TestClient, monkeyp
         return ask(*arguments)
 
     started = threading.Event()
-    monkeypatch.setattr(DuckDBPublished, "ask", counted)
+    monkeypatch.setattr(PublishedVersion, "ask", counted)
     with ThreadPoolExecutor(8) as pool:
         pending = [pool.submit(client.get, f"{TOP}?brand=nike") for _ in range(8)]
         threading.Timer(0.5, started.set).start()
@@ -291,14 +290,14 @@ def test_large_answers_are_compressed(client: TestClient) -> None:
     assert len(gzip.compress(large.content)) < len(large.content)
 
 
-def test_before_the_first_build_and_after(settings: Settings, questions: list[Question]) -> None:
+def test_before_the_first_build_and_after(settings: Settings, queries: list[Query]) -> None:
     with TestClient(Endpoints(settings).app(), "http://localhost:8000") as client:
         for path in (TOP, "/healthz", "/openapi.json"):
             response = client.get(path)
             assert response.status_code == 503
             assert "nothing is published yet" in response.json()["error"]
             assert response.headers["retry-after"]
-        publish_again(settings, questions)
+        publish_again(settings, queries)
         assert client.get(TOP).status_code == 200
 
 
@@ -362,32 +361,32 @@ def test_the_log_holds_no_value_and_no_token(client_of: Clients) -> None:
 
 
 def test_a_version_that_cannot_be_opened_leaves_the_previous_one(
-    client: TestClient, published: Settings, questions: list[Question]
+    client: TestClient, published: Settings, queries: list[Query]
 ) -> None:
     before = client.get(TOP).json()["data"]
     folder = published_folder(published)
     broken = folder / "29990101T000000.000000Z"
     broken.mkdir()
-    (broken / "questions.json").write_text("[{}]")
+    (broken / "queries.json").write_text("[{}]")
     link = folder / "new"
     link.symlink_to(broken.name)
     link.replace(folder / CURRENT)
     with capture_logs() as lines:
         assert [client.get(f"{TOP}?limit=10").json()["data"] for _ in range(3)] == [before] * 3
     assert [line["event"] for line in lines].count("cannot be opened") == 1
-    publish_again(published, questions, "update analytics.fct_events set brand = 'new'")
+    publish_again(published, queries, "update analytics.fct_events set brand = 'new'")
     assert {row["brand"] for row in client.get(TOP).json()["data"]} == {"new"}
 
 
 def test_a_version_is_closed_after_its_last_answer(
-    client_of: Clients, published: Settings, questions: list[Question]
+    client_of: Clients, published: Settings, queries: list[Query]
 ) -> None:
     client = client_of(serve_timeout_seconds=2)
     before = client.get("/healthz").json()["version"]
     with ThreadPoolExecutor() as pool:
         slow = pool.submit(client.get, "/v0/pipes/slow.json")
         wait_until(lambda: open_files(before))
-        publish_again(published, questions)
+        publish_again(published, queries)
         assert client.get("/healthz").json()["version"] != before
         assert open_files(before), "still answers"
         assert slow.result().status_code == 408
@@ -433,14 +432,14 @@ def test_the_root_redirects_to_the_docs_page(client: TestClient) -> None:
     assert "/openapi.json" in client.get("/").text
 
 
-def texts_of(*texts: Any) -> tuple[Question, Answer]:
+def texts_of(*texts: Any) -> tuple[Query, Answer]:
     columns = [Column(name="title", type="string", description="")]
-    question = Question(name="text", description="", parameters=[], columns=columns, sql="")
-    return question, Answer([(text,) for text in texts], is_cut=False, seconds=0, version="")
+    query = Query(name="text", description="", parameters=[], columns=columns, sql="")
+    return query, Answer([(text,) for text in texts], is_cut=False, seconds=0, version="")
 
 
-def read_csv(question: Question, answer: Answer) -> list[str]:
-    header, *rows = csv.reader(io.StringIO(as_csv(question, answer).decode(), newline=""))
+def read_csv(query: Query, answer: Answer) -> list[str]:
+    header, *rows = csv.reader(io.StringIO(as_csv(query, answer).decode(), newline=""))
     assert header == ["title"]
     return [row[0] for row in rows]
 
@@ -478,16 +477,16 @@ def test_what_a_spreadsheet_would_not_compute_is_unchanged_in_csv(value: object)
     assert read_csv(*texts_of(value)) == [str(value)]
 
 
-def test_memory_is_limited(published: Settings, questions: list[Question]) -> None:
-    """And a question that needs little is answered meanwhile."""
-    greedy = Question(
+def test_memory_is_limited(published: Settings, queries: list[Query]) -> None:
+    """And a query that needs little is answered meanwhile."""
+    greedy = Query(
         name="greedy",
         description="Sorts 200 MB.",
         parameters=[],
         columns=[Column(name="i", type="integer", description="")],
         sql="select len(list(md5(range::varchar))) as i from range(5_000_000)",
     )
-    publish_again(published, [*questions, greedy])
+    publish_again(published, [*queries, greedy])
     with TestClient(
         Endpoints(published.model_copy(update={"serve_memory_limit": "100MB"})).app(), "http://localhost"
     ) as client:

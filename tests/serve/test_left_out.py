@@ -1,4 +1,4 @@
-"""A question with a problem: it is left out, the others are published, and whoever asks is told why. `check` tells it
+"""A query with a problem: it is left out, the others are published, and whoever asks is told why. `check` tells it
 without a build."""
 
 import subprocess
@@ -11,8 +11,8 @@ from starlette.testclient import TestClient
 
 from common.errors import UserError
 from common.settings import Settings
-from publishing.questions import Question
-from serve.answers import find_question
+from engines.query import Query
+from serve.answers import find_query
 from serve.dashboard.filters import Filters
 from serve.dashboard.render import render
 from serve.endpoints import Endpoints
@@ -26,11 +26,10 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def left_out(published: Settings, questions: list[Question]) -> Settings:
-    """A version without the question brands."""
+def left_out(published: Settings, queries: list[Query]) -> Settings:
+    """A version without the query brands."""
     broken = [
-        question.model_copy(update={"problems": [PROBLEM]}) if question.name == "brands" else question
-        for question in questions
+        query.model_copy(update={"problems": [PROBLEM]}) if query.name == "brands" else query for query in queries
     ]
     publish_again(published, broken)
     return published
@@ -54,19 +53,17 @@ def test_the_endpoints_say_why(left_out: Settings) -> None:
 
 def test_the_command_line_says_why(left_out: Settings) -> None:
     published = open_published(left_out)
-    assert find_question(published, "top_products").name == "top_products"
+    assert find_query(published, "top_products").name == "top_products"
     with pytest.raises(UserError, match=f"^brands is left out of what is published: {PROBLEM}$"):
-        find_question(published, "brands")
+        find_query(published, "brands")
     with pytest.raises(UserError, match="there is no query 'nothing'; the queries are "):
-        find_question(published, "nothing")
+        find_query(published, "nothing")
 
 
-def test_the_dashboard_shows_the_other_panels(left_out: Settings, questions: list[Question]) -> None:
+def test_the_dashboard_shows_the_other_panels(left_out: Settings, queries: list[Query]) -> None:
     broken = [
-        question.model_copy(update={"problems": ["why"]})
-        if question.name in ("data_quality", "top_products")
-        else question
-        for question in questions
+        query.model_copy(update={"problems": ["why"]}) if query.name in ("data_quality", "top_products") else query
+        for query in queries
     ]
     publish_again(left_out, broken)
     page = render(open_published(left_out), Filters(period="all"), live=True)

@@ -23,16 +23,16 @@ from starlette.testclient import TestClient
 
 from common.errors import UnavailableError, UserError
 from common.settings import Settings
-from ingest.sinks.duckdb import DuckDBSink
-from publishing.engines import COLUMN_TYPES, describing
-from publishing.questions import Question
-from publishing.versions import CURRENT, QUESTIONS, published_folder
+from engines.factory import engine_for
+from engines.query import Query
+from engines.reader import COLUMN_TYPES
+from publishing.versions import CURRENT, QUERIES, published_folder
 from serve.endpoints import Endpoints
 from serve.published import open_published
 from tests.dbt_project.warehouse import ROOT, Warehouse
 from tests.serve.publishing import publish_again
 
-OPEN_CLIENT = "ingest.sinks.bigquery.client.open_client"
+OPEN_CLIENT = "engines.bigquery.client.open_client"
 
 
 def versions(settings: Settings) -> set[str]:
@@ -43,17 +43,17 @@ def current(settings: Settings) -> str:
     return (published_folder(settings) / CURRENT).readlink().name
 
 
-def published_questions(settings: Settings) -> set[str]:
+def published_queries(settings: Settings) -> set[str]:
     published = open_published(settings)
     published.close()
-    return set(published.questions)
+    return set(published.queries)
 
 
-def brands(settings: Settings, questions: list[Question]) -> set[str]:
+def brands(settings: Settings, queries: list[Query]) -> set[str]:
     published = open_published(settings)
     try:
-        question = published.questions["top_products"]
-        return {row[1] for row in published.ask(question, question.values({})).rows}
+        query = published.queries["top_products"]
+        return {row[1] for row in published.ask(query, query.values({})).rows}
     finally:
         published.close()
 
@@ -67,39 +67,39 @@ def brands(settings: Settings, questions: list[Question]) -> set[str]:
     ],
 )
 def test_a_killed_publish_leaves_the_previous_version(
-    published: Settings, questions: list[Question], killed_at: str
+    published: Settings, queries: list[Query], killed_at: str
 ) -> None:
-    before, answered = current(published), brands(published, questions)
+    before, answered = current(published), brands(published, queries)
     for _ in range(2):
         killed = subprocess.run(
             [sys.executable, "-m", "tests.serve.publishing", str(published.warehouse_path), killed_at],
-            input=TypeAdapter(list[Question]).dump_json(questions),
+            input=TypeAdapter(list[Query]).dump_json(queries),
             cwd=ROOT,
             check=False,
         )
         assert killed.returncode == -9
         assert versions(published) > {before}, "the test wants debris"
         assert current(published) == before
-        assert brands(published, questions) == answered
-    publish_again(published, questions)
+        assert brands(published, queries) == answered
+    publish_again(published, queries)
     assert versions(published) == {before, current(published)}
     assert current(published) != before
 
 
-def test_two_versions_stay_even_if_the_clock_goes_back(published: Settings, questions: list[Question]) -> None:
+def test_two_versions_stay_even_if_the_clock_goes_back(published: Settings, queries: list[Query]) -> None:
     folder = published_folder(published)
     (folder / current(published)).rename(folder / "29990101T000000.000000Z")
     (folder / CURRENT).unlink()
     (folder / CURRENT).symlink_to("29990101T000000.000000Z")
     for _ in range(2):
         before = current(published)
-        publish_again(published, questions)
+        publish_again(published, queries)
         assert current(published).startswith("20") and current(published) != before
         assert versions(published) == {before, current(published)}
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_previous_version(
-    published: Settings, questions: list[Question], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    published: Settings, queries: list[Query], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = current(published)
     full = tmp_path / "bin" / "cp"
@@ -110,46 +110,46 @@ def test_a_full_disk_is_one_line_and_leaves_the_previous_version(
     full.chmod(0o755)
     monkeypatch.setenv("PATH", str(full.parent), prepend=":")
     with pytest.raises(UserError, match=r"^built, but not published in .*: No space left on device; the last") as told:
-        publish_again(published, questions)
+        publish_again(published, queries)
     assert "\n" not in str(told.value)
     assert (current(published), versions(published)) == (before, {before})
 
 
-def test_a_version_is_a_copy(published: Settings, questions: list[Question]) -> None:
-    before = brands(published, questions)
+def test_a_version_is_a_copy(published: Settings, queries: list[Query]) -> None:
+    before = brands(published, queries)
     with duckdb.connect(str(published.warehouse_path)) as connection:
         connection.execute("update analytics.fct_events set brand = 'later'")
-        assert brands(published, questions) == before, "while another writes"
+        assert brands(published, queries) == before, "while another writes"
 
 
 def test_an_open_connection_keeps_its_version_and_a_new_one_gets_the_newest(
-    published: Settings, questions: list[Question]
+    published: Settings, queries: list[Query]
 ) -> None:
     """As docs/queries.md shows."""
     path = published_folder(published) / CURRENT / published.warehouse_path.name
     brands_now = "select distinct brand from analytics.fct_events"
-    publish_again(published, questions, "update analytics.fct_events set brand = 'first'")
+    publish_again(published, queries, "update analytics.fct_events set brand = 'first'")
     before = duckdb.connect(str(path), read_only=True)
     for brand in ("second", "third", "fourth"):  # the file of the first is gone by then
-        publish_again(published, questions, f"update analytics.fct_events set brand = '{brand}'")
+        publish_again(published, queries, f"update analytics.fct_events set brand = '{brand}'")
         with duckdb.connect(str(path), read_only=True) as after:
             assert after.sql(brands_now).fetchall() == [(brand,)]
         assert before.sql(brands_now).fetchall() == [("first",)]
     before.close()
 
 
-def test_questions_are_compiled_again_unless_the_newest_version_has_the_same_code(
-    published: Settings, questions: list[Question]
+def test_queries_are_compiled_again_unless_the_newest_version_has_the_same_code(
+    published: Settings, queries: list[Query]
 ) -> None:
     first = current(published)
-    publish_again(published, questions[:1], same_code_as=first)
+    publish_again(published, queries[:1], same_code_as=first)
     second = current(published)
-    assert published_questions(published) == {one.name for one in questions}, "as they were"
-    publish_again(published, questions[:1], same_code_as=first)
-    assert published_questions(published) == {questions[0].name}, "another was published since"
-    (published_folder(published) / current(published) / QUESTIONS).unlink()
-    publish_again(published, questions[:2], same_code_as=current(published))
-    assert published_questions(published) == {one.name for one in questions[:2]}
+    assert published_queries(published) == {one.name for one in queries}, "as they were"
+    publish_again(published, queries[:1], same_code_as=first)
+    assert published_queries(published) == {queries[0].name}, "another was published since"
+    (published_folder(published) / current(published) / QUERIES).unlink()
+    publish_again(published, queries[:2], same_code_as=current(published))
+    assert published_queries(published) == {one.name for one in queries[:2]}
     assert second not in versions(published)
 
 
@@ -163,15 +163,22 @@ def test_only_a_whole_successful_build_publishes(shop: Warehouse, tmp_path: Path
     assert Path(f"{warehouse.path}.published/current").exists()
 
 
+def test_a_version_of_another_release_says_to_build_again(published: Settings) -> None:
+    """That named the file questions.json."""
+    version = published_folder(published) / current(published)
+    (version / QUERIES).rename(version / "questions.json")
+    with pytest.raises(UserError, match="another release published the last version: run `make build`"):
+        open_published(published)
+
+
 def test_types_of_the_engine_become_column_types(settings: Settings) -> None:
     sql = """
         select sum(1) as a, count(*) as b, 1.5 as c, 1::double as d, true as e, current_date as f,
             now() as g, now()::timestamp as h, 'x' as i, [1] as j
     """
-    question = Question(name="q", description="", parameters=[], columns=[], sql=sql)
-    sink = DuckDBSink(settings.warehouse_path)
-    with sink.session(), describing(settings, sink) as described:
-        found = {name: COLUMN_TYPES.get(type_) for name, type_ in described(question)}
+    query = Query(name="q", description="", parameters=[], columns=[], sql=sql)
+    with engine_for(settings).describing() as described:
+        found = {name: COLUMN_TYPES.get(type_) for name, type_ in described(query)}
     assert list(found.values()) == (
         ["integer", "integer", "number", "number", "boolean", "date", "timestamp", "timestamp", "string", None]
     )
@@ -189,12 +196,6 @@ class BigQueryClient:
             SimpleNamespace(name="n", field_type="INTEGER"),
             SimpleNamespace(name="price", field_type="NUMERIC"),
         ]
-
-    def __enter__(self) -> "BigQueryClient":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is open."""
 
     def query(self, sql: str, job_config: Any, **_: Any) -> Any:
         self.sent.append((sql, job_config.to_api_repr()))
@@ -225,7 +226,7 @@ def on_bigquery(tmp_path: Path) -> Settings:
     )
 
 
-def bigquery_question() -> Question:
+def bigquery_query() -> Query:
     parameters = [
         {"name": "brand", "type": "string", "default": "all", "description": ""},
         {"name": "on", "type": "date", "default": "2026-01-31", "description": ""},
@@ -234,7 +235,7 @@ def bigquery_question() -> Question:
     ]
     columns = [{"name": "n", "type": "integer", "description": ""}]
     sql = "select @brand, @on, @at, @limit"
-    return Question.model_validate(
+    return Query.model_validate(
         {"name": "q", "description": "", "parameters": parameters, "columns": columns, "sql": sql}
     )
 
@@ -242,11 +243,11 @@ def bigquery_question() -> Question:
 def publish_on_bigquery(settings: Settings) -> None:
     from publishing.publish import publish
 
-    with patch("publishing.publish.compile_questions", lambda *_: [bigquery_question()]):
-        publish(settings, None, [], Path())
+    with patch("publishing.publish.compile_queries", lambda *_: [bigquery_query()]):
+        publish(settings, engine_for(settings), [], Path())
 
 
-def test_on_bigquery_questions_are_published_and_parameters_bound(on_bigquery: Settings) -> None:
+def test_on_bigquery_queries_are_published_and_parameters_bound(on_bigquery: Settings) -> None:
     client = BigQueryClient([{"n": 1}, {"n": 2}, {"n": 3}])
     with patch(OPEN_CLIENT, lambda _: client):
         publish_on_bigquery(on_bigquery)
@@ -254,11 +255,11 @@ def test_on_bigquery_questions_are_published_and_parameters_bound(on_bigquery: S
             "my-project.dev_analytics.published"
         ]
         published = open_published(on_bigquery)
-        question = published.questions["q"]
-        answer = published.ask(question, question.values({"brand": "'", "limit": "2"}), 7.5)
+        query = published.queries["q"]
+        answer = published.ask(query, query.values({"brand": "'", "limit": "2"}), 7.5)
     assert (answer.rows, answer.is_cut, answer.version) == ([(1,), (2,)], True, current(on_bigquery))
     [(sql, config)] = client.sent
-    assert sql == question.sql
+    assert sql == query.sql
     bound = {
         one["name"]: (one["parameterType"]["type"], one["parameterValue"]["value"])
         for one in config["query"]["queryParameters"]
@@ -274,14 +275,14 @@ def test_on_bigquery_questions_are_published_and_parameters_bound(on_bigquery: S
     assert client.limits == {"max_results": 3, "timeout": 7.5}
 
 
-def test_on_bigquery_a_question_that_takes_too_long_is_cancelled(on_bigquery: Settings) -> None:
+def test_on_bigquery_a_query_that_takes_too_long_is_cancelled(on_bigquery: Settings) -> None:
     client = BigQueryClient(TimeoutError())
     with patch(OPEN_CLIENT, lambda _: client):
         publish_on_bigquery(on_bigquery)
         published = open_published(on_bigquery)
-        question = published.questions["q"]
+        query = published.queries["q"]
         with pytest.raises(UserError, match=r"took longer than 0\.5 s"):
-            published.ask(question, question.values({}), 0.5)
+            published.ask(query, query.values({}), 0.5)
     assert client.cancelled == 1
 
 
@@ -294,7 +295,7 @@ def test_on_bigquery_a_question_that_takes_too_long_is_cancelled(on_bigquery: Se
         ("backendError", 503, "the warehouse does not answer"),
     ],
 )
-def test_on_bigquery_an_aborted_question_says_why(on_bigquery: Settings, reason: str, status: int, told: str) -> None:
+def test_on_bigquery_an_aborted_query_says_why(on_bigquery: Settings, reason: str, status: int, told: str) -> None:
     """As the library raises it."""
     failure: GoogleAPICallError = _error_result_to_exception({"reason": reason, "message": "ended"})
     with patch(OPEN_CLIENT, lambda _: BigQueryClient(failure)):
@@ -322,9 +323,9 @@ def test_on_bigquery_retries_stop_at_the_timeout(on_bigquery: Settings) -> None:
     with patch(OPEN_CLIENT, lambda _: client):
         publish_on_bigquery(on_bigquery)
         published = open_published(on_bigquery)
-        question = published.questions["q"]
+        query = published.queries["q"]
         with pytest.raises(UnavailableError, match="does not answer"):
-            published.ask(question, question.values({}), 0.01)
+            published.ask(query, query.values({}), 0.01)
 
 
 def test_on_bigquery_no_answer_is_cached(on_bigquery: Settings) -> None:
@@ -344,16 +345,16 @@ def test_on_bigquery_a_dry_run_describes_the_columns(on_bigquery: Settings) -> N
     client = BigQueryClient([])
     with (
         patch(OPEN_CLIENT, lambda _: client),
-        describing(on_bigquery, None) as described,
+        engine_for(on_bigquery).describing() as described,
     ):
-        assert [(name, COLUMN_TYPES[type_]) for name, type_ in described(bigquery_question())] == [
+        assert [(name, COLUMN_TYPES[type_]) for name, type_ in described(bigquery_query())] == [
             ("n", "integer"),
             ("price", "number"),
         ]
     assert json.dumps(client.sent[0][1]).count('"dryRun": true') == 1
 
 
-def test_on_bigquery_a_statement_that_it_rejects_is_a_problem_of_the_question(on_bigquery: Settings) -> None:
+def test_on_bigquery_a_statement_that_it_rejects_is_a_problem_of_the_query(on_bigquery: Settings) -> None:
     class Rejecting(BigQueryClient):
         def query(self, sql: str, job_config: Any, **_: Any) -> Any:
             raise BadRequest("Unrecognized name: brandd at [3:5]")
@@ -361,8 +362,8 @@ def test_on_bigquery_a_statement_that_it_rejects_is_a_problem_of_the_question(on
     client = Rejecting([])
     with (
         patch(OPEN_CLIENT, lambda _: client),
-        describing(on_bigquery, None) as described,
+        engine_for(on_bigquery).describing() as described,
     ):
         with pytest.raises(UserError, match=r"Unrecognized name: brandd at \[3:5\]") as told:
-            described(bigquery_question())
+            described(bigquery_query())
         assert "GCP_PROJECT" not in str(told.value)

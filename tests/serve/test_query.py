@@ -1,4 +1,4 @@
-"""What `make query` prints, and what it does with a question that cannot be answered."""
+"""What `make query` prints, and what it does with a query that cannot be answered."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.settings import Settings
-from publishing.questions import Column, Question
+from engines.query import Column, Query
 from serve.__main__ import main
 from serve.answers import Answer
 from serve.printing import print_table
@@ -23,25 +23,25 @@ ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202etxt\rover\ttab\x7f"
 SHOWN = r"\x1b[31mred\x1b]0;title\x07\x9b2J\u202etxt\rover\ttab\x7f"
 
 
-def question(name: str, sql: str, parameters: Mapping[str, str] | None = None) -> Question:
+def query(name: str, sql: str, parameters: Mapping[str, str] | None = None) -> Query:
     columns = [Column(name="text", type="string", description="")]
-    return Question(name=name, description="", parameters=[], columns=columns, sql=sql)
+    return Query(name=name, description="", parameters=[], columns=columns, sql=sql)
 
 
 @pytest.fixture
-def asked(published: Settings, questions: list[Question]) -> Settings:
-    """With questions of odd answers."""
+def asked(published: Settings, queries: list[Query]) -> Settings:
+    """With queries of odd answers."""
     odd = [
-        question("escapes", f"select '{ESCAPES}' as text"),
-        question("wide", "select repeat('x', 500) as text"),
-        question("many", "select range::varchar as text from range(20)"),
-        question("fails", "select error('no ' || chr(27) || '[31m') as text"),
-        question(
+        query("escapes", f"select '{ESCAPES}' as text"),
+        query("wide", "select repeat('x', 500) as text"),
+        query("many", "select range::varchar as text from range(20)"),
+        query("fails", "select error('no ' || chr(27) || '[31m') as text"),
+        query(
             "long", "select count(*)::varchar as text from range(1e7) as a, range(1e7) as b where a.range = -b.range"
         ),
-        question("greedy", "select len(list(md5(range::varchar)))::varchar as text from range(5_000_000)"),
+        query("greedy", "select len(list(md5(range::varchar)))::varchar as text from range(5_000_000)"),
     ]
-    publish_again(published, [*questions, *odd])
+    publish_again(published, [*queries, *odd])
     return published
 
 
@@ -72,7 +72,7 @@ def test_a_text_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
         Column(name="title", type="string", description=""),
         Column(name="is_balanced", type="boolean", description=""),
     ]
-    asked = Question(name="titles", description="", parameters=[], columns=columns, sql="")
+    asked = Query(name="titles", description="", parameters=[], columns=columns, sql="")
     rows = [("[/b] [sale] shoes", True), ("two\nlines\x1b[31m", False)]
     print_table(asked, Answer(rows, is_cut=False, seconds=0.001, version=""))
     printed = capsys.readouterr().out
@@ -107,7 +107,7 @@ def test_a_table_for_a_file_is_not_wrapped(asked: Settings) -> None:
     assert (header.strip(), row.strip()) == ("text", "x" * 500)
 
 
-def test_a_misspelt_question_is_suggested(asked: Settings) -> None:
+def test_a_misspelt_query_is_suggested(asked: Settings) -> None:
     refused = run(asked, "query", "event_count")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert " ".join(refused.stderr.split()) == "error: there is no query 'event_count'; did you mean event_counts?"
@@ -151,19 +151,19 @@ def test_an_error_is_one_line(asked: Settings, name: str, variables: dict[str, s
     assert done.stderr.count("\n") == 1
 
 
-def test_the_limits_leave_room_for_what_questions_need(asked: Settings) -> None:
+def test_the_limits_leave_room_for_what_queries_need(asked: Settings) -> None:
     assert "5000000" in run(asked, "query", "greedy").stdout
 
 
 def test_a_report_is_written_though_a_panel_takes_too_long(
-    published: Settings, questions: list[Question], tmp_path: Path
+    published: Settings, queries: list[Query], tmp_path: Path
 ) -> None:
-    [slow] = [one for one in questions if one.name == "slow"]
+    [slow] = [one for one in queries if one.name == "slow"]
     changed = [
         one.model_copy(update={"sql": slow.sql.replace("$rows", "3"), "parameters": []})
         if one.name == "event_counts"
         else one
-        for one in questions
+        for one in queries
     ]
     publish_again(published, changed)
     done = run(published, "report", "--file", str(tmp_path / "page.html"), SERVE_TIMEOUT_SECONDS="2")

@@ -10,23 +10,21 @@ import pytest
 
 from common.errors import UserError
 from common.settings import Settings
-from serve.answers import QuestionTimeoutError
-from serve.duckdb import DuckDBPublished
-from serve.published import open_published
+from engines.reader import QueryTimeoutError
+from serve.published import PublishedVersion, open_published
 from serve.semantic_layer import Metrics
 from tests.dbt_project.warehouse import Warehouse
 
 
 @pytest.fixture(scope="module")
-def published(shop: Warehouse) -> Iterator[DuckDBPublished]:
+def published(shop: Warehouse) -> Iterator[PublishedVersion]:
     published = open_published(Settings(_env_file=None, warehouse_path=shop.path))
-    assert isinstance(published, DuckDBPublished)
     yield published
     published.close()
 
 
 @pytest.fixture(scope="module")
-def metrics(shop: Warehouse, published: DuckDBPublished) -> Metrics:
+def metrics(shop: Warehouse, published: PublishedVersion) -> Metrics:
     return Metrics(published, Settings(_env_file=None, warehouse_path=shop.path))
 
 
@@ -41,7 +39,7 @@ def ask(metrics: Metrics, *names: str, **options: Any) -> list[tuple[object, ...
     return rows(table)
 
 
-def test_a_ratio_and_a_distinct_count_with_a_filter(metrics: Metrics, published: DuckDBPublished) -> None:
+def test_a_ratio_and_a_distinct_count_with_a_filter(metrics: Metrics, published: PublishedVersion) -> None:
     [(brand, purchases, buyers)] = rows(
         published.query("""
             select brand, count(*) as purchases, count(distinct user_id) as buyers
@@ -69,7 +67,7 @@ def test_a_ratio_and_a_distinct_count_with_a_filter(metrics: Metrics, published:
     assert found == rows(expected)
 
 
-def test_metrics_are_those_of_the_daily_marts(metrics: Metrics, published: DuckDBPublished) -> None:
+def test_metrics_are_those_of_the_daily_marts(metrics: Metrics, published: PublishedVersion) -> None:
     names = ["events", "users", "views", "carts", "purchases", "revenue", "checkout_amount", "page_views", "sessions"]
     daily = published.query("""
         select
@@ -83,7 +81,7 @@ def test_metrics_are_those_of_the_daily_marts(metrics: Metrics, published: DuckD
 
 
 def test_time_on_page_and_bounce_rate_by_where_the_visit_came_from(
-    metrics: Metrics, published: DuckDBPublished
+    metrics: Metrics, published: PublishedVersion
 ) -> None:
     """Some visits come from nowhere known: they are one row, not one a metric."""
     by = "page_view__traffic_source"
@@ -104,7 +102,7 @@ def test_time_on_page_and_bounce_rate_by_where_the_visit_came_from(
     assert [row[1:] for row in found] == [pytest.approx(row[1:]) for row in expected]
 
 
-def test_a_metric_by_an_attribute_of_the_user(metrics: Metrics, published: DuckDBPublished) -> None:
+def test_a_metric_by_an_attribute_of_the_user(metrics: Metrics, published: PublishedVersion) -> None:
     expected = published.query("""
         select region, sum(price)
         from analytics.fct_events as events
@@ -117,7 +115,7 @@ def test_a_metric_by_an_attribute_of_the_user(metrics: Metrics, published: DuckD
 
 
 def test_a_longer_answer_is_cut_and_keeps_its_newest_rows(
-    metrics: Metrics, shop: Warehouse, published: DuckDBPublished
+    metrics: Metrics, shop: Warehouse, published: PublishedVersion
 ) -> None:
     whole = ask(metrics, "events", by=["metric_time__day"])
     assert len(whole) == 3
@@ -130,10 +128,10 @@ def test_a_longer_answer_is_cut_and_keeps_its_newest_rows(
         assert (rows(table), is_cut) == (whole[:2], True)
 
 
-def test_a_metric_has_the_timeout_of_a_question(shop: Warehouse, published: DuckDBPublished) -> None:
+def test_a_metric_has_the_timeout_of_a_query(shop: Warehouse, published: PublishedVersion) -> None:
     settings = Settings(_env_file=None, warehouse_path=shop.path, serve_timeout_seconds=0.1)
     hours = "{{ Dimension('event__brand') }} = (select cast(max(i) as varchar) from range(1_000_000_000_000) as t(i))"
-    with pytest.raises(QuestionTimeoutError, match="SERVE_TIMEOUT_SECONDS"):
+    with pytest.raises(QueryTimeoutError, match="SERVE_TIMEOUT_SECONDS"):
         Metrics(published, settings).ask(["events"], by=["metric_time__day"], where=hours)
 
 
@@ -146,7 +144,7 @@ def test_a_metric_is_answered_while_a_build_writes(shop: Warehouse, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("question", "error"),
+    ("query", "error"),
     [
         ({"metrics": ["sales"]}, "there is no metric 'sales'; the metrics are bounce_rate, "),
         (
@@ -158,7 +156,7 @@ def test_a_metric_is_answered_while_a_build_writes(shop: Warehouse, tmp_path: Pa
         ({"metrics": ["events"], "where": "colour = 1"}, "^colour = 1: Binder Error"),
     ],
 )
-def test_an_error_of_a_metric_is_one_line(metrics: Metrics, question: dict[str, list[str]], error: str) -> None:
+def test_an_error_of_a_metric_is_one_line(metrics: Metrics, query: dict[str, list[str]], error: str) -> None:
     with pytest.raises(UserError, match=error) as told:
-        metrics.ask(**question)  # type: ignore[arg-type]
+        metrics.ask(**query)  # type: ignore[arg-type]
     assert "\n" not in str(told.value)

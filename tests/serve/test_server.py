@@ -19,7 +19,7 @@ import pytest
 
 from common import web
 from common.settings import Settings
-from publishing.questions import Question
+from engines.query import Query
 from serve.__main__ import main
 from tests.command_line import run_main
 from tests.dbt_project.warehouse import ROOT
@@ -62,7 +62,7 @@ def server(settings: Settings, *options: str, level: str = "info", **variables: 
     assert all(json.loads(line)["level"] in ("info", level) for line in lines), lines
 
 
-def test_versions_swap_under_concurrent_requests(published: Settings, questions: list[Question]) -> None:
+def test_versions_swap_under_concurrent_requests(published: Settings, queries: list[Query]) -> None:
     """Every event of version k has the brand k: an answer of two versions would have two."""
     done = threading.Event()
 
@@ -77,12 +77,12 @@ def test_versions_swap_under_concurrent_requests(published: Settings, questions:
                 seen.append(int(brand))
         return seen
 
-    publish_again(published, questions, "update analytics.fct_events set brand = '0'")
+    publish_again(published, queries, "update analytics.fct_events set brand = '0'")
     with server(published) as url, ThreadPoolExecutor(6) as pool:
         pending = [pool.submit(ask, number) for number in range(1, 7)]
         try:
             for version in range(1, 6):
-                publish_again(published, questions, f"update analytics.fct_events set brand = '{version}'")
+                publish_again(published, queries, f"update analytics.fct_events set brand = '{version}'")
                 # who publishes asks of what was published
                 answer = httpx.get(f"{url}/v0/pipes/top_products.json?limit=1", timeout=SECONDS).json()
                 assert answer["data"][0]["brand"] == str(version)
@@ -93,7 +93,7 @@ def test_versions_swap_under_concurrent_requests(published: Settings, questions:
     assert {version for one in seen for version in one} >= set(range(1, 5))
 
 
-def test_metrics_count_by_question_and_status(published: Settings) -> None:
+def test_metrics_count_by_query_and_status(published: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with server(published, "--metrics-port", str(port)) as url:
@@ -101,9 +101,9 @@ def test_metrics_count_by_question_and_status(published: Settings) -> None:
             httpx.get(f"{url}/v0/pipes/top_products.json?{query}", timeout=SECONDS)
         httpx.get(f"{url}/v0/pipes/s3cret.json", timeout=SECONDS)
         lines = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=SECONDS).text.splitlines()
-    assert 'serve_request_seconds_count{question="top_products",status="200"} 2.0' in lines
-    assert 'serve_request_seconds_count{question="top_products",status="400"} 1.0' in lines
-    assert 'serve_request_seconds_count{question="",status="404"} 1.0' in lines
+    assert 'serve_request_seconds_count{query="top_products",status="200"} 2.0' in lines
+    assert 'serve_request_seconds_count{query="top_products",status="400"} 1.0' in lines
+    assert 'serve_request_seconds_count{query="",status="404"} 1.0' in lines
     assert not any("s3cret" in line for line in lines)
     [published_at] = [float(line.split()[1]) for line in lines if line.startswith("serve_published_timestamp_seconds ")]
     assert abs(time.time() - published_at) < 600

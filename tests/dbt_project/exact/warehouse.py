@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from common.streams import STREAMS
 from dbt_project.warm import WarmProject
-from ingest.message import BATCH_SCHEMA, Batch
-from ingest.sinks.duckdb import DuckDBSink
+from engines.batch import BATCH_SCHEMA, Batch
+from engines.duckdb.sink import DuckDBSink
 from tests.oracle import Landed, Settings, marts
 from tests.oracle.marts import Countries, Mart
 

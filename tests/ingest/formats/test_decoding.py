@@ -16,12 +16,13 @@ from pydantic import ValidationError
 from common.errors import UnavailableError, UserError
 from common.settings import Settings
 from common.streams import STREAMS, Stream
+from engines.batch import BATCH_SCHEMA, DECODED_SCHEMA
+from engines.duckdb.sink import DuckDBSink
 from ingest import cli, formats
 from ingest.brokers.kafka_properties import registry_properties
 from ingest.landing import LandingReport, land_streams
-from ingest.message import BATCH_SCHEMA, DECODED_SCHEMA, Message
+from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
-from ingest.sinks.duckdb import DuckDBSink
 from tests.command_line import run_main
 from tests.registry import LocalRegistry
 

@@ -24,9 +24,9 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from common.errors import UnavailableError
 from common.settings import Settings
 from common.streams import STREAMS, Stream
+from engines.duckdb.sink import DuckDBSink
 from ingest import formats
 from ingest.landing import LandingReport, land_streams
-from ingest.sinks.duckdb import DuckDBSink
 from tests.brokers import KafkaServer, SchemaRegistry
 
 pytestmark = pytest.mark.brokers

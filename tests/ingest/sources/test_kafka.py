@@ -26,11 +26,11 @@ from prometheus_client import REGISTRY
 from common.errors import UnavailableError, UserError
 from common.settings import Settings
 from common.streams import STREAMS, Stream
+from engines.batch import BATCH_SCHEMA, Batch, Positions, TopicIds
+from engines.warehouse import utc_now
 from ingest.brokers import kafka_topics
 from ingest.brokers.kafka import client_config
-from ingest.message import BATCH_SCHEMA, Batch, Positions, TopicIds
 from ingest.provision import provision
-from ingest.sinks import utc_now
 from ingest.sources import kafka, kafka_backlog, kafka_batch
 from ingest.sources.kafka import KafkaSource
 from tests.brokers import KafkaServer, free_port

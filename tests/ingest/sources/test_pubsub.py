@@ -13,8 +13,8 @@ import pytest
 from common.errors import UnavailableError, UserError
 from common.settings import Settings
 from common.streams import STREAMS
+from engines.batch import BATCH_SCHEMA, Batch
 from ingest.brokers.pubsub import open_publisher, open_subscriber
-from ingest.message import BATCH_SCHEMA, Batch
 from ingest.provision import provision
 from ingest.sources import pubsub, pubsub_batch
 from ingest.sources.pubsub import PubSubSource

@@ -13,10 +13,11 @@ import ingest.sources.spool
 from common.errors import UserError
 from common.settings import Settings
 from common.streams import STREAMS
+from engines.batch import Batch
+from engines.duckdb.sink import DuckDBSink
 from ingest.landing import land
-from ingest.message import Batch, Message
+from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
-from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources.spool import SpoolSource
 
 USERS, POSTS = STREAMS["users"], STREAMS["posts"]

@@ -1,0 +1,1 @@
+"""The warehouse engines, one folder each, behind the interface `Engine`."""

@@ -1,0 +1,1 @@
+"""BigQuery: the warehouse is the datasets of a Google Cloud project."""

@@ -1,0 +1,68 @@
+"""The engine of WAREHOUSE=bigquery.
+
+Google's clients are imported in the methods: the embedded default has none installed.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from common.settings import Settings
+from engines.bigquery.reader import BigQueryReader
+from engines.reader import Describe
+from engines.warehouse import Warehouse
+
+LOAD_SECONDS = 60.0
+"""Between two commits by load jobs, of which BigQuery takes 1,500 per table and day."""
+CONCURRENT_QUERIES = 16
+"""Threads of a server that wait for BigQuery."""
+
+
+class BigQueryEngine:
+    """The datasets of a project. Published queries run on them as they are, without a copy: see `Engine`."""
+
+    is_copied = False
+    is_billed = True
+    accepts_pushes = False
+    load_seconds: float | None = LOAD_SECONDS
+    concurrent_queries: int | None = CONCURRENT_QUERIES
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.schema_prefix = settings.dataset_prefix
+        name = f"{settings.gcp_project}.{settings.dataset_prefix}analytics.published"
+        self.published_folder = settings.warehouse_path.with_name(name)
+
+    def warehouse(self, *, follow: bool = False) -> Warehouse:
+        from engines.bigquery.sink import BigQuerySink
+
+        return BigQuerySink(self._settings, by_streams=follow)
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        import dbt.adapters.bigquery  # noqa: F401  dbt would not say which package is missing
+
+        yield
+
+    @contextmanager
+    def describing(self) -> Iterator[Describe]:
+        with closing(self._open()) as reader:
+            yield reader.describe
+
+    def preview(self, sql: str, max_rows: int) -> tuple[list[str], list[tuple[Any, ...]]]:
+        return [], []
+
+    def state(self) -> None:
+        return None
+
+    def copy(self, folder: Path) -> None:
+        """Does nothing: published queries run on the datasets."""
+
+    def open_reader(self, folder: Path, threads: int | None = None) -> BigQueryReader:
+        return self._open()
+
+    def _open(self) -> BigQueryReader:
+        from engines.bigquery.client import open_client
+
+        return BigQueryReader(open_client(self._settings), self._settings)

@@ -1,0 +1,84 @@
+"""The engine of WAREHOUSE=duckdb."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from common.errors import UserError
+from common.settings import Settings
+from engines.duckdb.reader import DuckDBReader, describe
+from engines.duckdb.sink import DuckDBSink
+from engines.reader import Describe
+
+
+class DuckDBEngine:
+    """One DuckDB file, of which each published version has a copy: see `Engine`."""
+
+    is_copied = True
+    is_billed = False
+    accepts_pushes = True
+    load_seconds: float | None = None
+    schema_prefix = ""
+    concurrent_queries: int | None = os.cpu_count()
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._path = settings.warehouse_path
+        self.published_folder = self._path.with_name(f"{self._path.name}.published")
+        self._sink = DuckDBSink(self._path, settings.lock_timeout_seconds, pseudonym_key=settings.pseudonym_key)
+
+    def warehouse(self, *, follow: bool = False) -> DuckDBSink:
+        return self._sink
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        if not self._path.exists():
+            raise UserError(f"there is no warehouse at {self._path} yet: run `make ingest` first")
+        # Waits for a loader that is committing, and reports one that holds the file for long. The file is held until
+        # dbt has opened it, since dbt does not wait and pushes commit all the time.
+        with self._sink.session():
+            self._sink.create_tables()
+            yield
+
+    @contextmanager
+    def describing(self) -> Iterator[Describe]:
+        with self._sink.connection() as connection, connection.cursor() as cursor:
+            yield lambda query: describe(cursor, query)
+
+    def preview(self, sql: str, max_rows: int) -> tuple[list[str], list[tuple[Any, ...]]]:
+        with self._sink.connection() as connection, connection.cursor() as cursor, suppress(duckdb.Error):
+            found = cursor.execute(sql)
+            return [column[0] for column in found.description], found.fetchmany(max_rows)
+        return [], []
+
+    def state(self) -> tuple[int, ...] | None:
+        """Size and time of the last change (ns) of the file; None while a commit is not in it yet, or without one."""
+        if self._path.with_name(f"{self._path.name}.wal").exists():
+            return None
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return stat.st_size, stat.st_mtime_ns
+
+    def copy(self, folder: Path) -> None:
+        try:
+            with self._sink.connection() as connection:
+                connection.execute("checkpoint")
+            # In another process: closing the file in this one would release DuckDB's lock on it. `cp` shares blocks
+            # where the file system can.
+            command: list[str | Path] = ["cp", self._path, folder / self._path.name]
+            subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603  no shell, and only paths of ours
+        except (duckdb.Error, subprocess.CalledProcessError) as error:
+            raise OSError(str(getattr(error, "stderr", None) or error)) from error
+
+    def open_reader(self, folder: Path, threads: int | None = None) -> DuckDBReader:
+        try:
+            return DuckDBReader(folder / self._path.name, self._settings, threads)
+        except duckdb.IOException as error:
+            raise OSError(str(error)) from error

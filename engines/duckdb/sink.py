@@ -1,0 +1,258 @@
+"""Lands batches in a DuckDB file, which is open only while it is read or written."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from pydantic import SecretStr
+
+from common.errors import UserError, WarehouseReplacedError
+from common.streams import STREAMS
+from engines.batch import DECODED_SCHEMA, Batch, Positions, TopicIds
+from engines.duckdb.file import WarehouseFile, is_full_disk
+from engines.duckdb.results import DuckDBResults
+from engines.duckdb.status import stream_status, unlisted_fields
+from engines.duckdb.tables import OTHER_TABLES, create_tables, table_names
+from engines.warehouse import (
+    PartitionKey,
+    StreamStatus,
+    UnlistedField,
+    positions_of,
+    split_by_topic_id,
+    topic_ids_of,
+    utc_now,
+)
+
+# A Pub/Sub message has no offset; one that is redelivered within a commit is landed once.
+LAND = """
+insert into raw.{stream} by name
+with known as (
+    -- as in `positions`
+    select distinct on (source, topic, "partition") source, topic, "partition", next_offset
+    from raw.landing_offsets
+    where topic_id = ifnull(cast($topic_ids as map(varchar, varchar))[topic], '')
+        or (topic_id = '' and source != 'spool')
+    order by source, topic, "partition", topic_id desc
+),
+
+fresh as (
+    select batch.*
+    from batch
+    left join known using (source, topic, "partition")
+    where batch."offset" >= coalesce(next_offset, 0)
+
+    union all
+
+    select distinct on (message_id) * from batch where "offset" is null
+)
+
+select '{stream}' as stream, *, cast($landed_at as timestamp) as landed_at from fresh
+"""
+
+MEMORY_LIMIT = "384 MiB"
+"""For a commit: by default DuckDB takes most of the machine to rewrite a row group of large messages."""
+ROWS_PER_CHUNK = 8_192
+"""DuckDB reads chunks in parallel, and a single chunk on one core only."""
+
+
+class DuckDBSink(DuckDBResults):
+    """One DuckDB file. DuckDB lets one process write, so the sink waits, with a bound, while another holds the file.
+
+    Args:
+        path: the file, created with its tables by the first commit.
+        lock_timeout_seconds: how long to wait for a held file.
+        clock: gives the landing time, UTC without a zone.
+        pseudonym_key: the key of hashes of a new file; None takes a random one.
+
+    Raises:
+        WarehouseHeldError: when the file stays held; names the holder's process id.
+        UnavailableError: when the disk is full.
+        UserError: when the file cannot be opened, is not a DuckDB file, or is damaged.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        lock_timeout_seconds: float = 60.0,
+        clock: Callable[[], datetime] = utc_now,
+        pseudonym_key: SecretStr | None = None,
+    ) -> None:
+        super().__init__(WarehouseFile(path, lock_timeout_seconds))
+        self._path = path
+        self._pseudonym_key = pseudonym_key
+        self._clock = clock
+        self._seen: dict[PartitionKey, int] = {}
+        """The highest positions that were read from the file or committed to it."""
+        self._verified: tuple[int, ...] | None = None
+        """The state of the file when it was last known to have these positions."""
+
+    def connection(self, read_only: bool = False) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        """The open file; an uncommitted transaction is rolled back when the context ends.
+
+        Raises:
+            UserError: as the class says, wherever it happens in the context.
+            KeyboardInterrupt: when Ctrl-C interrupts a statement.
+        """
+        return self._file.connection(read_only)
+
+    def session(self) -> AbstractContextManager[None]:
+        return self._file.session()
+
+    def positions(self, source: str, topic_ids: TopicIds) -> Positions:
+        if not self._path.exists():
+            self._see({})
+            return {}
+        with self.connection(read_only=True) as connection:
+            positions = _positions(connection)
+            self._see(positions)
+        return {
+            (topic, partition): next_offset
+            # '' is from before the broker had topic ids; a row with the id comes later and replaces it. A log of the
+            # spool has its id from the start, or never.
+            for (of, topic, topic_id, partition), next_offset in sorted(positions.items())
+            if of == source and (topic_id == topic_ids.get(topic, "") or (topic_id == "" and source != "spool"))
+        }
+
+    def missing_tables(self) -> list[str]:
+        if not self._path.exists():
+            return [f"raw.{name}" for name in (*STREAMS, *OTHER_TABLES)]
+        with self.connection(read_only=True) as connection:
+            existing = table_names(connection)
+        return [f"raw.{name}" for name in (*STREAMS, *OTHER_TABLES) if ("raw", name) not in existing]
+
+    def create_tables(self) -> None:
+        with self.connection() as connection:
+            create_tables(connection, STREAMS, self._pseudonym_key, has_zstd=self._file.has_zstd)
+
+    def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
+        landed: Counter[str] = Counter()
+        with self._file.translate_errors():
+            for alike in split_by_topic_id(batches):
+                try:
+                    landed.update(self._commit(alike, MEMORY_LIMIT))
+                except (duckdb.OutOfMemoryException, duckdb.TransactionException, duckdb.FatalException) as error:
+                    # DuckDB raises a TransactionException when it is the statement `commit` that needed more memory.
+                    if is_full_disk(error):
+                        raise
+                    if self._file.session_connection:
+                        if isinstance(error, duckdb.FatalException):
+                            raise  # the file must be opened again
+                        with suppress(duckdb.TransactionException):  # it may have ended
+                            self._file.session_connection.execute("rollback")
+                    # Messages of many megabytes need more. If the checkpoint after the commit failed, these messages
+                    # are landed: they are known by their offsets, or counted as duplicates.
+                    landed.update(self._commit(alike))
+        return landed
+
+    def _commit(self, batches: Sequence[Batch], memory_limit: str | None = None) -> dict[str, int]:
+        tables: dict[str, list[pa.Table]] = {}
+        topic_ids: dict[str, str] = {}
+        positions: dict[PartitionKey, int] = {}
+        for batch in batches:
+            topic_ids.update(topic_ids_of(batch))
+            for stream, table in batch.tables.items():
+                tables.setdefault(stream, []).append(table)
+            positions.update({key: max(end, positions.get(key, 0)) for key, end in positions_of(batch).items()})
+        with self._file.untranslated_connection() as connection:
+            if memory_limit:
+                connection.execute("set memory_limit = $limit", {"limit": memory_limit})
+            else:
+                connection.execute("reset memory_limit")
+            connection.execute("begin")
+            decoded = [name for name, parts in tables.items() if _is_decoded(parts[0])]
+            create_tables(connection, decoded, self._pseudonym_key, has_zstd=self._file.has_zstd)
+            known = _positions(connection)
+            self._see(known)
+            landed_at = self._landed_at(connection, list(tables))
+            landed = {}
+            for stream, parts in tables.items():
+                chunks = [chunk for part in parts for chunk in part.to_batches(max_chunksize=ROWS_PER_CHUNK)]
+                connection.register("batch", pa.Table.from_batches(chunks, parts[0].schema))
+                land = LAND.format(stream=STREAMS[stream].name)
+                parameters = {"landed_at": landed_at, "topic_ids": topic_ids}
+                landed[stream] = connection.execute(land, parameters).fetchall()[0][0]
+                counted = next((part["topic"][0].as_py() for part in parts if _has_no_offsets(part)), None)
+                if counted is not None:
+                    key = ("pubsub", counted, "", 0)
+                    positions[key] = known.get(key, 0) + landed[stream]
+            if positions:
+                connection.executemany(
+                    """
+                    insert into raw.landing_offsets values (?, ?, ?, ?, ?)
+                    on conflict do update set next_offset = greatest(next_offset, excluded.next_offset)
+                    """,
+                    [[*key, next_offset] for key, next_offset in positions.items()],
+                )
+            connection.execute("commit")
+            self._see(known | {key: max(end, known.get(key, 0)) for key, end in positions.items()})
+        return landed
+
+    def _landed_at(self, connection: duckdb.DuckDBPyConnection, streams: list[str]) -> datetime:
+        """One time per commit, later than every earlier one of these tables even if the clock went back."""
+        newest: list[datetime | None] = [
+            connection.execute(f"select max(landed_at) from raw.{STREAMS[stream].name}").fetchall()[0][0]  # noqa: S608  names of STREAMS
+            for stream in streams
+        ]
+        return max([self._clock(), *(time + timedelta(microseconds=1) for time in newest if time is not None)])
+
+    def verify(self) -> None:
+        state = self._file.state()
+        if self._file.session_connection or not self._seen or (state is not None and state == self._verified):
+            return
+        positions: dict[PartitionKey, int] = {}
+        with self._file.in_use:  # until they are compared: another thread may see later ones
+            if state is not None:
+                try:
+                    with self._file.translate_errors(), closing(self._file.open(True, 0.0)) as connection:
+                        positions = _positions(connection)
+                except UserError:
+                    return  # it is held or being replaced: the next check or commit reports what is wrong
+            self._see(positions)
+        self._verified = state
+
+    def forget(self) -> None:
+        self._seen = {}
+
+    def _see(self, positions: Mapping[PartitionKey, int]) -> None:
+        """Remember the positions of the file.
+
+        Raises:
+            WarehouseReplacedError: when one is lower than before.
+        """
+        for key, seen in self._seen.items():
+            if positions.get(key, 0) < seen:
+                source, topic, _, partition = key
+                where = topic if source == "pubsub" else f"{topic}/{partition}"
+                raise WarehouseReplacedError(
+                    f"the warehouse {self._path} was replaced by one in which less is landed: from {source} {where}"
+                    f" up to {positions.get(key, 0)}, and {seen} was landed"
+                )
+        self._seen = dict(positions)
+
+    def status(self) -> dict[str, StreamStatus]:
+        return stream_status(self._file)
+
+    def unlisted_fields(self, stream: str) -> list[UnlistedField] | None:
+        return unlisted_fields(self._file, stream)
+
+
+def _positions(connection: duckdb.DuckDBPyConnection) -> dict[PartitionKey, int]:
+    select = 'select source, topic, topic_id, "partition", next_offset from raw.landing_offsets'
+    try:
+        rows = connection.execute(select).fetchall()
+    except duckdb.CatalogException:  # looking for the table first would take longer than all else
+        return {}
+    return {(source, topic, topic_id, partition): end for source, topic, topic_id, partition, end in rows}
+
+
+def _is_decoded(table: pa.Table) -> bool:
+    return DECODED_SCHEMA.names[0] in table.column_names
+
+
+def _has_no_offsets(table: pa.Table) -> bool:
+    """Whether these are messages of Pub/Sub."""
+    return bool(table.num_rows and table["offset"].null_count)

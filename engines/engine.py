@@ -1,0 +1,79 @@
+"""The interface of a warehouse engine: connect, land, describe, query.
+
+A third engine is a folder with a class that has these attributes and methods, and an entry in factory.py.
+"""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from engines.reader import Describe, Reader
+from engines.warehouse import Warehouse
+
+
+class Engine(Protocol):
+    """The warehouse that the settings name. Making an engine neither connects nor imports a client."""
+
+    published_folder: Path
+    """Directory in which builds publish, one version each: next to the DuckDB file, even with BigQuery."""
+    schema_prefix: str
+    """Precedes the name of each schema; may be empty."""
+    is_copied: bool
+    """Whether a published version has its own copy of the warehouse, so that its answers never change."""
+    is_billed: bool
+    """Whether a query costs money: then none runs only for a summary or a test."""
+    accepts_pushes: bool
+    """Whether it can commit once per push."""
+    load_seconds: float | None
+    """LANDING_MAX_SECONDS of `land` without `--follow`, where the number of loads is limited; None elsewhere."""
+    concurrent_queries: int | None
+    """How many queries a server runs at one time; None leaves it to Python."""
+
+    def warehouse(self, *, follow: bool = False) -> Warehouse:
+        """What lands batches and returns results.
+
+        Args:
+            follow: for `land --follow`, which commits often.
+        """
+        ...
+
+    def building(self) -> AbstractContextManager[None]:
+        """Prepare the warehouse for dbt and, within the context, keep loaders from opening it before dbt does.
+
+        Raises:
+            UserError: when there is no warehouse yet, or another process holds it.
+        """
+        ...
+
+    def describing(self) -> AbstractContextManager[Describe]:
+        """A connection that describes queries on the warehouse as it is, not on a published version."""
+        ...
+
+    def preview(self, sql: str, max_rows: int) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Names of the columns and the first rows of any SQL; nothing where queries are billed or the SQL fails."""
+        ...
+
+    def state(self) -> tuple[int, ...] | None:
+        """A value that changes when anything is written to the warehouse; None where it cannot be told."""
+        ...
+
+    def copy(self, folder: Path) -> None:
+        """Copy the warehouse to the folder of a version; does nothing unless `is_copied`.
+
+        Raises:
+            OSError: when it cannot be copied.
+        """
+        ...
+
+    def open_reader(self, folder: Path, threads: int | None = None) -> Reader:
+        """Open a published version.
+
+        Args:
+            folder: of the version.
+            threads: per query, where the engine runs in this process; all cores unless given.
+
+        Raises:
+            OSError: when the version is not there any more.
+            UserError: when it cannot be opened.
+        """
+        ...
