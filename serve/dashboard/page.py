@@ -228,7 +228,8 @@ class Page:
 
     def _arguments(self, panel: Panel, first: date | None, last: date | None) -> dict[str, str]:
         """The arguments that the question takes: of the panel, of the filters, and the period as dates and as times."""
-        given = {**panel.arguments, **self.filters.picked, **self.filters.chosen(panel.picks)}
+        given = {**panel.arguments, **self.filters.picked}
+        given |= {str(name): value for name, value in self.filters.chosen(panel.picks).items()}
         if "property" in panel.picks:
             given["property"] = self.shown_property
         if first and not panel.is_of_all_time:

@@ -28,6 +28,8 @@ class Panel(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
     """The column whose sum is shown large."""
     bar: str | None = None
     """The column of the table that is also drawn as bars."""
+    arrows: str = ""
+    """The column of texts such as `Home > Cart`, whose parts are shown with arrows between them."""
     at: str = ""
     """The column of hours or days on the horizontal axis of the plots."""
     plots: dict[str, str] = {}
@@ -64,7 +66,7 @@ class Section(BaseModel, extra="forbid", frozen=True):
 
     panels: list[Panel]
     without: str = ""
-    """What there is none of when no panel has rows; the page then says so instead of showing the panels."""
+    """What there is none of when no panel has rows: then the page has one line instead of the section."""
 
 
 class Panels(BaseModel, extra="forbid", frozen=True):

@@ -63,6 +63,7 @@ def render(published: Published, filters: Filters, *, live: bool, error: str = "
             title: (section, [pool.submit(page.panel, panel) for panel in section.panels])
             for title, section in ({} if error else SECTIONS).items()
         }
+    shown_sections = {title: _panels(section, panels) for title, (section, panels) in sections.items()}
     return _template().render(
         live=live,
         error=error,
@@ -89,7 +90,8 @@ def render(published: Published, filters: Filters, *, live: bool, error: str = "
         link=link,
         key_panel=KEY_PANEL,
         key_figures=key_figures and key_figures.result(),
-        sections={title: _section(section, panels) for title, (section, panels) in sections.items()},
+        sections={title: shown_panels for title, shown_panels in shown_sections.items() if shown_panels},
+        empty={title: SECTIONS[title].without for title, shown_panels in shown_sections.items() if not shown_panels},
     )
 
 
@@ -111,11 +113,11 @@ def _ago(age: timedelta) -> str:
     return f"{hours // 24:,} days ago" if hours >= 48 else f"{hours} hours ago"
 
 
-def _section(section: Section, panels: list[Future[dict[str, Any]]]) -> dict[str, Any]:
-    """What the template shows of a section; no panels when there is nothing on any of them."""
+def _panels(section: Section, panels: list[Future[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What the template shows of a section; nothing when it need not be shown and all its panels are empty."""
     shown_panels = [panel.result() for panel in panels]
-    is_empty = section.without and not any(panel["rows"] or panel["error"] for panel in shown_panels)
-    return {"without": section.without, "panels": [] if is_empty else shown_panels}
+    has_any = not section.without or any(panel["rows"] or panel["error"] for panel in shown_panels)
+    return shown_panels if has_any else []
 
 
 def _product(page: Page) -> str:

@@ -32,7 +32,7 @@ def cells(page: str, title: str) -> list[list[str]]:
 
 
 def figures(page: str) -> dict[str, str]:
-    return dict(re.findall(r'<dt>([^<]*)</dt><dd class="total">([^<]*)</dd>', page))
+    return dict(re.findall(r'<dt><a href="#[^"]*">([^<]*)</a></dt><dd class="total">([^<]*)</dd>', page))
 
 
 def test_29_march_is_the_same_day_in_every_panel(warehouse: Warehouse) -> None:

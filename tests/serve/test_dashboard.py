@@ -20,7 +20,7 @@ from publishing.questions import Column, Parameter, Question, Value
 from serve.answers import Answer, QuestionTimeoutError
 from serve.dashboard.charts import nice_ceiling, plot
 from serve.dashboard.filters import Filters, instant
-from serve.dashboard.panels import FILE, KEY_PANEL, SECTIONS, read_panels
+from serve.dashboard.panels import FILE, KEY_PANEL, PANELS, SECTIONS, read_panels
 from serve.dashboard.render import render
 from serve.dashboard.routes import app
 from serve.dashboard.values import change, shown
@@ -88,7 +88,7 @@ class Published:
             "key_figures": [FIGURES],
             **(rows or {}),
         }
-        names = {panel.question for panels in SECTIONS.values() for panel in panels}
+        names = {panel.question for panel in PANELS.all} | {"events_over_time"}
         self.questions = {
             name: self._question(name) for name in (names | {"brands", "categories", "key_figures"}) - {without}
         }
@@ -161,9 +161,9 @@ def test_all_panels_show_the_same_days_of_the_reporting_time_zone(
 ) -> None:
     published = Published(zone=zone, newest=datetime(2026, 5, 1))
     page = render(published, Filters.read({"from": day, "to": day}), live=True, now=NOW)
-    of_all_time = {panel.question for panels in SECTIONS.values() for panel in panels if panel.is_of_all_time}
+    of_all_time = {panel.question for panel in PANELS.all if panel.is_of_all_time}
     expected = {"start_time": start, "end_time": end, "start_date": date.fromisoformat(day)}
-    for name in {panel.question for panels in SECTIONS.values() for panel in panels} - of_all_time:
+    for name in {panel.question for panel in PANELS.all} - of_all_time:
         values = published.last_values(name)
         assert {key: values[key] for key in expected} == expected, name
         assert values["end_date"] == values["start_date"], name
@@ -208,7 +208,9 @@ class TwoPeriods(Published):
 
 
 def figures_of(page: str) -> list[tuple[str, ...]]:
-    found = re.findall(r'<dt>([^<]*)</dt><dd class="total">([^<]*)</dd><dd class="change">([^<]*)</dd>', page)
+    found = re.findall(
+        r'<dt><a href="#[^"]*">([^<]*)</a></dt><dd class="total">([^<]*)</dd><dd class="change">([^<]*)</dd>', page
+    )
     return [tuple(one) for one in found]
 
 
@@ -216,13 +218,13 @@ def test_key_figures_show_their_change_against_the_previous_period() -> None:
     published = TwoPeriods()
     page = render(published, Filters(), live=True, now=NOW)
     assert figures_of(page) == [
-        ("Events", "120", "+100.0%"),
-        ("People", "30", "-25.0%"),
+        ("Events", "120", "▲ +100.0%"),
+        ("People", "30", "▼ -25.0%"),
         ("Sessions", "40", "\N{EN DASH}"),
         ("Checkouts", "\N{EN DASH}", "\N{EN DASH}"),
         ("Purchases", "6", "+0.0%"),
         ("Revenue", "90.50", "+0.0%"),
-        ("Conversion", "10.0%", "-2.5 points"),
+        ("Conversion", "10.0%", "▼ -2.5 points"),
     ]
     now, before = [values for name, values in published.asked if name == "key_figures"]
     assert (now["start_time"], now["end_time"]) == (datetime(2026, 1, 1), datetime(2026, 1, 8))
@@ -252,13 +254,13 @@ def test_a_past_period_is_compared_with_whole_days() -> None:
 @pytest.mark.parametrize(
     ("now", "before", "column", "text"),
     [
-        (3, 2, "events", "+50.0%"),
-        (0, 2, "events", "-100.0%"),
-        (Decimal(-5), Decimal(-10), "revenue", "+50.0%"),
+        (3, 2, "events", "▲ +50.0%"),
+        (0, 2, "events", "▼ -100.0%"),
+        (Decimal(-5), Decimal(-10), "revenue", "▲ +50.0%"),
         (2, 0, "events", "\N{EN DASH}"),
         (2, None, "events", "\N{EN DASH}"),
         (None, 2, "events", "\N{EN DASH}"),
-        (Decimal("0.5"), Decimal(0), "conversion_rate", "+50.0 points"),
+        (Decimal("0.5"), Decimal(0), "conversion_rate", "▲ +50.0 points"),
     ],
 )
 def test_a_change_needs_something_to_compare_with(now: Any, before: Any, column: str, text: str) -> None:
@@ -273,11 +275,13 @@ def test_the_funnel_counts_people_once() -> None:
     page = render(published, Filters(), live=True, now=NOW)
     assert {values["per"] for name, values in published.asked if name == "conversion_funnel"} == {"period", "category"}
     panel = page[page.index("<h3>Funnel</h3>") :].partition("</article>")[0]
-    assert re.findall(r"<td[^>]*>([^<]*)</td>", panel) == [
-        *("Viewed", "659", "100.0%"),
-        *("Then put into the cart", "66", "10.0%"),
-        *("Then bought", "6", "0.9%"),
+    steps = re.findall(r"<span>([^<]*)</span><b>([^<]*)</b>", panel)
+    assert steps == [
+        ("Viewed a product", "659 (100.0%)"),
+        ("Put one into the cart", "66 (10.0%)"),
+        ("Bought one", "6 (0.9%)"),
     ]
+    assert re.findall(r'class="next">([^<]*)<', panel) == ["↓ 10.0% go on, 593 leave", "↓ 9.1% go on, 60 leave"]
 
 
 PRODUCT = {
@@ -288,6 +292,33 @@ PRODUCT = {
     "purchases": 3,
     "revenue": Decimal(3),
 }
+
+
+OF_EACH_SECTION: dict[str, list[dict[str, Any]]] = {
+    "top_products": [PRODUCT],
+    "top_pages": [
+        {
+            "page_title": "Home",
+            "average_time_on_page_seconds": Decimal(7),
+            "time_on_page_seconds": Decimal(14),
+            "page_views": 2,
+        }
+    ],
+    "checkouts_by_product": [
+        {
+            "product_id": "p&1",
+            "product_name": "Lamp",
+            "checkouts": 4,
+            "attributed_share": Decimal("0.75"),
+            "amount": Decimal(40),
+            "average_seconds_to_checkout": Decimal(90),
+        }
+    ],
+    "creator_leaderboard": [
+        {"user_name": "ann", "user_id": "1", "posts": 1, "views": 2, "likes": 0, "is_active": True}
+    ],
+}
+"""Rows of a panel of each section, so that all panels are shown."""
 
 
 def test_names_link_to_the_page_filtered_by_them() -> None:
@@ -335,11 +366,11 @@ def test_the_page_warns_of_old_events(newest: datetime, landed: datetime, warnin
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("is_wide: true", "wide: true", "panels.yml: sections.Shop.0.wide: Extra inputs are not permitted"),
+        ("is_wide: true", "wide: true", "panels.yml: sections.Events.panels.0.wide: Extra inputs are not permitted"),
         (
-            "longest_days: 7",
+            "longest_days: 92",
             "longest_days: a week",
-            "panels.yml: sections.Events.0.longest_days: Input should be a valid",
+            "panels.yml: sections.Events.panels.1.longest_days: Input should be a valid",
         ),
         ("title: Hourly events", "title: [", "panels.yml: while parsing a flow "),
     ],
@@ -355,19 +386,19 @@ def test_an_error_in_the_panels_is_one_line(tmp_path: Path, before: str, after: 
 
 def test_narrow_panels_come_in_pairs() -> None:
     """Narrow ones come in pairs: there are two in a row."""
-    for panels in SECTIONS.values():
-        runs = [(is_wide, len(list(run))) for is_wide, run in groupby(panels, lambda panel: panel.is_wide)]
+    for section in SECTIONS.values():
+        runs = [(is_wide, len(list(run))) for is_wide, run in groupby(section.panels, lambda panel: panel.is_wide)]
         assert [number for is_wide, number in runs if not is_wide and number % 2] == []
 
 
 def test_a_csv_has_the_rows_of_a_panel(tmp_path: Path) -> None:
     rows = [PRODUCT, {**PRODUCT, "product_name": "=1+1"}]
-    published = Published(rows={"top_products": rows})
+    published = Published(rows={**OF_EACH_SECTION, "top_products": rows})
     client = TestClient(app(Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")), "http://127.0.0.1")
     with patch("serve.dashboard.routes.open_published", lambda _: published):
         page = client.get("/?brand=glow").text
         links = re.findall(r'href="([^"?]*\.csv)\?brand=glow" aria-label="([^"]*) as CSV"', page)
-        titles = [panel.title for panels in SECTIONS.values() for panel in panels]
+        titles = [panel.title for panel in PANELS.all]
         assert [title for _, title in links] == ["Key figures", *titles]
         assert {client.get(f"/{link}").status_code for link, _ in links} == {200}
         response = client.get("/top-5-products.csv?brand=glow&period=1d")
@@ -440,7 +471,8 @@ def test_drifting_fields_of_any_stream_are_listed() -> None:
     [
         (
             {"brnd": "zara"},
-            "brnd: no such filter; the filters are brand, category, product_id, period, from, to, refresh",
+            "brnd: no such filter; the filters are brand, category, product_id, stream, event_type, property, "
+            "period, from, to, refresh",
         ),
         ({"period": "8d"}, "period: Input should be '1d', '7d', '30d', 'all' or 'custom'"),
         ({"refresh": "-1"}, "refresh: Input should be greater than or equal to 0"),
@@ -459,7 +491,7 @@ def test_a_wrong_filter_is_a_one_line_error(given: dict[str, str], message: str)
 
 
 def test_questions_get_the_filters_they_take_and_the_page_names_the_others() -> None:
-    published = Published()
+    published = Published(rows=OF_EACH_SECTION)
     page = render(published, Filters.read({"brand": "Zara", "period": "1d"}), live=True)
     assert published.last_values("event_counts") == {
         "start_time": datetime(2026, 1, 7),
@@ -472,9 +504,7 @@ def test_questions_get_the_filters_they_take_and_the_page_names_the_others() -> 
         "limit": 10,
     }
     assert page.count("Of every brand.") == sum(
-        "brand" not in {one.name for one in published.questions[panel.question].parameters}
-        for panels in SECTIONS.values()
-        for panel in panels
+        "brand" not in {one.name for one in published.questions[panel.question].parameters} for panel in PANELS.all
     )
     assert published.last_values("data_quality")["start_time"] == datetime(1970, 1, 1)
 
@@ -508,10 +538,10 @@ def test_an_unbalanced_stream_is_marked_with_a_word() -> None:
 
 
 def test_a_panel_without_its_question_shows_that_beside_the_other_panels() -> None:
-    page = render(Published(without="top_products"), Filters(), live=True)
-    assert page.count("the published build has no query top_products: run `make build`") == 1
-    assert page.count('class="error"') == 1
-    assert page.count("<article") == sum(map(len, SECTIONS.values()))
+    page = render(Published(without="daily_kpis", rows=OF_EACH_SECTION), Filters(), live=True)
+    assert page.count("the published build has no query daily_kpis: run `make build`") == 2
+    assert page.count('class="error"') == 2
+    assert page.count("<article") == len(PANELS.all)
 
 
 @pytest.mark.parametrize(
@@ -524,7 +554,7 @@ def test_a_panel_without_its_question_shows_that_beside_the_other_panels() -> No
 def test_a_panel_that_fails_shows_that_beside_the_other_panels(failure: Exception, message: str) -> None:
     class Failing(Published):
         def ask(self, question: Question, values: Mapping[str, Value], *_: object) -> Answer:
-            if question.name == "daily_kpis":
+            if question.name == "sessions_overview":
                 raise failure
             return super().ask(question, values)
 
@@ -533,7 +563,7 @@ def test_a_panel_that_fails_shows_that_beside_the_other_panels(failure: Exceptio
     assert page.count(f'<p class="error" role="alert">{message}</p>') == 1
     assert page.count('class="error"') == 1
     assert "secret" not in page + repr(lines)
-    assert [line["panel"] for line in lines] == ["Daily figures"] * isinstance(failure, ZeroDivisionError)
+    assert [line["panel"] for line in lines] == ["Sessions"] * isinstance(failure, ZeroDivisionError)
 
 
 def test_without_the_newest_event_the_period_ends_with_the_build() -> None:
