@@ -18,11 +18,13 @@ from common.errors import UserError
 from common.settings import Settings
 from publishing.questions import Column, Parameter, Question, Value
 from serve.answers import Answer, QuestionTimeoutError
+from serve.dashboard.cached import MOST_ROWS, AnswerMemory, Key
 from serve.dashboard.charts import nice_ceiling, plot
 from serve.dashboard.filters import Filters, instant
 from serve.dashboard.panels import FILE, KEY_PANEL, PANELS, SECTIONS, read_panels
 from serve.dashboard.render import render
 from serve.dashboard.routes import app
+from serve.dashboard.rows import trends
 from serve.dashboard.values import change, shown
 
 NEWEST = datetime(2026, 1, 7, 23, 51, 7)
@@ -99,8 +101,10 @@ class Published:
         types = {**BOUNDS, "limit": "integer"}
         if name in ("event_counts", "top_products", "key_figures"):
             types |= {"brand": "string", "category": "string", "product_id": "string"}
-        if name == "conversion_funnel":
+        if name in ("conversion_funnel", "events_over_time"):
             types |= {"per": "string"}
+        if name in ("top_values", "arrival_lateness"):
+            types |= {"stream": "string", "event_type": "string", "property": "string"}
         defaults = {"string": "all", "integer": "10", "date": "1970-01-01", "timestamp": "1970-01-01"}
         parameters = [
             Parameter.model_validate(
@@ -319,6 +323,172 @@ OF_EACH_SECTION: dict[str, list[dict[str, Any]]] = {
     ],
 }
 """Rows of a panel of each section, so that all panels are shown."""
+
+
+def test_sections_without_rows_are_one_line() -> None:
+    published = Published(rows={"top_pages": OF_EACH_SECTION["top_pages"]})
+    page = render(published, Filters(), live=True, now=NOW)
+    assert re.findall(r"<h2 id=[^>]*>([^<]*)</h2>", page) == ["Events", "Website", "Data quality"]
+    assert re.findall(r"Left out, since there are none in this period: ([^.]*)", page) == [
+        "view, cart or purchase events of products (Shop), checkouts (Attribution), posts (Community)"
+    ]
+    assert "Left out" not in render(Published(rows=OF_EACH_SECTION), Filters(), live=True, now=NOW)
+    assert "in this period with these filters:" in render(Published(), Filters(brand="x"), live=True, now=NOW)
+
+
+def test_a_day_without_sales_is_no_sale() -> None:
+    names = "views carts purchases purchases_per_view revenue checkouts checkout_amount users events".split()  # noqa: SIM905
+    day = {"reporting_date": NEWEST.date(), **dict.fromkeys(names, 0)}
+    page = render(Published(rows={"daily_kpis": [day | {"events": 3}]}), Filters(), live=True, now=NOW)
+    assert "Sales by day" not in page
+    assert '<i style="left:0.0%' in page[page.index("<h3>Daily figures</h3>") :].partition("</article>")[0]
+    page = render(Published(rows={"daily_kpis": [day | {"carts": 1}]}), Filters(), live=True, now=NOW)
+    assert "Sales by day" in page
+
+
+def test_a_key_figure_that_is_always_zero_is_left_out() -> None:
+    none = {"sessions": 0, "checkouts": 0, "purchases": 0, "revenue": Decimal(0), "conversion_rate": Decimal(0)}
+    page = render(Published(rows={"key_figures": [{**FIGURES, **none}]}), Filters(), live=True, now=NOW)
+    assert [one[0] for one in figures_of(page)] == ["Events", "People"]
+    assert "No sessions, checkouts, purchases, revenue, conversion in this period or the one before." in page
+
+
+def test_key_figures_link_to_their_panels() -> None:
+    page = render(Published(rows=OF_EACH_SECTION), Filters(), live=False, now=NOW)
+    targets = re.findall(r'<dt><a href="#([^"]*)">', page)
+    assert len(targets) == len(KEY_PANEL.columns)
+    assert set(targets) <= set(re.findall(r'<article id="([^"]*)"', page))
+
+
+PROPERTIES = [
+    {
+        "property": "id",
+        "value": "1",
+        "events": 9,
+        "users": 9,
+        "share_of_events": Decimal("0.1"),
+        "distinct_values": 900,
+    },
+    {
+        "property": "plan",
+        "value": "pro",
+        "events": 8,
+        "users": 7,
+        "share_of_events": Decimal("0.8"),
+        "distinct_values": 2,
+    },
+]
+
+
+def test_the_values_of_a_property_are_shown_and_others_can_be_picked() -> None:
+    published = Published(rows={"top_values": PROPERTIES})
+    page = render(published, Filters.read({"brand": "glow", "event_type": "signup"}), live=True, now=NOW)
+    asked = [(values["property"], values["event_type"]) for name, values in published.asked if name == "top_values"]
+    # unasked, a property whose values can be compared
+    assert set(asked) == {("all", "signup"), ("plan", "signup")}
+    assert "<h3>Values of a property: plan</h3>" in page
+    assert '<a href="?brand=glow&amp;event_type=signup&amp;property=id#values-of-a-property">id</a>' in page
+    form = page[page.index('<form class="choices"') :].partition("</form>")[0]
+    assert re.findall(r"<option( selected)?>([^<]*)", form) == [("", "page_views"), ("", "id"), (" selected", "plan")]
+    assert re.findall(r'name="(\w+)" value="([^"]*)"', form) == [("brand", "glow"), ("event_type", "signup")]
+    assert "Only type signup." in page
+    assert "choices" not in render(published, Filters(), live=False, now=NOW).partition("<main")[2]
+
+
+def test_a_picked_property_is_asked_for_in_its_panel_only() -> None:
+    published = Published(rows={"top_values": PROPERTIES})
+    page = render(published, Filters.read({"property": "id", "stream": "page_views"}), live=True, now=NOW)
+    asked = [(values["property"], values["stream"]) for name, values in published.asked if name == "top_values"]
+    assert set(asked) == {("all", "page_views"), ("id", "page_views")}
+    assert "<h3>Values of a property: id</h3>" in page
+    assert "Only stream page_views, property id." in page
+    rows = {name: values for name, values in published.asked if name == "arrival_lateness"}
+    assert "page_views" not in rows["arrival_lateness"].values()
+
+
+def test_events_of_each_type_have_a_small_chart() -> None:
+    day = NEWEST.date()
+    counts = [{"event_type": "signup", "events": 7, "users": 5}, {"event_type": "<b>", "events": 1, "users": 1}]
+    hours = [
+        {"reporting_date": day, "reporting_hour_at": datetime(2026, 1, 7, hour), "event_type": type_, "events": number}
+        for hour, type_, number in ((23, "signup", 4), (22, "<b>", 1), (20, "signup", 3))
+    ]
+    published = Published(rows={"event_counts": counts, "events_over_time": [{**row, "users": 1} for row in hours]})
+    page = render(published, Filters(), live=True, now=NOW)
+    assert published.last_values("events_over_time")["per"] == "hour"
+    labels = re.findall(r'<svg class="spark" role="img" aria-label="([^"]*)" viewBox="0 0 (\d+) 20"', page)
+    assert labels == [("signup: 0 to 4 per hour", "4"), ("&lt;b&gt;: 0 to 1 per hour", "4")]
+    assert '<path d="M0 20V5h1V20h1V20h1V0h1V20z"/>' in page
+
+
+def test_a_small_chart_of_days_has_the_whole_period() -> None:
+    row = {"reporting_date": date(2026, 1, 5), "reporting_hour_at": None, "event_type": "signup", "events": 2}
+    assert trends([row], date(2026, 1, 4), date(2026, 1, 7))["signup"]["path"] == "M0 20V20h1V0h1V20h1V20h1V20z"
+    assert trends([row], None, None)["signup"]["slots"] == 1
+    assert trends([], None, None) == {}
+
+
+@pytest.mark.parametrize(("given", "per", "first"), [({"period": "30d"}, "day", 30), ({"period": "all"}, "day", 92)])
+def test_small_charts_of_long_periods_have_days(given: dict[str, str], per: str, first: int) -> None:
+    published = Published(rows={"event_counts": [{"event_type": "signup", "events": 7, "users": 5}]})
+    render(published, Filters.read(given), live=True, now=NOW)
+    values = published.last_values("events_over_time")
+    assert (values["per"], values["start_time"]) == (per, datetime(2026, 1, 8) - timedelta(days=first))
+
+
+def test_a_path_has_arrows() -> None:
+    row = {
+        "path": "Home > <b> > Cart",
+        "sessions": 2,
+        "share_of_sessions": Decimal("0.5"),
+        "average_duration_seconds": 3,
+    }
+    page = render(Published(rows={"session_paths": [row]}), Filters(), live=True, now=NOW)
+    panel = page[page.index("<h3>Paths</h3>") :].partition("</article>")[0]
+    assert re.findall(r'class="page">([^<]*)<', panel) == ["Home", "&lt;b&gt;", "Cart"]
+    assert panel.count('class="then"> → <') == 2
+
+
+def test_a_stream_that_stopped_is_named_though_others_go_on() -> None:
+    rows = [
+        {**ACCOUNTING, "stream": "clicks", "last_landed_at": datetime(2026, 1, 4, 12), "newest_event_at": NEWEST},
+        {**ACCOUNTING, "stream": "users", "last_landed_at": datetime(2026, 1, 1), "newest_event_at": None},
+        {**ACCOUNTING, "last_landed_at": NOW, "newest_event_at": NOW},
+    ]
+    page = render(Published(rows={"data_quality": rows}), Filters(), live=True, now=NOW)
+    assert "Some streams are old. The last message landed: clicks (4 days ago)." in page
+
+
+def test_a_page_that_is_loaded_again_asks_nothing(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")
+    published = Published(rows=OF_EACH_SECTION)
+    with patch("serve.dashboard.routes.open_published", lambda _: published):
+        client = TestClient(app(settings), "http://127.0.0.1")
+        first = client.get("/").text
+        asked = len(published.asked)
+        assert client.get("/").text == first
+        assert len(published.asked) == asked
+        client.get("/?period=1d")
+        assert len(published.asked) > asked
+        asked = len(published.asked)
+        published.version = "20260109T120000.000000Z"  # the next build
+        client.get("/?period=1d")
+        assert len(published.asked) > asked + 10
+        bigquery = TestClient(app(settings.model_copy(update={"warehouse": "bigquery"})), "http://127.0.0.1")
+        bigquery.get("/")
+        asked = len(published.asked)
+        bigquery.get("/")
+        assert len(published.asked) > asked, "tables of BigQuery change without a new version"
+
+
+def test_answers_that_are_kept_are_bounded() -> None:
+    memory = AnswerMemory()
+    keys: list[Key] = [("version", str(number), frozenset()) for number in range(30)]
+    for key in keys:
+        memory.put(key, Answer([("row",)] * (MOST_ROWS // 10), False, 0.0, "version"))
+        memory.get(keys[0])
+    kept = [key for key in keys if memory.get(key)]
+    assert kept == [keys[0], *keys[-8:]]
 
 
 def test_names_link_to_the_page_filtered_by_them() -> None:
