@@ -423,7 +423,7 @@ def test_a_property_is_picked_in_its_panel(page: Page, address: str, shop: Wareh
     page.goto(f"{address}?period=all&brand=nobody")
     page.get_by_label("Stream", exact=True).select_option("page_views")
     page.get_by_label("Property", exact=True).select_option("traffic_source")
-    page.get_by_role("button", name="Show values").click()
+    page.get_by_role("button", name="List values").click()
     assert "brand=nobody" in page.url
     rows = shop.query(
         """select traffic_source, count(*), count(distinct user_id) from analytics.fct_events
