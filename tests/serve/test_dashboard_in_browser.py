@@ -199,7 +199,7 @@ def test_figures_are_those_of_the_warehouse(
         f"{count:,} ({count / viewed:.1%})" for count in (viewed, carted, bought)
     ]
     assert page.locator(".funnel .next").all_inner_texts() == [
-        f"↓ {after / before:.1%} go on, {before - after:,} leave"
+        f"↓ {after / before:.1%} go on, {before - after:,} {'leaves' if before - after == 1 else 'leave'}"
         for before, after in ((viewed, carted), (carted, bought))
     ]
     by_category = panel(page, "Funnel by category")
