@@ -421,8 +421,8 @@ def test_a_figure_leads_to_its_rows(page: Page, address: str) -> None:
 
 def test_a_property_is_picked_in_its_panel(page: Page, address: str, shop: Warehouse) -> None:
     page.goto(f"{address}?period=all&brand=nobody")
-    page.get_by_label("Stream", exact=True).select_option("page_views")
-    page.get_by_label("Property", exact=True).select_option("traffic_source")
+    page.get_by_role("combobox", name="Stream").select_option("page_views")
+    page.get_by_role("combobox", name="Property").select_option("traffic_source")
     page.get_by_role("button", name="List values").click()
     assert "brand=nobody" in page.url
     rows = shop.query(
