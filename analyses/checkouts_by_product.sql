@@ -19,5 +19,5 @@ where attribution.event_date between cast({{ start_time }} as date) and cast({{ 
     and attribution.checkout_at >= {{ start_time }} and attribution.checkout_at < {{ end_time }}
     and (lower({{ product_id }}) = 'all' or attribution.product_id = {{ product_id }})
 group by attribution.product_id, products.name
-order by checkouts desc, product_id
+order by checkouts desc, attribution.product_id
 limit {{ limit }}
