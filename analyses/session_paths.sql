@@ -3,6 +3,7 @@
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set steps = param('steps', 5, 'integer') %}
+{%- set min_steps = param('min_steps', 1, 'integer') %}
 {%- set limit = param('limit', 20, 'integer') %}
 
 with page_views as (
@@ -30,8 +31,10 @@ sessions as (
         session_id,
         string_agg(case when step <= {{ steps }} then page_title end, ' > ' order by step)
         || case when max(step) > {{ steps }} then ' > ...' else '' end as path,
+        max(step) as steps,
         max(session_page_views) as page_views,
-        max(session_duration_seconds) as duration_seconds
+        max(session_duration_seconds) as duration_seconds,
+        count(*) over () as all_sessions
     from steps
     group by session_id
 )
@@ -40,8 +43,10 @@ select
     path,
     count(*) as sessions,
     cast(sum(page_views) as bigint) as page_views,
-    {{ average('duration_seconds') }} as average_duration_seconds
+    {{ average('duration_seconds') }} as average_duration_seconds,
+    {{ ratio('count(*)', 'max(all_sessions)') }} as share_of_sessions
 from sessions
+where steps >= {{ min_steps }}
 group by path
 order by sessions desc, path
 limit {{ limit }}

@@ -1,5 +1,6 @@
-"""Bars over time: their places, and the marks of both axes."""
+"""Bars over time: their places, and the marks of both axes; small charts without axes."""
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from math import ceil, floor, log10
 from typing import Any
@@ -8,6 +9,8 @@ from serve.dashboard.filters import DAY
 from serve.dashboard.values import Row, shown
 
 HOUR = timedelta(hours=1)
+SPARK_HEIGHT = 20
+"""Height of a small chart, in units of its own; a bar is one unit wide."""
 
 
 def plot(rows: list[Row], at: str, column: str) -> dict[str, Any]:
@@ -58,3 +61,10 @@ def nice_ceiling(value: Any) -> int:
     """The smallest of 2, 4, 6, 8, 10, 20, 40 ... that is at least the value; half of it is a whole number, too."""
     magnitude: int = 10 ** floor(log10(max(value, 2)))
     return next(step * magnitude for step in (1, 2, 4, 6, 8, 10) if step * magnitude >= max(value, 2))
+
+
+def sparkline(values: Sequence[int]) -> str:
+    """The outline of bars side by side as the path of an SVG, with the tallest over the whole height."""
+    most = max(*values, 1)
+    tops = (f"V{SPARK_HEIGHT - SPARK_HEIGHT * max(value, 0) / most:.3g}h1" for value in values)
+    return f"M0 {SPARK_HEIGHT}{''.join(tops)}V{SPARK_HEIGHT}z"

@@ -1,6 +1,6 @@
 """The filters of the dashboard, as its URL gives them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Annotated, Literal, Self
 from urllib.parse import urlencode
@@ -18,6 +18,9 @@ PERIODS: dict[Period, str] = {
     "all": "All time",
     "custom": "From and to",
 }
+Choice = Literal["stream", "event_type", "property"]
+CHOICES: dict[Choice, str] = {"stream": "stream", "event_type": "type", "property": "property"}
+"""Choices for single panels: name in URLs and queries to name on the page."""
 PICKS = {"brand": "brand", "category": "category", "product_id": "product"}
 """Filters of events: name in URLs and queries to name on the page."""
 DAY = timedelta(days=1)
@@ -30,6 +33,9 @@ class Filters(BaseModel, extra="forbid", frozen=True):
     brand: str = ALL
     category: str = ALL
     product_id: str = ALL
+    stream: str = ALL
+    event_type: str = ALL
+    property_name: str = Field(ALL, alias="property")
     # older URLs call 1d 24h
     period: Annotated[Period, BeforeValidator(lambda name: "1d" if name == "24h" else name)] = "7d"
     """Days of the reporting time zone up to that of the newest event, or of the last landing if that is earlier."""
@@ -81,6 +87,11 @@ class Filters(BaseModel, extra="forbid", frozen=True):
         """The filters of events that are not `all`."""
         return {name: value for name in PICKS if (value := getattr(self, name)) != ALL}
 
+    def chosen(self, among: Iterable[Choice]) -> dict[Choice, str]:
+        """Those of the choices that are not `all`."""
+        given = self.given()
+        return {name: str(given[name]) for name in among if name in given}
+
     def days(self, newest: date) -> tuple[date | None, date | None]:
         """First and last day, both included; None is no bound. `newest` is the day of the newest event."""
         match self.period:
@@ -93,8 +104,13 @@ class Filters(BaseModel, extra="forbid", frozen=True):
 
     def url(self, path: str = "", **changes: str | int) -> str:
         """URL of the page or of a relative path, with these filters and changes; an empty value removes a filter."""
-        given = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        return f"{path}?{urlencode({name: value for name, value in {**given, **changes}.items() if value != ''})}"
+        return (
+            f"{path}?{urlencode({name: value for name, value in {**self.given(), **changes}.items() if value != ''})}"
+        )
+
+    def given(self) -> dict[str, str | int]:
+        """The filters that are not the defaults, as in the URL."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
 def instant(day: date, zone: tzinfo, at: time = time()) -> datetime:

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from decimal import Decimal
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,12 +13,22 @@ from common.logs import what_and_where
 from engines.query import LIMIT, Query
 from publishing.versions import published_at
 from serve.answers import Answer, Published, find_query
-from serve.dashboard.filters import DAY, PICKS, YEARS, Filters, instant
-from serve.dashboard.panels import KEY_PANEL, Panel
+from serve.dashboard.filters import ALL, CHOICES, DAY, PICKS, YEARS, Filters, instant
+from serve.dashboard.panels import KEY_PANEL, PANELS, Panel, anchor
+from serve.dashboard.rows import TREND, funnel_steps, has_any, trends, with_values
 from serve.dashboard.values import Row, cell, change, is_number, shown
 from serve.formats import as_csv
 
 log = structlog.get_logger()
+
+ALWAYS = 2
+"""Key figures that are shown even if they are 0: events and people. A warehouse need not be of a shop."""
+TREND_DAYS = 92
+"""Days of the small charts at most."""
+HOURLY_DAYS = 7
+"""Longest period whose small charts have a bar per hour."""
+FEW_VALUES = 50
+"""Distinct values up to which a property is worth showing unasked: ids and addresses have more."""
 
 
 class Page:
@@ -28,6 +37,7 @@ class Page:
     Attributes:
         zone: the reporting time zone, in which the page shows days and times.
         newest: when the newest event happened, UTC; None without events.
+        landings: stream of events to its last landing, UTC.
         unknown: why zone and newest are not known; then days are of UTC, and the period ends with the build.
     """
 
@@ -42,6 +52,8 @@ class Page:
         self.zone: tzinfo = ZoneInfo(quality[0]["reporting_time_zone"]) if quality and not self.unknown else UTC
         self.newest = max((row["newest_event_at"] for row in quality if row["newest_event_at"]), default=None)
         self.landed = max((row["last_landed_at"] for row in quality), default=None)
+        of_events = [row for row in quality if row["newest_event_at"]]
+        self.landings = {row["stream"]: row["last_landed_at"] for row in of_events}
         # an event that a wrong clock dates in the future must not move the default period past all others
         self.end = self.built if self.unknown else min((at for at in (self.newest, self.landed) if at), default=None)
         self._newest_day = self.local(self.end).date() if self.end else None
@@ -72,7 +84,8 @@ class Page:
 
     def panel(self, panel: Panel) -> dict[str, Any]:
         """What the template shows of a panel: rows and notes, or the error."""
-        shown_panel = {"panel": panel, "error": "", "rows": [], "numbers": [], "notes": panel.note}
+        shown_panel = {"panel": panel, "error": "", "rows": [], "columns": panel.columns, "numbers": []}
+        shown_panel |= {"notes": panel.note, "chosen": self._chosen(panel), "trends": {}}
         return shown_panel | self._or_error(panel, lambda: self._shown(panel))
 
     def csv(self, panel: Panel) -> tuple[bytes, bool]:
@@ -102,13 +115,26 @@ class Page:
     def _shown(self, panel: Panel) -> dict[str, Any]:
         query, answer = self.answer(panel)
         rows = self.rows(query, answer)
-        rows = _steps(panel, rows) if panel.steps else rows
+        if panel.needs and not has_any(rows, panel.needs):
+            rows = []
+        if panel.steps:
+            rows = funnel_steps(rows, panel.steps)
         if panel.at:
             rows = rows[::-1]  # a query gives the newest first
         rows = [
             {name: self.local(value) if isinstance(value, datetime) else value for name, value in row.items()}
             for row in rows
         ]
+        columns = with_values(rows, panel.columns, panel.optional)
+        return {
+            "rows": rows,
+            "columns": columns,
+            "numbers": [column for column in columns if any(is_number(cell(row, column)[1]) for row in rows)],
+            "trends": self._trends(panel) if panel.trend and rows else {},
+            "notes": self._notes(panel, query, answer),
+        }
+
+    def _notes(self, panel: Panel, query: Query, answer: Answer) -> str:
         takes = {parameter.name for parameter in query.parameters}
         notes = [panel.note] if panel.note else []
         if panel.is_of_all_time:
@@ -118,18 +144,55 @@ class Page:
         if unfiltered := [PICKS[name] for name in self.filters.picked if name not in takes]:
             notes.append(f"Of every {' and '.join(unfiltered)}.")
         if answer.is_cut and LIMIT not in panel.arguments:
-            notes.append(f"The first {len(rows):,} rows; there are more.")
-        numbers = [columns for columns in panel.columns if any(is_number(cell(row, columns)[1]) for row in rows)]
-        return {"rows": rows, "numbers": numbers, "notes": " ".join(notes)}
+            notes.append(f"The first {len(answer.rows):,} rows; there are more.")
+        return " ".join(notes)
+
+    def _chosen(self, panel: Panel) -> str:
+        """What the reader chose for this panel, in words; empty if nothing."""
+        return ", ".join(f"{CHOICES[name]} {value}" for name, value in self.filters.chosen(panel.picks).items())
+
+    def _trends(self, panel: Panel) -> dict[str, dict[str, Any]]:
+        """Event type to its small chart; none when they cannot be asked for, since the panel has its figures."""
+        chart = panel.model_copy(update={"query": TREND, "longest_days": TREND_DAYS})
+        first, last = self._since(chart), self._last_with_events()
+        is_hourly = first is not None and last is not None and (last - first).days < HOURLY_DAYS
+        chart = chart.model_copy(update={"arguments": {"per": "hour" if is_hourly else "day"}})
+        rows, _ = self.rows_or_error(TREND, **self._arguments(chart, first, last))
+        return trends(rows, first, last)
+
+    @cached_property
+    def properties(self) -> list[Row]:
+        """The properties of the chosen stream and event type, most frequent first."""
+        [panel] = [panel for panel in PANELS.all if panel.title == "Properties"]
+        try:
+            return self.rows(*self.answer(panel))
+        except UserError:
+            return []
+
+    @property
+    def shown_property(self) -> str:
+        """The chosen property, else the most frequent one with several values that people can compare."""
+        if self.filters.property_name != ALL:
+            return self.filters.property_name
+        few = [row for row in self.properties if 1 < row["distinct_values"] <= FEW_VALUES]
+        return next((row["property"] for row in few or self.properties), ALL)
 
     def _key_figures(self) -> dict[str, Any]:
         [now] = self.rows(*self.answer(KEY_PANEL))
         before, compared = self._period_before() or (dict.fromkeys(KEY_PANEL.columns), "")
+        always = list(KEY_PANEL.columns)[:ALWAYS]
+        # a figure that the filters leave undefined is null, and shown as such
+        none = [one for one in KEY_PANEL.columns if one not in always and now[one] == 0 and not before[one]]
         figures = [
-            (label, column, now[column], change(now[column], before[column], column))
+            (label, anchor(PANELS.details[column]), column, now[column], change(now[column], before[column], column))
             for column, label in KEY_PANEL.columns.items()
+            if column not in none
         ]
-        return {"figures": figures, "compared": compared}
+        return {
+            "figures": figures,
+            "compared": compared,
+            "none": [KEY_PANEL.columns[column].lower() for column in none],
+        }
 
     def _period_before(self) -> tuple[Row, str] | None:
         """Key figures of the previous period of the same length, and its dates; None without one.
@@ -151,15 +214,24 @@ class Page:
         until = "" if end.time() == time() else f", {end:%H:%M}"
         return before, f"{shown(first)} to {shown(self.first - DAY)}{until}"
 
+    def _last_with_events(self) -> date | None:
+        """The last day of the period, or that of the newest event if it is earlier."""
+        if self._newest_day is None:
+            return None
+        return min(self.last or date.max, max(self._newest_day, self.first or date.min))
+
     def _since(self, panel: Panel) -> date | None:
-        if self._newest_day is None or panel.longest_days is None:
+        last = self._last_with_events()
+        if last is None or panel.longest_days is None:
             return self.first
-        last = min(self.last or date.max, max(self._newest_day, self.first or date.min))
         return max(self.first or date.min, last - (panel.longest_days - 1) * DAY)
 
     def _arguments(self, panel: Panel, first: date | None, last: date | None) -> dict[str, str]:
         """The arguments that the query takes: of the panel, of the filters, and the period as dates and as times."""
         given = {**panel.arguments, **self.filters.picked}
+        given |= {str(name): value for name, value in self.filters.chosen(panel.picks).items()}
+        if "property" in panel.picks:
+            given["property"] = self.shown_property
         if first and not panel.is_of_all_time:
             given |= {"start_date": str(first), "start_time": instant(first, self.zone).isoformat()}
         if last and not panel.is_of_all_time:
@@ -175,17 +247,6 @@ class Page:
         if name not in {*self._published.queries, *self._published.left_out}:
             raise UserError(f"the published build has no query {name}: run `make build`")
         return find_query(self._published, name)
-
-
-def _steps(panel: Panel, rows: list[Row]) -> list[Row]:
-    """A row per step of a funnel, from the only row of the answer; none without anyone in the first step."""
-    first = next(iter(panel.steps))
-    return [
-        {"step": step, "people": row[column], "share": Decimal(row[column]) / row[first]}
-        for row in rows
-        if row[first]
-        for column, step in panel.steps.items()
-    ]
 
 
 def _without_zone(value: Any) -> Any:

@@ -1,34 +1,45 @@
 """The panels of the dashboard, which panels.yml lists."""
 
 from pathlib import Path
+from typing import Self
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 from common.errors import UserError
+from serve.dashboard.filters import Choice
 
 FILE = Path(__file__).with_name("panels.yml")
 
 
 class Panel(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
-    """One query, and how its answer is shown: as a number, as bars over time, as a table."""
+    """One query, and how its answer is shown: as a number, as bars over time, as a funnel, as a table."""
 
     title: str
     query: str
-    columns: dict[str, str]
+    columns: dict[str, str] = {}
     """Of the table: column to heading. `a|b` shows the first of the two that has a value."""
+    optional: list[str] = []
+    """Columns of the table that are left out when no row has a value."""
+    needs: list[str] = []
+    """The panel has no rows unless one of these columns of some row is neither 0 nor null."""
     arguments: dict[str, str] = {}
     total: str | None = None
     """The column whose sum is shown large."""
     bar: str | None = None
     """The column of the table that is also drawn as bars."""
+    arrows: str = ""
+    """The column of texts such as `Home > Cart`, whose parts are shown with arrows between them."""
     at: str = ""
     """The column of hours or days on the horizontal axis of the plots."""
     plots: dict[str, str] = {}
     """Plotted column to axis label."""
+    trend: str = ""
+    """Heading of a column of small charts, one per event type (the first column), from the query events_over_time."""
     steps: dict[str, str] = {}
-    """Of a funnel: column of the only row of the answer to the step that it counts. The table has a row per step, with
-    the columns step, people and share (of the first step)."""
+    """Of a funnel, which replaces the table: column of the only row of the answer to the step that it counts."""
+    picks: list[Choice] = []
+    """Choices of the reader that the panel follows."""
     longest_days: int | None = None
     """Days to show at most, the last of the period: more bars could not be told apart."""
     is_of_all_time: bool = False
@@ -40,15 +51,43 @@ class Panel(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
     empty: str = "Nothing here in this period, brand, category and product: choose others at the top."
 
     @property
+    def anchor(self) -> str:
+        """Its place on the page, for links."""
+        return anchor(self.title)
+
+    @property
     def file(self) -> str:
         """Name of its CSV file."""
-        return f"{self.title.lower().replace(' ', '-')}.csv"
+        return f"{self.anchor}.csv"
+
+
+class Section(BaseModel, extra="forbid", frozen=True):
+    """Panels under one heading."""
+
+    panels: list[Panel]
+    without: str = ""
+    """What there is none of when no panel has rows: then the page has one line instead of the section."""
 
 
 class Panels(BaseModel, extra="forbid", frozen=True):
+    """The file."""
+
     key_figures: Panel
-    sections: dict[str, list[Panel]]
-    """Heading to panels."""
+    details: dict[str, str]
+    """Column of the key figures to the title of the panel that has its details."""
+    sections: dict[str, Section]
+    """Heading to section."""
+
+    @property
+    def all(self) -> list[Panel]:
+        """The panels of every section."""
+        return [panel for section in self.sections.values() for panel in section.panels]
+
+    @model_validator(mode="after")
+    def _has_details(self) -> Self:
+        if missing := set(self.details.values()) - {panel.title for panel in self.all}:
+            raise ValueError(f"details: there is no panel {min(missing)!r}")
+        return self
 
 
 def read_panels(file: Path = FILE) -> Panels:
@@ -64,6 +103,11 @@ def read_panels(file: Path = FILE) -> Panels:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{file.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def anchor(title: str) -> str:
+    """A title as the name of a place on the page."""
+    return title.lower().replace(" ", "-")
 
 
 PANELS = read_panels()

@@ -12,15 +12,24 @@ from starlette.routing import Route
 from common import web
 from common.errors import UserError
 from common.settings import Settings
+from serve.answers import Published
+from serve.dashboard.cached import AnswerMemory, CachedPublished
 from serve.dashboard.filters import Filters
 from serve.dashboard.page import Page
-from serve.dashboard.panels import KEY_PANEL, SECTIONS
+from serve.dashboard.panels import KEY_PANEL, PANELS
 from serve.dashboard.render import render
 from serve.published import open_published
 
 
 def app(settings: Settings) -> Starlette:
     """The page at /, and each panel's rows at /PANEL.csv, from the version published last."""
+
+    memory = AnswerMemory()
+
+    def published() -> Published:
+        """The last version. BigQuery's tables change without a new version, so their answers are not kept."""
+        opened = open_published(settings)
+        return CachedPublished(opened, memory) if settings.warehouse == "duckdb" else opened
 
     def page(request: Request) -> Response:
         filters, error = Filters(), ""
@@ -29,13 +38,13 @@ def app(settings: Settings) -> Starlette:
         except UserError as wrong:
             error = str(wrong)
         try:
-            with closing(open_published(settings)) as published:
-                return HTMLResponse(render(published, filters, live=True, error=error), 400 if error else 200)
+            with closing(published()) as version:
+                return HTMLResponse(render(version, filters, live=True, error=error), 400 if error else 200)
         except UserError as missing:
             return PlainTextResponse(f"{missing}\n", 503)
 
     def rows(request: Request) -> Response:
-        panels = {panel.file: panel for panel in (KEY_PANEL, *(one for some in SECTIONS.values() for one in some))}
+        panels = {panel.file: panel for panel in (KEY_PANEL, *PANELS.all)}
         panel = panels.get(f"{request.path_params['panel']}.csv")
         if panel is None:
             raise HTTPException(404, f"there is no such panel; the panels are {', '.join(panels)}")
@@ -44,8 +53,8 @@ def app(settings: Settings) -> Starlette:
         except UserError as wrong:
             raise HTTPException(400, str(wrong)) from wrong
         try:
-            with closing(open_published(settings)) as published:
-                text, is_cut = Page(published, filters).csv(panel)
+            with closing(published()) as version:
+                text, is_cut = Page(version, filters).csv(panel)
         except UserError as failure:
             raise HTTPException(503, str(failure)) from failure
         headers = {"Content-Disposition": f'attachment; filename="{panel.file}"'}

@@ -33,12 +33,14 @@ def shown(value: Any, column: str = "") -> str:  # noqa: PLR0911  a return per t
 
 
 def change(now: Any, before: Any, column: str) -> str:
-    """The change in per cent, of a rate in points; a dash when there is nothing to compare with."""
-    if now is None or before is None:
+    """The change with its direction, in per cent, of a rate in points; a dash when there is nothing to compare with."""
+    if now is None or before is None or not (before or column.endswith("_rate")):
         return NOTHING
+    difference = now - before
+    arrow = "▲ " if difference > 0 else "▼ " if difference < 0 else ""
     if column.endswith("_rate"):
-        return f"{100 * (now - before):+.1f} points"
-    return f"{Decimal(now - before) / abs(before):+,.1%}" if before else NOTHING
+        return f"{arrow}{100 * difference:+.1f} points"
+    return f"{arrow}{Decimal(difference) / abs(before):+,.1%}"
 
 
 def cell(row: Row, columns: str) -> tuple[str, Any]:

@@ -28,6 +28,8 @@ SETS: tuple[dict[str, str], ...] = (
         "event_type": "Purchase",
         "limit": "3",
         "steps": "2",
+        "min_steps": "3",
+        "values_each": "2",
         "half_life_seconds": "60",
         "field": "Price",
     },

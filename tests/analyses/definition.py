@@ -357,17 +357,22 @@ def monday(day: date) -> date:
 # --- sessions and pages
 
 
-def session_paths(facts: Facts, start_time: datetime, end_time: datetime, steps: int) -> Answer:
+def session_paths(facts: Facts, start_time: datetime, end_time: datetime, steps: int, min_steps: int) -> Answer:
     paths: dict[str, list[Mart]] = {}
+    all_sessions = 0
     for views in grouped(facts.tables["fct_page_views"], lambda view: view["session_id"]).values():
         views.sort(key=lambda view: view["sequence_number"])
         if start_time <= views[0]["event_at"] < end_time:
+            all_sessions += 1
             titles = [title for title, _ in groupby(view["page_title"] for view in views)]
+            if len(titles) < min_steps:
+                continue
             paths.setdefault(" > ".join([*titles[:steps], *(["..."] if titles[steps:] else [])]), []).append(views)
     rows = []
     for path, sessions in paths.items():
         seconds = [seconds_between(views[0]["event_at"], views[-1]["event_at"]) for views in sessions]
-        rows.append((path, len(sessions), sum(map(len, sessions)), average(seconds)))
+        share = ratio(len(sessions), all_sessions)
+        rows.append((path, len(sessions), sum(map(len, sessions)), average(seconds), share))
     return sorted(rows, key=lambda row: (-row[1], row[0]))
 
 
@@ -640,6 +645,76 @@ def event_properties(
     return sorted(rows, key=lambda row: (-row[2], row[0], row[1] is None, row[1] or ""))
 
 
+COLUMNS = ("brand", "browser", "category_code", "city", "country", "os", "page_title", "traffic_source")
+"""Columns of fct_events that count as properties."""
+
+
+def top_values(
+    facts: Facts,
+    start_time: datetime,
+    end_time: datetime,
+    property: str,
+    event_type: str,
+    stream: str,
+    values_each: int,
+) -> Answer:
+    found: dict[str, dict[str, Mart]] = {}
+    for event in within(facts.events, start_time, end_time):
+        if event_type.lower() not in ("all", event["event_type"]) or stream.lower() not in ("all", event["stream"]):
+            continue
+        properties = json.loads(event["properties"] or "{}", parse_int=str, parse_float=str)
+        for name, value in [*properties.items(), *((column, event[column]) for column in COLUMNS)]:
+            if value is not None and property.lower() in ("all", name.lower()):
+                text = {bool: str(value).lower(), dict: "{...}", list: "[...]"}.get(type(value), value)
+                found.setdefault(name, {}).setdefault(text, []).append(event)
+    totals = {name: sum(map(len, values.values())) for name, values in found.items()}
+    return [
+        (name, value, len(events), users(events), ratio(len(events), totals[name]), len(found[name]))
+        for name in sorted(found, key=lambda name: (-totals[name], name))
+        for value, events in sorted(found[name].items(), key=lambda one: (-len(one[1]), one[0]))[:values_each]
+    ]
+
+
+def events_over_time(
+    facts: Facts,
+    start_time: datetime,
+    end_time: datetime,
+    brand: str,
+    category: str,
+    product_id: str,
+    event_type: str,
+    per: str,
+) -> Answer:
+    chosen = chosen_events(facts, start_time, end_time, brand, category, product_id)
+    chosen = [event for event in chosen if event_type.lower() in ("all", event["event_type"])]
+    groups = grouped(
+        chosen,
+        lambda event: (
+            facts.days.date(event["event_at"]),
+            facts.days.hour(event["event_at"]) if per == "hour" else None,
+            event["event_type"],
+        ),
+    )
+    rows = [(*key, len(found), users(found)) for key, found in sorted(groups.items(), key=lambda one: one[0][2])]
+    return sorted(rows, key=lambda row: row[:2] if per == "hour" else row[:1], reverse=True)
+
+
+def checkouts_by_product(facts: Facts, start_time: datetime, end_time: datetime, product_id: str) -> Answer:
+    checkouts = within(facts.tables["fct_checkout_attribution"], start_time, end_time, "checkout_at")
+    products = facts.current("dim_products_history", "product_id")
+    rows = []
+    for product, found in grouped(checkouts, lambda one: one["product_id"]).items():
+        if product_id.lower() not in ("all", product):
+            continue
+        attributed = [one for one in found if one["is_attributed"]]
+        name = products[product]["name"] if product in products else None
+        amount = sum((one["total_amount"] or Decimal() for one in found), Decimal())
+        seconds = average([one["seconds_to_checkout"] for one in attributed])
+        shares = len(found), len(attributed), ratio(len(attributed), len(found))
+        rows.append((product, name, *shares, amount, seconds))
+    return sorted(rows, key=lambda row: (-row[2], row[0]))
+
+
 # --- helpers
 
 
@@ -711,6 +786,7 @@ DEFINITIONS: dict[str, Callable[..., Answer]] = {
         categories,
         category_performance,
         changes,
+        checkouts_by_product,
         conversion_funnel,
         creator_leaderboard,
         daily_kpis,
@@ -721,6 +797,7 @@ DEFINITIONS: dict[str, Callable[..., Answer]] = {
         hourly_event_counts,
         event_counts,
         event_properties,
+        events_over_time,
         field_drift,
         first_click_by_page,
         first_click_by_url,
@@ -734,6 +811,7 @@ DEFINITIONS: dict[str, Callable[..., Answer]] = {
         recent_events,
         session_paths,
         sessions_overview,
+        top_values,
         top_pages,
         top_products,
         weekly_retention,

@@ -17,13 +17,14 @@ from structlog.testing import capture_logs
 from common.errors import UserError
 from common.settings import Settings
 from engines.query import Column, Parameter, Query, Value
-from engines.reader import QueryTimeoutError
-from serve.answers import Answer
+from serve.answers import Answer, QueryTimeoutError
+from serve.dashboard.cached import MOST_ROWS, AnswerMemory, Key
 from serve.dashboard.charts import nice_ceiling, plot
 from serve.dashboard.filters import Filters, instant
-from serve.dashboard.panels import FILE, KEY_PANEL, SECTIONS, read_panels
+from serve.dashboard.panels import FILE, KEY_PANEL, PANELS, SECTIONS, read_panels
 from serve.dashboard.render import render
 from serve.dashboard.routes import app
+from serve.dashboard.rows import trends
 from serve.dashboard.values import change, shown
 
 NEWEST = datetime(2026, 1, 7, 23, 51, 7)
@@ -89,7 +90,7 @@ class Published:
             "key_figures": [FIGURES],
             **(rows or {}),
         }
-        names = {panel.query for panels in SECTIONS.values() for panel in panels}
+        names = {panel.query for panel in PANELS.all} | {"events_over_time"}
         self.queries = {
             name: self._query(name) for name in (names | {"brands", "categories", "key_figures"}) - {without}
         }
@@ -100,8 +101,10 @@ class Published:
         types = {**BOUNDS, "limit": "integer"}
         if name in ("event_counts", "top_products", "key_figures"):
             types |= {"brand": "string", "category": "string", "product_id": "string"}
-        if name == "conversion_funnel":
+        if name in ("conversion_funnel", "events_over_time"):
             types |= {"per": "string"}
+        if name in ("top_values", "arrival_lateness"):
+            types |= {"stream": "string", "event_type": "string", "property": "string"}
         defaults = {"string": "all", "integer": "10", "date": "1970-01-01", "timestamp": "1970-01-01"}
         parameters = [
             Parameter.model_validate(
@@ -162,9 +165,9 @@ def test_all_panels_show_the_same_days_of_the_reporting_time_zone(
 ) -> None:
     published = Published(zone=zone, newest=datetime(2026, 5, 1))
     page = render(published, Filters.read({"from": day, "to": day}), live=True, now=NOW)
-    of_all_time = {panel.query for panels in SECTIONS.values() for panel in panels if panel.is_of_all_time}
+    of_all_time = {panel.query for panel in PANELS.all if panel.is_of_all_time}
     expected = {"start_time": start, "end_time": end, "start_date": date.fromisoformat(day)}
-    for name in {panel.query for panels in SECTIONS.values() for panel in panels} - of_all_time:
+    for name in {panel.query for panel in PANELS.all} - of_all_time:
         values = published.last_values(name)
         assert {key: values[key] for key in expected} == expected, name
         assert values["end_date"] == values["start_date"], name
@@ -209,7 +212,9 @@ class TwoPeriods(Published):
 
 
 def figures_of(page: str) -> list[tuple[str, ...]]:
-    found = re.findall(r'<dt>([^<]*)</dt><dd class="total">([^<]*)</dd><dd class="change">([^<]*)</dd>', page)
+    found = re.findall(
+        r'<dt><a href="#[^"]*">([^<]*)</a></dt><dd class="total">([^<]*)</dd><dd class="change">([^<]*)</dd>', page
+    )
     return [tuple(one) for one in found]
 
 
@@ -217,13 +222,13 @@ def test_key_figures_show_their_change_against_the_previous_period() -> None:
     published = TwoPeriods()
     page = render(published, Filters(), live=True, now=NOW)
     assert figures_of(page) == [
-        ("Events", "120", "+100.0%"),
-        ("People", "30", "-25.0%"),
+        ("Events", "120", "▲ +100.0%"),
+        ("People", "30", "▼ -25.0%"),
         ("Sessions", "40", "\N{EN DASH}"),
         ("Checkouts", "\N{EN DASH}", "\N{EN DASH}"),
         ("Purchases", "6", "+0.0%"),
         ("Revenue", "90.50", "+0.0%"),
-        ("Conversion", "10.0%", "-2.5 points"),
+        ("Conversion", "10.0%", "▼ -2.5 points"),
     ]
     now, before = [values for name, values in published.asked if name == "key_figures"]
     assert (now["start_time"], now["end_time"]) == (datetime(2026, 1, 1), datetime(2026, 1, 8))
@@ -253,13 +258,13 @@ def test_a_past_period_is_compared_with_whole_days() -> None:
 @pytest.mark.parametrize(
     ("now", "before", "column", "text"),
     [
-        (3, 2, "events", "+50.0%"),
-        (0, 2, "events", "-100.0%"),
-        (Decimal(-5), Decimal(-10), "revenue", "+50.0%"),
+        (3, 2, "events", "▲ +50.0%"),
+        (0, 2, "events", "▼ -100.0%"),
+        (Decimal(-5), Decimal(-10), "revenue", "▲ +50.0%"),
         (2, 0, "events", "\N{EN DASH}"),
         (2, None, "events", "\N{EN DASH}"),
         (None, 2, "events", "\N{EN DASH}"),
-        (Decimal("0.5"), Decimal(0), "conversion_rate", "+50.0 points"),
+        (Decimal("0.5"), Decimal(0), "conversion_rate", "▲ +50.0 points"),
     ],
 )
 def test_a_change_needs_something_to_compare_with(now: Any, before: Any, column: str, text: str) -> None:
@@ -274,11 +279,13 @@ def test_the_funnel_counts_people_once() -> None:
     page = render(published, Filters(), live=True, now=NOW)
     assert {values["per"] for name, values in published.asked if name == "conversion_funnel"} == {"period", "category"}
     panel = page[page.index("<h3>Funnel</h3>") :].partition("</article>")[0]
-    assert re.findall(r"<td[^>]*>([^<]*)</td>", panel) == [
-        *("Viewed", "659", "100.0%"),
-        *("Then put into the cart", "66", "10.0%"),
-        *("Then bought", "6", "0.9%"),
+    steps = re.findall(r"<span>([^<]*)</span><b>([^<]*)</b>", panel)
+    assert steps == [
+        ("Viewed a product", "659 (100.0%)"),
+        ("Put one into the cart", "66 (10.0%)"),
+        ("Bought one", "6 (0.9%)"),
     ]
+    assert re.findall(r'class="next">([^<]*)<', panel) == ["↓ 10.0% go on, 593 leave", "↓ 9.1% go on, 60 leave"]
 
 
 PRODUCT = {
@@ -289,6 +296,199 @@ PRODUCT = {
     "purchases": 3,
     "revenue": Decimal(3),
 }
+
+
+OF_EACH_SECTION: dict[str, list[dict[str, Any]]] = {
+    "top_products": [PRODUCT],
+    "top_pages": [
+        {
+            "page_title": "Home",
+            "average_time_on_page_seconds": Decimal(7),
+            "time_on_page_seconds": Decimal(14),
+            "page_views": 2,
+        }
+    ],
+    "checkouts_by_product": [
+        {
+            "product_id": "p&1",
+            "product_name": "Lamp",
+            "checkouts": 4,
+            "attributed_share": Decimal("0.75"),
+            "amount": Decimal(40),
+            "average_seconds_to_checkout": Decimal(90),
+        }
+    ],
+    "creator_leaderboard": [
+        {"user_name": "ann", "user_id": "1", "posts": 1, "views": 2, "likes": 0, "is_active": True}
+    ],
+}
+"""Rows of a panel of each section, so that all panels are shown."""
+
+
+def test_sections_without_rows_are_one_line() -> None:
+    published = Published(rows={"top_pages": OF_EACH_SECTION["top_pages"]})
+    page = render(published, Filters(), live=True, now=NOW)
+    assert re.findall(r"<h2 id=[^>]*>([^<]*)</h2>", page) == ["Events", "Website", "Data quality"]
+    assert re.findall(r"Left out, since there are none in this period: ([^.]*)", page) == [
+        "view, cart or purchase events of products (Shop), checkouts (Attribution), posts (Community)"
+    ]
+    assert "Left out" not in render(Published(rows=OF_EACH_SECTION), Filters(), live=True, now=NOW)
+    assert "in this period with these filters:" in render(Published(), Filters(brand="x"), live=True, now=NOW)
+
+
+def test_a_day_without_sales_is_no_sale() -> None:
+    names = "views carts purchases purchases_per_view revenue checkouts checkout_amount users events".split()  # noqa: SIM905
+    day = {"reporting_date": NEWEST.date(), **dict.fromkeys(names, 0)}
+    page = render(Published(rows={"daily_kpis": [day | {"events": 3}]}), Filters(), live=True, now=NOW)
+    assert "Sales by day" not in page
+    assert '<i style="left:0.0%' in page[page.index("<h3>Daily figures</h3>") :].partition("</article>")[0]
+    page = render(Published(rows={"daily_kpis": [day | {"carts": 1}]}), Filters(), live=True, now=NOW)
+    assert "Sales by day" in page
+
+
+def test_a_key_figure_that_is_always_zero_is_left_out() -> None:
+    none = {"sessions": 0, "checkouts": 0, "purchases": 0, "revenue": Decimal(0), "conversion_rate": Decimal(0)}
+    page = render(Published(rows={"key_figures": [{**FIGURES, **none}]}), Filters(), live=True, now=NOW)
+    assert [one[0] for one in figures_of(page)] == ["Events", "People"]
+    assert "No sessions, checkouts, purchases, revenue, conversion in this period or the one before." in page
+
+
+def test_key_figures_link_to_their_panels() -> None:
+    page = render(Published(rows=OF_EACH_SECTION), Filters(), live=False, now=NOW)
+    targets = re.findall(r'<dt><a href="#([^"]*)">', page)
+    assert len(targets) == len(KEY_PANEL.columns)
+    assert set(targets) <= set(re.findall(r'<article id="([^"]*)"', page))
+
+
+PROPERTIES = [
+    {
+        "property": "id",
+        "value": "1",
+        "events": 9,
+        "users": 9,
+        "share_of_events": Decimal("0.1"),
+        "distinct_values": 900,
+    },
+    {
+        "property": "plan",
+        "value": "pro",
+        "events": 8,
+        "users": 7,
+        "share_of_events": Decimal("0.8"),
+        "distinct_values": 2,
+    },
+]
+
+
+def test_the_values_of_a_property_are_shown_and_others_can_be_picked() -> None:
+    published = Published(rows={"top_values": PROPERTIES})
+    page = render(published, Filters.read({"brand": "glow", "event_type": "signup"}), live=True, now=NOW)
+    asked = [(values["property"], values["event_type"]) for name, values in published.asked if name == "top_values"]
+    # unasked, a property whose values can be compared
+    assert set(asked) == {("all", "signup"), ("plan", "signup")}
+    assert "<h3>Values of a property: plan</h3>" in page
+    assert '<a href="?brand=glow&amp;event_type=signup&amp;property=id#values-of-a-property">id</a>' in page
+    form = page[page.index('<form class="choices"') :].partition("</form>")[0]
+    assert re.findall(r"<option( selected)?>([^<]*)", form) == [("", "page_views"), ("", "id"), (" selected", "plan")]
+    assert re.findall(r'name="(\w+)" value="([^"]*)"', form) == [("brand", "glow"), ("event_type", "signup")]
+    assert "Only type signup." in page
+    assert "choices" not in render(published, Filters(), live=False, now=NOW).partition("<main")[2]
+
+
+def test_a_picked_property_is_asked_for_in_its_panel_only() -> None:
+    published = Published(rows={"top_values": PROPERTIES})
+    page = render(published, Filters.read({"property": "id", "stream": "page_views"}), live=True, now=NOW)
+    asked = [(values["property"], values["stream"]) for name, values in published.asked if name == "top_values"]
+    assert set(asked) == {("all", "page_views"), ("id", "page_views")}
+    assert "<h3>Values of a property: id</h3>" in page
+    assert "Only stream page_views, property id." in page
+    rows = {name: values for name, values in published.asked if name == "arrival_lateness"}
+    assert "page_views" not in rows["arrival_lateness"].values()
+
+
+def test_events_of_each_type_have_a_small_chart() -> None:
+    day = NEWEST.date()
+    counts = [{"event_type": "signup", "events": 7, "users": 5}, {"event_type": "<b>", "events": 1, "users": 1}]
+    hours = [
+        {"reporting_date": day, "reporting_hour_at": datetime(2026, 1, 7, hour), "event_type": type_, "events": number}
+        for hour, type_, number in ((23, "signup", 4), (22, "<b>", 1), (20, "signup", 3))
+    ]
+    published = Published(rows={"event_counts": counts, "events_over_time": [{**row, "users": 1} for row in hours]})
+    page = render(published, Filters(), live=True, now=NOW)
+    assert published.last_values("events_over_time")["per"] == "hour"
+    labels = re.findall(r'<svg class="spark" role="img" aria-label="([^"]*)" viewBox="0 0 (\d+) 20"', page)
+    assert labels == [("signup: 0 to 4 per hour", "4"), ("&lt;b&gt;: 0 to 1 per hour", "4")]
+    assert '<path d="M0 20V5h1V20h1V20h1V0h1V20z"/>' in page
+
+
+def test_a_small_chart_of_days_has_the_whole_period() -> None:
+    row = {"reporting_date": date(2026, 1, 5), "reporting_hour_at": None, "event_type": "signup", "events": 2}
+    assert trends([row], date(2026, 1, 4), date(2026, 1, 7))["signup"]["path"] == "M0 20V20h1V0h1V20h1V20h1V20z"
+    assert trends([row], None, None)["signup"]["slots"] == 1
+    assert trends([], None, None) == {}
+
+
+@pytest.mark.parametrize(("given", "per", "first"), [({"period": "30d"}, "day", 30), ({"period": "all"}, "day", 92)])
+def test_small_charts_of_long_periods_have_days(given: dict[str, str], per: str, first: int) -> None:
+    published = Published(rows={"event_counts": [{"event_type": "signup", "events": 7, "users": 5}]})
+    render(published, Filters.read(given), live=True, now=NOW)
+    values = published.last_values("events_over_time")
+    assert (values["per"], values["start_time"]) == (per, datetime(2026, 1, 8) - timedelta(days=first))
+
+
+def test_a_path_has_arrows() -> None:
+    row = {
+        "path": "Home > <b> > Cart",
+        "sessions": 2,
+        "share_of_sessions": Decimal("0.5"),
+        "average_duration_seconds": 3,
+    }
+    page = render(Published(rows={"session_paths": [row]}), Filters(), live=True, now=NOW)
+    panel = page[page.index("<h3>Paths</h3>") :].partition("</article>")[0]
+    assert re.findall(r'class="page">([^<]*)<', panel) == ["Home", "&lt;b&gt;", "Cart"]
+    assert panel.count('class="then"> → <') == 2
+
+
+def test_a_stream_that_stopped_is_named_though_others_go_on() -> None:
+    rows = [
+        {**ACCOUNTING, "stream": "clicks", "last_landed_at": datetime(2026, 1, 4, 12), "newest_event_at": NEWEST},
+        {**ACCOUNTING, "stream": "users", "last_landed_at": datetime(2026, 1, 1), "newest_event_at": None},
+        {**ACCOUNTING, "last_landed_at": NOW, "newest_event_at": NOW},
+    ]
+    page = render(Published(rows={"data_quality": rows}), Filters(), live=True, now=NOW)
+    assert "Some streams are old. The last message landed: clicks (4 days ago)." in page
+
+
+def test_a_page_that_is_loaded_again_asks_nothing(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")
+    published = Published(rows=OF_EACH_SECTION)
+    with patch("serve.dashboard.routes.open_published", lambda _: published):
+        client = TestClient(app(settings), "http://127.0.0.1")
+        first = client.get("/").text
+        asked = len(published.asked)
+        assert client.get("/").text == first
+        assert len(published.asked) == asked
+        client.get("/?period=1d")
+        assert len(published.asked) > asked
+        asked = len(published.asked)
+        published.version = "20260109T120000.000000Z"  # the next build
+        client.get("/?period=1d")
+        assert len(published.asked) > asked + 10
+        bigquery = TestClient(app(settings.model_copy(update={"warehouse": "bigquery"})), "http://127.0.0.1")
+        bigquery.get("/")
+        asked = len(published.asked)
+        bigquery.get("/")
+        assert len(published.asked) > asked, "tables of BigQuery change without a new version"
+
+
+def test_answers_that_are_kept_are_bounded() -> None:
+    memory = AnswerMemory()
+    keys: list[Key] = [("version", str(number), frozenset()) for number in range(30)]
+    for key in keys:
+        memory.put(key, Answer([("row",)] * (MOST_ROWS // 10), False, 0.0, "version"))
+        memory.get(keys[0])
+    kept = [key for key in keys if memory.get(key)]
+    assert kept == [keys[0], *keys[-8:]]
 
 
 def test_names_link_to_the_page_filtered_by_them() -> None:
@@ -336,11 +536,11 @@ def test_the_page_warns_of_old_events(newest: datetime, landed: datetime, warnin
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("is_wide: true", "wide: true", "panels.yml: sections.Shop.0.wide: Extra inputs are not permitted"),
+        ("is_wide: true", "wide: true", "panels.yml: sections.Events.panels.0.wide: Extra inputs are not permitted"),
         (
-            "longest_days: 7",
+            "longest_days: 92",
             "longest_days: a week",
-            "panels.yml: sections.Events.0.longest_days: Input should be a valid",
+            "panels.yml: sections.Events.panels.1.longest_days: Input should be a valid",
         ),
         ("title: Hourly events", "title: [", "panels.yml: while parsing a flow "),
     ],
@@ -356,19 +556,19 @@ def test_an_error_in_the_panels_is_one_line(tmp_path: Path, before: str, after: 
 
 def test_narrow_panels_come_in_pairs() -> None:
     """Narrow ones come in pairs: there are two in a row."""
-    for panels in SECTIONS.values():
-        runs = [(is_wide, len(list(run))) for is_wide, run in groupby(panels, lambda panel: panel.is_wide)]
+    for section in SECTIONS.values():
+        runs = [(is_wide, len(list(run))) for is_wide, run in groupby(section.panels, lambda panel: panel.is_wide)]
         assert [number for is_wide, number in runs if not is_wide and number % 2] == []
 
 
 def test_a_csv_has_the_rows_of_a_panel(tmp_path: Path) -> None:
     rows = [PRODUCT, {**PRODUCT, "product_name": "=1+1"}]
-    published = Published(rows={"top_products": rows})
+    published = Published(rows={**OF_EACH_SECTION, "top_products": rows})
     client = TestClient(app(Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")), "http://127.0.0.1")
     with patch("serve.dashboard.routes.open_published", lambda _: published):
         page = client.get("/?brand=glow").text
         links = re.findall(r'href="([^"?]*\.csv)\?brand=glow" aria-label="([^"]*) as CSV"', page)
-        titles = [panel.title for panels in SECTIONS.values() for panel in panels]
+        titles = [panel.title for panel in PANELS.all]
         assert [title for _, title in links] == ["Key figures", *titles]
         assert {client.get(f"/{link}").status_code for link, _ in links} == {200}
         response = client.get("/top-5-products.csv?brand=glow&period=1d")
@@ -441,7 +641,8 @@ def test_drifting_fields_of_any_stream_are_listed() -> None:
     [
         (
             {"brnd": "zara"},
-            "brnd: no such filter; the filters are brand, category, product_id, period, from, to, refresh",
+            "brnd: no such filter; the filters are brand, category, product_id, stream, event_type, property, "
+            "period, from, to, refresh",
         ),
         ({"period": "8d"}, "period: Input should be '1d', '7d', '30d', 'all' or 'custom'"),
         ({"refresh": "-1"}, "refresh: Input should be greater than or equal to 0"),
@@ -460,7 +661,7 @@ def test_a_wrong_filter_is_a_one_line_error(given: dict[str, str], message: str)
 
 
 def test_queries_get_the_filters_they_take_and_the_page_names_the_others() -> None:
-    published = Published()
+    published = Published(rows=OF_EACH_SECTION)
     page = render(published, Filters.read({"brand": "Zara", "period": "1d"}), live=True)
     assert published.last_values("event_counts") == {
         "start_time": datetime(2026, 1, 7),
@@ -473,9 +674,7 @@ def test_queries_get_the_filters_they_take_and_the_page_names_the_others() -> No
         "limit": 10,
     }
     assert page.count("Of every brand.") == sum(
-        "brand" not in {one.name for one in published.queries[panel.query].parameters}
-        for panels in SECTIONS.values()
-        for panel in panels
+        "brand" not in {one.name for one in published.queries[panel.query].parameters} for panel in PANELS.all
     )
     assert published.last_values("data_quality")["start_time"] == datetime(1970, 1, 1)
 
@@ -509,10 +708,10 @@ def test_an_unbalanced_stream_is_marked_with_a_word() -> None:
 
 
 def test_a_panel_without_its_query_shows_that_beside_the_other_panels() -> None:
-    page = render(Published(without="top_products"), Filters(), live=True)
-    assert page.count("the published build has no query top_products: run `make build`") == 1
-    assert page.count('class="error"') == 1
-    assert page.count("<article") == sum(map(len, SECTIONS.values()))
+    page = render(Published(without="daily_kpis", rows=OF_EACH_SECTION), Filters(), live=True)
+    assert page.count("the published build has no query daily_kpis: run `make build`") == 2
+    assert page.count('class="error"') == 2
+    assert page.count("<article") == len(PANELS.all)
 
 
 @pytest.mark.parametrize(
@@ -525,7 +724,7 @@ def test_a_panel_without_its_query_shows_that_beside_the_other_panels() -> None:
 def test_a_panel_that_fails_shows_that_beside_the_other_panels(failure: Exception, message: str) -> None:
     class Failing(Published):
         def ask(self, query: Query, values: Mapping[str, Value], *_: object) -> Answer:
-            if query.name == "daily_kpis":
+            if query.name == "sessions_overview":
                 raise failure
             return super().ask(query, values)
 
@@ -534,7 +733,7 @@ def test_a_panel_that_fails_shows_that_beside_the_other_panels(failure: Exceptio
     assert page.count(f'<p class="error" role="alert">{message}</p>') == 1
     assert page.count('class="error"') == 1
     assert "secret" not in page + repr(lines)
-    assert [line["panel"] for line in lines] == ["Daily figures"] * isinstance(failure, ZeroDivisionError)
+    assert [line["panel"] for line in lines] == ["Sessions"] * isinstance(failure, ZeroDivisionError)
 
 
 def test_without_the_newest_event_the_period_ends_with_the_build() -> None:

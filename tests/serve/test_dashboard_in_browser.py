@@ -3,6 +3,7 @@ read on a phone, in the dark, and as a file without a network.
 """
 
 import json
+import re
 import shutil
 import subprocess
 from collections import defaultdict
@@ -14,13 +15,13 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from serve.dashboard.panels import SECTIONS
+from serve.dashboard.panels import PANELS, SECTIONS
 from serve.dashboard.values import shown
 from tests.dbt_project.warehouse import ROOT, Warehouse
 
 pytestmark = pytest.mark.browser
 
-TITLES = [panel.title for panels in SECTIONS.values() for panel in panels]
+TITLES = [panel.title for panel in PANELS.all]
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +169,7 @@ def test_figures_are_those_of_the_warehouse(
         group by 1 order by 2 desc, 1"""
     )
     assert by_type
-    assert panel(page, "Total events") == texts(by_type)
+    assert [[row[0], *row[2:]] for row in panel(page, "Total events")] == texts(by_type)
     assert total(page, "Total events") == shown(sum(int(str(row[1])) for row in by_type))
     assert panel(page, "Top 5 products") == texts(
         shop.query(
@@ -194,11 +195,17 @@ def test_figures_are_those_of_the_warehouse(
     newest = shop.query(f"select event_at from analytics.fct_events where {where} order by 1 desc limit 10")
     assert [row[:1] for row in panel(page, "Recent events")] == texts(newest)
     viewed, carted, bought = funnel(shop, where)
-    assert [row[1] for row in panel(page, "Funnel")] == [f"{count:,}" for count in (viewed, carted, bought)]
-    assert panel(page, "Funnel")[2][2] == f"{bought / viewed:.1%}"
+    assert page.locator(".funnel b").all_inner_texts() == [
+        f"{count:,} ({count / viewed:.1%})" for count in (viewed, carted, bought)
+    ]
+    assert page.locator(".funnel .next").all_inner_texts() == [
+        f"↓ {after / before:.1%} go on, {before - after:,} {'leaves' if before - after == 1 else 'leave'}"
+        for before, after in ((viewed, carted), (carted, bought))
+    ]
     by_category = panel(page, "Funnel by category")
-    for category, *counts, _ in by_category[:2]:
-        assert counts == [f"{n:,}" for n in funnel(shop, f"lower(category_code) = '{category}' and {where}")]
+    for category, viewers, users_with_cart, _, buyers, *_ in by_category[:2]:
+        counts = funnel(shop, f"lower(category_code) = '{category}' and {where}")
+        assert [viewers, users_with_cart, buyers] == [f"{n:,}" for n in counts]
     [(people, purchases, revenue)] = shop.query(
         f"""select count(distinct user_id), count(*) filter (event_type = 'purchase'),
             coalesce(sum(price) filter (event_type = 'purchase'), 0)
@@ -225,7 +232,27 @@ def test_figures_of_the_site_and_the_community_follow_the_period(page: Page, add
             count(*) filter (event_type = 'cart'), count(*) filter (event_type = 'purchase')
         from analytics.fct_events where event_date = '{day}'"""
     )
-    assert panel(page, "Daily figures")[0][:6] == [shown(day), *texts([daily])[0]]
+    assert panel(page, "Daily figures")[0] == [shown(day), *texts([daily[:2]])[0]]
+    assert panel(page, "Sales by day")[0][:4] == [shown(day), *texts([daily[2:]])[0]]
+    paths = shop.query(
+        f"""with pages as (
+            select session_id, page_title, sequence_number,
+                lag(page_title) over (partition by session_id order by sequence_number) as previous
+            from analytics.fct_page_views where session_started_at::date = '{day}'
+        ),
+        sessions as (
+            select list(page_title order by sequence_number)[:5] as path, count(*) > 5 as is_longer
+            from pages where previous is distinct from page_title group by session_id
+        )
+        select array_to_string(if(is_longer, path || ['...'], path), ' → ') as text, count(*) as number,
+            count(*) / (select count(*) from sessions)
+        from sessions where len(path) > 1 group by 1 order by 2 desc limit 1"""
+    )
+    assert panel(page, "Paths")[0][1] == shown(paths[0][1])
+    assert next(row for row in panel(page, "Paths") if row[0] == paths[0][0])[:3] == [
+        *texts([paths[0][:2]])[0],
+        shown(paths[0][2], "share"),
+    ]
     [(seconds, views)] = shop.query(
         f"""select avg(time_on_page_seconds), count(*) from analytics.fct_page_views
         where event_date = '{day}' and page_title = 'Home Page'"""
@@ -349,13 +376,60 @@ def test_a_phone_shows_it_without_scrolling_sideways(page: Page, address: str, r
             mark.getBoundingClientRect().left - one.children[place].getBoundingClientRect().right))"""
     )
     assert min(marks) > 0, "the dates under a chart overlap"
-    tables = page.locator(".scroll").all()
-    assert [one for one in tables if one.evaluate("one => one.scrollWidth > one.clientWidth")], "some are wider"
-    for table in tables:
-        table.evaluate("one => { one.scrollLeft = 1000; }")
-        last = table.locator("tbody tr").first.locator("td").last.bounding_box()
-        assert last is not None
-        assert last["x"] + last["width"] <= 390
+    widths = page.locator(".scroll").evaluate_all("all => all.map(one => [one.scrollWidth, one.clientWidth])")
+    assert [(needed, there) for needed, there in widths if needed > there] == [], "a table is cut off"
+    texts_outside = page.locator("td, dd, h3, .step, .next").evaluate_all(
+        "all => all.filter(one => one.getBoundingClientRect().right > 390).map(one => one.textContent)"
+    )
+    assert texts_outside == []
+
+
+def test_a_wide_table_on_a_phone_is_still_a_table(page: Page, address: str) -> None:
+    """Its rows are blocks, in which each value has its heading; screen readers get rows and cells."""
+    page.goto(address)
+    wide = len(panel(page, "Accounting"))
+    article = page.locator("#accounting")
+    headings = article.get_by_role("columnheader").count()
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert article.get_by_role("row").count() == wide + 1
+    assert article.get_by_role("cell").count() == wide * headings
+    assert article.get_by_role("columnheader").count() == headings
+    shown_headings = (
+        article.locator("tbody tr")
+        .first.locator("td")
+        .evaluate_all("all => all.map(one => getComputedStyle(one, '::before').content)")
+    )
+    assert shown_headings[1:] == [f'"{one}"' for one in article.locator("th").all_inner_texts()][1:]
+    tops = (
+        article.locator("tbody tr")
+        .first.locator("td")
+        .evaluate_all("all => all.map(one => one.getBoundingClientRect().top)")
+    )
+    assert tops[0] < tops[1] == tops[2] < tops[-1]
+
+
+def test_a_figure_leads_to_its_rows(page: Page, address: str) -> None:
+    page.goto(f"{address}?period=all")
+    page.get_by_role("link", name="Conversion", exact=True).click()
+    assert page.locator("#funnel").evaluate("one => one.matches(':target')")
+    page.locator("#total-events").get_by_role("link", name="purchase", exact=True).click()
+    assert page.url.endswith("?period=all&event_type=purchase#recent-events")
+    assert {row[1] for row in panel(page, "Recent events")} == {"purchase"}
+    page.locator("#recent-events").get_by_role("link", name="Show all").click()
+    assert len({row[1] for row in panel(page, "Recent events")}) > 1
+
+
+def test_a_property_is_picked_in_its_panel(page: Page, address: str, shop: Warehouse) -> None:
+    page.goto(f"{address}?period=all&brand=nobody")
+    page.get_by_role("combobox", name="Stream").select_option("page_views")
+    page.get_by_role("combobox", name="Property").select_option("traffic_source")
+    page.get_by_role("button", name="List values").click()
+    assert "brand=nobody" in page.url
+    rows = shop.query(
+        """select traffic_source, count(*), count(distinct user_id) from analytics.fct_events
+        where stream = 'page_views' and traffic_source is not null group by 1 order by 2 desc, 1 limit 10"""
+    )
+    assert [row[:3] for row in panel(page, "Values of a property: traffic_source")] == texts(rows)
 
 
 def test_the_grid_has_no_holes(page: Page, address: str) -> None:
@@ -423,7 +497,7 @@ def test_the_report_is_whole_without_a_network(browser: Browser, report: Path, a
     page = context.new_page()
     page.goto(report.as_uri())
     assert asked == [report.as_uri()]
-    assert page.get_by_role("heading", level=3).all_inner_texts() == TITLES
+    assert [title.partition(":")[0] for title in page.get_by_role("heading", level=3).all_inner_texts()] == TITLES
     assert page.locator("form, script, iframe, object").count() == 0
     assert page.locator("[src], link:not([href='data:,']), a:not([href^='#'])").count() == 0
     figures = [panel(page, title) for title in TITLES], key_figures(page)
@@ -440,9 +514,10 @@ def test_screen_readers_get_the_figures_of_the_bars(page: Page, address: str) ->
     assert page.get_by_role("heading", level=1).count() == 1
     assert page.get_by_role("heading", level=2).all_inner_texts() == list(SECTIONS)
     charts = page.get_by_role("img").all()
-    assert len(charts) == sum(len(panel.plots) for panels in SECTIONS.values() for panel in panels)
+    small = len(panel(page, "Total events"))
+    assert len(charts) == small + sum(len(panel.plots) for panel in PANELS.all)
     for chart in charts:
-        assert "the most is" in str(chart.get_attribute("aria-label"))
+        assert re.search("the most is| per hour", str(chart.get_attribute("aria-label")))
     page.locator("summary").first.click()
-    assert page.get_by_role("table").first.is_visible()
+    assert page.locator("details table").first.is_visible()
     assert page.locator("th:not([scope=col])").count() == 0
