@@ -7,7 +7,7 @@ from typing import Protocol, Self
 
 from common.settings import Settings
 
-LONGEST_FETCH_SECONDS = 1.0
+MAX_FETCH_SECONDS = 1.0
 """A fetch returns what it has after this time, however much arrives: between two, the loader checks whether to stop."""
 
 
@@ -26,13 +26,13 @@ class BatchBounds:
     seconds: float
 
     @classmethod
-    def of_commit(cls, settings: Settings) -> Self:
+    def for_commit(cls, settings: Settings) -> Self:
         return cls(settings.landing_max_rows, settings.landing_max_bytes, settings.landing_max_seconds)
 
     @classmethod
-    def of_fetch(cls, settings: Settings) -> Self:
-        """The bounds of a commit, but at most LONGEST_FETCH_SECONDS."""
-        seconds = min(settings.landing_max_seconds, LONGEST_FETCH_SECONDS)
+    def for_fetch(cls, settings: Settings) -> Self:
+        """The bounds of a commit, but at most MAX_FETCH_SECONDS."""
+        seconds = min(settings.landing_max_seconds, MAX_FETCH_SECONDS)
         return cls(settings.landing_max_rows, settings.landing_max_bytes, seconds)
 
     def fitting_rows(self, ends: _Ends) -> int:

@@ -20,11 +20,11 @@ from ingest.message import Batch
 from ingest.sinks import Sink
 from ingest.sources import Source, open_sources
 
-LOOK_SECONDS = 1.0
+STOP_CHECK_SECONDS = 1.0
 """How often a follower checks whether to stop."""
 RETRY_SECONDS = 1.0
 """Between two requests to a broker that does not answer."""
-LONGEST_RETRY_SECONDS = 60.0
+MAX_RETRY_SECONDS = 60.0
 """Between two commits to a warehouse that does not answer: each may count against a quota that is used up."""
 
 log = structlog.get_logger()
@@ -227,7 +227,7 @@ def _commit_with_retry(sink: Sink, batches: Sequence[Batch], stop: threading.Eve
             log.warning("landing waits for the warehouse", reason=str(error))
             stop.wait(pause)
             if not isinstance(error, WarehouseHeldError):  # which costs nothing to ask
-                pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+                pause = min(2 * pause, MAX_RETRY_SECONDS)
 
 
 @dataclass(slots=True)
@@ -248,7 +248,7 @@ def _collect(
     failed: threading.Event,
 ) -> _Collected:
     """Batches of one source, decoded, until a commit is due, landing stops, or it failed elsewhere."""
-    bounds = BatchBounds.of_commit(settings)
+    bounds = BatchBounds.for_commit(settings)
     size = BatchSize(bounds)
     patience = bounds.seconds if follow else source.idle_timeout_seconds
     batches: list[Batch] = []
@@ -258,7 +258,7 @@ def _collect(
             break
         timeout = min(patience, remaining) if batches else patience
         if follow:
-            timeout = min(timeout, LOOK_SECONDS)
+            timeout = min(timeout, STOP_CHECK_SECONDS)
         try:
             batch = source.fetch(timeout)
         except UnavailableError as error:

@@ -61,7 +61,7 @@ class TokenVerifier:
         self._verified: dict[str, float] = {}
         """Token to its expiry, seconds since the epoch."""
 
-    def is_known(self, token: str) -> bool:
+    def is_verified(self, token: str) -> bool:
         """Whether this token was verified before and has not expired; never blocks."""
         return self._verified.get(token, 0.0) > time.time()
 

@@ -79,13 +79,19 @@ def _check_subscriptions(settings: Settings, streams: list[Stream]) -> None:
     """Raises UserError for subscriptions whose topic was deleted."""
     from google.api_core.exceptions import NotFound
 
-    from ingest.brokers.pubsub import ANSWER_SECONDS, DELETED_TOPIC, open_subscriber, topic_deleted, translate_errors
+    from ingest.brokers.pubsub import (
+        DELETED_TOPIC,
+        REQUEST_TIMEOUT_SECONDS,
+        open_subscriber,
+        topic_deleted,
+        translate_errors,
+    )
 
     orphans = []
     with open_subscriber(settings) as subscriber, translate_errors(settings):
         for name in map(settings.subscription, streams):
             try:
-                found = subscriber.get_subscription(subscription=name, timeout=ANSWER_SECONDS, retry=None)
+                found = subscriber.get_subscription(subscription=name, timeout=REQUEST_TIMEOUT_SECONDS, retry=None)
             except NotFound:
                 continue
             if found.topic == DELETED_TOPIC:
@@ -98,13 +104,13 @@ def _provision_kafka(settings: Settings, landed: list[str], emitted: list[str], 
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 
-    from ingest.brokers.kafka import ANSWER_SECONDS, KafkaConnection
+    from ingest.brokers.kafka import REQUEST_TIMEOUT_SECONDS, KafkaConnection
     from ingest.brokers.kafka_topics import retention, topic_configs
 
     connection = KafkaConnection(settings)
     admin = connection.open_admin()
     with connection.translate_errors(admin):
-        existing = admin.list_topics(timeout=ANSWER_SECONDS).topics
+        existing = admin.list_topics(timeout=REQUEST_TIMEOUT_SECONDS).topics
     missing = [topic for topic in landed + emitted if topic not in existing]
     configs = topic_configs(connection, admin, [topic for topic in landed if topic in existing])
     limited = [
@@ -137,11 +143,11 @@ def _provision_pubsub(
 ) -> list[str]:
     from google.api_core.exceptions import AlreadyExists, NotFound
 
-    from ingest.brokers.pubsub import ANSWER_SECONDS, open_publisher, open_subscriber, translate_errors
+    from ingest.brokers.pubsub import REQUEST_TIMEOUT_SECONDS, open_publisher, open_subscriber, translate_errors
 
     wanted = [_subscription(settings, stream, options) for stream in streams]
     publisher, subscriber = open_publisher(settings), open_subscriber(settings)
-    bounds = {"timeout": ANSWER_SECONDS, "retry": None}
+    bounds = {"timeout": REQUEST_TIMEOUT_SECONDS, "retry": None}
     done: list[str] = []
 
     def ensure(what: str, get: Callable[[], Any], create: Callable[[], object]) -> Any:

@@ -40,9 +40,9 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 """A message of Pub/Sub has at most 10 MB, which base64 and the envelope make 14."""
 LINGER_SECONDS = 0.02
 """The warehouse is held until no push came for so long, ..."""
-HOLD_SECONDS = 1.0
+MAX_SESSION_SECONDS = 1.0
 """... but not longer than this, ..."""
-FREE_SECONDS = 0.25
+RELEASE_SECONDS = 0.25
 """... and is then left alone: who waits for it looks every 0.1 s."""
 SHUTDOWN_SECONDS = 10
 """How much longer than LOCK_TIMEOUT_SECONDS the last answers may take."""
@@ -122,13 +122,13 @@ class Committer:
             while not self._is_closing:
                 if waiting := self._take(None):
                     self._commit_while_more_comes(waiting)
-                    time.sleep(FREE_SECONDS)
+                    time.sleep(RELEASE_SECONDS)
         finally:
             self.is_alive = False
             _answer(self._take(0), ENDED)
 
     def _commit_while_more_comes(self, waiting: list[_Waiting]) -> None:
-        until = time.monotonic() + HOLD_SECONDS
+        until = time.monotonic() + MAX_SESSION_SECONDS
         refusal = "the commit failed"
         try:
             with self._sink.session():
@@ -194,7 +194,7 @@ class _Endpoint:
         self._streams = {
             settings.subscription(stream): stream.name for stream in settings.selected() if stream.transport == "pubsub"
         }
-        self._in_hand = BatchSize(BatchBounds.of_commit(settings))
+        self._unanswered = BatchSize(BatchBounds.for_commit(settings))
         """Size of the requests that are not answered yet, from their first byte on."""
         self._next_log_at: dict[int, float] = {}
 
@@ -209,11 +209,11 @@ class _Endpoint:
 
     async def push(self, request: Request) -> Response:
         await self._authenticate(request)
-        if self._in_hand.rows_left <= 0:
+        if self._unanswered.rows_left <= 0:
             raise HTTPException(429, "LANDING_MAX_ROWS pushes already wait for their commit")
         held = 0
         body = bytearray()
-        self._in_hand.add(1, 0)
+        self._unanswered.add(1, 0)
         try:
             if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
                 raise _too_large()
@@ -221,10 +221,10 @@ class _Endpoint:
                 if held + len(chunk) > MAX_BODY_BYTES:
                     raise _too_large()
                 # one that is larger than the limit is taken when it is alone
-                if self._in_hand.bytes > held and len(chunk) > self._in_hand.bytes_left:
+                if self._unanswered.bytes > held and len(chunk) > self._unanswered.bytes_left:
                     raise HTTPException(429, "LANDING_MAX_BYTES bytes already wait for their commit")
                 held += len(chunk)
-                self._in_hand.add(0, len(chunk))
+                self._unanswered.add(0, len(chunk))
                 body += chunk
             stream, message = self._parse(body)
             del body
@@ -233,7 +233,7 @@ class _Endpoint:
         except ClientDisconnect as error:
             raise HTTPException(400, "the client disconnected before the end of its push") from error
         finally:
-            self._in_hand.remove(1, held)
+            self._unanswered.remove(1, held)
         telemetry.PUSHES.labels(204).inc()
         return Response(status_code=204)
 
@@ -258,7 +258,7 @@ class _Endpoint:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise HTTPException(401, "there is no Authorization: Bearer header", CHALLENGE)
-        if self._verifier.is_known(token):
+        if self._verifier.is_verified(token):
             return
         try:
             await asyncio.to_thread(self._verifier.verify, token)

@@ -14,9 +14,9 @@ from common.errors import UnavailableError, UserError
 from common.settings import Settings
 from ingest.brokers.kafka_properties import REGISTRY_PREFIXES, read_properties
 
-ANSWER_SECONDS = 10.0
+REQUEST_TIMEOUT_SECONDS = 10.0
 """How long a broker may take to answer a request before it counts as unreachable."""
-DELIVERY_SECONDS = 60
+DELIVERY_TIMEOUT_SECONDS = 60
 """How long a produced message may take to be delivered."""
 CONSUMER_DEFAULTS = {
     # The group waits for a killed member until its session ends.
@@ -47,7 +47,7 @@ PRODUCER_DEFAULTS = {
     "compression.type": "lz4",
     "batch.size": 1_000_000,
     "queue.buffering.max.messages": 200_000,
-    "delivery.timeout.ms": DELIVERY_SECONDS * 1000,
+    "delivery.timeout.ms": DELIVERY_TIMEOUT_SECONDS * 1000,
     # Java's and Confluent's hash: a key goes to the same partition as from other producers.
     "partitioner": "murmur2_random",
 }

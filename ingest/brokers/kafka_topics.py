@@ -8,7 +8,7 @@ import structlog
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AclOperation, ConfigResource, OffsetSpec  # type: ignore[attr-defined]
 
-from ingest.brokers.kafka import ANSWER_SECONDS, KafkaConnection
+from ingest.brokers.kafka import REQUEST_TIMEOUT_SECONDS, KafkaConnection
 
 # confluent_kafka.admin re-exports these classes, and annotates OffsetSpec, only in part: hence the ignores
 EARLIEST, LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -31,7 +31,7 @@ def describe_topics(connection: KafkaConnection, admin: Any, topics: Iterable[st
     described, hidden = {}, set()
     with connection.translate_errors(admin):
         answers = admin.describe_topics(
-            TopicCollection(sorted(topics)), request_timeout=ANSWER_SECONDS, include_authorized_operations=True
+            TopicCollection(sorted(topics)), request_timeout=REQUEST_TIMEOUT_SECONDS, include_authorized_operations=True
         )
         for topic, answer in answers.items():
             try:
@@ -77,7 +77,7 @@ def list_offsets(
     wanted = {TopicPartition(*partition): which for partition in partitions}
     if not wanted:
         return {}
-    answers = admin.list_offsets(wanted, isolation_level=isolation_level, request_timeout=ANSWER_SECONDS)
+    answers = admin.list_offsets(wanted, isolation_level=isolation_level, request_timeout=REQUEST_TIMEOUT_SECONDS)
     with connection.translate_errors():
         return {(one.topic, one.partition): answer.result().offset for one, answer in answers.items()}
 
@@ -92,7 +92,7 @@ def topic_configs(connection: KafkaConnection, admin: Any, topics: Sequence[str]
     configs: dict[str, Mapping[str, str]] = {}
     if not resources:
         return configs
-    for resource, answer in admin.describe_configs(resources, request_timeout=ANSWER_SECONDS).items():
+    for resource, answer in admin.describe_configs(resources, request_timeout=REQUEST_TIMEOUT_SECONDS).items():
         try:
             configs[resource.name] = {name: entry.value for name, entry in answer.result().items()}
         except KafkaException as error:

@@ -15,7 +15,7 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 from common.errors import UnavailableError, UserError
 from common.settings import Settings
 
-ANSWER_SECONDS = 10.0
+REQUEST_TIMEOUT_SECONDS = 10.0
 """How long Pub/Sub may take to answer a request before it counts as unreachable."""
 DELETED_TOPIC = "_deleted-topic_"
 """Topic of a subscription whose topic was deleted."""

@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException
 from common.errors import UserError
 from common.settings import Settings
 from common.streams import Stream
-from ingest.brokers.kafka import ANSWER_SECONDS, DELIVERY_SECONDS, KafkaConnection
+from ingest.brokers.kafka import DELIVERY_TIMEOUT_SECONDS, REQUEST_TIMEOUT_SECONDS, KafkaConnection
 from ingest.message import Message
 from ingest.producers import MessageTooLargeError
 
@@ -36,7 +36,7 @@ class KafkaProducer:
         self._connection = KafkaConnection(settings)
         self._producer = self._connection.open_producer(on_delivery=self._on_delivery)
         with self._connection.translate_errors(self._producer):
-            self._producer.list_topics(timeout=ANSWER_SECONDS)
+            self._producer.list_topics(timeout=REQUEST_TIMEOUT_SECONDS)
         self._known: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -104,7 +104,7 @@ class KafkaProducer:
         Raises:
             UserError: when a message was not delivered.
         """
-        undelivered = self._producer.flush(DELIVERY_SECONDS + 5)
+        undelivered = self._producer.flush(DELIVERY_TIMEOUT_SECONDS + 5)
         self._check()
         if undelivered:
             raise self._connection.unreachable(f"{undelivered} messages are not delivered")
@@ -113,7 +113,7 @@ class KafkaProducer:
         """Notice a missing topic at once: librdkafka waits half a minute for it to appear."""
         if topic not in self._known:
             with self._connection.translate_errors():
-                error = self._producer.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic].error
+                error = self._producer.list_topics(topic, timeout=REQUEST_TIMEOUT_SECONDS).topics[topic].error
             if error is not None and error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise UserError(f"Kafka has no topic {topic}; create it with `python -m ingest provision`")
             self._known.add(topic)

@@ -27,10 +27,10 @@ REQUEST_BYTES = 4_000_000
 MESSAGE_BYTES = 10_000_000 - 1_000
 """Maximum size of a message, so that it fits into a request with the topic's name."""
 REQUESTS_AT_ONCE = 4
-DELIVERY_SECONDS = 60.0
+DELIVERY_TIMEOUT_SECONDS = 60.0
 RETRY = Retry(
     predicate=if_exception_type(Aborted, InternalServerError, ResourceExhausted, ServiceUnavailable),
-    timeout=DELIVERY_SECONDS,
+    timeout=DELIVERY_TIMEOUT_SECONDS,
 )
 """The client's own default tries for ten minutes."""
 
@@ -93,7 +93,7 @@ class PubSubProducer:
     def _publish(self, request: Any) -> None:
         with translate_errors(self._settings):
             try:
-                self._client.publish(PublishRequest.wrap(request), retry=RETRY, timeout=DELIVERY_SECONDS)
+                self._client.publish(PublishRequest.wrap(request), retry=RETRY, timeout=DELIVERY_TIMEOUT_SECONDS)
             except NotFound as error:
                 raise not_found(request.topic) from error
 

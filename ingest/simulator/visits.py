@@ -37,7 +37,7 @@ BY_HOUR = np.array(
     np.float64,
 )
 """Relative visits per hour (UTC), of a weekday and of a day of the weekend."""
-MOST_PAGES = 40
+MAX_PAGES = 40
 """Maximum pages of a visit."""
 SECOND_VISITS = 0.65
 """Share of second visits among journeys that saw a product on one of several pages and ordered nothing."""
@@ -142,7 +142,7 @@ def draw_visits(rng: np.random.Generator, shop: Shop, day_start: int, journeys: 
     steps = Steps(
         np.r_[first.visit, journeys + second.visit], *(np.r_[a, b] for a, b in zip(first[1:], second[1:], strict=True))
     )
-    order = np.argsort((2 * journey[steps.visit] + (steps.visit >= journeys)) * MOST_PAGES + steps.step)
+    order = np.argsort((2 * journey[steps.visit] + (steps.visit >= journeys)) * MAX_PAGES + steps.step)
     return Visits(
         journey=journey,
         first_visit=np.r_[np.full(journeys, -1), back],
@@ -191,7 +191,7 @@ def _walk(
     steps = [(visit, kind, slot, np.zeros(len(entry), np.int64))]
     bounces = np.array([one.bounces for one in CHANNELS])
     stays = rng.random(len(visit)) >= bounces[channel]
-    for step in range(1, MOST_PAGES):
+    for step in range(1, MAX_PAGES):
         visit, kind, slot = visit[stays], kind[stays], slot[stays]
         if not len(visit):
             break

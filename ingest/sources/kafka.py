@@ -21,7 +21,7 @@ from ingest.sources.kafka_backlog import Backlog, read_backlog
 from ingest.sources.kafka_batch import RECORD, BatchBuilder, Record
 from ingest.sources.kafka_topics import Topics
 
-PATIENCE_SECONDS = 60.0
+FETCH_TIMEOUT_SECONDS = 60.0
 """How long to wait for partitions, or for messages known to be there. The wait for partitions outlasts the
 session timeout of a loader that was killed: until then the group waits for the dead member."""
 CHUNK_ROWS = 5_000
@@ -57,7 +57,7 @@ class KafkaSource:
             UserError: for a configuration that librdkafka does not take, or brokers that do not answer.
         """
         self._streams = {settings.topic(stream): stream.name for stream in streams}
-        self._bounds = BatchBounds.of_fetch(settings)
+        self._bounds = BatchBounds.for_fetch(settings)
         self._read_positions = read_positions
         self._stop = stop or threading.Event()
         self._discard()
@@ -100,7 +100,7 @@ class KafkaSource:
         batch without messages moves positions past offsets that hold none.
 
         Raises:
-            UnavailableError: when the group gives no partitions, or the broker sends nothing for PATIENCE_SECONDS
+            UnavailableError: when the group gives no partitions, or the broker sends nothing for FETCH_TIMEOUT_SECONDS
                 though there is something.
             UserError: when the broker rejects the client, or a partition ends before the warehouse's position.
         """
@@ -123,7 +123,7 @@ class KafkaSource:
                 if wait <= 0 and has_polled:
                     return self._emit_batch() if self._assignment.moved else None
             else:
-                wait = started + max(timeout, PATIENCE_SECONDS) - now
+                wait = started + max(timeout, FETCH_TIMEOUT_SECONDS) - now
                 if wait <= 0:
                     raise self._stalled()
             # Short waits: an end of partition may be all that is to come, or `stop` be set.
@@ -193,19 +193,19 @@ class KafkaSource:
                 if generation == self._assignment.generation:
                     self._on_event(event.error(), (event.topic(), event.partition()), event.offset())
         except UserError:
-            self._assignment.retake()  # librdkafka reports an event once only
+            self._assignment.reset()  # librdkafka reports an event once only
             raise
 
     def _consume(self, count: int, timeout: float) -> tuple[list[Record], list[Record]]:
         """Messages, and events (errors, ends of partitions) that arrived, after taking over a new assignment."""
-        self._assignment.take()
+        self._assignment.assign_pending()
         generation = self._assignment.generation
         try:
             messages: list[Record] = self._consumer.consume(count, timeout)
         except KafkaException as error:
             raise UserError(f"Kafka at {self._connection.servers}: {error.args[0].str()}") from error
         if generation != self._assignment.generation:
-            # New partitions deliver only after `Assignment.take`: all of this is from before the revocation.
+            # New partitions deliver only after `Assignment.assign_pending`: all of this is from before the revocation.
             return [], []
         if not any(map(RECORD.error, messages)):
             return messages, []
@@ -228,7 +228,7 @@ class KafkaSource:
             topic_ids,
             acknowledgement=assignment.generation,
             lag=assignment.lag(),
-            is_end=assignment.is_past_first_end,
+            is_end=assignment.has_passed_first_end,
             starts=starts,
             source="kafka",
         )
@@ -257,11 +257,11 @@ class KafkaSource:
         if self._assignment.partitions is None:
             return UnavailableError(
                 f"Kafka at {self._connection.servers} assigned no partitions "
-                f"within {PATIENCE_SECONDS:.0f} seconds{reason}"
+                f"within {FETCH_TIMEOUT_SECONDS:.0f} seconds{reason}"
             )
         behind = ", ".join(f"{topic}/{partition}" for topic, partition in sorted(self._assignment.unfinished))
         return UnavailableError(
-            f"Kafka at {self._connection.servers} sent nothing for {PATIENCE_SECONDS:.0f} seconds, "
+            f"Kafka at {self._connection.servers} sent nothing for {FETCH_TIMEOUT_SECONDS:.0f} seconds, "
             f"though there are messages in {behind}{reason}"
         )
 

@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from common.errors import UserError
 from ingest import telemetry
-from ingest.brokers.kafka import ANSWER_SECONDS, KafkaConnection
+from ingest.brokers.kafka import REQUEST_TIMEOUT_SECONDS, KafkaConnection
 from ingest.brokers.kafka_topics import TopicAndPartition, topic_ids
 from ingest.sources import ReadPositions
 from ingest.sources.kafka_topics import Topics
@@ -57,7 +57,7 @@ class Assignment:
         self._read_positions = read_positions
         self._discard = discard
         self._has_topics = has_topics
-        self._given: set[TopicAndPartition] | None = None
+        self._pending: set[TopicAndPartition] | None = None
         """Partitions that the group gave and whose positions are not read yet."""
         self._at_end: set[TopicAndPartition] = set()
         self._starts: dict[TopicAndPartition, int] = {}
@@ -74,23 +74,23 @@ class Assignment:
     # -- what the group assigns and revokes ---------------------------------------------------------------------------
 
     def on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        """Remember the partitions; `take` assigns them."""
+        """Remember the partitions; `assign_pending` assigns them."""
         # Not the place to read the warehouse: if that failed, librdkafka would go on from the group's offsets.
         # Until the positions are read nothing is assigned.
         self._consumer.assign([])
-        self._given = {(given.topic, given.partition) for given in partitions}
+        self._pending = {(given.topic, given.partition) for given in partitions}
 
     def on_revoke(self, _: Consumer, __: list[TopicPartition]) -> None:
         """Forget the partitions, and what was consumed from them and not emitted."""
         self.generation += 1
         self._discard()
         self.partitions = None
-        self._given = None
+        self._pending = None
         self._at_end.clear()
         self.next.clear()
         self.moved.clear()
 
-    def take(self) -> None:
+    def assign_pending(self) -> None:
         """Assign what the group gave, if anything: each partition where the warehouse, or the batch under way to it,
         ends.
 
@@ -98,11 +98,11 @@ class Assignment:
             UserError: as `ReadPositions` does.
             UnavailableError: when the brokers do not answer.
         """
-        if self._given is None:
+        if self._pending is None:
             return
-        ids = topic_ids(self._topics.describe({topic for topic, _ in self._given}))
+        ids = topic_ids(self._topics.describe({topic for topic, _ in self._pending}))
         denied = self._topics.denied
-        given = {(topic, partition) for topic, partition in self._given if topic in ids or topic not in denied}
+        given = {(topic, partition) for topic, partition in self._pending if topic in ids or topic not in denied}
         if any(topic not in ids for topic, _ in given):
             return  # the broker that was asked does not know the topic yet, or not any more: asked again
         self._topic_ids = ids
@@ -117,13 +117,13 @@ class Assignment:
         self._assign(given)
         self._has_topics |= bool(ids)
         self.partitions = given
-        self._given = None
+        self._pending = None
 
-    def retake(self) -> None:
+    def reset(self) -> None:
         """Forget what was consumed and not emitted, and go on from the warehouse's positions."""
-        given = self.partitions or self._given
+        given = self.partitions or self._pending
         self.on_revoke(self._consumer, [])
-        self._given = given
+        self._pending = given
 
     def topic_was_recreated(self, topics: set[str]) -> bool:
         """Return whether one of the topics has another id than when it was assigned; then all are assigned again.
@@ -135,7 +135,7 @@ class Assignment:
         # A broker that begins to give ids has not recreated the topic.
         if all(self._topic_ids[topic] in ("", topic_id) or not topic_id for topic, topic_id in found.items()):
             return False
-        self.retake()
+        self.reset()
         return True
 
     # -- how far each partition is consumed ---------------------------------------------------------------------------
@@ -145,11 +145,11 @@ class Assignment:
         """Whether every assigned partition is consumed to its end."""
         if self.partitions is None:
             # The group assigns nothing while no topic exists.
-            return not self._has_topics and self._given is None
+            return not self._has_topics and self._pending is None
         return all(map(self._is_at_end, self.partitions))
 
     @property
-    def is_past_first_end(self) -> bool:
+    def has_passed_first_end(self) -> bool:
         """Whether whatever waited when the partitions were assigned for the first time is consumed."""
         return self.partitions is not None and all(
             self._is_at_end(partition) or self.next.get(partition, 0) >= self._ends[partition]
@@ -244,5 +244,7 @@ class Assignment:
 
     def _watermarks(self, topic: str, partition: int) -> tuple[int, int]:
         with self._connection.translate_errors():
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_SECONDS)
+            low, high = self._consumer.get_watermark_offsets(
+                TopicPartition(topic, partition), timeout=REQUEST_TIMEOUT_SECONDS
+            )
         return low, high

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from confluent_kafka import IsolationLevel, KafkaError, TopicPartition
 
-from ingest.brokers.kafka import ANSWER_SECONDS, KafkaConnection
+from ingest.brokers.kafka import REQUEST_TIMEOUT_SECONDS, KafkaConnection
 from ingest.brokers.kafka_topics import EARLIEST, LATEST, TopicAndPartition, list_offsets, topic_ids
 from ingest.sources import ReadPositions
 from ingest.sources.kafka_batch import calendar_time
@@ -74,7 +74,7 @@ def _count(
     with closing(connection.open_consumer()) as consumer:
         consumer.assign([TopicPartition(*one, start) for one, start in starts.items()])
         under_way = set(starts)
-        until = time.monotonic() + ANSWER_SECONDS
+        until = time.monotonic() + REQUEST_TIMEOUT_SECONDS
         while under_way and time.monotonic() < until:
             for message in consumer.consume(COUNTED_MESSAGES, 0.1):
                 one = message.topic(), message.partition()

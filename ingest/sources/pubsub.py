@@ -19,8 +19,8 @@ from common.settings import Settings
 from common.streams import Stream
 from ingest.batching import BatchBounds, BatchSize
 from ingest.brokers.pubsub import (
-    ANSWER_SECONDS,
     DELETED_TOPIC,
+    REQUEST_TIMEOUT_SECONDS,
     not_found,
     open_subscriber,
     topic_deleted,
@@ -38,7 +38,7 @@ PULL_ROWS = 1_000
 PULLERS_PER_STREAM = 4
 LINGER_SECONDS = 0.05
 """A batch ends when nothing more arrived for this long."""
-SILENCE_SECONDS = PULL_SECONDS + ANSWER_SECONDS + 1.0
+SILENCE_TIMEOUT_SECONDS = PULL_SECONDS + REQUEST_TIMEOUT_SECONDS + 1.0
 """A subscription for which no pull and no request was answered for this long counts as unreachable."""
 RETRY_SECONDS = 1.0
 """Time to the next pull after one that failed."""
@@ -75,7 +75,7 @@ class PubSubSource:
         self._subscriptions = {stream.name: settings.subscription(stream) for stream in streams}
         self._orphans: set[str] = set()
         """Subscriptions whose topic was deleted."""
-        self._bounds = BatchBounds.of_fetch(settings)
+        self._bounds = BatchBounds.for_fetch(settings)
 
         self._changed = threading.Condition()
         """Guards everything below, and signals messages, free space, errors and the end."""
@@ -150,12 +150,14 @@ class PubSubSource:
     def _wait_for_messages(self, started: float, timeout: float) -> bool:
         while self._error is None and not self._buffer:
             is_silent = timeout >= self.idle_timeout_seconds and not self._has_answered(started)
-            wait = started + (max(timeout, SILENCE_SECONDS) if is_silent else timeout) - time.monotonic()
+            wait = started + (max(timeout, SILENCE_TIMEOUT_SECONDS) if is_silent else timeout) - time.monotonic()
             if wait <= 0:
                 if self._failing:
                     raise next(iter(self._failing.values()))
                 if is_silent:
-                    raise unreachable(self._settings, TimeoutError(f"no answer in {SILENCE_SECONDS:.0f} seconds"))
+                    raise unreachable(
+                        self._settings, TimeoutError(f"no answer in {SILENCE_TIMEOUT_SECONDS:.0f} seconds")
+                    )
                 return False
             self._changed.wait(wait)
         if self._error is not None:
@@ -207,7 +209,9 @@ class PubSubSource:
         subscription = self._subscriptions[name]
         with translate_errors(self._settings, permanent=(InvalidArgument,)):
             try:
-                found = self._client.get_subscription(subscription=subscription, timeout=ANSWER_SECONDS, retry=None)
+                found = self._client.get_subscription(
+                    subscription=subscription, timeout=REQUEST_TIMEOUT_SECONDS, retry=None
+                )
             except NotFound as error:
                 raise not_found(subscription) from error
             except PermissionDenied:

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from ingest.brokers.pubsub import ANSWER_SECONDS, GOOGLE_ERRORS
+from ingest.brokers.pubsub import GOOGLE_ERRORS, REQUEST_TIMEOUT_SECONDS
 from ingest.sources.pubsub_batch import Pull
 
 LEASE_SECONDS = 60
@@ -69,7 +69,7 @@ class Leases:
         def call(name: str, chunk: Sequence[str]) -> None:
             try:
                 getattr(self._client, method)(
-                    subscription=self._subscriptions[name], ack_ids=chunk, timeout=ANSWER_SECONDS, **arguments
+                    subscription=self._subscriptions[name], ack_ids=chunk, timeout=REQUEST_TIMEOUT_SECONDS, **arguments
                 )
             except GOOGLE_ERRORS as error:
                 log.warning("pubsub will deliver messages again", stream=name, request=method, error=str(error))

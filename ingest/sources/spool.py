@@ -145,7 +145,7 @@ class SpoolSource:
 
     def __init__(self, settings: Settings, streams: list[Stream], read_positions: ReadPositions) -> None:
         self._root = settings.spool_path
-        self._bounds = BatchBounds.of_fetch(settings)
+        self._bounds = BatchBounds.for_fetch(settings)
         self._streams = [stream.name for stream in streams]
         self._read_positions = read_positions
         self._ids: dict[tuple[str, int], str] = {}

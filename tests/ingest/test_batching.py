@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.settings import Settings
-from ingest.batching import LONGEST_FETCH_SECONDS, BatchBounds, BatchSize
+from ingest.batching import MAX_FETCH_SECONDS, BatchBounds, BatchSize
 
 BOUNDS = BatchBounds(rows=3, bytes=100, seconds=5.0)
 
@@ -52,5 +52,5 @@ def test_the_clock_of_a_batch_can_start_with_its_first_row(monkeypatch: pytest.M
 
 def test_a_fetch_returns_sooner_than_a_commit_may_be_due() -> None:
     settings = Settings(_env_file=None, landing_max_rows=7, landing_max_bytes=2048, landing_max_seconds=60.0)
-    assert BatchBounds.of_commit(settings) == BatchBounds(7, 2048, 60.0)
-    assert BatchBounds.of_fetch(settings) == BatchBounds(7, 2048, LONGEST_FETCH_SECONDS)
+    assert BatchBounds.for_commit(settings) == BatchBounds(7, 2048, 60.0)
+    assert BatchBounds.for_fetch(settings) == BatchBounds(7, 2048, MAX_FETCH_SECONDS)

@@ -416,7 +416,7 @@ def test_told_to_stop_it_does_not_wait_until_a_commit_is_due() -> None:
 
 def test_following_outlasts_a_warehouse_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked again ever more slowly, and the batch is the same."""
-    monkeypatch.setattr(landing, "LONGEST_RETRY_SECONDS", 3.0)
+    monkeypatch.setattr(landing, "MAX_RETRY_SECONDS", 3.0)
     stop = threading.Event()
     waits: list[float] = []
     monkeypatch.setattr(stop, "wait", lambda seconds: bool(waits.append(seconds)))

@@ -192,7 +192,7 @@ class InProcess:
 
     @property
     def rows(self) -> int:
-        return self._endpoint._in_hand.rows
+        return self._endpoint._unanswered.rows
 
     async def post(self, body: Any, **options: Any) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -484,7 +484,7 @@ def test_without_tokens_no_page_of_the_web_can_push(
 
 def test_with_tokens_the_server_may_have_any_name() -> None:
     class Verifier(TokenVerifier):
-        def is_known(self, token: str) -> bool:
+        def is_verified(self, token: str) -> bool:
             return token == AUDIENCE
 
     async def push(endpoint: InProcess) -> httpx.Response:
@@ -654,7 +654,7 @@ def test_without_its_committer_the_server_is_not_well() -> None:
 
 def test_however_steadily_pushes_come_the_warehouse_is_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest.push, "LINGER_SECONDS", 60.0)
-    monkeypatch.setattr(ingest.push, "HOLD_SECONDS", 0.1)
+    monkeypatch.setattr(ingest.push, "MAX_SESSION_SECONDS", 0.1)
     holds: list[float] = []
     """For how long it was free before each."""
     free_since = 0.0
@@ -943,12 +943,12 @@ def test_only_googles_token_for_this_audience_and_account_may_push(
 def test_a_verified_token_is_known_until_it_expires(google: Google, clock: SimpleNamespace) -> None:
     verifier = TokenVerifier(AUDIENCE, ACCOUNT, google)
     token = google.token()
-    assert not verifier.is_known(token)
+    assert not verifier.is_verified(token)
     verifier.verify(token)
-    assert verifier.is_known(token)
-    assert not verifier.is_known(token + "A")
+    assert verifier.is_verified(token)
+    assert not verifier.is_verified(token + "A")
     clock.seconds = 3_600
-    assert not verifier.is_known(token)
+    assert not verifier.is_verified(token)
     with pytest.raises(IdentityError, match="expired"):
         verifier.verify(token)
 
@@ -959,7 +959,7 @@ def test_a_bounded_number_of_tokens_is_remembered(google: Google, monkeypatch: p
     tokens = [google.token(nonce=number) for number in range(3)]
     for token in tokens:
         verifier.verify(token)
-    assert [verifier.is_known(token) for token in tokens] == [False, True, True]
+    assert [verifier.is_verified(token) for token in tokens] == [False, True, True]
 
 
 def test_certificates_are_fetched_once_and_again_when_they_are_out_of_date(

@@ -14,7 +14,7 @@ import fastavro
 import pytest
 
 from ingest.formats.avro import avro_decoder
-from ingest.formats.compiled_avro import compiled
+from ingest.formats.compiled_avro import compile_decoder
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
 MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
@@ -47,7 +47,7 @@ def decoded(schema: Any, body: bytes, newest: Any = None, **references: Any) -> 
 
 
 def is_compiled(schema: Any) -> bool:
-    return compiled(fastavro.parse_schema(schema), lambda _: None) is not None
+    return compile_decoder(fastavro.parse_schema(schema), lambda _: None) is not None
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ def test_protobuf_and_json_schema(
 def test_references_are_found(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "SCHEMA_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(formats, "SCHEMA_TIMEOUT_SECONDS", 0.0)
     person = {"type": "record", "name": "shop.Person", "fields": [{"name": "name", "type": "string"}]}
     registry.register("person", json.dumps(person))
     reference = {"name": "shop.Person", "subject": "person", "version": 1}
@@ -225,7 +225,7 @@ def test_references_are_found(
 def test_what_cannot_be_decoded_is_landed_with_the_reason(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "SCHEMA_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(formats, "SCHEMA_TIMEOUT_SECONDS", 0.0)
     first = registry.register("signups-value", json.dumps(FIRST))
     of_proto = registry.register("other", PROTO, "PROTOBUF")
     broken = registry.register("broken", '{"type": "record"}')
@@ -344,7 +344,7 @@ def test_the_newest_version_is_asked_for_again_while_a_schema_that_it_refers_to_
 
     assert decode() == [b'{"usr":"u1","n":1}']
     registry.register("plan", json.dumps(plan))
-    clock.sleep(formats.UNKNOWN_SECONDS + 1)
+    clock.sleep(formats.UNKNOWN_SCHEMA_SECONDS + 1)
     assert decode() == [b'{"user_id":"u1","n":1}']
 
 
@@ -368,7 +368,7 @@ def test_a_schema_that_never_comes_is_waited_for_once_and_asked_for_again(
     assert len(registry.requests) == asked + 1
     assert clock.seconds == pytest.approx(3_660)
     registry.register("signups-value", json.dumps(FIRST))
-    clock.now += formats.UNKNOWN_SECONDS + 1
+    clock.now += formats.UNKNOWN_SCHEMA_SECONDS + 1
     assert errors() == [None] * 3
 
 
@@ -497,7 +497,7 @@ def test_a_bounded_run_ends_with_a_line_and_lands_nothing(
     status: int,
     expected: str,
 ) -> None:
-    monkeypatch.setattr(formats, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(formats, "REGISTRY_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(formats, "RETRY_SECONDS", 0.1)
     first = registry.register("signups-value", json.dumps(FIRST))
     payload = avro(first, FIRST, {"usr": "u1", "n": 1})
@@ -518,7 +518,7 @@ def test_a_bounded_run_ends_with_a_line_and_lands_nothing(
 def test_a_page_that_is_not_of_a_registry(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(formats, "REGISTRY_TIMEOUT_SECONDS", 0.0)
     for answer in (["no"], "no", None, 7):
         monkeypatch.setattr(registry, "_answer", lambda path, answer=answer: (200, answer))
         with pytest.raises(UnavailableError, match="does not answer like a schema registry"):
@@ -532,7 +532,7 @@ def test_a_follower_waits_until_the_registry_is_back(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(formats, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(formats, "REGISTRY_TIMEOUT_SECONDS", 0.0)
     monkeypatch.setattr(formats, "RETRY_SECONDS", 0.05)
     first = registry.register("signups-value", json.dumps(FIRST))
     stream = contract("avro")
@@ -643,7 +643,7 @@ def test_settings_come_from_the_properties_file(
 def test_an_error_shows_no_secret(
     tmp_path: Path, settings: Settings, contract: Callable[[str], Stream], monkeypatch: pytest.MonkeyPatch, lines: str
 ) -> None:
-    monkeypatch.setattr(formats, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(formats, "REGISTRY_TIMEOUT_SECONDS", 0.0)
     path = tmp_path / "client.properties"
     path.write_text(lines)
     contract("avro")

@@ -220,7 +220,7 @@ def test_json_schema(shop: Callable[[str], Shop]) -> None:
 def test_what_cannot_be_decoded_is_landed_with_the_reason(
     shop: Callable[[str], Shop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "SCHEMA_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(formats, "SCHEMA_TIMEOUT_SECONDS", 1.0)
     signups = shop("avro")
     good = signups.avro(FIRST, {"usr": "u1", "referrer": "r", **SIGNUP})
     of_json = signups.register(f"{signups.topic}-other", json.dumps(JSON_SCHEMA), "JSON")
@@ -254,7 +254,7 @@ def test_landing_waits_for_a_registry_that_is_down(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(formats, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(formats, "REGISTRY_TIMEOUT_SECONDS", 1.0)
     signups = shop("avro")
     payload = signups.avro(FIRST, {"usr": "u1", "referrer": "r", **SIGNUP})
     signups.produce(*[payload] * 100)

@@ -89,7 +89,7 @@ def test_kafka_reports_what_was_not_delivered(settings: Settings, monkeypatch: p
     admin.create_topics([NewTopic("narrow", 1, 1, config={"max.message.bytes": "200"})])["narrow"].result()
     with pytest.raises(UserError, match="did not take 3 messages"), KafkaProducer(narrow) as producer:
         producer.produce(USERS, [Message(os.urandom(1000))] * 3)
-    monkeypatch.setattr(producers_kafka, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(producers_kafka, "REQUEST_TIMEOUT_SECONDS", 2.0)
     nowhere = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
     with pytest.raises(UserError, match="does not answer"):
         KafkaProducer(nowhere)
@@ -170,7 +170,7 @@ def test_retention_is_that_of_the_topic(settings: Settings, config: dict[str, st
 def test_retention_of_brokers_that_do_not_answer_is_an_error(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_topics, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(kafka_topics, "REQUEST_TIMEOUT_SECONDS", 2.0)
     nowhere = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
     with pytest.raises(UnavailableError, match="does not answer"):
         retentions(nowhere, [USERS])

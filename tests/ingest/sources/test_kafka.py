@@ -544,13 +544,13 @@ def test_a_rebalance_loses_and_doubles_nothing(settings: Settings, producer: Pro
 
 
 def _fetch_without_waiting(source: KafkaSource) -> Batch | None:
-    patience, kafka.PATIENCE_SECONDS = kafka.PATIENCE_SECONDS, 0.2
+    patience, kafka.FETCH_TIMEOUT_SECONDS = kafka.FETCH_TIMEOUT_SECONDS, 0.2
     try:
         return source.fetch(0)
     except UserError:
         return None
     finally:
-        kafka.PATIENCE_SECONDS = patience
+        kafka.FETCH_TIMEOUT_SECONDS = patience
 
 
 def test_reads_positions_again_at_every_assignment(settings: Settings, producer: Producer, open_source: Any) -> None:
@@ -698,7 +698,7 @@ def test_a_topic_that_may_not_be_read_is_exit_code_2(
 
 
 def test_brokers_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka_topics, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(kafka_topics, "REQUEST_TIMEOUT_SECONDS", 2.0)
     server = f"127.0.0.1:{free_port()}"
     settings = Settings(_env_file=None, kafka_bootstrap_servers=server)
     with pytest.raises(UserError, match=f"Kafka at {server} does not answer: .*") as error:

@@ -340,11 +340,11 @@ def test_a_server_that_hangs_is_not_an_empty_subscription(
 ) -> None:
     source = open_source()
     assert source.fetch(source.idle_timeout_seconds) is None
-    monkeypatch.setattr(pubsub, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(pubsub, "REQUEST_TIMEOUT_SECONDS", 2.0)
     publish(b"x")
     pubsub_emulator.pause()
     try:
-        monkeypatch.setattr(pubsub, "SILENCE_SECONDS", 8.0)
+        monkeypatch.setattr(pubsub, "SILENCE_TIMEOUT_SECONDS", 8.0)
         with pytest.raises(UnavailableError, match=r"Pub/Sub at .* failed"):
             while source.fetch(source.idle_timeout_seconds):  # what had arrived before the pause
                 pass
