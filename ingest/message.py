@@ -1,4 +1,4 @@
-"""What crosses the edges of the package: a message to publish, a batch to land."""
+"""The types that modules of this package exchange: a message to produce, and a batch of messages to land."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,14 @@ import pyarrow as pa
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message to publish."""
+    """One message to produce."""
 
     payload: bytes | None
     """The body; None is a Kafka tombstone."""
     key: bytes | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     published_at: int | None = None
-    """Microseconds since the epoch, UTC; kept where the transport lets it be set (Kafka to the millisecond)."""
+    """Microseconds since the epoch, UTC. The spool keeps it, Kafka only to the millisecond, Pub/Sub not at all."""
 
 
 BATCH_SCHEMA = pa.schema(
@@ -34,7 +34,7 @@ BATCH_SCHEMA = pa.schema(
         pa.field("payload", pa.binary()),
     ]
 )
-"""Columns of a batch: those of a raw table as received, without `stream` and `landed_at`, which landing adds.
+"""Columns of a batch: those of a raw table, without `stream` and `landed_at`, which the commit adds.
 
 `source` is kafka, pubsub or spool. `partition` and `offset` are null for Pub/Sub. `message_id` is
 `topic/partition/offset`, or the Pub/Sub id. `attributes` is JSON text. `published_at` is UTC."""
@@ -47,21 +47,21 @@ DECODED_SCHEMA = pa.schema(
         pa.field("decode_error", pa.string()),
     ]
 )
-"""More columns of a raw table, which a batch has of streams whose format is not json.
+"""Further columns of a raw table, filled for streams whose format is not json.
 
-`schema_id` is the registry's id of the schema of the payload. `decoded` and `decoded_key` are payload and key as JSON
-text, null where they are not in the wire format or cannot be decoded. `decode_error` is why the payload cannot be."""
+`schema_id` is the registry's id of the payload's schema. `decoded` and `decoded_key` are payload and key as JSON text,
+null if they are not in Confluent's wire format or cannot be decoded. `decode_error` is the reason for the payload."""
 
 HEADER_BYTES = 5
-"""Size of what Confluent's wire format puts before a value: a zero byte, and the id of its schema."""
+"""Bytes before the value in Confluent's wire format: a zero byte, and the schema id in four bytes."""
 
 Positions = Mapping[tuple[str, int], int]
-"""(topic, partition) to the offset of the next message to land."""
+"""Maps (topic, partition) to the offset of the next message to land."""
 
 TopicIds = Mapping[str, str]
-"""Topic to the id that Kafka gave it when it was created. A topic that was deleted and created again under its name
-has another, and its offsets begin anew. In the spool each log (partition) has its own id. Topics of old brokers and
-logs of other programs have no id and are left out."""
+"""Maps a topic to the id that Kafka assigned when it was created. A topic that is deleted and created again has another
+id, and its offsets start at 0. In the spool each log (partition) has an id. Topics of brokers before Kafka 2.8 and logs
+of other programs have no id, and are not in the mapping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +69,23 @@ class Batch:
     """Messages fetched together from one source."""
 
     tables: Mapping[str, pa.Table]
-    """Stream name to its messages, in BATCH_SCHEMA, in the order of the source. Those that are decoded have the columns
-    of DECODED_SCHEMA too."""
+    """Stream name to its messages in BATCH_SCHEMA, in the order of the source. Decoded messages also have the columns
+    of DECODED_SCHEMA."""
     positions: Positions = field(default_factory=dict)
-    """Where each partition goes on once this batch is committed; empty for Pub/Sub. A position may move without a
-    message: the offsets of transaction markers, and of what was aborted or compacted away, hold none."""
+    """Position of each partition after this batch; empty for Pub/Sub. It can advance without a message, past offsets of
+    transaction markers and of aborted or compacted messages."""
     topic_ids: TopicIds = field(default_factory=dict)
-    """Of the topics in `positions`."""
+    """Ids of the topics in `positions`."""
     acknowledgement: Any = None
-    """What the source needs to acknowledge the batch after the commit."""
+    """Data that the source needs to acknowledge the batch after the commit."""
     lag: Mapping[str, int] = field(default_factory=dict)
-    """Stream to the number of messages that wait after this batch, as far as the source knows without asking."""
+    """Stream name to the number of messages waiting after this batch, if the source knows it without a request."""
     is_end: bool = False
-    """Whatever waited when landing began is in this batch, or was in those before."""
+    """Whether this batch completes the messages that were waiting when landing began."""
     starts: Positions = field(default_factory=dict)
-    """Where each partition of `positions` went on from, 0 for its beginning. Kafka only."""
+    """Position of each partition in `positions` before this batch; 0 for the beginning. Kafka only."""
     source: str = ""
-    """The transport (kafka, spool) of `positions`. Where the batch has rows, these name it."""
+    """Transport (kafka, spool) of `positions`, for a batch without rows; rows have it in the column `source`."""
 
     @property
     def rows(self) -> int:
@@ -100,11 +100,11 @@ NO_ATTRIBUTES: Mapping[str, str] = {}
 
 
 class PubSubMessage(NamedTuple):
-    """One message of Pub/Sub: the columns of `pubsub_table`."""
+    """One Pub/Sub message, in the order of the arguments of `pubsub_table`."""
 
     message_id: str
     ordering_key: str
-    """Empty where there is none."""
+    """Empty if the message has no ordering key."""
     attributes: Mapping[str, str]
     published_at: int | None
     """Microseconds since the epoch, UTC."""
@@ -119,8 +119,7 @@ def pubsub_table(
     published_at: Sequence[int | None],
     payloads: Sequence[bytes],
 ) -> pa.Table:
-    """Messages of one topic in BATCH_SCHEMA, from the columns of PubSubMessage; no attributes and no ordering key are
-    null."""
+    """Return messages of one topic in BATCH_SCHEMA, given as columns. Empty attributes and keys become null."""
     rows = len(message_ids)
     columns = {
         "source": pa.repeat("pubsub", rows),
@@ -131,7 +130,7 @@ def pubsub_table(
         "key": pa.array([key.encode() or None for key in ordering_keys], pa.binary())
         if any(ordering_keys)
         else pa.nulls(rows, pa.binary()),
-        "attributes": pa.array([orjson.dumps(some).decode() if some else None for some in attributes], pa.string()),
+        "attributes": pa.array([orjson.dumps(names).decode() if names else None for names in attributes], pa.string()),
         "published_at": pa.array(published_at, pa.timestamp("us")),
         "payload": pa.array(payloads, pa.binary()),
     }
@@ -139,12 +138,12 @@ def pubsub_table(
 
 
 STEP = re.compile(r"([^.\[\]]+)|\[([0-9]+)\]")
-"""A name or an index of a path."""
+"""One step of a path: a field name, or an index in brackets."""
 
 
 def value_at(body: Any, path: str) -> Any:
-    """Return the value at a path of a contract, such as `props.ref` or `items[0].sku`; None where there is none."""
-    if type(body) is dict and path in body:  # a path of one name, as most are
+    """Return the value at a path of a contract, such as `props.ref` or `items[0].sku`; None if the body has none."""
+    if type(body) is dict and path in body:  # fast path: most paths are a single name
         return body[path]
     for name, index in STEP.findall(path):
         if index:

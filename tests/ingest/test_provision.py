@@ -100,8 +100,8 @@ def test_a_limited_retention_is_said_and_left(settings: Settings) -> None:
         created.result()
     local = settings.model_copy(update={"pubsub_project": None})
     line = (
-        f"Kafka topic {name} exists with a retention of 7 days, not unlimited: "
-        "it deletes older messages, landed or not; left as it is"
+        f"Kafka topic {name} exists with a limited retention of 7 days, not changed: "
+        "Kafka deletes older messages even if they have not landed"
     )
     assert provision(local, [USERS, PAGE_VIEWS], dry_run=True) == provision(local, [USERS, PAGE_VIEWS]) == [line]
     resource = ConfigResource(ConfigResource.Type.TOPIC, name)
@@ -130,7 +130,7 @@ def test_options_are_kept(settings: Settings, subscriber: Any) -> None:
 def test_differences_are_told_and_left(settings: Settings, subscriber: Any) -> None:
     provision(settings, [CLICKS], options=SubscriptionOptions(ack_deadline_seconds=10))
     before = found(subscriber, subscription(settings))
-    line = f"subscription {subscription(settings)} exists with ack deadline 10 s, not 60 s: left as it is"
+    line = f"subscription {subscription(settings)} exists with ack deadline 10 s, not 60 s: not changed"
     assert provision(settings, [CLICKS]) == provision(settings, [CLICKS], dry_run=True) == [line]
 
     asked = SubscriptionOptions(10, ordering=True, dead_letter_attempts=7, push_endpoint="http://127.0.0.1:1/push")
@@ -138,10 +138,10 @@ def test_differences_are_told_and_left(settings: Settings, subscriber: Any) -> N
     assert line == (
         f"subscription {subscription(settings)} exists with ordering off, not on and dead letters off, not to "
         f"{topic(settings)}-dead-letter after 7 attempts and push endpoint none, not http://127.0.0.1:1/push: "
-        "left as it is"
+        "not changed"
     )
     [line] = provision(settings, [CLICKS], options=SubscriptionOptions(10, exactly_once=True))
-    assert line.endswith("exists with exactly-once off, not on: left as it is")
+    assert line.endswith("exists with exactly-once off, not on: not changed")
     other = settings.model_copy(
         update={
             "topics": {"clicks": f"{settings.topic(CLICKS)}-2"},
@@ -150,7 +150,7 @@ def test_differences_are_told_and_left(settings: Settings, subscriber: Any) -> N
     )
     [created, line] = provision(other, [CLICKS], options=SubscriptionOptions(10))
     assert created == f"created topic {topic(settings)}-2"
-    assert line.endswith(f"exists with topic {topic(settings)}, not {topic(settings)}-2: left as it is")
+    assert line.endswith(f"exists with topic {topic(settings)}, not {topic(settings)}-2: not changed")
     assert found(subscriber, subscription(settings)) == before
 
 
@@ -216,7 +216,7 @@ def test_a_push_endpoint_is_set_with_its_token(settings: Settings, subscriber: A
     [line] = provision(settings, [CLICKS], options=SubscriptionOptions(push_endpoint="https://127.0.0.1:1/push"))
     assert line.endswith(
         "exists with push endpoint https://127.0.0.1:1/push/clicks as pusher@test.iam.gserviceaccount.com for "
-        "warehouse, not https://127.0.0.1:1/push: left as it is"
+        "warehouse, not https://127.0.0.1:1/push: not changed"
     )
 
 

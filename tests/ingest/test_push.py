@@ -397,7 +397,9 @@ def test_an_unknown_subscription_is_404_and_told_which_there_are(
     assert answer.status_code == status
     assert sink.ids == ["1"] * (status == 204)
     if status == 404:
-        assert f"there are projects/{project or '-'}/subscriptions/checkouts-landing, projects/" in answer.text
+        assert (
+            f"the subscriptions are projects/{project or '-'}/subscriptions/checkouts-landing, projects/" in answer.text
+        )
         assert "users-landing," not in answer.text
         assert "\n" not in answer.text
 
@@ -439,7 +441,7 @@ def test_other_methods_and_paths_are_refused(serve: Serve) -> None:
     assert list(statuses.values()) == [405, 405, 404, 405, 404, 404]
     _, err = server.stop()
     logged = [json.loads(line) for line in err.splitlines()][1:]
-    assert [(line["event"], line["status"]) for line in logged] == [("refused", 405), ("refused", 404)]
+    assert [(line["event"], line["status"]) for line in logged] == [("push rejected", 405), ("push rejected", 404)]
 
 
 @pytest.mark.slow
@@ -479,7 +481,7 @@ def test_without_tokens_no_page_of_the_web_can_push(
     assert answer.status_code == status
     assert sink.ids == ["1"] * (status == 204)
     assert count() == before + 1
-    assert ("refused" in capsys.readouterr().out) == (status == 403)
+    assert ("push rejected" in capsys.readouterr().out) == (status == 403)
 
 
 def test_with_tokens_the_server_may_have_any_name() -> None:
@@ -530,7 +532,7 @@ def test_a_body_above_the_limit_is_413_and_never_in_memory(serve: Serve, setting
     chunk = b" " * 1_000_000
     length = {} if is_chunked else {"content-length": str(200 * len(chunk))}
     answer = server.client.post(server.url, content=(chunk for _ in range(200)), headers=length)
-    assert (answer.status_code, answer.text) == (413, f"a push has at most {MAX_BODY_BYTES} bytes")
+    assert (answer.status_code, answer.text) == (413, f"the push is too large: the limit is {MAX_BODY_BYTES} bytes")
     assert peak_kilobytes(server.process.pid) - before < 60_000
     assert server.post(envelope()).status_code == 204
     server.stop()
@@ -549,7 +551,7 @@ def test_more_than_may_wait_is_429_and_what_waits_lands(serve: Serve, settings: 
             full = {answer.result().status_code for answer in answers.values() if answer.done()}
             assert full == {429}
             what = {"LANDING_MAX_ROWS": "pushes", "LANDING_MAX_BYTES": "bytes"}[limit]
-            assert server.post(bodies["10"]).text == f"{limit} {what} already wait for their commit"
+            assert server.post(bodies["10"]).text == f"{limit} {what} are already waiting for their commit"
             waiting = [id_ for id_, answer in answers.items() if not answer.done()]
         assert {answers[id_].result().status_code for id_ in waiting} == {204}
     assert sorted(landed_ids(settings)) == waiting
@@ -566,12 +568,12 @@ def test_a_held_warehouse_is_503_and_the_server_goes_on(serve: Serve, settings: 
     with DuckDBSink(settings.warehouse_path).connection():
         for number in range(2):
             answer = server.post(envelope(message_id=f"refused-{number}"))
-            assert (answer.status_code, answer.text) == (503, "the warehouse takes no commits now")
+            assert (answer.status_code, answer.text) == (503, "the warehouse cannot commit now")
         assert server.health() == 200
     assert server.post(envelope(message_id="taken")).status_code == 204
     _, err = server.stop()
     assert landed_ids(settings) == ["taken"]
-    assert err.count("pushes are refused") == 2
+    assert err.count("pushes rejected") == 2
     assert f"PID {os.getpid()}" in err
 
 
@@ -583,7 +585,7 @@ def test_on_a_full_disk_it_is_503_and_the_server_goes_on(serve: Serve, settings:
     large = envelope(os.urandom(8_000_000), "large")
     for _ in range(2):
         answer = server.post(large)
-        assert (answer.status_code, answer.text) == (503, "the warehouse takes no commits now")
+        assert (answer.status_code, answer.text) == (503, "the warehouse cannot commit now")
     assert server.health() == 200
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert server.post(large).status_code == 204
@@ -621,7 +623,7 @@ def test_a_failed_commit_is_503_and_the_next_may_succeed(capsys: pytest.CaptureF
         return [(answer.status_code, answer.text) for answer in answers]
 
     endpoint = in_process(Settings(_env_file=None), sink, push)
-    held = "the warehouse takes no commits now"
+    held = "the warehouse cannot commit now"
     assert endpoint.result == [(503, "the commit failed"), (204, ""), (503, held), (204, "")]
     assert sink.ids == ["1", "3"]
     logged = capsys.readouterr().out

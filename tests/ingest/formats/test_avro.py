@@ -212,7 +212,7 @@ def test_a_message_has_no_more_items_than_its_bytes_may_say(kind: Any, item: str
         of_blocks = str(encoded("long", 100).hex()) * 200
         negative = str(encoded("long", -20_000).hex()) + "00"
         for blocks in (number, of_blocks, negative):
-            with pytest.raises(ValueError, match="more items than bytes"):
+            with pytest.raises(ValueError, match="more array items than bytes"):
                 read(HEADER + bytes.fromhex(before + blocks + "00" + after))
 
 
