@@ -87,7 +87,7 @@ def test_kafka_reports_what_was_not_delivered(settings: Settings, monkeypatch: p
     narrow = settings.model_copy(update={"topics": {"users": "narrow"}})
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     admin.create_topics([NewTopic("narrow", 1, 1, config={"max.message.bytes": "200"})])["narrow"].result()
-    with pytest.raises(UserError, match="did not take 3 messages"), KafkaProducer(narrow) as producer:
+    with pytest.raises(UserError, match="rejected 3 messages"), KafkaProducer(narrow) as producer:
         producer.produce(USERS, [Message(os.urandom(1000))] * 3)
     monkeypatch.setattr(producers_kafka, "REQUEST_TIMEOUT_SECONDS", 2.0)
     nowhere = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
@@ -207,8 +207,8 @@ def test_days_are_not_simulated_into_a_topic_that_deletes_them(settings: Setting
 @pytest.mark.parametrize(
     ("limit", "reason"),
     [
-        (None, "1,500,0.. bytes are too much for one message to Kafka topic .*: message.max.bytes is 1000000"),
-        ("2000000", "did not take 1 message: Broker: Message size too large; the largest of them has 1,500,0.. bytes"),
+        (None, "a message of 1,500,0.. bytes is too large for Kafka topic .*: message.max.bytes is 1000000"),
+        ("2000000", "rejected 1 message: Broker: Message size too large; the largest has 1,500,0.. bytes"),
     ],
 )
 def test_a_row_that_kafka_does_not_take_is_named(
@@ -234,7 +234,7 @@ def test_a_row_that_pubsub_does_not_take_is_named(settings: Settings, tmp_path: 
     urls = ["", "x" * 9_998_000, "x" * 9_999_999, ""]
     file.write_bytes(b"\n".join(orjson.dumps(body | {"url": url}) for url in urls))
     replay = Replay(settings, [str(file)], CLICKS)
-    reason = rf"^{file}, row 3: 10,000,\d+ bytes are too much for one message to Pub/Sub"
+    reason = rf"^{file}, row 3: a message of 10,000,\d+ bytes is too large for Pub/Sub"
     with PubSubProducer(settings) as producer, pytest.raises(UserError, match=reason):
         replay.publish(producer)
     source = PubSubSource(settings, [CLICKS])

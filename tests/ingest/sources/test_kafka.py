@@ -652,7 +652,7 @@ def test_topics_that_may_not_be_read_are_named_and_the_others_landed(
     warehouse = Warehouse()
     source = open_source(restricted, warehouse, ALL_THREE)
     users, posts = (restricted.topic(stream) for stream in ALL_THREE[1:])
-    problems = [f"Kafka topic {topic} may not be read by this client: grant it " for topic in (posts, users)]
+    problems = [f"this client may not read Kafka topic {topic}: grant it " for topic in (posts, users)]
     assert source.waiting() == {STREAM.name: 40, "users": None, "posts": None}
     warehouse.drain(source)
     assert values(warehouse) == list(range(40))
@@ -685,11 +685,13 @@ def test_a_topic_that_may_not_be_read_is_exit_code_2(
         out, err = (process := start(command, **settings)).communicate(timeout=60)
         assert process.returncode == 2, command
         assert shown in out
-        assert all(f"Kafka topic {topic} may not be read" in err.splitlines()[-1] for topic in topics)
+        assert all(f"may not read Kafka topic {topic}" in err.splitlines()[-1] for topic in topics)
     out, err = (process := start("land", **settings | {"KAFKA_GROUP_ID": "other"})).communicate(timeout=60)
     assert (process.returncode, out) == (2, "")
     assert "may not use the consumer group other: grant it READ on the group" in err.splitlines()[-1]
-    with pytest.raises(UserError, match=f"{topics[0]} may not be read .*; .*{topics[1]} may not be read"):
+    with pytest.raises(
+        UserError, match=f"may not read Kafka topic {topics[0]}.*; .*may not read Kafka topic {topics[1]}"
+    ):
         provision(restricted, list(ALL_THREE))
     # What the stream that is left needs is allowed.
     process = start("land", **settings | {"STREAMS": json.dumps([STREAM.name])})
