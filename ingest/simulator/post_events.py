@@ -23,11 +23,11 @@ from ingest.simulator.shop import Shop
 from ingest.simulator.site import COMMUNITY, POST
 
 POSTS_IN_FEED = 5
-"""Posts shown on a page of the community; each counts as a view."""
+"""Posts shown on a community page; each counts as a view."""
 
 
 def draw_post_events(rng: np.random.Generator, shop: Shop, pages: Pages, count: int) -> Drawn:
-    # Views are of opened posts, then of posts in the feed, and, if these are too few, of posts beside any page.
+    # Views are those of opened posts, then of posts in the feed and, if these are too few, of posts shown on any page.
     tiers = (pages.rows(POST), np.repeat(pages.rows(COMMUNITY), POSTS_IN_FEED), np.arange(len(pages.at)))
     page = np.concatenate(tiers)
     post = np.r_[pages.post[tiers[0]], shop.posts.choose(rng, len(page) - len(tiers[0]))]

@@ -33,7 +33,7 @@ VIEW, ADD_TO_CART, PURCHASE, REMOVE = range(4)
 STORE_EVENT_TYPES = ("view", "cart", "purchase", "remove_from_cart")
 WEB_EVENT_TYPES = ("view", "cart", "sale")
 CARTS, PURCHASES, REMOVALS = 0.12, 0.056, 0.024
-"""Shares of store events; the rest are views."""
+"""Shares of event types among the store events; the rest are views."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,12 @@ def draw_store_and_web_events(
     rng: np.random.Generator, pages: Pages, purchases: Orders, counts: dict[str, int]
 ) -> tuple[Drawn, Drawn]:
     count = counts["ecom_events"]
-    # A fifth of the guests rejects the cookie of the store and leaves no events.
+    # A fifth of the guests rejects the store's cookie, and therefore has no store events.
     refuses = (spread(np.array(pages.client), 4) < 0.2) & ~pages.is_account
     is_seen = ~refuses[pages.visit]
     viewed = np.flatnonzero(is_seen & (pages.kind == PRODUCT))
     in_lists = np.flatnonzero(is_seen & np.isin(pages.kind, (CATEGORY, SEARCH)))
-    # At most one cart event per journey and product: only its fields identify a store event, and its time has seconds.
+    # At most one cart event per journey and product: store events have no id and whole seconds, so two could be equal.
     wished = viewed[last_of_each(wish(pages, viewed))]
     wished = wished[~np.isin(wish(pages, wished), wish(pages, purchases.product_page))]
     has_cart = np.zeros(int(pages.journey.max(initial=0)) + 1, np.bool_)
@@ -108,7 +108,7 @@ def store_event(text: str, event_type: str, product: Record, price: float, user_
 
 
 def _store_events(rng: np.random.Generator, pages: Pages, events: StoreEvents) -> Drawn:
-    is_free = rng.random(len(events.at)) < 0.001  # real histories have a few prices of zero
+    is_free = rng.random(len(events.at)) < 0.001  # as in real data, a few prices are zero
 
     def build(rows: Ints) -> Iterator[Draft]:
         for visit, number, kind, text, free, signed_in in zip(
@@ -125,7 +125,7 @@ def _store_events(rng: np.random.Generator, pages: Pages, events: StoreEvents) -
 
 
 def _web_events(rng: np.random.Generator, pages: Pages, events: StoreEvents, count: int) -> Drawn:
-    # The site's tracker sends the same events some milliseconds later, but not remove_from_cart.
+    # The site's tracker sends the same events some milliseconds later, except those of type remove_from_cart.
     chosen = sample(rng, np.flatnonzero(events.event_type != REMOVE), count)
     at = events.at[chosen] + rng.integers(1_000, 400_000, len(chosen))
     ids = hex_digits(rng, len(chosen))
