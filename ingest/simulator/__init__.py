@@ -105,7 +105,7 @@ def simulate(
         if datetime.combine(first_day, time.min, UTC) < datetime.now(UTC) - limit:
             raise UserError(
                 f"Kafka topic {settings.topic(STREAMS[name])} has a retention of {duration(limit)}: it would delete"
-                f" the messages of {first_day}, landed or not. Set retention.ms=-1 on the topic, or --start with a later day"
+                f" the messages of {first_day}, landed or not. Set retention.ms=-1 on the topic, or a later --start"
             )
     today = _Plan(events_per_day, Faults() if faults is None else faults)
 

@@ -109,7 +109,7 @@ def sink(settings: Settings) -> DuckDBSink:
 # -- bodies -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_example_of_the_contract() -> None:
+def test_a_message_equals_the_documented_example() -> None:
     message = result_message(result(), NOW)
     assert message.payload == (
         b'{"session_id":"1234567890.1738286883","page":"Home Page","time_spent_seconds":45,'
@@ -133,7 +133,7 @@ def test_the_example_of_the_contract() -> None:
         ("999999999999.999900", "999999999999.9999", None),
     ],
 )
-def test_numbers_are_exact_and_a_time_beyond_all_years_is_null(seconds: str, number: str, timestamp: str) -> None:
+def test_numbers_are_exact_and_a_time_after_year_9999_is_null(seconds: str, number: str, timestamp: str) -> None:
     payload = result_message(result(time_on_page_seconds=Decimal(seconds)), NOW).payload
     assert payload is not None
     assert f'"time_spent_seconds":{number},'.encode() in payload
@@ -143,7 +143,7 @@ def test_numbers_are_exact_and_a_time_beyond_all_years_is_null(seconds: str, num
 # -- what is due ------------------------------------------------------------------------------------------------------
 
 
-def test_results_come_after_the_cursor_in_its_order(settings: Settings, sink: DuckDBSink) -> None:
+def test_results_after_the_cursor_are_returned_in_its_order(settings: Settings, sink: DuckDBSink) -> None:
     rows = [row for number in range(40) for row in session(number, views=3, landed=number % 4)]
     unknown = [row._replace(time_on_page_seconds=None) for row in session(40, views=2, landed=0)]  # type: ignore[arg-type]
     write_mart(settings, [*rows[::-1], *unknown])
@@ -157,7 +157,7 @@ def test_results_come_after_the_cursor_in_its_order(settings: Settings, sink: Du
         assert sink.count_results(after) == len(in_order) - place - 1
 
 
-def test_the_warehouse_is_free_between_two_chunks(settings: Settings, sink: DuckDBSink) -> None:
+def test_other_processes_can_write_to_the_warehouse_between_two_chunks(settings: Settings, sink: DuckDBSink) -> None:
     write_mart(settings, session(1, views=4, landed=0))
     chunks = sink.results(FIRST_CURSOR, 2)
     first = next(chunks)
@@ -187,14 +187,14 @@ def test_a_kill_at_any_time_leaves_no_temporary_file(
     assert names == [[]] * 3
 
 
-def test_a_full_disk_of_temporary_files_is_one_line(settings: Settings, sink: DuckDBSink) -> None:
+def test_a_disk_full_of_temporary_files_is_reported_in_one_line(settings: Settings, sink: DuckDBSink) -> None:
     views = session(1, views=1000, landed=0)
     write_mart(settings, [view._replace(page_title=os.urandom(2_000).hex()) for view in views])
     with full_disk(1_000_000), pytest.raises(UserError, match=r"temporary file in .*: File too large; see TMPDIR"):
         next(sink.results(FIRST_CURSOR, 2))
 
 
-def test_a_window_beyond_all_years_ends_at_no_time(settings: Settings, sink: DuckDBSink) -> None:
+def test_the_end_of_a_window_after_year_9999_is_null(settings: Settings, sink: DuckDBSink) -> None:
     write_mart(settings, session(1, views=1, landed=0))
     with duckdb.connect(str(settings.warehouse_path)) as connection:
         connection.execute("update analytics.fct_page_views set window_end_at = timestamp '10000-01-01'")
@@ -202,7 +202,7 @@ def test_a_window_beyond_all_years_ends_at_no_time(settings: Settings, sink: Duc
     assert read == session(1, views=1, landed=0)[0]._replace(window_end_at=None)
 
 
-def test_each_topic_has_its_cursor(settings: Settings, sink: DuckDBSink) -> None:
+def test_each_topic_has_its_own_cursor(settings: Settings, sink: DuckDBSink) -> None:
     write_mart(settings, [])
     cursor = Cursor(datetime(2026, 1, 6, 1, 2, 3, 456), "b", 2)
     assert sink.emit_cursor("a") == FIRST_CURSOR
@@ -214,7 +214,7 @@ def test_each_topic_has_its_cursor(settings: Settings, sink: DuckDBSink) -> None
     assert sink.emit_cursor("c") == FIRST_CURSOR
 
 
-def test_one_emits_at_a_time(settings: Settings, sink: DuckDBSink) -> None:
+def test_a_second_emit_is_rejected_while_one_runs(settings: Settings, sink: DuckDBSink) -> None:
     write_mart(settings, [])
     with sink.emitting(), pytest.raises(UserError, match="another `ingest emit` is running"), sink.emitting():
         pass
@@ -238,7 +238,7 @@ def test_errors_say_what_to_do(settings: Settings, sink: DuckDBSink) -> None:
 
 
 @pytest.mark.brokers
-def test_a_missing_topic_is_said(settings: Settings, sink: DuckDBSink, kafka_server: KafkaServer) -> None:
+def test_a_missing_topic_is_reported(settings: Settings, sink: DuckDBSink, kafka_server: KafkaServer) -> None:
     at_kafka = settings.model_copy(
         update={"kafka_bootstrap_servers": kafka_server.bootstrap_servers, "emit_topic": "not-there"}
     )
@@ -320,7 +320,7 @@ def expected(rows: list[Result]) -> dict[Key, dict[str, Any]]:
 
 
 @pytest.mark.brokers
-def test_what_is_new_is_sent_once_and_everything_from_the_start(
+def test_new_results_are_sent_once_and_all_with_from_start(
     at_kafka: Settings, sink: DuckDBSink, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(emit_module, "CHUNK_ROWS", 4)
@@ -353,7 +353,7 @@ def test_what_is_new_is_sent_once_and_everything_from_the_start(
 
 
 @pytest.mark.brokers
-def test_what_was_not_delivered_is_due_again(
+def test_undelivered_results_are_sent_by_the_next_run(
     at_kafka: Settings, sink: DuckDBSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when everything was to be sent again, and the run failed before its first chunk was there."""
@@ -375,7 +375,7 @@ def test_what_was_not_delivered_is_due_again(
 
 
 @pytest.mark.brokers
-def test_a_result_that_kafka_does_not_take_holds_up_no_other(
+def test_a_result_too_large_for_kafka_does_not_block_the_others(
     at_kafka: Settings, sink: DuckDBSink, reader: Reader
 ) -> None:
     rows = session(1, views=5, landed=0)
@@ -392,7 +392,7 @@ def test_a_result_that_kafka_does_not_take_holds_up_no_other(
 
 
 @pytest.mark.brokers
-def test_the_command(at_kafka: Settings, start: Start) -> None:
+def test_the_emit_command(at_kafka: Settings, start: Start) -> None:
     variables = {"KAFKA_BOOTSTRAP_SERVERS": str(at_kafka.kafka_bootstrap_servers), "EMIT_TOPIC": at_kafka.emit_topic}
     topic = at_kafka.emit_topic
     write_mart(at_kafka, [row for number in range(617) for row in session(number, views=2, landed=0)])
@@ -576,7 +576,7 @@ def test_late_page_views_correct_what_was_emitted(at_kafka: Settings, reader: Re
 
 
 @pytest.mark.brokers
-def test_provision_makes_the_topic(at_kafka: Settings, sink: DuckDBSink) -> None:
+def test_provision_creates_the_topic_of_results(at_kafka: Settings, sink: DuckDBSink) -> None:
     elsewhere = at_kafka.model_copy(update={"emit_topic": next(topics)})
     write_mart(at_kafka, session(1, views=1, landed=0))
     provision(elsewhere, [STREAMS["page_views"]])

@@ -207,7 +207,7 @@ def content(rows: list[Row]) -> Counter[Row]:
 
 @pytest.mark.timeout(2400)
 @pytest.mark.filterwarnings("ignore:The return_immediately flag is deprecated")
-def test_a_loader_killed_at_any_instant_loses_and_doubles_nothing(
+def test_a_loader_killed_at_any_step_neither_loses_nor_duplicates_messages(
     both: Landing, kafka_server: KafkaServer, pubsub_emulator: PubSubEmulator, tmp_path: Path
 ) -> None:
     seed = random.randrange(2**32)
@@ -422,7 +422,7 @@ def wait_until_landed(landing: Landing, sent: Topic, seconds: float = 180.0) -> 
     assert (len(missing), len(twice)) == (0, 0), f"{sorted(missing)[:9]}, {twice[:9]}: {landing.log[-2000:]}"
 
 
-def test_a_loader_outlives_a_broker_that_is_killed(landing: Landing, sent: Topic, kafka_server: KafkaServer) -> None:
+def test_a_loader_continues_after_a_broker_was_killed(landing: Landing, sent: Topic, kafka_server: KafkaServer) -> None:
     with loader(landing):
         sent.send(1000)
         wait_until_landed(landing, sent)
@@ -433,7 +433,7 @@ def test_a_loader_outlives_a_broker_that_is_killed(landing: Landing, sent: Topic
         wait_until_landed(landing, sent)
 
 
-def test_a_loader_outlives_brokers_that_pause(
+def test_a_loader_continues_after_brokers_paused(
     both: Landing, kafka_server: KafkaServer, pubsub_emulator: PubSubEmulator
 ) -> None:
     """For longer than the session of the group, and until a pull of Pub/Sub and the question behind it have failed."""
@@ -481,7 +481,9 @@ def test_two_loaders_of_one_group_land_each_offset_once(landing: Landing, sent: 
         wait_until_landed(landing, sent)
 
 
-def test_a_commit_that_comes_after_another_loader_took_over(landing: Landing, sent: Topic, tmp_path: Path) -> None:
+def test_a_late_commit_after_another_loader_took_over_lands_nothing_twice(
+    landing: Landing, sent: Topic, tmp_path: Path
+) -> None:
     """The loader that stands still has fetched what the other then lands."""
     slow = Landing(tmp_path / "slow", landing.settings | {"WAREHOUSE_PATH": str(landing.path)})
     slow.folder.mkdir()
@@ -501,7 +503,7 @@ def test_a_commit_that_comes_after_another_loader_took_over(landing: Landing, se
         wait_until_landed(landing, sent)
 
 
-def test_partitions_move_while_the_warehouse_is_held(landing: Landing, sent: Topic) -> None:
+def test_partitions_can_be_reassigned_while_the_warehouse_is_held(landing: Landing, sent: Topic) -> None:
     """Longer than LOCK_TIMEOUT_SECONDS, as by a long build: whoever follows waits."""
     impatient = {"LOCK_TIMEOUT_SECONDS": "0.5"}
     with loader(landing, **impatient) as leaving, loader(landing, **impatient) as staying:
@@ -516,7 +518,7 @@ def test_partitions_move_while_the_warehouse_is_held(landing: Landing, sent: Top
         wait_until_landed(landing, sent)
 
 
-def test_a_partition_that_is_added(landing: Landing, sent: Topic) -> None:
+def test_an_added_partition_is_landed(landing: Landing, sent: Topic) -> None:
     with loader(landing):
         sent.send(100)
         wait_until_landed(landing, sent)
@@ -528,7 +530,9 @@ def test_a_partition_that_is_added(landing: Landing, sent: Topic) -> None:
 
 
 @pytest.mark.parametrize("count", [40, 4000])
-def test_a_topic_created_anew_while_no_loader_runs(landing: Landing, sent: Topic, count: int) -> None:
+def test_a_topic_recreated_while_no_loader_runs_is_landed_from_its_start(
+    landing: Landing, sent: Topic, count: int
+) -> None:
     sent.send(400)
     landing.run("ingest", "land", "--stream", STREAM)
     sent.delete()
@@ -539,7 +543,9 @@ def test_a_topic_created_anew_while_no_loader_runs(landing: Landing, sent: Topic
 
 
 @pytest.mark.parametrize("count", [40, 4000])
-def test_a_topic_created_anew_while_a_loader_follows(landing: Landing, sent: Topic, count: int) -> None:
+def test_a_topic_recreated_while_a_loader_follows_is_landed_from_its_start(
+    landing: Landing, sent: Topic, count: int
+) -> None:
     """Between two looks at what topics there are, so that the loader never sees it missing."""
     properties = Path(landing.settings["KAFKA_CONFIG_FILE"])
     properties.write_text(f"{KAFKA_PROPERTIES}topic.metadata.refresh.interval.ms=10000\n")
@@ -552,7 +558,7 @@ def test_a_topic_created_anew_while_a_loader_follows(landing: Landing, sent: Top
         wait_until_landed(landing, sent)
 
 
-def test_what_retention_deleted_is_said_and_stepped_over(landing: Landing, sent: Topic) -> None:
+def test_messages_deleted_by_retention_are_reported_and_skipped(landing: Landing, sent: Topic) -> None:
     sent.send(40)
     landing.run("ingest", "land", "--stream", STREAM)
     sent.send(40)
@@ -572,7 +578,9 @@ def test_what_retention_deleted_is_said_and_stepped_over(landing: Landing, sent:
 
 
 @pytest.mark.parametrize("how", ["restored", "moved away"])
-def test_a_warehouse_replaced_under_a_follower_gets_what_it_lacks(landing: Landing, sent: Topic, how: str) -> None:
+def test_a_warehouse_replaced_while_following_gets_its_missing_messages(
+    landing: Landing, sent: Topic, how: str
+) -> None:
     """Of all partitions, though new messages come to one only; then of all, though nothing new comes."""
 
     def has_tables() -> bool:
@@ -599,7 +607,7 @@ def test_a_warehouse_replaced_under_a_follower_gets_what_it_lacks(landing: Landi
     assert landing.log.count('"the warehouse was replaced') == 2
 
 
-def test_transactions_end_to_end(landing: Landing, sent: Topic, kafka_server: KafkaServer) -> None:
+def test_only_committed_transactions_land(landing: Landing, sent: Topic, kafka_server: KafkaServer) -> None:
     """Committed, aborted and open ones: neither loss is reported, nor does anything wait that is not there."""
     producer = Producer({"bootstrap.servers": kafka_server.bootstrap_servers, "transactional.id": sent.name})
     producer.init_transactions()
@@ -704,7 +712,7 @@ def assert_nothing_comes_again(landing: Landing) -> None:
     assert len(landed_ids(landing)) == len(before)
 
 
-def test_leases_outlast_a_commit_that_takes_longer_than_the_ack_deadline(
+def test_messages_are_not_redelivered_during_a_commit_longer_than_the_ack_deadline(
     leased: Landing, pubsub_emulator: PubSubEmulator
 ) -> None:
     with leased.loader(*LEASED):
@@ -718,7 +726,7 @@ def test_leases_outlast_a_commit_that_takes_longer_than_the_ack_deadline(
     assert len(landed_ids(leased)) == len(ids)
 
 
-def test_what_was_committed_but_not_acknowledged_comes_again_once(
+def test_committed_but_unacknowledged_messages_are_redelivered_once(
     leased: Landing, pubsub_emulator: PubSubEmulator
 ) -> None:
     ids = publish_leased(pubsub_emulator, leased, 50)
@@ -754,7 +762,7 @@ def body(stream: str, time_of: str, name: str = "", **more: object) -> bytes:
     return json.dumps({field: named.get(str(value), value) for field, value in BODIES[stream].items()} | more).encode()
 
 
-def test_whatever_a_broker_delivers_is_landed_and_accounted_for(
+def test_odd_messages_of_a_broker_are_landed_and_accounted_for(
     both: Landing, kafka_server: KafkaServer, pubsub_emulator: PubSubEmulator
 ) -> None:
     admin = AdminClient({"bootstrap.servers": kafka_server.bootstrap_servers})

@@ -123,7 +123,7 @@ def limits(**changes: Any) -> Settings:
     return Settings(_env_file=None, **changes)
 
 
-def test_a_commit_is_due_at_rows_or_bytes_or_when_nothing_more_waits() -> None:
+def test_a_commit_is_due_at_rows_or_bytes_or_when_no_message_is_waiting() -> None:
     script = [10, 10, 10, 5, None]
     for changes, expected in (
         ({}, [35]),
@@ -140,7 +140,7 @@ def test_a_commit_is_due_at_rows_or_bytes_or_when_nothing_more_waits() -> None:
         assert (report.rows, report.commits) == (35, len(expected))
 
 
-def test_messages_are_acknowledged_after_their_commit_and_never_without() -> None:
+def test_messages_are_acknowledged_only_after_their_commit() -> None:
     source = Scripted(10, 10, None)
     sink = Commits(source)
     land(limits(landing_max_rows=10), [source], sink)
@@ -169,7 +169,7 @@ def test_a_busy_stream_does_not_keep_landing_from_ending() -> None:
     assert sink.rows == [10]
 
 
-def test_a_source_that_needs_patience_is_not_drained_before() -> None:
+def test_a_source_is_not_drained_before_its_idle_timeout() -> None:
     source = Scripted(10, None, 10, None, None, seconds=0.02)
     source.idle_timeout_seconds = 0.2
     sink = Commits(source)
@@ -177,7 +177,7 @@ def test_a_source_that_needs_patience_is_not_drained_before() -> None:
     assert sum(sink.rows) == 20
 
 
-def test_following_commits_after_the_longest_wait_and_ends_when_told() -> None:
+def test_following_commits_after_the_maximum_seconds_and_ends_when_stopped() -> None:
     source = Scripted(*[1] * 1_000, seconds=0.01)
     sink = Commits(source)
     stop = threading.Event()
@@ -203,7 +203,7 @@ def land_spool(settings: Settings) -> int:
     return land(settings, [source], sink).rows
 
 
-def test_two_loaders_side_by_side_land_each_message_once(settings: Settings) -> None:
+def test_two_concurrent_loaders_land_each_message_once(settings: Settings) -> None:
     settings = settings.model_copy(update={"landing_max_rows": 50})
     publish(settings, range(500))
     counts: list[int] = []
@@ -221,7 +221,7 @@ def test_two_loaders_side_by_side_land_each_message_once(settings: Settings) -> 
     assert counts == [50, 0] * 10
 
 
-def test_landing_again_lands_only_what_is_new(settings: Settings) -> None:
+def test_landing_again_lands_only_new_messages(settings: Settings) -> None:
     publish(settings, range(100))
     assert land_spool(settings) == 300
     assert land_spool(settings) == 0
@@ -230,7 +230,7 @@ def test_landing_again_lands_only_what_is_new(settings: Settings) -> None:
     assert landed(settings) == landed(settings, "posts") == landed(settings, "clicks") == list(range(110))
 
 
-def test_kill_at_any_instant_loses_nothing_and_doubles_nothing(settings: Settings, start: Start) -> None:
+def test_a_kill_at_any_time_neither_loses_nor_duplicates_messages(settings: Settings, start: Start) -> None:
     """Loaders are killed at random until three kills came after messages had landed; then one lands the rest."""
     seed = random.randrange(10**9)
     draw = random.Random(seed)
@@ -273,7 +273,7 @@ def _written(settings: Settings) -> int:
 
 
 @pytest.mark.parametrize("ending", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
-def test_following_lands_what_is_appended_until_a_signal(
+def test_following_lands_appended_messages_until_a_signal(
     settings: Settings, start: Start, ending: signal.Signals
 ) -> None:
     publish(settings, range(10))
@@ -332,7 +332,7 @@ def test_following_serves_metrics_and_logs_no_payload(settings: Settings, start:
     assert "SECRET" not in out + err
 
 
-def test_following_leaves_the_file_to_others_between_commits(settings: Settings, start: Start) -> None:
+def test_following_releases_the_file_between_commits(settings: Settings, start: Start) -> None:
     """Another process, this one, can write to the warehouse; meanwhile landing waits, and then goes on."""
     loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2")
     publish(settings, range(10))
@@ -348,7 +348,7 @@ def test_following_leaves_the_file_to_others_between_commits(settings: Settings,
     assert loader.wait(20) == 0
 
 
-def test_following_outlasts_whoever_holds_the_file(settings: Settings, start: Start) -> None:
+def test_following_retries_while_another_process_holds_the_file(settings: Settings, start: Start) -> None:
     loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2", LOCK_TIMEOUT_SECONDS="0.5")
     publish(settings, range(10))
     wait_for(lambda: len(landed(settings)) == 10)
@@ -365,7 +365,7 @@ def test_following_outlasts_whoever_holds_the_file(settings: Settings, start: St
 
 
 @pytest.mark.slow
-def test_following_waits_for_the_file_from_its_start(settings: Settings, start: Start) -> None:
+def test_following_waits_for_a_file_that_is_held_at_its_start(settings: Settings, start: Start) -> None:
     publish(settings, range(10))
     land_spool(settings)
     with DuckDBSink(settings.warehouse_path).connection():
@@ -380,7 +380,7 @@ def test_following_waits_for_the_file_from_its_start(settings: Settings, start: 
 
 
 @pytest.mark.slow
-def test_told_to_stop_while_the_file_is_held_it_gives_up_and_loses_nothing(settings: Settings, start: Start) -> None:
+def test_stopping_while_the_file_is_held_ends_without_loss(settings: Settings, start: Start) -> None:
     loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2", LOCK_TIMEOUT_SECONDS="1")
     publish(settings, range(10))
     wait_for(lambda: len(landed(settings)) == 10)
@@ -395,7 +395,7 @@ def test_told_to_stop_while_the_file_is_held_it_gives_up_and_loses_nothing(setti
     assert landed(settings) == list(range(20))
 
 
-def test_told_to_stop_it_does_not_wait_until_a_commit_is_due() -> None:
+def test_stopping_does_not_wait_until_a_commit_is_due() -> None:
     stop = threading.Event()
     timeouts: list[float] = []
 
@@ -414,7 +414,7 @@ def test_told_to_stop_it_does_not_wait_until_a_commit_is_due() -> None:
     assert (sink.rows, source.acknowledged) == ([10], 10)
 
 
-def test_following_outlasts_a_warehouse_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_following_retries_while_the_warehouse_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked again ever more slowly, and the batch is the same."""
     monkeypatch.setattr(landing, "MAX_RETRY_SECONDS", 3.0)
     stop = threading.Event()
@@ -454,7 +454,7 @@ def back_up(settings: Settings) -> Path:
         ("moved away", False),
     ],
 )
-def test_a_warehouse_replaced_under_a_follower_gets_what_it_lacks(
+def test_a_warehouse_replaced_while_following_gets_its_missing_messages(
     settings: Settings, start: Start, how: str, is_idle: bool
 ) -> None:
     """Also of streams to which nothing comes any more, and if nothing comes at all."""
@@ -482,7 +482,7 @@ def test_a_warehouse_replaced_under_a_follower_gets_what_it_lacks(
     assert land_spool(settings) == 0
 
 
-def test_a_warehouse_replaced_while_landing_gets_what_it_lacks(settings: Settings) -> None:
+def test_a_warehouse_replaced_while_landing_gets_its_missing_messages(settings: Settings) -> None:
     """Without --follow: between reading the positions and the commit."""
     publish(settings, range(10))
     sink = DuckDBSink(settings.warehouse_path)
@@ -504,7 +504,7 @@ def test_a_warehouse_replaced_while_landing_gets_what_it_lacks(settings: Setting
 
 
 @pytest.mark.slow
-def test_following_outlasts_a_full_disk(settings: Settings, start: Start) -> None:
+def test_following_retries_while_the_disk_is_full(settings: Settings, start: Start) -> None:
     loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2")
     publish(settings, range(10))
     wait_for(lambda: landed(settings, "clicks") == list(range(10)))
@@ -526,7 +526,7 @@ def test_following_outlasts_a_full_disk(settings: Settings, start: Start) -> Non
     assert DuckDBSink(settings.warehouse_path).status()["web_events"].landed == 100
 
 
-def test_landing_on_a_full_disk_is_one_line(settings: Settings, start: Start) -> None:
+def test_landing_on_a_full_disk_is_reported_in_one_line(settings: Settings, start: Start) -> None:
     DuckDBSink(settings.warehouse_path).create_tables()
     SpoolProducer(settings).produce(STREAMS["web_events"], [Message(os.urandom(100_000)) for _ in range(100)])
     loader = start("land")
@@ -538,7 +538,7 @@ def test_landing_on_a_full_disk_is_one_line(settings: Settings, start: Start) ->
     assert land_spool(settings) == 100
 
 
-def test_a_log_that_was_cut_stops_landing(settings: Settings, start: Start, tmp_path: Path) -> None:
+def test_a_truncated_log_stops_landing(settings: Settings, start: Start, tmp_path: Path) -> None:
     publish(settings, range(10))
     land_spool(settings)
     log = tmp_path / "spool" / "users" / "0.ndjson"

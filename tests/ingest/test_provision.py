@@ -58,7 +58,7 @@ def found(subscriber: Any, name: str) -> Subscription:
     return result
 
 
-def test_what_is_missing_is_created_once(settings: Settings, subscriber: Any) -> None:
+def test_missing_resources_are_created_once(settings: Settings, subscriber: Any) -> None:
     page_views = settings.topic(PAGE_VIEWS)
     things = [
         f"Kafka topic {settings.topic(USERS)}",
@@ -89,7 +89,7 @@ def test_what_is_missing_is_created_once(settings: Settings, subscriber: Any) ->
     assert not (made.dead_letter_policy or made.push_config.push_endpoint)
 
 
-def test_a_limited_retention_is_said_and_left(settings: Settings) -> None:
+def test_a_limited_retention_is_reported_and_not_changed(settings: Settings) -> None:
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     name = settings.topic(USERS)
     topics = [
@@ -115,7 +115,7 @@ def test_the_topic_of_results_needs_kafka_and_page_views(settings: Settings) -> 
     assert provision(nothing.model_copy(update={"kafka_bootstrap_servers": None}), [PAGE_VIEWS]) == []
 
 
-def test_options_are_kept(settings: Settings, subscriber: Any) -> None:
+def test_subscriptions_have_the_requested_options(settings: Settings, subscriber: Any) -> None:
     options = SubscriptionOptions(ack_deadline_seconds=600, ordering=True, exactly_once=True)
     provision(settings, [CLICKS], options=options)
     made = found(subscriber, subscription(settings))
@@ -127,7 +127,7 @@ def test_options_are_kept(settings: Settings, subscriber: Any) -> None:
     assert provision(settings, [CLICKS], options=options) == []
 
 
-def test_differences_are_told_and_left(settings: Settings, subscriber: Any) -> None:
+def test_mismatched_subscriptions_are_reported_and_not_changed(settings: Settings, subscriber: Any) -> None:
     provision(settings, [CLICKS], options=SubscriptionOptions(ack_deadline_seconds=10))
     before = found(subscriber, subscription(settings))
     line = f"subscription {subscription(settings)} exists with ack deadline 10 s, not 60 s: not changed"
@@ -154,7 +154,7 @@ def test_differences_are_told_and_left(settings: Settings, subscriber: Any) -> N
     assert found(subscriber, subscription(settings)) == before
 
 
-def test_a_message_out_of_attempts_waits_in_the_dead_letter_subscription(settings: Settings, subscriber: Any) -> None:
+def test_a_message_without_attempts_left_is_kept_as_a_dead_letter(settings: Settings, subscriber: Any) -> None:
     options = SubscriptionOptions(dead_letter_attempts=5)
     dead_letters = f"projects/test-project/subscriptions/{settings.topic(CLICKS)}-dead-letter"
     planned = provision(settings, [CLICKS], dry_run=True, options=options)
@@ -220,7 +220,7 @@ def test_a_push_endpoint_is_set_with_its_token(settings: Settings, subscriber: A
     )
 
 
-def test_options_that_exclude_each_other_are_refused_before_anything_is_made(settings: Settings) -> None:
+def test_contradicting_options_are_rejected_before_anything_is_created(settings: Settings) -> None:
     with pytest.raises(UserError, match="--exactly-once needs a pull subscription"):
         provision(settings, [CLICKS], options=SubscriptionOptions(exactly_once=True, push_endpoint="https://x/push"))
     assert provision(settings, [CLICKS], dry_run=True)[0] == f"would create topic {topic(settings)}"

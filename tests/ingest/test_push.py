@@ -295,7 +295,7 @@ def test_pushes_land_as_they_were_sent(serve: Serve, settings: Settings) -> None
 
 
 @pytest.mark.parametrize("size", [10_000_000, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_message_of_any_size_lands_even_where_less_may_wait(serve: Serve, settings: Settings, size: int) -> None:
+def test_a_message_above_the_limit_of_waiting_bytes_lands(serve: Serve, settings: Settings, size: int) -> None:
     server = serve(LANDING_MAX_BYTES="1024")
     payload = os.urandom(size)
     assert server.post(envelope(payload)).status_code == 204
@@ -303,7 +303,7 @@ def test_a_message_of_any_size_lands_even_where_less_may_wait(serve: Serve, sett
     assert [row["payload"] for row in landed(settings)] == [payload]
 
 
-def test_a_redelivery_lands_again_but_once_in_a_commit(settings: Settings) -> None:
+def test_a_redelivery_lands_again_but_once_per_commit(settings: Settings) -> None:
     gate = threading.Event()
 
     class GatedSink(DuckDBSink):
@@ -362,7 +362,9 @@ def test_a_redelivery_lands_again_but_once_in_a_commit(settings: Settings) -> No
         (b'{"subscription": "x", "message": {"messageId": "\\ud800"}}', "body: Invalid JSON"),
     ],
 )
-def test_what_is_no_push_is_400_with_one_line(body: Any, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_request_that_is_not_a_push_gets_400_with_one_line(
+    body: Any, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     sink = Sink()
     answer = in_process(Settings(_env_file=None), sink, lambda endpoint: endpoint.post(body)).result
     assert answer.status_code == 400
@@ -387,7 +389,7 @@ def test_what_is_no_push_is_400_with_one_line(body: Any, reason: str, capsys: py
         (None, "", 404),
     ],
 )
-def test_an_unknown_subscription_is_404_and_told_which_there_are(
+def test_an_unknown_subscription_gets_404_with_the_known_ones(
     project: str | None, subscription: str, status: int
 ) -> None:
     sink = Sink()
@@ -421,7 +423,7 @@ def test_an_unknown_subscription_is_404_and_told_which_there_are(
         ({"streams": ["checkouts"]}, SUBSCRIPTION, 404),
     ],
 )
-def test_a_subscription_may_be_of_another_project_and_a_stream_be_off(
+def test_subscriptions_of_other_projects_are_accepted_and_those_of_disabled_streams_are_not(
     changes: dict[str, Any], subscription: str, status: int
 ) -> None:
     settings = Settings(_env_file=None, pubsub_project="shop", **changes)
@@ -429,7 +431,7 @@ def test_a_subscription_may_be_of_another_project_and_a_stream_be_off(
     assert in_process(settings, Sink(), lambda endpoint: endpoint.post(body)).result.status_code == status
 
 
-def test_other_methods_and_paths_are_refused(serve: Serve) -> None:
+def test_other_methods_and_paths_are_rejected(serve: Serve) -> None:
     server = serve()
     statuses = {
         (method, path): server.client.request(method, server.url.replace("/push", path)).status_code
@@ -445,7 +447,7 @@ def test_other_methods_and_paths_are_refused(serve: Serve) -> None:
 
 
 @pytest.mark.slow
-def test_a_slash_at_the_end_is_no_other_path(serve: Serve, settings: Settings) -> None:
+def test_a_trailing_slash_is_accepted(serve: Serve, settings: Settings) -> None:
     """Pub/Sub follows no redirect."""
     server = serve()
     assert server.client.post(f"{server.url}/", json=envelope(message_id="slash")).status_code == 204
@@ -464,7 +466,7 @@ def test_a_slash_at_the_end_is_no_other_path(serve: Serve, settings: Settings) -
         ({"Origin": "null"}, 403),
     ],
 )
-def test_without_tokens_no_page_of_the_web_can_push(
+def test_without_tokens_web_pages_cannot_push(
     headers: dict[str, str], status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A form needs no permission to post anything anywhere; the browser says from where."""
@@ -484,7 +486,7 @@ def test_without_tokens_no_page_of_the_web_can_push(
     assert ("push rejected" in capsys.readouterr().out) == (status == 403)
 
 
-def test_with_tokens_the_server_may_have_any_name() -> None:
+def test_with_tokens_any_host_name_is_accepted() -> None:
     class Verifier(TokenVerifier):
         def is_verified(self, token: str) -> bool:
             return token == AUDIENCE
@@ -502,7 +504,7 @@ def test_with_tokens_the_server_may_have_any_name() -> None:
     assert (answer.status_code, sink.ids) == (204, ["1"])
 
 
-def test_a_head_above_the_limit_is_431_and_never_in_memory(serve: Serve, settings: Settings) -> None:
+def test_headers_above_the_limit_get_431_and_are_not_buffered(serve: Serve, settings: Settings) -> None:
     server = serve()
     before = peak_kilobytes(server.process.pid)
     started = time.monotonic()
@@ -526,7 +528,9 @@ def peak_kilobytes(pid: int) -> int:
 
 
 @pytest.mark.parametrize("is_chunked", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_a_body_above_the_limit_is_413_and_never_in_memory(serve: Serve, settings: Settings, is_chunked: bool) -> None:
+def test_a_body_above_the_limit_gets_413_and_is_not_buffered(
+    serve: Serve, settings: Settings, is_chunked: bool
+) -> None:
     server = serve()
     before = peak_kilobytes(server.process.pid)
     chunk = b" " * 1_000_000
@@ -540,7 +544,7 @@ def test_a_body_above_the_limit_is_413_and_never_in_memory(serve: Serve, setting
 
 
 @pytest.mark.parametrize("limit", ["LANDING_MAX_ROWS", pytest.param("LANDING_MAX_BYTES", marks=pytest.mark.slow)])
-def test_more_than_may_wait_is_429_and_what_waits_lands(serve: Serve, settings: Settings, limit: str) -> None:
+def test_pushes_above_the_limit_get_429_and_the_waiting_ones_land(serve: Serve, settings: Settings, limit: str) -> None:
     bodies = {str(number): json.dumps(envelope(b"x" * 1_000, str(number))).encode() for number in range(10, 40)}
     size = len(bodies["10"])
     server = serve(**{limit: "7" if limit == "LANDING_MAX_ROWS" else str(8 * size - 1)})
@@ -563,7 +567,7 @@ def test_more_than_may_wait_is_429_and_what_waits_lands(serve: Serve, settings: 
 # -- the warehouse ----------------------------------------------------------------------------------------------------
 
 
-def test_a_held_warehouse_is_503_and_the_server_goes_on(serve: Serve, settings: Settings) -> None:
+def test_pushes_get_503_while_the_warehouse_is_held(serve: Serve, settings: Settings) -> None:
     server = serve(LOCK_TIMEOUT_SECONDS="0.3")
     with DuckDBSink(settings.warehouse_path).connection():
         for number in range(2):
@@ -577,7 +581,7 @@ def test_a_held_warehouse_is_503_and_the_server_goes_on(serve: Serve, settings: 
     assert f"PID {os.getpid()}" in err
 
 
-def test_on_a_full_disk_it_is_503_and_the_server_goes_on(serve: Serve, settings: Settings) -> None:
+def test_pushes_get_503_while_the_disk_is_full(serve: Serve, settings: Settings) -> None:
     server = serve()
     assert server.post(envelope(message_id="before")).status_code == 204
     limit = settings.warehouse_path.stat().st_size + 200_000
@@ -595,7 +599,7 @@ def test_on_a_full_disk_it_is_503_and_the_server_goes_on(serve: Serve, settings:
 
 
 @pytest.mark.slow
-def test_a_warehouse_that_was_replaced_is_said_once(serve: Serve, settings: Settings) -> None:
+def test_a_replaced_warehouse_is_reported_once(serve: Serve, settings: Settings) -> None:
     """What was acknowledged does not come again by itself."""
     server = serve()
     assert server.post(envelope(message_id="before")).status_code == 204
@@ -609,13 +613,13 @@ def test_a_warehouse_that_was_replaced_is_said_once(serve: Serve, settings: Sett
     assert "from pubsub clicks up to 0, and 1 was landed" in err
 
 
-def test_it_starts_while_the_warehouse_is_held(serve: Serve, settings: Settings) -> None:
+def test_the_server_starts_while_the_warehouse_is_held(serve: Serve, settings: Settings) -> None:
     with DuckDBSink(settings.warehouse_path).connection():
         server = serve()
     assert server.post(envelope()).status_code == 204
 
 
-def test_a_failed_commit_is_503_and_the_next_may_succeed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_commit_gets_503_and_the_next_can_succeed(capsys: pytest.CaptureFixture[str]) -> None:
     sink = Sink(OSError("no space left\nSECRET"), None, WarehouseHeldError("held"), None)
 
     async def push(endpoint: InProcess) -> list[tuple[int, str]]:
@@ -632,7 +636,7 @@ def test_a_failed_commit_is_503_and_the_next_may_succeed(capsys: pytest.CaptureF
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_without_its_committer_the_server_is_not_well() -> None:
+def test_the_health_check_fails_without_the_committer() -> None:
     gate = threading.Event()
 
     class DeadlySink(Sink):
@@ -654,7 +658,7 @@ def test_without_its_committer_the_server_is_not_well() -> None:
     assert in_process(Settings(_env_file=None), DeadlySink(), push).result == [200, 503, 503, 503, 503]
 
 
-def test_however_steadily_pushes_come_the_warehouse_is_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_warehouse_is_released_regularly_under_constant_pushes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest.push, "LINGER_SECONDS", 60.0)
     monkeypatch.setattr(ingest.push, "MAX_SESSION_SECONDS", 0.1)
     holds: list[float] = []
@@ -680,7 +684,7 @@ def test_however_steadily_pushes_come_the_warehouse_is_left_to_others(monkeypatc
 
 
 @pytest.mark.slow
-def test_others_get_the_warehouse_under_load(serve: Serve, settings: Settings) -> None:
+def test_other_processes_can_open_the_warehouse_under_load(serve: Serve, settings: Settings) -> None:
     server = serve()
     with Load(server) as load:
         for _ in range(3):
@@ -693,7 +697,7 @@ def test_others_get_the_warehouse_under_load(serve: Serve, settings: Settings) -
 
 
 @pytest.mark.slow
-def test_a_build_gets_the_warehouse_under_load(serve: Serve, settings: Settings, tmp_path: Path) -> None:
+def test_a_build_succeeds_under_load(serve: Serve, settings: Settings, tmp_path: Path) -> None:
     server = serve()
     variables = {"WAREHOUSE_PATH": str(settings.warehouse_path), "DBT_TARGET_PATH": str(tmp_path / "target")}
     command = [sys.executable, "-m", "dbt_project", "build", "--select", "stg_clicks"]
@@ -715,7 +719,7 @@ def test_a_build_gets_the_warehouse_under_load(serve: Serve, settings: Settings,
 
 
 @pytest.mark.slow
-def test_under_load_and_a_warehouse_held_now_and_then_204_means_landed(serve: Serve, settings: Settings) -> None:
+def test_204_means_landed_under_load_and_while_others_hold_the_warehouse(serve: Serve, settings: Settings) -> None:
     server = serve(LOCK_TIMEOUT_SECONDS="0.2")
     with Load(server) as load:
         for count in (10, 20, 30):
@@ -730,7 +734,9 @@ def test_under_load_and_a_warehouse_held_now_and_then_204_means_landed(serve: Se
 @pytest.mark.parametrize(
     "answers", [pytest.param(1, marks=pytest.mark.slow), 150, pytest.param(400, marks=pytest.mark.slow)]
 )
-def test_killed_under_load_all_that_was_answered_is_landed(serve: Serve, settings: Settings, answers: int) -> None:
+def test_after_a_kill_under_load_all_acknowledged_messages_are_landed(
+    serve: Serve, settings: Settings, answers: int
+) -> None:
     server = serve()
     with Load(server) as load:
         wait_for(lambda: len(load.answered[204]) >= answers)
@@ -743,7 +749,7 @@ def test_killed_under_load_all_that_was_answered_is_landed(serve: Serve, setting
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_signal_under_load_ends_it_with_everything_answered(
+def test_after_a_signal_under_load_every_request_is_answered(
     serve: Serve, settings: Settings, number: signal.Signals
 ) -> None:
     server = serve()
@@ -757,7 +763,9 @@ def test_a_signal_under_load_ends_it_with_everything_answered(
     assert err.count("\n") == 1, err
 
 
-def test_a_signal_while_the_warehouse_is_held_answers_too(serve: Serve, settings: Settings) -> None:
+def test_after_a_signal_waiting_requests_are_answered_while_the_warehouse_is_held(
+    serve: Serve, settings: Settings
+) -> None:
     server = serve(LOCK_TIMEOUT_SECONDS="1", LANDING_MAX_ROWS="1")
     with DuckDBSink(settings.warehouse_path).connection(), ThreadPoolExecutor() as pool:
         answer = pool.submit(server.post, envelope())
@@ -766,7 +774,7 @@ def test_a_signal_while_the_warehouse_is_held_answers_too(serve: Serve, settings
         assert (answer.result().status_code, out) == (503, "landed 0 messages\n")
 
 
-def test_a_client_that_goes_away_does_not_take_its_message_along(serve: Serve, settings: Settings) -> None:
+def test_a_message_lands_even_if_its_client_disconnects(serve: Serve, settings: Settings) -> None:
     server = serve(LANDING_MAX_ROWS="1")
     body = json.dumps(envelope(message_id="orphan")).encode()
     address = ("127.0.0.1", server.port)
@@ -785,7 +793,7 @@ def test_a_client_that_goes_away_does_not_take_its_message_along(serve: Serve, s
 
 
 @pytest.mark.slow
-def test_a_port_in_use_is_one_line(serve: Serve, start: Start) -> None:
+def test_a_port_in_use_is_reported_in_one_line(serve: Serve, start: Start) -> None:
     server = serve()
     second = start("push", "--port", str(server.port))
     out, err = second.communicate(timeout=30)
@@ -942,7 +950,7 @@ def test_only_googles_token_for_this_audience_and_account_may_push(
         assert value.split()[-1][:20] not in said
 
 
-def test_a_verified_token_is_known_until_it_expires(google: Google, clock: SimpleNamespace) -> None:
+def test_a_verified_token_is_cached_until_it_expires(google: Google, clock: SimpleNamespace) -> None:
     verifier = TokenVerifier(AUDIENCE, ACCOUNT, google)
     token = google.token()
     assert not verifier.is_verified(token)
@@ -955,7 +963,7 @@ def test_a_verified_token_is_known_until_it_expires(google: Google, clock: Simpl
         verifier.verify(token)
 
 
-def test_a_bounded_number_of_tokens_is_remembered(google: Google, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_cached_tokens_is_bounded(google: Google, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oidc, "MAX_TOKENS", 2)
     verifier = TokenVerifier(AUDIENCE, ACCOUNT, google)
     tokens = [google.token(nonce=number) for number in range(3)]
@@ -964,9 +972,7 @@ def test_a_bounded_number_of_tokens_is_remembered(google: Google, monkeypatch: p
     assert [verifier.is_verified(token) for token in tokens] == [False, True, True]
 
 
-def test_certificates_are_fetched_once_and_again_when_they_are_out_of_date(
-    google: Google, clock: SimpleNamespace
-) -> None:
+def test_certificates_are_fetched_once_and_again_after_they_expire(google: Google, clock: SimpleNamespace) -> None:
     verifier = TokenVerifier(AUDIENCE, ACCOUNT, google)
     for number in range(5):
         verifier.verify(google.token(nonce=number))
@@ -979,7 +985,7 @@ def test_certificates_are_fetched_once_and_again_when_they_are_out_of_date(
     assert google.fetches == 2
 
 
-def test_a_new_key_is_fetched_but_not_for_every_invented_one(google: Google, clock: SimpleNamespace) -> None:
+def test_an_unknown_key_id_triggers_a_fetch_but_not_too_often(google: Google, clock: SimpleNamespace) -> None:
     verifier = TokenVerifier(AUDIENCE, ACCOUNT, google)
     verifier.verify(google.token())
     google.add_key("two")
@@ -996,7 +1002,7 @@ def test_a_new_key_is_fetched_but_not_for_every_invented_one(google: Google, clo
     verifier.verify(google.token(nonce=1))
 
 
-def test_without_certificates_it_is_503_until_they_come(google: Google, clock: SimpleNamespace) -> None:
+def test_pushes_get_503_until_certificates_are_available(google: Google, clock: SimpleNamespace) -> None:
     verifier = TokenVerifier(AUDIENCE, ACCOUNT, google)
     google.is_down = True
     for _ in range(5):
@@ -1009,7 +1015,7 @@ def test_without_certificates_it_is_503_until_they_come(google: Google, clock: S
     verifier.verify(google.token())
 
 
-def test_fetching_certificates_keeps_nobody_else_waiting(google: Google) -> None:
+def test_fetching_certificates_does_not_block_other_requests(google: Google) -> None:
     begun, gate = threading.Event(), threading.Event()
 
     def slow(url: str, timeout: float) -> Any:
@@ -1029,7 +1035,7 @@ def test_fetching_certificates_keeps_nobody_else_waiting(google: Google) -> None
     assert in_process(Settings(_env_file=None), Sink(), push, verifier).result == 204
 
 
-def test_with_an_audience_nothing_is_taken_without_a_token(start: Start) -> None:
+def test_with_an_audience_requests_without_a_token_are_rejected(start: Start) -> None:
     port = free_port()
     process = start("push", "--port", str(port), PUSH_AUDIENCE=AUDIENCE, PUSH_SERVICE_ACCOUNT=ACCOUNT)
     try:
@@ -1052,7 +1058,7 @@ def test_with_an_audience_nothing_is_taken_without_a_token(start: Start) -> None
     assert process.returncode == 0
 
 
-def test_with_an_audience_it_may_be_reached_by_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_with_an_audience_the_server_can_listen_on_any_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     listened = []
 
     def listen(address: tuple[str, int], **_: Any) -> None:
@@ -1076,7 +1082,7 @@ def test_with_an_audience_it_may_be_reached_by_all(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.brokers
-def test_the_emulator_pushes_what_is_published(
+def test_messages_published_to_the_emulator_are_pushed_and_land(
     serve: Serve, settings: Settings, pubsub_emulator: PubSubEmulator
 ) -> None:
     stream = STREAMS["clicks"]

@@ -119,7 +119,7 @@ def test_avro_is_landed_as_json_beside_the_bytes_as_received(
     ]
 
 
-def test_a_stream_goes_on_through_every_version_of_its_schema(
+def test_a_stream_is_decoded_across_versions_of_its_schema(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
 ) -> None:
     """Before the second version is registered a field has its old name, and after it the new one."""
@@ -137,7 +137,7 @@ def test_a_stream_goes_on_through_every_version_of_its_schema(
     ]
 
 
-def test_a_version_that_appears_while_landing_follows_renames_what_comes_after(
+def test_a_schema_version_registered_while_following_renames_later_fields(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
 ) -> None:
     contract("avro")
@@ -164,7 +164,7 @@ def test_a_version_that_appears_while_landing_follows_renames_what_comes_after(
 
 
 @pytest.mark.parametrize("alike", ["orders-com.shop.Signup", "two"])
-def test_the_newest_version_is_that_of_the_subject(
+def test_the_newest_version_comes_from_the_schemas_subject(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], alike: str
 ) -> None:
     """With one subject of another name it is that; with several none, since nobody knows which."""
@@ -176,7 +176,7 @@ def test_the_newest_version_is_that_of_the_subject(
     assert landed(settings, "decoded") == [(b'{"usr":"u1","n":1}' if alike == "two" else b'{"user_id":"u1","n":1}',)]
 
 
-def test_a_client_that_may_not_read_subjects_goes_by_the_schema_of_the_message(
+def test_without_access_to_subjects_the_schema_of_the_message_is_used(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
 ) -> None:
     first = registry.register("signups-value", json.dumps(FIRST))
@@ -186,7 +186,7 @@ def test_a_client_that_may_not_read_subjects_goes_by_the_schema_of_the_message(
     assert landed(settings, "decoded") == [(b'{"usr":"u1","n":1}',)]
 
 
-def test_protobuf_and_json_schema(
+def test_protobuf_and_json_schema_are_decoded(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
 ) -> None:
     of_proto = registry.register("signups-value", PROTO, "PROTOBUF")
@@ -208,7 +208,7 @@ def test_protobuf_and_json_schema(
     ]
 
 
-def test_references_are_found(
+def test_references_of_schemas_are_resolved(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(formats, "SCHEMA_TIMEOUT_SECONDS", 0.0)
@@ -222,7 +222,7 @@ def test_references_are_found(
     assert landed(settings) == [(found, b'{"who":{"name":"a"}}', None), (missing, None, "broken_schema")]
 
 
-def test_what_cannot_be_decoded_is_landed_with_the_reason(
+def test_undecodable_messages_are_landed_with_the_reason(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(formats, "SCHEMA_TIMEOUT_SECONDS", 0.0)
@@ -286,7 +286,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_landing_waits_for_a_schema_that_the_registry_gets_later(
+def test_landing_waits_for_a_schema_that_is_registered_later(
     settings: Settings,
     registry: LocalRegistry,
     contract: Callable[[str], Stream],
@@ -307,7 +307,7 @@ def test_landing_waits_for_a_schema_that_the_registry_gets_later(
 
 
 @pytest.mark.parametrize("arrives", [True, False])
-def test_landing_waits_for_a_schema_that_another_refers_to(
+def test_landing_waits_for_a_missing_reference(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], clock: Clock, arrives: bool
 ) -> None:
     person = {"type": "record", "name": "shop.Person", "fields": [{"name": "name", "type": "string"}]}
@@ -328,7 +328,7 @@ def test_landing_waits_for_a_schema_that_another_refers_to(
     assert clock.seconds == seconds
 
 
-def test_the_newest_version_is_asked_for_again_while_a_schema_that_it_refers_to_is_missing(
+def test_the_newest_version_is_requested_again_while_a_reference_is_missing(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], clock: Clock
 ) -> None:
     contract("avro")
@@ -348,7 +348,7 @@ def test_the_newest_version_is_asked_for_again_while_a_schema_that_it_refers_to_
     assert decode() == [b'{"user_id":"u1","n":1}']
 
 
-def test_a_schema_that_never_comes_is_waited_for_once_and_asked_for_again(
+def test_a_missing_schema_is_waited_for_once_and_requested_again(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], clock: Clock
 ) -> None:
     contract("avro")
@@ -372,7 +372,7 @@ def test_a_schema_that_never_comes_is_waited_for_once_and_asked_for_again(
     assert errors() == [None] * 3
 
 
-def test_a_flood_of_unknown_ids_is_landed_after_one_wait(
+def test_many_unknown_schema_ids_are_landed_after_one_wait(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], clock: Clock
 ) -> None:
     """Of however many ids, landing waits no more than half of the time."""
@@ -397,7 +397,7 @@ def test_a_flood_of_unknown_ids_is_landed_after_one_wait(
     assert decoder._decode_column("signups", "value", [payload], "avro").decoded == [b'{"usr":"u1","n":1}']
 
 
-def test_the_key_of_an_entity_waits_for_its_schema_and_that_of_an_event_does_not(
+def test_landing_waits_for_key_schemas_of_entities_but_not_of_events(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], clock: Clock
 ) -> None:
     of_value = registry.register("signups-value", json.dumps(FIRST))
@@ -488,7 +488,7 @@ def test_an_existing_table_gets_the_columns_and_keeps_its_rows(
         (403, "rejects this client (HTTP 403)"),
     ],
 )
-def test_a_bounded_run_ends_with_a_line_and_lands_nothing(
+def test_without_follow_a_missing_registry_is_one_line_and_nothing_lands(
     settings: Settings,
     registry: LocalRegistry,
     contract: Callable[[str], Stream],
@@ -515,7 +515,7 @@ def test_a_bounded_run_ends_with_a_line_and_lands_nothing(
     assert [body for _, body, _ in landed(settings)] == [b'{"usr":"u1","n":1}'] * 2
 
 
-def test_a_page_that_is_not_of_a_registry(
+def test_a_server_that_is_not_a_registry_is_an_error(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(formats, "REGISTRY_TIMEOUT_SECONDS", 0.0)
@@ -586,7 +586,7 @@ def test_only_streams_of_kafka_have_a_format(contract: Callable[[str], Stream]) 
         Stream.model_validate({**contract("avro").model_dump(), "transport": "pubsub"})
 
 
-def test_replay_publishes_no_json_to_a_stream_of_another_format(
+def test_replay_does_not_produce_json_to_a_stream_of_another_format(
     tmp_path: Path, contract: Callable[[str], Stream]
 ) -> None:
     contract("avro")

@@ -152,7 +152,7 @@ def shop(
     yield open_shop
 
 
-def test_avro_with_every_version_of_its_schema(shop: Callable[[str], Shop]) -> None:
+def test_avro_of_all_schema_versions_is_decoded(shop: Callable[[str], Shop]) -> None:
     signups = shop("avro")
     first = signups.avro(FIRST, {"usr": "u1", "referrer": "r", **SIGNUP})
     signups.produce(first, key=signups_key(signups, "u1"))
@@ -182,7 +182,7 @@ def signups_key(signups: Shop, key: str) -> bytes:
     return written
 
 
-def test_protobuf_with_an_import_and_a_message_within_another(shop: Callable[[str], Shop]) -> None:
+def test_protobuf_with_imports_and_nested_messages_is_decoded(shop: Callable[[str], Shop]) -> None:
     signups = shop("protobuf")
     subject = f"{signups.topic}-address"
     signups.register(subject, 'syntax = "proto3"; package shop; message Address { string city = 1; }', "PROTOBUF")
@@ -205,7 +205,7 @@ def test_protobuf_with_an_import_and_a_message_within_another(shop: Callable[[st
     ]
 
 
-def test_json_schema(shop: Callable[[str], Shop]) -> None:
+def test_json_schema_is_decoded(shop: Callable[[str], Shop]) -> None:
     signups = shop("json_schema")
     serializer = JSONSerializer(json.dumps(JSON_SCHEMA), signups.registry)
     payload = serializer({"user_id": "u1", "n": 1.5}, SerializationContext(signups.topic, MessageField.VALUE))
@@ -217,7 +217,7 @@ def test_json_schema(shop: Callable[[str], Shop]) -> None:
     assert payload.endswith(body)
 
 
-def test_what_cannot_be_decoded_is_landed_with_the_reason(
+def test_undecodable_messages_are_landed_with_the_reason(
     shop: Callable[[str], Shop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(formats, "SCHEMA_TIMEOUT_SECONDS", 1.0)

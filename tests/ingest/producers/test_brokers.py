@@ -76,7 +76,7 @@ def test_kafka_keeps_order_key_headers_and_time(settings: Settings) -> None:
     assert len(set.union(*partitions.values())) > 1
 
 
-def test_kafka_reports_what_was_not_delivered(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kafka_reports_undelivered_messages(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     provision(settings, [USERS])
     producer = KafkaProducer(settings)
     with pytest.raises(UserError, match=settings.topic(USERS)), producer:
@@ -161,7 +161,7 @@ DAY = "86400000"
         ({"retention_ms": DAY, "message_timestamp_type": "LogAppendTime"}, None),
     ],
 )
-def test_retention_is_that_of_the_topic(settings: Settings, config: dict[str, str], kept: timedelta | None) -> None:
+def test_retention_is_read_from_the_topic(settings: Settings, config: dict[str, str], kept: timedelta | None) -> None:
     assert retentions(settings, [USERS, CLICKS, STREAMS["posts"]]) == {}  # no such topics, and no Kafka for clicks
     create_topic(settings, **config)
     assert retentions(settings, [USERS, CLICKS]) == ({} if kept is None else {"users": kept})
@@ -211,9 +211,7 @@ def test_days_are_not_simulated_into_a_topic_that_deletes_them(settings: Setting
         ("2000000", "rejected 1 message: Broker: Message size too large; the largest has 1,500,0.. bytes"),
     ],
 )
-def test_a_row_that_kafka_does_not_take_is_named(
-    settings: Settings, tmp_path: Path, limit: str | None, reason: str
-) -> None:
+def test_a_row_too_large_for_kafka_is_named(settings: Settings, tmp_path: Path, limit: str | None, reason: str) -> None:
     """By the client, or by the broker, which takes less than this client would send."""
     create_topic(settings, max_message_bytes="1048588")
     if limit:
@@ -227,7 +225,7 @@ def test_a_row_that_kafka_does_not_take_is_named(
     assert in_kafka(settings) >= 2
 
 
-def test_a_row_that_pubsub_does_not_take_is_named(settings: Settings, tmp_path: Path) -> None:
+def test_a_row_too_large_for_pubsub_is_named(settings: Settings, tmp_path: Path) -> None:
     provision(settings, [CLICKS])
     file = tmp_path / "clicks.ndjson"
     body = {"click_id": 1, "user_id": 1, "product_id": 1, "datetime_occured": "2026-01-01", "url": ""}

@@ -56,7 +56,7 @@ def test_each_stream_goes_to_its_transport_and_all_are_flushed(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("failing", [["kafka"], ["pubsub"], ["kafka", "pubsub"]])
-def test_every_publisher_is_closed_even_when_one_fails(monkeypatch: pytest.MonkeyPatch, failing: list[str]) -> None:
+def test_every_producer_is_closed_even_if_one_fails(monkeypatch: pytest.MonkeyPatch, failing: list[str]) -> None:
     producer, calls = routing(monkeypatch, *failing, kafka_bootstrap_servers="k", pubsub_project="p")
     with pytest.raises(UserError, match="lost a message"), producer:
         producer.produce(STREAMS["users"], [])

@@ -156,7 +156,7 @@ def kinds(views: Bodies) -> list[str]:
     return [path.split("/")[-1] if path.startswith("/checkout/") else path.split("/")[1] for path in paths]
 
 
-def test_visits_read_as_journeys(visits: list[Bodies]) -> None:
+def test_pages_of_a_visit_follow_each_other_plausibly(visits: list[Bodies]) -> None:
     following: dict[str, Counter[str]] = defaultdict(Counter)
     entries: Counter[str] = Counter()
     for views in visits:
@@ -313,7 +313,7 @@ def test_store_events_have_no_user_until_the_visitor_signs_in(shop: Collector) -
 # -- returns ----------------------------------------------------------------------------------------------------------
 
 
-def test_products_are_given_back_at_the_price_that_was_paid(shop: Collector) -> None:
+def test_products_are_returned_at_the_price_that_was_paid(shop: Collector) -> None:
     sold: dict[tuple[str, str, float], list[int]] = defaultdict(list)
     sales, returns = [], []
     sessions: Counter[str] = Counter()
@@ -343,7 +343,7 @@ def test_products_are_given_back_at_the_price_that_was_paid(shop: Collector) -> 
     assert 0.8 * sum(sales) < sum(revenue.values()) < sum(sales)
 
 
-def test_who_is_deleted_gives_nothing_back() -> None:
+def test_deleted_users_return_nothing() -> None:
     shop = Shop(seed=7)
     sales = []
     for day in range(RETURN_DAYS):

@@ -110,7 +110,7 @@ def offsets(sink: BigQuerySink, stream: str = "users") -> list[int]:
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_key_of_pseudonyms_is_loaded_once_also_after_a_kill(
+def test_the_pseudonym_key_is_loaded_once_even_after_a_kill(
     sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
@@ -225,7 +225,7 @@ def test_positions_are_kept_by_source_topic_and_partition(opened: Opened) -> Non
     assert sink.positions("pubsub", {}) == {}
 
 
-def test_the_next_offset_is_the_batchs_own(opened: Opened) -> None:
+def test_the_next_offset_is_the_one_of_the_batch(opened: Opened) -> None:
     """A spool's offsets are bytes, and a Kafka transaction ends with an offset that carries no message."""
     sink = opened()
     bytes_of_lines = Batch(batch([0, 70]).tables, {("users", 0): 145})
@@ -332,7 +332,7 @@ def test_a_redelivery_within_a_commit_is_landed_once(opened: Opened) -> None:
     assert counts == [("a", 2), ("b", 1), ("c", 1)]
 
 
-def test_landing_time_rises_even_when_the_clock_goes_back(opened: Opened) -> None:
+def test_landing_time_increases_even_if_the_clock_goes_back(opened: Opened) -> None:
     times = iter([NOON, NOON, NOON - timedelta(days=1), NOON + timedelta(hours=1)])
     sink = opened(clock=lambda: next(times))
     for offset in range(4):
@@ -599,7 +599,7 @@ def test_status_counts_what_landed_and_what_the_last_build_rejected(settings: Se
     assert sink.status()["posts"] == StreamStatus(0, None, 0)
 
 
-def test_unlisted_fields_are_known_once_a_stream_is_staged(settings: Settings) -> None:
+def test_unlisted_fields_are_counted_once_a_stream_is_staged(settings: Settings) -> None:
     sink = BigQuerySink(settings, clock=lambda: NOON)
     assert sink.unlisted_fields("users") is None
     query(sink, "create schema {analytics}")
@@ -620,7 +620,7 @@ def test_unlisted_fields_are_known_once_a_stream_is_staged(settings: Settings) -
     ]
 
 
-def test_results_come_after_the_cursor_in_its_order(sink: BigQuerySink) -> None:
+def test_results_after_the_cursor_are_returned_in_its_order(sink: BigQuerySink) -> None:
     with pytest.raises(UserError, match="has no fct_page_views yet: run `make build` first"), sink.emitting():
         pass
     with pytest.raises(UserError, match="has no fct_page_views yet"):
@@ -657,7 +657,7 @@ def test_results_come_after_the_cursor_in_its_order(sink: BigQuerySink) -> None:
         pass
 
 
-def test_each_topic_has_its_cursor_and_one_emits_at_a_time(settings: Settings) -> None:
+def test_each_topic_has_its_own_cursor_and_a_second_emit_is_rejected(settings: Settings) -> None:
     first, second = BigQuerySink(settings), BigQuerySink(settings)
     assert first.emit_cursor("a") == FIRST_CURSOR
     cursor, later = Cursor(NOON, "s", 3), Cursor(NOON, "s", 4)
@@ -676,7 +676,7 @@ def test_each_topic_has_its_cursor_and_one_emits_at_a_time(settings: Settings) -
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 
-def test_without_credentials_the_user_is_told_how_to_get_some(
+def test_missing_credentials_are_an_error_that_says_how_to_get_them(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def default(*arguments: Any, **options: Any) -> Any:

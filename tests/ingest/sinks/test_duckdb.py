@@ -198,7 +198,7 @@ class BrokenOffError(Exception):
 
 
 @pytest.mark.parametrize("statement", range(20))
-def test_a_commit_that_breaks_anywhere_leaves_nothing(
+def test_a_commit_that_fails_at_any_statement_is_rolled_back(
     path: Path, monkeypatch: pytest.MonkeyPatch, statement: int
 ) -> None:
     """Every statement of a commit in turn is the last: rows and positions are those of before, or all of after."""
@@ -306,7 +306,7 @@ def test_a_warehouse_is_verified_when_its_file_has_changed(path: Path, how: str)
         sink.verify()
 
 
-def test_verifying_an_unchanged_file_does_not_open_it_and_a_held_one_is_not_waited_for(
+def test_verifying_neither_opens_an_unchanged_file_nor_waits_for_a_held_one(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink = DuckDBSink(path)
@@ -347,7 +347,7 @@ def test_the_count_of_pubsub_messages_reveals_a_replaced_warehouse(path: Path, h
 # -- landing time -----------------------------------------------------------------------------------------------------
 
 
-def test_landing_time_rises_even_when_the_clock_goes_back(path: Path) -> None:
+def test_landing_time_increases_even_if_the_clock_goes_back(path: Path) -> None:
     times = iter([NOON, NOON, NOON - timedelta(days=1), NOON + MICROSECOND, NOON + timedelta(hours=1)])
     sink = DuckDBSink(path, clock=lambda: next(times))
     for offset in range(5):
@@ -410,7 +410,7 @@ def held(path: Path, seconds: float) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("write", [True, False])
-def test_a_file_that_stays_held_is_an_error_that_names_the_holder(path: Path, write: bool) -> None:
+def test_a_file_held_longer_than_the_timeout_is_an_error_that_names_the_holder(path: Path, write: bool) -> None:
     DuckDBSink(path).create_tables()
     sink = DuckDBSink(path, lock_timeout_seconds=0.5)
     with held(path, 60) as holder:
@@ -435,7 +435,7 @@ def test_a_held_file_is_waited_for(path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"event_time,event_type\n1,view\n", b'[{"a": 1}]\n', b"PAR1", b"\x00" * 100_000]
 )
-def test_a_file_that_is_no_database_is_an_error(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_file_that_is_not_a_database_is_an_error(tmp_path: Path, name: str, content: bytes) -> None:
     """DuckDB itself opens a CSV, as a database in memory."""
     path = tmp_path / name
     path.write_bytes(content)
@@ -519,7 +519,7 @@ def storage_version(path: Path) -> int:
     return int.from_bytes(path.read_bytes()[12:20], "little")
 
 
-def test_a_new_file_is_one_that_duckdb_1_2_reads(path: Path) -> None:
+def test_duckdb_1_2_can_read_a_new_file(path: Path) -> None:
     sink = DuckDBSink(path)
     sink.commit([batch([0])])
     assert storage_version(path) == 65
@@ -590,7 +590,7 @@ def test_status_counts_what_landed_and_what_the_last_build_rejected(path: Path) 
     assert sink.status()["posts"] == StreamStatus(0, None, 0)
 
 
-def test_unlisted_fields_are_known_once_a_stream_is_staged(path: Path) -> None:
+def test_unlisted_fields_are_counted_once_a_stream_is_staged(path: Path) -> None:
     sink = DuckDBSink(path, clock=lambda: NOON)
     assert sink.unlisted_fields("users") is None
     sink.commit([batch([0])])
@@ -616,7 +616,7 @@ union all select 'posts', 'unlisted', 'd', 'string', 'aa', 9
 """
 
 
-def test_status_knows_a_warehouse_from_before_a_stream_existed(path: Path) -> None:
+def test_status_works_on_a_warehouse_older_than_a_stream(path: Path) -> None:
     sink = DuckDBSink(path, clock=lambda: NOON)
     sink.commit([batch([0])])
     with sink.connection() as connection:

@@ -93,7 +93,7 @@ def rows_of(*numbers: int) -> pa.Table:
     return raw_rows(distinct_rows([(numbered.tables["users"], numbered)]), "users", NOON)
 
 
-def test_an_append_that_is_repeated_at_its_offset_lands_once(sink: BigQuerySink) -> None:
+def test_an_append_retried_at_its_offset_lands_once(sink: BigQuerySink) -> None:
     sink.create_tables()
     table = f"projects/{PROJECT}/datasets/{sink._datasets.prefix.rpartition('.')[2]}raw/tables/users"
     stream = WriteStream(sink._datasets.write_client, table)
@@ -111,7 +111,7 @@ def test_an_append_that_is_repeated_at_its_offset_lands_once(sink: BigQuerySink)
     assert finalize(sink._datasets.write_client, f"{table}/streams/0123456789abcdef") == 0
 
 
-def test_large_commits_are_cut_and_each_request_carries_its_positions(
+def test_large_commits_are_split_and_each_request_has_its_positions(
     sink: BigQuerySink,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
@@ -147,7 +147,7 @@ def lose(monkeypatch: pytest.MonkeyPatch, *, appended: bool) -> None:
 
 
 @pytest.mark.parametrize("appended", [False, True])
-def test_an_append_that_is_not_answered_lands_once(
+def test_an_append_whose_answer_is_lost_lands_once(
     sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch, appended: bool
 ) -> None:
     sink.commit([batch([0]), pulled("z")])
@@ -181,7 +181,7 @@ def test_landed_at_is_the_time_after_a_takeover(settings: Settings, monkeypatch:
 
 
 @pytest.mark.parametrize("appended", [False, True])
-def test_a_commit_that_is_repeated_by_its_loader_lands_once(
+def test_a_commit_retried_by_its_loader_lands_once(
     sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch, appended: bool
 ) -> None:
     """BigQuery does not say either what became of the append."""
@@ -201,7 +201,7 @@ def test_a_commit_that_is_repeated_by_its_loader_lands_once(
     assert ids(sink) == ["a", "b"]
 
 
-def test_the_rest_of_a_commit_that_landed_in_part_follows(sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partly_landed_commit_is_completed(sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_stream, "APPEND_BYTES", 300)
     sink.commit([pulled("z")])
     append = WriteStream.append
@@ -224,7 +224,7 @@ def test_the_rest_of_a_commit_that_landed_in_part_follows(sink: BigQuerySink, mo
     assert offsets(sink) == list(range(12))
 
 
-def test_a_stream_that_has_ended_is_followed_by_another(sink: BigQuerySink) -> None:
+def test_a_finalized_write_stream_is_replaced_by_a_new_one(sink: BigQuerySink) -> None:
     sink.commit([batch([0])])
     finalize(sink._datasets.write_client, sink._loader._open["users"].name)
     assert sink.commit([batch([0, 1])]) == {"users": 1}
@@ -264,7 +264,7 @@ def test_an_idle_follower_notices_that_its_dataset_was_replaced(
 # -- one loader a table -----------------------------------------------------------------------------------------------
 
 
-def test_the_newest_loader_takes_over_and_its_predecessor_ends(settings: Settings) -> None:
+def test_a_new_loader_takes_over_and_its_predecessor_ends(settings: Settings) -> None:
     first, second = opened(settings), opened(settings)
     assert first.commit([batch([0, 1])]) == {"users": 2}
     assert second.commit([batch([0, 1, 2])]) == {"users": 1}
@@ -327,7 +327,7 @@ def test_load_jobs_and_write_streams_take_over_from_each_other(settings: Setting
     assert offsets(loads) == [0, 1, 2, 3, 4, 5]
 
 
-def test_positions_and_writer_are_read_at_one_moment(
+def test_positions_and_writer_are_read_in_one_snapshot(
     settings: Settings,
     jobs: JobIds,
     monkeypatch: pytest.MonkeyPatch,
@@ -353,7 +353,7 @@ def test_positions_and_writer_are_read_at_one_moment(
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_loader_killed_at_any_step(settings: Settings, step: str) -> None:
+def test_a_loader_killed_at_any_step_lands_each_message_once(settings: Settings, step: str) -> None:
     arguments = [str(settings.bigquery_emulator_host), settings.dataset_prefix, step]
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, *arguments],

@@ -160,7 +160,7 @@ def test_messages_arrive_as_they_were_sent(settings: Settings, producer: Produce
     assert warehouse.ends == {(topic, 0): 5}
 
 
-def test_goes_on_where_the_warehouse_stands(settings: Settings, producer: Producer, open_source: Any) -> None:
+def test_consuming_starts_at_the_warehouses_positions(settings: Settings, producer: Producer, open_source: Any) -> None:
     produce(producer, topic_of(settings), range(40))
     first = Warehouse()
     source = open_source(settings, first)
@@ -178,7 +178,7 @@ def test_goes_on_where_the_warehouse_stands(settings: Settings, producer: Produc
         source.close()
 
 
-def test_commits_to_kafka_what_was_acknowledged(
+def test_acknowledged_offsets_are_committed_to_kafka(
     settings: Settings, producer: Producer, open_source: Any, admin: AdminClient
 ) -> None:
     produce(producer, topic_of(settings), range(8))
@@ -200,7 +200,7 @@ def test_commits_to_kafka_what_was_acknowledged(
     assert committed() == {0: 2, 1: 2, 2: 2, 3: 2}
 
 
-def test_drains_to_the_end_in_bounded_batches(settings: Settings, producer: Producer, open_source: Any) -> None:
+def test_a_topic_is_drained_in_bounded_batches(settings: Settings, producer: Producer, open_source: Any) -> None:
     produce(producer, topic_of(settings), range(5000))
     warehouse = Warehouse()
     source = open_source(settings.model_copy(update={"landing_max_rows": 999}), warehouse)
@@ -221,7 +221,7 @@ def test_drains_to_the_end_in_bounded_batches(settings: Settings, producer: Prod
     assert late is not None and 1 <= late.rows <= 10
 
 
-def test_a_batch_is_full_once_it_has_the_bytes(
+def test_a_batch_is_full_once_it_reaches_the_bytes(
     settings: Settings, producer: Producer, open_source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kafka, "CHUNK_ROWS", 1)
@@ -235,7 +235,7 @@ def test_a_batch_is_full_once_it_has_the_bytes(
     assert [batch.num_rows for batch in batches] == [3, 3, 1, 1]
 
 
-def test_counts_what_retention_deleted_and_goes_on(
+def test_messages_deleted_by_retention_are_counted_and_skipped(
     settings: Settings, producer: Producer, open_source: Any, admin: AdminClient
 ) -> None:
     topic = topic_of(settings)
@@ -286,7 +286,7 @@ def test_offsets_without_messages_are_neither_waiting_nor_lost(
     assert lost() == before
 
 
-def test_a_position_moves_to_where_retention_has_got_without_a_message(
+def test_a_position_advances_past_deleted_offsets_without_a_message(
     settings: Settings, producer: Producer, open_source: Any, admin: AdminClient
 ) -> None:
     """So that one loss is reported once, by whatever loader comes first."""
@@ -304,7 +304,7 @@ def test_a_position_moves_to_where_retention_has_got_without_a_message(
     assert warehouse.ends == {(topic, partition): 10 for partition in range(4)}
 
 
-def test_messages_of_an_open_transaction_wait(
+def test_messages_of_an_open_transaction_are_waiting(
     settings: Settings, kafka_server: KafkaServer, open_source: Any, producer: Producer
 ) -> None:
     topic = topic_of(settings)
@@ -327,7 +327,7 @@ def test_messages_of_an_open_transaction_wait(
     assert source.waiting() == {STREAM.name: 0}
 
 
-def test_what_was_compacted_away_is_neither_waiting_nor_lost(
+def test_compacted_messages_are_neither_waiting_nor_lost(
     settings: Settings, kafka_server: KafkaServer, open_source: Any, admin: AdminClient, producer: Producer
 ) -> None:
     topic = f"{topic_of(settings)}-compacted"
@@ -363,7 +363,7 @@ def test_what_was_compacted_away_is_neither_waiting_nor_lost(
     assert lost() == before
 
 
-def test_beyond_the_messages_that_are_counted_offsets_are(
+def test_the_backlog_beyond_the_counted_messages_is_estimated_by_offsets(
     settings: Settings, producer: Producer, open_source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kafka_backlog, "COUNTED_MESSAGES", 3)
@@ -393,7 +393,7 @@ def lost() -> float:
 
 
 @pytest.mark.parametrize("is_counted", [False, True])
-def test_what_goes_wrong_at_a_gap_is_tried_again_and_counted_once(
+def test_an_error_at_a_gap_is_retried_and_the_gap_counted_once(
     settings: Settings,
     producer: Producer,
     open_source: Any,
@@ -431,7 +431,7 @@ def test_what_goes_wrong_at_a_gap_is_tried_again_and_counted_once(
     assert values(warehouse) == sorted({*range(80)} - {*range(40, 60, 4)})
 
 
-def test_a_topic_that_the_asked_broker_does_not_know_yet_is_asked_for_again(
+def test_a_topic_that_a_broker_does_not_know_yet_is_requested_again(
     settings: Settings, producer: Producer, open_source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     produce(producer, topic_of(settings), range(40))
@@ -444,7 +444,7 @@ def test_a_topic_that_the_asked_broker_does_not_know_yet_is_asked_for_again(
     assert values(warehouse) == list(range(40))
 
 
-def test_a_busy_topic_has_an_end(
+def test_the_end_of_a_busy_topic_is_where_it_was_at_the_start(
     settings: Settings, producer: Producer, open_source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waited at the start is all there once a batch says so, though the partitions never come to an end."""
@@ -472,7 +472,7 @@ def test_a_busy_topic_has_an_end(
     assert ends[-1] is True
 
 
-def test_headers_whose_names_cannot_be_read_do_not_stop_landing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headers_with_invalid_names_do_not_stop_landing(monkeypatch: pytest.MonkeyPatch) -> None:
     """As confluent-kafka does where a name is not UTF-8; its own producer cannot send one."""
 
     class Message:
@@ -498,7 +498,9 @@ def test_headers_whose_names_cannot_be_read_do_not_stop_landing(monkeypatch: pyt
     ]
 
 
-def test_refuses_a_topic_that_was_created_anew(settings: Settings, producer: Producer, open_source: Any) -> None:
+def test_a_topic_that_ends_before_the_position_is_an_error(
+    settings: Settings, producer: Producer, open_source: Any
+) -> None:
     produce(producer, topic_of(settings), range(8))
     warehouse = Warehouse()
     warehouse.ends = {(topic_of(settings), 0): 1000}
@@ -507,7 +509,9 @@ def test_refuses_a_topic_that_was_created_anew(settings: Settings, producer: Pro
         warehouse.drain(source)
 
 
-def test_a_rebalance_loses_and_doubles_nothing(settings: Settings, producer: Producer, open_source: Any) -> None:
+def test_a_rebalance_neither_loses_nor_duplicates_messages(
+    settings: Settings, producer: Producer, open_source: Any
+) -> None:
     topic = topic_of(settings)
     produce(producer, topic, range(2000))
     warehouse = Warehouse()
@@ -553,7 +557,7 @@ def _fetch_without_waiting(source: KafkaSource) -> Batch | None:
         kafka.FETCH_TIMEOUT_SECONDS = patience
 
 
-def test_reads_positions_again_at_every_assignment(settings: Settings, producer: Producer, open_source: Any) -> None:
+def test_positions_are_read_at_every_assignment(settings: Settings, producer: Producer, open_source: Any) -> None:
     """Another loader took over, landed further and left: its messages are not fetched again."""
     topic = topic_of(settings)
     produce(producer, topic, range(400))
@@ -577,7 +581,7 @@ def test_reads_positions_again_at_every_assignment(settings: Settings, producer:
     assert sorted(regained) == sorted([*range(190, 200)] * 2)
 
 
-def test_survives_a_restart_of_the_broker(
+def test_consuming_continues_after_a_restart_of_the_broker(
     settings: Settings, producer: Producer, open_source: Any, kafka_server: KafkaServer
 ) -> None:
     produce(producer, topic_of(settings), range(100))
@@ -645,7 +649,7 @@ def allow(admin: AdminClient, kind: ResourceType, name: str, operation: AclOpera
 ALL_THREE = (STREAM, STREAMS["users"], STREAMS["posts"])
 
 
-def test_topics_that_may_not_be_read_are_named_and_the_others_landed(
+def test_topics_without_permission_are_named_and_the_others_landed(
     restricted: Settings, producer: Producer, open_source: Any, admin: AdminClient
 ) -> None:
     produce(producer, topic_of(restricted), range(40))
@@ -670,7 +674,7 @@ def test_topics_that_may_not_be_read_are_named_and_the_others_landed(
     assert source.problems == []
 
 
-def test_a_topic_that_may_not_be_read_is_exit_code_2(
+def test_a_topic_without_permission_exits_2(
     restricted: Settings, producer: Producer, start: Start, admin: AdminClient
 ) -> None:
     produce(producer, topic_of(restricted), range(40))
@@ -699,7 +703,7 @@ def test_a_topic_that_may_not_be_read_is_exit_code_2(
     assert process.returncode == 0
 
 
-def test_brokers_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_brokers_that_do_not_answer_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_topics, "REQUEST_TIMEOUT_SECONDS", 2.0)
     server = f"127.0.0.1:{free_port()}"
     settings = Settings(_env_file=None, kafka_bootstrap_servers=server)
@@ -708,7 +712,7 @@ def test_brokers_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_failing_warehouse_does_not_start_the_consumer_elsewhere(settings: Settings, producer: Producer) -> None:
+def test_after_a_warehouse_error_consuming_starts_at_the_same_position(settings: Settings, producer: Producer) -> None:
     produce(producer, topic_of(settings), range(40))
     warehouse = Warehouse()
     fails = [UserError("locked")]
@@ -726,7 +730,7 @@ def test_a_failing_warehouse_does_not_start_the_consumer_elsewhere(settings: Set
     source.close()
 
 
-def test_the_group_of_the_properties_file_counts_unless_another_is_set(
+def test_kafka_group_id_overrides_the_group_of_the_properties_file(
     tmp_path: Path, settings: Settings, producer: Producer, admin: AdminClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     produce(producer, topic_of(settings), range(8))
@@ -748,7 +752,7 @@ def test_the_group_of_the_properties_file_counts_unless_another_is_set(
     assert all("enable.auto.commit" in line for line in ignored)
 
 
-def test_reads_a_librdkafka_properties_file(tmp_path: Path, settings: Settings) -> None:
+def test_a_librdkafka_properties_file_is_read(tmp_path: Path, settings: Settings) -> None:
     path = tmp_path / "client.properties"
     path.write_text(
         "# Confluent\n\nbootstrap.servers = nowhere:1\nsasl.password=a=b#c\nschema.registry.url=https://x\n"
@@ -771,7 +775,7 @@ def test_reads_a_librdkafka_properties_file(tmp_path: Path, settings: Settings) 
         ("session.timeout.ms=s3cret", 'Invalid value for configuration property "session.timeout.ms"'),
     ],
 )
-def test_a_wrong_properties_file_tells_no_secret(
+def test_the_error_of_an_invalid_properties_file_shows_no_secret(
     tmp_path: Path, settings: Settings, content: str, message: str
 ) -> None:
     path = tmp_path / "client.properties"

@@ -129,7 +129,7 @@ def pubsub_message(data: bytes, message_id: str = "1", ordering_key: str = "", s
     return message
 
 
-def test_acknowledges_only_after_the_commit(
+def test_messages_are_acknowledged_only_after_the_commit(
     settings: Settings, publish: Callable[..., str], open_source: OpenSource
 ) -> None:
     for number in range(20):
@@ -155,7 +155,7 @@ def test_acknowledges_only_after_the_commit(
     assert open_source().fetch(PATIENCE) is None
 
 
-def test_hands_back_what_was_never_fetched(publish: Callable[..., str], open_source: OpenSource) -> None:
+def test_unfetched_messages_are_released_at_close(publish: Callable[..., str], open_source: OpenSource) -> None:
     for number in range(30):
         publish(str(number).encode())
     source = open_source(landing_max_rows=10)
@@ -165,7 +165,7 @@ def test_hands_back_what_was_never_fetched(publish: Callable[..., str], open_sou
     assert len(payloads(open_source(), 30)) == 30
 
 
-def test_keeps_messages_leased_while_a_commit_is_slow(
+def test_deadlines_are_extended_during_a_slow_commit(
     settings: Settings, publish: Callable[..., str], open_source: OpenSource
 ) -> None:
     subscriber = open_subscriber(settings)
@@ -216,7 +216,7 @@ def test_batches_are_bounded(
     assert max(batch.rows for batch in batches) <= 2
 
 
-def test_waits_as_long_as_asked(publish: Callable[..., str], open_source: OpenSource) -> None:
+def test_a_fetch_waits_for_its_timeout(publish: Callable[..., str], open_source: OpenSource) -> None:
     publish(b"x")
     source = open_source()
     assert source.waiting() == {STREAM.name: None}
@@ -228,7 +228,7 @@ def test_waits_as_long_as_asked(publish: Callable[..., str], open_source: OpenSo
     assert time.monotonic() - started >= 0.5
 
 
-def test_a_failed_acknowledgement_is_no_error(
+def test_a_failed_acknowledgement_is_not_an_error(
     publish: Callable[..., str], open_source: OpenSource, pubsub_emulator: PubSubEmulator
 ) -> None:
     publish(b"x")
@@ -238,7 +238,7 @@ def test_a_failed_acknowledgement_is_no_error(
     source.acknowledge(Batch(batches[0].tables, acknowledgement=[replace(pulled, ack_ids=["not an ack id"])]))
 
 
-def test_a_missing_subscription_says_how_to_create_it(settings: Settings) -> None:
+def test_the_error_of_a_missing_subscription_says_how_to_create_it(settings: Settings) -> None:
     missing = settings.model_copy(update={"subscriptions": {STREAM.name: "not-there"}})
     with pytest.raises(
         UserError, match=r"no projects/test-project/subscriptions/not-there; .*ingest provision"
@@ -301,7 +301,7 @@ def test_a_topic_that_is_deleted_while_a_source_follows_is_logged(
     assert capsys.readouterr().out.count("was deleted, so it receives nothing") == 1
 
 
-def test_a_subscription_deleted_meanwhile_ends_the_source(settings: Settings, open_source: OpenSource) -> None:
+def test_a_subscription_deleted_while_pulling_is_an_error(settings: Settings, open_source: OpenSource) -> None:
     source = open_source()
     subscriber = open_subscriber(settings)
     name = settings.subscription(STREAM)
@@ -311,7 +311,7 @@ def test_a_subscription_deleted_meanwhile_ends_the_source(settings: Settings, op
     subscriber.close()
 
 
-def test_a_subscription_deleted_meanwhile_is_told_though_others_are_busy(
+def test_a_deleted_subscription_is_reported_while_others_are_busy(
     settings: Settings, publish: Callable[..., str]
 ) -> None:
     source = PubSubSource(settings, [STREAM, OTHER])
@@ -331,7 +331,7 @@ def test_a_subscription_deleted_meanwhile_is_told_though_others_are_busy(
     subscriber.close()
 
 
-def test_a_server_that_hangs_is_not_an_empty_subscription(
+def test_a_hung_server_is_not_taken_for_an_empty_subscription(
     settings: Settings,
     publish: Callable[..., str],
     open_source: OpenSource,
@@ -364,7 +364,7 @@ def _fetch_or_none(source: PubSubSource) -> Batch | None:
         return None
 
 
-def test_leases_that_are_not_extended_any_more_end_the_source(
+def test_an_error_while_extending_deadlines_ends_the_source(
     open_source: OpenSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pubsub, "LEASE_CHECK_SECONDS", 0.1)
@@ -375,7 +375,7 @@ def test_leases_that_are_not_extended_any_more_end_the_source(
             source.fetch(PATIENCE)
 
 
-def test_a_server_that_does_not_answer() -> None:
+def test_a_server_that_does_not_answer_is_an_error() -> None:
     host = f"127.0.0.1:{free_port()}"
     settings = Settings(_env_file=None, pubsub_project="test-project", pubsub_emulator_host=host)
     with pytest.raises(UserError, match=f"Pub/Sub at {host}.*ingest provision") as error:
