@@ -1,4 +1,4 @@
-"""Fixtures that are expensive: a built warehouse, made once per run, and real brokers, started once per worker."""
+"""Expensive fixtures: a built warehouse, created once per run, and real brokers, started once per worker."""
 
 import fcntl
 import os
@@ -15,7 +15,7 @@ from tests.dbt_project.warehouse import Warehouse
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHOP_OUTPUT = "build.txt"
-"""What the build of the shop printed."""
+"""Name of the file with the output of the shop's build."""
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -1,4 +1,4 @@
-# One account per task, each with the least that its task needs.
+# One service account per task, each with only the permissions that its task needs.
 resource "google_service_account" "this" {
   for_each = {
     land     = "lands messages in the dataset raw"
@@ -56,7 +56,7 @@ resource "google_pubsub_subscription_iam_member" "land" {
   member       = local.members["land"]
 }
 
-# `land` asks each subscription for its topic.
+# `land` reads the settings of each subscription, to report a deleted topic.
 resource "google_pubsub_subscription_iam_member" "land_views" {
   for_each     = local.pubsub_streams
   subscription = google_pubsub_subscription.landing[each.key].id
