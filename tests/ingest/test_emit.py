@@ -1,4 +1,4 @@
-"""Emitted results: bodies, what is due, and what a consumer of the topic holds after corrections and kills."""
+"""`emit`: message bodies, which results are due, and the state of a consumer after corrections and kills."""
 
 import itertools
 import json
@@ -77,13 +77,13 @@ def result(**changes: Any) -> Result:
 
 
 def session(number: int, views: int, landed: int) -> list[Result]:
-    """A session of this many page views, 10 s apart, changed last by this landing."""
+    """Return a session of this many page views, 10 s apart, last changed by the landing of this number."""
     return [
         result(
             session_landed_at=LANDED_AT + timedelta(minutes=landed),
-            session_id=f"{number * 7919 % 1000:03}",  # in another order than the numbers
+            session_id=f"{number * 7919 % 1000:03}",  # not in the order of the numbers
             sequence_number=place + 1,
-            source_session_id=f"source\0-{number}",  # which JSON may hold
+            source_session_id=f"source\0-{number}",  # JSON can contain NUL
             page_title=f"Page {place}",
             event_at=STARTED_AT + timedelta(seconds=10 * place),
             time_on_page_seconds=Decimal(10),
@@ -151,7 +151,7 @@ def test_results_after_the_cursor_are_returned_in_its_order(settings: Settings, 
     everything = list(sink.results(FIRST_CURSOR, 7))
     assert [len(chunk) for chunk in everything] == [7] * 17 + [1]
     assert list(itertools.chain(*everything)) == in_order
-    for place in (0, 1, 29, 30, 118, 119):  # within a session, a landing, and at their ends
+    for place in (0, 1, 29, 30, 118, 119):  # in the middle and at the ends of sessions and landings
         after = in_order[place].cursor
         assert list(itertools.chain(*sink.results(after, 1000))) == in_order[place + 1 :]
         assert sink.count_results(after) == len(in_order) - place - 1
@@ -161,14 +161,14 @@ def test_other_processes_can_write_to_the_warehouse_between_two_chunks(settings:
     write_mart(settings, session(1, views=4, landed=0))
     chunks = sink.results(FIRST_CURSOR, 2)
     first = next(chunks)
-    write_mart(settings, [])  # another process could, too
+    write_mart(settings, [])  # raises an error if the file is still open
     assert [*first, *itertools.chain(*chunks)] == session(1, views=4, landed=0)
 
 
 def test_a_kill_at_any_time_leaves_no_temporary_file(
     settings: Settings, sink: DuckDBSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Since none has a name, not even while the results are written."""
+    """Temporary files have no name, so that none remains after a kill."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -256,7 +256,7 @@ def test_a_missing_topic_is_reported(settings: Settings, sink: DuckDBSink, kafka
 
 @pytest.fixture
 def at_kafka(settings: Settings, kafka_server: KafkaServer) -> Settings:
-    """With a topic of one partition, so that the order of all messages is known."""
+    """A warehouse and a topic with one partition, so that the order of all messages is known."""
     topic = next(topics)
     admin = AdminClient({"bootstrap.servers": kafka_server.bootstrap_servers})
     admin.create_topics([NewTopic(topic, 1, 1)])[topic].result()
@@ -264,7 +264,7 @@ def at_kafka(settings: Settings, kafka_server: KafkaServer) -> Settings:
 
 
 class Reader:
-    """A plain consumer of all partitions of a topic; `read` gives what is new."""
+    """A plain consumer of all partitions of a topic; `read` returns new messages."""
 
     def __init__(self, servers: str, topic: str) -> None:
         self._consumer = Consumer({"bootstrap.servers": servers, "group.id": "reader", "enable.auto.commit": False})
@@ -273,7 +273,7 @@ class Reader:
         self._consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
 
     def end(self) -> int:
-        """Messages of the topic."""
+        """Number of messages in the topic."""
         return sum(self._consumer.get_watermark_offsets(one, timeout=10)[1] for one in self._next)
 
     def read(self) -> list[Record]:
@@ -309,7 +309,7 @@ Key = tuple[str, str, str]
 
 
 def compacted(records: list[Record]) -> dict[Key, dict[str, Any]]:
-    """The last body of each key."""
+    """Return the last body of each key, as after log compaction."""
     bodies = [body(record) for record in records]
     return {(one["session_id"], one["element_timestamp"], one["page"]): one for one in bodies}
 
@@ -356,7 +356,7 @@ def test_new_results_are_sent_once_and_all_with_from_start(
 def test_undelivered_results_are_sent_by_the_next_run(
     at_kafka: Settings, sink: DuckDBSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when everything was to be sent again, and the run failed before its first chunk was there."""
+    """Also if `--from-start` failed before its first chunk was delivered."""
 
     def undelivered(_: KafkaProducer) -> None:
         raise UserError("Kafka does not answer")
@@ -409,7 +409,7 @@ def test_the_emit_command(at_kafka: Settings, start: Start) -> None:
 
 @pytest.mark.brokers
 def test_kills_leave_no_gap_and_no_outdated_result(at_kafka: Settings, sink: DuckDBSink, reader: Reader) -> None:
-    """SIGKILL within a run, five times; between two runs a build changes sessions, sent and unsent alike."""
+    """Five runs are killed. Between runs, a build changes sessions whose results were sent and others."""
     landed = {number: number // 15 for number in range(300)}
     views = dict.fromkeys(landed, 4)
 
@@ -442,17 +442,17 @@ def test_kills_leave_no_gap_and_no_outdated_result(at_kafka: Settings, sink: Duc
                 assert process.poll() is None, "ended before it was killed"
                 assert time.monotonic() < until
                 time.sleep(0.01)
-            time.sleep(0.02 * run)  # to meet different steps of a chunk
+            time.sleep(0.02 * run)  # to kill at different steps of a chunk
             process.send_signal(signal.SIGKILL)
         assert process.wait(timeout=60) == (-signal.SIGKILL if run < 5 else 0)
         sent = reader.read()
-        # What a run sends are the first of those due, in order: what is sent twice comes in the same order again.
+        # A run sends the first results that are due, so repeated results have the same order.
         assert [body(record) for record in sent] == list(expected(due).values())[: len(sent)]
         assert run == 5 or 0 < len(sent) < len(due)
         assert sink.emit_cursor(at_kafka.emit_topic) <= due[len(sent) - 1].cursor
         records += sent
         first_appearances = list(compacted(records))
-        for number in (run, 150 + run, 290 + run):  # sent long ago, maybe under way, not sent yet
+        for number in (run, 150 + run, 290 + run):  # sent, possibly in flight, and unsent
             if run < 5:
                 views[number] += 1
                 landed[number] = 100 + run
@@ -477,7 +477,7 @@ def page_view(session_id: str, at: str, page: str, engaged: float | None = None)
 
 @pytest.mark.brokers
 def test_late_page_views_correct_what_was_emitted(at_kafka: Settings, reader: Reader, tmp_path: Path) -> None:
-    """The whole way: the consumer's state is what the definition in plain Python makes of all messages."""
+    """End to end: the consumer's final state equals the definition in plain Python of all messages."""
     warehouse = Warehouse(
         tmp_path,
         {
@@ -490,13 +490,13 @@ def test_late_page_views_correct_what_was_emitted(at_kafka: Settings, reader: Re
         file = tmp_path / "views.ndjson"
         file.write_text("".join(json.dumps(view) + "\n" for view in views))
         warehouse.run("ingest", "replay", str(file), "--stream", "page_views")
-        warehouse.run("ingest", "land", "--stream", "page_views")  # creates every table
+        warehouse.run("ingest", "land", "--stream", "page_views")  # `land` creates the tables of all streams
         warehouse.run_models("--select", "+fct_page_views")
         warehouse.run("ingest", "emit")
         return reader.read()
 
     def defined() -> dict[Key, dict[str, Any]]:
-        """By tests/oracle: a body for each page view whose time is known."""
+        """Return, by tests/oracle, the body of each page view whose time on page is known."""
         landed = warehouse.query("select stream, message_id, key, published_at, landed_at, payload from raw.page_views")
         views = marts([Landed(*row) for row in landed], OracleSettings(), {})["fct_page_views"]  # type: ignore[arg-type]
         bodies = {}
@@ -554,10 +554,10 @@ def test_late_page_views_correct_what_was_emitted(at_kafka: Settings, reader: Re
 
     corrections = emit_after(
         [
-            page_view("joined", "15:31:40", "Hats"),  # within a minute of the first session and of ...
-            page_view("joined", "15:32:30", "Bags"),  # ... this, which is within one of the second
+            page_view("joined", "15:31:40", "Hats"),  # within a minute of the first session, and of ...
+            page_view("joined", "15:32:30", "Bags"),  # ... this view, which is within a minute of the second session
             page_view("split", "23:59:55", "Lamps"),
-            page_view("left alone", "15:30:45", "Shoes"),  # a copy
+            page_view("left alone", "15:30:45", "Shoes"),  # a duplicate
         ]
     )
     assert compacted([*records, *corrections]) == defined()

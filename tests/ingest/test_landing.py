@@ -1,4 +1,4 @@
-"""Landing: whatever the sources do and whenever it is killed, each message is landed exactly once."""
+"""Landing from the spool: each message lands exactly once, whatever the sources do and whenever it is killed."""
 
 import json
 import os
@@ -36,7 +36,7 @@ SPOOLED = ["users", "posts", "clicks"]
 
 
 def publish(settings: Settings, numbers: Iterable[int]) -> None:
-    """A message of each number to three streams."""
+    """Produce one message per number to three streams."""
     producer = SpoolProducer(settings)
     messages = [Message(b"%d" % number) for number in numbers]
     for stream in SPOOLED:
@@ -44,7 +44,7 @@ def publish(settings: Settings, numbers: Iterable[int]) -> None:
 
 
 def landed(settings: Settings, stream: str = "users") -> list[int]:
-    """The numbers of one stream, sorted; empty before the first commit."""
+    """Return the landed numbers of a stream, sorted; empty before the first commit."""
     sink = DuckDBSink(settings.warehouse_path)
     if not settings.warehouse_path.exists():
         return []
@@ -66,7 +66,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 
 
 class Scripted:
-    """A source that delivers the given numbers of rows, None where nothing waits."""
+    """A source that returns batches of the given numbers of rows; None stands for no waiting message."""
 
     idle_timeout_seconds = 0.0
 
@@ -94,7 +94,7 @@ class Scripted:
 
 
 class Commits:
-    """A sink that notes its commits, and what was acknowledged when they began."""
+    """A sink that records its commits, and the acknowledgements before each commit."""
 
     def __init__(self, *sources: Scripted, fails: bool = False) -> None:
         self._sources = sources
@@ -162,7 +162,7 @@ def test_sources_share_commits_and_each_ends_when_it_is_drained() -> None:
 
 
 def test_a_busy_stream_does_not_keep_landing_from_ending() -> None:
-    """More arrives during each commit, but once there was nothing more to wait for, what waited is landed."""
+    """Messages arrive during each commit, but landing ends once those that were waiting at its start have landed."""
     source = Scripted(*[10, None] * 1_000)
     sink = Commits(source)
     land(limits(), [source], sink)
@@ -207,7 +207,7 @@ def test_two_concurrent_loaders_land_each_message_once(settings: Settings) -> No
     settings = settings.model_copy(update={"landing_max_rows": 50})
     publish(settings, range(500))
     counts: list[int] = []
-    # In one process DuckDB would share its file between them; positions are read before either lands.
+    # In separate processes, since DuckDB shares a file within a process. Both read positions before either lands.
     sinks = [DuckDBSink(settings.warehouse_path) for _ in range(2)]
     sources = [
         SpoolSource(settings, [STREAMS["users"]], lambda ids: sinks[0].positions("spool", ids)) for _ in range(2)
@@ -231,7 +231,7 @@ def test_landing_again_lands_only_new_messages(settings: Settings) -> None:
 
 
 def test_a_kill_at_any_time_neither_loses_nor_duplicates_messages(settings: Settings, start: Start) -> None:
-    """Loaders are killed at random until three kills came after messages had landed; then one lands the rest."""
+    """Loaders are killed at random times until three were killed after a commit; then one lands the rest."""
     seed = random.randrange(10**9)
     draw = random.Random(seed)
     published = range(10_000)
@@ -239,7 +239,7 @@ def test_a_kill_at_any_time_neither_loses_nor_duplicates_messages(settings: Sett
     before = 0
     in_the_midst = 0
     while in_the_midst < 3:
-        # Hundreds of commits of some 40 ms: the kill comes after the first few, and never too late.
+        # Hundreds of commits of about 40 ms, so that the kill comes after some and before the last.
         written = _written(settings)
         loader = start("land", LANDING_MAX_ROWS="100")
         wait_for(lambda written=written: _written(settings) != written)
@@ -281,7 +281,7 @@ def test_following_lands_appended_messages_until_a_signal(
     wait_for(lambda: landed(settings, "clicks") == list(range(10)))
     publish(settings, range(10, 20))
     wait_for(lambda: landed(settings, "clicks") == list(range(20)))
-    # The signal comes while messages do.
+    # Send the signal while messages arrive.
     for number in range(20, 60):
         publish(settings, [number])
         if number == 40:
@@ -333,7 +333,7 @@ def test_following_serves_metrics_and_logs_no_payload(settings: Settings, start:
 
 
 def test_following_releases_the_file_between_commits(settings: Settings, start: Start) -> None:
-    """Another process, this one, can write to the warehouse; meanwhile landing waits, and then goes on."""
+    """Another process (this test) can write to the warehouse; landing waits meanwhile, and then continues."""
     loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2")
     publish(settings, range(10))
     wait_for(lambda: len(landed(settings)) == 10)
@@ -415,7 +415,7 @@ def test_stopping_does_not_wait_until_a_commit_is_due() -> None:
 
 
 def test_following_retries_while_the_warehouse_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked again ever more slowly, and the batch is the same."""
+    """The same batch is retried with growing pauses."""
     monkeypatch.setattr(landing, "MAX_RETRY_SECONDS", 3.0)
     stop = threading.Event()
     waits: list[float] = []
@@ -457,7 +457,7 @@ def back_up(settings: Settings) -> Path:
 def test_a_warehouse_replaced_while_following_gets_its_missing_messages(
     settings: Settings, start: Start, how: str, is_idle: bool
 ) -> None:
-    """Also of streams to which nothing comes any more, and if nothing comes at all."""
+    """Also for streams without new messages, and if no stream has new messages."""
     loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2")
     publish(settings, range(10))
     wait_for(lambda: landed(settings, "clicks") == list(range(10)))
@@ -483,7 +483,7 @@ def test_a_warehouse_replaced_while_following_gets_its_missing_messages(
 
 
 def test_a_warehouse_replaced_while_landing_gets_its_missing_messages(settings: Settings) -> None:
-    """Without --follow: between reading the positions and the commit."""
+    """Without --follow: it is replaced between the reading of positions and the commit."""
     publish(settings, range(10))
     sink = DuckDBSink(settings.warehouse_path)
     sink.create_tables()

@@ -1,4 +1,4 @@
-"""`provision` against real brokers: what is made, what is left alone, and what is told of it."""
+"""`provision` against real brokers: what it creates, what it does not change, and what it reports."""
 
 import itertools
 import time

@@ -1,4 +1,4 @@
-"""The push endpoint: what is answered 204 is in the warehouse, whatever happens; what is no push stays out of it."""
+"""The push server: an answer of 204 means that the message is in the warehouse, whatever happens."""
 
 import asyncio
 import base64
@@ -48,7 +48,7 @@ SUBSCRIPTION = "projects/shop/subscriptions/clicks-landing"
 
 
 class Server:
-    """`python -m ingest push` on a port of its own."""
+    """`python -m ingest push` as a process, on its own port."""
 
     def __init__(self, start: Start, variables: dict[str, str]) -> None:
         self.port = free_port()
@@ -67,7 +67,7 @@ class Server:
             return 0
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[str, str]:
-        """What it printed and logged; it must end well."""
+        """Stop the server, which must exit with 0; returns its output and log."""
         self.process.send_signal(number)
         out, err = self.process.communicate(timeout=60)
         assert self.process.returncode == 0, err
@@ -108,7 +108,7 @@ def envelope(payload: bytes = b"{}", message_id: str = "1", subscription: str = 
 
 
 def landed(settings: Settings, stream: str = "clicks") -> list[dict[str, Any]]:
-    """Rows in the order of landing; waits for a server that just commits."""
+    """Return the rows in the order of landing; wait while the server commits."""
     with DuckDBSink(settings.warehouse_path).connection() as connection:
         rows = connection.execute(f"select * from raw.{stream} order by landed_at, rowid")
         names = [column[0] for column in rows.description]
@@ -120,14 +120,14 @@ def landed_ids(settings: Settings) -> list[str]:
 
 
 class Load:
-    """Clients that push as fast as they are answered, each message once, until the context ends or the server does."""
+    """Clients that push different messages without pause until the context or the server ends."""
 
     def __init__(self, server: Server, clients: int = 12) -> None:
         self._server = server
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._push, args=(number,)) for number in range(clients)]
         self.answered: dict[int, list[str]] = defaultdict(list)
-        """Status to the ids that were answered so."""
+        """HTTP status to the ids of the messages with this answer."""
 
     def _push(self, client_number: int) -> None:
         with httpx.Client(timeout=60) as client:
@@ -143,7 +143,7 @@ class Load:
                     return
 
     def goes_on(self) -> Callable[[], bool]:
-        """Tells whether some more were landed since now."""
+        """Return a function that reports whether more messages have landed since now."""
         before = len(self.answered[204])
         return lambda: len(self.answered[204]) >= before + 50
 
@@ -160,7 +160,7 @@ class Load:
 
 
 class Sink(DuckDBSink):
-    """Notes the ids that are committed; each outcome that is an error is raised by one commit."""
+    """Records the ids of committed messages. Each commit takes the next outcome, and raises it if it is an error."""
 
     def __init__(self, *outcomes: BaseException | None) -> None:
         self._outcomes = list(outcomes)
@@ -179,7 +179,7 @@ class Sink(DuckDBSink):
 
 
 class InProcess:
-    """The endpoint without a server."""
+    """The push endpoint in this process, without a server."""
 
     result: Any
 
@@ -202,7 +202,7 @@ class InProcess:
 def in_process(
     settings: Settings, sink: DuckDBSink, act: Callable[[InProcess], Any], verifier: TokenVerifier | None = None
 ) -> InProcess:
-    """The endpoint, with the result of `act` on it."""
+    """Run `act` on an endpoint in this process; returns the endpoint and the result."""
 
     async def run() -> InProcess:
         endpoint = InProcess(settings, sink, verifier)
@@ -327,7 +327,7 @@ def test_a_redelivery_lands_again_but_once_per_commit(settings: Settings) -> Non
     assert endpoint.committer.rows == 4
 
 
-# -- what is refused --------------------------------------------------------------------------------------------------
+# -- what is rejected -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_a_request_that_is_not_a_push_gets_400_with_one_line(
         ("shop", "projects/other/subscriptions/clicks-landing", 404),
         ("shop", "clicks-landing", 404),
         (None, "projects/shop/subscriptions/nope", 404),
-        (None, "projects/shop/subscriptions/users-landing", 404),  # comes by Kafka
+        (None, "projects/shop/subscriptions/users-landing", 404),  # users arrive through Kafka
         (None, "projects/shop/topics/clicks-landing", 404),
         (None, "", 404),
     ],
@@ -448,7 +448,7 @@ def test_other_methods_and_paths_are_rejected(serve: Serve) -> None:
 
 @pytest.mark.slow
 def test_a_trailing_slash_is_accepted(serve: Serve, settings: Settings) -> None:
-    """Pub/Sub follows no redirect."""
+    """Since Pub/Sub does not follow redirects."""
     server = serve()
     assert server.client.post(f"{server.url}/", json=envelope(message_id="slash")).status_code == 204
     assert server.post(envelope(message_id="none")).status_code == 204
@@ -469,7 +469,7 @@ def test_a_trailing_slash_is_accepted(serve: Serve, settings: Settings) -> None:
 def test_without_tokens_web_pages_cannot_push(
     headers: dict[str, str], status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A form needs no permission to post anything anywhere; the browser says from where."""
+    """Web pages can send forms to any address; the browser adds the headers Origin and Host."""
     sink = Sink()
 
     async def push(endpoint: InProcess) -> httpx.Response:
@@ -521,7 +521,7 @@ def test_headers_above_the_limit_get_431_and_are_not_buffered(serve: Serve, sett
 
 
 def peak_kilobytes(pid: int) -> int:
-    """The most memory that a process has had."""
+    """Return the peak memory of a process."""
     found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
     assert found
     return int(found[1])
@@ -559,7 +559,7 @@ def test_pushes_above_the_limit_get_429_and_the_waiting_ones_land(serve: Serve, 
             waiting = [id_ for id_, answer in answers.items() if not answer.done()]
         assert {answers[id_].result().status_code for id_ in waiting} == {204}
     assert sorted(landed_ids(settings)) == waiting
-    # what was answered, or refused, makes place
+    # answered and rejected requests no longer count
     for body in bodies.values():
         assert server.post(body).status_code == 204
 
@@ -600,16 +600,16 @@ def test_pushes_get_503_while_the_disk_is_full(serve: Serve, settings: Settings)
 
 @pytest.mark.slow
 def test_a_replaced_warehouse_is_reported_once(serve: Serve, settings: Settings) -> None:
-    """What was acknowledged does not come again by itself."""
+    """The log must say so, since Pub/Sub does not redeliver acknowledged messages."""
     server = serve()
     assert server.post(envelope(message_id="before")).status_code == 204
-    time.sleep(1)  # until the server has left the file
+    time.sleep(1)  # until the server has released the file
     settings.warehouse_path.rename(settings.warehouse_path.with_name("elsewhere"))
     statuses = [server.post(envelope(message_id="after")).status_code for _ in range(2)]
     assert statuses == [503, 204]
     _, err = server.stop()
     assert landed_ids(settings) == ["after"]
-    assert err.count("the warehouse was replaced") == 2  # it, and the answer
+    assert err.count("the warehouse was replaced") == 2  # once in the log of the landing, once in the rejected push
     assert "from pubsub clicks up to 0, and 1 was landed" in err
 
 
@@ -642,7 +642,7 @@ def test_the_health_check_fails_without_the_committer() -> None:
     class DeadlySink(Sink):
         def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
             assert gate.wait(30)
-            raise GeneratorExit  # no Exception: what the committer does not go on after
+            raise GeneratorExit  # not an Exception, so it ends the committer
 
     async def push(endpoint: InProcess) -> list[int]:
         answers = [await endpoint.client.get("/healthz")]
@@ -662,7 +662,7 @@ def test_the_warehouse_is_released_regularly_under_constant_pushes(monkeypatch: 
     monkeypatch.setattr(ingest.push, "LINGER_SECONDS", 60.0)
     monkeypatch.setattr(ingest.push, "MAX_SESSION_SECONDS", 0.1)
     holds: list[float] = []
-    """For how long it was free before each."""
+    """Seconds for which the warehouse was free before each session."""
     free_since = 0.0
 
     class TimedSink(Sink):
@@ -784,7 +784,7 @@ def test_a_message_lands_even_if_its_client_disconnects(serve: Serve, settings: 
         wait_for(lambda: server.post(b"").status_code == 429)
         client.close()
     wait_for(lambda: landed_ids(settings) == ["orphan"])
-    # one that goes before its end leaves nothing behind, and no place taken
+    # a client that disconnects before the end of its push frees its share of the limit
     with socket.create_connection(address) as client:
         client.sendall(request[:-1])
         wait_for(lambda: server.post(b"").status_code == 429)
@@ -808,7 +808,7 @@ ACCOUNT = "pusher@shop.iam.gserviceaccount.com"
 
 
 class Google:
-    """Signs tokens with keys of its own, and serves their certificates as Google does."""
+    """A fake of Google: signs tokens with its own keys, and serves the certificates."""
 
     def __init__(self) -> None:
         self._keys: dict[str, bytes] = {}
@@ -833,7 +833,7 @@ class Google:
         self.certificates[key_id] = certificate.public_bytes(serialization.Encoding.PEM).decode()
 
     def token(self, key_id: str = "one", header: dict[str, Any] | None = None, **claims: Any) -> str:
-        """A valid token, but for these claims; None leaves one out."""
+        """Return a valid token with these claims changed; None removes a claim."""
         now = int(time.time())
         valid = {"iss": "https://accounts.google.com", "aud": AUDIENCE, "email": ACCOUNT, "email_verified": True}
         payload = valid | {"iat": now - 60, "exp": now + 3540} | claims
@@ -865,7 +865,7 @@ def google(google_keys: Google) -> Iterator[Google]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Seconds by which all clocks that a token is verified by are ahead."""
+    """Number of seconds to add to all clocks that the verification uses."""
     ahead = SimpleNamespace(seconds=0.0)
     real = SimpleNamespace(time=time.time, monotonic=time.monotonic, utcnow=_helpers.utcnow)
     faked = SimpleNamespace(
@@ -877,7 +877,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def forged(token: str, **claims: Any) -> str:
-    """Other claims under the same signature."""
+    """Return a token with changed claims under the same signature."""
     header, payload, signature = token.split(".")
     decoded = json.loads(base64.urlsafe_b64decode(payload + "=="))
     return f"{header}.{segment(decoded | claims)}.{signature}"
@@ -911,7 +911,7 @@ def unsigned(token: str, algorithm: str) -> str:
         (401, lambda google: f"Bearer {forged(google.token(), exp=int(time.time()) + 9_999)}"),
         (401, lambda google: f"Bearer {forged(google.token(email='other@x'), email=ACCOUNT)}"),
         (401, lambda google: f"Bearer {google.token()[:-8]}AAAAAAAA"),
-        (401, lambda google: f"Bearer {Google().token()}"),  # the same key id, another key
+        (401, lambda google: f"Bearer {Google().token()}"),  # another key with the same key id
         (401, lambda google: f"Bearer {unsigned(google.token(), 'none')}"),
         (401, lambda google: f"Bearer {unsigned(google.token(), 'HS256')}"),
         (401, lambda google: f"Bearer {google.token(iat=int(time.time()) - 7_200, exp=int(time.time()) - 60)}"),
@@ -1063,7 +1063,7 @@ def test_with_an_audience_the_server_can_listen_on_any_address(monkeypatch: pyte
 
     def listen(address: tuple[str, int], **_: Any) -> None:
         listened.append(address)
-        raise OSError(errno.EADDRINUSE, "")  # which ends it
+        raise OSError(errno.EADDRINUSE, "")  # ends the server at once
 
     monkeypatch.setattr("socket.create_server", listen)
     sink = DuckDBSink(tmp_path / "warehouse.duckdb")

@@ -1,4 +1,4 @@
-"""The decoder of Avro: what fastavro wrote comes out as JSON, whatever the schema."""
+"""The Avro decoder: values written by fastavro are decoded to JSON, for all kinds of schemas."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ HEADER = b"\0\0\0\0\1"
 
 
 def decoded(schema: Any, body: bytes, newest: Any = None, **references: Any) -> Any:
-    """What both decoders make of it."""
+    """Return the JSON of a message; both decoders must agree."""
     texts = {name.replace("_", "."): json.dumps(one) for name, one in references.items()}
     newest = newest and json.dumps(newest)
     results = {
@@ -141,7 +141,7 @@ def test_a_schema_can_refer_to_others() -> None:
 
 
 def test_a_message_keeps_its_fields_under_their_newest_names() -> None:
-    """Added, removed, renamed by alias, promoted."""
+    """Fields are added, removed, renamed by an alias, and change their type."""
     first = record(("usr", "string"), ("quantity", "int"), ("gone", MILLIS))
     newest = {
         **record(("user_id", "string"), ("quantity", "long"), ("country", "string")),
@@ -156,7 +156,7 @@ def test_a_message_keeps_its_fields_under_their_newest_names() -> None:
     assert decoded(first, body) == {"usr": "u1", "quantity": 7, "gone": "2026-01-02T03:04:05.678000Z"}
     body = encoded(newest, {"user_id": "u2", "quantity": 2**40, "country": "ES"})
     assert decoded(newest, body, newest) == {"user_id": "u2", "quantity": 2**40, "country": "ES"}
-    # an alias that the message itself has a field of the newest name beside
+    # the message already has a field with the newest name
     both = record(("usr", "string"), ("user_id", "string"))
     assert decoded(both, encoded(both, {"usr": "a", "user_id": "b"}), newest) == {"usr": "a", "user_id": "b"}
 
@@ -195,7 +195,7 @@ EMPTY: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize(("kind", "item"), EMPTY.values(), ids=EMPTY)
 def test_a_message_with_more_items_than_bytes_is_rejected(kind: Any, item: str) -> None:
-    """Items without bytes: ten bytes can say that there are 2**60 of them."""
+    """Ten bytes can announce 2**60 items that take no bytes."""
     of_kind: Any = {"type": "array", "items": kind}
     in_union: Any = {"type": "map", "values": ["null", of_kind, record(("x", "int"), name="R"), record(name="S")]}
     for schema, before, after in (
@@ -299,7 +299,7 @@ def test_compiled_decoders_give_the_same_results_as_fastavro() -> None:
         for _ in range(3):
             body = encoded(schema, drawn_value(draw, schema))
             decoded(schema, body)
-            # what broken bytes mean is the same too
+            # both decoders also treat invalid bytes alike
             spoiled = bytearray(body)
             if body:
                 spoiled[draw.randrange(len(body))] = draw.randrange(256)
@@ -310,7 +310,7 @@ def test_compiled_decoders_give_the_same_results_as_fastavro() -> None:
                     results.append(read(HEADER + bytes(spoiled)))
                 except Exception:  # noqa: BLE001  of many kinds
                     results.append(b"broken")
-            # fastavro takes a branch or symbol below zero, counted from the last
+            # fastavro accepts a negative branch or symbol, and counts it from the last one
             assert results[0] in (b"broken", results[1]), (number, schema, bytes(spoiled))
 
 

@@ -1,4 +1,4 @@
-"""Messages in Confluent's wire format, landed from the spool by a registry on loopback."""
+"""Messages in Confluent's wire format, landed from the spool with a fake schema registry."""
 
 import json
 import threading
@@ -56,7 +56,7 @@ def settings(settings: Settings, registry: LocalRegistry) -> Settings:
 
 @pytest.fixture
 def contract(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Stream]:
-    """A stream `signups` in the given format."""
+    """Return the contract of a stream `signups` in the given format."""
 
     def add(of: str) -> Stream:
         fields = [
@@ -122,7 +122,7 @@ def test_avro_is_landed_as_json_beside_the_bytes_as_received(
 def test_a_stream_is_decoded_across_versions_of_its_schema(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
 ) -> None:
-    """Before the second version is registered a field has its old name, and after it the new one."""
+    """A field has its old name until the second version is registered, and then the new one."""
     stream = contract("avro")
     first = registry.register("signups-value", json.dumps(FIRST))
     old = avro(first, FIRST, {"usr": "u1", "n": 1})
@@ -167,7 +167,7 @@ def test_a_schema_version_registered_while_following_renames_later_fields(
 def test_the_newest_version_comes_from_the_schemas_subject(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], alike: str
 ) -> None:
-    """With one subject of another name it is that; with several none, since nobody knows which."""
+    """If the schema is only in one subject of another name, that is used; if it is in several, none is."""
     first = registry.register(alike, json.dumps(FIRST))
     registry.register(alike, json.dumps(SECOND))
     if alike == "two":
@@ -203,7 +203,7 @@ def test_protobuf_and_json_schema_are_decoded(
         (of_proto, b'{"user_id":"u1"}', None),
         (of_json, None, "not_protobuf"),
         (of_json, b'{"user_id": "u2"}', None),
-        (of_json, b"{", None),  # staging judges it
+        (of_json, b"{", None),  # staging rejects it
         (of_proto, None, "not_json_schema"),
     ]
 
@@ -259,12 +259,12 @@ def test_undecodable_messages_are_landed_with_the_reason(
 
 
 class Clock:
-    """Stands for the module time; sleeping takes no time."""
+    """Replaces the module time; `sleep` returns at once."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
         self.at_seconds: dict[float, Callable[[], object]] = {}
-        """Seconds after the start to what happens then."""
+        """Seconds after the start to a function that is called then."""
 
     @property
     def seconds(self) -> float:
@@ -300,7 +300,7 @@ def test_landing_waits_for_a_schema_that_is_registered_later(
         *((None, b'{"usr":"u1","n":%d}' % n) for n in range(3)),
     ]
     assert 40 <= clock.seconds < 60
-    assert len(registry.requests) < 12  # pauses grow
+    assert len(registry.requests) < 12  # since pauses grow
     said = capsys.readouterr().out
     assert said.count("landing waits for a schema that the registry lacks") == 1
     assert said.count("the registry has the schema now") == 1
@@ -320,7 +320,7 @@ def test_landing_waits_for_a_missing_reference(
     land(settings, stream, wire(of_value, b"\x02a"))
     body = b'{"who":{"name":"a"}}'
     assert landed(settings) == [(of_value, body, None) if arrives else (of_value, None, "broken_schema")]
-    # JSON Schema is not needed to read a message
+    # messages with JSON Schema are decoded without their schema
     of_json = registry.register("other", "{}", "JSON", references=[{**reference, "subject": "nobody"}])
     seconds = clock.seconds
     land(settings, contract("json_schema"), wire(of_json, b"{}"))
@@ -375,7 +375,7 @@ def test_a_missing_schema_is_waited_for_once_and_requested_again(
 def test_many_unknown_schema_ids_are_landed_after_one_wait(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], clock: Clock
 ) -> None:
-    """Of however many ids, landing waits no more than half of the time."""
+    """Landing waits for at most half of the time, whatever the number of ids."""
     payloads = [wire(schema_id, b"x") for schema_id in range(1, 301)]
     assert land(settings, contract("avro"), *payloads).rows == 300
     assert landed(settings) == [(schema_id, None, "unknown_schema") for schema_id in range(1, 301)]
@@ -388,7 +388,7 @@ def test_many_unknown_schema_ids_are_landed_after_one_wait(
         waited += clock.now - before
         clock.now += 5
     assert waited <= 60 + 5 * 100
-    # an id that was not waited for long enough gets the rest when it comes again
+    # an id gets the rest of its waiting time with its next message
     schema_id = 499
     registry._schemas.update({one: {"schema": "{}", "schemaType": "JSON"} for one in range(1, schema_id)})
     clock.now += 1_000
@@ -456,7 +456,7 @@ def test_an_existing_table_gets_the_columns_and_keeps_its_rows(
                 connection.execute(f"alter table raw.{table} drop column {column}")
     first = registry.register("signups-value", json.dumps(FIRST))
     SpoolProducer(settings).produce(contract("avro"), [Message(avro(first, FIRST, {"usr": "u2", "n": 1}))])
-    # a file that was replaced after landing began, too
+    # also a file that was replaced after landing began
     sink = DuckDBSink(settings.warehouse_path)
     decoder = formats.Decoder(settings, False, lambda: False)
     from ingest.sources.spool import SpoolSource

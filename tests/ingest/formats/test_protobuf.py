@@ -1,4 +1,4 @@
-"""The decoder of Protobuf: a schema is the text of a .proto file, and a message says where in it it stands."""
+"""The Protobuf decoder: a schema is the text of a .proto file, and a message begins with the path of its type in it."""
 
 import json
 from contextlib import suppress
@@ -70,7 +70,7 @@ def test_a_field_without_presence_has_its_default() -> None:
 
 
 def test_a_message_begins_with_the_path_of_its_type() -> None:
-    assert decoded(b"\x00\x08\x07") == {"number": 7}  # short for the first
+    assert decoded(b"\x00\x08\x07") == {"number": 7}  # 0 is short for the path [0]
     assert decoded(b"\x02\x00\x08\x07") == {"number": 7}
     assert decoded(b"\x06\x00\x00\x00\x0a\x01x") == {"name": "x"}
 
@@ -99,11 +99,11 @@ def test_invalid_bytes_are_an_error(body: bytes) -> None:
         ("message", {}),
         (EVENT, {}),
         (EVENT, {"../person.proto": ""}),
-        (EVENT, {"/tmp/person.proto": ""}),  # noqa: S108  what is not written
+        (EVENT, {"/tmp/person.proto": ""}),  # noqa: S108  never written
     ],
 )
 def test_a_schema_that_does_not_compile_is_an_error(schema: str, references: dict[str, str]) -> None:
-    with pytest.raises(ValueError):  # what the compiler says
+    with pytest.raises(ValueError):  # with the compiler's message
         protobuf_decoder(schema, references)
 
 

@@ -84,7 +84,7 @@ Row = tuple[Any, ...]
 
 
 class Shop:
-    """A topic of its own, its schemas and its warehouse."""
+    """A topic, its schemas and a warehouse, for one test."""
 
     def __init__(self, settings: Settings, stream: Stream, registry: SchemaRegistryClient) -> None:
         self.settings = settings
@@ -136,7 +136,7 @@ def shop(
         admin.create_topics([NewTopic(topic, 1, 1)])[topic].result()
         config = tmp_path / "client.properties"
         config.write_text(
-            # a consumer that waits for the registry for longer leaves its group
+            # a consumer that waits longer for the registry is removed from its group
             f"max.poll.interval.ms=6000\nsession.timeout.ms=6000\nschema.registry.url={schema_registry.url}\n"
         )
         settings = Settings(
@@ -233,7 +233,7 @@ def test_undecodable_messages_are_landed_with_the_reason(
 
 @contextmanager
 def following(signups: Shop) -> Iterator[list[int]]:
-    """Lands while the context is open; yields the numbers of rows of its commits."""
+    """Land in a thread while the context is open; yields the number of rows of each commit."""
     stop = threading.Event()
     seen: list[int] = []
     arguments = (signups.settings, [signups.stream], DuckDBSink(signups.settings.warehouse_path))

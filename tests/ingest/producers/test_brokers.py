@@ -162,7 +162,9 @@ DAY = "86400000"
     ],
 )
 def test_retention_is_read_from_the_topic(settings: Settings, config: dict[str, str], kept: timedelta | None) -> None:
-    assert retentions(settings, [USERS, CLICKS, STREAMS["posts"]]) == {}  # no such topics, and no Kafka for clicks
+    assert (
+        retentions(settings, [USERS, CLICKS, STREAMS["posts"]]) == {}
+    )  # USERS has no topic yet, and clicks are not in Kafka
     create_topic(settings, **config)
     assert retentions(settings, [USERS, CLICKS]) == ({} if kept is None else {"users": kept})
 
@@ -212,7 +214,7 @@ def test_days_are_not_simulated_into_a_topic_that_deletes_them(settings: Setting
     ],
 )
 def test_a_row_too_large_for_kafka_is_named(settings: Settings, tmp_path: Path, limit: str | None, reason: str) -> None:
-    """By the client, or by the broker, which takes less than this client would send."""
+    """It is rejected by the client or, if the broker's limit is lower, by the broker."""
     create_topic(settings, max_message_bytes="1048588")
     if limit:
         properties = tmp_path / "kafka.properties"

@@ -13,7 +13,7 @@ from ingest.producers import RoutingProducer
 
 
 class Recorder:
-    """A producer that notes what happens to it, and fails to close on demand."""
+    """A producer that records its calls, and raises an error on close if requested."""
 
     def __init__(self, transport: str, calls: list[tuple[str, str]], fails: bool) -> None:
         self.transport, self.calls, self.fails = transport, calls, fails

@@ -1,4 +1,4 @@
-"""Appending to the spool: whole lines, whoever writes, and whatever a killed producer left."""
+"""Appending to the spool: complete lines, with concurrent producers and after killed ones."""
 
 import re
 import subprocess
@@ -79,7 +79,7 @@ def test_the_next_producer_removes_an_incomplete_line(settings: Settings, before
 
 
 def test_two_producers_do_not_interleave_their_lines(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each publish holds the lock to its end, over several writes: its messages stand together."""
+    """A call of `produce` holds the lock until its end, so that its messages are adjacent."""
     monkeypatch.setattr(producers_spool, "LINES_PER_WRITE", 10)
     barrier = threading.Barrier(4)
 
@@ -146,7 +146,7 @@ def test_an_error_of_writing_names_the_spool(settings: Settings) -> None:
 
 
 def test_a_full_disk_is_reported_and_leaves_no_incomplete_line(settings: Settings) -> None:
-    """A write past the limit of file sizes fails as one on a full disk does, after a part of it."""
+    """A limit on the file size has the effect of a full disk: a write fails after a part of it."""
     script = """
 import resource, signal, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What makes the simulated shop worth looking at: journeys, campaigns, sign-ins, returns, rhythm and trends."""
+"""The simulated shop is plausible: journeys, campaigns, sign-ins, returns, busy hours and trends."""
 
 import itertools
 import re
@@ -41,7 +41,7 @@ def param(body: dict[str, Any], name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def visits(shop: Collector) -> list[Bodies]:
-    """The page views of each visit in order, of the bodies that have a session."""
+    """Return the page views of each visit in order, from the bodies that have a session."""
     sessions = defaultdict(list)
     for body in shop.bodies("page_views"):
         if "session_id" in body:
@@ -235,7 +235,7 @@ def test_titles_are_those_of_the_products_and_of_their_categories(shop: Collecto
 
 
 def test_people_come_back_to_the_basket(shop: Collector) -> None:
-    """The cart and the purchase of a product in different sessions of one person, within the hour."""
+    """A person puts a product into the cart and buys it in different sessions within an hour."""
     carts = {}
     for body in shop.bodies("ecom_events"):
         if body["event_type"] == "cart" and body["user_id"]:

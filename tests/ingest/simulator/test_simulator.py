@@ -1,4 +1,4 @@
-"""The shop: deterministic, resumable, coherent, and with exactly the faults that are asked for."""
+"""The simulator: deterministic, resumable, with streams that join, and with exactly the requested faults."""
 
 import base64
 import itertools
@@ -34,7 +34,7 @@ def clicks_of_the_first_day(shop: Collector) -> list[str]:
 
 
 class Undelivered(Collector):
-    """A broker that takes messages and does not keep them."""
+    """A broker that accepts messages and loses them."""
 
     def flush(self) -> None:
         raise UserError("not delivered")
@@ -46,7 +46,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Collector:
 
 
 def spooled(folder: Path) -> dict[str, bytes]:
-    """Each log without its id."""
+    """Return the bytes of each log, without its random id."""
     return {
         str(path.relative_to(folder)): re.sub(rb'^\{"log_id":"\w+",', b"{", path.read_bytes())
         for path in sorted(folder.rglob("*.ndjson"))
@@ -87,7 +87,7 @@ settings = Settings(spool_path=Path(sys.argv[1]))
 simulate(settings, SpoolProducer(settings), days=1, seed=7, events_per_day=1000)
 """
     spools = []
-    for hash_seed in ("1", "2"):  # the order of sets hangs on it
+    for hash_seed in ("1", "2"):  # it determines the order of sets
         folder = tmp_path / hash_seed
         environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(PROJECT)}
         subprocess.run([sys.executable, "-c", script, str(folder)], env=environment, check=True)
@@ -202,7 +202,7 @@ def test_a_day_has_the_events_that_were_asked_for(clean: Collector) -> None:
     for name in EVENT_STREAMS:
         for message in clean.messages[name]:
             days[((message.published_at or 0) - FIRST) // DAY] += 1
-    # some visits run past midnight: the first day is a few short, and the last day's rest is still to come
+    # some visits end after midnight, so the first day has too few events, and the last day is not complete
     asked = EVENTS * WEEKDAY
     assert 0.97 * asked <= days[0] <= asked
     assert 0.98 * asked <= days[1] <= 1.02 * asked
@@ -264,7 +264,7 @@ def test_a_visit_is_one_person_with_pages_seconds_to_minutes_apart(clean: Collec
     for views in sessions.values():
         times = sorted(body["event_timestamp_ms"] for body in views)
         gaps += [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert min(gaps) >= 2_000  # two page views never share a second, as their identity tells seconds only
+    assert min(gaps) >= 2_000  # two page views never share a second, since the second identifies them
     split = sum(gap > 60_000 for gap in gaps) / len(gaps)
     assert 0.03 < split < 0.3
     store = [(body["user_session"], body["user_id"]) for body in clean.bodies("ecom_events") if body["user_id"]]
@@ -430,7 +430,7 @@ def test_each_day_is_published_within_the_day_and_in_order(tmp_path: Path) -> No
 
 
 def lateness(shop: Collector) -> list[float]:
-    """Seconds from event to publishing."""
+    """Return the seconds from each event to its publishing."""
     return [
         ((message.published_at or 0) - at(orjson.loads(message.payload or b"")["datetime_occured"])) / 1_000_000
         for message in shop.messages["clicks"]
@@ -482,7 +482,7 @@ def test_duplicate_message(clean: Collector, tmp_path: Path) -> None:
             if message.payload is not None:
                 same = (message.payload, message.key, tuple(message.attributes.items()))
                 copies.setdefault(same, []).append(message.published_at or 0)
-        # only what was published as midnight of the last day struck lacks its copy
+        # only messages of the last instant before midnight have no duplicate yet
         assert sum(len(times) == 2 for times in copies.values()) >= 0.95 * len(copies), name
         assert all(0 < max(times) - min(times) < 60_000_000 for times in copies.values() if len(times) == 2)
     assert {message.payload for message in clean.messages["clicks"]} == {
@@ -538,7 +538,7 @@ def test_missing_field(tmp_path: Path, name: str) -> None:
         ]
         assert len(lacking) == 1
         missed.add((lacking[0], any(body.get(field) == "" for field in lacking[0])))
-    # each required field is missed, both ways
+    # each required field is both missing and empty in some messages
     assert missed == {(spellings, empty) for spellings in REQUIRED[name] for empty in (True, False)}
 
 
@@ -565,7 +565,7 @@ def test_literal_null(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_unlisted_field(tmp_path: Path, name: str) -> None:
-    """Whoever sends an event again sends the field again."""
+    """A second message of an event has the field, too."""
     shop = run(tmp_path, faults=replace(CLEAN, unlisted_field=0.5, duplicate_event=1.0))
     assert "app_version" not in {*STREAMS[name].ignored, *(field.name for field in STREAMS[name].fields)}
     versions: dict[str, set[str | None]] = {}

@@ -1,5 +1,5 @@
-"""Landing by write streams, as `land --follow` does in BigQuery, against bqemulator: every message once, whoever is
-killed when, and one loader a table at a time."""
+"""Landing by write streams, as `land --follow` does in BigQuery, against bqemulator: every message lands
+once, with kills at any time, and one loader per table at a time."""
 # ruff: noqa: F811  fixtures of another file
 
 import os
@@ -132,7 +132,7 @@ def test_large_commits_are_split_and_each_request_has_its_positions(
 
 
 def lose(monkeypatch: pytest.MonkeyPatch, *, appended: bool) -> None:
-    """The next append is not answered; it was in vain, or not."""
+    """Drop the answer of the next append, which was executed or not."""
     append = WriteStream.append
 
     def lost(self: WriteStream, rows: pa.Table) -> None:
@@ -162,7 +162,7 @@ def test_an_append_whose_answer_is_lost_lands_once(
 
 
 def test_landed_at_is_the_time_after_a_takeover(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else they appear below the cut of a build that went by meanwhile, and no later build looks there."""
+    """Otherwise rows could appear below the upper bound of an earlier build, and no later build reads them."""
     now = [NOON]
     sink = BigQuerySink(settings, clock=lambda: now[0], by_streams=True)
     sink.commit([batch([0]), pulled("a")])
@@ -184,7 +184,7 @@ def test_landed_at_is_the_time_after_a_takeover(settings: Settings, monkeypatch:
 def test_a_commit_retried_by_its_loader_lands_once(
     sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch, appended: bool
 ) -> None:
-    """BigQuery does not say either what became of the append."""
+    """BigQuery does not report whether the append was executed."""
 
     def fail(*arguments: Any) -> int:
         raise api.ServiceUnavailable("reset")
@@ -233,7 +233,7 @@ def test_a_finalized_write_stream_is_replaced_by_a_new_one(sink: BigQuerySink) -
 
 @pytest.mark.parametrize("is_recreated", [False, True])
 def test_a_dropped_table_is_an_error(sink: BigQuerySink, is_recreated: bool) -> None:
-    """What it held must be read again."""
+    """Its messages must be landed again."""
     sink.commit([batch([0])])
     sink._datasets.client.delete_table(f"{sink._datasets.prefix}raw.users")
     if is_recreated:
@@ -261,7 +261,7 @@ def test_an_idle_follower_notices_that_its_dataset_was_replaced(
         sink.verify()
 
 
-# -- one loader a table -----------------------------------------------------------------------------------------------
+# -- one loader per table ---------------------------------------------------------------------------------------------
 
 
 def test_a_new_loader_takes_over_and_its_predecessor_ends(settings: Settings) -> None:
@@ -281,7 +281,7 @@ def test_a_takeover_rejects_the_running_append_of_the_predecessor(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The killed loader's append arrives behind the takeover: it must not land what the next has landed."""
+    """The killed loader's append arrives after the takeover, and must not land the same messages a second time."""
     first, second = opened(settings), opened(settings)
     first.commit([batch([0])])
     append = WriteStream.append
@@ -332,7 +332,7 @@ def test_positions_and_writer_are_read_in_one_snapshot(
     jobs: JobIds,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Others follow and load between a loader's two questions."""
+    """Other loaders commit between the two queries of a loader."""
     BigQuerySink(settings).commit([batch([0])])
     loads = BigQuerySink(settings)
     read_positions = loads._writers._read_positions

@@ -1,4 +1,4 @@
-"""KafkaSource against a real Kafka: what comes out is what went in, from where the warehouse stands."""
+"""KafkaSource against a real Kafka: it returns the produced messages, starting at the warehouse's positions."""
 
 import itertools
 import json
@@ -43,7 +43,7 @@ numbers = itertools.count()
 
 
 class Warehouse:
-    """What landing keeps of a sink: rows, and positions committed with them."""
+    """A minimal sink in memory: rows, and the positions committed with them."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -55,7 +55,7 @@ class Warehouse:
     def commit(self, batch: Batch) -> None:
         for table in batch.tables.values():
             assert table.schema == BATCH_SCHEMA
-            # As a sink does: what another loader landed from this partition is left out.
+            # Like a sink, skip messages that another loader has landed from this partition.
             self.rows += [
                 row for row in table.to_pylist() if row["offset"] >= self.ends.get((row["topic"], row["partition"]), 0)
             ]
@@ -75,7 +75,7 @@ def admin(kafka_server: KafkaServer) -> AdminClient:
 
 @pytest.fixture
 def settings(kafka_server: KafkaServer, admin: AdminClient) -> Settings:
-    """Settings with a topic and a group of this test's own."""
+    """Settings with a topic and a consumer group for one test."""
     number = next(numbers)
     topic = f"source-{number}"
     admin.create_topics([NewTopic(topic, 4, 1)])[topic].result()
@@ -93,7 +93,7 @@ def producer(kafka_server: KafkaServer) -> Iterator[Producer]:
         {
             "bootstrap.servers": kafka_server.bootstrap_servers,
             "message.max.bytes": 10_000_000,
-            "enable.idempotence": True,  # a retry may not change the order
+            "enable.idempotence": True,  # so that retries keep the order
         }
     )
     yield producer
@@ -135,7 +135,7 @@ def test_messages_arrive_as_they_were_sent(settings: Settings, producer: Produce
         topic, b"\xff\x00", b"\xfe", partition=0, headers=[("plain", "Z\u00fcrich"), ("raw", b"\xff"), ("none", None)]
     )
     producer.produce(topic, large, b"", partition=0, headers=[("twice", "a"), ("twice", "b")])
-    # A time that no calendar has, as from a producer that takes nanoseconds for milliseconds.
+    # A time outside of years 1 to 9999, as from a producer that sends nanoseconds instead of milliseconds.
     producer.produce(topic, b"far", partition=0, timestamp=1_700_000_000_000_000_000)
     producer.flush(30)
     warehouse = Warehouse()
@@ -168,7 +168,7 @@ def test_consuming_starts_at_the_warehouses_positions(settings: Settings, produc
     assert values(first) == list(range(40))
     source.close()
 
-    # The group has read everything. A warehouse that has not gets it all; one that stands at 5 goes on at 5.
+    # The group's offsets are at the end. An empty warehouse gets all messages; one at offset 5 continues there.
     empty, behind = Warehouse(), Warehouse()
     behind.ends = {(topic_of(settings), partition): 5 for partition in range(4)}
     for warehouse, expected in ((empty, range(40)), (behind, range(20, 40))):
@@ -243,7 +243,7 @@ def test_messages_deleted_by_retention_are_counted_and_skipped(
     warehouse = Warehouse()
     warehouse.drain(open_source(settings, warehouse))
     produce(producer, topic, range(40, 80))
-    # Of partitions 0 and 1, offsets 10 to 14 go unlanded: 40, 44, .. 56 and 41, 45, .. 57.
+    # Offsets 10 to 14 of partitions 0 and 1 never land: the numbers 40, 44, .. 56 and 41, 45, .. 57.
     deleted = admin.delete_records([TopicPartition(topic, partition, 15) for partition in (0, 1)])
     for future in deleted.values():
         future.result()
@@ -256,7 +256,7 @@ def test_messages_deleted_by_retention_are_counted_and_skipped(
 def test_offsets_without_messages_are_neither_waiting_nor_lost(
     settings: Settings, kafka_server: KafkaServer, open_source: Any, admin: AdminClient
 ) -> None:
-    """Markers of transactions, at the end and after an abort; also once retention has deleted them."""
+    """Transaction markers at the end and after an abort, also after retention has deleted them."""
     topic = topic_of(settings)
     before = lost()
     warehouse = Warehouse()
@@ -289,7 +289,7 @@ def test_offsets_without_messages_are_neither_waiting_nor_lost(
 def test_a_position_advances_past_deleted_offsets_without_a_message(
     settings: Settings, producer: Producer, open_source: Any, admin: AdminClient
 ) -> None:
-    """So that one loss is reported once, by whatever loader comes first."""
+    """So that a loss is reported once, by the first loader."""
     topic = topic_of(settings)
     produce(producer, topic, range(40))
     for partition in range(4):
@@ -342,7 +342,7 @@ def test_compacted_messages_are_neither_waiting_nor_lost(
         assert producer.flush(30) == 0
 
     def wait_until_compacted() -> None:
-        """The newest segment never is: a message that comes 100 ms later closes it."""
+        """Kafka never compacts the newest segment, so a message after 100 ms closes it."""
         time.sleep(0.3)
         send_versions(range(999, 1000))
         until = time.monotonic() + 120
@@ -383,7 +383,7 @@ def transactions(server: KafkaServer) -> Iterator[Producer]:
 
 
 def send(producer: Producer, topic: str, values: range, partitions: int = 4) -> None:
-    """Without waiting for the answers."""
+    """Produce without waiting for the delivery."""
     for value in values:
         producer.produce(topic, str(value).encode(), partition=value % partitions)
 
@@ -401,7 +401,7 @@ def test_an_error_at_a_gap_is_retried_and_the_gap_counted_once(
     monkeypatch: pytest.MonkeyPatch,
     is_counted: bool,
 ) -> None:
-    """Trying again reads the warehouse's positions, as each assignment of partitions does."""
+    """A retry reads the warehouse's positions again, as each assignment of partitions does."""
     topic = topic_of(settings)
     produce(producer, topic, range(40))
     warehouse = Warehouse()
@@ -447,7 +447,7 @@ def test_a_topic_that_a_broker_does_not_know_yet_is_requested_again(
 def test_the_end_of_a_busy_topic_is_where_it_was_at_the_start(
     settings: Settings, producer: Producer, open_source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What waited at the start is all there once a batch says so, though the partitions never come to an end."""
+    """`is_end` marks the batch that completes the messages waiting at the start, although more keep arriving."""
     topic = topic_of(settings)
     produce(producer, topic, range(4000))
     warehouse = Warehouse()
@@ -460,7 +460,7 @@ def test_the_end_of_a_busy_topic_is_where_it_was_at_the_start(
 
     monkeypatch.setattr(source, "_on_event", on_event_but_no_end)
     ends = []
-    for produced in range(4000, 12_000, 1000):  # more with each batch, as on a topic where messages never cease
+    for produced in range(4000, 12_000, 1000):  # more messages with each batch, as in a busy topic
         batch = source.fetch(0)
         warehouse.commit(batch)
         ends.append(batch.is_end)
@@ -473,7 +473,7 @@ def test_the_end_of_a_busy_topic_is_where_it_was_at_the_start(
 
 
 def test_headers_with_invalid_names_do_not_stop_landing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As confluent-kafka does where a name is not UTF-8; its own producer cannot send one."""
+    """Simulates confluent-kafka's error for a name that is not UTF-8, which its own producer cannot send."""
 
     class Message:
         def __init__(self, headers: Any) -> None:
@@ -515,7 +515,7 @@ def test_a_rebalance_neither_loses_nor_duplicates_messages(
     topic = topic_of(settings)
     produce(producer, topic, range(2000))
     warehouse = Warehouse()
-    # A bound on bytes leaves consumed messages behind for the next batch: those must not outlive their assignment.
+    # With a bound on bytes, consumed messages remain for the next batch. They must not survive their assignment.
     small = settings.model_copy(update={"landing_max_bytes": 1024})
     one = open_source(small, warehouse)
     under_way = [one.fetch(0)]
@@ -526,11 +526,11 @@ def test_a_rebalance_neither_loses_nor_duplicates_messages(
     until = time.monotonic() + 120
     while time.monotonic() < until and not (len(warehouse.rows) == produced == 4000):
         for source in (two, one):
-            # Not `fetch`, which would wait for the other, which waits for this thread.
+            # Not `fetch`: it would wait for the other consumer, which waits for this thread.
             if batch := _fetch_without_waiting(source):
                 fetched[source] += batch.rows
                 ids[source] += batch.tables[STREAM.name]["message_id"].to_pylist()
-                # The first consumer's commits are slow: they come after the second took over and landed.
+                # The first consumer's commits are slow: they come after the second has taken over and landed.
                 under_way.append(batch)
                 if source is two or fetched[two] > 500:
                     commit_now = under_way if fetched[two] > 500 else [under_way.pop()]
@@ -543,7 +543,7 @@ def test_a_rebalance_neither_loses_nor_duplicates_messages(
             produced += 400
     assert min(fetched.values()) > 0, "both consumers had partitions"
     assert values(warehouse) == list(range(produced))
-    # Not even fetched twice by one of them, though the commit was under way when the positions were read.
+    # Neither consumer fetched a message twice, although positions were read during a commit.
     assert all(len(set(fetched_ids)) == len(fetched_ids) for fetched_ids in ids.values())
 
 
@@ -558,7 +558,7 @@ def _fetch_without_waiting(source: KafkaSource) -> Batch | None:
 
 
 def test_positions_are_read_at_every_assignment(settings: Settings, producer: Producer, open_source: Any) -> None:
-    """Another loader took over, landed further and left: its messages are not fetched again."""
+    """Another loader took over, landed more messages and left: these are not fetched again."""
     topic = topic_of(settings)
     produce(producer, topic, range(400))
     warehouse = Warehouse()
@@ -619,7 +619,7 @@ def test_a_missing_topic_is_not_waited_for(settings: Settings, producer: Produce
 
 @pytest.fixture
 def restricted(settings: Settings, kafka_server: KafkaServer, tmp_path: Path) -> Settings:
-    """As a user whose ACLs allow the group and to read ecom_events. It may describe posts, and not even see users."""
+    """Settings of a user whose ACLs allow the group, READ of ecom_events and DESCRIBE of posts, and hide users."""
     (tmp_path / "reader.properties").write_text(
         "".join(f"{name}={value}\n" for name, value in kafka_server.restricted.items())
     )
@@ -662,7 +662,7 @@ def test_topics_without_permission_are_named_and_the_others_landed(
     assert values(warehouse) == list(range(40))
     assert [problem.startswith(expected) for problem, expected in zip(source.problems, problems, strict=True)]
 
-    # What is allowed meanwhile is landed without a new start.
+    # A topic that becomes readable is landed without a restart.
     for topic in (users, posts):
         allow(admin, ResourceType.TOPIC, topic, AclOperation.READ)
         produce(producer, topic, range(40, 44), partitions=1)
@@ -697,7 +697,7 @@ def test_a_topic_without_permission_exits_2(
         UserError, match=f"may not read Kafka topic {topics[0]}.*; .*may not read Kafka topic {topics[1]}"
     ):
         provision(restricted, list(ALL_THREE))
-    # What the stream that is left needs is allowed.
+    # The client has the permissions for the remaining stream.
     process = start("land", **settings | {"STREAMS": json.dumps([STREAM.name])})
     assert process.communicate(timeout=60) == ("landed 0 messages\n", "")
     assert process.returncode == 0
@@ -735,7 +735,7 @@ def test_kafka_group_id_overrides_the_group_of_the_properties_file(
 ) -> None:
     produce(producer, topic_of(settings), range(8))
     path = tmp_path / "client.properties"
-    # with a byte order mark, as Windows' editors write
+    # with a byte order mark, as written by editors on Windows
     path.write_text("group.id=from-file\nenable.auto.commit=true\nauto.offset.reset=error\n", encoding="utf-8-sig")
     given = settings.model_dump(include={"kafka_bootstrap_servers", "topics"})
     for changes, group in (({}, "from-file"), ({"kafka_group_id": "set"}, "set")):

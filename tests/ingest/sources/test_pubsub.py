@@ -1,4 +1,4 @@
-"""PubSubSource against Google's emulator: nothing is acknowledged before its commit, nothing changes on the way."""
+"""PubSubSource against Google's emulator: messages are unchanged, and acknowledged only after their commit."""
 
 import itertools
 import json
@@ -33,7 +33,7 @@ OpenSource = Callable[..., PubSubSource]
 
 @pytest.fixture
 def settings(pubsub_emulator: PubSubEmulator, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings with topics and subscriptions of this test's own, as a `.env` file gives them."""
+    """Settings with topics and subscriptions for one test, as from a `.env` file."""
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
     monkeypatch.setattr(pubsub, "PULL_SECONDS", 1.5)
     number = next(numbers)
@@ -75,7 +75,7 @@ def open_source(settings: Settings) -> Iterator[OpenSource]:
 
 
 def fetch_rows(source: PubSubSource, count: int) -> tuple[list[dict[str, Any]], list[Batch]]:
-    """Batches until they hold this many rows, or nothing more arrives."""
+    """Fetch batches until they have this many rows, or nothing more arrives."""
     rows: list[dict[str, Any]] = []
     batches = []
     while len(rows) < count and (batch := source.fetch(PATIENCE)):
@@ -93,7 +93,7 @@ def payloads(source: PubSubSource, count: int) -> list[bytes]:
 def test_messages_arrive_as_they_were_sent(
     settings: Settings, publish: Callable[..., str], open_source: OpenSource
 ) -> None:
-    large = bytes(range(256)) * 4096 * 6  # above the 4 MB that gRPC takes by default
+    large = bytes(range(256)) * 4096 * 6  # above gRPC's default limit of 4 MB
     sent = {
         publish(b"\xff\x00"): (b"\xff\x00", None),
         publish(b"", name="Z\u00fcrich"): (b"", {"name": "Z\u00fcrich"}),
@@ -136,7 +136,7 @@ def test_messages_are_acknowledged_only_after_the_commit(
         publish(str(number).encode())
     source = open_source()
     assert len(payloads(source, 20)) == 20
-    source.close()  # as after a commit that failed: handed back at once, long before the deadline of 60 s
+    source.close()  # as after a failed commit: messages are released at once, not at the deadline of 60 s
 
     source = open_source()
     rows, batches = fetch_rows(source, 20)
@@ -145,7 +145,7 @@ def test_messages_are_acknowledged_only_after_the_commit(
         source.acknowledge(batch)
     assert not source._leases, "extends what is acknowledged"
     source.close()
-    # Handing back what is acknowledged does nothing; anything else would come again at once.
+    # Releasing acknowledged messages has no effect; all others would be redelivered at once.
     subscriber = open_subscriber(settings)
     subscription = settings.subscription(STREAM)
     ack_ids = [ack_id for batch in batches for pulled in batch.acknowledgement for ack_id in pulled.ack_ids]
@@ -250,7 +250,7 @@ def test_the_error_of_a_missing_subscription_says_how_to_create_it(settings: Set
 def test_a_subscription_may_be_given_by_its_full_name(
     settings: Settings, publish: Callable[..., str], open_source: OpenSource
 ) -> None:
-    """As the console shows it. PUBSUB_PROJECT then counts for the other streams only."""
+    """As shown by Google's console. PUBSUB_PROJECT then applies to the other streams only."""
     publish(b"x")
     full_name = settings.subscription(STREAM)
     assert full_name.startswith("projects/test-project/subscriptions/clicks-")
@@ -346,7 +346,7 @@ def test_a_hung_server_is_not_taken_for_an_empty_subscription(
     try:
         monkeypatch.setattr(pubsub, "SILENCE_TIMEOUT_SECONDS", 8.0)
         with pytest.raises(UnavailableError, match=r"Pub/Sub at .* failed"):
-            while source.fetch(source.idle_timeout_seconds):  # what had arrived before the pause
+            while source.fetch(source.idle_timeout_seconds):  # drain the messages that arrived before the pause
                 pass
     finally:
         monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""Reading the spool: every byte comes back, by offset, whatever stands in the log."""
+"""Reading the spool by offset: every byte is preserved, whatever the log contains."""
 
 import re
 import shutil
@@ -241,10 +241,10 @@ def test_a_log_that_is_replaced_while_it_is_followed_is_read_from_its_start(sett
         second.tables["users"]["message_id"],
     )
     assert first.topic_ids != second.topic_ids
-    # of one commit, but not at one landed_at: a message id is listed twice
+    # the message ids of both logs are equal, but landed_at differs
     assert sink.commit([first, second]) == {"users": 4}
     assert landed(settings) == [b"a", b"b", b"c", b"d"]
-    # the first log comes back
+    # restore the first log
     assert sink.commit([first]) == {"users": 0}
 
 
@@ -270,7 +270,7 @@ def test_a_first_line_written_while_the_log_is_opened_is_landed_once(
 
 def test_each_partition_has_its_own_id(settings: Settings) -> None:
     def publish_to(partition: int, *payloads: bytes) -> None:
-        """As another producer might, to any partition."""
+        """Write a log of any partition, as other producers may."""
         elsewhere = settings.model_copy(update={"spool_path": settings.spool_path.with_name("elsewhere")})
         publish(elsewhere, *payloads)
         (elsewhere.spool_path / "users" / "0.ndjson").rename(settings.spool_path / "users" / f"{partition}.ndjson")
@@ -287,7 +287,7 @@ def test_each_partition_has_its_own_id(settings: Settings) -> None:
 
 
 def test_a_log_without_an_id_continues_at_its_position(settings: Settings) -> None:
-    """As those of versions that gave no ids; only a log that takes its place is read from its start."""
+    """As in logs of earlier versions. Only a log that replaces it is read from its start."""
     write(settings, LINE * 3)
     assert land_all(settings) == 3
     publish(settings, b"b")
@@ -333,7 +333,7 @@ def test_a_log_removed_after_it_was_listed_is_skipped(settings: Settings, monkey
     assert source(settings).fetch(0) is None
 
 
-# -- what went wrong --------------------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content", [b"", LINE, LINE + LINE[:-1], LINE[:-5] + b"xxxx\n" + LINE * 3, LINE + b"x" * 500])
