@@ -14,7 +14,7 @@ resource "google_service_account" "this" {
 locals {
   members = { for task, account in google_service_account.this : task => account.member }
 
-  # Dataset to who may write or read it. `land` and `build` create raw tables that are missing.
+  # Permissions per dataset. `land` and `build` create raw tables that are missing.
   dataset_roles = merge(
     { "raw land" = { dataset = "raw", task = "land", role = "roles/bigquery.dataEditor" } },
     { "analytics land" = { dataset = "analytics", task = "land", role = "roles/bigquery.dataViewer" } }, # `status`

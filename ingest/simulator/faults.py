@@ -139,8 +139,8 @@ def deliver(drawn: Drawn, faults: Faults, day_start: int, rng: np.random.Generat
     is_event_fault = {UNLISTED: "unlisted_field"}
     is_event_fault |= {TEST: "test_event"} if drawn.stream.name == "page_views" else {}
     is_event_fault |= {NULL: "literal_null"} if drawn.stream.name == "ecom_events" else {}
-    of_message = _flags(hits, is_payload_fault, count)
-    of_event = _flags(hits, is_event_fault, count)
+    message_flags = _flags(hits, is_payload_fault, count)
+    event_flags = _flags(hits, is_event_fault, count)
 
     retried, again = np.flatnonzero(hits["duplicate_message"]), np.flatnonzero(hits["duplicate_event"])
     row = np.r_[np.arange(count), retried, again]
@@ -152,7 +152,7 @@ def deliver(drawn: Drawn, faults: Faults, day_start: int, rng: np.random.Generat
     published_at = np.minimum(published_at, day_start + (CARRIED_DAYS + 1) * DAY - 1)
     position = published_at + np.where(hits["out_of_order"][row], shift[copy, row], 0)
     # The second message of an event is drawn separately, so it does not have the faults of the first.
-    flags = of_event[row] | np.where(copy == SAME_EVENT, 0, of_message[row]).astype(np.int8)
+    flags = event_flags[row] | np.where(copy == SAME_EVENT, 0, message_flags[row]).astype(np.int8)
     return Delivery(drawn, row, published_at, position, copy, flags, salt[row])
 
 

@@ -61,7 +61,7 @@ def draw_clicks_and_checkouts(
     """
     count = counts["checkouts"]
     by_account = pages.is_account[pages.visit]
-    of_accounts = np.flatnonzero(by_account & (pages.kind == PRODUCT))
+    account_pages = np.flatnonzero(by_account & (pages.kind == PRODUCT))
     # On a day with few visits, products in lists are clicked too, so that there are enough clicks.
     in_lists = np.flatnonzero(by_account & np.isin(pages.kind, (CATEGORY, SEARCH)))
     orders = _orders(rng, pages)
@@ -69,14 +69,14 @@ def draw_clicks_and_checkouts(
     orders = Orders(orders.product_page[sold], orders.order_page[sold])
 
     is_tracked = rng.random(len(sold)) < 0.95
-    wishes = wish(pages, of_accounts)
-    led = of_accounts[np.isin(wishes, wish(pages, orders.product_page[is_tracked]))]
+    wishes = wish(pages, account_pages)
+    led = account_pages[np.isin(wishes, wish(pages, orders.product_page[is_tracked]))]
     # The first view of a product, links from other sites, and some of the shop's own links are recorded as clicks.
     is_counted = (pages.link[led] < len(CHANNELS)) | (rng.random(len(led)) < 0.15)
     is_counted[first_of_each(wish(pages, led))] = True
     led = led[is_counted]
     is_other = ~np.isin(wishes, wish(pages, orders.product_page))
-    others = of_accounts[is_other]
+    others = account_pages[is_other]
     clicked = sample_first(rng, counts["clicks"], led, others, in_lists)
 
     clicked_others = np.setdiff1d(clicked, led)
@@ -112,12 +112,12 @@ def _actions(rng: np.random.Generator, pages: Pages, name: str, visit: Ints, pag
 
     def build(rows: Ints) -> Iterator[Draft]:
         on = page[rows]
-        for row, of_visit, number, link, text, as_number, bought, paid_by in zip(
+        for row, visit_index, number, link, text, as_number, bought, paid_by in zip(
             rows.tolist(), visit[rows].tolist(), pages.product[on].tolist(), pages.link[on].tolist(),
             time_texts(at[rows]), is_number[rows].tolist(), quantity[rows].tolist(), method[rows].tolist(),
             strict=True,
         ):  # fmt: skip
-            account = pages.user[of_visit]
+            account = pages.user[visit_index]
             user = pages.users[account]
             product = pages.products[number]
             body: Record = {
@@ -135,7 +135,7 @@ def _actions(rng: np.random.Generator, pages: Pages, name: str, visit: Ints, pag
                 body["total_amount"] = round(product["price"] * bought, 2)
                 body["shipping_address"] = addresses[(account + bought - 1) % len(addresses)]
                 body["billing_address"] = addresses[account % len(addresses)]
-            body["user_agent"] = words.devices[pages.device[of_visit]].user_agent
+            body["user_agent"] = words.devices[pages.device[visit_index]].user_agent
             body["ip_address"] = f"10.{account >> 16 & 255}.{account >> 8 & 255}.{account & 255}"
             body["datetime_occured"] = f"{text[:10]} {text[11:23]}"
             yield None, body, {}

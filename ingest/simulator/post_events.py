@@ -45,15 +45,15 @@ def draw_post_events(rng: np.random.Generator, shop: Shop, pages: Pages, count: 
     ids = hex_digits(rng, len(row))
 
     def build(rows: Ints) -> Iterator[Draft]:
-        for number, of_visit, of_post, text, liked in zip(
+        for number, visit_index, post_index, text, liked in zip(
             rows.tolist(), visit[rows].tolist(), post[rows].tolist(), time_texts(at[rows]), is_like[rows].tolist(),
             strict=True,
         ):  # fmt: skip
-            user_id = pages.users[pages.user[of_visit]]["user_id"]
+            user_id = pages.users[pages.user[visit_index]]["user_id"]
             body = {
                 "event_id": uuid_text(ids, number),
                 "user_id": user_id,
-                "post_id": pages.posts[of_post]["post_id"],
+                "post_id": pages.posts[post_index]["post_id"],
                 "created_at": f"{text}Z",
                 "event_type": "like" if liked else "view",
             }

@@ -52,8 +52,8 @@ def draw_store_and_web_events(
 ) -> tuple[Drawn, Drawn]:
     count = counts["ecom_events"]
     # A fifth of the guests rejects the store's cookie, and therefore has no store events.
-    refuses = (spread(np.array(pages.client), 4) < 0.2) & ~pages.is_account
-    is_seen = ~refuses[pages.visit]
+    rejects_cookies = (spread(np.array(pages.client), 4) < 0.2) & ~pages.is_account
+    is_seen = ~rejects_cookies[pages.visit]
     viewed = np.flatnonzero(is_seen & (pages.kind == PRODUCT))
     in_lists = np.flatnonzero(is_seen & np.isin(pages.kind, (CATEGORY, SEARCH)))
     # At most one cart event per journey and product: store events have no id and whole seconds, so two could be equal.
@@ -135,19 +135,19 @@ def _web_events(rng: np.random.Generator, pages: Pages, events: StoreEvents, cou
     words, places = pages.words, {place.country_code: place for place in pages.words.places}
 
     def build(rows: Ints) -> Iterator[Draft]:
-        events_of_rows = chosen[rows]
+        event_rows = chosen[rows]
         for row, visit, number, kind, text, with_id, signed_in, with_user, nested in zip(
-            rows.tolist(), events.visit[events_of_rows].tolist(), events.product[events_of_rows].tolist(),
-            events.event_type[events_of_rows].tolist(), time_texts(at[rows]), has_id[rows].tolist(),
-            events.is_signed_in[events_of_rows].tolist(), has_user[rows].tolist(), activity[rows].tolist(),
+            rows.tolist(), events.visit[event_rows].tolist(), events.product[event_rows].tolist(),
+            events.event_type[event_rows].tolist(), time_texts(at[rows]), has_id[rows].tolist(),
+            events.is_signed_in[event_rows].tolist(), has_user[rows].tolist(), activity[rows].tolist(),
             strict=True,
         ):  # fmt: skip
-            who = pages.user[visit]
-            user = pages.users[who] if who >= 0 else None
-            place = words.places[who % len(words.places)] if user is None else places[user["country_code"]]
+            user_number = pages.user[visit]
+            user = pages.users[user_number] if user_number >= 0 else None
+            place = words.places[user_number % len(words.places)] if user is None else places[user["country_code"]]
             product = pages.products[number]
             device = words.devices[pages.device[visit]]
-            city = place.cities[who % len(place.cities)]
+            city = place.cities[user_number % len(place.cities)]
             location = {"objectType": "place", "displayName": city, "country": place.country_code}
             name = user["user_id"] if user and signed_in else f"guest-{pages.client[visit]}"
             body: Record = {

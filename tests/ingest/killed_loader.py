@@ -1,4 +1,4 @@
-"""Runs `python -m ingest ARGUMENTS` and kills it at a step: `python -m tests.ingest.killed_loader STEP NTH ARGUMENTS`."""
+"""`python -m tests.ingest.killed_loader STEP NTH ARGUMENTS` runs `python -m ingest ARGUMENTS`, and kills it at a step."""
 
 import itertools
 import os

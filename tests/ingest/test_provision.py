@@ -75,7 +75,7 @@ def test_missing_resources_are_created_once(settings: Settings, subscriber: Any)
 
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     assert len(admin.list_topics(timeout=10).topics[settings.topic(USERS)].partitions) == 4
-    own = {}  # the broker of the tests keeps everything itself: who set it is what tells
+    own = {}  # the broker of the tests has unlimited retention, so check who set the value
     for name in (settings.topic(USERS), settings.emit_topic):
         resource = ConfigResource(ConfigResource.Type.TOPIC, name)
         retention = admin.describe_configs([resource])[resource].result()["retention.ms"]

@@ -571,7 +571,7 @@ def test_pushes_get_503_while_the_warehouse_is_held(serve: Serve, settings: Sett
     server = serve(LOCK_TIMEOUT_SECONDS="0.3")
     with DuckDBSink(settings.warehouse_path).connection():
         for number in range(2):
-            answer = server.post(envelope(message_id=f"refused-{number}"))
+            answer = server.post(envelope(message_id=f"rejected-{number}"))
             assert (answer.status_code, answer.text) == (503, "the warehouse cannot commit now")
         assert server.health() == 200
     assert server.post(envelope(message_id="taken")).status_code == 204
@@ -627,8 +627,8 @@ def test_a_failed_commit_gets_503_and_the_next_can_succeed(capsys: pytest.Captur
         return [(answer.status_code, answer.text) for answer in answers]
 
     endpoint = in_process(Settings(_env_file=None), sink, push)
-    held = "the warehouse cannot commit now"
-    assert endpoint.result == [(503, "the commit failed"), (204, ""), (503, held), (204, "")]
+    unavailable = "the warehouse cannot commit now"
+    assert endpoint.result == [(503, "the commit failed"), (204, ""), (503, unavailable), (204, "")]
     assert sink.ids == ["1", "3"]
     logged = capsys.readouterr().out
     assert "no space left" in logged
@@ -680,7 +680,7 @@ def test_the_warehouse_is_released_regularly_under_constant_pushes(monkeypatch: 
             assert time.monotonic() < deadline, "held all the time"
 
     in_process(Settings(_env_file=None), TimedSink(), push)
-    assert min(holds) >= 0.2, "who looks every 0.1 s may have missed it"
+    assert min(holds) >= 0.2, "a process that polls every 0.1 s may have missed it"
 
 
 @pytest.mark.slow
@@ -801,7 +801,7 @@ def test_a_port_in_use_is_reported_in_one_line(serve: Serve, start: Start) -> No
     assert (second.returncode, out, err) == (2, "", expected)
 
 
-# -- who may push -----------------------------------------------------------------------------------------------------
+# -- authentication of pushes -----------------------------------------------------------------------------------------
 
 AUDIENCE = "https://warehouse.example/push"
 ACCOUNT = "pusher@shop.iam.gserviceaccount.com"
@@ -995,9 +995,9 @@ def test_an_unknown_key_id_triggers_a_fetch_but_not_too_often(google: Google, cl
     for number in range(50):
         clock.seconds += 0.5
         invented = {"alg": "RS256", "kid": f"invented-{number}"}
-        with pytest.raises(IdentityError) as refused:
+        with pytest.raises(IdentityError) as raised:
             verifier.verify(".".join([segment(invented), *google.token().split(".")[1:]]))
-        assert refused.value.status == 401
+        assert raised.value.status == 401
     assert google.fetches <= 5
     verifier.verify(google.token(nonce=1))
 
@@ -1006,9 +1006,9 @@ def test_pushes_get_503_until_certificates_are_available(google: Google, clock: 
     verifier = TokenVerifier(AUDIENCE, ACCOUNT, google)
     google.is_down = True
     for _ in range(5):
-        with pytest.raises(IdentityError) as refused:
+        with pytest.raises(IdentityError) as raised:
             verifier.verify(google.token())
-        assert refused.value.status == 503
+        assert raised.value.status == 503
     assert google.fetches == 1
     google.is_down = False
     clock.seconds = 11

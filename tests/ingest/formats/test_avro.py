@@ -196,22 +196,22 @@ EMPTY: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize(("kind", "item"), EMPTY.values(), ids=EMPTY)
 def test_a_message_with_more_items_than_bytes_is_rejected(kind: Any, item: str) -> None:
     """Ten bytes can announce 2**60 items that take no bytes."""
-    of_kind: Any = {"type": "array", "items": kind}
-    in_union: Any = {"type": "map", "values": ["null", of_kind, record(("x", "int"), name="R"), record(name="S")]}
+    array: Any = {"type": "array", "items": kind}
+    in_union: Any = {"type": "map", "values": ["null", array, record(("x", "int"), name="R"), record(name="S")]}
     for schema, before, after in (
-        (of_kind, "", ""),
-        (record(("it", of_kind), name="Whole"), "", ""),
+        (array, "", ""),
+        (record(("it", array), name="Whole"), "", ""),
         (record(("it", in_union), name="Whole"), "020261" + "02", "00"),
-        (record(("it", {"type": "array", "items": of_kind}), ("one", "int"), name="Whole"), "04" + "00", "00" + "02"),
+        (record(("it", {"type": "array", "items": array}), ("one", "int"), name="Whole"), "04" + "00", "00" + "02"),
     ):
         read = avro_decoder(json.dumps(schema))
         text = read(HEADER + bytes.fromhex(before + "04" + "00" + after)).decode()
         assert f"[{item},{item}]" in text
         assert read(HEADER + bytes.fromhex(before + "03" + "00" + "00" + after)).decode() == text
         number = str(encoded("long", 20_000).hex())
-        of_blocks = str(encoded("long", 100).hex()) * 200
+        long_blocks = str(encoded("long", 100).hex()) * 200
         negative = str(encoded("long", -20_000).hex()) + "00"
-        for blocks in (number, of_blocks, negative):
+        for blocks in (number, long_blocks, negative):
             with pytest.raises(ValueError, match="more array items than bytes"):
                 read(HEADER + bytes.fromhex(before + blocks + "00" + after))
 

@@ -99,21 +99,21 @@ def test_avro_is_landed_as_json_beside_the_bytes_as_received(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
 ) -> None:
     first = registry.register("signups-value", json.dumps(FIRST))
-    of_key = registry.register("signups-key", '"string"')
+    key_id = registry.register("signups-key", '"string"')
     payload = avro(first, FIRST, {"usr": "u1", "n": 1})
     stream = contract("avro")
     land(
         settings,
         stream,
-        Message(payload, key=wire(of_key, b"\x04u1")),
-        Message(None, key=wire(of_key, b"\x04u2")),
+        Message(payload, key=wire(key_id, b"\x04u1")),
+        Message(None, key=wire(key_id, b"\x04u2")),
         Message(payload, key=b"plain"),
         Message(payload, key=wire(99, b"\x04u1")),
     )
     body = b'{"usr":"u1","n":1}'
     assert landed(settings, "payload, key, schema_id, decoded, decoded_key, decode_error") == [
-        (payload, wire(of_key, b"\x04u1"), first, body, b'"u1"', None),
-        (None, wire(of_key, b"\x04u2"), None, None, b'"u2"', None),
+        (payload, wire(key_id, b"\x04u1"), first, body, b'"u1"', None),
+        (None, wire(key_id, b"\x04u2"), None, None, b'"u2"', None),
         (payload, b"plain", first, body, None, None),
         (payload, wire(99, b"\x04u1"), first, body, None, None),
     ]
@@ -189,22 +189,22 @@ def test_without_access_to_subjects_the_schema_of_the_message_is_used(
 def test_protobuf_and_json_schema_are_decoded(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
 ) -> None:
-    of_proto = registry.register("signups-value", PROTO, "PROTOBUF")
-    of_json = registry.register("signups-value", '{"type": "object"}', "JSON")
-    land(settings, contract("protobuf"), wire(of_proto, b"\0\x0a\x02u1"), wire(of_json, b"{}"))
+    proto_id = registry.register("signups-value", PROTO, "PROTOBUF")
+    json_id = registry.register("signups-value", '{"type": "object"}', "JSON")
+    land(settings, contract("protobuf"), wire(proto_id, b"\0\x0a\x02u1"), wire(json_id, b"{}"))
     land(
         settings,
         contract("json_schema"),
-        wire(of_json, b'{"user_id": "u2"}'),
-        wire(of_json, b"{"),
-        wire(of_proto, b"\0"),
+        wire(json_id, b'{"user_id": "u2"}'),
+        wire(json_id, b"{"),
+        wire(proto_id, b"\0"),
     )
     assert landed(settings) == [
-        (of_proto, b'{"user_id":"u1"}', None),
-        (of_json, None, "not_protobuf"),
-        (of_json, b'{"user_id": "u2"}', None),
-        (of_json, b"{", None),  # staging rejects it
-        (of_proto, None, "not_json_schema"),
+        (proto_id, b'{"user_id":"u1"}', None),
+        (json_id, None, "not_protobuf"),
+        (json_id, b'{"user_id": "u2"}', None),
+        (json_id, b"{", None),  # staging rejects it
+        (proto_id, None, "not_json_schema"),
     ]
 
 
@@ -227,7 +227,7 @@ def test_undecodable_messages_are_landed_with_the_reason(
 ) -> None:
     monkeypatch.setattr(formats, "SCHEMA_TIMEOUT_SECONDS", 0.0)
     first = registry.register("signups-value", json.dumps(FIRST))
-    of_proto = registry.register("other", PROTO, "PROTOBUF")
+    proto_id = registry.register("other", PROTO, "PROTOBUF")
     broken = registry.register("broken", '{"type": "record"}')
     good = avro(first, FIRST, {"usr": "u1", "n": 1})
     expected = [
@@ -237,7 +237,7 @@ def test_undecodable_messages_are_landed_with_the_reason(
         (wire(77, b"x"), 77, "unknown_schema"),
         (wire(0, b"x"), 0, "unknown_schema"),
         (wire(2**32 - 1, b"x"), 2**32 - 1, "unknown_schema"),
-        (wire(of_proto, b"\0"), of_proto, "not_avro"),
+        (wire(proto_id, b"\0"), proto_id, "not_avro"),
         (wire(broken, b"\0"), broken, "broken_schema"),
         (wire(first, b""), first, "broken_avro"),
         (good[:-1], first, "broken_avro"),
@@ -255,7 +255,7 @@ def test_undecodable_messages_are_landed_with_the_reason(
     assert [body for _, body, _ in landed(settings) if body] == [b'{"usr":"u1","n":1}']
 
 
-# -- a schema that the registry lacks ---------------------------------------------------------------------------------
+# -- a schema that the registry does not have -------------------------------------------------------------------------
 
 
 class Clock:
@@ -302,7 +302,7 @@ def test_landing_waits_for_a_schema_that_is_registered_later(
     assert 40 <= clock.seconds < 60
     assert len(registry.requests) < 12  # since pauses grow
     said = capsys.readouterr().out
-    assert said.count("landing waits for a schema that the registry lacks") == 1
+    assert said.count("landing waits for a schema that the registry does not have") == 1
     assert said.count("the registry has the schema now") == 1
 
 
@@ -321,10 +321,10 @@ def test_landing_waits_for_a_missing_reference(
     body = b'{"who":{"name":"a"}}'
     assert landed(settings) == [(of_value, body, None) if arrives else (of_value, None, "broken_schema")]
     # messages with JSON Schema are decoded without their schema
-    of_json = registry.register("other", "{}", "JSON", references=[{**reference, "subject": "nobody"}])
+    json_id = registry.register("other", "{}", "JSON", references=[{**reference, "subject": "nobody"}])
     seconds = clock.seconds
-    land(settings, contract("json_schema"), wire(of_json, b"{}"))
-    assert landed(settings)[-1] == (of_json, b"{}", None)
+    land(settings, contract("json_schema"), wire(json_id, b"{}"))
+    assert landed(settings)[-1] == (json_id, b"{}", None)
     assert clock.seconds == seconds
 
 
@@ -577,7 +577,7 @@ def test_a_registry_is_needed_only_by_streams_that_have_schemas(
 ) -> None:
     without = settings.model_copy(update={"schema_registry_url": None})
     land(without, contract("json"), b"{}")
-    with pytest.raises(UserError, match=r"messages of signups are avro.*set SCHEMA_REGISTRY_URL"):
+    with pytest.raises(UserError, match=r"signups has the format avro.*set SCHEMA_REGISTRY_URL"):
         land(without, contract("avro"), b"{}")
 
 

@@ -227,9 +227,9 @@ def test_titles_are_those_of_the_products_and_of_their_categories(shop: Collecto
             if path.startswith("/products/"):
                 assert body["page_title"] in names[path.removeprefix("/products/")]
         for earlier, later in itertools.pairwise(views):
-            of_list = re.match(r"(?:All|Search:) ([a-z]+?)(?:e?s)?$", earlier["page_title"])
-            if of_list and later["page_title"] in nouns:
-                leads.append(nouns[later["page_title"]].startswith(of_list[1].removesuffix("e")))
+            list_page = re.match(r"(?:All|Search:) ([a-z]+?)(?:e?s)?$", earlier["page_title"])
+            if list_page and later["page_title"] in nouns:
+                leads.append(nouns[later["page_title"]].startswith(list_page[1].removesuffix("e")))
     assert len(leads) > 100
     assert all(leads)
 
@@ -263,9 +263,7 @@ def test_people_sign_in_during_a_visit_and_stay_signed_in(visits: list[Bodies]) 
         assert len({body["user_id"] for body in views} - {None}) <= 1
         for body in views:
             for name in ("account_number", "subscriber_number", "subscriber_lifetime_id", "single_id"):
-                assert (body[name] is None) == (body["user_id"] is None), (
-                    "nothing else tells who an anonymous person is"
-                )
+                assert (body[name] is None) == (body["user_id"] is None), "nothing else identifies an anonymous person"
         anonymous += not has_user[-1]
         signed_in += has_user[0]
         during += has_user[-1] and not has_user[0]

@@ -747,7 +747,7 @@ def test_kafka_group_id_overrides_the_group_of_the_properties_file(
         source.close()
         [described] = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)]).values()
         assert {partition.topic for partition in described.result().topic_partitions} == {topic_of(settings)}
-    ignored = [line for line in capsys.readouterr().out.splitlines() if "ignored a property" in line]
+    ignored = [line for line in capsys.readouterr().out.splitlines() if "is ignored" in line]
     assert len(ignored) == 2
     assert all("enable.auto.commit" in line for line in ignored)
 

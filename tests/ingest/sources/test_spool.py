@@ -377,4 +377,4 @@ def test_files_that_are_not_landed_are_reported_once(settings: Settings) -> None
     assert sorted(warned) == sorted(name.removesuffix("/0.ndjson") for name in ignored)
     assert {log["log_level"] for log in logs} == {"warning"}
     [of_people] = [log["event"] for log in logs if log["path"].endswith("people")]
-    assert of_people == "not landed: spool/people has no contract in streams/; add one, or remove the folder"
+    assert of_people == "not landed: spool/people has no contract in streams/; add a contract, or remove the folder"
