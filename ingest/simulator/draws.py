@@ -80,7 +80,7 @@ def spread(numbers: Ints, salt: int) -> Floats:
 
 
 IRRATIONAL = (0.6180339887498949, 0.41421356237309515, 0.7320508075688772, 0.23606797749978969, 0.6457513110645906)
-"""Fractional parts of the golden ratio and the square roots of 2, 3, 5 and 7."""
+"""Irrational numbers: their multiples modulo 1, which `spread` returns, are evenly distributed."""
 
 
 def is_weekend(day_start: int) -> bool:

@@ -1,4 +1,4 @@
-"""`python -m tests.ingest.killed_loader STEP NTH ARGUMENTS` runs `python -m ingest ARGUMENTS`, and kills it at a step."""
+"""Runs `python -m ingest ARGUMENTS`, killed at a step: `python -m tests.ingest.killed_loader STEP NTH ARGUMENTS`."""
 
 import itertools
 import os
