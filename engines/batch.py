@@ -19,7 +19,7 @@ BATCH_SCHEMA = pa.schema(
         pa.field("payload", pa.binary()),
     ]
 )
-"""Columns of a batch: those of a raw table as received, without `stream` and `landed_at`, which landing adds.
+"""Columns of a batch: those of a raw table, without `stream` and `landed_at`, which the commit adds.
 
 `source` is kafka, pubsub or spool. `partition` and `offset` are null for Pub/Sub. `message_id` is
 `topic/partition/offset`, or the Pub/Sub id. `attributes` is JSON text. `published_at` is UTC."""
@@ -32,18 +32,18 @@ DECODED_SCHEMA = pa.schema(
         pa.field("decode_error", pa.string()),
     ]
 )
-"""More columns of a raw table, which a batch has of streams whose format is not json.
+"""Further columns of a raw table, filled for streams whose format is not json.
 
-`schema_id` is the registry's id of the schema of the payload. `decoded` and `decoded_key` are payload and key as JSON
-text, null where they are not in the wire format or cannot be decoded. `decode_error` is why the payload cannot be."""
+`schema_id` is the registry's id of the payload's schema. `decoded` and `decoded_key` are payload and key as JSON text,
+null if they are not in Confluent's wire format or cannot be decoded. `decode_error` is the reason for the payload."""
 
 Positions = Mapping[tuple[str, int], int]
-"""(topic, partition) to the offset of the next message to land."""
+"""Maps (topic, partition) to the offset of the next message to land."""
 
 TopicIds = Mapping[str, str]
-"""Topic to the id that Kafka gave it when it was created. A topic that was deleted and created again under its name
-has another, and its offsets begin anew. In the spool each log (partition) has its own id. Topics of old brokers and
-logs of other programs have no id and are left out."""
+"""Maps a topic to the id that Kafka assigned when it was created. A topic that is deleted and created again has another
+id, and its offsets start at 0. In the spool each log (partition) has an id. Topics of brokers before Kafka 2.8 and logs
+of other programs have no id, and are not in the mapping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +51,23 @@ class Batch:
     """Messages fetched together from one source."""
 
     tables: Mapping[str, pa.Table]
-    """Stream name to its messages, in BATCH_SCHEMA, in the order of the source. Those that are decoded have the columns
-    of DECODED_SCHEMA too."""
+    """Stream name to its messages in BATCH_SCHEMA, in the order of the source. Decoded messages also have the columns
+    of DECODED_SCHEMA."""
     positions: Positions = field(default_factory=dict)
-    """Where each partition goes on once this batch is committed; empty for Pub/Sub. A position may move without a
-    message: the offsets of transaction markers, and of what was aborted or compacted away, hold none."""
+    """Position of each partition after this batch; empty for Pub/Sub. It can advance without a message, past offsets of
+    transaction markers and of aborted or compacted messages."""
     topic_ids: TopicIds = field(default_factory=dict)
-    """Of the topics in `positions`."""
+    """Ids of the topics in `positions`."""
     acknowledgement: Any = None
-    """What the source needs to acknowledge the batch after the commit."""
+    """Data that the source needs to acknowledge the batch after the commit."""
     lag: Mapping[str, int] = field(default_factory=dict)
-    """Stream to the number of messages that wait after this batch, as far as the source knows without asking."""
+    """Stream name to the number of messages waiting after this batch, if the source knows it without a request."""
     is_end: bool = False
-    """Whatever waited when landing began is in this batch, or was in those before."""
+    """Whether this batch completes the messages that were waiting when landing began."""
     starts: Positions = field(default_factory=dict)
-    """Where each partition of `positions` went on from, 0 for its beginning. Kafka only."""
+    """Position of each partition in `positions` before this batch; 0 for the beginning. Kafka only."""
     source: str = ""
-    """The transport (kafka, spool) of `positions`. Where the batch has rows, these name it."""
+    """Transport (kafka, spool) of `positions`, for a batch without rows; rows have it in the column `source`."""
 
     @property
     def rows(self) -> int:

@@ -1,4 +1,4 @@
-"""Bounds of a batch (LANDING_MAX_ROWS, LANDING_MAX_BYTES, LANDING_MAX_SECONDS), and how far a batch has filled them."""
+"""The bounds of a batch (LANDING_MAX_ROWS, LANDING_MAX_BYTES, LANDING_MAX_SECONDS), and its size measured by them."""
 
 import time
 from bisect import bisect_left
@@ -7,11 +7,11 @@ from typing import Protocol, Self
 
 from common.settings import Settings
 
-LONGEST_FETCH_SECONDS = 1.0
-"""A fetch returns what it has after this time, however much arrives: between two, the loader checks whether to stop."""
+MAX_FETCH_SECONDS = 1.0
+"""Maximum seconds of a fetch that has messages: between two fetches the loader checks whether to stop."""
 
 
-class _Ends(Protocol):
+class _ByteOffsets(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> int: ...
@@ -19,30 +19,33 @@ class _Ends(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BatchBounds:
-    """A batch is complete once it has reached one of these."""
+    """The bounds of a batch: rows, bytes and seconds. It is complete once it reaches one of them."""
 
     rows: int
     bytes: int
     seconds: float
 
     @classmethod
-    def of_commit(cls, settings: Settings) -> Self:
+    def for_commit(cls, settings: Settings) -> Self:
         return cls(settings.landing_max_rows, settings.landing_max_bytes, settings.landing_max_seconds)
 
     @classmethod
-    def of_fetch(cls, settings: Settings) -> Self:
-        """The bounds of a commit, but at most LONGEST_FETCH_SECONDS."""
-        seconds = min(settings.landing_max_seconds, LONGEST_FETCH_SECONDS)
+    def for_fetch(cls, settings: Settings) -> Self:
+        """The bounds of a commit, but at most MAX_FETCH_SECONDS."""
+        seconds = min(settings.landing_max_seconds, MAX_FETCH_SECONDS)
         return cls(settings.landing_max_rows, settings.landing_max_bytes, seconds)
 
-    def fitting_rows(self, ends: _Ends) -> int:
-        """Return how many rows fit into one batch, given the byte at which each row ends (ascending): at least one, so
-        that no row is too large to land."""
+    def fitting_rows(self, ends: _ByteOffsets) -> int:
+        """Return how many rows fit into one batch, but at least one, so that no row is too large to land.
+
+        Args:
+            ends: the byte offset at which each row ends, ascending.
+        """
         return min(self.rows, max(1, bisect_left(ends, self.bytes)))
 
 
 class BatchSize:
-    """What a batch, or a buffer of batches, holds, measured against its bounds."""
+    """Rows and bytes of a batch, or of a buffer of batches, compared with its bounds."""
 
     def __init__(self, bounds: BatchBounds) -> None:
         self.rows = 0
@@ -56,21 +59,21 @@ class BatchSize:
 
     @property
     def bytes_left(self) -> int:
-        """Negative after a row or pull that alone exceeded the bound."""
+        """Bytes until the bound; negative if a single row or pull exceeded it."""
         return self._bounds.bytes - self.bytes
 
     @property
     def seconds_left(self) -> float:
-        """Seconds until the batch is due, negative afterwards."""
+        """Seconds until the batch is due; negative afterwards."""
         return self._started_at + self._bounds.seconds - time.monotonic()
 
     @property
     def is_full(self) -> bool:
-        """Whether it has the rows or the bytes of a batch, whatever the time."""
+        """Whether the bound of rows or of bytes is reached; the time does not count."""
         return self.rows_left <= 0 or self.bytes_left <= 0
 
     def fits(self, rows: int, size: int) -> bool:
-        """Return whether this many rows and bytes more stay within the bounds. An empty batch takes anything."""
+        """Return whether this many more rows and bytes fit within the bounds. Anything fits into an empty batch."""
         return not self.rows or (rows <= self.rows_left and size <= self.bytes_left)
 
     def add(self, rows: int, size: int) -> None:
@@ -81,5 +84,5 @@ class BatchSize:
         self.add(-rows, -size)
 
     def restart_clock(self) -> None:
-        """Count the seconds from now: for a batch whose time begins with its first row."""
+        """Count the seconds from now, for a batch that was created before its first row."""
         self._started_at = time.monotonic()

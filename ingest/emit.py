@@ -1,7 +1,7 @@
-"""Publishes the time spent on each page to Kafka, once it is known and again when it was corrected.
+"""Produces the time spent on each page to Kafka, once it is known and again when it is corrected.
 
 A result is a page view of fct_page_views whose time_on_page_seconds is known. Consumers identify it by session_id,
-element_timestamp and page. The message key is the source's own session id, also with var `session_key: user_id`.
+element_timestamp and page. The message key is the session id of the source, also if var `session_key` is `user_id`.
 
 docs/architecture.md#emitting-results shows why no result is missed while builds run.
 """
@@ -19,7 +19,7 @@ from ingest.message import Message
 from ingest.producers.kafka import KafkaProducer
 
 CHUNK_ROWS = 50_000
-"""Results published between two saved cursors: what a killed run sends twice at most."""
+"""Results per saved cursor: at most this many are sent twice if a run is killed."""
 MICROSECOND = timedelta(microseconds=1)
 log = structlog.get_logger()
 JSON_TIMES = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
@@ -32,17 +32,20 @@ def emit(
     from_start: bool = False,
     on_progress: Callable[[int], None] = lambda results: None,
 ) -> int:
-    """Publish the results that are new since the last run, all of them with `from_start`; returns how many.
+    """Produce the results that changed since the last run; returns their number.
 
-    One that is too large for Kafka (`message.max.bytes` of KAFKA_CONFIG_FILE), as by a page title of a megabyte, is
-    logged and left out, since it would keep all that lie behind it from ever being sent.
+    A result above `message.max.bytes`, for example with a page title of a megabyte, is logged and skipped: otherwise it
+    would block all later results.
 
-    The cursor is saved after each chunk is delivered: a run that is killed leaves no gap, and the next one sends
-    again, in the same order, what was under way.
+    The cursor is saved after each delivered chunk. So a killed run leaves no gap: the next one repeats, in the same
+    order, what was sent after the last saved cursor.
+
+    Args:
+        from_start: produce all results.
 
     Raises:
-        UserError: without Kafka, its topic or the mart; when Kafka or the warehouse is not to be had; when another
-            run is under way, since it could overtake this one with what has become outdated.
+        UserError: if Kafka, the topic or the mart is missing; if Kafka or the warehouse does not answer; or if another
+            run is active, which could send outdated results after newer ones.
     """
     topic = settings.emit_topic
     emitted = 0
@@ -50,7 +53,7 @@ def emit(
 
     def left_out(message: Message) -> None:
         log.error(
-            "a result is too large for Kafka and left out", bytes=len(message.payload or b""), so_far=next(too_large)
+            "a result is too large for Kafka and was skipped", bytes=len(message.payload or b""), so_far=next(too_large)
         )
 
     with KafkaProducer(settings) as producer, warehouse.emitting():
@@ -69,25 +72,25 @@ def emit(
 
 
 def count_due(settings: Settings, warehouse: ResultSource, *, from_start: bool = False) -> int:
-    """How many results `emit` would publish now.
+    """Return the number of results that `emit` would produce now.
 
     Raises:
-        UserError: when the mart is not built yet, or the warehouse is not to be had.
+        UserError: if the mart is not built yet, or the warehouse does not answer.
     """
     return warehouse.count_results(FIRST_CURSOR if from_start else warehouse.emit_cursor(settings.emit_topic))
 
 
 def result_message(result: Result, processing_time: datetime) -> Message:
-    """The message of a result. `timestamp` is when the time on the page became known: the next page view, or the end
-    of the engaged time."""
+    """Return the message of a result. Its `timestamp` is when the time on page became known: at the next page view, or
+    at the end of the engaged time."""
     try:
         known_at = result.event_at + int(result.time_on_page_seconds * 1_000_000) * MICROSECOND
-    except OverflowError:  # engaged for thousands of years, which staging takes: beyond the year 9999
+    except OverflowError:  # after the year 9999, since staging accepts any engaged time
         known_at = None
     body = {
         "session_id": result.source_session_id,
         "page": result.page_title,
-        # Exact, and 45 instead of 45.000000.
+        # exact, without trailing zeros
         "time_spent_seconds": orjson.Fragment(f"{result.time_on_page_seconds.normalize():f}"),
         "timestamp": known_at,
         "window_start": result.session_started_at,

@@ -1,4 +1,7 @@
-"""The pipeline: fetch from the sources, decode, commit to the sink, acknowledge. In this order, nothing is lost."""
+"""The landing pipeline: fetch from the sources, decode, commit to the warehouse, acknowledge.
+
+Messages are acknowledged only after their commit, so that a kill at any step loses none.
+"""
 
 import logging
 import threading
@@ -20,24 +23,24 @@ from ingest.batching import BatchBounds, BatchSize
 from ingest.formats import Decoder, check_registry
 from ingest.sources import Source, open_sources
 
-LOOK_SECONDS = 1.0
-"""How often a follower checks whether to stop."""
+STOP_CHECK_SECONDS = 1.0
+"""Maximum seconds of a fetch with `follow`: between two fetches, landing checks whether to stop."""
 RETRY_SECONDS = 1.0
-"""Between two requests to a broker that does not answer."""
-LONGEST_RETRY_SECONDS = 60.0
-"""Between two commits to a warehouse that does not answer: each may count against a quota that is used up."""
+"""First pause, in seconds, before a request to a broker or a commit is retried."""
+MAX_RETRY_SECONDS = 60.0
+"""Maximum pause, in seconds, between retries of a commit: each may count against an exhausted quota."""
 
 log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class LandingReport:
-    """What was landed."""
+    """Counts of a landing run."""
 
     rows: int = 0
     commits: int = 0
     problems: list[str] = field(default_factory=list)
-    """Why some streams were not landed, a line each."""
+    """One line per stream that was not landed, with the reason."""
 
 
 def land_streams(
@@ -50,14 +53,16 @@ def land_streams(
     on_open: Callable[[list[Source]], None] = lambda sources: None,
     on_progress: Callable[[int], None] = lambda rows: None,
 ) -> LandingReport:
-    """Open the sources of these streams and `land` from them. When the warehouse turns out to be replaced, open them
-    again and go on from what it holds.
+    """Open the sources of these streams and `land` from them.
+
+    If the warehouse file or dataset was replaced, for example by a backup, the sources are opened again and landing
+    continues from the positions of the new one.
 
     Args:
-        on_open: called with the sources before anything is fetched.
+        on_open: called with the sources before the first fetch.
 
     Raises:
-        UserError: for brokers and warehouses that cannot be used; with `follow` not for those that do not answer.
+        UserError: if a broker or the warehouse cannot be used. With `follow`, one that does not answer is retried.
     """
     check_registry(settings, streams)
     report = LandingReport()
@@ -90,7 +95,7 @@ def land_streams(
 
 
 def accept_replacement(sink: Sink, error: WarehouseReplacedError) -> None:
-    """Log that the warehouse was replaced, and go by what it holds now."""
+    """Log that the warehouse was replaced, and make the sink read positions from the new one."""
     log.error(
         "the warehouse was replaced: landing continues from its positions, in Kafka and the spool. Pub/Sub does not"
         " redeliver acknowledged messages: see docs/operations.md#backups",
@@ -110,24 +115,25 @@ def land(
     report: LandingReport | None = None,
     streams: Mapping[str, Stream] | None = None,
 ) -> LandingReport:
-    """Land what waits; with `follow`, go on until told to stop.
+    """Land the messages that are waiting in the sources; with `follow`, continue until `stop` is set.
 
-    A commit is due once there are LANDING_MAX_ROWS or LANDING_MAX_BYTES, when nothing more waits, or after
-    LANDING_MAX_SECONDS. While it is under way, each source fetches what comes next, and no more than that. A kill at
-    any instant loses nothing: what is not committed is fetched again, and what is committed but not acknowledged is
-    known by its offset, or lands again as a counted duplicate.
+    A commit is due at LANDING_MAX_ROWS, LANDING_MAX_BYTES or LANDING_MAX_SECONDS, or when nothing more is waiting.
+    During a commit each source fetches its next batch, but no more. A kill at any time loses nothing: uncommitted
+    messages are fetched again. Committed but unacknowledged ones are skipped by their offset; those of Pub/Sub land
+    again, and are counted as duplicates.
 
     Args:
         follow: retry while a broker, the schema registry or the warehouse does not answer, a disk is full, or another
-            process holds the warehouse. Without it, a source is done when what waited at the start is landed, or when
-            it delivers nothing for its `idle_timeout_seconds`: a busy stream does not keep landing from ending.
-        stop: set it to end after the commit that is under way.
-        on_progress: called with the number of rows of each commit.
-        report: counts on in it.
-        streams: the contracts by name, if not those of the project.
+            process holds the warehouse. Without it, a source is finished once the messages that were waiting at the
+            start have landed, or once it delivers nothing for its `idle_timeout_seconds`. So landing also ends on a
+            stream that never pauses.
+        stop: set it to end after the running commit.
+        on_progress: called with the number of rows after each commit.
+        report: add the counts to this report.
+        streams: contracts by stream name; by default those of the project.
 
     Raises:
-        WarehouseReplacedError: close these sources and open others.
+        WarehouseReplacedError: if the warehouse was replaced. Close these sources and open new ones.
     """
     report = report or LandingReport()
     stop = stop or threading.Event()
@@ -136,7 +142,7 @@ def land(
     def is_ending() -> bool:
         return stop.is_set() or failed.is_set()
 
-    # one each, since sources are fetched from side by side
+    # one decoder per source, since each source has its own thread
     decoders = {id(source): Decoder(settings, follow, is_ending, streams) for source in sources}
     with ThreadPoolExecutor(max_workers=len(sources)) as pool:
 
@@ -165,13 +171,13 @@ def land(
                 elif follow:
                     sink.verify()
         except BaseException:
-            failed.set()  # the other sources' fetches end too, before the pool does
+            failed.set()  # ends the fetches of the other sources, for which the pool waits
             raise
     return report
 
 
 def commit(sink: Sink, batches: Sequence[Batch], log_level: int = logging.INFO) -> int:
-    """Commit the batches; counts, measures and logs it. Returns how many messages were new."""
+    """Commit the batches, update the telemetry and log the commit. Returns the number of new messages."""
     started = time.monotonic()
     landed = sink.commit(batches)
     seconds = time.monotonic() - started
@@ -191,7 +197,7 @@ def commit(sink: Sink, batches: Sequence[Batch], log_level: int = logging.INFO) 
     for stream, messages in waiting.items():
         telemetry.LAG_MESSAGES.labels(stream).set(messages)
     log.log(
-        log_level if any(batch.rows for batch in batches) else logging.DEBUG,  # positions alone
+        log_level if any(batch.rows for batch in batches) else logging.DEBUG,  # a commit of positions only
         "committed",
         messages=rows,
         already_landed=sum(batch.rows for batch in batches) - rows,
@@ -204,7 +210,7 @@ def commit(sink: Sink, batches: Sequence[Batch], log_level: int = logging.INFO) 
 
 
 def _lag_seconds(batches: Sequence[Batch]) -> Mapping[str, float]:
-    """Stream to the age of its newest message."""
+    """Return stream to the age of its newest message, in seconds."""
     newest: dict[str, int] = {}
     for batch in batches:
         for stream, table in batch.tables.items():
@@ -215,8 +221,11 @@ def _lag_seconds(batches: Sequence[Batch]) -> Mapping[str, float]:
 
 
 def _commit_with_retry(sink: Sink, batches: Sequence[Batch], stop: threading.Event) -> int:
-    """Retry the commit until it succeeds or `stop` is set: while the warehouse does not answer, another process such as
-    a build holds it, or its disk is full."""
+    """Retry the commit until it succeeds or `stop` is set.
+
+    It is retried while the warehouse does not answer, its disk is full, or another process, such as a build, holds it.
+    A loop instead of tenacity, since the pause grows only for some errors: a held file costs no quota.
+    """
     pause = RETRY_SECONDS
     while True:
         try:
@@ -226,17 +235,17 @@ def _commit_with_retry(sink: Sink, batches: Sequence[Batch], stop: threading.Eve
                 raise
             log.warning("landing waits for the warehouse", reason=str(error))
             stop.wait(pause)
-            if not isinstance(error, WarehouseHeldError):  # which costs nothing to ask
-                pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+            if not isinstance(error, WarehouseHeldError):
+                pause = min(2 * pause, MAX_RETRY_SECONDS)
 
 
 @dataclass(slots=True)
 class _Collected:
-    """What one source gave for a commit."""
+    """The batches of one source for the next commit."""
 
     batches: list[Batch]
     is_drained: bool = False
-    """What waited when landing began has been fetched."""
+    """Whether all messages that were waiting when landing began have been fetched."""
 
 
 def _collect(
@@ -247,23 +256,23 @@ def _collect(
     stop: threading.Event,
     failed: threading.Event,
 ) -> _Collected:
-    """Batches of one source, decoded, until a commit is due, landing stops, or it failed elsewhere."""
-    bounds = BatchBounds.of_commit(settings)
+    """Fetch and decode batches of one source until a commit is due, `stop` is set, or another source failed."""
+    bounds = BatchBounds.for_commit(settings)
     size = BatchSize(bounds)
-    patience = bounds.seconds if follow else source.idle_timeout_seconds
+    idle_timeout = bounds.seconds if follow else source.idle_timeout_seconds
     batches: list[Batch] = []
     while not size.is_full:
         remaining = max(0.0, size.seconds_left)
         if batches and not remaining:
             break
-        timeout = min(patience, remaining) if batches else patience
+        timeout = min(idle_timeout, remaining) if batches else idle_timeout
         if follow:
-            timeout = min(timeout, LOOK_SECONDS)
+            timeout = min(timeout, STOP_CHECK_SECONDS)
         try:
             batch = source.fetch(timeout)
         except UnavailableError as error:
             if batches or stop.is_set():
-                break  # these are good; the next fetch raises again
+                break  # land the batches that were fetched; the next fetch raises the error again
             if not follow:
                 raise
             log.warning("landing waits", reason=str(error))
@@ -272,11 +281,11 @@ def _collect(
         if batch is None:
             if batches and remaining and follow and not (stop.is_set() or failed.is_set()):
                 continue
-            return _Collected(batches, is_drained=timeout == patience)
+            return _Collected(batches, is_drained=timeout == idle_timeout)
         try:
             batch = decoder.decode(batch)
         except UnavailableError:
-            # The source has gone on behind this batch, so that nothing of it may be landed any more.
+            # The source would continue after this batch and skip it, so landing must end without another fetch.
             if follow and (stop.is_set() or failed.is_set()):
                 return _Collected(batches)
             raise

@@ -13,28 +13,28 @@ from engines.batch import BATCH_SCHEMA
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message to publish."""
+    """One message to produce."""
 
     payload: bytes | None
     """The body; None is a Kafka tombstone."""
     key: bytes | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     published_at: int | None = None
-    """Microseconds since the epoch, UTC; kept where the transport lets it be set (Kafka to the millisecond)."""
+    """Microseconds since the epoch, UTC. The spool keeps it, Kafka only to the millisecond, Pub/Sub not at all."""
 
 
 HEADER_BYTES = 5
-"""Size of what Confluent's wire format puts before a value: a zero byte, and the id of its schema."""
+"""Bytes before the value in Confluent's wire format: a zero byte, and the schema id in four bytes."""
 
 NO_ATTRIBUTES: Mapping[str, str] = {}
 
 
 class PubSubMessage(NamedTuple):
-    """One message of Pub/Sub: the columns of `pubsub_table`."""
+    """One Pub/Sub message, in the order of the arguments of `pubsub_table`."""
 
     message_id: str
     ordering_key: str
-    """Empty where there is none."""
+    """Empty if the message has no ordering key."""
     attributes: Mapping[str, str]
     published_at: int | None
     """Microseconds since the epoch, UTC."""
@@ -49,8 +49,7 @@ def pubsub_table(
     published_at: Sequence[int | None],
     payloads: Sequence[bytes],
 ) -> pa.Table:
-    """Messages of one topic in BATCH_SCHEMA, from the columns of PubSubMessage; no attributes and no ordering key are
-    null."""
+    """Return messages of one topic in BATCH_SCHEMA, given as columns. Empty attributes and keys become null."""
     rows = len(message_ids)
     columns = {
         "source": pa.repeat("pubsub", rows),
@@ -61,7 +60,7 @@ def pubsub_table(
         "key": pa.array([key.encode() or None for key in ordering_keys], pa.binary())
         if any(ordering_keys)
         else pa.nulls(rows, pa.binary()),
-        "attributes": pa.array([orjson.dumps(some).decode() if some else None for some in attributes], pa.string()),
+        "attributes": pa.array([orjson.dumps(names).decode() if names else None for names in attributes], pa.string()),
         "published_at": pa.array(published_at, pa.timestamp("us")),
         "payload": pa.array(payloads, pa.binary()),
     }
@@ -69,12 +68,12 @@ def pubsub_table(
 
 
 STEP = re.compile(r"([^.\[\]]+)|\[([0-9]+)\]")
-"""A name or an index of a path."""
+"""One step of a path: a field name, or an index in brackets."""
 
 
 def value_at(body: Any, path: str) -> Any:
-    """Return the value at a path of a contract, such as `props.ref` or `items[0].sku`; None where there is none."""
-    if type(body) is dict and path in body:  # a path of one name, as most are
+    """Return the value at a path of a contract, such as `props.ref` or `items[0].sku`; None if the body has none."""
+    if type(body) is dict and path in body:  # fast path: most paths are a single name
         return body[path]
     for name, index in STEP.findall(path):
         if index:

@@ -14,21 +14,21 @@ from ingest.producers import duration
 
 PARTITIONS = 4
 DEAD_LETTER_RETENTION = timedelta(days=31)
-"""The maximum time for which Pub/Sub keeps unacknowledged messages."""
+"""Retention of unacknowledged dead letters: the maximum of Pub/Sub."""
 SERVICE_AGENT = "serviceAccount:service-PROJECT_NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com"
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionOptions:
-    """Requested options of the Pub/Sub subscriptions."""
+    """Options of new Pub/Sub subscriptions."""
 
     ack_deadline_seconds: int = 60
     ordering: bool = False
     exactly_once: bool = False
     dead_letter_attempts: int | None = None
-    """Deliveries after which a message goes to the topic `<topic>-dead-letter`; None: it stays."""
+    """Deliveries after which Pub/Sub moves a message to the topic `<topic>-dead-letter`; None for no dead letters."""
     push_endpoint: str | None = None
-    """URL, in which `{stream}` stands for the stream's name; None: the subscription is pulled."""
+    """URL to push to, in which `{stream}` stands for the stream's name; None for a pull subscription."""
 
 
 DEFAULT_OPTIONS = SubscriptionOptions()
@@ -37,22 +37,25 @@ DEFAULT_OPTIONS = SubscriptionOptions()
 def provision(
     settings: Settings, streams: list[Stream], dry_run: bool = False, options: SubscriptionOptions = DEFAULT_OPTIONS
 ) -> list[str]:
-    """Create the missing topics and subscriptions of these streams; existing ones are left as they are.
+    """Create the missing topics and subscriptions of these streams. Existing ones are not changed.
 
-    `emit` computes its results from page_views: with Kafka, their topic is created with that stream.
+    With Kafka, the topic of `emit` is created together with the stream page_views, from which its results come.
+
+    Args:
+        dry_run: only report what would be created.
 
     Returns:
-        One line per resource that was created, or with `dry_run` would be; per existing subscription that differs from
-        the options, and existing topic with a limited retention; and per step that is left to do by hand.
+        One line each: per created resource, per existing subscription that differs from the options, per existing topic
+        with a limited retention, and per step that has to be done by hand.
 
     Raises:
-        UserError: for a broker that does not answer or does not allow it, for a subscription whose topic was deleted,
-            and for options that exclude each other.
+        UserError: if a broker does not answer or rejects a request, the topic of a subscription was deleted, or options
+            contradict each other.
     """
     kafka = [settings.topic(stream) for stream in streams if settings.transport(stream) == "kafka"]
     results = [settings.emit_topic for stream in streams if stream.name == "page_views" and settings.has_kafka]
     pubsub = [stream for stream in streams if settings.transport(stream) == "pubsub"]
-    # Both checks first: if one fails, nothing is created.
+    # Both checks come first, so that nothing is created if one fails.
     if kafka or results:
         _check_topics(settings, kafka, results)
     if pubsub:
@@ -64,7 +67,7 @@ def provision(
 
 
 def _check_topics(settings: Settings, landed: list[str], emitted: list[str]) -> None:
-    """Raises UserError for topics that exist and that this client may not see or read."""
+    """Raise UserError if topics exist that this client may not describe or read."""
     from ingest.brokers.kafka import KafkaConnection
     from ingest.brokers.kafka_topics import describe_topics, may_read, not_allowed
 
@@ -76,16 +79,22 @@ def _check_topics(settings: Settings, landed: list[str], emitted: list[str]) -> 
 
 
 def _check_subscriptions(settings: Settings, streams: list[Stream]) -> None:
-    """Raises UserError for subscriptions whose topic was deleted."""
+    """Raise UserError if the topic of a subscription was deleted."""
     from google.api_core.exceptions import NotFound
 
-    from ingest.brokers.pubsub import ANSWER_SECONDS, DELETED_TOPIC, open_subscriber, topic_deleted, translate_errors
+    from ingest.brokers.pubsub import (
+        DELETED_TOPIC,
+        REQUEST_TIMEOUT_SECONDS,
+        open_subscriber,
+        topic_deleted,
+        translate_errors,
+    )
 
     orphans = []
     with open_subscriber(settings) as subscriber, translate_errors(settings):
         for name in map(settings.subscription, streams):
             try:
-                found = subscriber.get_subscription(subscription=name, timeout=ANSWER_SECONDS, retry=None)
+                found = subscriber.get_subscription(subscription=name, timeout=REQUEST_TIMEOUT_SECONDS, retry=None)
             except NotFound:
                 continue
             if found.topic == DELETED_TOPIC:
@@ -98,28 +107,31 @@ def _provision_kafka(settings: Settings, landed: list[str], emitted: list[str], 
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 
-    from ingest.brokers.kafka import ANSWER_SECONDS, KafkaConnection
+    from ingest.brokers.kafka import REQUEST_TIMEOUT_SECONDS, KafkaConnection
     from ingest.brokers.kafka_topics import retention, topic_configs
 
     connection = KafkaConnection(settings)
     admin = connection.open_admin()
     with connection.translate_errors(admin):
-        existing = admin.list_topics(timeout=ANSWER_SECONDS).topics
+        existing = admin.list_topics(timeout=REQUEST_TIMEOUT_SECONDS).topics
     missing = [topic for topic in landed + emitted if topic not in existing]
     configs = topic_configs(connection, admin, [topic for topic in landed if topic in existing])
     limited = [
-        f"Kafka topic {topic} exists with a retention of {duration(kept)}, not unlimited: it deletes older messages, "
-        "landed or not; left as it is"
+        f"Kafka topic {topic} exists with a limited retention of {duration(limit)}, not changed: Kafka deletes older"
+        " messages even if they have not landed"
         for topic, config in configs.items()
-        if (kept := retention(config)) is not None
+        if (limit := retention(config)) is not None
     ]
     if dry_run:
         return [*(f"would create Kafka topic {topic}" for topic in missing), *limited]
-    # -1: as many replicas as the brokers are configured for. Landed topics get unlimited retention, which goes by the
-    # message's own time and would delete a replayed history within minutes. Emitted results can be emitted again.
-    keep = {"retention.ms": "-1"}
-    wanted = [NewTopic(topic, PARTITIONS, -1, config=keep if topic in landed else {}) for topic in missing]
-    created = admin.create_topics(wanted) if wanted else {}
+    # Unlimited retention for landed topics: retention goes by the time in the message, so a limit would delete replayed
+    # history within minutes. The topic of `emit` keeps the default, since results can be emitted again.
+    unlimited = {"retention.ms": "-1"}
+    default_replicas = -1  # as configured in the brokers
+    new_topics = [
+        NewTopic(topic, PARTITIONS, default_replicas, config=unlimited if topic in landed else {}) for topic in missing
+    ]
+    created = admin.create_topics(new_topics) if new_topics else {}
     done = []
     for topic, future in created.items():
         try:
@@ -137,15 +149,15 @@ def _provision_pubsub(
 ) -> list[str]:
     from google.api_core.exceptions import AlreadyExists, NotFound
 
-    from ingest.brokers.pubsub import ANSWER_SECONDS, open_publisher, open_subscriber, translate_errors
+    from ingest.brokers.pubsub import REQUEST_TIMEOUT_SECONDS, open_publisher, open_subscriber, translate_errors
 
     wanted = [_subscription(settings, stream, options) for stream in streams]
     publisher, subscriber = open_publisher(settings), open_subscriber(settings)
-    bounds = {"timeout": ANSWER_SECONDS, "retry": None}
+    bounds = {"timeout": REQUEST_TIMEOUT_SECONDS, "retry": None}
     done: list[str] = []
 
     def ensure(what: str, get: Callable[[], Any], create: Callable[[], object]) -> Any:
-        """Return the existing resource; None when it was created or would be."""
+        """Create a resource if it is missing. Returns the existing resource, or None if it was missing."""
         try:
             return get()
         except NotFound:
@@ -190,7 +202,7 @@ def _provision_pubsub(
 
 
 def _subscription(settings: Settings, stream: Stream, options: SubscriptionOptions) -> Any:
-    """The requested google.pubsub_v1.types.Subscription."""
+    """Return the google.pubsub_v1.types.Subscription to create."""
     from google.pubsub_v1.types import DeadLetterPolicy, ExpirationPolicy, PushConfig, Subscription
 
     topic = f"projects/{settings.pubsub_project}/topics/{settings.topic(stream)}"
@@ -200,7 +212,7 @@ def _subscription(settings: Settings, stream: Stream, options: SubscriptionOptio
         ack_deadline_seconds=options.ack_deadline_seconds,
         enable_message_ordering=options.ordering,
         enable_exactly_once_delivery=options.exactly_once,
-        # Never expires: by default a subscription that nobody reads for a month is deleted with its messages.
+        # Never expires: by default Pub/Sub deletes a subscription that had no subscriber for a month.
         expiration_policy=ExpirationPolicy(),
     )
     if options.dead_letter_attempts is not None:
@@ -209,7 +221,7 @@ def _subscription(settings: Settings, stream: Stream, options: SubscriptionOptio
         )
     if options.push_endpoint is not None:
         if options.exactly_once:
-            raise UserError("--exactly-once needs a pull subscription: leave it out with --push-endpoint")
+            raise UserError("--exactly-once needs a pull subscription: omit it or --push-endpoint")
         subscription.push_config = PushConfig(push_endpoint=options.push_endpoint.replace("{stream}", stream.name))
         if settings.push_service_account is not None:
             subscription.push_config.oidc_token = PushConfig.OidcToken(
@@ -219,7 +231,7 @@ def _subscription(settings: Settings, stream: Stream, options: SubscriptionOptio
 
 
 def _dead_letter_subscription(settings: Settings, subscription: Any) -> Any:
-    """The subscription that keeps the messages of a dead letter topic: without one, the topic drops them."""
+    """Return the subscription to create for a dead letter topic, which would otherwise drop its messages."""
     from google.pubsub_v1.types import ExpirationPolicy, Subscription
 
     topic = subscription.dead_letter_policy.dead_letter_topic
@@ -227,14 +239,14 @@ def _dead_letter_subscription(settings: Settings, subscription: Any) -> Any:
         name=topic.replace("/topics/", "/subscriptions/"),
         topic=topic,
         ack_deadline_seconds=subscription.ack_deadline_seconds,
-        # The emulator accepts no more than the default.
+        # The emulator rejects a retention above the default.
         message_retention_duration=None if settings.pubsub_emulator_host else DEAD_LETTER_RETENTION,
         expiration_policy=ExpirationPolicy(),
     )
 
 
 def _grants(subscription: str, dead_letter_topic: str) -> list[str]:
-    """Commands that let Pub/Sub's service agent move messages from the subscription to the dead letter topic."""
+    """Return the commands that allow Pub/Sub's service agent to move messages to the dead letter topic."""
     return [
         f"to do by hand: gcloud pubsub topics add-iam-policy-binding {dead_letter_topic}"
         f" --member={SERVICE_AGENT} --role=roles/pubsub.publisher",
@@ -244,12 +256,16 @@ def _grants(subscription: str, dead_letter_topic: str) -> list[str]:
 
 
 def _differences(existing: Any, wanted: Any) -> list[str]:
-    """One line when the existing subscription differs from the requested one, else none."""
-    has, asked = _description(existing), _description(wanted)
-    differences = [f"{what} {has[what]}, not {asked[what]}" for what in asked if has[what] != asked[what]]
+    """Return one line if the existing subscription differs from the requested one, else none."""
+    actual, requested = _description(existing), _description(wanted)
+    differences = [
+        f"{option} {actual[option]}, not {requested[option]}"
+        for option in requested
+        if actual[option] != requested[option]
+    ]
     if not differences:
         return []
-    return [f"subscription {existing.name} exists with {' and '.join(differences)}: left as it is"]
+    return [f"subscription {existing.name} exists with {' and '.join(differences)}: not changed"]
 
 
 def _description(subscription: Any) -> dict[str, str]:
@@ -264,6 +280,6 @@ def _description(subscription: Any) -> dict[str, str]:
         if dead_letters.dead_letter_topic
         else "off",
         "push endpoint": (push.push_endpoint or "none")
-        # Without its own audience, a token is for the endpoint.
+        # Pub/Sub uses the endpoint as the audience if none is set.
         + (f" as {token.service_account_email} for {token.audience or push.push_endpoint}" if token else ""),
     }

@@ -1,7 +1,7 @@
-"""Takes Pub/Sub's pushes over HTTP, and answers 204 only once the warehouse has committed them.
+"""An HTTP server for Pub/Sub push subscriptions. It answers 204 only after the warehouse has committed the message.
 
-One URL serves every stream: the subscription that each push names says which. Pushes that wait are committed
-together, so the rate does not hang on how long a commit takes.
+One URL serves all streams: each push names its subscription, which determines the stream. All waiting pushes are
+committed together, so that the rate does not depend on the duration of a commit.
 """
 
 import asyncio
@@ -38,18 +38,18 @@ from ingest.oidc import IdentityError, TokenVerifier
 
 PATH = "/push"
 MAX_BODY_BYTES = 16 * 1024 * 1024
-"""A message of Pub/Sub has at most 10 MB, which base64 and the envelope make 14."""
+"""Maximum size of a push. A Pub/Sub message has at most 10 MB, and 14 MB with base64 and the envelope."""
 LINGER_SECONDS = 0.02
-"""The warehouse is held until no push came for so long, ..."""
-HOLD_SECONDS = 1.0
-"""... but not longer than this, ..."""
-FREE_SECONDS = 0.25
-"""... and is then left alone: who waits for it looks every 0.1 s."""
+"""A warehouse session ends when no push arrived for this many seconds."""
+MAX_SESSION_SECONDS = 1.0
+"""Maximum seconds of a warehouse session while pushes keep arriving."""
+RELEASE_SECONDS = 0.25
+"""Seconds between two sessions, in which other processes, which poll every 0.1 s, can open the warehouse."""
 SHUTDOWN_SECONDS = 10
-"""How much longer than LOCK_TIMEOUT_SECONDS the last answers may take."""
+"""Seconds beyond LOCK_TIMEOUT_SECONDS that the last answers may take at shutdown."""
 SECONDS_BETWEEN_LOGS = 10.0
-"""Refusals of one status are logged no more often: what is refused comes again, and again."""
-ENDED = "nothing is committed any more: start the server again"
+"""Minimum seconds between logs of rejections with the same status, since Pub/Sub sends a rejected push again."""
+ENDED = "the server no longer commits: start it again"
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -57,7 +57,7 @@ log = structlog.get_logger()
 
 
 class _Message(BaseModel):
-    """A pushed message. Pub/Sub itself sends names of two words in both spellings."""
+    """A pushed message. Pub/Sub sends some fields twice, in camelCase and in snake_case."""
 
     model_config = ConfigDict(strict=True, val_json_bytes="base64")
 
@@ -79,21 +79,16 @@ class _Envelope(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A message that waits for its commit."""
+    """A message that is waiting for its commit."""
 
     stream: str
     message: PubSubMessage
-    refusal: asyncio.Future[str | None]
-    """Why it was not committed; None once it is."""
+    failure: asyncio.Future[str | None]
+    """Resolves after the commit: None if it succeeded, otherwise the reason why it did not."""
 
 
 class Committer:
-    """A thread that commits whatever waits, all of it at once.
-
-    Args:
-        sink: where to.
-        settings: the streams' topics.
-    """
+    """A thread that commits all waiting messages together."""
 
     def __init__(self, sink: Sink, settings: Settings) -> None:
         self._sink = sink
@@ -102,53 +97,56 @@ class Committer:
         self._is_closing = False
         self.is_alive = True
         self.rows = 0
-        """Landed so far."""
+        """Number of messages landed so far."""
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
 
     async def commit(self, stream: str, message: PubSubMessage) -> str | None:
-        """Land a message; returns once it is committed, or why it is not."""
+        """Land a message; returns None after its commit, or the reason why it was not committed."""
         waiting = _Waiting(stream, message, asyncio.get_running_loop().create_future())
         self._queue.put(waiting)
-        # Looked at behind the put: a thread that ends answers what it finds in the queue afterwards.
-        return await waiting.refusal if self.is_alive else ENDED
+        # Check `is_alive` after the put: the thread clears it before it answers what is left in the queue.
+        return await waiting.failure if self.is_alive else ENDED
 
     def close(self) -> None:
-        """Commit what waits, and end."""
+        """Commit the waiting messages, and end the thread."""
         self._queue.put(None)
         self._thread.join()
 
     def _run(self) -> None:
         try:
             while not self._is_closing:
-                if waiting := self._take(None):
-                    self._commit_while_more_comes(waiting)
-                    time.sleep(FREE_SECONDS)
+                if waiting := self._take_waiting(None):
+                    self._commit_in_session(waiting)
+                    time.sleep(RELEASE_SECONDS)
         finally:
             self.is_alive = False
-            _answer(self._take(0), ENDED)
+            _answer(self._take_waiting(0), ENDED)
 
-    def _commit_while_more_comes(self, waiting: list[_Waiting]) -> None:
-        until = time.monotonic() + HOLD_SECONDS
-        refusal = "the commit failed"
+    def _commit_in_session(self, waiting: list[_Waiting]) -> None:
+        """Commit these messages, and those that arrive meanwhile, in one session of the warehouse."""
+        until = time.monotonic() + MAX_SESSION_SECONDS
+        failure = "the commit failed"
         try:
             with self._sink.session():
                 while waiting:
                     self.rows += commit(self._sink, [self._batch(waiting)], logging.DEBUG)
                     _answer(waiting, None)
-                    waiting = self._take(LINGER_SECONDS) if time.monotonic() < until else []
+                    waiting = self._take_waiting(LINGER_SECONDS) if time.monotonic() < until else []
         except WarehouseReplacedError as error:
-            refusal = "the warehouse was replaced"
+            failure = "the warehouse was replaced"
             accept_replacement(self._sink, error)
         except UserError as error:
-            refusal = "the warehouse takes no commits now"
-            log.warning("pushes are refused, for Pub/Sub to send them again", pushes=len(waiting), reason=str(error))
-        except Exception as error:  # noqa: BLE001  whatever it is, the next commit may succeed
-            # The sink's own words are of files and tables, not of payloads.
+            failure = "the warehouse cannot commit now"
+            log.warning("pushes rejected; Pub/Sub will send them again", pushes=len(waiting), reason=str(error))
+        except Exception as error:  # noqa: BLE001  after any error, the next commit may succeed
+            # The first line of the sink's errors names files and tables; it never has a payload.
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            log.error("pushes are refused: the commit failed", pushes=len(waiting), reason=reason)  # noqa: TRY400
+            log.error(  # noqa: TRY400  a traceback could show payloads
+                "pushes rejected: the commit failed; Pub/Sub will send them again", pushes=len(waiting), reason=reason
+            )
         finally:
-            _answer(waiting, refusal)
+            _answer(waiting, failure)
 
     def _batch(self, waiting: list[_Waiting]) -> Batch:
         messages: dict[str, list[PubSubMessage]] = defaultdict(list)
@@ -157,37 +155,37 @@ class Committer:
         topic = self._settings.topic
         return Batch(
             {
-                stream: pubsub_table(topic(STREAMS[stream]), *zip(*some, strict=True))
-                for stream, some in messages.items()
+                stream: pubsub_table(topic(STREAMS[stream]), *zip(*rows, strict=True))
+                for stream, rows in messages.items()
             }
         )
 
-    def _take(self, patience: float | None) -> list[_Waiting]:
-        """All that waits; nothing when nothing comes for so many seconds (None: wait on), or at the end."""
+    def _take_waiting(self, timeout: float | None) -> list[_Waiting]:
+        """Return all waiting messages; empty if none arrives within `timeout` seconds (None: no limit) or at close."""
         taken = []
         with suppress(queue.Empty):
-            taken.append(self._queue.get(timeout=patience))
+            taken.append(self._queue.get(timeout=timeout))
             while True:
                 taken.append(self._queue.get_nowait())
         self._is_closing |= None in taken
         return [one for one in taken if one is not None]
 
 
-def _answer(waiting: list[_Waiting], refusal: str | None) -> None:
-    """Wake the requests, from the committer's thread."""
+def _answer(waiting: list[_Waiting], failure: str | None) -> None:
+    """Resolve the futures of these messages in the event loop; called from the committer's thread."""
 
     def answer() -> None:
         for one in waiting:
-            if not one.refusal.done():
-                one.refusal.set_result(refusal)
+            if not one.failure.done():
+                one.failure.set_result(failure)
 
     if waiting:
-        with suppress(RuntimeError):  # the server was ended at once, and its loop is closed
-            waiting[0].refusal.get_loop().call_soon_threadsafe(answer)
+        with suppress(RuntimeError):  # the event loop is closed, if a second signal ended the server at once
+            waiting[0].failure.get_loop().call_soon_threadsafe(answer)
 
 
 class _Endpoint:
-    """What answers the requests; all of it runs in the event loop."""
+    """Handles the requests, in the event loop."""
 
     def __init__(self, settings: Settings, committer: Committer, verifier: TokenVerifier | None) -> None:
         self._committer = committer
@@ -195,46 +193,46 @@ class _Endpoint:
         self._streams = {
             settings.subscription(stream): stream.name for stream in settings.selected() if stream.transport == "pubsub"
         }
-        self._in_hand = BatchSize(BatchBounds.of_commit(settings))
-        """Size of the requests that are not answered yet, from their first byte on."""
+        self._unanswered = BatchSize(BatchBounds.for_commit(settings))
+        """Number and bytes of the requests that are not answered yet, including those still being received."""
         self._next_log_at: dict[int, float] = {}
 
     def app(self) -> Starlette:
-        # with a slash too: Pub/Sub follows no redirect
+        # also with a trailing slash, since Pub/Sub does not follow redirects
         routes = [Route(path, self.push, methods=["POST"]) for path in (PATH, f"{PATH}/")]
         routes.append(Route("/healthz", self.health))
-        local_only = [Middleware(web.LocalOnly, refuse=self.refuse)] if self._verifier is None else []
-        app = Starlette(routes=routes, middleware=local_only, exception_handlers={HTTPException: self.refuse})
+        local_only = [Middleware(web.LocalOnly, refuse=self.reject)] if self._verifier is None else []
+        app = Starlette(routes=routes, middleware=local_only, exception_handlers={HTTPException: self.reject})
         app.router.redirect_slashes = False
         return app
 
     async def push(self, request: Request) -> Response:
         await self._authenticate(request)
-        if self._in_hand.rows_left <= 0:
-            raise HTTPException(429, "LANDING_MAX_ROWS pushes already wait for their commit")
-        held = 0
+        if self._unanswered.rows_left <= 0:
+            raise HTTPException(429, "LANDING_MAX_ROWS pushes are already waiting for their commit")
+        received = 0
         body = bytearray()
-        self._in_hand.add(1, 0)
+        self._unanswered.add(1, 0)
         try:
             if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
                 raise _too_large()
             async for chunk in request.stream():
-                if held + len(chunk) > MAX_BODY_BYTES:
+                if received + len(chunk) > MAX_BODY_BYTES:
                     raise _too_large()
-                # one that is larger than the limit is taken when it is alone
-                if self._in_hand.bytes > held and len(chunk) > self._in_hand.bytes_left:
-                    raise HTTPException(429, "LANDING_MAX_BYTES bytes already wait for their commit")
-                held += len(chunk)
-                self._in_hand.add(0, len(chunk))
+                # A push above LANDING_MAX_BYTES is accepted if no other is waiting: otherwise it could never land.
+                if self._unanswered.bytes > received and len(chunk) > self._unanswered.bytes_left:
+                    raise HTTPException(429, "LANDING_MAX_BYTES bytes are already waiting for their commit")
+                received += len(chunk)
+                self._unanswered.add(0, len(chunk))
                 body += chunk
             stream, message = self._parse(body)
             del body
-            if refusal := await self._committer.commit(stream, message):
-                raise HTTPException(503, refusal)
+            if failure := await self._committer.commit(stream, message):
+                raise HTTPException(503, failure)
         except ClientDisconnect as error:
-            raise HTTPException(400, "the client disconnected before the end of its push") from error
+            raise HTTPException(400, "the client disconnected before the push was complete") from error
         finally:
-            self._in_hand.remove(1, held)
+            self._unanswered.remove(1, received)
         telemetry.PUSHES.labels(204).inc()
         return Response(status_code=204)
 
@@ -243,14 +241,14 @@ class _Endpoint:
             return PlainTextResponse(ENDED, 503)
         return PlainTextResponse("ok")
 
-    async def refuse(self, request: Request, error: Exception) -> Response:
-        """The error as one line, in the answer and, since Pub/Sub shows no answer to anybody, in the log."""
-        assert isinstance(error, HTTPException)  # noqa: S101  what Starlette calls this for
+    async def reject(self, request: Request, error: Exception) -> Response:
+        """Answer with the error as one line, and log it, since Pub/Sub shows answers to nobody."""
+        assert isinstance(error, HTTPException)  # noqa: S101  registered for this exception only
         telemetry.PUSHES.labels(error.status_code).inc()
         now = time.monotonic()
         if now >= self._next_log_at.get(error.status_code, 0.0):
             self._next_log_at[error.status_code] = now + SECONDS_BETWEEN_LOGS
-            log.warning("refused", status=error.status_code, reason=error.detail)
+            log.warning("push rejected", status=error.status_code, reason=error.detail)
         return PlainTextResponse(error.detail, error.status_code, error.headers)
 
     async def _authenticate(self, request: Request) -> None:
@@ -258,8 +256,8 @@ class _Endpoint:
             return
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
-            raise HTTPException(401, "there is no Authorization: Bearer header", CHALLENGE)
-        if self._verifier.is_known(token):
+            raise HTTPException(401, "the request has no Authorization: Bearer header", CHALLENGE)
+        if self._verifier.is_verified(token):
             return
         try:
             await asyncio.to_thread(self._verifier.verify, token)
@@ -267,26 +265,26 @@ class _Endpoint:
             raise HTTPException(error.status, str(error), CHALLENGE if error.status == 401 else None) from error
 
     def _parse(self, body: bytearray) -> tuple[str, PubSubMessage]:
-        """The stream and the message of a push.
+        """Return the stream and the message of a push.
 
         Raises:
-            HTTPException: 400 when it is no push, 404 for a subscription of no stream.
+            HTTPException: 400 if the body is not a Pub/Sub push message, 404 if no stream has the subscription.
         """
         try:
             envelope = _Envelope.model_validate_json(body)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
-            # not deeper than message.attributes: the name of an attribute is the publisher's
+            # At most two levels, such as message.attributes: below them, names are the publisher's data.
             where = ".".join(str(name) for name in first["loc"][:2]) or "body"
             raise HTTPException(400, f"not a Pub/Sub push message: {where}: {first['msg']}") from None
-        # Without PUBSUB_PROJECT a subscription may be of any project.
-        of_any_project = re.sub(r"^projects/[^/]+/", "projects/-/", envelope.subscription)
-        stream = self._streams.get(envelope.subscription) or self._streams.get(of_any_project)
+        # Without PUBSUB_PROJECT, the project of the subscription does not matter.
+        any_project = re.sub(r"^projects/[^/]+/", "projects/-/", envelope.subscription)
+        stream = self._streams.get(envelope.subscription) or self._streams.get(any_project)
         if stream is None:
             raise HTTPException(
                 404,
-                f"no stream has the subscription {envelope.subscription!r}; there are {', '.join(self._streams)}:"
-                " SUBSCRIPTIONS and PUBSUB_PROJECT name others",
+                f"no stream has the subscription {envelope.subscription!r}; the subscriptions are"
+                f" {', '.join(self._streams)}: SUBSCRIPTIONS and PUBSUB_PROJECT change them",
             )
         message, published_at = envelope.message, envelope.message.publish_time
         return stream, PubSubMessage(
@@ -299,17 +297,17 @@ class _Endpoint:
 
 
 def _too_large() -> HTTPException:
-    return HTTPException(413, f"a push has at most {MAX_BODY_BYTES} bytes")
+    return HTTPException(413, f"the push is too large: the limit is {MAX_BODY_BYTES} bytes")
 
 
 def serve(settings: Settings, sink: Sink, host: str, port: int) -> int:
-    """Serve until SIGINT or SIGTERM, and then answer what waits; returns how many messages were landed.
+    """Serve until SIGINT or SIGTERM, then answer the waiting requests; returns the number of landed messages.
 
     Raises:
-        UserError: when the address cannot be listened on, or is not loopback and PUSH_AUDIENCE is not set.
+        UserError: if the address is in use or invalid, or is not loopback although PUSH_AUDIENCE is not set.
     """
-    to_expose = None if settings.push_audience else "set PUSH_AUDIENCE, for only Pub/Sub to push"
-    listener = web.listen(host, port, to_expose)
+    required_setup = None if settings.push_audience else "set PUSH_AUDIENCE, for only Pub/Sub to push"
+    listener = web.listen(host, port, required_setup)
     verifier = None
     if settings.push_audience is not None and settings.push_service_account is not None:
         verifier = TokenVerifier(settings.push_audience, settings.push_service_account)

@@ -20,12 +20,12 @@ def _():
     mo.md(f"""
     # Attribution: which click led to the checkout?
 
-    `fct_checkout_attribution` has a row a checkout. Its **first click** is the earliest click of the same user on the
-    same product in the attribution window before it (`attribution_window_seconds` of `dbt_project.yml`; a click at the
-    very moment of the checkout counts, and so does one exactly a window before). A checkout without one stays,
-    unattributed: shares are shares of all checkouts.
+    `fct_checkout_attribution` has one row per checkout. Its **first click** is the earliest click of the same user on
+    the same product within the attribution window before the checkout (`attribution_window_seconds` in
+    `dbt_project.yml`; both ends of the window are included). A checkout without a click stays in the table as
+    unattributed, so shares are shares of all checkouts.
 
-    Read from the copy of the warehouse that the last green build published (`{published.version}`).
+    This notebook reads the copy of the warehouse that the last successful build published (`{published.version}`).
     """)
     return
 
@@ -98,10 +98,10 @@ def _():
 @app.cell(hide_code=True)
 def _():
     mo.md("""
-    ## What another window would say
+    ## The effect of other windows
 
-    The window is a choice. A checkout is attributed under a window if its *last* click lies within it, so one pass over
-    the clicks answers for every shorter and longer window, without building anything again.
+    The length of the window is your choice. A checkout is attributed if its *last* click is within the window. So one
+    pass over the clicks gives the result for every shorter and longer window, without another build.
     """)
     return
 
@@ -140,7 +140,7 @@ def _(window_seconds):
 @app.cell(hide_code=True)
 def _():
     mo.md("""
-    ## What sells after a click
+    ## Products sold after a click
     """)
     return
 
@@ -173,9 +173,9 @@ def _():
     mo.md("""
     ## Why it is exact
 
-    Clicks and checkouts travel by streams of their own, and a click can be published after the checkout that it led to.
-    A join of what had arrived by the time of the checkout loses these. Here a late click attributes again the checkouts
-    that it reaches:
+    Clicks and checkouts arrive in separate streams, and a click can arrive after the checkout that it led to. A join of
+    the messages that had arrived by the time of the checkout loses such clicks. Here a late click updates the
+    attribution of the checkouts in its window:
     """)
     return
 
@@ -200,8 +200,8 @@ def _():
 @app.cell(hide_code=True)
 def _():
     mo.md("""
-    And the check, on this very warehouse: the definition, written out over the facts, gives every checkout the same
-    first click and the same number of clicks.
+    The check on this warehouse: a direct query of the definition over the facts gives every checkout the same first
+    click and the same number of clicks.
     """)
     return
 

@@ -18,15 +18,15 @@ def _():
     mo.md(f"""
     # Sessions and time on page
 
-    A **session** is the page views of one visitor in which no pause is longer than the session gap
-    (`session_gap_seconds` of `dbt_project.yml`; a pause of exactly that length does not split). **Time on page** runs
-    to the next page view of the session. The last page has no next: it takes the engagement time that the event itself
-    reports, and where there is none the time is *unknown*, which is not 0.
+    A **session** is a series of page views of one visitor without a pause longer than the session gap
+    (`session_gap_seconds` in `dbt_project.yml`; a pause of exactly that length does not end a session). **Time on
+    page** is the time to the next page view of the session. For the last page it is the engagement time that the event
+    reports; without one it is *unknown*, not 0.
 
-    `fct_page_views` has a row a page view, with its place in its session; `fct_sessions` has a row a session.
+    `fct_page_views` has one row per page view, with its number in the session; `fct_sessions` has one row per session.
 
-    Everything below is read from the copy of the warehouse that the last green build published (`{published.version}`),
-    so a notebook never keeps a build waiting. `published.query(...)` takes any SQL, and values as `$name`.
+    This notebook reads the copy of the warehouse that the last successful build published (`{published.version}`), so
+    it never blocks a build. `published.query(...)` runs any SQL; pass values as `$name`.
     """)
     return
 
@@ -34,9 +34,9 @@ def _():
 @app.cell(hide_code=True)
 def _():
     mo.md("""
-    ## Sessions a day
+    ## Sessions per day
 
-    A session counts on the day on which it began, also when it goes on after midnight: so days add up to the whole.
+    A session counts on the day on which it began, even if it continues after midnight, so the days add up to the total.
     """)
     return
 
@@ -72,9 +72,9 @@ def _(sessions_daily):
 @app.cell(hide_code=True)
 def _():
     mo.md("""
-    ## How long sessions are
+    ## Length of sessions
 
-    Most are short; whoever looks at averages only does not see it.
+    Most sessions are short, which an average does not show.
     """)
     return
 
@@ -100,9 +100,9 @@ def _():
     mo.md("""
     ## Where the time on a page comes from
 
-    Per page: how many page views have their time from the next page, how many from the event's engagement time, and of
-    how many it is unknown. A page on which many visits end, and whose events report no engagement, has few known times:
-    look here before comparing two pages.
+    Per page: the number of page views whose time comes from the next page or from the event's engagement time, or is
+    unknown. A page on which many visits end, and whose events report no engagement, has few known times. Check this
+    before you compare two pages.
     """)
     return
 
@@ -155,9 +155,9 @@ def _():
     mo.md("""
     ## Why it is exact
 
-    Page views arrive late. Pipelines that look back over a few hours or days either miss them or cut their sessions in
-    two. Here whatever arrives opens exactly the sessions that it comes within a gap of, and these are put in order
-    again. How much of the table that concerns:
+    Page views arrive late. Pipelines that look back over a few hours or days either miss them or split their sessions.
+    Here a late page view causes exactly the sessions within a gap of it to be computed again. The share of the table
+    that this affects:
     """)
     return
 
@@ -186,8 +186,8 @@ def _():
 @app.cell(hide_code=True)
 def _():
     mo.md("""
-    And the check, on this very warehouse: between two page views of one visitor there is a new session exactly where
-    the pause is longer than the gap; every page view is in one session, and every session has one first page view.
+    The check on this warehouse: a new session starts exactly where the pause between two page views of a visitor is
+    longer than the gap; every page view is in one session; and every session has one first page view.
     """)
     return
 

@@ -20,17 +20,17 @@ def _():
     mo.md(f"""
     # Who changed what, and when
 
-    Users, products and posts are change logs: a message each time something changes. `dim_users_history`,
-    `dim_products_history` and `dim_posts_history` have a row a **version**, valid from `valid_from` (inclusive) to
-    `valid_to` (exclusive; 9999-12-31 for the last): a slowly changing dimension of type 2. At any instant since an
-    entity came to be, exactly one of its versions is valid, so every question *as of* then has one answer:
+    Users, products and posts are change logs, with one message per change. `dim_users_history`,
+    `dim_products_history` and `dim_posts_history` are slowly changing dimensions of type 2: one row per **version**,
+    valid from `valid_from` (inclusive) to `valid_to` (exclusive; 9999-12-31 for the last). At any time since the
+    creation of an entity exactly one version is valid, so you can join the version *as of* an event:
 
     ```sql
     on history.user_id = events.user_id
         and events.event_at >= history.valid_from and events.event_at < history.valid_to
     ```
 
-    Read from the copy of the warehouse that the last green build published (`{published.version}`).
+    This notebook reads the copy of the warehouse that the last successful build published (`{published.version}`).
     """)
     return
 
@@ -100,8 +100,8 @@ def _():
     mo.md("""
     ## Where did users live when it happened?
 
-    Users move. Joining events to users *as they are now* (`dim_users`) moves their past along, and loses those who are
-    deleted; joining the version that was valid at the event does neither.
+    Users move. A join of events to the *current* users (`dim_users`) also moves their past events, and loses deleted
+    users. A join to the version that was valid at the time of the event does neither.
     """)
     return
 
@@ -144,8 +144,8 @@ def _():
     mo.md("""
     ## What was deleted?
 
-    A deletion is a version too, with `is_deleted`: either the log said so (`deleted_at`), or Kafka brought a tombstone.
-    `dim_users` has the deleted no more; their history and their events stay.
+    A deletion is a version with `is_deleted`. It comes from a message with `deleted_at`, or from a Kafka tombstone.
+    Deleted users are not in `dim_users`; their history and their events remain.
     """)
     return
 
@@ -177,9 +177,9 @@ def _():
     mo.md("""
     ## What if a version arrives late?
 
-    A version is valid from the moment of the change, whenever its message is published. Between the two, a report made
-    from what had arrived used the version before. These are the events that such a report had wrong, and that the
-    history has right since the version landed:
+    A version is valid from the time of the change, even if its message is published later. A report between the two
+    used the previous version. These are the events for which such a report was wrong, and for which the history is
+    right since the version landed:
     """)
     return
 
@@ -211,8 +211,8 @@ def _():
 @app.cell(hide_code=True)
 def _():
     mo.md("""
-    What a build *saw* is in `snapshots`: a version that was replaced between two builds is in the history only. So the
-    history answers what was true, and the snapshots what a report of that day was made from.
+    `snapshots` has the versions that a build used: a version that was replaced between two builds is only in the
+    history. So the history shows what was true, and the snapshots show the data of a report of that day.
     """)
     return
 
@@ -240,8 +240,8 @@ def _():
     mo.md("""
     ## Why it is exact
 
-    In whatever order versions arrive, all versions of an entity with a new one are put in order again. The check, on
-    this very warehouse: each version ends where the next begins, one is the last, and no event falls into two.
+    The order of arrival does not matter: if a version arrives, all versions of its entity are sequenced again. The
+    check on this warehouse: each version ends where the next begins, one is the last, and no event is in two versions.
     """)
     return
 

@@ -1,4 +1,4 @@
-"""Fixtures that are expensive: a built warehouse, made once per run, and real brokers, started once per worker."""
+"""Expensive fixtures: a built warehouse, created once per run, and real brokers, started once per worker."""
 
 import fcntl
 import os
@@ -11,15 +11,15 @@ import pytest
 from tests.brokers import KafkaServer, PubSubEmulator, SchemaRegistry, running
 from tests.dbt_project.warehouse import Warehouse
 
-# A process that is started in the background ignores SIGINT, and so would those that tests end by Ctrl-C.
+# A background process ignores SIGINT, and its children inherit that; tests send SIGINT to children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHOP_OUTPUT = "build.txt"
-"""What the build of the shop printed."""
+"""Name of the file with the output of the shop's build."""
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Of `-n auto`: one more than there are processors, since tests also wait for processes and locks."""
+    """Return the workers of `-n auto`: one more than the CPUs, since tests also wait for processes and locks."""
     return (os.cpu_count() or 1) + 1
 
 
@@ -28,7 +28,7 @@ Shared = Callable[[str, Callable[[Path], object]], Path]
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Shared:
-    """Returns a folder by its name, and fills it first if no other worker of this run has."""
+    """Returns the folder of this name. The first worker that asks for it fills it."""
 
     def fill_once(name: str, fill: Callable[[Path], object]) -> Path:
         base = tmp_path_factory.getbasetemp()

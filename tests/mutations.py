@@ -707,8 +707,8 @@ MUTATIONS = (
     Mutation(
         "a push is answered before its commit",
         "ingest/push.py",
-        "            if refusal := await self._committer.commit(stream, message):\n"
-        "                raise HTTPException(503, refusal)\n",
+        "            if failure := await self._committer.commit(stream, message):\n"
+        "                raise HTTPException(503, failure)\n",
         "            asyncio.create_task(self._committer.commit(stream, message))\n",
         "tests/ingest/test_push.py",
     ),

@@ -1,6 +1,6 @@
-"""Lands and builds with Dagster: `dagster dev --python-file deploy/dagster/definitions.py`.
+"""Dagster assets that land and build: `dagster dev --python-file deploy/dagster/definitions.py`.
 
-Install Dagster in its own environment: each step runs as a process of .venv, so their packages cannot conflict.
+Install Dagster in its own environment. Each asset runs a command of .venv, so that their packages cannot conflict.
 """
 
 import subprocess
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(context: dagster.AssetExecutionContext, *arguments: str) -> None:
-    """Run a command of event-warehouse, and log what it prints."""
+    """Run a command of event-warehouse, and log its output."""
     done = subprocess.run(  # noqa: S603  fixed arguments, no shell
         [ROOT / ".venv" / "bin" / "event-warehouse", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -23,7 +23,7 @@ def run(context: dagster.AssetExecutionContext, *arguments: str) -> None:
 
 @dagster.asset(group_name="event_warehouse")
 def landed_messages(context: dagster.AssetExecutionContext) -> None:
-    """The raw tables: all messages that waited."""
+    """The raw tables, with all messages that were waiting."""
     run(context, "land")
 
 

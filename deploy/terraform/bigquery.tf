@@ -5,7 +5,7 @@ resource "google_bigquery_dataset" "this" {
   depends_on = [google_project_service.this]
 }
 
-# What each build publishes: the compiled queries. The rows stay in BigQuery.
+# Bucket of the published builds: the compiled queries. The rows stay in BigQuery.
 resource "google_storage_bucket" "published" {
   name                        = "${var.project}-${var.dataset_prefix == "" ? "" : "${replace(var.dataset_prefix, "_", "-")}"}event-warehouse"
   location                    = var.location

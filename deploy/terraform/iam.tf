@@ -1,4 +1,4 @@
-# One account per task, each with the least that its task needs.
+# One service account per task, each with only the permissions that its task needs.
 resource "google_service_account" "this" {
   for_each = {
     land     = "lands messages in the dataset raw"
@@ -14,7 +14,7 @@ resource "google_service_account" "this" {
 locals {
   members = { for task, account in google_service_account.this : task => account.member }
 
-  # Dataset to who may write or read it. `land` and `build` create raw tables that are missing.
+  # Permissions per dataset. `land` and `build` create raw tables that are missing.
   dataset_roles = merge(
     { "raw land" = { dataset = "raw", task = "land", role = "roles/bigquery.dataEditor" } },
     { "analytics land" = { dataset = "analytics", task = "land", role = "roles/bigquery.dataViewer" } }, # `status`
@@ -56,7 +56,7 @@ resource "google_pubsub_subscription_iam_member" "land" {
   member       = local.members["land"]
 }
 
-# `land` asks each subscription for its topic.
+# `land` reads the settings of each subscription, to report a deleted topic.
 resource "google_pubsub_subscription_iam_member" "land_views" {
   for_each     = local.pubsub_streams
   subscription = google_pubsub_subscription.landing[each.key].id

@@ -1,5 +1,5 @@
 # The warehouse on Google Cloud: Pub/Sub -> Cloud Run jobs (land, build) -> BigQuery -> Cloud Run service (serve).
-# docs/deploy.md says how to apply it, and what of it was verified.
+# docs/deploy.md shows how to apply it, and lists what was verified.
 
 terraform {
   required_version = ">= 1.6"
@@ -19,7 +19,7 @@ provider "google" {
 data "google_project" "this" {}
 
 locals {
-  # The contracts are the one list of streams; names default as in the settings TOPICS and SUBSCRIPTIONS.
+  # The streams come from the contracts; topics and subscriptions get the default names of the settings.
   contracts = {
     for file in fileset("${path.module}/../../streams", "*.yml") :
     trimsuffix(file, ".yml") => yamldecode(file("${path.module}/../../streams/${file}"))

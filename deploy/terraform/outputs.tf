@@ -4,7 +4,7 @@ output "topics" {
 }
 
 output "subscriptions" {
-  description = "Stream to the subscription that is landed."
+  description = "Stream to its subscription, from which messages land."
   value       = { for name, subscription in google_pubsub_subscription.landing : name => subscription.id }
 }
 

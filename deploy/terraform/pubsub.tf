@@ -12,7 +12,7 @@ resource "google_pubsub_subscription" "landing" {
   message_retention_duration = "604800s"
 
   expiration_policy {
-    ttl = "" # never, however long nothing is pulled
+    ttl = "" # never expires, even if nobody pulls for months
   }
 
   dynamic "push_config" {
@@ -48,12 +48,12 @@ resource "google_pubsub_topic" "dead_letter" {
   depends_on = [google_project_service.this]
 }
 
-# Without a subscription, a topic drops what it is sent.
+# A topic without a subscription drops its messages.
 resource "google_pubsub_subscription" "dead_letter" {
   for_each                   = local.dead_letter_streams
   name                       = "${each.value.topic}-dead-letter"
   topic                      = google_pubsub_topic.dead_letter[each.key].id
-  message_retention_duration = "2678400s" # 31 days, the longest
+  message_retention_duration = "2678400s" # 31 days, the maximum
 
   expiration_policy {
     ttl = ""

@@ -7,7 +7,7 @@ locals {
       DATASET_PREFIX = var.dataset_prefix
       PUBSUB_PROJECT = var.project
     },
-    # Without Kafka, its streams have nowhere to be read from.
+    # Without Kafka, only the streams of Pub/Sub can be landed.
     var.kafka_config_secret == null
     ? { STREAMS = jsonencode(keys(local.pubsub_streams)) }
     : { KAFKA_CONFIG_FILE = "/secrets/kafka.properties" },
@@ -29,7 +29,7 @@ resource "google_cloud_run_v2_job" "this" {
     template {
       service_account = google_service_account.this[each.key].email
       timeout         = each.value.timeout
-      max_retries     = 0 # the next run goes on
+      max_retries     = 0 # the next scheduled run continues
 
       containers {
         image = var.image
@@ -126,7 +126,7 @@ resource "google_cloud_run_v2_service" "serve" {
 
   template {
     service_account       = google_service_account.this["serve"].email
-    execution_environment = "EXECUTION_ENVIRONMENT_GEN2" # which can mount a bucket
+    execution_environment = "EXECUTION_ENVIRONMENT_GEN2" # required to mount a bucket
 
     scaling {
       min_instance_count = 0
@@ -163,7 +163,7 @@ resource "google_cloud_run_v2_service" "serve" {
       startup_probe {
         period_seconds    = 5
         failure_threshold = 12
-        # /healthz is 503 until the first build, without which the service could not be created
+        # Not /healthz, which returns 503 until the first build: the service could not be created before it.
         tcp_socket {
           port = 8000
         }

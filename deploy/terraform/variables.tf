@@ -26,19 +26,19 @@ variable "image" {
 }
 
 variable "dataset_prefix" {
-  description = "Before the names of the datasets (DATASET_PREFIX), such as dev_."
+  description = "Prefix of the dataset names (DATASET_PREFIX), such as dev_."
   type        = string
   default     = ""
 }
 
 variable "land_schedule" {
-  description = "When `event-warehouse land` runs, as cron, UTC."
+  description = "Schedule of `event-warehouse land`, as cron, UTC."
   type        = string
   default     = "*/5 * * * *"
 }
 
 variable "build_schedule" {
-  description = "When `event-warehouse build` runs, as cron, UTC. Leave more time between two than build_timeout."
+  description = "Schedule of `event-warehouse build`, as cron, UTC. The interval must be longer than build_timeout."
   type        = string
   default     = "*/30 * * * *"
 }
@@ -56,13 +56,13 @@ variable "serve_tokens_secret" {
 }
 
 variable "pseudonym_key_secret" {
-  description = "Name of the secret with the value of PSEUDONYM_KEY; null: the warehouse draws a random key."
+  description = "Name of the secret with the value of PSEUDONYM_KEY; null: the warehouse creates a random key."
   type        = string
   default     = null
 }
 
 variable "serve_invokers" {
-  description = "Who may call the service, such as [\"group:analysts@example.com\"]. SERVE_TOKENS applies in addition."
+  description = "IAM members that may call the service, such as [\"group:analysts@example.com\"]. They also need a token of SERVE_TOKENS."
   type        = list(string)
   default     = []
 }

@@ -1,1 +1,1 @@
-"""The clients of Kafka and Pub/Sub that sources, producers and provisioning share."""
+"""Kafka and Pub/Sub clients, shared by sources, producers and `provision`."""

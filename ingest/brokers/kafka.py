@@ -1,4 +1,4 @@
-"""Opens Kafka clients with one configuration, and translates their errors."""
+"""Opens Kafka clients with the configuration in the settings, and translates their errors."""
 
 import logging
 import re
@@ -14,51 +14,51 @@ from common.errors import UnavailableError, UserError
 from common.settings import Settings
 from ingest.brokers.kafka_properties import REGISTRY_PREFIXES, read_properties
 
-ANSWER_SECONDS = 10.0
-"""How long a broker may take to answer a request before it counts as unreachable."""
-DELIVERY_SECONDS = 60
-"""How long a produced message may take to be delivered."""
+REQUEST_TIMEOUT_SECONDS = 10.0
+"""Maximum seconds that a broker may take to answer a request."""
+DELIVERY_TIMEOUT_SECONDS = 60
+"""Maximum seconds until a produced message is delivered, retries included."""
 CONSUMER_DEFAULTS = {
-    # The group waits for a killed member until its session ends.
+    # The partitions of a killed member are assigned to others only after its session times out.
     "session.timeout.ms": 10_000,
     "heartbeat.interval.ms": 2_000,
-    # A topic that is created later is found within this time.
+    # A topic that is created after the subscription is found within this time.
     "topic.metadata.refresh.interval.ms": 30_000,
-    # An empty partition announces its end after this time; the default is 500.
+    # librdkafka reports the end of a partition only after this time; the default is 500.
     "fetch.wait.max.ms": 100,
-    # Of all partitions together: memory that waits to be consumed.
+    # Bounds the memory of messages that librdkafka has fetched ahead, over all partitions.
     "queued.max.messages.kbytes": 32_768,
     "fetch.max.bytes": 16_777_216,
 }
-"""Used unless KAFKA_CONFIG_FILE says otherwise."""
+"""Consumer properties that KAFKA_CONFIG_FILE can override."""
 CONSUMER_REQUIREMENTS = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
-    # A missing offset is an error to count and log, not to step over in silence.
+    # An offset that retention deleted must be counted and logged, so librdkafka may not skip it silently.
     "auto.offset.reset": "error",
     "enable.partition.eof": True,
-    # `Assignment.on_assign` takes the whole assignment each time.
+    # `Assignment.on_assign` expects the whole assignment each time, not increments.
     "group.protocol": "classic",
     "partition.assignment.strategy": "range,roundrobin",
 }
-"""Used whatever KAFKA_CONFIG_FILE says."""
+"""Consumer properties that KAFKA_CONFIG_FILE cannot override."""
 PRODUCER_DEFAULTS = {
     "linger.ms": 20,
     "compression.type": "lz4",
     "batch.size": 1_000_000,
     "queue.buffering.max.messages": 200_000,
-    "delivery.timeout.ms": DELIVERY_SECONDS * 1000,
-    # Java's and Confluent's hash: a key goes to the same partition as from other producers.
+    "delivery.timeout.ms": DELIVERY_TIMEOUT_SECONDS * 1000,
+    # The hash of the Java client, so that a key goes to the same partition as from other producers.
     "partitioner": "murmur2_random",
 }
 PRODUCER_REQUIREMENTS = {
     "enable.idempotence": True,
     "acks": "all",
-    # A callback per message would halve the rate: only failures are reported.
+    # Delivery reports for failures only: a callback per message would halve the rate.
     "delivery.report.only.error": True,
 }
 
-# Without a logger librdkafka prints to standard error. What matters arrives as an error event (`_on_error`).
+# Without a logger, librdkafka prints to standard error. Important errors also arrive as events (`_on_error`).
 _librdkafka_logger = logging.getLogger("ingest.librdkafka")
 _librdkafka_logger.addHandler(logging.NullHandler())
 _librdkafka_logger.propagate = False
@@ -70,7 +70,8 @@ def client_config(settings: Settings) -> dict[str, Any]:
     """Return librdkafka's configuration: KAFKA_CONFIG_FILE, with the servers of KAFKA_BOOTSTRAP_SERVERS if set.
 
     Raises:
-        UserError: for a file that cannot be read. Its contents are secret and never part of the message.
+        UserError: if the file cannot be read or no servers are set. The error never shows the file's contents, which
+            may be secret.
     """
     config: dict[str, Any] = {}
     if settings.kafka_config_file is not None:
@@ -84,19 +85,19 @@ def client_config(settings: Settings) -> dict[str, Any]:
 
 
 class KafkaConnection:
-    """One configuration, and the clients opened with it.
+    """Opens clients with one configuration.
 
     Args:
-        logs_errors: log the error events of the clients, once the brokers have answered for the first time.
+        logs_errors: log error events of the clients after the first answer of the brokers.
 
     Raises:
-        UserError: for a KAFKA_CONFIG_FILE that cannot be read, or without brokers.
+        UserError: if KAFKA_CONFIG_FILE cannot be read or no brokers are set.
     """
 
     def __init__(self, settings: Settings, *, logs_errors: bool = False) -> None:
         self.config = client_config(settings)
         self.last_error: str | None = None
-        """The last error event."""
+        """Text of the last error event of any client."""
         self._settings = settings
         self._logs_errors = logs_errors
         self._has_answered = False
@@ -115,25 +116,35 @@ class KafkaConnection:
         """Return a confluent_kafka.admin.AdminClient.
 
         Raises:
-            UserError: for a property that librdkafka does not take; so do the other clients.
+            UserError: if librdkafka rejects a property.
         """
         return self._open(AdminClient, self.config)
 
     def open_consumer(self, **options: Any) -> Any:
-        """Return a confluent_kafka.Consumer of `consumer_group`, which must be closed."""
+        """Return a confluent_kafka.Consumer in `consumer_group`; the caller must close it.
+
+        Raises:
+            UserError: if librdkafka rejects a property.
+        """
         group = {"group.id": self.consumer_group}
         return self._open(Consumer, {**CONSUMER_DEFAULTS, **self.config, **group, **CONSUMER_REQUIREMENTS, **options})
 
     def open_producer(self, **options: Any) -> Any:
-        """Return an idempotent confluent_kafka.Producer."""
+        """Return an idempotent confluent_kafka.Producer.
+
+        Raises:
+            UserError: if librdkafka rejects a property.
+        """
         return self._open(Producer, {**PRODUCER_DEFAULTS, **self.config, **PRODUCER_REQUIREMENTS, **options})
 
     def warn_of_ignored_properties(self) -> None:
-        """Log the properties of KAFKA_CONFIG_FILE that landing replaces by its own."""
+        """Log the properties of KAFKA_CONFIG_FILE that CONSUMER_REQUIREMENTS overrides."""
         for name, value in CONSUMER_REQUIREMENTS.items():
             if name in self.config and self.config[name].lower() != str(value).lower():
                 log.warning(
-                    "ignored a property of KAFKA_CONFIG_FILE: landing needs its own", property=name, value=value
+                    "a property of KAFKA_CONFIG_FILE is ignored: landing needs another value",
+                    property=name,
+                    value=value,
                 )
 
     @contextmanager
@@ -141,14 +152,14 @@ class KafkaConnection:
         """Turn a KafkaException into an UnavailableError that names the servers.
 
         Args:
-            client: an admin client or producer, to be polled for the event that names the cause.
+            client: an admin client or producer; it is polled for an error event with the cause.
         """
         try:
             yield
         except KafkaException as error:
             if client is not None:
                 client.poll(0)
-            # Until the brokers have answered, the event says more than the exception.
+            # Before the first answer, the exception is only a timeout, and the event has the cause.
             reason = None if self._has_answered else self.last_error
             raise self.unreachable(reason or error.args[0].str()) from error
         self._has_answered = True
@@ -160,11 +171,11 @@ class KafkaConnection:
         try:
             return kind({**config, "error_cb": self._on_error, "logger": _librdkafka_logger})
         except KafkaException as error:
-            reason = re.sub(r'([Vv]alue) "[^"]*"', r"\1", error.args[0].str())  # it may be a secret
-            raise UserError(f"Kafka configuration: {reason}") from None
+            reason = re.sub(r'([Vv]alue) "[^"]*"', r"\1", error.args[0].str())  # the value may be a secret
+            raise UserError(f"invalid Kafka configuration: {reason}; see KAFKA_CONFIG_FILE") from None
 
     def _on_error(self, error: KafkaError) -> None:
-        # librdkafka repeats itself several times a second. Before the first answer, the exception says it all.
+        # librdkafka repeats errors several times a second. Before the first answer, `translate_errors` reports them.
         if self._logs_errors and self._has_answered and error.str() != self.last_error:
-            log.warning("kafka", error=error.str())
+            log.warning("kafka client error", error=error.str())
         self.last_error = error.str()

@@ -1,4 +1,4 @@
-"""Looks up Kafka topics: their ids, offsets and retention, and what this client may do with them."""
+"""Looks up Kafka topics: ids, offsets, retention and this client's permissions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -8,12 +8,11 @@ import structlog
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AclOperation, ConfigResource, OffsetSpec  # type: ignore[attr-defined]
 
-from ingest.brokers.kafka import ANSWER_SECONDS, KafkaConnection
+from ingest.brokers.kafka import REQUEST_TIMEOUT_SECONDS, KafkaConnection
 
-# confluent_kafka.admin re-exports these classes, and annotates OffsetSpec, only in part: hence the ignores
 EARLIEST, LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
 NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
-"""Sixteen zero bytes: what a broker before Kafka 2.8 returns."""
+"""Sixteen zero bytes in base64, which brokers before Kafka 2.8 return as the id of each topic."""
 UNREACHABLE = (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN)
 
 TopicAndPartition = tuple[str, int]
@@ -22,16 +21,19 @@ log = structlog.get_logger()
 
 
 def describe_topics(connection: KafkaConnection, admin: Any, topics: Iterable[str]) -> tuple[dict[str, Any], set[str]]:
-    """Return topic to its confluent_kafka.admin.TopicDescription, and the topics that ACLs hide. A missing topic is in
-    neither.
+    """Describe topics.
+
+    Returns:
+        Topic to its confluent_kafka.admin.TopicDescription, and the topics that ACLs hide from this client. Missing
+        topics are in neither.
 
     Raises:
-        UnavailableError: when the brokers do not answer.
+        UnavailableError: if the brokers do not answer.
     """
     described, hidden = {}, set()
     with connection.translate_errors(admin):
         answers = admin.describe_topics(
-            TopicCollection(sorted(topics)), request_timeout=ANSWER_SECONDS, include_authorized_operations=True
+            TopicCollection(sorted(topics)), request_timeout=REQUEST_TIMEOUT_SECONDS, include_authorized_operations=True
         )
         for topic, answer in answers.items():
             try:
@@ -45,19 +47,19 @@ def describe_topics(connection: KafkaConnection, admin: Any, topics: Iterable[st
 
 
 def may_read(description: Any) -> bool:
-    """Return whether the client may read the topic. Old brokers do not say: then it is to be tried."""
+    """Return whether this client may read the topic; True for old brokers, which do not report permissions."""
     return not description.authorized_operations or AclOperation.READ in description.authorized_operations
 
 
 def not_allowed(topic: str) -> str:
     return (
-        f"Kafka topic {topic} may not be read by this client: grant it DESCRIBE and READ on the topic (ACLs), or leave"
-        " its stream out of STREAMS"
+        f"this client may not read Kafka topic {topic}: grant it DESCRIBE and READ on the topic (ACLs), or remove its"
+        " stream from STREAMS"
     )
 
 
 def topic_ids(described: Mapping[str, Any]) -> dict[str, str]:
-    """Return topic to its id, '' for a broker that gives none."""
+    """Return topic to its id; '' if the broker does not assign ids."""
     ids = {topic: str(description.topic_id) for topic, description in described.items()}
     return {topic: "" if topic_id == NO_TOPIC_ID else topic_id for topic, topic_id in ids.items()}
 
@@ -69,15 +71,19 @@ def list_offsets(
     which: OffsetSpec,
     isolation_level: IsolationLevel = IsolationLevel.READ_COMMITTED,
 ) -> dict[TopicAndPartition, int]:
-    """Return the first or the end offset of each partition.
+    """Return the earliest or the end offset of each partition.
+
+    Args:
+        which: EARLIEST or LATEST.
+        isolation_level: READ_COMMITTED ends a partition before the first open transaction.
 
     Raises:
-        UnavailableError: when the brokers do not answer.
+        UnavailableError: if the brokers do not answer.
     """
     wanted = {TopicPartition(*partition): which for partition in partitions}
     if not wanted:
         return {}
-    answers = admin.list_offsets(wanted, isolation_level=isolation_level, request_timeout=ANSWER_SECONDS)
+    answers = admin.list_offsets(wanted, isolation_level=isolation_level, request_timeout=REQUEST_TIMEOUT_SECONDS)
     with connection.translate_errors():
         return {(one.topic, one.partition): answer.result().offset for one, answer in answers.items()}
 
@@ -86,13 +92,13 @@ def topic_configs(connection: KafkaConnection, admin: Any, topics: Sequence[str]
     """Return the effective configuration of each topic that exists and that this client may describe.
 
     Raises:
-        UnavailableError: when the brokers do not answer.
+        UnavailableError: if the brokers do not answer.
     """
     resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
     configs: dict[str, Mapping[str, str]] = {}
     if not resources:
         return configs
-    for resource, answer in admin.describe_configs(resources, request_timeout=ANSWER_SECONDS).items():
+    for resource, answer in admin.describe_configs(resources, request_timeout=REQUEST_TIMEOUT_SECONDS).items():
         try:
             configs[resource.name] = {name: entry.value for name, entry in answer.result().items()}
         except KafkaException as error:
@@ -100,14 +106,16 @@ def topic_configs(connection: KafkaConnection, admin: Any, topics: Sequence[str]
             if code in UNREACHABLE:
                 raise connection.unreachable(error.args[0].str()) from error
             if code != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                log.warning("cannot read the kafka topic's retention", topic=resource.name, error=error.args[0].str())
+                log.warning(
+                    "cannot read the retention of the kafka topic", topic=resource.name, error=error.args[0].str()
+                )
     return configs
 
 
 def retention(config: Mapping[str, str]) -> timedelta | None:
-    """Return the retention of a topic with this configuration; None is unlimited."""
+    """Return the retention of a topic with this configuration; None if unlimited."""
     if "delete" not in config.get("cleanup.policy", "delete"):
         return None
     milliseconds = int(config.get("retention.ms", -1))
-    # Kafka's maximum, 292 million years, is more than a timedelta can hold.
+    # More than a thousand years counts as unlimited, since a timedelta cannot hold Kafka's maximum.
     return timedelta(milliseconds=milliseconds) if 0 <= milliseconds < 1000 * 365 * 86_400_000 else None

@@ -1,10 +1,10 @@
-"""Opens Pub/Sub clients, of Google Cloud or of the emulator, and translates their errors."""
+"""Opens clients of Pub/Sub or its emulator, and translates their errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]  # it has no types
+import grpc  # type: ignore[import-untyped]
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import pubsub_v1
@@ -15,12 +15,12 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 from common.errors import UnavailableError, UserError
 from common.settings import Settings
 
-ANSWER_SECONDS = 10.0
-"""How long Pub/Sub may take to answer a request before it counts as unreachable."""
+REQUEST_TIMEOUT_SECONDS = 10.0
+"""Maximum seconds that Pub/Sub may take to answer a request."""
 DELETED_TOPIC = "_deleted-topic_"
-"""Topic of a subscription whose topic was deleted."""
+"""Topic name that Pub/Sub shows for a subscription whose topic was deleted."""
 GOOGLE_ERRORS = (GoogleAPICallError, RetryError, GoogleAuthError)
-# A pull of large messages exceeds gRPC's own default of 4 MB.
+# A pull of large messages exceeds gRPC's default limit of 4 MB.
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
@@ -28,7 +28,7 @@ def open_subscriber(settings: Settings) -> Any:
     """Return a google.cloud.pubsub_v1.SubscriberClient.
 
     Raises:
-        UserError: without credentials for Google Cloud.
+        UserError: if there are no credentials for Google Cloud.
     """
     return _open(settings, pubsub_v1.SubscriberClient, SubscriberGrpcTransport)
 
@@ -36,18 +36,18 @@ def open_subscriber(settings: Settings) -> Any:
 def open_publisher(settings: Settings) -> Any:
     """Return a google.pubsub_v1.PublisherClient.
 
-    Not that of `google.cloud.pubsub_v1`: it takes attributes as keyword arguments, and so none called `data` or
-    `topic`.
+    We do not use google.cloud.pubsub_v1.PublisherClient: it takes attributes as keyword arguments, so an attribute
+    cannot be named `data` or `topic`.
 
     Raises:
-        UserError: without credentials for Google Cloud.
+        UserError: if there are no credentials for Google Cloud.
     """
     return _open(settings, PublisherClient, PublisherGrpcTransport)
 
 
 def _open(settings: Settings, kind: Any, transport: Any) -> Any:
     if settings.pubsub_emulator_host is not None:
-        # The client library looks for the emulator in the environment only, not in `.env`.
+        # The client library finds the emulator only in environment variables, not in our `.env` file.
         channel = grpc.insecure_channel(settings.pubsub_emulator_host, options=UNLIMITED)
         return kind(transport=transport(channel=channel))
     try:
@@ -65,7 +65,7 @@ def translate_errors(settings: Settings, permanent: tuple[type[Exception], ...] 
     """Turn an exception of Google's clients into an UnavailableError that names the server.
 
     Args:
-        permanent: exceptions that a retry does not mend, which become a UserError.
+        permanent: exceptions that a retry cannot fix, which become a UserError.
     """
     try:
         yield
@@ -79,8 +79,8 @@ def unreachable(settings: Settings, error: Exception) -> UnavailableError:
     server = settings.pubsub_emulator_host or "pubsub.googleapis.com"
     reason = getattr(error, "message", None) or str(error)
     return UnavailableError(
-        f"Pub/Sub at {server}, project {settings.pubsub_project}, failed: {reason.splitlines()[0]}; once it "
-        "answers, `python -m ingest provision` creates what is missing"
+        f"Pub/Sub at {server}, project {settings.pubsub_project}, failed: {reason.splitlines()[0]}; once it answers,"
+        " `python -m ingest provision` creates missing topics and subscriptions"
     )
 
 
@@ -91,6 +91,6 @@ def not_found(resource: str) -> UserError:
 
 def topic_deleted(subscription: str) -> str:
     return (
-        f"the topic of Pub/Sub {subscription} was deleted, so it receives nothing: delete the subscription, then create"
+        f"the topic of Pub/Sub {subscription} was deleted, so no messages arrive: delete the subscription, then create"
         " both again with `python -m ingest provision`"
     )

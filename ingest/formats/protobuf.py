@@ -1,4 +1,4 @@
-"""Decodes Protobuf by a schema of the registry, which is the text of a .proto file."""
+"""Decodes Protobuf messages with a schema of the registry, which is the text of a .proto file."""
 
 import subprocess
 import sys
@@ -21,29 +21,29 @@ from google.type import date_pb2  # type: ignore[import-untyped]
 from ingest.message import HEADER_BYTES
 
 COMPILE_SECONDS = 30.0
-MOST_INDEXES = 100
-"""Depth at which a message may be nested in others: Protobuf's own limit for values."""
+MAX_INDEXES = 100
+"""Maximum depth at which a message type may be nested in others: Protobuf's own limit for values."""
 GOOGLE_TYPES = Path(date_pb2.__file__).parents[2]
-"""Holds google/type/*.proto."""
+"""Directory that contains google/type/*.proto."""
 CONFLUENT_TYPES = (meta_pb2, decimal_pb2, variant_pb2, former_decimal_pb2)
-"""Files that a schema may import without a reference, beside Google's."""
+"""Files of Confluent that a schema may import without a reference, as it may Google's."""
 
 Decode = Callable[[bytes], bytes]
-"""Takes a message, header included, to JSON text."""
+"""Decodes a message, header included, to JSON text."""
 
 
 def protobuf_decoder(schema: str, references: Mapping[str, str]) -> Decode:
-    """A function that reads the messages of a schema: their place in it comes before them.
+    """Return a function that decodes messages of a schema. Each begins with the path of its type in the schema.
 
-    Fields keep the names of the schema. One without presence is there with its default where the message has none:
-    0 and false are values.
+    Fields keep their names in the schema. Fields without presence always appear, if unset with their default: Protobuf
+    does not distinguish 0 from unset there.
 
     Args:
         schema: the text of a .proto file.
-        references: path of an import to the text of that file.
+        references: import path to the text of that file.
 
     Raises:
-        ValueError: for a schema that does not compile.
+        ValueError: if the schema does not compile.
     """
     files = _compile(schema, references)
     pool = DescriptorPool()
@@ -71,12 +71,12 @@ def protobuf_decoder(schema: str, references: Mapping[str, str]) -> Decode:
 
 
 def _compile(schema: str, references: Mapping[str, str]) -> list[FileDescriptorProto]:
-    """The schema, last, after what it imports."""
+    """Compile a schema; returns the files that it imports, and the schema itself as the last one."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         for path, text in references.items():
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-                raise ValueError(f"a reference cannot be called {path}")
+                raise ValueError(f"the path of a reference leaves the schema's directory: {path}")
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text, encoding="utf-8")
         own = "schema.proto"
@@ -87,8 +87,8 @@ def _compile(schema: str, references: Mapping[str, str]) -> list[FileDescriptorP
         for module in CONFLUENT_TYPES:
             module.DESCRIPTOR.CopyToProto(known.file.add())
         (folder / "known").write_bytes(known.SerializeToString())
-        # In a process of its own, since the compiler is not Python and prints what is wrong with a schema; isolated
-        # (-I), since the names of references are not ours: one could be that of a module, and be run.
+        # A separate process, since the compiler is native code and prints errors of a schema to standard error. With
+        # -I, since a reference could have the path of a Python module, which would be imported and run.
         command = [
             sys.executable,
             "-I",
@@ -100,33 +100,33 @@ def _compile(schema: str, references: Mapping[str, str]) -> list[FileDescriptorP
         ]
         command += ["--include_imports", "--descriptor_set_out=compiled", own]
         try:
-            result = subprocess.run(  # noqa: S603  a list, of names that are ours
+            result = subprocess.run(  # noqa: S603  the arguments have no text of the schema
                 command, cwd=folder, capture_output=True, check=False, timeout=COMPILE_SECONDS
             )
         except subprocess.TimeoutExpired as error:
-            raise ValueError("the schema did not compile in time") from error
+            raise ValueError(f"the schema did not compile within {COMPILE_SECONDS:.0f} seconds") from error
         if result.returncode:
             raise ValueError(result.stderr.decode(errors="replace"))
         return list(FileDescriptorSet.FromString((folder / "compiled").read_bytes()).file)
 
 
 def _read_indexes(stream: BytesIO) -> tuple[int, ...]:
-    """Where the message stands in its file: its number, and before it those of the messages that it is nested in."""
+    """Read the path of a message type: an index per level, from the top-level message to the nested one."""
     count = _read_integer(stream)
-    if not 0 <= count <= MOST_INDEXES:
-        raise ValueError("no place of a message")
+    if not 0 <= count <= MAX_INDEXES:
+        raise ValueError("the path of the message type has an invalid length")
     return tuple(_read_integer(stream) for _ in range(count)) or (0,)
 
 
 def _read_integer(stream: BytesIO) -> int:
-    """A varint, zigzag-encoded."""
+    """Read a zigzag-encoded varint of up to 32 bits."""
     value = 0
     for shift in range(0, 35, 7):
         [byte] = stream.read(1)
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return (value >> 1) ^ -(value & 1)
-    raise ValueError("a varint that is too long")
+    raise ValueError("a varint has more than 32 bits")
 
 
 def _full_name(file: FileDescriptorProto, indexes: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Asks a schema registry that has Confluent's API."""
+"""A client of schema registries that have Confluent's API."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from common.errors import UnavailableError, UserError
 from common.settings import Settings
 from ingest.brokers.kafka_properties import registry_properties
 
-ANSWER_SECONDS = 10.0
-"""How long the registry may take to answer a request."""
+REQUEST_TIMEOUT_SECONDS = 10.0
+"""Maximum seconds that the registry may take to answer a request."""
 MISSING_CODES = (40401, 40402, 40403)
-"""The registry's codes for a subject, a version and a schema that it does not have. Any other 404 comes from a server
-that is not a registry, such as one at a wrong path."""
-MOST_REFERENCES = 1_000
+"""The registry's error codes for a missing subject, version and schema. Any other 404 comes from a server that is not a
+registry, or from a wrong path."""
+MAX_REFERENCES = 1_000
 
 Answer = TypeVar("Answer")
 
 
 class RegistryRejectsError(UnavailableError):
-    """The registry rejects the credentials."""
+    """The registry rejects this client's credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,17 @@ class Registered:
     """AVRO, PROTOBUF or JSON."""
     text: str
     references: Mapping[str, str]
-    """Name to text of the schemas that it refers to, and of those that they refer to."""
+    """Name to text of the schemas that it refers to, directly or through others."""
     is_complete: bool = True
-    """Whether the registry has all of these."""
+    """Whether the registry has all references."""
 
 
 class Registry:
-    """A client of the registry that the settings name.
+    """A client of the schema registry in the settings.
 
     Raises:
-        UserError: without a URL, or for settings that the client does not take.
-        UnavailableError: from every method, when the registry does not answer, or not as a registry does.
+        UserError: if the URL is missing or a setting is invalid.
+        UnavailableError: from every method, if the server does not answer or is not a schema registry.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -57,43 +57,42 @@ class Registry:
         hosts = ", ".join(f"{url.hostname}:{url.port}" if url.port else str(url.hostname) for url in urls)
         self._name = f"the schema registry at {hosts}"
         try:
-            # its own retries would hide for seconds that the registry is down
-            self._client = SchemaRegistryClient({"timeout": ANSWER_SECONDS, "max.retries": 0, **config})
+            # Without the client's retries: `Decoder` retries, and logs at once that the registry is down.
+            self._client = SchemaRegistryClient({"timeout": REQUEST_TIMEOUT_SECONDS, "max.retries": 0, **config})
         except (ValueError, TypeError, OSError) as error:
             raise UserError(f"schema registry: {error}; see KAFKA_CONFIG_FILE") from error
 
     def schema(self, schema_id: int) -> Registered | None:
-        """The schema of this id; None when there is none."""
-        schema = self._ask(lambda: self._client.get_schema(schema_id))
+        """Return a schema by its id; None if the registry does not have it."""
+        schema = self._request(lambda: self._client.get_schema(schema_id))
         return None if schema is None else self._with_references(schema)
 
     def newest(self, schema_id: int, subject: str) -> Registered | None:
-        """The newest version of the subject that the schema belongs to; None when the registry does not say.
+        """Return the newest version of the schema's subject; None if the subject is not known.
 
-        It is the given subject if the schema is registered under it, and else the only one that it is registered
-        under.
+        The subject is `subject` if the schema is registered there, otherwise the only one where it is registered.
         """
         try:
-            versions = self._ask(lambda: self._client.get_schema_versions(schema_id)) or []
+            versions = self._request(lambda: self._client.get_schema_versions(schema_id)) or []
             subjects = {version.subject for version in versions if version.subject}
             if subject not in subjects:
                 if len(subjects) != 1:
                     return None
                 [subject] = subjects
-            newest = self._ask(lambda: self._client.get_version(subject, "latest"))
+            newest = self._request(lambda: self._client.get_version(subject, "latest"))
             return None if newest is None else self._with_references(newest.schema)
         except RegistryRejectsError:
-            return None  # this client may read schemas, but not subjects
+            return None  # the credentials allow schemas but not subjects
 
     def _with_references(self, schema: Schema) -> Registered:
         found: dict[str, str] = {}
         is_complete = True
         waiting = list(schema.references or ())
-        while waiting and len(found) < MOST_REFERENCES:
+        while waiting and len(found) < MAX_REFERENCES:
             reference = waiting.pop()
             if reference.name in found:
                 continue
-            referred = self._ask(partial(self._version, reference))
+            referred = self._request(partial(self._version, reference))
             if referred is None:
                 is_complete = False
                 continue
@@ -104,10 +103,10 @@ class Registry:
     def _version(self, reference: SchemaReference) -> RegisteredSchema:
         return self._client.get_version(reference.subject or "", reference.version or "latest", deleted=True)
 
-    def _ask(self, request: Callable[[], Answer]) -> Answer | None:
-        """The answer; None for what the registry does not have."""
+    def _request(self, send: Callable[[], Answer]) -> Answer | None:
+        """Return the registry's answer; None for 404, if the registry does not have the schema, version or subject."""
         try:
-            return request()
+            return send()
         except SchemaRegistryError as error:
             if error.http_status_code == 404 and error.error_code in MISSING_CODES:
                 return None

@@ -1,4 +1,4 @@
-"""What the simulator and `replay` write to: the transport that the settings choose for a stream."""
+"""Produces messages, for the simulator and `replay`, to the transport that the settings choose for each stream."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -12,7 +12,7 @@ from ingest.message import Message
 
 
 class MessageTooLargeError(UserError):
-    """A message is larger than the broker accepts. `payload` is its body."""
+    """A message is larger than the broker accepts; `payload` is its body."""
 
     def __init__(self, text: str, payload: bytes) -> None:
         super().__init__(text)
@@ -20,32 +20,32 @@ class MessageTooLargeError(UserError):
 
 
 class Producer(Protocol):
-    """Produces to one transport. Leaving its context flushes, unless an exception is on its way."""
+    """Produces to one transport. Leaving its context flushes, unless an exception was raised inside."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...
 
     def produce(self, stream: Stream, messages: Iterable[Message]) -> int:
-        """Hand messages over for delivery, in order; returns how many. Only `flush` says that they are delivered.
+        """Queue messages for delivery, in order; returns their number. They are delivered only after `flush`.
 
         Raises:
-            MessageTooLargeError: when one of these or of earlier ones is too large.
-            UserError: when the transport did not take these or earlier ones.
+            MessageTooLargeError: if one of these messages, or an earlier one, is too large.
+            UserError: if these messages, or earlier ones, cannot be delivered.
         """
         ...
 
     def flush(self) -> None:
-        """Wait until everything produced so far is delivered: a kill afterwards loses none of it.
+        """Wait until all messages produced so far are delivered, so that a kill afterwards loses none.
 
         Raises:
-            UserError: when something was not delivered.
+            UserError: if a message cannot be delivered.
         """
         ...
 
 
 class RoutingProducer:
-    """Produces each stream to its own transport, opened when first needed."""
+    """Produces each stream to its transport. Opens the producer of a transport with its first stream."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -56,7 +56,7 @@ class RoutingProducer:
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        self._opened.__exit__(*exc)  # closes every producer, even after one that raises
+        self._opened.__exit__(*exc)  # closes every producer, even if one raises
 
     def produce(self, stream: Stream, messages: Iterable[Message]) -> int:
         transport = self._settings.transport(stream)
@@ -83,12 +83,12 @@ class RoutingProducer:
 
 
 def retentions(settings: Settings, streams: Sequence[Stream]) -> Mapping[str, timedelta]:
-    """Stream name to how long the broker keeps a message after the message's own time.
+    """Return the retention of streams whose broker deletes messages by the time in the message.
 
-    Only streams of Kafka topics with a limited retention are included: elsewhere the message's time does not matter.
+    These are Kafka topics with a limited retention, unless the broker replaces the time by that of arrival.
 
     Raises:
-        UserError: for brokers that do not answer.
+        UserError: if the brokers do not answer.
     """
     topics = {settings.topic(stream): stream.name for stream in streams if settings.transport(stream) == "kafka"}
     if not topics:
@@ -99,14 +99,14 @@ def retentions(settings: Settings, streams: Sequence[Stream]) -> Mapping[str, ti
     connection = KafkaConnection(settings)
     configs = topic_configs(connection, connection.open_admin(), list(topics))
     return {
-        topics[topic]: kept
+        topics[topic]: limit
         for topic, config in configs.items()
-        if (kept := retention(config)) is not None and config.get("message.timestamp.type") != "LogAppendTime"
+        if (limit := retention(config)) is not None and config.get("message.timestamp.type") != "LogAppendTime"
     }
 
 
 def duration(time: timedelta) -> str:
-    """Format a duration: 7 days, 36 hours, 90 s."""
+    """Format a duration for people: 7 days, 36 hours, 90 s."""
     seconds = time.total_seconds()
     for unit, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= 2 * unit and seconds % unit == 0:

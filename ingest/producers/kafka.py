@@ -8,25 +8,25 @@ from confluent_kafka import KafkaError, KafkaException
 from common.errors import UserError
 from common.settings import Settings
 from common.streams import Stream
-from ingest.brokers.kafka import ANSWER_SECONDS, DELIVERY_SECONDS, KafkaConnection
+from ingest.brokers.kafka import DELIVERY_TIMEOUT_SECONDS, REQUEST_TIMEOUT_SECONDS, KafkaConnection
 from ingest.message import Message
 from ingest.producers import MessageTooLargeError
 
 POLL_EVERY = 10_000
-"""Messages between two checks of delivery reports."""
+"""Messages to produce between two checks for failed deliveries."""
 
 
 class KafkaProducer:
-    """Produces each message once, in order within its key.
+    """Produces each message once, in order per key.
 
-    The message's time is `published_at` to the millisecond, or now. A payload of None is a tombstone.
+    The time of the message is `published_at` to the millisecond, or now. A payload of None is a tombstone.
     """
 
     def __init__(self, settings: Settings) -> None:
         """Connect.
 
         Raises:
-            UserError: for a configuration that librdkafka does not take, or brokers that do not answer.
+            UserError: if librdkafka rejects the configuration, or the brokers do not answer.
         """
         self._settings = settings
         self._failed = 0
@@ -36,7 +36,7 @@ class KafkaProducer:
         self._connection = KafkaConnection(settings)
         self._producer = self._connection.open_producer(on_delivery=self._on_delivery)
         with self._connection.translate_errors(self._producer):
-            self._producer.list_topics(timeout=ANSWER_SECONDS)
+            self._producer.list_topics(timeout=REQUEST_TIMEOUT_SECONDS)
         self._known: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -48,7 +48,7 @@ class KafkaProducer:
         except UserError:
             if not exc or exc[0] is None:
                 raise
-            # The first error is the one to report.
+            # Report the first error, not the one of `flush`, which follows from it.
 
     def produce(self, stream: Stream, messages: Iterable[Message]) -> int:
         return self.produce_to(self._settings.topic(stream), messages)
@@ -56,29 +56,30 @@ class KafkaProducer:
     def produce_to(
         self, topic: str, messages: Iterable[Message], on_too_large: Callable[[Message], None] | None = None
     ) -> int:
-        """Produce messages in order; returns how many were handed to the client.
+        """Produce messages in order; returns how many were queued.
 
-        A message above the client's `message.max.bytes` is given to `on_too_large` at once, and left out.
+        Args:
+            on_too_large: called at once with each message above the client's `message.max.bytes`, which is skipped.
 
         Raises:
-            MessageTooLargeError: for a message that is too large, without `on_too_large`.
-            UserError: when an earlier message was not delivered, or this one cannot be, or the topic is missing.
+            MessageTooLargeError: if a message is too large and there is no `on_too_large`.
+            UserError: if the topic is missing, or this message or an earlier one cannot be delivered.
         """
-        self._require(topic)
+        self._require_topic(topic)
         produce, poll = self._producer.produce, self._producer.poll
-        taken = left_out = 0
-        for taken, message in enumerate(messages, start=1):
-            # 0 stands for "now" in librdkafka.
+        count = skipped = 0
+        for count, message in enumerate(messages, start=1):
+            # 0 means "now" in librdkafka.
             milliseconds = 0 if message.published_at is None else message.published_at // 1000
-            # As bytes: the client cuts text at a NUL.
+            # Bytes, since the client truncates text at a NUL character.
             headers = [(name, value.encode()) for name, value in message.attributes.items()] or None
             while True:
                 try:
                     produce(topic, message.payload, message.key, timestamp=milliseconds, headers=headers)
                     break
-                except BufferError:  # the queue is full: wait for deliveries
+                except BufferError:  # the queue is full; this loop must poll, so tenacity does not fit
                     poll(0.1)
-                    self._check()
+                    self._raise_failure()
                 except KafkaException as error:
                     if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
                         raise UserError(f"Kafka topic {topic}: {error.args[0].str()}") from error
@@ -86,45 +87,46 @@ class KafkaProducer:
                         payload = message.payload or b""
                         limit = self._connection.config.get("message.max.bytes", 1_000_000)
                         raise MessageTooLargeError(
-                            f"{len(payload):,} bytes are too much for one message to Kafka topic {topic}: "
+                            f"a message of {len(payload):,} bytes is too large for Kafka topic {topic}: "
                             f"message.max.bytes is {limit}; KAFKA_CONFIG_FILE can set it",
                             payload,
                         ) from error
                     on_too_large(message)
-                    left_out += 1
+                    skipped += 1
                     break
-            if taken % POLL_EVERY == 0:
+            if count % POLL_EVERY == 0:
                 poll(0)
-                self._check()
-        return taken - left_out
+                self._raise_failure()
+        return count - skipped
 
     def flush(self) -> None:
-        """Wait for every delivery.
+        """Wait until all messages are delivered.
 
         Raises:
-            UserError: when a message was not delivered.
+            UserError: if a message cannot be delivered.
         """
-        undelivered = self._producer.flush(DELIVERY_SECONDS + 5)
-        self._check()
+        undelivered = self._producer.flush(DELIVERY_TIMEOUT_SECONDS + 5)
+        self._raise_failure()
         if undelivered:
-            raise self._connection.unreachable(f"{undelivered} messages are not delivered")
+            raise self._connection.unreachable(f"{undelivered} messages were not delivered")
 
-    def _require(self, topic: str) -> None:
-        """Notice a missing topic at once: librdkafka waits half a minute for it to appear."""
+    def _require_topic(self, topic: str) -> None:
+        """Raise UserError at once if the topic is missing: librdkafka would wait half a minute for it."""
         if topic not in self._known:
             with self._connection.translate_errors():
-                error = self._producer.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic].error
+                error = self._producer.list_topics(topic, timeout=REQUEST_TIMEOUT_SECONDS).topics[topic].error
             if error is not None and error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise UserError(f"Kafka has no topic {topic}; create it with `python -m ingest provision`")
             self._known.add(topic)
 
-    def _check(self) -> None:
+    def _raise_failure(self) -> None:
+        """Raise an error if a delivery has failed."""
         if self._failure is None:
             return
         servers, plural = self._connection.servers, "" if self._failed == 1 else "s"
-        text = f"Kafka at {servers} did not take {self._failed:,} message{plural}: {self._failure.str()}"
+        text = f"Kafka at {servers} rejected {self._failed:,} message{plural}: {self._failure.str()}"
         if self._failure.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            size = f"the largest of them has {len(self._largest_failed):,} bytes, see max.message.bytes of the topic"
+            size = f"the largest has {len(self._largest_failed):,} bytes, see max.message.bytes of the topic"
             raise MessageTooLargeError(f"{text}; {size}", self._largest_failed)
         raise UserError(text)
 

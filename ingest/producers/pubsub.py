@@ -23,37 +23,37 @@ from ingest.producers import MessageTooLargeError
 
 REQUEST_ROWS = 1_000
 REQUEST_BYTES = 4_000_000
-"""Pub/Sub accepts 1000 messages and 10 MB per request."""
+"""Maximum messages and bytes per request; Pub/Sub accepts 1000 messages and 10 MB."""
 MESSAGE_BYTES = 10_000_000 - 1_000
-"""Maximum size of a message, so that it fits into a request with the topic's name."""
+"""Maximum size of a message: a request of 10 MB also has the topic's name."""
 REQUESTS_AT_ONCE = 4
-DELIVERY_SECONDS = 60.0
+DELIVERY_TIMEOUT_SECONDS = 60.0
 RETRY = Retry(
     predicate=if_exception_type(Aborted, InternalServerError, ResourceExhausted, ServiceUnavailable),
-    timeout=DELIVERY_SECONDS,
+    timeout=DELIVERY_TIMEOUT_SECONDS,
 )
-"""The client's own default tries for ten minutes."""
+"""Retries a request for DELIVERY_TIMEOUT_SECONDS, where the client's default is ten minutes."""
 
 _Message = PubsubMessage.pb()
 
 
 class PubSubProducer:
-    """Produces with the attributes of each message, in requests of many messages, several at once.
+    """Produces messages with their attributes, in several parallel requests of many messages.
 
-    Pub/Sub sets the time of publishing itself and promises no order: `published_at` is not kept, nor is the key.
-    It has no tombstones either: a payload of None arrives as an empty one.
+    Pub/Sub sets the publish time itself and does not keep the order, so `published_at` and the key are dropped. It has
+    no tombstones: a payload of None arrives as an empty one.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Open a client; the first request shows whether Pub/Sub answers.
+        """Open a client. It connects with the first request.
 
         Raises:
-            UserError: without credentials for Google Cloud.
+            UserError: if there are no credentials for Google Cloud.
         """
         self._settings = settings
         self._client = open_publisher(settings)
         self._requests = ThreadPoolExecutor(REQUESTS_AT_ONCE, "pubsub-publish")
-        self._under_way: deque[Future[None]] = deque()
+        self._running: deque[Future[None]] = deque()
 
     def __enter__(self) -> Self:
         return self
@@ -67,44 +67,44 @@ class PubSubProducer:
             self._client.transport.close()
 
     def produce(self, stream: Stream, messages: Iterable[Message]) -> int:
-        """Produce messages; returns how many were handed over.
+        """Queue messages for delivery; returns their number.
 
         Raises:
-            MessageTooLargeError: for a message that is too large, after those before it.
-            UserError: when an earlier message was not delivered.
+            MessageTooLargeError: if a message is too large; the messages before it are still sent.
+            UserError: if an earlier message cannot be delivered.
         """
         topic = f"projects/{self._settings.pubsub_project}/topics/{self._settings.topic(stream)}"
         published = 0
         for request in _requests(topic, messages):
-            self._under_way.append(self._requests.submit(self._publish, request))
+            self._running.append(self._requests.submit(self._publish, request))
             published += len(request.messages)
-            # Bounds memory, and how late a failure is noticed.
+            # The limit bounds memory, and the delay until a failure is noticed.
             self._wait(2 * REQUESTS_AT_ONCE)
         return published
 
     def flush(self) -> None:
-        """Wait for every delivery.
+        """Wait until all messages are delivered.
 
         Raises:
-            UserError: when a message was not delivered.
+            UserError: if a message cannot be delivered.
         """
         self._wait(0)
 
     def _publish(self, request: Any) -> None:
         with translate_errors(self._settings):
             try:
-                self._client.publish(PublishRequest.wrap(request), retry=RETRY, timeout=DELIVERY_SECONDS)
+                self._client.publish(PublishRequest.wrap(request), retry=RETRY, timeout=DELIVERY_TIMEOUT_SECONDS)
             except NotFound as error:
                 raise not_found(request.topic) from error
 
     def _wait(self, at_most: int) -> None:
-        """Wait until at most this many requests are under way."""
-        while len(self._under_way) > at_most:
-            self._under_way.popleft().result()
+        """Wait until at most this many requests are running."""
+        while len(self._running) > at_most:
+            self._running.popleft().result()
 
 
 def _requests(topic: str, messages: Iterable[Message]) -> Iterator[Any]:
-    """Messages packed into requests: plain protobuf, as proto-plus would cost most of the time."""
+    """Pack messages into requests. They are plain protobuf, since proto-plus wrappers are several times slower."""
     new_request = PublishRequest.pb()
     request, size = new_request(topic=topic), 0
     for message in messages:
@@ -115,7 +115,7 @@ def _requests(topic: str, messages: Iterable[Message]) -> Iterator[Any]:
             if request.messages:
                 yield request
             raise MessageTooLargeError(
-                f"{len(payload):,} bytes are too much for one message to Pub/Sub: the limit is 10 MB", payload
+                f"a message of {len(payload):,} bytes is too large for Pub/Sub: the limit is 10 MB", payload
             )
         if request.messages and (len(request.messages) == REQUEST_ROWS or size + packed_size > REQUEST_BYTES):
             yield request

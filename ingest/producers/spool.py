@@ -1,6 +1,6 @@
 """Appends messages to the spool: one NDJSON envelope per line, read back by `ingest.sources.spool`.
 
-The first line of a log begins with a random id, so that a log which replaces another is not taken for it.
+The first line of a log begins with a random id, by which a reader recognises that a log was replaced by another.
 """
 
 import fcntl
@@ -24,7 +24,7 @@ LINES_PER_WRITE = 10_000
 
 
 def envelope(message: Message) -> dict[str, object]:
-    """The fields that a broker would transport, bytes in base64."""
+    """Return the fields that a broker would transport, with bytes in base64."""
     return {
         "key": None if message.key is None else b2a_base64(message.key, newline=False).decode(),
         "attributes": message.attributes,
@@ -49,7 +49,7 @@ class SpoolProducer:
         """Append messages; returns their number.
 
         Raises:
-            UserError: for a log that cannot be written.
+            UserError: if the log cannot be written.
         """
         path = self._root / stream.name / f"{PARTITION}.ndjson"
         published = 0
@@ -73,13 +73,13 @@ class SpoolProducer:
                 try:
                     while unwritten:
                         unwritten = unwritten[log.write(unwritten) :]
-                except OSError as error:  # a full disk
+                except OSError as error:  # such as a full disk
                     raise _not_written(path, error) from error
                 published += len(lines)
         return published
 
     def flush(self) -> None:
-        """Does nothing: `produce` writes to the log at once."""
+        """Do nothing, since `produce` writes to the log at once."""
 
 
 def _not_written(path: Path, error: OSError) -> UserError:
@@ -87,7 +87,7 @@ def _not_written(path: Path, error: OSError) -> UserError:
 
 
 def _drop_torn_line(log: int) -> int:
-    """Remove the incomplete line that a killed producer left, which was never read. Returns the new size."""
+    """Remove an incomplete last line, which a killed producer left and no reader has read. Returns the new size."""
     size = os.fstat(log).st_size
     end = size
     while end and os.pread(log, 1, end - 1) != b"\n":

@@ -1,4 +1,4 @@
-"""Batches the messages of a replay, without pauses or at the pace at which the events happened."""
+"""Divides the messages of a replay into batches, without pauses or at the pace at which the events happened."""
 
 import threading
 import time
@@ -8,11 +8,11 @@ from itertools import chain, islice
 from ingest.message import Message
 
 MESSAGES_PER_PUBLISH = 1_000
-"""Messages per batch. They fit into the processor's cache; ten times as many cost the spool a third of its speed."""
+"""Messages per batch, few enough for the CPU cache: with 10,000, the spool loses a third of its throughput."""
 
 
 def batches(messages: Iterator[Message], stop: threading.Event) -> Iterator[Iterable[Message]]:
-    """Yield lazy batches. Each must be consumed before the next."""
+    """Yield batches as lazy iterators. Consume each before asking for the next."""
     for message in messages:
         if stop.is_set():
             return
@@ -20,7 +20,11 @@ def batches(messages: Iterator[Message], stop: threading.Event) -> Iterator[Iter
 
 
 def paced_batches(messages: Iterator[Message], speed: float, stop: threading.Event) -> Iterator[Iterable[Message]]:
-    """Yield the messages that are due, then pause until the next one is."""
+    """Yield the messages that are due, then pause until the next one is due.
+
+    Args:
+        speed: how many times faster than the events happened; 1 for their own pace.
+    """
     started = time.monotonic()
     first: int | None = None
     batch: list[Message] = []
@@ -32,7 +36,7 @@ def paced_batches(messages: Iterator[Message], speed: float, stop: threading.Eve
                 if batch:
                     yield batch
                     batch = []
-                # producing took time too: wait for the rest of the pause
+                # The caller spent part of the pause on producing the batch.
                 stop.wait(max(0.0, due - time.monotonic()))
         if stop.is_set():
             return

@@ -1,8 +1,8 @@
-"""A deterministic simulator of one coherent shop, with the faults of real life.
+"""A deterministic simulator of one shop, whose streams join with each other, and of faults in their messages.
 
-A day is a function of (seed, day number) and of the settings of that day and the days before it, from which late
-messages and returned products come. So a killed run publishes its unfinished day again, with the same ids and bodies,
-and n runs of one day equal one run of n days.
+A day depends only on (seed, day number) and on the settings of that day and of the days before it, from which late
+messages and returns come. So a killed run publishes its unfinished day again with the same ids and bodies, and n runs
+of one day equal one run of n days.
 
 `shop.py` has the users, products and posts, `journeys.py` the visits and their pages, `events.py` the event streams
 that follow from them, and `faults.py` the faults of their messages.
@@ -34,15 +34,15 @@ __all__ = ["DEFAULT_START", "Faults", "SimulationReport", "simulate", "simulated
 DEFAULT_START = date(2026, 1, 1)
 STATE_FILE = "simulator.json"
 WORLD = 2
-"""Version of the draws. Only the version that started a spool can continue it."""
+"""Version of the random draws. Only the version that started a spool can continue it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationReport:
-    """What a run published."""
+    """The messages and days that a run published."""
 
     messages: dict[str, int]
-    """By stream."""
+    """Number of published messages by stream name."""
     first_day: date
     last_day: date
 
@@ -53,7 +53,7 @@ class SimulationReport:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The settings of a day. They are stored, since late events and returns of past days are drawn again."""
+    """The settings of a day. They are stored, since later days draw its late events and returns again."""
 
     events_per_day: int
     faults: Faults
@@ -72,26 +72,23 @@ def simulate(
 ) -> SimulationReport:
     """Publish the next `days` days of the shop.
 
-    Where the last run ended is kept in `simulator.json` in the spool folder, written after each day.
+    The published days are recorded in `simulator.json` in the spool folder, after each day.
 
     Args:
-        settings: Says where the spool is.
-        producer: An open producer.
-        days: How many days, at least 1.
-        seed: At least 0; the same for all runs of one shop.
-        events_per_day: Events of the six event streams per day, on average of a week, at least 1, before faults and
-            without returns. It may change from run to run; the first day's decides how many accounts, products and
-            posts there are.
-        start: The date of the first day of the shop; the same for all runs.
-        faults: Rates of faults; the defaults of `Faults` if None. They may change from run to run.
-        on_progress: Called after each day with the days done and the messages published by this run.
-
-    Returns:
-        How many messages were published by stream, and the first and last day.
+        producer: an open producer.
+        days: number of days, at least 1.
+        seed: at least 0; the same in all runs of one shop.
+        events_per_day: events per day of all six event streams together, averaged over a week, before faults and
+            without returns; at least 1. It may change between runs. Its value on the first day determines the number of
+            accounts, products and posts.
+        start: date of the shop's first day; the same in all runs.
+        faults: rates of faults; None for the defaults. They may change between runs.
+        on_progress: called after each day with the number of days and of messages that this run has published.
 
     Raises:
-        UserError: for a value out of range, another seed, start or version of the simulator than the earlier runs', a
-            state that cannot be read, days that a Kafka topic would delete at once, or messages that are not delivered.
+        UserError: if a value is out of range; the seed, start or version of the simulator differs from the earlier
+            runs; the recorded state cannot be read; a Kafka topic would delete the days at once; or messages cannot be
+            delivered.
     """
     for name, value, least in (("days", days, 1), ("events_per_day", events_per_day, 1), ("seed", seed, 0)):
         if value < least:
@@ -102,13 +99,13 @@ def simulate(
     try:
         last_day = start + timedelta(days=first + days - 1)
     except OverflowError as error:
-        raise UserError(f"{days} days from {start} is beyond the calendar; use fewer days") from error
-    for name, kept in retentions(settings, list(STREAMS.values())).items():
+        raise UserError(f"{days} days from {start} is after the year 9999; use fewer days") from error
+    for name, limit in retentions(settings, list(STREAMS.values())).items():
         first_day = start + timedelta(days=first)
-        if datetime.combine(first_day, time.min, UTC) < datetime.now(UTC) - kept:
+        if datetime.combine(first_day, time.min, UTC) < datetime.now(UTC) - limit:
             raise UserError(
-                f"Kafka keeps topic {settings.topic(STREAMS[name])} for {duration(kept)}: it would delete the messages"
-                f" of {first_day}, landed or not. Set retention.ms=-1 on the topic, or --start with a later day"
+                f"Kafka topic {settings.topic(STREAMS[name])} has a retention of {duration(limit)}: it would delete"
+                f" the messages of {first_day}, landed or not. Set retention.ms=-1 on the topic, or a later --start"
             )
     today = _Plan(events_per_day, Faults() if faults is None else faults)
 
@@ -120,7 +117,7 @@ def simulate(
     for day in range(first + days):
         plan = plans[day] if day < first else today
         day_start = (epoch_day + day) * DAY
-        # The shop advances through all its days; events are drawn only for days that have some left to publish.
+        # The shop must advance through all its days. Events are drawn only for days that still have some to publish.
         versions = shop.advance(day, day_start, plan.events_per_day)
         if day < first - CARRIED_DAYS - RETURN_DAYS:
             continue
@@ -140,7 +137,7 @@ def simulate(
         for name, stream in STREAMS.items():
             batch = _batch([one for carried in recent for one in carried if one.drawn.stream is stream], day_start)
             messages[name] += producer.produce(stream, batch)
-        # The state is saved after the messages are delivered: otherwise a kill in between would lose them.
+        # The state is saved after the delivery, since a kill between the two would otherwise lose the messages.
         producer.flush()
         plans.append(plan)
         _write_state(state_path, seed, start, plans)
@@ -150,10 +147,10 @@ def simulate(
 
 
 def simulated_days(settings: Settings) -> int:
-    """How many days have been published to this spool or broker.
+    """Return how many days have been published to this spool or broker.
 
     Raises:
-        UserError: for a state that cannot be read.
+        UserError: if the recorded state cannot be read.
     """
     path = settings.spool_path / STATE_FILE
     try:
@@ -170,10 +167,10 @@ def _batch(deliveries: list[Delivery], day_start: int) -> Iterator[Message]:
 
 
 def _read_state(path: Path, seed: int, start: date) -> list[_Plan]:
-    """The plans of the days that have been published."""
+    """Return the plans of the days that have been published."""
     try:
         state = orjson.loads(path.read_bytes())
-        kept = (state["seed"], date.fromisoformat(state["start"]))
+        recorded = (state["seed"], date.fromisoformat(state["start"]))
         world = state.get("world", 1)
         plans = [_Plan(day["events_per_day"], Faults(**day["faults"])) for day in state["published_days"]]
     except FileNotFoundError:
@@ -185,10 +182,10 @@ def _read_state(path: Path, seed: int, start: date) -> list[_Plan]:
             f"{path.parent} holds days of an earlier version of the simulated shop, which cannot be continued; "
             "remove it (`make clean` removes the warehouse too), or use another SPOOL_PATH"
         )
-    if kept != (seed, start):
+    if recorded != (seed, start):
         raise UserError(
-            f"{path.parent} holds a shop of seed {kept[0]} that starts on {kept[1]}, not seed {seed} and {start}; "
-            "use those, or another SPOOL_PATH"
+            f"{path.parent} holds a shop of seed {recorded[0]} that starts on {recorded[1]}, not seed {seed} and "
+            f"{start}; use those, or another SPOOL_PATH"
         )
     return plans
 

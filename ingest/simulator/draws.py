@@ -1,4 +1,4 @@
-"""Times, random draws and messages before faults: what every part of the simulator uses."""
+"""Shared parts of the simulator: times, random draws, and messages before faults."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from common.streams import Stream
 
 SECOND = 1_000_000
-"""Every time in the simulator is in microseconds; instants are since the epoch, UTC."""
+"""All durations in the simulator are in microseconds, and all instants in microseconds since the epoch, UTC."""
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
@@ -20,11 +20,11 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Record = dict[str, Any]
 Draft = tuple[bytes | None, Record | None, Mapping[str, str]]
-"""Key, body (None is a tombstone) and attributes of a message before faults."""
+"""A message before faults: its key, body (None for a tombstone) and attributes."""
 
 
 class Purpose(IntEnum):
-    """Purpose of a random generator: draws of one purpose never shift those of another."""
+    """Purpose of a random generator. Each purpose has its own, so that draws of one never change those of another."""
 
     USERS = 1
     PRODUCTS = 2
@@ -33,7 +33,7 @@ class Purpose(IntEnum):
     SALES = 5
     RETURNS = 6
     FAULTS = 100
-    """Plus the number of the stream; returns are the last one."""
+    """Base number: each stream adds its own, and returns come after the last stream."""
 
 
 def generator(seed: int, day: int, purpose: int) -> np.random.Generator:
@@ -46,25 +46,25 @@ class Drawn:
 
     stream: Stream
     sent_at: Ints
-    """When the producer sends each row, if it is not late."""
+    """Instant at which the producer sends each row, unless the row is late."""
     build: Callable[[Ints], Iterator[Draft]]
-    """Drafts of the given rows, in that order; the same row always gives an equal draft."""
+    """Returns the drafts of the given rows, in that order. It is deterministic: a row always gives the same draft."""
 
 
 def time_texts(instants: Ints) -> list[str]:
-    """Instants as `2026-01-05T21:19:04.363887`."""
+    """Format instants, such as `2026-01-05T21:19:04.363887`."""
     texts: list[str] = np.datetime_as_string(instants.astype("datetime64[us]")).tolist()
     return texts
 
 
 def uuid_text(digits: str, number: int = 0) -> str:
-    """The number-th run of 32 hex digits as a version 4 UUID."""
+    """Format the 32 hex digits at position `number` as a version 4 UUID."""
     h = digits[32 * number : 32 * number + 32]
     return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-a{h[17:20]}-{h[20:]}"
 
 
 def hex_digits(rng: np.random.Generator, count: int) -> str:
-    """Digits for `count` UUIDs."""
+    """Draw the hex digits of `count` UUIDs."""
     return rng.bytes(16 * count).hex()
 
 
@@ -75,30 +75,30 @@ def lognormal(
 
 
 def spread(numbers: Ints, salt: int) -> Floats:
-    """A share from 0 to 1 for each number. It is always the same, and spread evenly over any run of numbers."""
+    """Return a share from 0 to 1 per number, always the same, and evenly spread over any consecutive numbers."""
     return np.asarray(numbers * IRRATIONAL[salt] % 1, np.float64)
 
 
 IRRATIONAL = (0.6180339887498949, 0.41421356237309515, 0.7320508075688772, 0.23606797749978969, 0.6457513110645906)
-"""Fractional parts of the golden ratio and the square roots of 2, 3, 5 and 7."""
+"""Irrational numbers: their multiples modulo 1, which `spread` returns, are evenly distributed."""
 
 
 def is_weekend(day_start: int) -> bool:
-    return (day_start // DAY + 3) % 7 >= 5  # 1970-01-01 was a Thursday
+    return (day_start // DAY + 3) % 7 >= 5  # the epoch, 1970-01-01, was a Thursday
 
 
 def latency(rng: np.random.Generator, count: int) -> Ints:
-    """Microseconds from events to their messages: mostly a fraction of a second, sometimes many seconds."""
+    """Draw the microseconds from events to their messages: mostly under a second, sometimes many seconds."""
     return lognormal(rng, count, median=SECOND // 8, sigma=1.2, least=1_000, most=MINUTE)
 
 
 def sample(rng: np.random.Generator, rows: Ints, count: int) -> Ints:
-    """Up to `count` of these rows, each at most once."""
+    """Draw up to `count` of these rows, each at most once."""
     return np.asarray(rng.choice(rows, min(max(count, 0), len(rows)), replace=False), np.int64)
 
 
 def sample_first(rng: np.random.Generator, count: int, *tiers: Ints) -> Ints:
-    """Up to `count` rows, from a later tier only if the earlier ones have too few."""
+    """Draw up to `count` rows, from a later tier only if the earlier tiers have too few."""
     chosen: list[Ints] = []
     for rows in tiers:
         chosen.append(sample(rng, rows, count - sum(map(len, chosen))))
@@ -106,11 +106,11 @@ def sample_first(rng: np.random.Generator, count: int, *tiers: Ints) -> Ints:
 
 
 def first_of_each(keys: Ints) -> Ints:
-    """Positions of the first occurrence of each key."""
+    """Return the index of the first occurrence of each key."""
     return np.unique(keys, return_index=True)[1]
 
 
 def last_of_each(keys: Ints) -> Ints:
-    """Positions of the last occurrence of each key."""
+    """Return the index of the last occurrence of each key."""
     _, from_the_end = np.unique(keys[::-1], return_index=True)
     return np.asarray(np.sort(len(keys) - 1 - from_the_end), np.int64)

@@ -8,35 +8,36 @@ from common.streams import Stream
 from ingest.simulator.draws import DAY, MINUTE, Draft, Drawn, Floats, Ints, Record, time_texts
 
 PER_EVENT = {"users": 1 / 5, "products": 1 / 100, "posts": 1 / 200}
-"""Entities before the first day, per event of a day."""
+"""Number of entities that exist before the first day, per event of a day."""
 AT_LEAST = {"users": 50, "products": 40, "posts": 20}
 CREATED = {"users": 1 / 1_000, "products": 1 / 10_000, "posts": 1 / 1_000}
-"""Expected creations per day and event of a day; likewise below."""
+"""Expected creations per day, per event of a day. The changes and deletions below have the same unit."""
 CHANGED = {"users": 1 / 500, "products": 1 / 500, "posts": 1 / 1_000}
 DELETED = {"users": 1 / 5_000, "products": 1 / 10_000, "posts": 1 / 5_000}
 HARD_DELETED = 0.3
 """Share of deletions that are tombstones instead of a version with deleted_at."""
 TAIL = {"users": 0.6, "products": 0.75, "posts": 0.6}
-"""Below 1. A larger value gives the most popular entities a larger share of visits and sales."""
+"""How uneven popularity is, below 1: the larger, the more visits and sales go to the most popular entities."""
 KEPT = 10
 """Entities that are never deleted, since events need users, products and posts."""
 
 
 class Entities:
-    """One kind of entity: the newest version of each one, deleted ones too, and those that exist on the present day."""
+    """All entities of one kind: the newest version of each, and which of them exist on the current day."""
 
     def __init__(self, stream: Stream) -> None:
-        assert stream.key is not None  # noqa: S101 - the three entity streams are keyed by id
+        assert stream.key is not None  # noqa: S101  every entity stream has a key
         self.stream = stream
         self.id_field = stream.key
         self.records: list[Record] = []
-        """By number. A change puts a new dict in its place, so a copy of the list keeps the versions of its day."""
+        """Newest version of each entity, by number. A change replaces the dict, so a copy of the list keeps a day's
+        versions."""
         self._alive: list[bool] = []
         self._usual_weights: list[float] = []
         self.present: Ints = np.empty(0, np.int64)
-        """Numbers of the entities that exist for the whole day."""
+        """Numbers of the entities that exist during the whole day."""
         self.weights: Floats = np.empty(0)
-        """How often each of these is chosen."""
+        """Popularity of each entity in `present`: how often it is chosen."""
 
     def choose(self, rng: np.random.Generator, size: int) -> Ints:
         """Draw numbers of present entities, popular ones more often."""
@@ -58,13 +59,13 @@ class Entities:
         """Draw the changes of one day.
 
         Args:
-            rng: The generator of this day and kind.
-            base: Number of entities from before the first day; 0 on later days.
-            day_start: Microseconds since the epoch.
-            events_per_day: Scales the number of changes.
-            describe: Makes the fields of entity `number` from eight random integers.
-            change: Makes the changed fields of a record.
-            popularity: Returns the popularity of entities, by number, on the day that begins at an instant; 1 is usual.
+            rng: the generator of this day and kind.
+            base: number of entities from before the first day; 0 on later days.
+            day_start: microseconds since the epoch.
+            events_per_day: scales the number of changes.
+            describe: returns the fields of entity `number`, given eight random integers.
+            change: returns the changed fields of a record.
+            popularity: returns the popularity of entities, given their numbers and the start of a day; 1 is average.
         """
         name = self.stream.name
         versions: list[tuple[bytes, Record | None]] = []
@@ -74,12 +75,12 @@ class Entities:
             record = describe(len(self.records), randoms) | _times(created_at, created_at, None)
             self.records.append(record)
             self._alive.append(True)
-            # A heavy tail: few users make many visits, and few products most sales.
+            # A heavy-tailed distribution: few users make many of the visits, and few products most of the sales.
             self._usual_weights.append(((randoms[7] + 1) / 2**32) ** -TAIL[name])
             versions.append((record[self.id_field].encode(), record))
             sent_at.append(sent)
 
-        # Base entities are older than the first day and arrive in its first minute, like an initial load.
+        # Entities from before the first day arrive in its first minute, like an initial load.
         created_at = time_texts(day_start - rng.integers(1, 400 * DAY, base))
         sents = np.sort(rng.integers(0, MINUTE, base) + day_start).tolist()
         for text, sent, randoms in zip(created_at, sents, rng.integers(2**32, size=(base, 8)).tolist(), strict=True):
@@ -118,7 +119,7 @@ class Entities:
             versions.append((record[self.id_field].encode(), None if is_hard else record))
             sent_at.append(at)
 
-        # Entities that are created or deleted today have no events today, so none is before or after their lifetime.
+        # Entities that are created or deleted today have no events today, so that none is outside of their lifetime.
         self.present = np.array([number for number in there if self._alive[number]], np.int64)
         self.weights = np.array(self._usual_weights)[self.present] * popularity(day_start, self.present)
 

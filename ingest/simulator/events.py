@@ -17,13 +17,13 @@ from ingest.simulator.shop import Shop
 from ingest.simulator.store import PURCHASES, draw_store_and_web_events
 
 SHARES = {"ecom_events": 0.22, "web_events": 0.05, "clicks": 0.10, "checkouts": 0.04, "post_events": 0.09}
-"""Share of a day's events by stream; the rest are page views."""
+"""Share of each stream in a day's events; the rest are page views."""
 WEEKDAY, WEEKEND = 1.03, 0.925
-"""Events of a weekday and of a day of the weekend, relative to the average of a week."""
+"""Number of events of a weekday and of a weekend day, relative to the average of a week."""
 
 
 def draw_events(shop: Shop, day: int, day_start: int, events_per_day: int) -> tuple[list[Drawn], Sales]:
-    """Draw the event streams of a day and its sales. A very small day may have a few events fewer."""
+    """Draw the event streams of a day and its sales. With very few events per day, some may be missing."""
     rng = generator(shop.seed, day, Purpose.VISITS)
     events = max(1, round(events_per_day * (WEEKEND if is_weekend(day_start) else WEEKDAY)))
     counts = {name: round(share * events) for name, share in SHARES.items()}

@@ -1,4 +1,4 @@
-"""Faults between an event and its stream, each at a rate of its own."""
+"""Faults in the messages of events, such as duplicates and broken bodies, each with its own rate."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -13,40 +13,40 @@ from ingest.message import Message
 from ingest.simulator.draws import DAY, HOUR, MINUTE, SECOND, Drawn, Ints, Record
 
 CARRIED_DAYS = 4
-"""A message is published at most this many days after the day of its event: see `Delivery`."""
+"""Maximum days from the day of an event to the day on which its message is published: see `Delivery`."""
 LATEST = 3 * DAY
-"""The longest delay of a late event."""
+"""Maximum delay of a late event."""
 ROWS_AT_A_TIME = 8_192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """Rates, each a share from 0 to 1; all zero gives a clean stream.
+    """Rates of faults, each a share from 0 to 1.
 
     Raises:
-        UserError: for a rate outside 0 to 1.
+        UserError: if a rate is outside 0 to 1.
     """
 
     duplicate_message: float = 0.01
-    """Of messages, sent again unchanged a little later: a producer's or broker's retry."""
+    """Share of messages that are sent again unchanged a little later, as by a retry of the producer or broker."""
     duplicate_event: float = 0.005
-    """Of events, sent again up to an hour later in another message (fields in another order, attribute `attempt`)."""
+    """Share of events that are sent again up to an hour later, with fields in another order and attribute `attempt`."""
     late: float = 0.02
-    """Of events and versions, published minutes to three days after they happened."""
+    """Share of events and entity versions that are published minutes to three days after they happened."""
     out_of_order: float = 0.02
-    """Of messages, placed in the log after messages that were published up to two minutes later."""
+    """Share of messages that are in the log after messages which were published up to two minutes later."""
     malformed_json: float = 0.001
-    """Of messages, cut off somewhere."""
+    """Share of messages whose body is truncated."""
     invalid_utf8: float = 0.0005
-    """Of messages, with a byte that is not UTF-8."""
+    """Share of messages whose body has a byte that is not UTF-8."""
     missing_field: float = 0.001
-    """Of messages, without one required field, or with an empty one."""
+    """Share of messages in which one required field is missing or empty."""
     test_event: float = 0.002
-    """Of page views, marked as test_event."""
+    """Share of page views that are marked as test_event."""
     literal_null: float = 0.05
-    """Of store events, with brand, category_code or user_session written as 'null' or ''."""
+    """Share of store events in which brand, category_code or user_session is 'null' or ''."""
     unlisted_field: float = 0.002
-    """Of events and versions, with a field that the contract does not list: their producer is a release ahead."""
+    """Share of events and entity versions with a field that the contract does not list, as from a newer producer."""
 
     def __post_init__(self) -> None:
         for name, rate in self.rates().items():
@@ -58,7 +58,7 @@ class Faults:
 
     @classmethod
     def none(cls) -> "Faults":
-        """A clean stream."""
+        """Return the rates of a stream without faults."""
         return cls(**dict.fromkeys((field.name for field in fields(cls)), 0.0))
 
 
@@ -77,7 +77,7 @@ REQUIRED: dict[str, tuple[tuple[str, ...], ...]] = {
     "products": (("product_id",), ("updated_at",)),
     "posts": (("post_id",), ("updated_at",)),
 }
-"""Required fields, each with all its spellings. A message that has none of the spellings must be rejected."""
+"""Required fields of each stream, with all spellings of a field. A message without any of them must be rejected."""
 
 MALFORMED, INVALID_UTF8, MISSING, TEST, NULL, UNLISTED = (1 << bit for bit in range(6))
 ORIGINAL, SAME_MESSAGE, SAME_EVENT = range(3)
@@ -85,26 +85,27 @@ ORIGINAL, SAME_MESSAGE, SAME_EVENT = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The messages of one stream whose events happened on one day, whenever they are published.
+    """The messages of the events of one stream and day.
 
-    Most are published on that day; late ones, and those of visits that end after midnight, up to CARRIED_DAYS later. So
-    the batch of day d has messages of the deliveries of days d - CARRIED_DAYS to d. Each delivery can be drawn again
-    from (seed, day) and the settings, so none has to be stored. Messages after the last day wait for the next run.
+    Most are published on that day. Late messages, and those of visits that end after midnight, are published up to
+    CARRIED_DAYS later. So the messages of day d come from the deliveries of days d - CARRIED_DAYS to d. A delivery is
+    not stored, since it can be drawn again from (seed, day) and the settings. The next run publishes messages after the
+    last day of this one.
     """
 
     drawn: Drawn
     row: Ints
-    """The row of `drawn`; copies repeat it."""
+    """Row of `drawn` per message; duplicates have the same row."""
     published_at: Ints
     position: Ints
-    """Order in the log: published_at, or later if out of order."""
+    """Sort key of a message in the log: `published_at`, or later if it is out of order."""
     copy: NDArray[np.int8]
     flags: NDArray[np.int8]
     salt: Ints
-    """Determines where a body is truncated and which field is missing; the same for all copies of a message."""
+    """Random number that selects where a body is truncated or which field is missing; equal in duplicates."""
 
     def between(self, begin: int, end: int) -> Iterator[tuple[int, Message]]:
-        """Messages published in [begin, end), with their positions and in the order of these."""
+        """Return the messages published in [begin, end) and their positions, ordered by position."""
         chosen = np.flatnonzero((self.published_at >= begin) & (self.published_at < end))
         chosen = chosen[np.argsort(self.position[chosen], kind="stable")]
         required = REQUIRED[self.drawn.stream.name]
@@ -124,7 +125,7 @@ class Delivery:
 
 
 def deliver(drawn: Drawn, faults: Faults, day_start: int, rng: np.random.Generator) -> Delivery:
-    """Draw the faults of each row. Every draw is made whatever its rate, so rates do not affect each other."""
+    """Draw the faults of each row. All draws are made even at rate 0, so that rates do not affect each other."""
     count = len(drawn.sent_at)
     hits = {name: rng.random(count) < rate for name, rate in faults.rates().items()}
     delay = np.clip(rng.lognormal(np.log(40 * MINUTE), 2.0, count), 2 * MINUTE, LATEST).astype(np.int64)
@@ -138,8 +139,8 @@ def deliver(drawn: Drawn, faults: Faults, day_start: int, rng: np.random.Generat
     is_event_fault = {UNLISTED: "unlisted_field"}
     is_event_fault |= {TEST: "test_event"} if drawn.stream.name == "page_views" else {}
     is_event_fault |= {NULL: "literal_null"} if drawn.stream.name == "ecom_events" else {}
-    of_message = _flags(hits, is_payload_fault, count)
-    of_event = _flags(hits, is_event_fault, count)
+    message_flags = _flags(hits, is_payload_fault, count)
+    event_flags = _flags(hits, is_event_fault, count)
 
     retried, again = np.flatnonzero(hits["duplicate_message"]), np.flatnonzero(hits["duplicate_event"])
     row = np.r_[np.arange(count), retried, again]
@@ -147,11 +148,11 @@ def deliver(drawn: Drawn, faults: Faults, day_start: int, rng: np.random.Generat
     published_at = np.r_[
         published_at, published_at[retried] + retry_delay[retried], published_at[again] + again_delay[again]
     ]
-    # Delays are bounded, so this changes no ordinary visit; without it the end of a very long one would be lost.
+    # Bound the delay, since a message after CARRIED_DAYS would be lost. Only extremely long visits reach this bound.
     published_at = np.minimum(published_at, day_start + (CARRIED_DAYS + 1) * DAY - 1)
     position = published_at + np.where(hits["out_of_order"][row], shift[copy, row], 0)
-    # A second message of an event does not have the faults of the first message.
-    flags = of_event[row] | np.where(copy == SAME_EVENT, 0, of_message[row]).astype(np.int8)
+    # The second message of an event is drawn separately, so it does not have the faults of the first.
+    flags = event_flags[row] | np.where(copy == SAME_EVENT, 0, message_flags[row]).astype(np.int8)
     return Delivery(drawn, row, published_at, position, copy, flags, salt[row])
 
 
@@ -173,7 +174,7 @@ def _faulty(body: Record, copy: int, flags: int, salt: int, required: tuple[tupl
         body = _without(body, required[salt % len(required)], salt)
     payload = orjson.dumps(body, option=orjson.OPT_SORT_KEYS if copy == SAME_EVENT else None)
     if flags & MALFORMED:
-        # cut between characters: half of one would be invalid UTF-8
+        # truncate between characters, since a part of one would be invalid UTF-8
         payload = payload[: 1 + salt % (len(payload) - 1)].decode(errors="ignore").encode()
     if flags & INVALID_UTF8:
         at = 1 + salt % len(payload)
@@ -181,7 +182,7 @@ def _faulty(body: Record, copy: int, flags: int, salt: int, required: tuple[tupl
     return payload
 
 
-# Messages may share a body, so each of these functions returns a new one.
+# Each of these functions returns a new body, since messages may share one.
 
 
 def _as_test(body: Record) -> Record:

@@ -18,39 +18,39 @@ from ingest.simulator.visits import NEVER, OTHER, draw_visits
 from ingest.simulator.vocabulary import Vocabulary
 
 PAGES_PER_JOURNEY = 5.3
-"""Average, to guess the number of journeys for a number of page views. A wrong guess only costs time."""
+"""Average number, to estimate how many journeys are needed for a number of page views; a bad estimate costs time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """The page views of a day and their visits, as columns, and the shop as it was that day."""
+    """The page views of a day and their visits, as columns; and the shop's entities on that day."""
 
     visit: Ints
-    """One entry per page view, as in the columns below; ordered by journey, visit and time."""
+    """Visit of each page view. The columns up to `product` have one entry per page view, by journey, visit and time."""
     journey: Ints
     at: Ints
     time_on_page: Ints
-    """Microseconds. The last page of a visit has one too."""
+    """Microseconds on each page, also on the last page of a visit."""
     kind: Ints
     link: Ints
-    """Index in LINKS."""
+    """Index in LINKS of the link that led to the page."""
     product: Ints
-    """The product of a product page, or one of the category of a category or search page."""
+    """Product of a product page; for category and search pages, a product of the category."""
     post: Ints
 
     user: list[int]
-    """One entry per visit, as in the columns below. Number of the account, or -1 minus the number of the guest."""
+    """Account number of each visit, or -1 minus the number of a guest. The columns below have one entry per visit."""
     client: list[int]
-    """Number of the device, the same in all its visits."""
+    """Number of the device, the same in all of the device's visits."""
     device: list[int]
-    """Index in the devices of the vocabulary: browser and system."""
+    """Index of the browser and operating system in the devices of the vocabulary."""
     form: list[int]
     channel: list[int]
     begins_at: list[int]
     signed_in_at: Ints
-    """Instant from which the person is signed in; NEVER if not in this visit."""
+    """Instant from which the person is signed in; NEVER if the person does not sign in during this visit."""
     session: str
-    """32 hex digits per visit."""
+    """Session id of each visit, as 32 hex digits per visit."""
 
     users: list[Record]
     products: list[Record]
@@ -62,7 +62,7 @@ class Pages:
 
     @property
     def is_account(self) -> Bools:
-        """One value per visit."""
+        """Whether the visitor has an account, per visit."""
         return np.array(self.user) >= 0
 
     def is_signed_in(self, visit: Ints, at: Ints) -> Bools:
@@ -80,7 +80,7 @@ def draw_pages(rng: np.random.Generator, shop: Shop, day_start: int, count: int,
     is_first = step == 0
 
     medians, sigmas = (np.array([TIME_ON_PAGE[kind][number] for kind in range(KINDS)]) for number in (0, 1))
-    # At least two seconds: some bodies have only whole seconds, which are part of the identity of a page view.
+    # At least two seconds, since some bodies have whole seconds only, and the second identifies a page view.
     time_on_page = lognormal(
         rng, count, median=medians[kind] * SECOND, sigma=sigmas[kind], least=2 * SECOND, most=25 * MINUTE
     )
@@ -113,7 +113,7 @@ def draw_pages(rng: np.random.Generator, shop: Shop, day_start: int, count: int,
         begins_at=begins_at.tolist(),
         signed_in_at=signed_in_at,
         session=hex_digits(rng, len(begins_at)),
-        # Copies: a body that is built days later must not show later versions.
+        # Copies, since a body that is built days later must show the versions of this day.
         users=list(shop.users.records),
         products=list(shop.products.records),
         posts=list(shop.posts.records),
@@ -130,14 +130,14 @@ def _links(rng: np.random.Generator, channel: Ints, kind: Ints, is_first: Bools)
 
 def _products(rng: np.random.Generator, shop: Shop, journey: Ints, visit: Ints, kind: Ints, slot: Ints) -> Ints:
     journeys = int(journey.max(initial=0)) + 1
-    # Visitors who leave at once landed on any product; those who stay want popular ones.
+    # Visitors who leave at once arrived at any product; those who stay look at popular ones.
     stays = np.bincount(journey, minlength=journeys) > 1
     favourite = np.where(stays, shop.products.choose(rng, journeys), rng.choice(shop.products.present, journeys))
     alike = shop.products_like(rng, favourite)
     wanted = np.stack([favourite, alike, shop.products.choose(rng, journeys)], axis=1)
     other = shop.products.choose(rng, len(visit))
     product = np.where(slot == OTHER, other, wanted[journey, np.minimum(slot, OTHER - 1)])
-    # A category or search page leads to the product that is opened next in the visit.
+    # A category or search page shows the category of the product that is opened next in the visit.
     rows = np.arange(len(visit))
     is_product = kind == PRODUCT
     following = np.minimum.accumulate(np.where(is_product, rows, len(rows))[::-1])[::-1]
@@ -148,5 +148,5 @@ def _products(rng: np.random.Generator, shop: Shop, journey: Ints, visit: Ints, 
 
 
 def wish(pages: Pages, rows: Ints) -> Ints:
-    """A number per journey and product: all pages of one product in one journey have the same."""
+    """Return a number per journey and product, so that all pages of a product in a journey have the same one."""
     return pages.journey[rows] * 2**24 + pages.product[rows]

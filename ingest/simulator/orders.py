@@ -31,14 +31,14 @@ PAYMENT_METHODS = ("VISA", "MASTERCARD", "PAYPAL", "AMEX", "TRANSFER")
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """Products ordered in visits: the rows of Pages in which each was last seen, and of its order."""
+    """Ordered products. For each: the row of Pages in which it was last seen, and the row of its order page."""
 
     product_page: Ints
     order_page: Ints
 
 
 def _orders(rng: np.random.Generator, pages: Pages) -> Orders:
-    """Draw what the visitors who order buy: mostly products that they have seen several times."""
+    """Draw the products that visitors order: mostly those that they have seen several times."""
     order_page = np.full(int(pages.journey.max(initial=0)) + 1, -1)
     order_pages = pages.rows(ORDER)
     order_page[pages.journey[order_pages]] = order_pages
@@ -55,28 +55,28 @@ def _orders(rng: np.random.Generator, pages: Pages) -> Orders:
 def draw_clicks_and_checkouts(
     rng: np.random.Generator, pages: Pages, counts: dict[str, int]
 ) -> tuple[Drawn, Drawn, Orders]:
-    """Draw clicks, checkouts, and those checkouts that are orders in visits.
+    """Draw clicks and checkouts, and the orders among the checkouts.
 
-    Most checkouts follow a click within the hour; some come after any attribution window, and some without a click.
+    Most checkouts follow a click within the hour. Some come after any attribution window, and some without a click.
     """
     count = counts["checkouts"]
     by_account = pages.is_account[pages.visit]
-    of_accounts = np.flatnonzero(by_account & (pages.kind == PRODUCT))
-    # On a day of few visits, products in lists are clicked too.
+    account_pages = np.flatnonzero(by_account & (pages.kind == PRODUCT))
+    # On a day with few visits, products in lists are clicked too, so that there are enough clicks.
     in_lists = np.flatnonzero(by_account & np.isin(pages.kind, (CATEGORY, SEARCH)))
     orders = _orders(rng, pages)
     sold = sample(rng, np.arange(len(orders.product_page)), round(0.72 * count))
     orders = Orders(orders.product_page[sold], orders.order_page[sold])
 
     is_tracked = rng.random(len(sold)) < 0.95
-    wishes = wish(pages, of_accounts)
-    led = of_accounts[np.isin(wishes, wish(pages, orders.product_page[is_tracked]))]
-    # Clicks are recorded for the first view of a product, for links from outside, and for some of the shop's own links.
+    wishes = wish(pages, account_pages)
+    led = account_pages[np.isin(wishes, wish(pages, orders.product_page[is_tracked]))]
+    # The first view of a product, links from other sites, and some of the shop's own links are recorded as clicks.
     is_counted = (pages.link[led] < len(CHANNELS)) | (rng.random(len(led)) < 0.15)
     is_counted[first_of_each(wish(pages, led))] = True
     led = led[is_counted]
     is_other = ~np.isin(wishes, wish(pages, orders.product_page))
-    others = of_accounts[is_other]
+    others = account_pages[is_other]
     clicked = sample_first(rng, counts["clicks"], led, others, in_lists)
 
     clicked_others = np.setdiff1d(clicked, led)
@@ -102,7 +102,7 @@ def draw_clicks_and_checkouts(
 
 
 def _actions(rng: np.random.Generator, pages: Pages, name: str, visit: Ints, page: Ints, at: Ints) -> Drawn:
-    """Clicks or checkouts, which have many fields in common. `page` has the rows of product pages."""
+    """Build clicks or checkouts, which have many fields in common. `page` has their product pages, as rows of Pages."""
     count = len(page)
     ids = hex_digits(rng, count)
     is_number = rng.random(count) < 0.5
@@ -112,12 +112,12 @@ def _actions(rng: np.random.Generator, pages: Pages, name: str, visit: Ints, pag
 
     def build(rows: Ints) -> Iterator[Draft]:
         on = page[rows]
-        for row, of_visit, number, link, text, as_number, bought, paid_by in zip(
+        for row, visit_index, number, link, text, as_number, bought, paid_by in zip(
             rows.tolist(), visit[rows].tolist(), pages.product[on].tolist(), pages.link[on].tolist(),
             time_texts(at[rows]), is_number[rows].tolist(), quantity[rows].tolist(), method[rows].tolist(),
             strict=True,
         ):  # fmt: skip
-            account = pages.user[of_visit]
+            account = pages.user[visit_index]
             user = pages.users[account]
             product = pages.products[number]
             body: Record = {
@@ -135,7 +135,7 @@ def _actions(rng: np.random.Generator, pages: Pages, name: str, visit: Ints, pag
                 body["total_amount"] = round(product["price"] * bought, 2)
                 body["shipping_address"] = addresses[(account + bought - 1) % len(addresses)]
                 body["billing_address"] = addresses[account % len(addresses)]
-            body["user_agent"] = words.devices[pages.device[of_visit]].user_agent
+            body["user_agent"] = words.devices[pages.device[visit_index]].user_agent
             body["ip_address"] = f"10.{account >> 16 & 255}.{account >> 8 & 255}.{account & 255}"
             body["datetime_occured"] = f"{text[:10]} {text[11:23]}"
             yield None, body, {}

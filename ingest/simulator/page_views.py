@@ -47,7 +47,7 @@ CATEGORY_PAGES = {
 
 
 def _page(pages: Pages, kind: int, product: int, post: int) -> tuple[str, str]:
-    """Title and path of a page; the path includes its own parameters."""
+    """Return the title and path of a page; the path includes its query string."""
     if kind == PRODUCT:
         record = pages.products[product]
         return record["name"], f"/products/{record['product_id']}"
@@ -63,27 +63,27 @@ def _page(pages: Pages, kind: int, product: int, post: int) -> tuple[str, str]:
 
 
 class _View(NamedTuple):
-    """One page view, before it becomes a body."""
+    """The values of one page view, from which its body is built."""
 
     at: int
     text: str
-    """`at` as text."""
+    """The instant of the page view as text."""
     title: str
     location: str
     channel: Channel
     seconds: int
-    """Engaged time; -1 if it is not sent."""
+    """Engaged time in seconds; -1 if it is not sent."""
     account: int
-    """Number of the account; meaningless for a guest, who has no user_id."""
+    """Number of the account; undefined for a guest, who has no user_id."""
     user_id: str | None
-    """None unless signed in."""
+    """User id; None while the visitor is not signed in."""
     client: int
     begins_at: int
-    """When the visit begins, in seconds since the epoch."""
+    """Start of the visit, in seconds since the epoch."""
 
     @property
     def first_seen_at(self) -> int:
-        """When the device was first seen, in seconds since the epoch."""
+        """First visit of the device, in seconds since the epoch."""
         return 1_735_689_600 + self.client * 7_919 % 31_536_000
 
 
@@ -129,7 +129,7 @@ def draw_page_views(rng: np.random.Generator, pages: Pages) -> Drawn:
 
 
 def _continuous_query_body(view: _View, as_object: bool) -> Record:
-    """A row of a BigQuery continuous query; `as_object` gives its parameters as an object instead of a list."""
+    """Return a row of a BigQuery continuous query; with `as_object` its parameters are an object, not a list."""
     params: Any
     if as_object:
         params = _params_object(view)
@@ -162,7 +162,7 @@ def _continuous_query_body(view: _View, as_object: bool) -> Record:
 
 
 def _older_body(view: _View, session: str) -> Record:
-    """The body of the older app, without a session."""
+    """Return the body of an older version of the app, which has no session."""
     return {
         "event_id": f"pv-{session}-{view.at}",
         "user_id": view.user_id,
@@ -185,7 +185,7 @@ def _params_object(view: _View) -> Record:
 
 
 def _export_row(view: _View, browser: str) -> Record:
-    """A row of GA4's BigQuery export."""
+    """Return a row of GA4's BigQuery export."""
     params: list[Record] = [
         {"key": "page_title", "value": {"string_value": view.title}},
         {"key": "page_location", "value": {"string_value": view.location}},

@@ -23,11 +23,11 @@ from ingest.simulator.shop import Shop
 from ingest.simulator.site import COMMUNITY, POST
 
 POSTS_IN_FEED = 5
-"""Posts shown on a page of the community; each counts as a view."""
+"""Posts shown on a community page; each counts as a view."""
 
 
 def draw_post_events(rng: np.random.Generator, shop: Shop, pages: Pages, count: int) -> Drawn:
-    # Views are of opened posts, then of posts in the feed, and, if these are too few, of posts beside any page.
+    # Views are those of opened posts, then of posts in the feed and, if these are too few, of posts shown on any page.
     tiers = (pages.rows(POST), np.repeat(pages.rows(COMMUNITY), POSTS_IN_FEED), np.arange(len(pages.at)))
     page = np.concatenate(tiers)
     post = np.r_[pages.post[tiers[0]], shop.posts.choose(rng, len(page) - len(tiers[0]))]
@@ -45,15 +45,15 @@ def draw_post_events(rng: np.random.Generator, shop: Shop, pages: Pages, count: 
     ids = hex_digits(rng, len(row))
 
     def build(rows: Ints) -> Iterator[Draft]:
-        for number, of_visit, of_post, text, liked in zip(
+        for number, visit_index, post_index, text, liked in zip(
             rows.tolist(), visit[rows].tolist(), post[rows].tolist(), time_texts(at[rows]), is_like[rows].tolist(),
             strict=True,
         ):  # fmt: skip
-            user_id = pages.users[pages.user[of_visit]]["user_id"]
+            user_id = pages.users[pages.user[visit_index]]["user_id"]
             body = {
                 "event_id": uuid_text(ids, number),
                 "user_id": user_id,
-                "post_id": pages.posts[of_post]["post_id"],
+                "post_id": pages.posts[post_index]["post_id"],
                 "created_at": f"{text}Z",
                 "event_type": "like" if liked else "view",
             }

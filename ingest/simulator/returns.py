@@ -1,7 +1,7 @@
-"""Returns: store events of type purchase with the negative price, some days after the purchase.
+"""Returned products: store events of type purchase with a negative price, some days after the purchase.
 
-A return is in a session of its own. The sum of the prices of purchases is therefore net revenue, and a return lowers
-the revenue of its own day; a count of purchases includes returns. The website's tracker sends no returns, and checkouts
+A return has its own session. The sum of the prices of purchases is therefore net revenue, a return lowers the revenue
+of its own day, and a count of purchases includes returns. The website's tracker does not send returns, and checkouts
 keep their amount.
 """
 
@@ -43,10 +43,10 @@ class Sales:
     account: Ints
     user_ids: list[str]
     products: list[Record]
-    """Versions as of the purchase."""
+    """Versions of the products at the time of the purchase."""
     returned_at: Ints
     session: str
-    """32 hex digits per return: its session."""
+    """Session id of each return, as 32 hex digits per return."""
 
 
 def draw_sales(rng: np.random.Generator, day_start: int, pages: Pages, purchases: Orders) -> Sales:
@@ -65,7 +65,7 @@ def draw_sales(rng: np.random.Generator, day_start: int, pages: Pages, purchases
 
 
 def draw_returns(shop: Shop, day: int, day_start: int, past: Iterable[Sales]) -> Drawn:
-    """Draw the returns of a day, by users who still exist, of sales of the last RETURN_DAYS days."""
+    """Draw the returns of a day: products sold in the last RETURN_DAYS days to users who still exist."""
     rng = generator(shop.seed, day, Purpose.RETURNS)
     returned = [
         (sales, number, at)

@@ -15,11 +15,11 @@ LOYAL = 0.15
 COMES_THIS_WEEK = 0.3
 """Probability that another account visits in a week."""
 TRENDING_EVERY, TREND_DAYS, TREND = 12, 30, 14.0
-"""Every twelfth product has a trend within 30 days; at its peak demand is 15 times the usual."""
+"""Every twelfth product trends once in 30 days, and its demand then rises to 15 times the usual."""
 
 
 def activity(day_start: int, accounts: Ints) -> Floats:
-    """Visits of each account on a day, relative to its usual. The weeks of an account begin on a weekday of its own."""
+    """Return the visits of each account on a day, relative to its average. Each account has its own first weekday."""
     week = (day_start // DAY + accounts) // 7
     comes = (spread(accounts, 2) < LOYAL) | ((spread(accounts, 3) + spread(week, 4)) % 1 < COMES_THIS_WEEK)
     return np.where(comes, 1.0, 0.02)
@@ -30,7 +30,7 @@ def steady(day_start: int, posts: Ints) -> Floats:
 
 
 def _entity_id(number: int, first: int, randoms: list[int]) -> str:
-    """An id: most are integers, some are UUIDs."""
+    """Return an id. Most are integers, some are UUIDs."""
     if randoms[6] % 5 == 0:
         return uuid_text("".join(f"{value:08x}" for value in randoms[2:6]))
     return str(first + number * 97 + randoms[6] % 97)
@@ -72,7 +72,7 @@ class Shop:
         return drawn
 
     def _demand(self, day_start: int, products: Ints) -> Floats:
-        """Demand for each product on a day: higher in the first categories and during its trend."""
+        """Return the demand for each product on a day: higher in the first categories, and while the product trends."""
         days_from_peak = (day_start // DAY + 11 * products) % TREND_DAYS - TREND_DAYS / 2
         bump = TREND * np.exp(-((days_from_peak / 3) ** 2))
         usual = (1.0 + self._categories(products)) ** -0.7
@@ -84,7 +84,7 @@ class Shop:
         return np.array([CATEGORY_NUMBERS[records[number]["category_code"]] for number in products.tolist()], np.int64)
 
     def products_like(self, rng: np.random.Generator, products: Ints) -> Ints:
-        """For each product another one of its category, or any other one if its category has no other."""
+        """Return, for each product, another product of its category; any other product if the category has only one."""
         present = self.products.present
         category = self._categories(present)
         by_category = np.argsort(category, kind="stable")
@@ -141,7 +141,7 @@ class Shop:
         return {"price": round(record["price"] * (0.85 + 0.3 * randoms[2] / 2**32), 2)}
 
     def _post(self, number: int, randoms: list[int]) -> Record:
-        # Base users write the base posts; users who were present yesterday or today write later ones.
+        # Users from before the first day write the first posts; existing users write the later ones.
         authors = self.users.present
         return {
             "post_id": uuid_text("".join(f"{value:08x}" for value in randoms[2:6])),

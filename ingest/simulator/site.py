@@ -24,7 +24,7 @@ FIRST_VISIT: Ways = {
     COMMUNITY: {POST: 0.89, HOME: 0.07},
     POST: {POST: 0.42, COMMUNITY: 0.20, PRODUCT: 0.12},
 }
-"""Kind of a page to the probability of each next kind; the remaining visitors leave."""
+"""Kind of page to the probabilities of the next kind. With the remaining probability, the visitor leaves."""
 SECOND_VISIT: Ways = {
     **FIRST_VISIT,
     HOME: {CART: 0.55, PRODUCT: 0.30, CATEGORY: 0.10},
@@ -44,25 +44,25 @@ TIME_ON_PAGE: dict[int, tuple[int, float]] = {
     COMMUNITY: (14, 0.8),
     POST: (30, 0.8),
 }
-"""Kind of page to the median, in seconds, and the sigma of a lognormal distribution."""
+"""Kind of page to the lognormal distribution of the time on it: the median, in seconds, and sigma."""
 
 
 class Channel(NamedTuple):
-    """Where a visit comes from."""
+    """A marketing channel, through which visitors reach the shop."""
 
     traffic_source: str
     source: str
     medium: str
     campaign: str | None
-    """None: its links carry no utm parameters."""
+    """Value of utm_campaign in its links; None if they have no utm parameters."""
     opens: float
-    """Weight among first visits."""
+    """Weight of the channel among first visits of journeys."""
     closes: float
-    """Weight among second visits of a journey."""
+    """Weight of the channel among second visits of journeys."""
     bounces: float
     """Share of visits that leave from the first page."""
     landing: dict[int, float]
-    """Weights of the first page."""
+    """Kind of page to its weight as the first page of a visit."""
 
 
 CHANNELS = (
@@ -80,7 +80,7 @@ DIRECT, SOCIAL, RETARGETING = 0, 4, 8
 BY_MAIL = [number for number, one in enumerate(CHANNELS) if one.medium == "email"]
 
 POSITIONS = {"home": 4, "list": 8, "search": 4, "sale": 4, "recommended": 6, "community": 1}
-"""Place in the shop to the number of its links to products."""
+"""Place in the shop, such as a list, to the number of its links to products."""
 LINKS = [
     *(
         ""
@@ -90,17 +90,17 @@ LINKS = [
     ),
     *(f"?from={place}&position={position + 1}" for place, count in POSITIONS.items() for position in range(count)),
 ]
-"""Query strings of page addresses, which say how the visitor came: first one per channel, then the shop's own links."""
+"""Query strings in page addresses, which show how the visitor came: one per channel, then those of the shop's links."""
 
 
 def _own_links(place: str) -> tuple[int, int]:
-    """Index of the first link of a place, and the number of its links."""
+    """Return the index of a place's first link in LINKS, and the number of its links."""
     return LINKS.index(f"?from={place}&position=1"), POSITIONS[place]
 
 
 PLAIN = DIRECT
 LINK_FROM = np.array([[PLAIN, 1]] * KINDS)
-"""Per kind of page: the first of its links to products, as an index of LINKS, and their number."""
+"""Per kind of page: the index in LINKS of its first link to products, and the number of these links."""
 for kind, place in (
     (HOME, "home"),
     (CATEGORY, "list"),

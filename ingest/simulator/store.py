@@ -33,7 +33,7 @@ VIEW, ADD_TO_CART, PURCHASE, REMOVE = range(4)
 STORE_EVENT_TYPES = ("view", "cart", "purchase", "remove_from_cart")
 WEB_EVENT_TYPES = ("view", "cart", "sale")
 CARTS, PURCHASES, REMOVALS = 0.12, 0.056, 0.024
-"""Shares of store events; the rest are views."""
+"""Shares of event types among the store events; the rest are views."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,12 @@ def draw_store_and_web_events(
     rng: np.random.Generator, pages: Pages, purchases: Orders, counts: dict[str, int]
 ) -> tuple[Drawn, Drawn]:
     count = counts["ecom_events"]
-    # A fifth of the guests rejects the cookie of the store and leaves no events.
-    refuses = (spread(np.array(pages.client), 4) < 0.2) & ~pages.is_account
-    is_seen = ~refuses[pages.visit]
+    # A fifth of the guests rejects the store's cookie, and therefore has no store events.
+    rejects_cookies = (spread(np.array(pages.client), 4) < 0.2) & ~pages.is_account
+    is_seen = ~rejects_cookies[pages.visit]
     viewed = np.flatnonzero(is_seen & (pages.kind == PRODUCT))
     in_lists = np.flatnonzero(is_seen & np.isin(pages.kind, (CATEGORY, SEARCH)))
-    # At most one cart event per journey and product: only its fields identify a store event, and its time has seconds.
+    # At most one cart event per journey and product: store events have no id and whole seconds, so two could be equal.
     wished = viewed[last_of_each(wish(pages, viewed))]
     wished = wished[~np.isin(wish(pages, wished), wish(pages, purchases.product_page))]
     has_cart = np.zeros(int(pages.journey.max(initial=0)) + 1, np.bool_)
@@ -108,7 +108,7 @@ def store_event(text: str, event_type: str, product: Record, price: float, user_
 
 
 def _store_events(rng: np.random.Generator, pages: Pages, events: StoreEvents) -> Drawn:
-    is_free = rng.random(len(events.at)) < 0.001  # real histories have a few prices of zero
+    is_free = rng.random(len(events.at)) < 0.001  # as in real data, a few prices are zero
 
     def build(rows: Ints) -> Iterator[Draft]:
         for visit, number, kind, text, free, signed_in in zip(
@@ -125,7 +125,7 @@ def _store_events(rng: np.random.Generator, pages: Pages, events: StoreEvents) -
 
 
 def _web_events(rng: np.random.Generator, pages: Pages, events: StoreEvents, count: int) -> Drawn:
-    # The site's tracker sends the same events some milliseconds later, but not remove_from_cart.
+    # The site's tracker sends the same events some milliseconds later, except those of type remove_from_cart.
     chosen = sample(rng, np.flatnonzero(events.event_type != REMOVE), count)
     at = events.at[chosen] + rng.integers(1_000, 400_000, len(chosen))
     ids = hex_digits(rng, len(chosen))
@@ -135,19 +135,19 @@ def _web_events(rng: np.random.Generator, pages: Pages, events: StoreEvents, cou
     words, places = pages.words, {place.country_code: place for place in pages.words.places}
 
     def build(rows: Ints) -> Iterator[Draft]:
-        events_of_rows = chosen[rows]
+        event_rows = chosen[rows]
         for row, visit, number, kind, text, with_id, signed_in, with_user, nested in zip(
-            rows.tolist(), events.visit[events_of_rows].tolist(), events.product[events_of_rows].tolist(),
-            events.event_type[events_of_rows].tolist(), time_texts(at[rows]), has_id[rows].tolist(),
-            events.is_signed_in[events_of_rows].tolist(), has_user[rows].tolist(), activity[rows].tolist(),
+            rows.tolist(), events.visit[event_rows].tolist(), events.product[event_rows].tolist(),
+            events.event_type[event_rows].tolist(), time_texts(at[rows]), has_id[rows].tolist(),
+            events.is_signed_in[event_rows].tolist(), has_user[rows].tolist(), activity[rows].tolist(),
             strict=True,
         ):  # fmt: skip
-            who = pages.user[visit]
-            user = pages.users[who] if who >= 0 else None
-            place = words.places[who % len(words.places)] if user is None else places[user["country_code"]]
+            user_number = pages.user[visit]
+            user = pages.users[user_number] if user_number >= 0 else None
+            place = words.places[user_number % len(words.places)] if user is None else places[user["country_code"]]
             product = pages.products[number]
             device = words.devices[pages.device[visit]]
-            city = place.cities[who % len(place.cities)]
+            city = place.cities[user_number % len(place.cities)]
             location = {"objectType": "place", "displayName": city, "country": place.country_code}
             name = user["user_id"] if user and signed_in else f"guest-{pages.client[visit]}"
             body: Record = {

@@ -1,7 +1,7 @@
-"""The visits of a day: who comes to the shop, from where, and which kinds of pages they open in which order.
+"""The visits of a day: who comes to the shop, through which channel, and which kinds of pages they open in which order.
 
-A visit is a walk over kinds of pages. Some channels bring people for the first time, others bring them back, so
-first-click and last-click attribution differ.
+A visit is a random walk over kinds of pages. Some channels bring people for the first time and others bring them back,
+so that first-click and last-click attribution differ.
 """
 
 from typing import NamedTuple
@@ -36,29 +36,29 @@ BY_HOUR = np.array(
     ],
     np.float64,
 )
-"""Relative visits per hour (UTC), of a weekday and of a day of the weekend."""
-MOST_PAGES = 40
+"""Relative number of visits per hour (UTC), on weekdays and on weekend days."""
+MAX_PAGES = 40
 """Maximum pages of a visit."""
 SECOND_VISITS = 0.65
-"""Share of second visits among journeys that saw a product on one of several pages and ordered nothing."""
+"""Share of journeys with a second visit, among those with several pages, one of a product, and no order."""
 GUESTS = 0.28
 """Share of journeys by people without an account."""
 GUESTS_PER_EVENT = 0.5
-"""Guest devices that can visit on one day, per event of a day."""
+"""Number of guest devices that can visit on one day, per event of a day."""
 GUEST_LIFE_DAYS = 30
 """Days after which the device of a guest no longer visits."""
 ALWAYS_SIGNED_IN = 0.62
 """Share of accounts that are always signed in; the others sign in during a visit."""
 IN_THE_OLDER_APP = 0.08
-"""Share of accounts whose app sends the older body, without a session; all of them are always signed in."""
+"""Share of accounts with an older version of the app, which sends no session; they are always signed in."""
 EXPORTED = 0.06
 """Share of devices whose page views are rows of GA4's BigQuery export."""
 GUESTS_LEAVE = 0.35
-"""Probability that a guest leaves instead of going to the sign-in page, or leaves from it."""
+"""Probability that a guest leaves the shop at the sign-in page, or instead of going there."""
 SIGNS_IN_EARLY = 0.18
-"""Probability, per page, of signing in before the checkout asks for it."""
+"""Probability per page that an account signs in before the checkout requires it."""
 COMMUNITY_VISITS = 0.26
-"""Share of journeys about posts among those of signed-in people."""
+"""Share of journeys to community posts among the journeys of signed-in people."""
 SECOND_DEVICE = 0.3
 """Share of an account's journeys on the second of its two devices."""
 CONTINUOUS_QUERY, OLDER, EXPORT_ROW = range(3)
@@ -66,18 +66,18 @@ CONTINUOUS_QUERY, OLDER, EXPORT_ROW = range(3)
 NEVER = 2**62
 FAVOURITE, OTHER = 0, 3
 SLOTS = np.cumsum([0.42, 0.20, 0.15, 0.23])
-"""Cumulative probabilities that a product page shows the journey's favourite, its second, its third or any product."""
+"""Cumulative probabilities of a product page's product: the journey's first, second or third choice, or any product."""
 
 
 class Steps(NamedTuple):
-    """One entry per opened page."""
+    """Columns of opened pages."""
 
     visit: Ints
     kind: Ints
     slot: Ints
-    """Of a product page: index in SLOTS."""
+    """Index in SLOTS of a product page's product."""
     step: Ints
-    """Number of the page in its visit, from 0."""
+    """Number of the page within its visit, from 0."""
 
 
 class Visits(NamedTuple):
@@ -85,17 +85,17 @@ class Visits(NamedTuple):
 
     journey: Ints
     first_visit: Ints
-    """Of a second visit: its first visit; -1 otherwise."""
+    """Index of the first visit, for a second visit; -1 for a first visit."""
     user: Ints
     client: Ints
     form: Ints
     channel: Ints
     begins_at: Ints
-    """Instant of a first visit; of a second visit, microseconds after the end of the first one."""
+    """Start of the visit: an instant for a first visit; microseconds after the end of the first for a second visit."""
     signs_in_at_step: Ints
     """First step at which the person is signed in; it may be after the last step."""
     steps: Steps
-    """Ordered by journey, visit and step."""
+    """Opened pages, ordered by journey, visit and step."""
 
 
 def draw_visits(rng: np.random.Generator, shop: Shop, day_start: int, journeys: int, events_per_day: int) -> Visits:
@@ -103,12 +103,13 @@ def draw_visits(rng: np.random.Generator, shop: Shop, day_start: int, journeys: 
     hours = rng.choice(24, journeys, p=weights / weights.sum())
     begins_at = day_start + hours * HOUR + rng.integers(0, HOUR, journeys)
 
-    # The newest guest devices visit most often, and none after GUEST_LIFE_DAYS.
+    # The newer a guest device, the more often it visits; none visits after GUEST_LIFE_DAYS.
     devices = max(GUEST_LIFE_DAYS, round(GUESTS_PER_EVENT * events_per_day))
     newest = (day_start // DAY + GUEST_LIFE_DAYS) * devices // GUEST_LIFE_DAYS
     guest = newest - 1 - (devices * rng.random(journeys) ** 2).astype(np.int64)
     account = shop.users.choose(rng, journeys)
-    is_guest = (rng.random() + spread(np.arange(journeys), 0)) % 1 < GUESTS  # even a few journeys have both kinds
+    # `spread` instead of independent draws, so that even a few journeys have both guests and accounts.
+    is_guest = (rng.random() + spread(np.arange(journeys), 0)) % 1 < GUESTS
     user = np.where(is_guest, -1 - guest, account)
     client = np.where(is_guest, 2 * 10**9 + guest, 10**9 + 2 * account + (rng.random(journeys) < SECOND_DEVICE))
     habit = spread(account, 0)
@@ -131,7 +132,7 @@ def draw_visits(rng: np.random.Generator, shop: Shop, day_start: int, journeys: 
     back = np.flatnonzero(is_open & (rng.random(journeys) < SECOND_VISITS))
     is_signed_in[first.visit[first.step >= signs_in_at_step[first.visit]]] = True
     back_channel = _choose(rng, [channel.closes for channel in CHANNELS], len(back))
-    # guests have no known mail address
+    # The shop does not know the mail addresses of guests.
     back_channel[is_guest[back] & np.isin(back_channel, BY_MAIL)] = RETARGETING
     second, back_signs_in = _walk(
         rng, SECOND_WAYS, _draw_kinds(rng, LANDINGS, back_channel), back_channel, ~is_guest[back], is_signed_in[back]
@@ -142,7 +143,7 @@ def draw_visits(rng: np.random.Generator, shop: Shop, day_start: int, journeys: 
     steps = Steps(
         np.r_[first.visit, journeys + second.visit], *(np.r_[a, b] for a, b in zip(first[1:], second[1:], strict=True))
     )
-    order = np.argsort((2 * journey[steps.visit] + (steps.visit >= journeys)) * MOST_PAGES + steps.step)
+    order = np.argsort((2 * journey[steps.visit] + (steps.visit >= journeys)) * MAX_PAGES + steps.step)
     return Visits(
         journey=journey,
         first_visit=np.r_[np.full(journeys, -1), back],
@@ -161,7 +162,7 @@ def _choose(rng: np.random.Generator, weights: list[float], size: int) -> Ints:
 
 
 def _cumulated(ways: Ways) -> Floats:
-    """One row per origin: cumulative weights of the kinds that may follow. EXIT gets the remainder up to 1."""
+    """Return, per kind of page, the cumulative probabilities of the next kinds. EXIT gets the remainder up to 1."""
     weights = np.zeros((len(ways), KINDS + 1))
     for origin, following in ways.items():
         for kind, weight in following.items():
@@ -183,7 +184,7 @@ def _draw_kinds(rng: np.random.Generator, cumulated: Floats, origin: Ints) -> In
 def _walk(
     rng: np.random.Generator, ways: Floats, entry: Ints, channel: Ints, has_account: Bools, is_signed_in: Bools
 ) -> tuple[Steps, Ints]:
-    """The pages of each visit, and the step from which the visitor is signed in."""
+    """Draw the pages of each visit, and the step from which the visitor is signed in."""
     signs_in_at_step = np.where(is_signed_in, 0, NEVER)
     is_at_checkout, has_ordered = np.zeros((2, len(entry)), np.bool_)
     has_seen_product = entry == PRODUCT
@@ -191,13 +192,13 @@ def _walk(
     steps = [(visit, kind, slot, np.zeros(len(entry), np.int64))]
     bounces = np.array([one.bounces for one in CHANNELS])
     stays = rng.random(len(visit)) >= bounces[channel]
-    for step in range(1, MOST_PAGES):
+    for step in range(1, MAX_PAGES):
         visit, kind, slot = visit[stays], kind[stays], slot[stays]
         if not len(visit):
             break
         following = _draw_kinds(rng, ways, kind)
-        # At the sign-in page guests leave or continue as guests. Accounts continue signed in, at the checkout if they
-        # came from there.
+        # At the sign-in page, guests leave or continue as guests. Accounts continue signed in, and return to the
+        # checkout if they came from there.
         owns = has_account[visit]
         hesitates = ~owns & (rng.random(len(visit)) < GUESTS_LEAVE)
         following[hesitates & ((kind == SIGN_IN) | (following == CHECKOUT))] = EXIT

@@ -1,6 +1,6 @@
-"""The words of the shop: names, places, devices and texts by Faker, and the categories of its products.
+"""The words of the shop: names, places, devices and texts from Faker, and the categories of its products.
 
-Faker gives the pools of words only; every choice among them is a draw of numpy.
+Faker only creates the pools of words; numpy draws from them.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ LOCALES = {
 }  # fmt: skip
 """ISO 3166 alpha-2 country to the locale of its names and cities, some of which are not ASCII.
 
-Not it_IT: Faker draws its cities from a set, so they differ between processes."""
+Without it_IT, since Faker draws its cities from a set, so that they differ between processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +77,13 @@ class Vocabulary:
     devices: list[Device]
     sentences: list[str]
     activities: list[orjson.Fragment]
-    """Nested objects of 4 to 18 KB, encoded once: encoding one per web event would be most of its cost."""
+    """Nested objects of 4 to 18 KB for web events, encoded once, as encoding is most of the cost of an event."""
 
 
 @lru_cache(maxsize=4)
 def vocabulary(seed: int) -> Vocabulary:
-    """The pools of words of a seed."""
-    from faker import Faker  # only `simulate` needs it, and it takes a tenth of the start of every command
+    """Return the pools of words of a seed."""
+    from faker import Faker  # imported here, since it would take a tenth of the start of every command
 
     places = []
     for country_code, locale in LOCALES.items():

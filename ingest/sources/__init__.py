@@ -1,4 +1,4 @@
-"""Reads messages from the transports: spool, Kafka and Pub/Sub."""
+"""Consumes messages from the transports: spool, Kafka and Pub/Sub."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,40 +12,41 @@ from common.streams import Stream
 from engines.batch import Batch, Positions, TopicIds
 
 ReadPositions = Callable[[TopicIds], Positions]
-"""Reads the next offset of each partition from the warehouse; called at every assignment of partitions."""
+"""Reads the positions of topics from the warehouse, given their ids; called at every assignment of partitions."""
 
 
 class Source(Protocol):
-    """One connection that fetches the messages of one or more streams."""
+    """A connection to one transport that fetches the messages of one or more streams."""
 
     idle_timeout_seconds: float
-    """A source that delivers nothing for this time has nothing waiting; 0 where it knows at once."""
+    """Seconds without a message after which nothing is waiting; 0 if the source knows this at once."""
 
     @property
     def problems(self) -> Sequence[str]:
-        """Why some streams are not landed, one line each, such as a missing permission. The others are landed."""
+        """One line per stream that cannot be landed, with the reason, such as a missing permission."""
         ...
 
     def fetch(self, timeout: float) -> Batch | None:
-        """The next messages, at most `LANDING_MAX_ROWS` and `LANDING_MAX_BYTES`.
+        """Return the next messages, at most LANDING_MAX_ROWS and LANDING_MAX_BYTES.
 
-        Returns None when nothing was waiting for `timeout` seconds (0: nothing is waiting now).
-        A fetch before `acknowledge` goes on after the previous one.
+        Returns None if no message arrived for `timeout` seconds, or with 0 if none is waiting now. It continues after
+        the previous fetch, even if that batch is not acknowledged yet.
         """
         ...
 
     def acknowledge(self, batch: Batch) -> None:
-        """Report to the broker that the batch is committed in the warehouse. Losing this call loses nothing."""
+        """Report to the broker that the warehouse has committed the batch. If this call is lost, no message is lost."""
         ...
 
     def waiting(self) -> dict[str, int | None]:
-        """Messages of each stream that are not landed yet; None where the broker does not report them."""
+        """Return the number of messages of each stream that have not landed; None if the broker does not report it."""
         ...
 
     def oldest_waiting(self) -> dict[str, datetime | None]:
-        """When the oldest waiting message was published (UTC); None where none waits, or the broker does not report it.
+        """Return the publish time (UTC) of each stream's oldest waiting message.
 
-        To be called after `waiting`, before the first fetch.
+        None if no message is waiting, or the broker does not report it. Call this after `waiting` and before the first
+        fetch.
         """
         ...
 
@@ -59,19 +60,21 @@ def open_sources(
     read_positions: Callable[[str, TopicIds], Positions],
     stop: threading.Event | None = None,
 ) -> Iterator[list[Source]]:
-    """One source for each transport that these streams arrive by, closed when the context ends.
+    """Open one source per transport of these streams; they are closed when the context ends.
 
-    `read_positions` takes the transport's name and the ids of the topics. Set `stop` to end a fetch that waits.
+    Args:
+        read_positions: reads positions from the warehouse, given the transport's name and the ids of the topics.
+        stop: set it to end a fetch that is waiting for messages.
 
     Raises:
-        UserError: for a broker that does not answer, or a stream that it does not have.
+        UserError: if a broker does not answer, or does not have a stream's subscription.
     """
     by_transport: dict[str, list[Stream]] = {}
     for stream in streams:
         by_transport.setdefault(settings.transport(stream), []).append(stream)
     with ExitStack() as opened:
         sources: list[Source] = []
-        # The brokers' clients take a second to import, which the spool alone does not need.
+        # Imported only if used, since the clients of the brokers take a second to import.
         if "spool" in by_transport:
             from ingest.sources.spool import SpoolSource
 

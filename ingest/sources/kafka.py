@@ -1,4 +1,4 @@
-"""Reads Kafka from where the warehouse says, never from where the consumer group says."""
+"""Consumes Kafka from the positions in the warehouse, never from the offsets of the consumer group."""
 
 import threading
 import time
@@ -21,28 +21,28 @@ from ingest.sources.kafka_backlog import Backlog, read_backlog
 from ingest.sources.kafka_batch import RECORD, BatchBuilder, Record
 from ingest.sources.kafka_topics import Topics
 
-PATIENCE_SECONDS = 60.0
-"""How long to wait for partitions, or for messages known to be there. The wait for partitions outlasts the
-session timeout of a loader that was killed: until then the group waits for the dead member."""
+FETCH_TIMEOUT_SECONDS = 60.0
+"""Maximum seconds to wait for partitions, or for messages that are known to exist. It must be longer than the session
+timeout of a killed loader, during which the group keeps its partitions."""
 CHUNK_ROWS = 5_000
 CHUNK_BYTES = 4 * 1024 * 1024
-"""What is taken from librdkafka at a time: enough to amortise the call, small enough to bound memory."""
+"""Maximum rows and bytes per call of `consume`: enough to amortise the call, small enough to bound memory."""
 
 log = structlog.get_logger()
 
 
 class KafkaSource:
-    """A consumer whose partitions the group assigns, and whose offsets the warehouse keeps.
+    """A consumer whose partitions the group assigns, and whose positions are in the warehouse.
 
-    At every assignment it reads the warehouse's positions again. Offsets committed to Kafka serve lag tools only. To be
-    exact (docs/architecture.md#landing-from-kafka) it needs two things:
+    It reads the positions again at every assignment. Offsets are also committed to Kafka, but only for lag tools. Each
+    message lands exactly once (docs/architecture.md#landing-from-kafka) under two conditions:
 
-    - the sink rejects (or trims) a batch with an offset below the warehouse's position, so that it loses against
-      another loader that took over its partition;
-    - after a commit that failed or was rejected, close this source and open another.
+    - The sink rejects or trims a batch that starts below the warehouse's position. So a loader whose partition was
+      taken over by another cannot land messages a second time.
+    - After a commit that failed or was rejected, the caller closes this source and opens another.
     """
 
-    idle_timeout_seconds = 0.0  # the end of a partition is an event
+    idle_timeout_seconds = 0.0  # librdkafka reports the end of each partition
 
     def __init__(
         self,
@@ -51,20 +51,23 @@ class KafkaSource:
         read_positions: ReadPositions,
         stop: threading.Event | None = None,
     ) -> None:
-        """Connect; the group is joined with the first fetch. Once `stop` is set, a fetch that waits ends.
+        """Connect. The consumer joins the group with the first fetch.
+
+        Args:
+            stop: set it to end a fetch that is waiting for messages.
 
         Raises:
-            UserError: for a configuration that librdkafka does not take, or brokers that do not answer.
+            UserError: if librdkafka rejects the configuration, or the brokers do not answer.
         """
         self._streams = {settings.topic(stream): stream.name for stream in streams}
-        self._bounds = BatchBounds.of_fetch(settings)
+        self._bounds = BatchBounds.for_fetch(settings)
         self._read_positions = read_positions
         self._stop = stop or threading.Event()
         self._discard()
         self._backlog: dict[str, Backlog] | None = None
-        """What `waiting` found last."""
+        """Result of the last call of `waiting`."""
         self._message_bytes = 16_384
-        """Mean size of the messages that came last; large until it is known."""
+        """Mean size, in bytes, of the last consumed messages; at first a high estimate."""
         self._is_subscribed = False
 
         self._connection = KafkaConnection(settings, logs_errors=True)
@@ -77,7 +80,7 @@ class KafkaSource:
             self._consumer.close()
             raise
         for topic in self._streams.keys() - existing - self._topics.denied:
-            log.warning("kafka topic does not exist (yet); `python -m ingest provision` creates it", topic=topic)
+            log.warning("kafka topic does not exist; `python -m ingest provision` creates it", topic=topic)
         self._assignment = Assignment(
             self._connection,
             self._consumer,
@@ -94,15 +97,15 @@ class KafkaSource:
         return self._topics.problems
 
     def fetch(self, timeout: float) -> Batch | None:
-        """The next messages; None when every assigned partition stayed at its end for `timeout` seconds.
+        """Return the next messages; None if no assigned partition had a message for `timeout` seconds.
 
-        While messages are known to be there this waits beyond `timeout` for them, so None is never a slow broker. A
-        batch without messages moves positions past offsets that hold none.
+        While a partition is known to have messages, it waits longer than `timeout`, so None never means a slow broker.
+        A batch without messages advances positions past offsets that have no message.
 
         Raises:
-            UnavailableError: when the group gives no partitions, or the broker sends nothing for PATIENCE_SECONDS
-                though there is something.
-            UserError: when the broker rejects the client, or a partition ends before the warehouse's position.
+            UnavailableError: if the group assigns no partitions within FETCH_TIMEOUT_SECONDS, or the broker sends no
+                messages for that time although there are some.
+            UserError: if the broker rejects the client, or a partition ends before the warehouse's position.
         """
         self._subscribe()
         started = time.monotonic()
@@ -123,15 +126,15 @@ class KafkaSource:
                 if wait <= 0 and has_polled:
                     return self._emit_batch() if self._assignment.moved else None
             else:
-                wait = started + max(timeout, PATIENCE_SECONDS) - now
+                wait = started + max(timeout, FETCH_TIMEOUT_SECONDS) - now
                 if wait <= 0:
                     raise self._stalled()
-            # Short waits: an end of partition may be all that is to come, or `stop` be set.
+            # Wait for a short time only, to notice the end of a partition and `stop`.
             self._poll(max(0.0, min(wait, 0.1)))
             has_polled = True
 
     def acknowledge(self, batch: Batch) -> None:
-        """Commit the batch's positions to Kafka in the background, unless its partitions were taken away since."""
+        """Commit the batch's positions to Kafka in the background, unless its partitions were revoked meanwhile."""
         if batch.acknowledgement != self._assignment.generation or not batch.positions:
             return
         offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in batch.positions.items()]
@@ -141,13 +144,13 @@ class KafkaSource:
             _warn_of_failed_commit(error.args[0])
 
     def waiting(self) -> dict[str, int | None]:
-        """Messages from the warehouse's position to the end of each topic, those of open transactions included; 0 for a
-        topic that is missing, None for one that may not be read.
+        """Return the number of messages after the warehouse's position, including those of open transactions.
 
-        Up to COUNTED_MESSAGES per partition are counted; beyond them, offsets are.
+        It is 0 for a missing topic, and None for a topic that this client may not read. The first COUNTED_MESSAGES of a
+        partition are counted exactly; the others are estimated by their offsets.
 
         Raises:
-            UserError: for brokers that do not answer.
+            UserError: if the brokers do not answer.
         """
         self._backlog = self._read_backlog()
         return {
@@ -156,7 +159,7 @@ class KafkaSource:
         }
 
     def oldest_waiting(self) -> dict[str, datetime | None]:
-        """By the first message that waits in each partition, as `waiting` found it."""
+        """Return the publish time of each stream's oldest waiting message, as found by the last `waiting`."""
         backlog = self._backlog or self._read_backlog()
         return {stream: backlog[stream].oldest for stream in self._streams.values()}
 
@@ -165,7 +168,7 @@ class KafkaSource:
         self._consumer.close()
 
     def _subscribe(self) -> None:
-        """Join the group; not before the first fetch, so that `status` does not steal a running loader's partitions."""
+        """Join the group. Called by the first fetch, so that `status` does not steal a running loader's partitions."""
         if not self._is_subscribed:
             self._is_subscribed = True
             on_assign, on_revoke = self._assignment.on_assign, self._assignment.on_revoke
@@ -176,10 +179,10 @@ class KafkaSource:
 
     def _discard(self) -> None:
         self._builder = BatchBuilder(self._streams, self._bounds)
-        """What was consumed and not emitted yet: it outlasts a fetch that ends with an error."""
+        """Messages that were consumed but not returned yet; they survive a fetch that raises an error."""
 
     def _poll(self, timeout: float) -> None:
-        """Consume into `_builder`."""
+        """Consume messages into `_builder`, and handle the events that arrive with them."""
         generation, builder = self._assignment.generation, self._builder
         count = min(CHUNK_ROWS, builder.size.rows_left, max(1, CHUNK_BYTES // self._message_bytes))
         arrived, events = self._consume(count, timeout)
@@ -193,19 +196,20 @@ class KafkaSource:
                 if generation == self._assignment.generation:
                     self._on_event(event.error(), (event.topic(), event.partition()), event.offset())
         except UserError:
-            self._assignment.retake()  # librdkafka reports an event once only
+            self._assignment.reset()  # so that librdkafka reports the event again: it does so once per assignment
             raise
 
     def _consume(self, count: int, timeout: float) -> tuple[list[Record], list[Record]]:
-        """Messages, and events (errors, ends of partitions) that arrived, after taking over a new assignment."""
-        self._assignment.take()
+        """Return consumed messages, and events (errors, ends of partitions). Applies a pending assignment first."""
+        self._assignment.assign_pending()
         generation = self._assignment.generation
         try:
             messages: list[Record] = self._consumer.consume(count, timeout)
         except KafkaException as error:
             raise UserError(f"Kafka at {self._connection.servers}: {error.args[0].str()}") from error
         if generation != self._assignment.generation:
-            # New partitions deliver only after `Assignment.take`: all of this is from before the revocation.
+            # Partitions were revoked during the call. New ones deliver only after `assign_pending`, so all of these
+            # messages are from before the revocation.
             return [], []
         if not any(map(RECORD.error, messages)):
             return messages, []
@@ -215,7 +219,7 @@ class KafkaSource:
         )
 
     def _emit_batch(self) -> Batch | None:
-        """Return what was consumed; None when all of it is to be read again."""
+        """Return the consumed messages; None if a topic was recreated, so that they must be consumed again."""
         assignment = self._assignment
         if assignment.topic_was_recreated({topic for topic, _ in self._builder.partitions | assignment.moved}):
             return None
@@ -228,7 +232,7 @@ class KafkaSource:
             topic_ids,
             acknowledgement=assignment.generation,
             lag=assignment.lag(),
-            is_end=assignment.is_past_first_end,
+            is_end=assignment.has_passed_first_end,
             starts=starts,
             source="kafka",
         )
@@ -239,7 +243,7 @@ class KafkaSource:
         elif error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
             self._assignment.skip_gap(*partition)
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            log.debug("kafka topic does not exist", topic=partition[0])  # logged at the start
+            log.debug("kafka topic does not exist", topic=partition[0])  # `__init__` has logged a warning
         elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED and partition[0] in self._streams:
             self._topics.deny(partition[0])
         elif error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
@@ -250,19 +254,19 @@ class KafkaSource:
         elif error.fatal():
             raise UserError(f"Kafka at {self._connection.servers}: {error.str()}")
         else:
-            log.warning("kafka", error=error.str(), topic=partition[0], partition=partition[1])
+            log.warning("kafka consumer error", error=error.str(), topic=partition[0], partition=partition[1])
 
     def _stalled(self) -> UnavailableError:
         reason = f" ({self._connection.last_error})" if self._connection.last_error else ""
         if self._assignment.partitions is None:
             return UnavailableError(
                 f"Kafka at {self._connection.servers} assigned no partitions "
-                f"within {PATIENCE_SECONDS:.0f} seconds{reason}"
+                f"within {FETCH_TIMEOUT_SECONDS:.0f} seconds{reason}"
             )
         behind = ", ".join(f"{topic}/{partition}" for topic, partition in sorted(self._assignment.unfinished))
         return UnavailableError(
-            f"Kafka at {self._connection.servers} sent nothing for {PATIENCE_SECONDS:.0f} seconds, "
-            f"though there are messages in {behind}{reason}"
+            f"Kafka at {self._connection.servers} sent nothing for {FETCH_TIMEOUT_SECONDS:.0f} seconds, "
+            f"although there are messages in {behind}{reason}"
         )
 
 
@@ -272,4 +276,6 @@ def _on_commit(error: KafkaError | None, _: list[TopicPartition]) -> None:
 
 
 def _warn_of_failed_commit(error: KafkaError) -> None:
-    log.warning("kafka offsets not committed; landing does not need them", error=error.str())
+    log.warning(
+        "cannot commit offsets to kafka; landing does not need them, but lag tools show old values", error=error.str()
+    )

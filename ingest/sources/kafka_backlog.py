@@ -1,4 +1,4 @@
-"""Counts the messages that wait in Kafka, by a consumer that joins no group."""
+"""Counts the waiting messages in Kafka, with a consumer that does not join the group."""
 
 import time
 from collections.abc import Mapping
@@ -8,36 +8,35 @@ from typing import NamedTuple
 
 from confluent_kafka import IsolationLevel, KafkaError, TopicPartition
 
-from ingest.brokers.kafka import ANSWER_SECONDS, KafkaConnection
+from ingest.brokers.kafka import REQUEST_TIMEOUT_SECONDS, KafkaConnection
 from ingest.brokers.kafka_topics import EARLIEST, LATEST, TopicAndPartition, list_offsets, topic_ids
 from ingest.sources import ReadPositions
 from ingest.sources.kafka_batch import calendar_time
 from ingest.sources.kafka_topics import Topics
 
 COUNTED_MESSAGES = 1_000
-"""Waiting messages per partition that are counted one by one. Beyond them offsets are counted, some of which hold no
-message where there are transactions or compaction."""
+"""Waiting messages per partition that are counted exactly. The others are estimated by offsets, some of which have no
+message in topics with transactions or compaction."""
 
 
 class Backlog(NamedTuple):
-    """What waits in a stream."""
+    """The waiting messages of a stream."""
 
     messages: int
     oldest: datetime | None
-    """When the oldest of them was published, UTC."""
+    """Publish time of the oldest waiting message, UTC; None if unknown."""
 
 
 def read_backlog(
     connection: KafkaConnection, topics: Topics, streams: Mapping[str, str], read_positions: ReadPositions
 ) -> dict[str, Backlog]:
-    """Return stream to the messages from the warehouse's position to the end of its topic, those of open transactions
-    included.
+    """Return stream name to its messages after the warehouse's position, including those of open transactions.
 
     Args:
         streams: topic to stream name.
 
     Raises:
-        UnavailableError: when the brokers do not answer.
+        UnavailableError: if the brokers do not answer.
     """
     described = topics.describe(streams)
     partitions = [
@@ -46,7 +45,7 @@ def read_backlog(
     positions = read_positions(topic_ids(described))
     low = list_offsets(connection, topics.admin, partitions, EARLIEST)
     ends = list_offsets(connection, topics.admin, partitions, LATEST)
-    # Messages of a transaction that is still open lie above the committed end.
+    # Messages of open transactions are after the end of the committed ones.
     last = list_offsets(connection, topics.admin, partitions, LATEST, IsolationLevel.READ_UNCOMMITTED)
     starts = {one: max(low[one], positions.get(one, 0)) for one in partitions}
     backlogs = {stream: Backlog(0, None) for stream in streams.values()}
@@ -67,14 +66,14 @@ def read_backlog(
 def _count(
     connection: KafkaConnection, topics: Topics, starts: Mapping[TopicAndPartition, int]
 ) -> dict[TopicAndPartition, tuple[int, Backlog]]:
-    """Return, per partition, the offset at which counting ended and the messages counted up to there."""
+    """Count messages from these offsets; returns, per partition, the offset after the last one and the count."""
     counted = {one: (start, Backlog(0, None)) for one, start in starts.items()}
     if not starts:
         return counted
     with closing(connection.open_consumer()) as consumer:
         consumer.assign([TopicPartition(*one, start) for one, start in starts.items()])
         under_way = set(starts)
-        until = time.monotonic() + ANSWER_SECONDS
+        until = time.monotonic() + REQUEST_TIMEOUT_SECONDS
         while under_way and time.monotonic() < until:
             for message in consumer.consume(COUNTED_MESSAGES, 0.1):
                 one = message.topic(), message.partition()

@@ -1,4 +1,4 @@
-"""Turns messages of Kafka into the Arrow tables of a batch."""
+"""Converts Kafka messages to the Arrow tables of a batch."""
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
@@ -16,21 +16,21 @@ from engines.batch import BATCH_SCHEMA
 from ingest.batching import BatchBounds, BatchSize
 from ingest.brokers.kafka_topics import TopicAndPartition
 
-# Years 1 to 9999 in milliseconds: what a warehouse timestamp can hold. Producers set this field freely.
+# The years 1 to 9999 in milliseconds, the range of warehouse timestamps. Producers can set any time in a message.
 FIRST_MILLISECOND, LAST_MILLISECOND = -62_135_596_800_000, 253_402_300_799_999
 NO_MILLISECOND = FIRST_MILLISECOND - 1
-EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC without a zone, as everywhere
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC without a zone, as warehouse timestamps are
 
 Record = Any
-"""A confluent_kafka.Message that carries no error, so its topic, partition and offset are not None."""
+"""A confluent_kafka.Message without an error, so that its topic, partition and offset are not None."""
 RECORD: Any = Message
-"""The class of records, for its methods."""
+"""The class of Record, whose unbound methods are passed to `map`."""
 
 log = structlog.get_logger()
 
 
 class BatchBuilder:
-    """Turns messages into columns as they arrive, which is faster than keeping them.
+    """Builds a batch. It converts messages to columns as they arrive, which is faster than keeping message objects.
 
     Args:
         streams: topic to stream name.
@@ -38,13 +38,13 @@ class BatchBuilder:
 
     def __init__(self, streams: Mapping[str, str], bounds: BatchBounds) -> None:
         self.size = BatchSize(bounds)
-        """Its clock starts with the first message."""
+        """Rows, bytes and seconds of the batch; the seconds count from its first message."""
         self.partitions: set[TopicAndPartition] = set()
         self._streams = streams
         self._tables: dict[str, list[pa.Table]] = {}
 
     def add(self, messages: list[Record]) -> dict[TopicAndPartition, int]:
-        """Add messages; returns the next offset of each of their partitions."""
+        """Add messages; returns, per partition, the offset after its last message."""
         if not self.size.rows:
             self.size.restart_clock()
         by_topic: dict[str, list[Record]] = {}
@@ -55,27 +55,27 @@ class BatchBuilder:
             for topic, message in zip(topics, messages, strict=True):
                 by_topic.setdefault(topic, []).append(message)
         positions = {}
-        for topic, of_topic in by_topic.items():
-            partitions = list(map(RECORD.partition, of_topic))
-            offsets = list(map(RECORD.offset, of_topic))
-            # Offsets ascend within a partition, so the last one stays.
+        for topic, topic_messages in by_topic.items():
+            partitions = list(map(RECORD.partition, topic_messages))
+            offsets = list(map(RECORD.offset, topic_messages))
+            # Offsets ascend within a partition, so `dict` keeps the highest.
             ends = dict(zip(partitions, offsets, strict=True))
             positions.update({(topic, partition): offset + 1 for partition, offset in ends.items()})
-            table = kafka_table(topic, partitions, offsets, of_topic)
+            table = kafka_table(topic, partitions, offsets, topic_messages)
             self.size.add(table.num_rows, table.nbytes)
             self._tables.setdefault(self._streams[topic], []).append(table)
         self.partitions |= positions.keys()
         return positions
 
     def tables(self) -> dict[str, pa.Table]:
-        """Return stream to its messages."""
+        """Return stream name to its messages, in BATCH_SCHEMA."""
         return {stream: pa.concat_tables(tables) for stream, tables in self._tables.items()}
 
 
 def kafka_table(topic: str, partitions: list[int], offsets: list[int], messages: list[Record]) -> pa.Table:
     """Return messages of one topic in BATCH_SCHEMA."""
-    # Unbound methods under `map` and Arrow's kernels: at a million messages a second, a comprehension would be the
-    # most expensive part of landing.
+    # Uses `map` with unbound methods, and Arrow's kernels: at a million messages per second, a comprehension would be
+    # the most expensive part of landing.
     partition, offset = pa.array(partitions, pa.int32()), pa.array(offsets, pa.int64())
     headers = read_headers(messages)
     columns = {
@@ -95,14 +95,14 @@ def kafka_table(topic: str, partitions: list[int], offsets: list[int], messages:
 
 
 def calendar_time(milliseconds: int) -> datetime | None:
-    """Return a message's time in UTC; None outside of the years 1 to 9999."""
+    """Return a message's time, in UTC; None if it is outside of the years 1 to 9999."""
     if FIRST_MILLISECOND <= milliseconds <= LAST_MILLISECOND:
         return EPOCH + timedelta(milliseconds=milliseconds)
     return None
 
 
 def _published_at(timestamps: list[tuple[int, int]]) -> pa.Array:
-    """Null for a message without a time, or with one outside of the years 1 to 9999."""
+    """Return the times of messages; null if a message has none, or one outside of the years 1 to 9999."""
     if TIMESTAMP_NOT_AVAILABLE in set(map(itemgetter(0), timestamps)):
         timestamps = [time if time[0] != TIMESTAMP_NOT_AVAILABLE else (time[0], NO_MILLISECOND) for time in timestamps]
     milliseconds = pa.array(list(map(itemgetter(1), timestamps)), pa.int64())
@@ -111,19 +111,19 @@ def _published_at(timestamps: list[tuple[int, int]]) -> pa.Array:
 
 
 def read_headers(messages: list[Record]) -> list[Any]:
-    """Return the headers of each message, without those whose names are not UTF-8."""
+    """Return the headers of each message. If a header's name is not UTF-8, a marker replaces those of its message."""
     try:
         return list(map(RECORD.headers, messages))
-    except (SystemError, UnicodeDecodeError):  # what the client raises for a name that is not UTF-8
-        return [_headers_of_one(message) for message in messages]
+    except (SystemError, UnicodeDecodeError):  # raised by the client if a name is not UTF-8
+        return [_message_headers(message) for message in messages]
 
 
-def _headers_of_one(message: Record) -> Any:
+def _message_headers(message: Record) -> Any:
     try:
         return message.headers()
     except (SystemError, UnicodeDecodeError):
         log.warning(
-            "kafka headers whose names are not UTF-8 cannot be read; the message is landed without them",
+            "cannot read kafka headers: a name is not UTF-8; the message is landed without headers",
             topic=message.topic(),
             partition=message.partition(),
             offset=message.offset(),
@@ -132,7 +132,7 @@ def _headers_of_one(message: Record) -> Any:
 
 
 def _attributes(headers: Iterable[tuple[str, bytes | None]] | None) -> str | None:
-    """Headers as a JSON object.
+    """Return headers as a JSON object; None if there are none.
 
     A value that is not UTF-8 becomes {"base64": "..."}, and the values of a repeated name become a list.
     """

@@ -1,4 +1,4 @@
-"""Describes topics for landing, and remembers which of them this client may not read."""
+"""Describes the topics of a Kafka source, and records which of them this client may not read."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,10 +12,10 @@ log = structlog.get_logger()
 
 
 class Topics:
-    """The topics of a source, as an admin client sees them.
+    """Describes topics with an admin client.
 
     Raises:
-        UserError: for a configuration that librdkafka does not take.
+        UserError: if librdkafka rejects the configuration.
     """
 
     def __init__(self, connection: KafkaConnection) -> None:
@@ -30,10 +30,10 @@ class Topics:
         return [not_allowed(topic) for topic in sorted(self.denied)]
 
     def describe(self, topics: Iterable[str]) -> dict[str, Any]:
-        """Return topic to its confluent_kafka.admin.TopicDescription, without those that are missing or hidden by ACLs.
+        """Return topic to its confluent_kafka.admin.TopicDescription, without missing topics and those that ACLs hide.
 
         Raises:
-            UnavailableError: when the brokers do not answer.
+            UnavailableError: if the brokers do not answer.
         """
         described, hidden = describe_topics(self._connection, self.admin, topics)
         readable = {topic for topic, description in described.items() if may_read(description)}

@@ -20,8 +20,8 @@ from common.streams import Stream
 from engines.batch import Batch
 from ingest.batching import BatchBounds, BatchSize
 from ingest.brokers.pubsub import (
-    ANSWER_SECONDS,
     DELETED_TOPIC,
+    REQUEST_TIMEOUT_SECONDS,
     not_found,
     open_subscriber,
     topic_deleted,
@@ -32,63 +32,66 @@ from ingest.sources.pubsub_batch import Pull, pulled_table, to_batch
 from ingest.sources.pubsub_leases import Leases
 
 PULL_SECONDS = 3.0
-"""How long a pull waits for messages. Short, because `close` lets pulls end by themselves: the messages of a pull
-that is cut off stay leased to nobody until their deadline."""
+"""Seconds that a pull waits for messages. `close` waits for running pulls, as the messages of an aborted pull would not
+be delivered again before their deadline; so this is short."""
 PULL_ROWS = 1_000
 PULLERS_PER_STREAM = 4
 LINGER_SECONDS = 0.05
-"""A batch ends when nothing more arrived for this long."""
-SILENCE_SECONDS = PULL_SECONDS + ANSWER_SECONDS + 1.0
-"""A subscription for which no pull and no request was answered for this long counts as unreachable."""
+"""A batch ends when no message arrived for this many seconds."""
+SILENCE_TIMEOUT_SECONDS = PULL_SECONDS + REQUEST_TIMEOUT_SECONDS + 1.0
+"""Seconds without an answer to a pull or a request after which a subscription counts as unreachable."""
 RETRY_SECONDS = 1.0
-"""Time to the next pull after one that failed."""
+"""Seconds between a failed pull and the next one."""
 LEASE_CHECK_SECONDS = 1.0
 CHECK_SECONDS = 30.0
-"""How often one thread of each stream checks whether the topic of its subscription was deleted."""
+"""Seconds between two checks whether the topic of a subscription was deleted."""
 REQUESTS_AT_ONCE = 8
 
 log = structlog.get_logger()
 
 
 class PubSubSource:
-    """Threads pull every subscription ahead of `fetch`, at most one batch ahead.
+    """Pulls subscriptions with several threads each, which fill a buffer of at most one batch for `fetch`.
 
-    While messages wait, in the buffer or for their commit, another thread extends their deadlines, so a slow commit
-    does not make Pub/Sub deliver them again. A message that Pub/Sub delivers twice within one batch is landed once,
-    and both deliveries are acknowledged.
+    Another thread extends the deadlines of messages until they are committed, so that Pub/Sub does not deliver them
+    again during a slow commit. A message that is delivered twice within one batch is landed once, and both deliveries
+    are acknowledged.
 
-    Pub/Sub does not report whether anything is waiting: `fetch` returns None when nothing arrived, and a caller that
-    wants to drain a subscription passes `idle_timeout_seconds`. An empty pull looks like a hung server, so one thread
-    per stream sends a cheap probe after it.
+    Pub/Sub does not report whether messages are waiting. A caller that wants to drain a subscription fetches until
+    nothing arrives for `idle_timeout_seconds`. An empty pull looks like a hung server, so one thread per stream sends a
+    cheap probe after it.
+
+    Failed pulls are retried in a loop, without tenacity: the error is also reported to `fetch`, and `close` interrupts
+    the pause.
     """
 
     idle_timeout_seconds = 5.0
 
     def __init__(self, settings: Settings, streams: Sequence[Stream]) -> None:
-        """Check the subscriptions; pulling begins with the first fetch.
+        """Check that the subscriptions exist. Pulling begins with the first fetch.
 
         Raises:
-            UserError: when Pub/Sub does not answer, or does not have a subscription.
+            UserError: if Pub/Sub does not answer, or a subscription is missing.
         """
         self._settings = settings
         self._topics = {stream.name: settings.topic(stream) for stream in streams}
         self._subscriptions = {stream.name: settings.subscription(stream) for stream in streams}
         self._orphans: set[str] = set()
         """Subscriptions whose topic was deleted."""
-        self._bounds = BatchBounds.of_fetch(settings)
+        self._bounds = BatchBounds.for_fetch(settings)
 
         self._changed = threading.Condition()
-        """Guards everything below, and signals messages, free space, errors and the end."""
+        """Lock of the attributes below; notified of new messages, free space in the buffer, errors and `close`."""
         self._buffer: deque[Pull] = deque()
         self._buffered = BatchSize(self._bounds)
-        self._heard_at = dict.fromkeys(self._topics, 0.0)
-        """Stream to the monotonic time of its last answer."""
+        self._answered_at = dict.fromkeys(self._topics, 0.0)
+        """Stream name to the monotonic time, in seconds, of Pub/Sub's last answer."""
         self._failing: dict[str, UnavailableError] = {}
-        """Streams whose last pull failed, and how."""
+        """Stream name to its error, for streams whose last pull failed."""
         self._opened_at = time.time() * 1_000_000
-        """In microseconds since the epoch."""
-        self._old_arrived_at = time.monotonic()
-        """When a message that was published before the source was opened arrived last."""
+        """Time at which the source was opened, in microseconds since the epoch."""
+        self._backlog_arrived_at = time.monotonic()
+        """Monotonic time, in seconds, at which the last message arrived that was published before `_opened_at`."""
         self._error: UserError | None = None
         self._is_closed = False
 
@@ -116,54 +119,56 @@ class PubSubSource:
 
     @property
     def problems(self) -> list[str]:
-        """One line per subscription whose topic was deleted: what it holds is landed, and nothing else will come."""
+        """One line per subscription whose topic was deleted: its remaining messages land, but no others will arrive."""
         return [topic_deleted(subscription) for subscription in sorted(self._orphans)]
 
     def fetch(self, timeout: float) -> Batch | None:
-        """The next messages; None when none arrived for `timeout` seconds.
+        """Return the next messages; None if none arrived for `timeout` seconds.
 
-        From `idle_timeout_seconds` on, None means too that every subscription has answered meanwhile. A single pull
-        of more than LANDING_MAX_BYTES is not divided.
+        With a timeout of at least `idle_timeout_seconds`, None also means that every subscription has answered
+        meanwhile. A single pull above LANDING_MAX_BYTES is not divided.
 
         Raises:
-            UnavailableError: when none arrived because Pub/Sub does not answer.
-            UserError: when a subscription is gone or refused.
+            UnavailableError: if no message arrived because Pub/Sub does not answer.
+            UserError: if a subscription was deleted, or this client may not pull it.
         """
         started = time.monotonic()
         if not self._is_pulling:
-            # Not before, so that `status` does not take messages from a running loader.
+            # Pulling starts here, so that `status` does not take messages from a running loader.
             self._is_pulling = True
-            self._old_arrived_at = started
+            self._backlog_arrived_at = started
             for thread in self._threads:
                 thread.start()
         with self._changed:
             if not self._wait_for_messages(started, timeout):
                 return None
-            taken = self._take()
+            pulls = self._take_batch()
             is_end = (
                 not (self._buffer or self._failing)
-                and time.monotonic() - self._old_arrived_at >= self.idle_timeout_seconds
-                and self._has_answered(self._old_arrived_at)
+                and time.monotonic() - self._backlog_arrived_at >= self.idle_timeout_seconds
+                and self._has_answered(self._backlog_arrived_at)
             )
-        return to_batch(taken, is_end=is_end)
+        return to_batch(pulls, is_end=is_end)
 
     def _wait_for_messages(self, started: float, timeout: float) -> bool:
         while self._error is None and not self._buffer:
             is_silent = timeout >= self.idle_timeout_seconds and not self._has_answered(started)
-            wait = started + (max(timeout, SILENCE_SECONDS) if is_silent else timeout) - time.monotonic()
+            wait = started + (max(timeout, SILENCE_TIMEOUT_SECONDS) if is_silent else timeout) - time.monotonic()
             if wait <= 0:
                 if self._failing:
                     raise next(iter(self._failing.values()))
                 if is_silent:
-                    raise unreachable(self._settings, TimeoutError(f"no answer in {SILENCE_SECONDS:.0f} seconds"))
+                    raise unreachable(
+                        self._settings, TimeoutError(f"no answer in {SILENCE_TIMEOUT_SECONDS:.0f} seconds")
+                    )
                 return False
             self._changed.wait(wait)
         if self._error is not None:
             raise self._error
         return True
 
-    def _take(self) -> list[Pull]:
-        """Take the pulls of one batch out of the buffer."""
+    def _take_batch(self) -> list[Pull]:
+        """Remove the pulls of one batch from the buffer, and return them."""
         taken: list[Pull] = []
         size = BatchSize(self._bounds)
         while True:
@@ -175,24 +180,24 @@ class PubSubSource:
                 taken.append(self._buffer.popleft())
                 size.add(pull.rows, pull.table.nbytes)
                 self._buffered.remove(pull.rows, pull.table.nbytes)
-            self._changed.notify_all()  # there is space again
+            self._changed.notify_all()  # the buffer has free space
             wait = min(LINGER_SECONDS, size.seconds_left)
             if size.is_full or wait <= 0 or not self._changed.wait_for(lambda: bool(self._buffer), wait):
                 return taken
 
     def acknowledge(self, batch: Batch) -> None:
-        """Acknowledge every delivery of the batch; one that fails is delivered again."""
+        """Acknowledge every delivery of the batch. If this fails, Pub/Sub delivers the messages again."""
         self._leases.acknowledge(batch.acknowledgement)
 
     def waiting(self) -> dict[str, int | None]:
-        """None for each stream: only Cloud Monitoring knows, minutes late."""
+        """Return None for each stream: only Cloud Monitoring has the number, with a delay of minutes."""
         return dict.fromkeys(self._topics)
 
     def oldest_waiting(self) -> dict[str, datetime | None]:
         return dict.fromkeys(self._topics)
 
     def close(self) -> None:
-        """Hand back what was not acknowledged, for immediate redelivery. Takes up to PULL_SECONDS."""
+        """Release unacknowledged messages for immediate redelivery. Takes up to PULL_SECONDS."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -203,15 +208,17 @@ class PubSubSource:
         self._client.close()
 
     def _ack_deadline(self, name: str) -> float:
-        """Seconds until Pub/Sub delivers a message of this stream again."""
+        """Return the ack deadline of a stream's subscription, in seconds; log it if its topic was deleted."""
         subscription = self._subscriptions[name]
         with translate_errors(self._settings, permanent=(InvalidArgument,)):
             try:
-                found = self._client.get_subscription(subscription=subscription, timeout=ANSWER_SECONDS, retry=None)
+                found = self._client.get_subscription(
+                    subscription=subscription, timeout=REQUEST_TIMEOUT_SECONDS, retry=None
+                )
             except NotFound as error:
                 raise not_found(subscription) from error
             except PermissionDenied:
-                # A subscriber need not be allowed to look at the subscription; pulling shows whether it exists.
+                # Reading a subscription's settings needs another permission than pulling. Assume the shortest deadline.
                 return 10.0
         if found.topic == DELETED_TOPIC:
             if subscription not in self._orphans:
@@ -220,7 +227,11 @@ class PubSubSource:
         return float(found.ack_deadline_seconds)
 
     def _pull_forever(self, name: str, ack_deadline: float, probes: bool) -> None:
-        """Fill the buffer with one stream's messages until `close`, or an error that waiting does not mend."""
+        """Pull one stream into the buffer until `close`, or until an error that a retry cannot fix.
+
+        Args:
+            probes: whether this thread sends the probes of the stream.
+        """
         rows = min(PULL_ROWS, self._bounds.rows)
         checked_at = time.monotonic()
         while True:
@@ -238,7 +249,7 @@ class PubSubSource:
                     checked_at = time.monotonic()
                 pulled = None
                 if received:
-                    # Counted from the request: the deadline runs from when Pub/Sub sends.
+                    # Pub/Sub counts the deadline from when it sends the messages, which may be as early as the request.
                     expires = max(asked_at, time.monotonic() - PULL_SECONDS) + ack_deadline
                     ack_ids = [one.ack_id for one in received]
                     table = pulled_table(self._topics[name], [one.message for one in received])
@@ -246,29 +257,31 @@ class PubSubSource:
             except UnavailableError as error:
                 with self._changed:
                     if name not in self._failing:
-                        log.warning("pubsub pull failed, trying again", stream=name, error=str(error))
+                        log.warning("pubsub pull failed; retrying", stream=name, error=str(error))
                     self._failing[name] = error
                     self._changed.wait_for(lambda: self._is_closed, RETRY_SECONDS)
                 continue
             except UserError as error:
                 return self._fail(error)
-            except Exception as error:  # noqa: BLE001  without its thread, a stream would wait forever
+            except Exception as error:  # noqa: BLE001  `fetch` would wait forever for a thread that died silently
                 return self._fail(_unexpected(f"pulling {self._subscriptions[name]}", error))
             with self._changed:
                 if received is not None or probes:
-                    self._heard_at[name] = time.monotonic()
+                    self._answered_at[name] = time.monotonic()
                     self._failing.pop(name, None)
                 if pulled is not None:
                     if pc.min(pulled.table["published_at"]).cast("int64").as_py() < self._opened_at:
-                        self._old_arrived_at = time.monotonic()
+                        self._backlog_arrived_at = time.monotonic()
                     self._leases.add(pulled)
                     self._buffer.append(pulled)
                     self._buffered.add(pulled.rows, pulled.table.nbytes)
                 self._changed.notify_all()
 
     def _pull(self, name: str, rows: int) -> Sequence[Any] | None:
-        """Received messages, plain protobuf: proto-plus wrappers cost more than everything else here. None when there
-        was no answer in PULL_SECONDS, as when nothing waits."""
+        """Pull messages; None if Pub/Sub does not answer within PULL_SECONDS, as when no message is waiting.
+
+        They are plain protobuf, since proto-plus wrappers would cost more than all other steps together.
+        """
         subscription = self._subscriptions[name]
         permanent = PermissionDenied, Unauthenticated, InvalidArgument, GoogleAuthError
         with translate_errors(self._settings, permanent):
@@ -284,12 +297,12 @@ class PubSubSource:
         return received
 
     def _has_answered(self, since: float) -> bool:
-        return min(self._heard_at.values()) >= since
+        return min(self._answered_at.values()) >= since
 
     def _fail(self, error: UserError) -> None:
         with self._changed:
             if self._error is None:
-                log.error("pubsub stream ends", reason=str(error))
+                log.error("pubsub source failed", reason=str(error))
             self._error = error
             self._changed.notify_all()
 
@@ -300,8 +313,8 @@ class PubSubSource:
                     if self._changed.wait_for(lambda: self._is_closed, LEASE_CHECK_SECONDS):
                         return
                 self._leases.extend()
-        except Exception as error:  # noqa: BLE001  without its thread, slow commits would land everything twice
-            self._fail(_unexpected("extending the leases of Pub/Sub", error))
+        except Exception as error:  # noqa: BLE001  without this thread, Pub/Sub would redeliver during slow commits
+            self._fail(_unexpected("extending the deadlines of Pub/Sub messages", error))
 
 
 def _unexpected(what: str, error: Exception) -> UserError:

@@ -1,4 +1,4 @@
-"""Turns the messages of Pub/Sub pulls into the Arrow tables of a batch."""
+"""Converts the messages of Pub/Sub pulls to the Arrow tables of a batch."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from ingest.message import NO_ATTRIBUTES, pubsub_table
 
 @dataclass(slots=True, eq=False)
 class Pull:
-    """The messages of one pull: they wait in the buffer, then for their commit. Leased as a whole."""
+    """The messages of one pull, with a common deadline."""
 
     stream: str
     ack_ids: list[str]
     table: pa.Table
     expires: float
-    """The monotonic time at which the deadline passes."""
+    """Monotonic time of the deadline, in seconds: if unacknowledged by then, Pub/Sub delivers the messages again."""
 
     @property
     def rows(self) -> int:
@@ -28,12 +28,12 @@ class Pull:
 
 
 def to_batch(pulls: list[Pull], *, is_end: bool = False) -> Batch:
-    """Return the messages of these pulls, each message id once per stream."""
+    """Return the messages of these pulls as a batch, with each message id once per stream."""
     tables: dict[str, list[pa.Table]] = defaultdict(list)
     for pull in pulls:
         tables[pull.stream].append(pull.table)
     return Batch(
-        {name: _without_repetitions(pa.concat_tables(parts)) for name, parts in tables.items()},
+        {name: _deduplicate(pa.concat_tables(parts)) for name, parts in tables.items()},
         acknowledgement=pulls,
         is_end=is_end,
     )
@@ -41,25 +41,25 @@ def to_batch(pulls: list[Pull], *, is_end: bool = False) -> Batch:
 
 def pulled_table(topic: str, messages: Sequence[Any]) -> pa.Table:
     """Return messages (plain protobuf) of one topic in BATCH_SCHEMA."""
-    # Column by column: an object per message would cost as much as reading it.
+    # Column by column, since creating an object per message would cost as much as reading the message.
     times = [message.publish_time for message in messages]
     attributes: list[Mapping[str, str]] = [message.attributes for message in messages]
     return pubsub_table(
         topic,
         [message.message_id for message in messages],
         [message.ordering_key for message in messages],
-        # An empty map of a protobuf is slow to read.
-        [dict(some) if some else NO_ATTRIBUTES for some in attributes],
+        # A shared constant, since reading an empty protobuf map is slow.
+        [dict(names) if names else NO_ATTRIBUTES for names in attributes],
         [time.seconds * 1_000_000 + time.nanos // 1000 for time in times],
         [message.data for message in messages],
     )
 
 
-def _without_repetitions(table: pa.Table) -> pa.Table:
-    """The first row of each message id."""
+def _deduplicate(table: pa.Table) -> pa.Table:
+    """Return the first row of each message id."""
     if pc.count_distinct(table["message_id"]).as_py() == table.num_rows:
         return table
     first: dict[str, int] = {}
-    for place, message_id in enumerate(table["message_id"].to_pylist()):
-        first.setdefault(message_id, place)
+    for index, message_id in enumerate(table["message_id"].to_pylist()):
+        first.setdefault(message_id, index)
     return table.take(list(first.values()))

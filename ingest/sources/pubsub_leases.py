@@ -1,4 +1,4 @@
-"""Keeps the deadlines of unacknowledged Pub/Sub messages from passing."""
+"""Extends the deadlines of unacknowledged Pub/Sub messages, so that they are not delivered again."""
 
 import threading
 import time
@@ -9,25 +9,25 @@ from typing import Any
 
 import structlog
 
-from ingest.brokers.pubsub import ANSWER_SECONDS, GOOGLE_ERRORS
+from ingest.brokers.pubsub import GOOGLE_ERRORS, REQUEST_TIMEOUT_SECONDS
 from ingest.sources.pubsub_batch import Pull
 
 LEASE_SECONDS = 60
-"""By how much a message's deadline is extended while it waits for the commit."""
+"""Seconds by which a deadline is extended."""
 LEASE_MARGIN_SECONDS = 6.0
-"""How long before its deadline a message is extended; the shortest deadline of a subscription is 10 seconds."""
+"""Seconds before a deadline at which it is extended; the shortest deadline of a subscription is 10 seconds."""
 IDS_PER_REQUEST = 1_000
 
 log = structlog.get_logger()
 
 
 class Leases:
-    """All pulls that are not acknowledged. Safe for use by several threads.
+    """The pulls that are not acknowledged yet. Thread-safe.
 
     Args:
-        client: a subscriber.
+        client: a google.cloud.pubsub_v1.SubscriberClient.
         subscriptions: stream name to the full resource name of its subscription.
-        requests: what runs requests side by side.
+        requests: the pool that runs requests in parallel.
     """
 
     def __init__(self, client: Any, subscriptions: Mapping[str, str], requests: ThreadPoolExecutor) -> None:
@@ -45,7 +45,7 @@ class Leases:
             self._pulls.add(pull)
 
     def acknowledge(self, pulls: Collection[Pull]) -> None:
-        """Acknowledge every delivery of these pulls; one that fails is delivered again."""
+        """Acknowledge every delivery of these pulls. If this fails, Pub/Sub delivers the messages again."""
         with self._lock:
             self._pulls.difference_update(pulls)
         self._request("acknowledge", pulls)
@@ -60,19 +60,24 @@ class Leases:
         self._request("modify_ack_deadline", expiring, ack_deadline_seconds=LEASE_SECONDS)
 
     def hand_back(self) -> None:
-        """Let Pub/Sub deliver everything again at once."""
+        """Release all pulls, so that Pub/Sub delivers their messages again at once."""
         self._request("modify_ack_deadline", self._pulls, ack_deadline_seconds=0)
 
     def _request(self, method: str, pulls: Iterable[Pull], **arguments: int) -> None:
-        """Call a method of the client for the ack ids, in parallel requests; failures are logged."""
+        """Call a method of the client with the ack ids of these pulls, in parallel requests; log failures."""
 
         def call(name: str, chunk: Sequence[str]) -> None:
             try:
                 getattr(self._client, method)(
-                    subscription=self._subscriptions[name], ack_ids=chunk, timeout=ANSWER_SECONDS, **arguments
+                    subscription=self._subscriptions[name], ack_ids=chunk, timeout=REQUEST_TIMEOUT_SECONDS, **arguments
                 )
             except GOOGLE_ERRORS as error:
-                log.warning("pubsub will deliver messages again", stream=name, request=method, error=str(error))
+                log.warning(
+                    "pubsub request failed; its messages may be delivered again",
+                    stream=name,
+                    request=method,
+                    error=str(error),
+                )
 
         ack_ids: dict[str, list[str]] = defaultdict(list)
         for pull in pulls:

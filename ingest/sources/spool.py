@@ -1,12 +1,11 @@
 """Reads the spool: message logs on disk, `SPOOL_PATH/<stream>/<partition>.ndjson`, one envelope per line.
 
-A log is read by offset, like a Kafka partition. The offset of a message is the byte at which its line starts, so
-landing continues in the middle of a large log without reading what comes before.
+A log is read by offset, like a Kafka partition. The offset of a message is the byte at which its line starts, so that
+landing can continue in the middle of a large log.
 
 A log has an id, like a Kafka topic: the field `log_id` at the beginning of its first line, which
 `ingest.producers.spool` writes. A log that is removed and written again has another id, and is read from its start.
-A log without an id was written by another program or an earlier version. Its position stays valid while a line ends
-there.
+Logs of other programs and earlier versions have no id. They are read from the position as long as a line ends there.
 """
 
 import os
@@ -39,14 +38,14 @@ POLL_SECONDS = 0.05
 READ_BYTES = 4 * 1024 * 1024
 LOG_ID = re.compile(rb'\{"log_id":"([0-9a-f]{32})"')
 LineEnds = np.ndarray[tuple[int], np.dtype[np.int64]]
-"""Positions of newlines in a chunk."""
+"""Byte offsets of the newlines in a chunk."""
 ROWS_PER_CHUNK = 8_192
-"""DuckDB parses chunks in parallel."""
+"""Rows per Arrow chunk; DuckDB parses the chunks in parallel."""
 
 logger = structlog.get_logger()
 
-# A line that is not an envelope is landed whole as the payload: staging rejects it, and nothing is lost.
-# The bounds of published_at are the years 1 to 9999, which every warehouse and Python can store.
+# A line that is not an envelope is landed whole as the payload, so that staging makes it a dead letter.
+# The bounds of published_at are the years 1 to 9999, the range of warehouse timestamps.
 PARSE_LINES = """
 with bodies as (
     select "offset", line, try(decode(line)) as body from lines
@@ -57,7 +56,7 @@ typed as (
 ),
 
 parsed as (
-    -- case, because DuckDB evaluates both sides of an `and`
+    -- `case`, since DuckDB evaluates both sides of an `and`, and json_transform fails on malformed JSON
     select
         *,
         case
@@ -106,7 +105,7 @@ from validated
 
 
 def _opened(path: Path) -> BinaryIO:
-    """Raises FileNotFoundError if the log was removed since it was listed, which leaves nothing to land."""
+    """Open a log; raises FileNotFoundError if it was removed since it was listed."""
     try:
         return path.open("rb")
     except OSError as error:
@@ -129,15 +128,15 @@ class _Log(NamedTuple):
 
     @property
     def key(self) -> tuple[str, int]:
-        """The topic is the stream's name: `TOPICS` applies to brokers only."""
+        """(topic, partition). The topic is the stream's name, since `TOPICS` applies to brokers only."""
         return self.stream, self.partition
 
 
 class SpoolSource:
-    """All partitions of the given streams.
+    """Reads the logs of the given streams.
 
     Raises:
-        UserError: when a log cannot be read, or was cut before the position up to which it was landed.
+        UserError: if a log cannot be read, or is shorter than the warehouse's position.
     """
 
     idle_timeout_seconds = 0.0
@@ -145,25 +144,25 @@ class SpoolSource:
 
     def __init__(self, settings: Settings, streams: list[Stream], read_positions: ReadPositions) -> None:
         self._root = settings.spool_path
-        self._bounds = BatchBounds.of_fetch(settings)
+        self._bounds = BatchBounds.for_fetch(settings)
         self._streams = [stream.name for stream in streams]
         self._read_positions = read_positions
         self._ids: dict[tuple[str, int], str] = {}
         """The id of each log; '' if it has none."""
         self._next: dict[tuple[str, int], int] = {}
-        """Byte at which the next message of each log starts."""
+        """Byte offset of the next message of each log."""
         self._turn = 0
-        """Index of the log to read first, so that a fast-growing log does not delay the others."""
+        """Index of the log to read next: they take turns, so that a fast-growing log does not delay the others."""
         self._read_to_end: set[tuple[str, int]] = set()
         self._parser = duckdb.connect()
         self._ignored: set[Path] = set()
-        """Files that a warning was logged about."""
+        """Files about which a warning was logged."""
         for path in sorted(self._root.glob("*")):
             if path.is_dir() and path.name not in {*STREAMS, *self._streams}:
                 self._ignore(
                     path,
-                    f"not landed: {self._root.name}/{path.name} has no contract in streams/; add one, or remove the"
-                    " folder",
+                    f"not landed: {self._root.name}/{path.name} has no contract in streams/; add a contract, or remove"
+                    " the folder",
                 )
             elif path.suffix == ".ndjson":
                 self._ignore(path, NO_LOG)
@@ -187,7 +186,7 @@ class SpoolSource:
             time.sleep(POLL_SECONDS)
 
     def acknowledge(self, batch: Batch) -> None:
-        """Does nothing: the positions are in the warehouse."""
+        """Do nothing, since only the warehouse keeps positions of the spool."""
 
     def waiting(self) -> dict[str, int | None]:
         counts = dict.fromkeys(self._streams, 0)
@@ -213,7 +212,7 @@ class SpoolSource:
     def _logs(self) -> Iterator[_Log]:
         for stream in self._streams:
             for path in sorted((self._root / stream).glob("*")):
-                # one file per partition: neither 00 nor ²
+                # Only canonical numbers, so that 0 and 00 are not two files of one partition.
                 if path.suffix == ".ndjson" and re.fullmatch(r"0|[1-9][0-9]{0,8}", path.stem):
                     yield _Log(stream, int(path.stem), path)
                 else:
@@ -226,7 +225,10 @@ class SpoolSource:
             logger.warning(why, path=str(path))
 
     def _find_positions(self, log_ids: Mapping[tuple[str, int], str]) -> None:
-        """Read the positions of these logs from the warehouse, which takes one id per topic: once per partition."""
+        """Read the positions of these logs from the warehouse.
+
+        One call per partition number, since `ReadPositions` takes one id per topic and each log has its own id.
+        """
         for partition in {partition for _, partition in log_ids}:
             topic_ids = {stream: log_id for (stream, number), log_id in log_ids.items() if number == partition}
             positions = self._read_positions({stream: log_id for stream, log_id in topic_ids.items() if log_id})
@@ -235,7 +237,7 @@ class SpoolSource:
                 self._next[stream, partition] = positions.get((stream, partition), 0)
 
     def _open(self, log: _Log) -> BinaryIO:
-        """Open the log at the first byte that is not landed."""
+        """Open a log at the first byte that has not landed."""
         file = _opened(log.path)
         with ExitStack() as closing_on_error:
             closing_on_error.enter_context(file)
@@ -246,7 +248,7 @@ class SpoolSource:
             # The byte before the position must end a line.
             if start and os.pread(file.fileno(), 1, start - 1) != b"\n":
                 raise UserError(
-                    f"{log.path} was landed up to byte {start}, and no line ends there now: it was truncated or"
+                    f"{log.path} has landed up to byte {start}, but no line ends there now: it was truncated or"
                     " replaced. Restore it, or remove it and produce its messages again"
                 )
             closing_on_error.pop_all()
@@ -261,7 +263,7 @@ class SpoolSource:
         except FileNotFoundError:
             return None
         if len(ends) and log_id != self._ids[log.key]:
-            return self._read(log)  # its first line was written after it was opened
+            return self._read(log)  # the first line was written after the id was read
         if is_all:
             self._read_to_end.add(log.key)
         if not len(ends):
@@ -291,11 +293,11 @@ class SpoolSource:
         return parsed.cast(BATCH_SCHEMA)
 
     def _whole_lines(self, file: BinaryIO) -> tuple[bytearray, LineEnds, bool]:
-        """Read complete lines, up to LANDING_MAX_ROWS and LANDING_MAX_BYTES; more bytes only for a single longer line.
+        """Read complete lines, up to LANDING_MAX_ROWS and LANDING_MAX_BYTES. A single line may have more bytes.
 
         Returns:
-            The bytes read, the position of each newline, and whether no complete line is left in the file. An
-            incomplete last line waits until it is complete.
+            The bytes read, the offset of each newline in them, and whether all complete lines of the file were read.
+            An incomplete last line is read once it is complete.
         """
         chunk = bytearray()
         size = BatchSize(self._bounds)

@@ -92,7 +92,9 @@ def test_a_stream_in_avro_is_landed_and_built(tmp_path: Path) -> None:
         )
         done = run("-m", "ingest", "land")
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("error: the messages of signups are avro, and no schema registry is configured:")
+        assert done.stderr.startswith(
+            "error: stream signups has the format avro, but no schema registry is configured:"
+        )
         registry.status = 403
         done = run("-m", "ingest", "land", SCHEMA_REGISTRY_URL=registry.url)
         assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""Packages in virtual environments of their own: bqemulator, which pins another DuckDB than ours, and an old DuckDB."""
+"""Fixtures in separate virtual environments: bqemulator, which pins another version of DuckDB, and an old DuckDB."""
 
 import os
 import shutil
@@ -23,14 +23,14 @@ PINS = (
 )
 LOAD_EXTENSION = "import duckdb, duckdb_extensions; duckdb_extensions.import_extension('spatial', con=duckdb.connect())"
 OLDER_DUCKDB = "duckdb==1.2.0"
-"""The oldest that reads the files that landing creates."""
+"""The oldest version that can read the files created by landing."""
 START_SECONDS = 60.0
 
 
 def _environment(name: str, pins: Sequence[str], code: str) -> Path:
-    """The virtual environment of this name with these packages, in which the code was run; made the first time."""
+    """Return a virtual environment with these packages; when it is created, `code` is run in it once."""
     folder = CACHE / name
-    environment = {**os.environ, "HOME": str(folder)}  # where DuckDB looks for its extensions
+    environment = {**os.environ, "HOME": str(folder)}  # DuckDB looks for its extensions there
     if not (folder / "ready").exists():
         shutil.rmtree(folder, ignore_errors=True)
         python = folder / "bin" / "python"
@@ -47,17 +47,17 @@ def _environment(name: str, pins: Sequence[str], code: str) -> Path:
 
 @pytest.fixture(scope="session")
 def older_duckdb() -> Path:
-    """The Python that has it."""
+    """Path of a Python with an old DuckDB."""
     return _environment(OLDER_DUCKDB.replace("==", "-"), [OLDER_DUCKDB], "import duckdb") / "bin" / "python"
 
 
 @pytest.fixture(scope="session")
 def bigquery_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Its URL; tests use datasets of their own prefix."""
+    """URL of the emulator; each test uses its own prefix of datasets."""
     folder = _environment("bqemulator-1.4.0", PINS, LOAD_EXTENSION)
     log = tmp_path_factory.mktemp("bigquery") / "log"
     port = free_port()
-    grpc_port = port + 10  # where the sink looks for it
+    grpc_port = port + 10  # the sink expects the gRPC port there
     url = f"http://127.0.0.1:{port}"
     emulator = [folder / "bin" / "python", Path(__file__).with_name("emulator.py")]
     command = [*emulator, "start", "--rest-port", str(port), "--grpc-port", str(grpc_port)]

@@ -33,7 +33,7 @@ def on_main_thread(method: Callable[..., Any]) -> Callable[..., Any]:
         def run() -> None:
             try:
                 done.set_result(method(*arguments))
-            except Exception as error:  # noqa: BLE001  any error belongs to the thread that waits for it
+            except Exception as error:  # noqa: BLE001  raised again in the thread that waits for the result
                 done.set_exception(error)
 
         loops[0].call_soon_threadsafe(run)

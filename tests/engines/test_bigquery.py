@@ -1,4 +1,4 @@
-"""The BigQuery sink against bqemulator: every message once, whoever is killed when, however many loaders there are.
+"""The BigQuery sink against bqemulator: every message lands once, with kills at any time and with concurrent loaders.
 
 The emulator does not keep the ids that a client gives its uploads, and never answers 409. So the tests of conflicts put
 `JobIds` between the sink and the emulator: the client, with the one rule of BigQuery that matters there.
@@ -91,7 +91,7 @@ Opened = Callable[..., BigQuerySink]
 
 @pytest.fixture(params=["by load jobs", "by streams"])
 def opened(request: pytest.FixtureRequest, settings: Settings) -> Opened:
-    """Opens a sink, in each of the two ways of landing."""
+    """Opens a sink: with load jobs and with write streams."""
     return partial(BigQuerySink, settings, by_streams=request.param == "by streams")
 
 
@@ -110,7 +110,7 @@ def offsets(sink: BigQuerySink, stream: str = "users") -> list[int]:
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_key_of_pseudonyms_is_loaded_once_also_after_a_kill(
+def test_the_pseudonym_key_is_loaded_once_even_after_a_kill(
     sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
@@ -119,9 +119,7 @@ def test_the_key_of_pseudonyms_is_loaded_once_also_after_a_kill(
     sink.create_tables()
     key = query(sink, "select inner_pad, outer_pad from {raw}.pseudonym_key")
     assert [list(map(len, row)) for row in key] == [[64, 64]]
-    sink._datasets.client.delete_table(
-        f"{sink._datasets.prefix}raw.posts"
-    )  # as after an upgrade that brings a new stream
+    sink._datasets.client.delete_table(f"{sink._datasets.prefix}raw.posts")  # as after an upgrade that adds a stream
     sink.create_tables()
     assert query(sink, "select inner_pad, outer_pad from {raw}.pseudonym_key") == key
 
@@ -225,7 +223,7 @@ def test_positions_are_kept_by_source_topic_and_partition(opened: Opened) -> Non
     assert sink.positions("pubsub", {}) == {}
 
 
-def test_the_next_offset_is_the_batchs_own(opened: Opened) -> None:
+def test_the_next_offset_is_the_one_of_the_batch(opened: Opened) -> None:
     """A spool's offsets are bytes, and a Kafka transaction ends with an offset that carries no message."""
     sink = opened()
     bytes_of_lines = Batch(batch([0, 70]).tables, {("users", 0): 145})
@@ -236,7 +234,7 @@ def test_the_next_offset_is_the_batchs_own(opened: Opened) -> None:
 
 
 def test_offsets_without_messages_move_the_position(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As behind an aborted transaction: at the beginning of a partition, after its messages, and after each other."""
+    """As after aborted transactions: at the start of a partition, after messages, and twice in a row."""
     monkeypatch.setattr(bigquery_sink, "SECONDS_BETWEEN_CHECKS", 0.0)
     sink = opened()
 
@@ -261,7 +259,7 @@ def test_offsets_without_messages_move_the_position(opened: Opened, monkeypatch:
 def test_a_commit_whose_offsets_without_messages_cannot_be_written_has_landed(
     sink: BigQuerySink, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are written with the next; were the commit repeated, messages without offsets would land twice."""
+    """They are written with the next commit. If this one were retried, messages without offsets would land twice."""
     start = LoadJobs.start
 
     def fail(self: LoadJobs, name: str, table: str, *arguments: Any) -> Any:
@@ -332,7 +330,7 @@ def test_a_redelivery_within_a_commit_is_landed_once(opened: Opened) -> None:
     assert counts == [("a", 2), ("b", 1), ("c", 1)]
 
 
-def test_landing_time_rises_even_when_the_clock_goes_back(opened: Opened) -> None:
+def test_landing_time_increases_even_if_the_clock_goes_back(opened: Opened) -> None:
     times = iter([NOON, NOON, NOON - timedelta(days=1), NOON + timedelta(hours=1)])
     sink = opened(clock=lambda: next(times))
     for offset in range(4):
@@ -360,7 +358,7 @@ def test_each_load_job_has_the_time_at_which_it_is_sent(settings: Settings, monk
 
 
 def test_a_loader_killed_after_its_load_has_landed_it(settings: Settings) -> None:
-    """The upload is answered, and the answer never read."""
+    """The loader is killed after the upload succeeded and before it reads the answer."""
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, str(settings.bigquery_emulator_host), settings.dataset_prefix],
         cwd=Path(__file__).parents[3],
@@ -382,7 +380,7 @@ def test_a_loader_killed_after_its_load_has_landed_it(settings: Settings) -> Non
 
 @dataclass
 class Job:
-    """A load that runs once somebody waits for it, as one that was under way until then."""
+    """A load job that is executed when its result is requested, as if it had been running until then."""
 
     job_id: str
     load: Callable[[], Any]
@@ -402,13 +400,13 @@ class Job:
 
 
 class JobIds:
-    """The jobs that there are. No two have one id, as in BigQuery."""
+    """The existing jobs. As in BigQuery, a second job with the same id is rejected."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
         self.conflicts = 0
         self.failures: list[dict[str, str]] = []
-        """The next jobs end so."""
+        """Errors with which the next jobs end."""
         self.on_sent: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
 
@@ -418,7 +416,7 @@ class JobIds:
         class Client(bigquery.Client):  # type: ignore[misc]
             def load_table_from_file(self, *arguments: Any, job_id: str, **options: Any) -> Job:
                 load = super().load_table_from_file
-                if "pseudonym_key" in job_id:  # once a warehouse
+                if "pseudonym_key" in job_id:  # one job per warehouse
                     return load(*arguments, job_id=job_id, **options)
                 with jobs._lock:
                     if job_id in jobs.jobs:
@@ -470,8 +468,8 @@ def lose_answer() -> None:
 
 
 def test_a_load_from_the_same_position_waits_for_the_running_job(settings: Settings, jobs: JobIds) -> None:
-    """The loader was killed behind its request. The next one reads the positions before the job has ended, and cuts
-    its batches elsewhere."""
+    """The first loader was killed after its request. The next one reads the positions before the job has ended, and
+    divides its batches differently."""
     jobs.on_sent = die
     with pytest.raises(KilledError):
         BigQuerySink(settings).commit([batch([0, 1, 2])])
@@ -516,7 +514,7 @@ def test_concurrent_loaders_land_each_message_once(settings: Settings, jobs: Job
 def test_a_load_whose_answer_is_lost_lands_once(settings: Settings, jobs: JobIds) -> None:
     sink = BigQuerySink(settings)
     batches = [batch([0, 1]), pulled("a", "b"), batch([0], stream="posts")]
-    for _ in range(3):  # one answer a stream
+    for _ in range(3):  # one answer per stream
         jobs.on_sent = lose_answer
         with pytest.raises(UnavailableError, match="BigQuery does not answer: reset"):
             sink.commit(batches)
@@ -528,7 +526,7 @@ def test_a_load_whose_answer_is_lost_lands_once(settings: Settings, jobs: JobIds
 
 
 def test_a_redelivered_pubsub_batch_finds_its_first_job(settings: Settings, jobs: JobIds) -> None:
-    """In whatever order, and by whatever loader."""
+    """In any order, and by any loader."""
     assert BigQuerySink(settings).commit([pulled("a", "b")]) == {"clicks": 2}
     assert BigQuerySink(settings).commit([pulled("b", "a")]) == {"clicks": 0}
     assert BigQuerySink(settings).commit([pulled("b", "c")]) == {"clicks": 2}
@@ -562,7 +560,7 @@ def test_a_load_that_can_never_succeed_is_a_user_error(settings: Settings, jobs:
 
 
 def test_rows_deleted_by_hand_land_again(settings: Settings, jobs: JobIds) -> None:
-    """The positions are those of before; and a table that is created anew knows nothing of the jobs of its name."""
+    """Positions go back with the deleted rows, and jobs of a dropped table do not count for its successor."""
     sink = BigQuerySink(settings)
     sink.commit([batch([0, 1]), pulled("a")])
     query(sink, "delete from {raw}.users where true")
@@ -599,7 +597,7 @@ def test_status_counts_what_landed_and_what_the_last_build_rejected(settings: Se
     assert sink.status()["posts"] == StreamStatus(0, None, 0)
 
 
-def test_unlisted_fields_are_known_once_a_stream_is_staged(settings: Settings) -> None:
+def test_unlisted_fields_are_counted_once_a_stream_is_staged(settings: Settings) -> None:
     sink = BigQuerySink(settings, clock=lambda: NOON)
     assert sink.unlisted_fields("users") is None
     query(sink, "create schema {analytics}")
@@ -620,7 +618,7 @@ def test_unlisted_fields_are_known_once_a_stream_is_staged(settings: Settings) -
     ]
 
 
-def test_results_come_after_the_cursor_in_its_order(sink: BigQuerySink) -> None:
+def test_results_after_the_cursor_are_returned_in_its_order(sink: BigQuerySink) -> None:
     with pytest.raises(UserError, match="has no fct_page_views yet: run `make build` first"), sink.emitting():
         pass
     with pytest.raises(UserError, match="has no fct_page_views yet"):
@@ -657,7 +655,7 @@ def test_results_come_after_the_cursor_in_its_order(sink: BigQuerySink) -> None:
         pass
 
 
-def test_each_topic_has_its_cursor_and_one_emits_at_a_time(settings: Settings) -> None:
+def test_each_topic_has_its_own_cursor_and_a_second_emit_is_rejected(settings: Settings) -> None:
     first, second = BigQuerySink(settings), BigQuerySink(settings)
     assert first.emit_cursor("a") == FIRST_CURSOR
     cursor, later = Cursor(NOON, "s", 3), Cursor(NOON, "s", 4)
@@ -676,7 +674,7 @@ def test_each_topic_has_its_cursor_and_one_emits_at_a_time(settings: Settings) -
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 
-def test_without_credentials_the_user_is_told_how_to_get_some(
+def test_missing_credentials_are_an_error_that_says_how_to_get_them(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def default(*arguments: Any, **options: Any) -> Any:
@@ -690,7 +688,7 @@ def test_without_credentials_the_user_is_told_how_to_get_some(
 
 @pytest.mark.parametrize("is_listening", [False, True])
 def test_a_bigquery_that_does_not_answer_is_unavailable(monkeypatch: pytest.MonkeyPatch, is_listening: bool) -> None:
-    """Nobody listens, or somebody does and never answers."""
+    """No server listens, or a server listens and never answers."""
     retry = bigquery_client.RETRY.with_timeout(0.5)
     monkeypatch.setattr(bigquery_client, "RETRY", retry)
     monkeypatch.setattr(bigquery_client, "CALL", {"retry": retry, "timeout": 0.2})

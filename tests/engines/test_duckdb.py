@@ -1,4 +1,4 @@
-"""The DuckDB sink: rows and offsets together or not at all, each message once, and one writer at a time."""
+"""The DuckDB sink: rows and offsets commit atomically, each message lands once, with one writer at a time."""
 
 import os
 import re
@@ -116,7 +116,7 @@ def test_positions_are_kept_by_source_topic_and_partition(path: Path) -> None:
 
 
 def test_positions_are_read_after_the_commit_of_another_thread(path: Path) -> None:
-    """DuckDB opens no file for reading that the same process has open for writing."""
+    """DuckDB cannot open a file for reading that the same process has open for writing."""
     sink = DuckDBSink(path)
     sink.commit([batch([0, 1])])
     with ThreadPoolExecutor(1) as pool, sink.connection():
@@ -198,10 +198,10 @@ class BrokenOffError(Exception):
 
 
 @pytest.mark.parametrize("statement", range(20))
-def test_a_commit_that_breaks_anywhere_leaves_nothing(
+def test_a_commit_that_fails_at_any_statement_is_rolled_back(
     path: Path, monkeypatch: pytest.MonkeyPatch, statement: int
 ) -> None:
-    """Every statement of a commit in turn is the last: rows and positions are those of before, or all of after."""
+    """Each statement in turn fails: rows and positions are either all old or all new."""
     DuckDBSink(path).commit([batch([0])])
     sink = DuckDBSink(path)
     executed: list[str] = []
@@ -242,7 +242,7 @@ def test_a_commit_that_breaks_anywhere_leaves_nothing(
 
 
 def test_positions_move_without_a_message(path: Path) -> None:
-    """Past the marker of a transaction, of a topic that has no message and of one that has."""
+    """Past a transaction marker, in a topic with and in one without messages."""
     sink = DuckDBSink(path)
     marker = Batch({}, {("users", 0): 3, ("posts", 1): 7}, {"users": "id"}, source="kafka")
     assert sink.commit([marker]) == {}
@@ -255,7 +255,7 @@ def test_positions_move_without_a_message(path: Path) -> None:
 
 
 def replace(path: Path, how: str) -> None:
-    """By a backup of the first commit, or by nothing."""
+    """Replace the warehouse by a backup of the first commit, or remove it."""
     backup = path.with_name("backup")
     match how:
         case "backup copied over it":
@@ -272,13 +272,13 @@ HOW = ("backup copied over it", "backup moved to its place", "moved away")
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("new", [batch([3]), batch([0], partition=1), pulled("d")])
 def test_nothing_is_landed_in_a_replaced_warehouse_until_sources_are_reset(path: Path, how: str, new: Batch) -> None:
-    """Whatever comes first, also from a partition that has all its messages."""
+    """Whatever the next call is, also from a partition without missing messages."""
     sink = DuckDBSink(path)
     sink.commit([batch([0])])
     shutil.copyfile(path, path.with_name("backup"))
     sink.commit([batch([1, 2])])
     replace(path, how)
-    for _ in range(2):  # also by a second commit, which another source had under way
+    for _ in range(2):  # also for the commit of another source that was already running
         with pytest.raises(WarehouseReplacedError, match=r"in which less is landed: from kafka users/0 "):
             sink.commit([new])
     for look in (sink.verify, lambda: sink.positions("kafka", {})):
@@ -306,7 +306,7 @@ def test_a_warehouse_is_verified_when_its_file_has_changed(path: Path, how: str)
         sink.verify()
 
 
-def test_verifying_an_unchanged_file_does_not_open_it_and_a_held_one_is_not_waited_for(
+def test_verifying_neither_opens_an_unchanged_file_nor_waits_for_a_held_one(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink = DuckDBSink(path)
@@ -325,14 +325,14 @@ def test_verifying_an_unchanged_file_does_not_open_it_and_a_held_one_is_not_wait
         assert time.monotonic() - started < 5
     assert len(opened) == 2
     path.write_bytes(b"half of a copy")
-    sink.verify()  # as while it is being copied
+    sink.verify()  # as while the file is being copied
     with pytest.raises(UserError, match="cannot open the warehouse"):
         sink.commit([batch([1])])
 
 
 @pytest.mark.parametrize("how", HOW)
 def test_the_count_of_pubsub_messages_reveals_a_replaced_warehouse(path: Path, how: str) -> None:
-    """It does not come again: the error says of which topic."""
+    """Pub/Sub does not redeliver them, so the error names the topic."""
     sink = DuckDBSink(path)
     sink.commit([pulled("a")])
     shutil.copyfile(path, path.with_name("backup"))
@@ -347,7 +347,7 @@ def test_the_count_of_pubsub_messages_reveals_a_replaced_warehouse(path: Path, h
 # -- landing time -----------------------------------------------------------------------------------------------------
 
 
-def test_landing_time_rises_even_when_the_clock_goes_back(path: Path) -> None:
+def test_landing_time_increases_even_if_the_clock_goes_back(path: Path) -> None:
     times = iter([NOON, NOON, NOON - timedelta(days=1), NOON + MICROSECOND, NOON + timedelta(hours=1)])
     sink = DuckDBSink(path, clock=lambda: next(times))
     for offset in range(5):
@@ -396,7 +396,7 @@ def large_pulled(number: int) -> pa.Table:
 
 @contextmanager
 def held(path: Path, seconds: float) -> Iterator[int]:
-    """Another process holds the file; yields its id."""
+    """Hold the file in another process; yields the process id."""
     script = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); sys.stdout.write('held\\n')\n"
     script += "sys.stdout.flush(); time.sleep(float(sys.argv[2]))"
     command = [sys.executable, "-c", script, str(path), str(seconds)]
@@ -410,7 +410,7 @@ def held(path: Path, seconds: float) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("write", [True, False])
-def test_a_file_that_stays_held_is_an_error_that_names_the_holder(path: Path, write: bool) -> None:
+def test_a_file_held_longer_than_the_timeout_is_an_error_that_names_the_holder(path: Path, write: bool) -> None:
     DuckDBSink(path).create_tables()
     sink = DuckDBSink(path, lock_timeout_seconds=0.5)
     with held(path, 60) as holder:
@@ -435,8 +435,8 @@ def test_a_held_file_is_waited_for(path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"event_time,event_type\n1,view\n", b'[{"a": 1}]\n', b"PAR1", b"\x00" * 100_000]
 )
-def test_a_file_that_is_no_database_is_an_error(tmp_path: Path, name: str, content: bytes) -> None:
-    """DuckDB itself opens a CSV, as a database in memory."""
+def test_a_file_that_is_not_a_database_is_an_error(tmp_path: Path, name: str, content: bytes) -> None:
+    """DuckDB would open a CSV file as an in-memory database."""
     path = tmp_path / name
     path.write_bytes(content)
     sink = DuckDBSink(path)
@@ -457,7 +457,7 @@ def test_a_damaged_file_is_an_error(path: Path) -> None:
 
 
 def test_a_damaged_block_is_an_error(path: Path) -> None:
-    """Whoever reads it: landing, a build."""
+    """For landing as well as for a build."""
     sink = DuckDBSink(path)
     sink.commit([Batch({"clicks": pa.concat_tables([large_pulled(number) for number in range(3)])})])
     content = bytearray(path.read_bytes())
@@ -473,7 +473,7 @@ def test_a_damaged_block_is_an_error(path: Path) -> None:
 
 
 def test_ctrl_c_in_a_statement_is_a_keyboard_interrupt(path: Path) -> None:
-    """DuckDB raises an error of its own instead, one of two."""
+    """DuckDB raises one of two errors of its own instead."""
     sink = DuckDBSink(path)
     sink.create_tables()
     with pytest.raises(KeyboardInterrupt), sink.connection() as connection:
@@ -487,7 +487,7 @@ def test_ctrl_c_in_a_statement_is_a_keyboard_interrupt(path: Path) -> None:
 
 @contextmanager
 def full_disk(bytes_left: int) -> Iterator[None]:
-    """Files of this process cannot grow beyond this."""
+    """Limit the size of files that this process writes, in bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, hard))
     try:
@@ -515,11 +515,11 @@ def test_a_full_disk_is_waited_for_and_loses_nothing(path: Path) -> None:
 
 
 def storage_version(path: Path) -> int:
-    """As its header has it: 64 is of DuckDB 0.10 to 1.1, 65 of 1.2."""
+    """Return the storage version in the file's header: 64 for DuckDB 0.10 to 1.1, 65 for 1.2."""
     return int.from_bytes(path.read_bytes()[12:20], "little")
 
 
-def test_a_new_file_is_one_that_duckdb_1_2_reads(path: Path) -> None:
+def test_duckdb_1_2_can_read_a_new_file(path: Path) -> None:
     sink = DuckDBSink(path)
     sink.commit([batch([0])])
     assert storage_version(path) == 65
@@ -566,7 +566,7 @@ for table in sys.argv[2:]:
 
 
 def test_a_missing_folder_is_an_error_at_once_whatever_its_name(tmp_path: Path) -> None:
-    """Its name must not be taken for DuckDB's word that the file is locked."""
+    """Even if its name has words of DuckDB's error about a locked file."""
     started = time.monotonic()
     with pytest.raises(UserError, match="No such file or directory; see WAREHOUSE_PATH"):
         DuckDBSink(tmp_path / "lock" / "w.duckdb").create_tables()
@@ -590,7 +590,7 @@ def test_status_counts_what_landed_and_what_the_last_build_rejected(path: Path) 
     assert sink.status()["posts"] == StreamStatus(0, None, 0)
 
 
-def test_unlisted_fields_are_known_once_a_stream_is_staged(path: Path) -> None:
+def test_unlisted_fields_are_counted_once_a_stream_is_staged(path: Path) -> None:
     sink = DuckDBSink(path, clock=lambda: NOON)
     assert sink.unlisted_fields("users") is None
     sink.commit([batch([0])])
@@ -616,7 +616,7 @@ union all select 'posts', 'unlisted', 'd', 'string', 'aa', 9
 """
 
 
-def test_status_knows_a_warehouse_from_before_a_stream_existed(path: Path) -> None:
+def test_status_works_on_a_warehouse_older_than_a_stream(path: Path) -> None:
     sink = DuckDBSink(path, clock=lambda: NOON)
     sink.commit([batch([0])])
     with sink.connection() as connection:

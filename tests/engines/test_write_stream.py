@@ -1,5 +1,5 @@
-"""Landing by write streams, as `land --follow` does in BigQuery, against bqemulator: every message once, whoever is
-killed when, and one loader a table at a time."""
+"""Landing by write streams, as `land --follow` does in BigQuery, against bqemulator: every message lands
+once, with kills at any time, and one loader per table at a time."""
 # ruff: noqa: F811  fixtures of another file
 
 import os
@@ -94,7 +94,7 @@ def rows_of(*numbers: int) -> pa.Table:
     return raw_rows(distinct_rows([(numbered.tables["users"], numbered)]), "users", NOON)
 
 
-def test_an_append_that_is_repeated_at_its_offset_lands_once(sink: BigQuerySink) -> None:
+def test_an_append_retried_at_its_offset_lands_once(sink: BigQuerySink) -> None:
     sink.create_tables()
     table = f"projects/{PROJECT}/datasets/{sink._datasets.prefix.rpartition('.')[2]}raw/tables/users"
     stream = WriteStream(sink._datasets.write_client, table)
@@ -112,7 +112,7 @@ def test_an_append_that_is_repeated_at_its_offset_lands_once(sink: BigQuerySink)
     assert finalize(sink._datasets.write_client, f"{table}/streams/0123456789abcdef") == 0
 
 
-def test_large_commits_are_cut_and_each_request_carries_its_positions(
+def test_large_commits_are_split_and_each_request_has_its_positions(
     sink: BigQuerySink,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
@@ -133,7 +133,7 @@ def test_large_commits_are_cut_and_each_request_carries_its_positions(
 
 
 def lose(monkeypatch: pytest.MonkeyPatch, *, appended: bool) -> None:
-    """The next append is not answered; it was in vain, or not."""
+    """Drop the answer of the next append, which was executed or not."""
     append = WriteStream.append
 
     def lost(self: WriteStream, rows: pa.Table) -> None:
@@ -148,7 +148,7 @@ def lose(monkeypatch: pytest.MonkeyPatch, *, appended: bool) -> None:
 
 
 @pytest.mark.parametrize("appended", [False, True])
-def test_an_append_that_is_not_answered_lands_once(
+def test_an_append_whose_answer_is_lost_lands_once(
     sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch, appended: bool
 ) -> None:
     sink.commit([batch([0]), pulled("z")])
@@ -163,7 +163,7 @@ def test_an_append_that_is_not_answered_lands_once(
 
 
 def test_landed_at_is_the_time_after_a_takeover(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else they appear below the cut of a build that went by meanwhile, and no later build looks there."""
+    """Otherwise rows could appear below the upper bound of an earlier build, and no later build reads them."""
     now = [NOON]
     sink = BigQuerySink(settings, clock=lambda: now[0], by_streams=True)
     sink.commit([batch([0]), pulled("a")])
@@ -182,10 +182,10 @@ def test_landed_at_is_the_time_after_a_takeover(settings: Settings, monkeypatch:
 
 
 @pytest.mark.parametrize("appended", [False, True])
-def test_a_commit_that_is_repeated_by_its_loader_lands_once(
+def test_a_commit_retried_by_its_loader_lands_once(
     sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch, appended: bool
 ) -> None:
-    """BigQuery does not say either what became of the append."""
+    """BigQuery does not report whether the append was executed."""
 
     def fail(*arguments: Any) -> int:
         raise api.ServiceUnavailable("reset")
@@ -202,7 +202,7 @@ def test_a_commit_that_is_repeated_by_its_loader_lands_once(
     assert ids(sink) == ["a", "b"]
 
 
-def test_the_rest_of_a_commit_that_landed_in_part_follows(sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partly_landed_commit_is_completed(sink: BigQuerySink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_stream, "APPEND_BYTES", 300)
     sink.commit([pulled("z")])
     append = WriteStream.append
@@ -225,7 +225,7 @@ def test_the_rest_of_a_commit_that_landed_in_part_follows(sink: BigQuerySink, mo
     assert offsets(sink) == list(range(12))
 
 
-def test_a_stream_that_has_ended_is_followed_by_another(sink: BigQuerySink) -> None:
+def test_a_finalized_write_stream_is_replaced_by_a_new_one(sink: BigQuerySink) -> None:
     sink.commit([batch([0])])
     finalize(sink._datasets.write_client, sink._loader._open["users"].name)
     assert sink.commit([batch([0, 1])]) == {"users": 1}
@@ -234,7 +234,7 @@ def test_a_stream_that_has_ended_is_followed_by_another(sink: BigQuerySink) -> N
 
 @pytest.mark.parametrize("is_recreated", [False, True])
 def test_a_dropped_table_is_an_error(sink: BigQuerySink, is_recreated: bool) -> None:
-    """What it held must be read again."""
+    """Its messages must be landed again."""
     sink.commit([batch([0])])
     sink._datasets.client.delete_table(f"{sink._datasets.prefix}raw.users")
     if is_recreated:
@@ -262,10 +262,10 @@ def test_an_idle_follower_notices_that_its_dataset_was_replaced(
         sink.verify()
 
 
-# -- one loader a table -----------------------------------------------------------------------------------------------
+# -- one loader per table ---------------------------------------------------------------------------------------------
 
 
-def test_the_newest_loader_takes_over_and_its_predecessor_ends(settings: Settings) -> None:
+def test_a_new_loader_takes_over_and_its_predecessor_ends(settings: Settings) -> None:
     first, second = opened(settings), opened(settings)
     assert first.commit([batch([0, 1])]) == {"users": 2}
     assert second.commit([batch([0, 1, 2])]) == {"users": 1}
@@ -282,7 +282,7 @@ def test_a_takeover_rejects_the_running_append_of_the_predecessor(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The killed loader's append arrives behind the takeover: it must not land what the next has landed."""
+    """The killed loader's append arrives after the takeover, and must not land the same messages a second time."""
     first, second = opened(settings), opened(settings)
     first.commit([batch([0])])
     append = WriteStream.append
@@ -328,12 +328,12 @@ def test_load_jobs_and_write_streams_take_over_from_each_other(settings: Setting
     assert offsets(loads) == [0, 1, 2, 3, 4, 5]
 
 
-def test_positions_and_writer_are_read_at_one_moment(
+def test_positions_and_writer_are_read_in_one_snapshot(
     settings: Settings,
     jobs: JobIds,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Others follow and load between a loader's two questions."""
+    """Other loaders commit between the two queries of a loader."""
     BigQuerySink(settings).commit([batch([0])])
     loads = BigQuerySink(settings)
     read_positions = loads._writers._read_positions
@@ -354,7 +354,7 @@ def test_positions_and_writer_are_read_at_one_moment(
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_loader_killed_at_any_step(settings: Settings, step: str) -> None:
+def test_a_loader_killed_at_any_step_lands_each_message_once(settings: Settings, step: str) -> None:
     arguments = [str(settings.bigquery_emulator_host), settings.dataset_prefix, step]
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, *arguments],

@@ -1,4 +1,4 @@
-"""A spool and a warehouse of each test's own, and the command line as a process."""
+"""Fixtures: a spool and a warehouse per test, and `python -m ingest` as a process."""
 
 import os
 import subprocess
@@ -21,8 +21,8 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
-    """Starts `python -m ingest ARGUMENTS` with the settings of the test; keywords are environment variables. What still
-    runs after the test is killed."""
+    """Starts `python -m ingest ARGUMENTS` with the settings of the test; keywords are environment variables. Processes
+    that still run after the test are killed."""
     started: list[subprocess.Popen[str]] = []
     environment = {
         "PATH": os.environ["PATH"],
@@ -35,7 +35,7 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
     def start(*arguments: str, **variables: str) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
             [sys.executable, "-m", "ingest", *arguments],
-            cwd=tmp_path,  # where no .env is
+            cwd=tmp_path,  # a folder without a .env file
             env=environment | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""`python -m tests.ingest.killed_loader STEP NTH ARGUMENTS`: `python -m ingest ARGUMENTS`, killed at a step."""
+"""Runs `python -m ingest ARGUMENTS`, killed at a step: `python -m tests.ingest.killed_loader STEP NTH ARGUMENTS`."""
 
 import itertools
 import os
@@ -33,13 +33,13 @@ chosen: tuple[str, int] = ("", 0)
 
 
 def reach(step: str) -> None:
-    """Die here, if this is the step, the nth time."""
+    """Kill this process if this is the nth call of the given step."""
     if step == chosen[0] and next(times) == chosen[1]:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def killed(method: Callable[..., Any], *, before: str = "", after: str = "") -> Callable[..., Any]:
-    """The method, with a step before it and one after it if it gave something."""
+    """Wrap a method with a step before it, and a step after it if it returned something."""
 
     def call(*arguments: Any, **options: Any) -> Any:
         reach(before)
@@ -59,7 +59,7 @@ class KilledConsumer(Consumer):
 
 
 class KilledConnection:
-    """A DuckDB connection that sees what is executed."""
+    """A DuckDB connection in which each statement is a step."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.settings import Settings
-from ingest.batching import LONGEST_FETCH_SECONDS, BatchBounds, BatchSize
+from ingest.batching import MAX_FETCH_SECONDS, BatchBounds, BatchSize
 
 BOUNDS = BatchBounds(rows=3, bytes=100, seconds=5.0)
 
@@ -23,7 +23,7 @@ def test_a_batch_is_full_once_it_has_the_rows_or_the_bytes(rows: int, size: int,
     assert not batch.is_full
 
 
-def test_an_empty_batch_takes_anything_and_another_what_is_left() -> None:
+def test_anything_fits_into_an_empty_batch_and_otherwise_what_is_left() -> None:
     batch = BatchSize(BOUNDS)
     assert batch.fits(10, 1000)
     batch.add(1, 60)
@@ -36,7 +36,7 @@ def test_an_empty_batch_takes_anything_and_another_what_is_left() -> None:
     ("ends", "fitting"),
     [([49, 99, 149], 2), ([50, 100, 150], 1), ([500, 600], 1), ([9, 19, 29, 39], 3), ([9], 1)],
 )
-def test_as_many_rows_fit_as_end_before_the_bound_and_one_at_least(ends: list[int], fitting: int) -> None:
+def test_rows_that_end_before_the_bound_fit_but_at_least_one(ends: list[int], fitting: int) -> None:
     assert len(np.array(ends)[: BOUNDS.fitting_rows(np.array(ends))]) == fitting
 
 
@@ -50,7 +50,7 @@ def test_the_clock_of_a_batch_can_start_with_its_first_row(monkeypatch: pytest.M
     assert batch.seconds_left == 5.0
 
 
-def test_a_fetch_returns_sooner_than_a_commit_may_be_due() -> None:
+def test_a_fetch_returns_before_a_commit_is_due() -> None:
     settings = Settings(_env_file=None, landing_max_rows=7, landing_max_bytes=2048, landing_max_seconds=60.0)
-    assert BatchBounds.of_commit(settings) == BatchBounds(7, 2048, 60.0)
-    assert BatchBounds.of_fetch(settings) == BatchBounds(7, 2048, LONGEST_FETCH_SECONDS)
+    assert BatchBounds.for_commit(settings) == BatchBounds(7, 2048, 60.0)
+    assert BatchBounds.for_fetch(settings) == BatchBounds(7, 2048, MAX_FETCH_SECONDS)

@@ -1,4 +1,4 @@
-"""Emitted results: bodies, what is due, and what a consumer of the topic holds after corrections and kills."""
+"""`emit`: message bodies, which results are due, and the state of a consumer after corrections and kills."""
 
 import itertools
 import json
@@ -77,13 +77,13 @@ def result(**changes: Any) -> Result:
 
 
 def session(number: int, views: int, landed: int) -> list[Result]:
-    """A session of this many page views, 10 s apart, changed last by this landing."""
+    """Return a session of this many page views, 10 s apart, last changed by the landing of this number."""
     return [
         result(
             session_landed_at=LANDED_AT + timedelta(minutes=landed),
-            session_id=f"{number * 7919 % 1000:03}",  # in another order than the numbers
+            session_id=f"{number * 7919 % 1000:03}",  # not in the order of the numbers
             sequence_number=place + 1,
-            source_session_id=f"source\0-{number}",  # which JSON may hold
+            source_session_id=f"source\0-{number}",  # JSON can contain NUL
             page_title=f"Page {place}",
             event_at=STARTED_AT + timedelta(seconds=10 * place),
             time_on_page_seconds=Decimal(10),
@@ -109,7 +109,7 @@ def sink(settings: Settings) -> DuckDBSink:
 # -- bodies -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_example_of_the_contract() -> None:
+def test_a_message_equals_the_documented_example() -> None:
     message = result_message(result(), NOW)
     assert message.payload == (
         b'{"session_id":"1234567890.1738286883","page":"Home Page","time_spent_seconds":45,'
@@ -133,7 +133,7 @@ def test_the_example_of_the_contract() -> None:
         ("999999999999.999900", "999999999999.9999", None),
     ],
 )
-def test_numbers_are_exact_and_a_time_beyond_all_years_is_null(seconds: str, number: str, timestamp: str) -> None:
+def test_numbers_are_exact_and_a_time_after_year_9999_is_null(seconds: str, number: str, timestamp: str) -> None:
     payload = result_message(result(time_on_page_seconds=Decimal(seconds)), NOW).payload
     assert payload is not None
     assert f'"time_spent_seconds":{number},'.encode() in payload
@@ -143,7 +143,7 @@ def test_numbers_are_exact_and_a_time_beyond_all_years_is_null(seconds: str, num
 # -- what is due ------------------------------------------------------------------------------------------------------
 
 
-def test_results_come_after_the_cursor_in_its_order(settings: Settings, sink: DuckDBSink) -> None:
+def test_results_after_the_cursor_are_returned_in_its_order(settings: Settings, sink: DuckDBSink) -> None:
     rows = [row for number in range(40) for row in session(number, views=3, landed=number % 4)]
     unknown = [row._replace(time_on_page_seconds=None) for row in session(40, views=2, landed=0)]  # type: ignore[arg-type]
     write_mart(settings, [*rows[::-1], *unknown])
@@ -151,24 +151,24 @@ def test_results_come_after_the_cursor_in_its_order(settings: Settings, sink: Du
     everything = list(sink.results(FIRST_CURSOR, 7))
     assert [len(chunk) for chunk in everything] == [7] * 17 + [1]
     assert list(itertools.chain(*everything)) == in_order
-    for place in (0, 1, 29, 30, 118, 119):  # within a session, a landing, and at their ends
+    for place in (0, 1, 29, 30, 118, 119):  # in the middle and at the ends of sessions and landings
         after = in_order[place].cursor
         assert list(itertools.chain(*sink.results(after, 1000))) == in_order[place + 1 :]
         assert sink.count_results(after) == len(in_order) - place - 1
 
 
-def test_the_warehouse_is_free_between_two_chunks(settings: Settings, sink: DuckDBSink) -> None:
+def test_other_processes_can_write_to_the_warehouse_between_two_chunks(settings: Settings, sink: DuckDBSink) -> None:
     write_mart(settings, session(1, views=4, landed=0))
     chunks = sink.results(FIRST_CURSOR, 2)
     first = next(chunks)
-    write_mart(settings, [])  # another process could, too
+    write_mart(settings, [])  # raises an error if the file is still open
     assert [*first, *itertools.chain(*chunks)] == session(1, views=4, landed=0)
 
 
 def test_a_kill_at_any_time_leaves_no_temporary_file(
     settings: Settings, sink: DuckDBSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Since none has a name, not even while the results are written."""
+    """Temporary files have no name, so that none remains after a kill."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -187,14 +187,14 @@ def test_a_kill_at_any_time_leaves_no_temporary_file(
     assert names == [[]] * 3
 
 
-def test_a_full_disk_of_temporary_files_is_one_line(settings: Settings, sink: DuckDBSink) -> None:
+def test_a_disk_full_of_temporary_files_is_reported_in_one_line(settings: Settings, sink: DuckDBSink) -> None:
     views = session(1, views=1000, landed=0)
     write_mart(settings, [view._replace(page_title=os.urandom(2_000).hex()) for view in views])
     with full_disk(1_000_000), pytest.raises(UserError, match=r"temporary file in .*: File too large; see TMPDIR"):
         next(sink.results(FIRST_CURSOR, 2))
 
 
-def test_a_window_beyond_all_years_ends_at_no_time(settings: Settings, sink: DuckDBSink) -> None:
+def test_the_end_of_a_window_after_year_9999_is_null(settings: Settings, sink: DuckDBSink) -> None:
     write_mart(settings, session(1, views=1, landed=0))
     with duckdb.connect(str(settings.warehouse_path)) as connection:
         connection.execute("update analytics.fct_page_views set window_end_at = timestamp '10000-01-01'")
@@ -202,7 +202,7 @@ def test_a_window_beyond_all_years_ends_at_no_time(settings: Settings, sink: Duc
     assert read == session(1, views=1, landed=0)[0]._replace(window_end_at=None)
 
 
-def test_each_topic_has_its_cursor(settings: Settings, sink: DuckDBSink) -> None:
+def test_each_topic_has_its_own_cursor(settings: Settings, sink: DuckDBSink) -> None:
     write_mart(settings, [])
     cursor = Cursor(datetime(2026, 1, 6, 1, 2, 3, 456), "b", 2)
     assert sink.emit_cursor("a") == FIRST_CURSOR
@@ -214,7 +214,7 @@ def test_each_topic_has_its_cursor(settings: Settings, sink: DuckDBSink) -> None
     assert sink.emit_cursor("c") == FIRST_CURSOR
 
 
-def test_one_emits_at_a_time(settings: Settings, sink: DuckDBSink) -> None:
+def test_a_second_emit_is_rejected_while_one_runs(settings: Settings, sink: DuckDBSink) -> None:
     write_mart(settings, [])
     with sink.emitting(), pytest.raises(UserError, match="another `ingest emit` is running"), sink.emitting():
         pass
@@ -238,7 +238,7 @@ def test_errors_say_what_to_do(settings: Settings, sink: DuckDBSink) -> None:
 
 
 @pytest.mark.brokers
-def test_a_missing_topic_is_said(settings: Settings, sink: DuckDBSink, kafka_server: KafkaServer) -> None:
+def test_a_missing_topic_is_reported(settings: Settings, sink: DuckDBSink, kafka_server: KafkaServer) -> None:
     at_kafka = settings.model_copy(
         update={"kafka_bootstrap_servers": kafka_server.bootstrap_servers, "emit_topic": "not-there"}
     )
@@ -256,7 +256,7 @@ def test_a_missing_topic_is_said(settings: Settings, sink: DuckDBSink, kafka_ser
 
 @pytest.fixture
 def at_kafka(settings: Settings, kafka_server: KafkaServer) -> Settings:
-    """With a topic of one partition, so that the order of all messages is known."""
+    """A warehouse and a topic with one partition, so that the order of all messages is known."""
     topic = next(topics)
     admin = AdminClient({"bootstrap.servers": kafka_server.bootstrap_servers})
     admin.create_topics([NewTopic(topic, 1, 1)])[topic].result()
@@ -264,7 +264,7 @@ def at_kafka(settings: Settings, kafka_server: KafkaServer) -> Settings:
 
 
 class Reader:
-    """A plain consumer of all partitions of a topic; `read` gives what is new."""
+    """A plain consumer of all partitions of a topic; `read` returns new messages."""
 
     def __init__(self, servers: str, topic: str) -> None:
         self._consumer = Consumer({"bootstrap.servers": servers, "group.id": "reader", "enable.auto.commit": False})
@@ -273,7 +273,7 @@ class Reader:
         self._consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
 
     def end(self) -> int:
-        """Messages of the topic."""
+        """Number of messages in the topic."""
         return sum(self._consumer.get_watermark_offsets(one, timeout=10)[1] for one in self._next)
 
     def read(self) -> list[Record]:
@@ -309,7 +309,7 @@ Key = tuple[str, str, str]
 
 
 def compacted(records: list[Record]) -> dict[Key, dict[str, Any]]:
-    """The last body of each key."""
+    """Return the last body of each key, as after log compaction."""
     bodies = [body(record) for record in records]
     return {(one["session_id"], one["element_timestamp"], one["page"]): one for one in bodies}
 
@@ -320,7 +320,7 @@ def expected(rows: list[Result]) -> dict[Key, dict[str, Any]]:
 
 
 @pytest.mark.brokers
-def test_what_is_new_is_sent_once_and_everything_from_the_start(
+def test_new_results_are_sent_once_and_all_with_from_start(
     at_kafka: Settings, sink: DuckDBSink, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(emit_module, "CHUNK_ROWS", 4)
@@ -353,10 +353,10 @@ def test_what_is_new_is_sent_once_and_everything_from_the_start(
 
 
 @pytest.mark.brokers
-def test_what_was_not_delivered_is_due_again(
+def test_undelivered_results_are_sent_by_the_next_run(
     at_kafka: Settings, sink: DuckDBSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when everything was to be sent again, and the run failed before its first chunk was there."""
+    """Also if `--from-start` failed before its first chunk was delivered."""
 
     def undelivered(_: KafkaProducer) -> None:
         raise UserError("Kafka does not answer")
@@ -375,7 +375,7 @@ def test_what_was_not_delivered_is_due_again(
 
 
 @pytest.mark.brokers
-def test_a_result_that_kafka_does_not_take_holds_up_no_other(
+def test_a_result_too_large_for_kafka_does_not_block_the_others(
     at_kafka: Settings, sink: DuckDBSink, reader: Reader
 ) -> None:
     rows = session(1, views=5, landed=0)
@@ -392,7 +392,7 @@ def test_a_result_that_kafka_does_not_take_holds_up_no_other(
 
 
 @pytest.mark.brokers
-def test_the_command(at_kafka: Settings, start: Start) -> None:
+def test_the_emit_command(at_kafka: Settings, start: Start) -> None:
     variables = {"KAFKA_BOOTSTRAP_SERVERS": str(at_kafka.kafka_bootstrap_servers), "EMIT_TOPIC": at_kafka.emit_topic}
     topic = at_kafka.emit_topic
     write_mart(at_kafka, [row for number in range(617) for row in session(number, views=2, landed=0)])
@@ -409,7 +409,7 @@ def test_the_command(at_kafka: Settings, start: Start) -> None:
 
 @pytest.mark.brokers
 def test_kills_leave_no_gap_and_no_outdated_result(at_kafka: Settings, sink: DuckDBSink, reader: Reader) -> None:
-    """SIGKILL within a run, five times; between two runs a build changes sessions, sent and unsent alike."""
+    """Five runs are killed. Between runs, a build changes sessions whose results were sent and others."""
     landed = {number: number // 15 for number in range(300)}
     views = dict.fromkeys(landed, 4)
 
@@ -442,17 +442,17 @@ def test_kills_leave_no_gap_and_no_outdated_result(at_kafka: Settings, sink: Duc
                 assert process.poll() is None, "ended before it was killed"
                 assert time.monotonic() < until
                 time.sleep(0.01)
-            time.sleep(0.02 * run)  # to meet different steps of a chunk
+            time.sleep(0.02 * run)  # to kill at different steps of a chunk
             process.send_signal(signal.SIGKILL)
         assert process.wait(timeout=60) == (-signal.SIGKILL if run < 5 else 0)
         sent = reader.read()
-        # What a run sends are the first of those due, in order: what is sent twice comes in the same order again.
+        # A run sends the first results that are due, so repeated results have the same order.
         assert [body(record) for record in sent] == list(expected(due).values())[: len(sent)]
         assert run == 5 or 0 < len(sent) < len(due)
         assert sink.emit_cursor(at_kafka.emit_topic) <= due[len(sent) - 1].cursor
         records += sent
         first_appearances = list(compacted(records))
-        for number in (run, 150 + run, 290 + run):  # sent long ago, maybe under way, not sent yet
+        for number in (run, 150 + run, 290 + run):  # sent, possibly in flight, and unsent
             if run < 5:
                 views[number] += 1
                 landed[number] = 100 + run
@@ -477,7 +477,7 @@ def page_view(session_id: str, at: str, page: str, engaged: float | None = None)
 
 @pytest.mark.brokers
 def test_late_page_views_correct_what_was_emitted(at_kafka: Settings, reader: Reader, tmp_path: Path) -> None:
-    """The whole way: the consumer's state is what the definition in plain Python makes of all messages."""
+    """End to end: the consumer's final state equals the definition in plain Python of all messages."""
     warehouse = Warehouse(
         tmp_path,
         {
@@ -490,13 +490,13 @@ def test_late_page_views_correct_what_was_emitted(at_kafka: Settings, reader: Re
         file = tmp_path / "views.ndjson"
         file.write_text("".join(json.dumps(view) + "\n" for view in views))
         warehouse.run("ingest", "replay", str(file), "--stream", "page_views")
-        warehouse.run("ingest", "land", "--stream", "page_views")  # creates every table
+        warehouse.run("ingest", "land", "--stream", "page_views")  # `land` creates the tables of all streams
         warehouse.run_models("--select", "+fct_page_views")
         warehouse.run("ingest", "emit")
         return reader.read()
 
     def defined() -> dict[Key, dict[str, Any]]:
-        """By tests/oracle: a body for each page view whose time is known."""
+        """Return, by tests/oracle, the body of each page view whose time on page is known."""
         landed = warehouse.query("select stream, message_id, key, published_at, landed_at, payload from raw.page_views")
         views = marts([Landed(*row) for row in landed], OracleSettings(), {})["fct_page_views"]  # type: ignore[arg-type]
         bodies = {}
@@ -554,10 +554,10 @@ def test_late_page_views_correct_what_was_emitted(at_kafka: Settings, reader: Re
 
     corrections = emit_after(
         [
-            page_view("joined", "15:31:40", "Hats"),  # within a minute of the first session and of ...
-            page_view("joined", "15:32:30", "Bags"),  # ... this, which is within one of the second
+            page_view("joined", "15:31:40", "Hats"),  # within a minute of the first session, and of ...
+            page_view("joined", "15:32:30", "Bags"),  # ... this view, which is within a minute of the second session
             page_view("split", "23:59:55", "Lamps"),
-            page_view("left alone", "15:30:45", "Shoes"),  # a copy
+            page_view("left alone", "15:30:45", "Shoes"),  # a duplicate
         ]
     )
     assert compacted([*records, *corrections]) == defined()
@@ -576,7 +576,7 @@ def test_late_page_views_correct_what_was_emitted(at_kafka: Settings, reader: Re
 
 
 @pytest.mark.brokers
-def test_provision_makes_the_topic(at_kafka: Settings, sink: DuckDBSink) -> None:
+def test_provision_creates_the_topic_of_results(at_kafka: Settings, sink: DuckDBSink) -> None:
     elsewhere = at_kafka.model_copy(update={"emit_topic": next(topics)})
     write_mart(at_kafka, session(1, views=1, landed=0))
     provision(elsewhere, [STREAMS["page_views"]])

@@ -1,6 +1,6 @@
-"""Landing from real brokers while loaders, brokers, partitions and topics come and go: nothing lost, nothing twice.
+"""Landing from real brokers while loaders are killed, brokers pause, and partitions and topics change.
 
-Everything is done to `python -m ingest land` as a process, and judged by what the warehouse then holds.
+`python -m ingest land` runs as a process. Afterwards the warehouse must have each message exactly once.
 """
 
 import itertools
@@ -33,8 +33,8 @@ from tests.ingest.killed_loader import STEPS
 pytestmark = pytest.mark.brokers
 
 ACK_DEADLINE_SECONDS = 10
-"""The shortest there is."""
-# A killed member blocks its group until its session ends.
+"""The shortest ack deadline of a subscription."""
+# The partitions of a killed member are blocked until its session times out.
 KAFKA_PROPERTIES = """\
 session.timeout.ms=1500
 heartbeat.interval.ms=300
@@ -54,10 +54,10 @@ def wait_for(condition: Callable[[], bool], seconds: float = 180.0, what: str = 
 
 
 class Landing(Warehouse):
-    """A warehouse, and the loaders that land in it."""
+    """A warehouse, and the loader processes that land in it."""
 
     def rows(self, sql: str) -> list[Row]:
-        """Of a query, when no loader holds the file."""
+        """Return the rows of a query; wait while a loader holds the file."""
         with DuckDBSink(self.path).connection(read_only=True) as connection:
             return connection.sql(sql).fetchall()
 
@@ -68,7 +68,7 @@ class Landing(Warehouse):
 
     @property
     def log(self) -> str:
-        """What all loaders said."""
+        """Log of all loaders."""
         return (self.folder / "stderr").read_text()
 
     def start(self, *command: str) -> "subprocess.Popen[bytes]":
@@ -79,7 +79,7 @@ class Landing(Warehouse):
 
     @contextmanager
     def loader(self, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
-        """One that follows; it must still be alive in the end, or have been ended by the test."""
+        """Run a loader that follows. At the end it must still be running, unless the test ended it."""
         process = self.start("ingest", "land", "--follow", *options)
         try:
             yield process
@@ -92,7 +92,7 @@ class Landing(Warehouse):
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """The DuckDB file is held, as by a long build."""
+        """Hold the DuckDB file, as a long build does."""
         with DuckDBSink(self.path).connection():
             yield
 
@@ -112,14 +112,14 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
 RANDOM_KILLS = 12
 KILLS_AT_EACH_STEP = 2
 KILLS_PER_DAYS = 9
-"""Loaders between two runs of the simulator."""
+"""Number of loaders to kill between two runs of the simulator."""
 KAFKA_STREAMS = [stream.name for stream in STREAMS.values() if stream.transport == "kafka"]
 PUBSUB_STREAMS = [stream.name for stream in STREAMS.values() if stream.transport == "pubsub"]
 
 
 @pytest.fixture
 def both(kafka_server: KafkaServer, pubsub_emulator: PubSubEmulator, tmp_path: Path) -> Landing:
-    """A warehouse of all streams, from topics of its own. Each Pub/Sub topic has a second subscription, `...-audit`."""
+    """A warehouse with all streams from its own topics. Each Pub/Sub topic has a second subscription, `...-audit`."""
     number = next(numbers)
     topics = {stream: f"kills-{number}-{stream}" for stream in STREAMS}
     (tmp_path / "kafka.properties").write_text(KAFKA_PROPERTIES)
@@ -162,7 +162,7 @@ def emulator_settings(emulator: PubSubEmulator) -> Settings:
 
 
 def published_to_pubsub(emulator: PubSubEmulator, topic: str) -> list[Row]:
-    """(message id, attributes, payload) of all that was published, by the subscription `<topic>-audit`."""
+    """Return (message id, attributes, payload) of all published messages, from the subscription `<topic>-audit`."""
     subscription = f"projects/{emulator.project}/subscriptions/{topic}-audit"
     published = {}
     with open_subscriber(emulator_settings(emulator)) as subscriber:
@@ -176,7 +176,7 @@ def published_to_pubsub(emulator: PubSubEmulator, topic: str) -> list[Row]:
 
 
 def published_to_kafka(server: KafkaServer, topic: str) -> list[Row]:
-    """(partition, offset, key, headers, payload) of every message in the topic."""
+    """Return (partition, offset, key, headers, payload) of every message in the topic."""
     consumer = Consumer(
         {"bootstrap.servers": server.bootstrap_servers, "group.id": "audit", "enable.partition.eof": True}
     )
@@ -197,7 +197,7 @@ def published_to_kafka(server: KafkaServer, topic: str) -> list[Row]:
 
 
 def content(rows: list[Row]) -> Counter[Row]:
-    """Rows that end with attributes (JSON text or a dict) and payload, counted."""
+    """Count rows, whose last columns are attributes (JSON text or a dict) and payload."""
 
     def items(attributes: str | dict[str, str] | None) -> Row:
         return tuple(sorted((json.loads(attributes) if isinstance(attributes, str) else attributes or {}).items()))
@@ -207,7 +207,7 @@ def content(rows: list[Row]) -> Counter[Row]:
 
 @pytest.mark.timeout(2400)
 @pytest.mark.filterwarnings("ignore:The return_immediately flag is deprecated")
-def test_a_loader_killed_at_any_instant_loses_and_doubles_nothing(
+def test_a_loader_killed_at_any_step_neither_loses_nor_duplicates_messages(
     both: Landing, kafka_server: KafkaServer, pubsub_emulator: PubSubEmulator, tmp_path: Path
 ) -> None:
     seed = random.randrange(2**32)
@@ -245,7 +245,7 @@ def test_a_loader_killed_at_any_instant_loses_and_doubles_nothing(
     assert both.rows("select count(*) from analytics.landing_reconciliation where not is_balanced") == [(0,)]
     assert both.rows("select count(*) - count(distinct event_key) from analytics.fct_events") == [(0,)]
     for events in (
-        # A web event without an id of its own has that of its message.
+        # A web event without an event id gets the message id, which differs between the two warehouses.
         "select event_key from analytics.fct_events where stream <> 'web_events'",
         """select event_type, event_at, user_id, product_id, price, country, city, browser, os
         from analytics.fct_events where stream = 'web_events'""",
@@ -254,7 +254,7 @@ def test_a_loader_killed_at_any_instant_loses_and_doubles_nothing(
 
 
 def simulate_and_kill(draw: random.Random, both: Landing, spool: Landing) -> None:
-    """Publish some days to the brokers, and the same to the spool, while loaders are started and killed."""
+    """Simulate days into the brokers, and the same days into the spool, while loaders are started and killed."""
     fates = [(step, nth) for step in STEPS for nth in range(1, KILLS_AT_EACH_STEP + 1)]
     fates += [("", 0)] * RANDOM_KILLS
     draw.shuffle(fates)
@@ -269,7 +269,7 @@ def simulate_and_kill(draw: random.Random, both: Landing, spool: Landing) -> Non
         spool.run(*simulate, days)
 
     def wait_for_more(condition: Callable[[], bool], what: str) -> None:
-        """Where nothing is left to land, another day comes."""
+        """Wait for a condition; if no message is left to land, simulate another day."""
         for _ in range(5):
             with suppress(AssertionError):
                 return wait_for(condition, 30)
@@ -285,8 +285,8 @@ def simulate_and_kill(draw: random.Random, both: Landing, spool: Landing) -> Non
             loader = killed.start("ingest", "land", "--follow")
         try:
             if step:
-                wait_for_more(lambda: loader.poll() is not None, f"{step}, {nth}")  # noqa: B023  called at once
-                # Nothing else kills it: this is how it died.
+                wait_for_more(lambda: loader.poll() is not None, f"{step}, {nth}")  # noqa: B023  called within this iteration
+                # It was killed at the step, and not by another error.
                 assert loader.wait() == -signal.SIGKILL, f"{step}, {nth}: {both.log[-3000:]}"
                 continue
             if draw.random() < 0.7:
@@ -306,7 +306,7 @@ def topic(landing: Landing, stream: str) -> str:
 
 
 def a_commit(landing: Landing, loader: "subprocess.Popen[bytes]") -> Callable[[], bool]:
-    """Whether this loader has begun, by the file's or its log's time."""
+    """Return whether this loader has made a commit, by the times of the file and its log."""
 
     def changed() -> list[int]:
         times = []
@@ -325,13 +325,13 @@ STREAM = "ecom_events"
 
 
 class Topic:
-    """A Kafka topic of a test's own, to which numbers are sent."""
+    """A Kafka topic of one test, to which numbers are produced."""
 
     def __init__(self, server: KafkaServer) -> None:
         self.name = f"topic-{next(numbers)}"
         connection = {"bootstrap.servers": server.bootstrap_servers, "log_level": 0}
         self.admin = AdminClient(connection)
-        # A retry may neither double messages nor change their order.
+        # Idempotent, so that retries neither duplicate messages nor change their order.
         self.producer = Producer(connection | {"enable.idempotence": True, "reconnect.backoff.max.ms": 1000})
         self.sent: list[int] = []
         self.create()
@@ -340,7 +340,7 @@ class Topic:
         wait_for(self._is_created, 120, f"creating {self.name}")
 
     def _is_created(self) -> bool:
-        """Kafka refuses while the topic of the same name is still being deleted."""
+        """Create the topic; Kafka rejects this while the old topic of the same name is being deleted."""
         with suppress(KafkaException):
             self.admin.create_topics([NewTopic(self.name, 4, 1)])[self.name].result()
             return True
@@ -351,7 +351,7 @@ class Topic:
         wait_for(lambda: self.name not in self.admin.list_topics(timeout=10).topics, 120, f"deleting {self.name}")
 
     def send(self, count: int, partitions: tuple[int, ...] = (0, 1, 2, 3), flush: bool = True) -> None:
-        """The next numbers, to the partitions in turn."""
+        """Produce the next numbers, to the partitions in turn."""
         first = len(self.sent)
         for number in range(first, first + count):
             self.producer.produce(self.name, str(number).encode(), partition=partitions[number % len(partitions)])
@@ -363,7 +363,7 @@ class Topic:
         assert self.producer.flush(60) == 0
 
     def wait_for_members(self, count: int, other_than: frozenset[str] = frozenset()) -> frozenset[str]:
-        """Until the group has so many, each with partitions; one that was killed stays in it for a while."""
+        """Wait until the group has this many members with partitions. A killed one stays until its session ends."""
         members: frozenset[str] = frozenset()
 
         def are_there() -> bool:
@@ -374,7 +374,7 @@ class Topic:
             return is_stable and len(members) == len(group.members) == count and members != other_than
 
         wait_for(are_there, 120, "sharing the partitions")
-        # Not before their positions are read.
+        # Members have partitions only after the positions were read.
         self.send(40)
         return members
 
@@ -386,7 +386,7 @@ def sent(kafka_server: KafkaServer) -> Topic:
 
 @pytest.fixture
 def landing(kafka_server: KafkaServer, sent: Topic, tmp_path: Path) -> Landing:
-    """A warehouse of one stream, from the topic."""
+    """A warehouse with one stream, from the topic."""
     (tmp_path / "kafka.properties").write_text(KAFKA_PROPERTIES)
     landing = Landing(
         tmp_path / "landing",
@@ -413,7 +413,7 @@ def landed(landing: Landing) -> list[int]:
 
 
 def wait_until_landed(landing: Landing, sent: Topic, seconds: float = 180.0) -> None:
-    """All that was sent, each number and each offset once."""
+    """Wait until each produced number and each offset has landed once."""
     with suppress(AssertionError):
         wait_for(lambda: len(landed(landing)) >= len(sent.sent), seconds)
     found = Counter(landed(landing))
@@ -422,7 +422,7 @@ def wait_until_landed(landing: Landing, sent: Topic, seconds: float = 180.0) -> 
     assert (len(missing), len(twice)) == (0, 0), f"{sorted(missing)[:9]}, {twice[:9]}: {landing.log[-2000:]}"
 
 
-def test_a_loader_outlives_a_broker_that_is_killed(landing: Landing, sent: Topic, kafka_server: KafkaServer) -> None:
+def test_a_loader_continues_after_a_broker_was_killed(landing: Landing, sent: Topic, kafka_server: KafkaServer) -> None:
     with loader(landing):
         sent.send(1000)
         wait_until_landed(landing, sent)
@@ -433,10 +433,10 @@ def test_a_loader_outlives_a_broker_that_is_killed(landing: Landing, sent: Topic
         wait_until_landed(landing, sent)
 
 
-def test_a_loader_outlives_brokers_that_pause(
+def test_a_loader_continues_after_brokers_paused(
     both: Landing, kafka_server: KafkaServer, pubsub_emulator: PubSubEmulator
 ) -> None:
-    """For longer than the session of the group, and until a pull of Pub/Sub and the question behind it have failed."""
+    """Longer than the session timeout of the group, and until a Pub/Sub pull and the probe after it have failed."""
     sent = [f"{number}".encode() for number in range(3000)]
     producer = Producer({"bootstrap.servers": kafka_server.bootstrap_servers, "enable.idempotence": True})
 
@@ -476,13 +476,15 @@ def test_two_loaders_of_one_group_land_each_offset_once(landing: Landing, sent: 
             draw.choice((stop, kill))(loaders[number])
             sent.send(400)
             loaders[number] = opened.enter_context(loader(landing))
-        # Not before: who has just been started does not yet end by itself when it is told to.
+        # Before that, a loader that has just started would not end cleanly on a signal.
         sent.wait_for_members(2, members)
         wait_until_landed(landing, sent)
 
 
-def test_a_commit_that_comes_after_another_loader_took_over(landing: Landing, sent: Topic, tmp_path: Path) -> None:
-    """The loader that stands still has fetched what the other then lands."""
+def test_a_late_commit_after_another_loader_took_over_lands_nothing_twice(
+    landing: Landing, sent: Topic, tmp_path: Path
+) -> None:
+    """The paused loader has already fetched messages that the other loader then lands."""
     slow = Landing(tmp_path / "slow", landing.settings | {"WAREHOUSE_PATH": str(landing.path)})
     slow.folder.mkdir()
     with loader(slow, LOCK_TIMEOUT_SECONDS="0.5") as stopped, loader(landing):
@@ -501,8 +503,8 @@ def test_a_commit_that_comes_after_another_loader_took_over(landing: Landing, se
         wait_until_landed(landing, sent)
 
 
-def test_partitions_move_while_the_warehouse_is_held(landing: Landing, sent: Topic) -> None:
-    """Longer than LOCK_TIMEOUT_SECONDS, as by a long build: whoever follows waits."""
+def test_partitions_can_be_reassigned_while_the_warehouse_is_held(landing: Landing, sent: Topic) -> None:
+    """The warehouse is held for longer than LOCK_TIMEOUT_SECONDS, as by a long build."""
     impatient = {"LOCK_TIMEOUT_SECONDS": "0.5"}
     with loader(landing, **impatient) as leaving, loader(landing, **impatient) as staying:
         sent.wait_for_members(2)
@@ -516,7 +518,7 @@ def test_partitions_move_while_the_warehouse_is_held(landing: Landing, sent: Top
         wait_until_landed(landing, sent)
 
 
-def test_a_partition_that_is_added(landing: Landing, sent: Topic) -> None:
+def test_an_added_partition_is_landed(landing: Landing, sent: Topic) -> None:
     with loader(landing):
         sent.send(100)
         wait_until_landed(landing, sent)
@@ -528,7 +530,9 @@ def test_a_partition_that_is_added(landing: Landing, sent: Topic) -> None:
 
 
 @pytest.mark.parametrize("count", [40, 4000])
-def test_a_topic_created_anew_while_no_loader_runs(landing: Landing, sent: Topic, count: int) -> None:
+def test_a_topic_recreated_while_no_loader_runs_is_landed_from_its_start(
+    landing: Landing, sent: Topic, count: int
+) -> None:
     sent.send(400)
     landing.run("ingest", "land", "--stream", STREAM)
     sent.delete()
@@ -539,8 +543,10 @@ def test_a_topic_created_anew_while_no_loader_runs(landing: Landing, sent: Topic
 
 
 @pytest.mark.parametrize("count", [40, 4000])
-def test_a_topic_created_anew_while_a_loader_follows(landing: Landing, sent: Topic, count: int) -> None:
-    """Between two looks at what topics there are, so that the loader never sees it missing."""
+def test_a_topic_recreated_while_a_loader_follows_is_landed_from_its_start(
+    landing: Landing, sent: Topic, count: int
+) -> None:
+    """The loader does not refresh its metadata in between, so it never sees the topic missing."""
     properties = Path(landing.settings["KAFKA_CONFIG_FILE"])
     properties.write_text(f"{KAFKA_PROPERTIES}topic.metadata.refresh.interval.ms=10000\n")
     with loader(landing):
@@ -552,11 +558,11 @@ def test_a_topic_created_anew_while_a_loader_follows(landing: Landing, sent: Top
         wait_until_landed(landing, sent)
 
 
-def test_what_retention_deleted_is_said_and_stepped_over(landing: Landing, sent: Topic) -> None:
+def test_messages_deleted_by_retention_are_reported_and_skipped(landing: Landing, sent: Topic) -> None:
     sent.send(40)
     landing.run("ingest", "land", "--stream", STREAM)
     sent.send(40)
-    # Of partitions 0 and 1, offsets 10 to 14 go unlanded: 40, 44, .. 56 and 41, 45, .. 57.
+    # Offsets 10 to 14 of partitions 0 and 1 never land: the numbers 40, 44, .. 56 and 41, 45, .. 57.
     for future in sent.admin.delete_records(
         [TopicPartition(sent.name, partition, 15) for partition in (0, 1)]
     ).values():
@@ -572,8 +578,10 @@ def test_what_retention_deleted_is_said_and_stepped_over(landing: Landing, sent:
 
 
 @pytest.mark.parametrize("how", ["restored", "moved away"])
-def test_a_warehouse_replaced_under_a_follower_gets_what_it_lacks(landing: Landing, sent: Topic, how: str) -> None:
-    """Of all partitions, though new messages come to one only; then of all, though nothing new comes."""
+def test_a_warehouse_replaced_while_following_gets_its_missing_messages(
+    landing: Landing, sent: Topic, how: str
+) -> None:
+    """For all partitions, although only one gets new messages; then for all without any new message."""
 
     def has_tables() -> bool:
         with suppress(UserError, duckdb.CatalogException):
@@ -599,8 +607,8 @@ def test_a_warehouse_replaced_under_a_follower_gets_what_it_lacks(landing: Landi
     assert landing.log.count('"the warehouse was replaced') == 2
 
 
-def test_transactions_end_to_end(landing: Landing, sent: Topic, kafka_server: KafkaServer) -> None:
-    """Committed, aborted and open ones: neither loss is reported, nor does anything wait that is not there."""
+def test_only_committed_transactions_land(landing: Landing, sent: Topic, kafka_server: KafkaServer) -> None:
+    """With committed, aborted and open transactions, no loss is reported, and no missing message counts as waiting."""
     producer = Producer({"bootstrap.servers": kafka_server.bootstrap_servers, "transactional.id": sent.name})
     producer.init_transactions()
 
@@ -612,7 +620,7 @@ def test_transactions_end_to_end(landing: Landing, sent: Topic, kafka_server: Ka
 
     def run(command: str) -> str:
         done = landing.run("ingest", command, "--stream", STREAM)
-        assert done.stderr == ""  # where a loss is logged
+        assert done.stderr == ""  # a loss would be logged to standard error
         return done.stdout.splitlines()[-1]
 
     send(40)
@@ -634,7 +642,7 @@ def test_transactions_end_to_end(landing: Landing, sent: Topic, kafka_server: Ka
 
 
 def publish(emulator: PubSubEmulator, topic: str, bodies: list[bytes], **fields: Any) -> list[str]:
-    """Publish to Pub/Sub; the ids."""
+    """Publish to Pub/Sub; returns the message ids."""
     path = f"projects/{emulator.project}/topics/{topic}"
     with open_publisher(emulator_settings(emulator)) as publisher:
         return [
@@ -657,7 +665,7 @@ SUBSCRIPTIONS = {
 
 @pytest.fixture
 def leased(pubsub_emulator: PubSubEmulator, tmp_path: Path) -> Landing:
-    """A warehouse of streams from subscriptions of each kind: plain, with ordering, with exactly-once delivery."""
+    """A warehouse with streams from three subscriptions: plain, with ordering, and with exactly-once delivery."""
     number = next(numbers)
     topics = {stream: f"leases-{number}-{stream}" for stream in SUBSCRIPTIONS}
     for stream, options in SUBSCRIPTIONS.items():
@@ -681,7 +689,7 @@ LEASED = [argument for stream in SUBSCRIPTIONS for argument in ("--stream", stre
 
 
 def publish_leased(emulator: PubSubEmulator, landing: Landing, count: int) -> set[str]:
-    """Messages to each of the streams; their ids."""
+    """Publish messages to each of the streams; returns their ids."""
     bodies = [b"%d" % number for number in range(count)]
     return {
         message_id
@@ -699,12 +707,12 @@ def landed_ids(landing: Landing) -> list[str]:
 
 def assert_nothing_comes_again(landing: Landing) -> None:
     before = landed_ids(landing)
-    time.sleep(ACK_DEADLINE_SECONDS)  # until which Pub/Sub waits for an ack
+    time.sleep(ACK_DEADLINE_SECONDS)  # until Pub/Sub delivers unacknowledged messages again
     landing.run("ingest", "land", *LEASED)
     assert len(landed_ids(landing)) == len(before)
 
 
-def test_leases_outlast_a_commit_that_takes_longer_than_the_ack_deadline(
+def test_messages_are_not_redelivered_during_a_commit_longer_than_the_ack_deadline(
     leased: Landing, pubsub_emulator: PubSubEmulator
 ) -> None:
     with leased.loader(*LEASED):
@@ -718,7 +726,7 @@ def test_leases_outlast_a_commit_that_takes_longer_than_the_ack_deadline(
     assert len(landed_ids(leased)) == len(ids)
 
 
-def test_what_was_committed_but_not_acknowledged_comes_again_once(
+def test_committed_but_unacknowledged_messages_are_redelivered_once(
     leased: Landing, pubsub_emulator: PubSubEmulator
 ) -> None:
     ids = publish_leased(pubsub_emulator, leased, 50)
@@ -735,7 +743,7 @@ def test_what_was_committed_but_not_acknowledged_comes_again_once(
 
 TIMES = {"least": "0001-01-01T00:00:00Z", "most": "9999-12-31T23:59:59.999999Z", "ordinary": "2026-01-05T10:00:00Z"}
 MESSAGE_TIMES = {"least": -62_135_596_800_000, "most": 253_402_300_799_999}
-"""Of Kafka, in milliseconds."""
+"""Times of Kafka messages, in milliseconds since the epoch."""
 BODIES: dict[str, dict[str, object]] = {
     "web_events": {"timestamp": "TIME", "event": "view", "product": "p", "event_id": "ID"},
     "page_views": {"ga_event_dtm": "TIME", "session_id": "s", "page_title": "t", "event_id": "ID"},
@@ -754,7 +762,7 @@ def body(stream: str, time_of: str, name: str = "", **more: object) -> bytes:
     return json.dumps({field: named.get(str(value), value) for field, value in BODIES[stream].items()} | more).encode()
 
 
-def test_whatever_a_broker_delivers_is_landed_and_accounted_for(
+def test_odd_messages_of_a_broker_are_landed_and_accounted_for(
     both: Landing, kafka_server: KafkaServer, pubsub_emulator: PubSubEmulator
 ) -> None:
     admin = AdminClient({"bootstrap.servers": kafka_server.bootstrap_servers})
@@ -773,7 +781,7 @@ def test_whatever_a_broker_delivers_is_landed_and_accounted_for(
         is_entity = stream in {"users", "products", "posts"}
         for time_of, reason in (("least", "invalid:timestamp"), ("most", "invalid:timestamp"), ("ordinary", None)):
             send(stream, body(stream, time_of), reason)
-        # Producers set the time of a message freely. Of year 1, everything else lies ahead.
+        # Producers can set any time in a message. Compared with one of year 1, all event times are in the future.
         for name, milliseconds in MESSAGE_TIMES.items():
             for time_of in TIMES:
                 is_plausible = (name, time_of) == ("most", "ordinary")

@@ -1,4 +1,4 @@
-"""Landing: whatever the sources do and whenever it is killed, each message is landed exactly once."""
+"""Landing from the spool: each message lands exactly once, whatever the sources do and whenever it is killed."""
 
 import json
 import os
@@ -37,7 +37,7 @@ SPOOLED = ["users", "posts", "clicks"]
 
 
 def publish(settings: Settings, numbers: Iterable[int]) -> None:
-    """A message of each number to three streams."""
+    """Produce one message per number to three streams."""
     producer = SpoolProducer(settings)
     messages = [Message(b"%d" % number) for number in numbers]
     for stream in SPOOLED:
@@ -45,7 +45,7 @@ def publish(settings: Settings, numbers: Iterable[int]) -> None:
 
 
 def landed(settings: Settings, stream: str = "users") -> list[int]:
-    """The numbers of one stream, sorted; empty before the first commit."""
+    """Return the landed numbers of a stream, sorted; empty before the first commit."""
     sink = DuckDBSink(settings.warehouse_path)
     if not settings.warehouse_path.exists():
         return []
@@ -67,7 +67,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 
 
 class Scripted:
-    """A source that delivers the given numbers of rows, None where nothing waits."""
+    """A source that returns batches of the given numbers of rows; None stands for no waiting message."""
 
     idle_timeout_seconds = 0.0
 
@@ -95,7 +95,7 @@ class Scripted:
 
 
 class Commits:
-    """A sink that notes its commits, and what was acknowledged when they began."""
+    """A sink that records its commits, and the acknowledgements before each commit."""
 
     def __init__(self, *sources: Scripted, fails: bool = False) -> None:
         self._sources = sources
@@ -124,7 +124,7 @@ def limits(**changes: Any) -> Settings:
     return Settings(_env_file=None, **changes)
 
 
-def test_a_commit_is_due_at_rows_or_bytes_or_when_nothing_more_waits() -> None:
+def test_a_commit_is_due_at_rows_or_bytes_or_when_no_message_is_waiting() -> None:
     script = [10, 10, 10, 5, None]
     for changes, expected in (
         ({}, [35]),
@@ -141,7 +141,7 @@ def test_a_commit_is_due_at_rows_or_bytes_or_when_nothing_more_waits() -> None:
         assert (report.rows, report.commits) == (35, len(expected))
 
 
-def test_messages_are_acknowledged_after_their_commit_and_never_without() -> None:
+def test_messages_are_acknowledged_only_after_their_commit() -> None:
     source = Scripted(10, 10, None)
     sink = Commits(source)
     land(limits(landing_max_rows=10), [source], sink)
@@ -163,14 +163,14 @@ def test_sources_share_commits_and_each_ends_when_it_is_drained() -> None:
 
 
 def test_a_busy_stream_does_not_keep_landing_from_ending() -> None:
-    """More arrives during each commit, but once there was nothing more to wait for, what waited is landed."""
+    """Messages arrive during each commit, but landing ends once those that were waiting at its start have landed."""
     source = Scripted(*[10, None] * 1_000)
     sink = Commits(source)
     land(limits(), [source], sink)
     assert sink.rows == [10]
 
 
-def test_a_source_that_needs_patience_is_not_drained_before() -> None:
+def test_a_source_is_not_drained_before_its_idle_timeout() -> None:
     source = Scripted(10, None, 10, None, None, seconds=0.02)
     source.idle_timeout_seconds = 0.2
     sink = Commits(source)
@@ -178,7 +178,7 @@ def test_a_source_that_needs_patience_is_not_drained_before() -> None:
     assert sum(sink.rows) == 20
 
 
-def test_following_commits_after_the_longest_wait_and_ends_when_told() -> None:
+def test_following_commits_after_the_maximum_seconds_and_ends_when_stopped() -> None:
     source = Scripted(*[1] * 1_000, seconds=0.01)
     sink = Commits(source)
     stop = threading.Event()
@@ -204,11 +204,11 @@ def land_spool(settings: Settings) -> int:
     return land(settings, [source], sink).rows
 
 
-def test_two_loaders_side_by_side_land_each_message_once(settings: Settings) -> None:
+def test_two_concurrent_loaders_land_each_message_once(settings: Settings) -> None:
     settings = settings.model_copy(update={"landing_max_rows": 50})
     publish(settings, range(500))
     counts: list[int] = []
-    # In one process DuckDB would share its file between them; positions are read before either lands.
+    # In separate processes, since DuckDB shares a file within a process. Both read positions before either lands.
     sinks = [DuckDBSink(settings.warehouse_path) for _ in range(2)]
     sources = [
         SpoolSource(settings, [STREAMS["users"]], lambda ids: sinks[0].positions("spool", ids)) for _ in range(2)
@@ -222,7 +222,7 @@ def test_two_loaders_side_by_side_land_each_message_once(settings: Settings) -> 
     assert counts == [50, 0] * 10
 
 
-def test_landing_again_lands_only_what_is_new(settings: Settings) -> None:
+def test_landing_again_lands_only_new_messages(settings: Settings) -> None:
     publish(settings, range(100))
     assert land_spool(settings) == 300
     assert land_spool(settings) == 0
@@ -231,8 +231,8 @@ def test_landing_again_lands_only_what_is_new(settings: Settings) -> None:
     assert landed(settings) == landed(settings, "posts") == landed(settings, "clicks") == list(range(110))
 
 
-def test_kill_at_any_instant_loses_nothing_and_doubles_nothing(settings: Settings, start: Start) -> None:
-    """Loaders are killed at random until three kills came after messages had landed; then one lands the rest."""
+def test_a_kill_at_any_time_neither_loses_nor_duplicates_messages(settings: Settings, start: Start) -> None:
+    """Loaders are killed at random times until three were killed after a commit; then one lands the rest."""
     seed = random.randrange(10**9)
     draw = random.Random(seed)
     published = range(10_000)
@@ -240,7 +240,7 @@ def test_kill_at_any_instant_loses_nothing_and_doubles_nothing(settings: Setting
     before = 0
     in_the_midst = 0
     while in_the_midst < 3:
-        # Hundreds of commits of some 40 ms: the kill comes after the first few, and never too late.
+        # Hundreds of commits of about 40 ms, so that the kill comes after some and before the last.
         written = _written(settings)
         loader = start("land", LANDING_MAX_ROWS="100")
         wait_for(lambda written=written: _written(settings) != written)
@@ -274,7 +274,7 @@ def _written(settings: Settings) -> int:
 
 
 @pytest.mark.parametrize("ending", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
-def test_following_lands_what_is_appended_until_a_signal(
+def test_following_lands_appended_messages_until_a_signal(
     settings: Settings, start: Start, ending: signal.Signals
 ) -> None:
     publish(settings, range(10))
@@ -282,7 +282,7 @@ def test_following_lands_what_is_appended_until_a_signal(
     wait_for(lambda: landed(settings, "clicks") == list(range(10)))
     publish(settings, range(10, 20))
     wait_for(lambda: landed(settings, "clicks") == list(range(20)))
-    # The signal comes while messages do.
+    # Send the signal while messages arrive.
     for number in range(20, 60):
         publish(settings, [number])
         if number == 40:
@@ -333,8 +333,8 @@ def test_following_serves_metrics_and_logs_no_payload(settings: Settings, start:
     assert "SECRET" not in out + err
 
 
-def test_following_leaves_the_file_to_others_between_commits(settings: Settings, start: Start) -> None:
-    """Another process, this one, can write to the warehouse; meanwhile landing waits, and then goes on."""
+def test_following_releases_the_file_between_commits(settings: Settings, start: Start) -> None:
+    """Another process (this test) can write to the warehouse; landing waits meanwhile, and then continues."""
     loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2")
     publish(settings, range(10))
     wait_for(lambda: len(landed(settings)) == 10)
@@ -349,7 +349,7 @@ def test_following_leaves_the_file_to_others_between_commits(settings: Settings,
     assert loader.wait(20) == 0
 
 
-def test_following_outlasts_whoever_holds_the_file(settings: Settings, start: Start) -> None:
+def test_following_retries_while_another_process_holds_the_file(settings: Settings, start: Start) -> None:
     loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2", LOCK_TIMEOUT_SECONDS="0.5")
     publish(settings, range(10))
     wait_for(lambda: len(landed(settings)) == 10)
@@ -366,7 +366,7 @@ def test_following_outlasts_whoever_holds_the_file(settings: Settings, start: St
 
 
 @pytest.mark.slow
-def test_following_waits_for_the_file_from_its_start(settings: Settings, start: Start) -> None:
+def test_following_waits_for_a_file_that_is_held_at_its_start(settings: Settings, start: Start) -> None:
     publish(settings, range(10))
     land_spool(settings)
     with DuckDBSink(settings.warehouse_path).connection():
@@ -381,7 +381,7 @@ def test_following_waits_for_the_file_from_its_start(settings: Settings, start: 
 
 
 @pytest.mark.slow
-def test_told_to_stop_while_the_file_is_held_it_gives_up_and_loses_nothing(settings: Settings, start: Start) -> None:
+def test_stopping_while_the_file_is_held_ends_without_loss(settings: Settings, start: Start) -> None:
     loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2", LOCK_TIMEOUT_SECONDS="1")
     publish(settings, range(10))
     wait_for(lambda: len(landed(settings)) == 10)
@@ -396,7 +396,7 @@ def test_told_to_stop_while_the_file_is_held_it_gives_up_and_loses_nothing(setti
     assert landed(settings) == list(range(20))
 
 
-def test_told_to_stop_it_does_not_wait_until_a_commit_is_due() -> None:
+def test_stopping_does_not_wait_until_a_commit_is_due() -> None:
     stop = threading.Event()
     timeouts: list[float] = []
 
@@ -415,9 +415,9 @@ def test_told_to_stop_it_does_not_wait_until_a_commit_is_due() -> None:
     assert (sink.rows, source.acknowledged) == ([10], 10)
 
 
-def test_following_outlasts_a_warehouse_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked again ever more slowly, and the batch is the same."""
-    monkeypatch.setattr(landing, "LONGEST_RETRY_SECONDS", 3.0)
+def test_following_retries_while_the_warehouse_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same batch is retried with growing pauses."""
+    monkeypatch.setattr(landing, "MAX_RETRY_SECONDS", 3.0)
     stop = threading.Event()
     waits: list[float] = []
     monkeypatch.setattr(stop, "wait", lambda seconds: bool(waits.append(seconds)))
@@ -455,10 +455,10 @@ def back_up(settings: Settings) -> Path:
         ("moved away", False),
     ],
 )
-def test_a_warehouse_replaced_under_a_follower_gets_what_it_lacks(
+def test_a_warehouse_replaced_while_following_gets_its_missing_messages(
     settings: Settings, start: Start, how: str, is_idle: bool
 ) -> None:
-    """Also of streams to which nothing comes any more, and if nothing comes at all."""
+    """Also for streams without new messages, and if no stream has new messages."""
     loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2")
     publish(settings, range(10))
     wait_for(lambda: landed(settings, "clicks") == list(range(10)))
@@ -483,8 +483,8 @@ def test_a_warehouse_replaced_under_a_follower_gets_what_it_lacks(
     assert land_spool(settings) == 0
 
 
-def test_a_warehouse_replaced_while_landing_gets_what_it_lacks(settings: Settings) -> None:
-    """Without --follow: between reading the positions and the commit."""
+def test_a_warehouse_replaced_while_landing_gets_its_missing_messages(settings: Settings) -> None:
+    """Without --follow: it is replaced between the reading of positions and the commit."""
     publish(settings, range(10))
     sink = DuckDBSink(settings.warehouse_path)
     sink.create_tables()
@@ -505,7 +505,7 @@ def test_a_warehouse_replaced_while_landing_gets_what_it_lacks(settings: Setting
 
 
 @pytest.mark.slow
-def test_following_outlasts_a_full_disk(settings: Settings, start: Start) -> None:
+def test_following_retries_while_the_disk_is_full(settings: Settings, start: Start) -> None:
     loader = start("land", "--follow", LANDING_MAX_SECONDS="0.2")
     publish(settings, range(10))
     wait_for(lambda: landed(settings, "clicks") == list(range(10)))
@@ -527,7 +527,7 @@ def test_following_outlasts_a_full_disk(settings: Settings, start: Start) -> Non
     assert DuckDBSink(settings.warehouse_path).status()["web_events"].landed == 100
 
 
-def test_landing_on_a_full_disk_is_one_line(settings: Settings, start: Start) -> None:
+def test_landing_on_a_full_disk_is_reported_in_one_line(settings: Settings, start: Start) -> None:
     DuckDBSink(settings.warehouse_path).create_tables()
     SpoolProducer(settings).produce(STREAMS["web_events"], [Message(os.urandom(100_000)) for _ in range(100)])
     loader = start("land")
@@ -539,7 +539,7 @@ def test_landing_on_a_full_disk_is_one_line(settings: Settings, start: Start) ->
     assert land_spool(settings) == 100
 
 
-def test_a_log_that_was_cut_stops_landing(settings: Settings, start: Start, tmp_path: Path) -> None:
+def test_a_truncated_log_stops_landing(settings: Settings, start: Start, tmp_path: Path) -> None:
     publish(settings, range(10))
     land_spool(settings)
     log = tmp_path / "spool" / "users" / "0.ndjson"

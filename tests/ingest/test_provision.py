@@ -1,4 +1,4 @@
-"""`provision` against real brokers: what is made, what is left alone, and what is told of it."""
+"""`provision` against real brokers: what it creates, what it does not change, and what it reports."""
 
 import itertools
 import time
@@ -58,7 +58,7 @@ def found(subscriber: Any, name: str) -> Subscription:
     return result
 
 
-def test_what_is_missing_is_created_once(settings: Settings, subscriber: Any) -> None:
+def test_missing_resources_are_created_once(settings: Settings, subscriber: Any) -> None:
     page_views = settings.topic(PAGE_VIEWS)
     things = [
         f"Kafka topic {settings.topic(USERS)}",
@@ -75,7 +75,7 @@ def test_what_is_missing_is_created_once(settings: Settings, subscriber: Any) ->
 
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     assert len(admin.list_topics(timeout=10).topics[settings.topic(USERS)].partitions) == 4
-    own = {}  # the broker of the tests keeps everything itself: who set it is what tells
+    own = {}  # the broker of the tests has unlimited retention, so check who set the value
     for name in (settings.topic(USERS), settings.emit_topic):
         resource = ConfigResource(ConfigResource.Type.TOPIC, name)
         retention = admin.describe_configs([resource])[resource].result()["retention.ms"]
@@ -89,7 +89,7 @@ def test_what_is_missing_is_created_once(settings: Settings, subscriber: Any) ->
     assert not (made.dead_letter_policy or made.push_config.push_endpoint)
 
 
-def test_a_limited_retention_is_said_and_left(settings: Settings) -> None:
+def test_a_limited_retention_is_reported_and_not_changed(settings: Settings) -> None:
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     name = settings.topic(USERS)
     topics = [
@@ -100,8 +100,8 @@ def test_a_limited_retention_is_said_and_left(settings: Settings) -> None:
         created.result()
     local = settings.model_copy(update={"pubsub_project": None})
     line = (
-        f"Kafka topic {name} exists with a retention of 7 days, not unlimited: "
-        "it deletes older messages, landed or not; left as it is"
+        f"Kafka topic {name} exists with a limited retention of 7 days, not changed: "
+        "Kafka deletes older messages even if they have not landed"
     )
     assert provision(local, [USERS, PAGE_VIEWS], dry_run=True) == provision(local, [USERS, PAGE_VIEWS]) == [line]
     resource = ConfigResource(ConfigResource.Type.TOPIC, name)
@@ -115,7 +115,7 @@ def test_the_topic_of_results_needs_kafka_and_page_views(settings: Settings) -> 
     assert provision(nothing.model_copy(update={"kafka_bootstrap_servers": None}), [PAGE_VIEWS]) == []
 
 
-def test_options_are_kept(settings: Settings, subscriber: Any) -> None:
+def test_subscriptions_have_the_requested_options(settings: Settings, subscriber: Any) -> None:
     options = SubscriptionOptions(ack_deadline_seconds=600, ordering=True, exactly_once=True)
     provision(settings, [CLICKS], options=options)
     made = found(subscriber, subscription(settings))
@@ -127,10 +127,10 @@ def test_options_are_kept(settings: Settings, subscriber: Any) -> None:
     assert provision(settings, [CLICKS], options=options) == []
 
 
-def test_differences_are_told_and_left(settings: Settings, subscriber: Any) -> None:
+def test_mismatched_subscriptions_are_reported_and_not_changed(settings: Settings, subscriber: Any) -> None:
     provision(settings, [CLICKS], options=SubscriptionOptions(ack_deadline_seconds=10))
     before = found(subscriber, subscription(settings))
-    line = f"subscription {subscription(settings)} exists with ack deadline 10 s, not 60 s: left as it is"
+    line = f"subscription {subscription(settings)} exists with ack deadline 10 s, not 60 s: not changed"
     assert provision(settings, [CLICKS]) == provision(settings, [CLICKS], dry_run=True) == [line]
 
     asked = SubscriptionOptions(10, ordering=True, dead_letter_attempts=7, push_endpoint="http://127.0.0.1:1/push")
@@ -138,10 +138,10 @@ def test_differences_are_told_and_left(settings: Settings, subscriber: Any) -> N
     assert line == (
         f"subscription {subscription(settings)} exists with ordering off, not on and dead letters off, not to "
         f"{topic(settings)}-dead-letter after 7 attempts and push endpoint none, not http://127.0.0.1:1/push: "
-        "left as it is"
+        "not changed"
     )
     [line] = provision(settings, [CLICKS], options=SubscriptionOptions(10, exactly_once=True))
-    assert line.endswith("exists with exactly-once off, not on: left as it is")
+    assert line.endswith("exists with exactly-once off, not on: not changed")
     other = settings.model_copy(
         update={
             "topics": {"clicks": f"{settings.topic(CLICKS)}-2"},
@@ -150,11 +150,11 @@ def test_differences_are_told_and_left(settings: Settings, subscriber: Any) -> N
     )
     [created, line] = provision(other, [CLICKS], options=SubscriptionOptions(10))
     assert created == f"created topic {topic(settings)}-2"
-    assert line.endswith(f"exists with topic {topic(settings)}, not {topic(settings)}-2: left as it is")
+    assert line.endswith(f"exists with topic {topic(settings)}, not {topic(settings)}-2: not changed")
     assert found(subscriber, subscription(settings)) == before
 
 
-def test_a_message_out_of_attempts_waits_in_the_dead_letter_subscription(settings: Settings, subscriber: Any) -> None:
+def test_a_message_without_attempts_left_is_kept_as_a_dead_letter(settings: Settings, subscriber: Any) -> None:
     options = SubscriptionOptions(dead_letter_attempts=5)
     dead_letters = f"projects/test-project/subscriptions/{settings.topic(CLICKS)}-dead-letter"
     planned = provision(settings, [CLICKS], dry_run=True, options=options)
@@ -216,11 +216,11 @@ def test_a_push_endpoint_is_set_with_its_token(settings: Settings, subscriber: A
     [line] = provision(settings, [CLICKS], options=SubscriptionOptions(push_endpoint="https://127.0.0.1:1/push"))
     assert line.endswith(
         "exists with push endpoint https://127.0.0.1:1/push/clicks as pusher@test.iam.gserviceaccount.com for "
-        "warehouse, not https://127.0.0.1:1/push: left as it is"
+        "warehouse, not https://127.0.0.1:1/push: not changed"
     )
 
 
-def test_options_that_exclude_each_other_are_refused_before_anything_is_made(settings: Settings) -> None:
+def test_contradicting_options_are_rejected_before_anything_is_created(settings: Settings) -> None:
     with pytest.raises(UserError, match="--exactly-once needs a pull subscription"):
         provision(settings, [CLICKS], options=SubscriptionOptions(exactly_once=True, push_endpoint="https://x/push"))
     assert provision(settings, [CLICKS], dry_run=True)[0] == f"would create topic {topic(settings)}"

@@ -1,4 +1,4 @@
-"""The push endpoint: what is answered 204 is in the warehouse, whatever happens; what is no push stays out of it."""
+"""The push server: an answer of 204 means that the message is in the warehouse, whatever happens."""
 
 import asyncio
 import base64
@@ -48,7 +48,7 @@ SUBSCRIPTION = "projects/shop/subscriptions/clicks-landing"
 
 
 class Server:
-    """`python -m ingest push` on a port of its own."""
+    """`python -m ingest push` as a process, on its own port."""
 
     def __init__(self, start: Start, variables: dict[str, str]) -> None:
         self.port = free_port()
@@ -67,7 +67,7 @@ class Server:
             return 0
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[str, str]:
-        """What it printed and logged; it must end well."""
+        """Stop the server, which must exit with 0; returns its output and log."""
         self.process.send_signal(number)
         out, err = self.process.communicate(timeout=60)
         assert self.process.returncode == 0, err
@@ -108,7 +108,7 @@ def envelope(payload: bytes = b"{}", message_id: str = "1", subscription: str = 
 
 
 def landed(settings: Settings, stream: str = "clicks") -> list[dict[str, Any]]:
-    """Rows in the order of landing; waits for a server that just commits."""
+    """Return the rows in the order of landing; wait while the server commits."""
     with DuckDBSink(settings.warehouse_path).connection() as connection:
         rows = connection.execute(f"select * from raw.{stream} order by landed_at, rowid")
         names = [column[0] for column in rows.description]
@@ -120,14 +120,14 @@ def landed_ids(settings: Settings) -> list[str]:
 
 
 class Load:
-    """Clients that push as fast as they are answered, each message once, until the context ends or the server does."""
+    """Clients that push different messages without pause until the context or the server ends."""
 
     def __init__(self, server: Server, clients: int = 12) -> None:
         self._server = server
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._push, args=(number,)) for number in range(clients)]
         self.answered: dict[int, list[str]] = defaultdict(list)
-        """Status to the ids that were answered so."""
+        """HTTP status to the ids of the messages with this answer."""
 
     def _push(self, client_number: int) -> None:
         with httpx.Client(timeout=60) as client:
@@ -143,7 +143,7 @@ class Load:
                     return
 
     def goes_on(self) -> Callable[[], bool]:
-        """Tells whether some more were landed since now."""
+        """Return a function that reports whether more messages have landed since now."""
         before = len(self.answered[204])
         return lambda: len(self.answered[204]) >= before + 50
 
@@ -160,7 +160,7 @@ class Load:
 
 
 class Sink(DuckDBSink):
-    """Notes the ids that are committed; each outcome that is an error is raised by one commit."""
+    """Records the ids of committed messages. Each commit takes the next outcome, and raises it if it is an error."""
 
     def __init__(self, *outcomes: BaseException | None) -> None:
         self._outcomes = list(outcomes)
@@ -179,7 +179,7 @@ class Sink(DuckDBSink):
 
 
 class InProcess:
-    """The endpoint without a server."""
+    """The push endpoint in this process, without a server."""
 
     result: Any
 
@@ -192,7 +192,7 @@ class InProcess:
 
     @property
     def rows(self) -> int:
-        return self._endpoint._in_hand.rows
+        return self._endpoint._unanswered.rows
 
     async def post(self, body: Any, **options: Any) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -202,7 +202,7 @@ class InProcess:
 def in_process(
     settings: Settings, sink: DuckDBSink, act: Callable[[InProcess], Any], verifier: TokenVerifier | None = None
 ) -> InProcess:
-    """The endpoint, with the result of `act` on it."""
+    """Run `act` on an endpoint in this process; returns the endpoint and the result."""
 
     async def run() -> InProcess:
         endpoint = InProcess(settings, sink, verifier)
@@ -295,7 +295,7 @@ def test_pushes_land_as_they_were_sent(serve: Serve, settings: Settings) -> None
 
 
 @pytest.mark.parametrize("size", [10_000_000, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_message_of_any_size_lands_even_where_less_may_wait(serve: Serve, settings: Settings, size: int) -> None:
+def test_a_message_above_the_limit_of_waiting_bytes_lands(serve: Serve, settings: Settings, size: int) -> None:
     server = serve(LANDING_MAX_BYTES="1024")
     payload = os.urandom(size)
     assert server.post(envelope(payload)).status_code == 204
@@ -303,7 +303,7 @@ def test_a_message_of_any_size_lands_even_where_less_may_wait(serve: Serve, sett
     assert [row["payload"] for row in landed(settings)] == [payload]
 
 
-def test_a_redelivery_lands_again_but_once_in_a_commit(settings: Settings) -> None:
+def test_a_redelivery_lands_again_but_once_per_commit(settings: Settings) -> None:
     gate = threading.Event()
 
     class GatedSink(DuckDBSink):
@@ -327,7 +327,7 @@ def test_a_redelivery_lands_again_but_once_in_a_commit(settings: Settings) -> No
     assert endpoint.committer.rows == 4
 
 
-# -- what is refused --------------------------------------------------------------------------------------------------
+# -- what is rejected -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,9 @@ def test_a_redelivery_lands_again_but_once_in_a_commit(settings: Settings) -> No
         (b'{"subscription": "x", "message": {"messageId": "\\ud800"}}', "body: Invalid JSON"),
     ],
 )
-def test_what_is_no_push_is_400_with_one_line(body: Any, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_request_that_is_not_a_push_gets_400_with_one_line(
+    body: Any, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     sink = Sink()
     answer = in_process(Settings(_env_file=None), sink, lambda endpoint: endpoint.post(body)).result
     assert answer.status_code == 400
@@ -382,12 +384,12 @@ def test_what_is_no_push_is_400_with_one_line(body: Any, reason: str, capsys: py
         ("shop", "projects/other/subscriptions/clicks-landing", 404),
         ("shop", "clicks-landing", 404),
         (None, "projects/shop/subscriptions/nope", 404),
-        (None, "projects/shop/subscriptions/users-landing", 404),  # comes by Kafka
+        (None, "projects/shop/subscriptions/users-landing", 404),  # users arrive through Kafka
         (None, "projects/shop/topics/clicks-landing", 404),
         (None, "", 404),
     ],
 )
-def test_an_unknown_subscription_is_404_and_told_which_there_are(
+def test_an_unknown_subscription_gets_404_with_the_known_ones(
     project: str | None, subscription: str, status: int
 ) -> None:
     sink = Sink()
@@ -397,7 +399,9 @@ def test_an_unknown_subscription_is_404_and_told_which_there_are(
     assert answer.status_code == status
     assert sink.ids == ["1"] * (status == 204)
     if status == 404:
-        assert f"there are projects/{project or '-'}/subscriptions/checkouts-landing, projects/" in answer.text
+        assert (
+            f"the subscriptions are projects/{project or '-'}/subscriptions/checkouts-landing, projects/" in answer.text
+        )
         assert "users-landing," not in answer.text
         assert "\n" not in answer.text
 
@@ -419,7 +423,7 @@ def test_an_unknown_subscription_is_404_and_told_which_there_are(
         ({"streams": ["checkouts"]}, SUBSCRIPTION, 404),
     ],
 )
-def test_a_subscription_may_be_of_another_project_and_a_stream_be_off(
+def test_subscriptions_of_other_projects_are_accepted_and_those_of_disabled_streams_are_not(
     changes: dict[str, Any], subscription: str, status: int
 ) -> None:
     settings = Settings(_env_file=None, pubsub_project="shop", **changes)
@@ -427,7 +431,7 @@ def test_a_subscription_may_be_of_another_project_and_a_stream_be_off(
     assert in_process(settings, Sink(), lambda endpoint: endpoint.post(body)).result.status_code == status
 
 
-def test_other_methods_and_paths_are_refused(serve: Serve) -> None:
+def test_other_methods_and_paths_are_rejected(serve: Serve) -> None:
     server = serve()
     statuses = {
         (method, path): server.client.request(method, server.url.replace("/push", path)).status_code
@@ -439,12 +443,12 @@ def test_other_methods_and_paths_are_refused(serve: Serve) -> None:
     assert list(statuses.values()) == [405, 405, 404, 405, 404, 404]
     _, err = server.stop()
     logged = [json.loads(line) for line in err.splitlines()][1:]
-    assert [(line["event"], line["status"]) for line in logged] == [("refused", 405), ("refused", 404)]
+    assert [(line["event"], line["status"]) for line in logged] == [("push rejected", 405), ("push rejected", 404)]
 
 
 @pytest.mark.slow
-def test_a_slash_at_the_end_is_no_other_path(serve: Serve, settings: Settings) -> None:
-    """Pub/Sub follows no redirect."""
+def test_a_trailing_slash_is_accepted(serve: Serve, settings: Settings) -> None:
+    """Since Pub/Sub does not follow redirects."""
     server = serve()
     assert server.client.post(f"{server.url}/", json=envelope(message_id="slash")).status_code == 204
     assert server.post(envelope(message_id="none")).status_code == 204
@@ -462,10 +466,10 @@ def test_a_slash_at_the_end_is_no_other_path(serve: Serve, settings: Settings) -
         ({"Origin": "null"}, 403),
     ],
 )
-def test_without_tokens_no_page_of_the_web_can_push(
+def test_without_tokens_web_pages_cannot_push(
     headers: dict[str, str], status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A form needs no permission to post anything anywhere; the browser says from where."""
+    """Web pages can send forms to any address; the browser adds the headers Origin and Host."""
     sink = Sink()
 
     async def push(endpoint: InProcess) -> httpx.Response:
@@ -479,12 +483,12 @@ def test_without_tokens_no_page_of_the_web_can_push(
     assert answer.status_code == status
     assert sink.ids == ["1"] * (status == 204)
     assert count() == before + 1
-    assert ("refused" in capsys.readouterr().out) == (status == 403)
+    assert ("push rejected" in capsys.readouterr().out) == (status == 403)
 
 
-def test_with_tokens_the_server_may_have_any_name() -> None:
+def test_with_tokens_any_host_name_is_accepted() -> None:
     class Verifier(TokenVerifier):
-        def is_known(self, token: str) -> bool:
+        def is_verified(self, token: str) -> bool:
             return token == AUDIENCE
 
     async def push(endpoint: InProcess) -> httpx.Response:
@@ -500,7 +504,7 @@ def test_with_tokens_the_server_may_have_any_name() -> None:
     assert (answer.status_code, sink.ids) == (204, ["1"])
 
 
-def test_a_head_above_the_limit_is_431_and_never_in_memory(serve: Serve, settings: Settings) -> None:
+def test_headers_above_the_limit_get_431_and_are_not_buffered(serve: Serve, settings: Settings) -> None:
     server = serve()
     before = peak_kilobytes(server.process.pid)
     started = time.monotonic()
@@ -517,20 +521,22 @@ def test_a_head_above_the_limit_is_431_and_never_in_memory(serve: Serve, setting
 
 
 def peak_kilobytes(pid: int) -> int:
-    """The most memory that a process has had."""
+    """Return the peak memory of a process."""
     found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
     assert found
     return int(found[1])
 
 
 @pytest.mark.parametrize("is_chunked", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_a_body_above_the_limit_is_413_and_never_in_memory(serve: Serve, settings: Settings, is_chunked: bool) -> None:
+def test_a_body_above_the_limit_gets_413_and_is_not_buffered(
+    serve: Serve, settings: Settings, is_chunked: bool
+) -> None:
     server = serve()
     before = peak_kilobytes(server.process.pid)
     chunk = b" " * 1_000_000
     length = {} if is_chunked else {"content-length": str(200 * len(chunk))}
     answer = server.client.post(server.url, content=(chunk for _ in range(200)), headers=length)
-    assert (answer.status_code, answer.text) == (413, f"a push has at most {MAX_BODY_BYTES} bytes")
+    assert (answer.status_code, answer.text) == (413, f"the push is too large: the limit is {MAX_BODY_BYTES} bytes")
     assert peak_kilobytes(server.process.pid) - before < 60_000
     assert server.post(envelope()).status_code == 204
     server.stop()
@@ -538,7 +544,7 @@ def test_a_body_above_the_limit_is_413_and_never_in_memory(serve: Serve, setting
 
 
 @pytest.mark.parametrize("limit", ["LANDING_MAX_ROWS", pytest.param("LANDING_MAX_BYTES", marks=pytest.mark.slow)])
-def test_more_than_may_wait_is_429_and_what_waits_lands(serve: Serve, settings: Settings, limit: str) -> None:
+def test_pushes_above_the_limit_get_429_and_the_waiting_ones_land(serve: Serve, settings: Settings, limit: str) -> None:
     bodies = {str(number): json.dumps(envelope(b"x" * 1_000, str(number))).encode() for number in range(10, 40)}
     size = len(bodies["10"])
     server = serve(**{limit: "7" if limit == "LANDING_MAX_ROWS" else str(8 * size - 1)})
@@ -549,11 +555,11 @@ def test_more_than_may_wait_is_429_and_what_waits_lands(serve: Serve, settings: 
             full = {answer.result().status_code for answer in answers.values() if answer.done()}
             assert full == {429}
             what = {"LANDING_MAX_ROWS": "pushes", "LANDING_MAX_BYTES": "bytes"}[limit]
-            assert server.post(bodies["10"]).text == f"{limit} {what} already wait for their commit"
+            assert server.post(bodies["10"]).text == f"{limit} {what} are already waiting for their commit"
             waiting = [id_ for id_, answer in answers.items() if not answer.done()]
         assert {answers[id_].result().status_code for id_ in waiting} == {204}
     assert sorted(landed_ids(settings)) == waiting
-    # what was answered, or refused, makes place
+    # answered and rejected requests no longer count
     for body in bodies.values():
         assert server.post(body).status_code == 204
 
@@ -561,21 +567,21 @@ def test_more_than_may_wait_is_429_and_what_waits_lands(serve: Serve, settings: 
 # -- the warehouse ----------------------------------------------------------------------------------------------------
 
 
-def test_a_held_warehouse_is_503_and_the_server_goes_on(serve: Serve, settings: Settings) -> None:
+def test_pushes_get_503_while_the_warehouse_is_held(serve: Serve, settings: Settings) -> None:
     server = serve(LOCK_TIMEOUT_SECONDS="0.3")
     with DuckDBSink(settings.warehouse_path).connection():
         for number in range(2):
-            answer = server.post(envelope(message_id=f"refused-{number}"))
-            assert (answer.status_code, answer.text) == (503, "the warehouse takes no commits now")
+            answer = server.post(envelope(message_id=f"rejected-{number}"))
+            assert (answer.status_code, answer.text) == (503, "the warehouse cannot commit now")
         assert server.health() == 200
     assert server.post(envelope(message_id="taken")).status_code == 204
     _, err = server.stop()
     assert landed_ids(settings) == ["taken"]
-    assert err.count("pushes are refused") == 2
+    assert err.count("pushes rejected") == 2
     assert f"PID {os.getpid()}" in err
 
 
-def test_on_a_full_disk_it_is_503_and_the_server_goes_on(serve: Serve, settings: Settings) -> None:
+def test_pushes_get_503_while_the_disk_is_full(serve: Serve, settings: Settings) -> None:
     server = serve()
     assert server.post(envelope(message_id="before")).status_code == 204
     limit = settings.warehouse_path.stat().st_size + 200_000
@@ -583,7 +589,7 @@ def test_on_a_full_disk_it_is_503_and_the_server_goes_on(serve: Serve, settings:
     large = envelope(os.urandom(8_000_000), "large")
     for _ in range(2):
         answer = server.post(large)
-        assert (answer.status_code, answer.text) == (503, "the warehouse takes no commits now")
+        assert (answer.status_code, answer.text) == (503, "the warehouse cannot commit now")
     assert server.health() == 200
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert server.post(large).status_code == 204
@@ -593,27 +599,27 @@ def test_on_a_full_disk_it_is_503_and_the_server_goes_on(serve: Serve, settings:
 
 
 @pytest.mark.slow
-def test_a_warehouse_that_was_replaced_is_said_once(serve: Serve, settings: Settings) -> None:
-    """What was acknowledged does not come again by itself."""
+def test_a_replaced_warehouse_is_reported_once(serve: Serve, settings: Settings) -> None:
+    """The log must say so, since Pub/Sub does not redeliver acknowledged messages."""
     server = serve()
     assert server.post(envelope(message_id="before")).status_code == 204
-    time.sleep(1)  # until the server has left the file
+    time.sleep(1)  # until the server has released the file
     settings.warehouse_path.rename(settings.warehouse_path.with_name("elsewhere"))
     statuses = [server.post(envelope(message_id="after")).status_code for _ in range(2)]
     assert statuses == [503, 204]
     _, err = server.stop()
     assert landed_ids(settings) == ["after"]
-    assert err.count("the warehouse was replaced") == 2  # it, and the answer
+    assert err.count("the warehouse was replaced") == 2  # once in the log of the landing, once in the rejected push
     assert "from pubsub clicks up to 0, and 1 was landed" in err
 
 
-def test_it_starts_while_the_warehouse_is_held(serve: Serve, settings: Settings) -> None:
+def test_the_server_starts_while_the_warehouse_is_held(serve: Serve, settings: Settings) -> None:
     with DuckDBSink(settings.warehouse_path).connection():
         server = serve()
     assert server.post(envelope()).status_code == 204
 
 
-def test_a_failed_commit_is_503_and_the_next_may_succeed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_commit_gets_503_and_the_next_can_succeed(capsys: pytest.CaptureFixture[str]) -> None:
     sink = Sink(OSError("no space left\nSECRET"), None, WarehouseHeldError("held"), None)
 
     async def push(endpoint: InProcess) -> list[tuple[int, str]]:
@@ -621,8 +627,8 @@ def test_a_failed_commit_is_503_and_the_next_may_succeed(capsys: pytest.CaptureF
         return [(answer.status_code, answer.text) for answer in answers]
 
     endpoint = in_process(Settings(_env_file=None), sink, push)
-    held = "the warehouse takes no commits now"
-    assert endpoint.result == [(503, "the commit failed"), (204, ""), (503, held), (204, "")]
+    unavailable = "the warehouse cannot commit now"
+    assert endpoint.result == [(503, "the commit failed"), (204, ""), (503, unavailable), (204, "")]
     assert sink.ids == ["1", "3"]
     logged = capsys.readouterr().out
     assert "no space left" in logged
@@ -630,13 +636,13 @@ def test_a_failed_commit_is_503_and_the_next_may_succeed(capsys: pytest.CaptureF
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_without_its_committer_the_server_is_not_well() -> None:
+def test_the_health_check_fails_without_the_committer() -> None:
     gate = threading.Event()
 
     class DeadlySink(Sink):
         def commit(self, batches: Sequence[Batch]) -> Mapping[str, int]:
             assert gate.wait(30)
-            raise GeneratorExit  # no Exception: what the committer does not go on after
+            raise GeneratorExit  # not an Exception, so it ends the committer
 
     async def push(endpoint: InProcess) -> list[int]:
         answers = [await endpoint.client.get("/healthz")]
@@ -652,11 +658,11 @@ def test_without_its_committer_the_server_is_not_well() -> None:
     assert in_process(Settings(_env_file=None), DeadlySink(), push).result == [200, 503, 503, 503, 503]
 
 
-def test_however_steadily_pushes_come_the_warehouse_is_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_warehouse_is_released_regularly_under_constant_pushes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest.push, "LINGER_SECONDS", 60.0)
-    monkeypatch.setattr(ingest.push, "HOLD_SECONDS", 0.1)
+    monkeypatch.setattr(ingest.push, "MAX_SESSION_SECONDS", 0.1)
     holds: list[float] = []
-    """For how long it was free before each."""
+    """Seconds for which the warehouse was free before each session."""
     free_since = 0.0
 
     class TimedSink(Sink):
@@ -674,11 +680,11 @@ def test_however_steadily_pushes_come_the_warehouse_is_left_to_others(monkeypatc
             assert time.monotonic() < deadline, "held all the time"
 
     in_process(Settings(_env_file=None), TimedSink(), push)
-    assert min(holds) >= 0.2, "who looks every 0.1 s may have missed it"
+    assert min(holds) >= 0.2, "a process that polls every 0.1 s may have missed it"
 
 
 @pytest.mark.slow
-def test_others_get_the_warehouse_under_load(serve: Serve, settings: Settings) -> None:
+def test_other_processes_can_open_the_warehouse_under_load(serve: Serve, settings: Settings) -> None:
     server = serve()
     with Load(server) as load:
         for _ in range(3):
@@ -691,7 +697,7 @@ def test_others_get_the_warehouse_under_load(serve: Serve, settings: Settings) -
 
 
 @pytest.mark.slow
-def test_a_build_gets_the_warehouse_under_load(serve: Serve, settings: Settings, tmp_path: Path) -> None:
+def test_a_build_succeeds_under_load(serve: Serve, settings: Settings, tmp_path: Path) -> None:
     server = serve()
     variables = {"WAREHOUSE_PATH": str(settings.warehouse_path), "DBT_TARGET_PATH": str(tmp_path / "target")}
     command = [sys.executable, "-m", "dbt_project", "build", "--select", "stg_clicks"]
@@ -713,7 +719,7 @@ def test_a_build_gets_the_warehouse_under_load(serve: Serve, settings: Settings,
 
 
 @pytest.mark.slow
-def test_under_load_and_a_warehouse_held_now_and_then_204_means_landed(serve: Serve, settings: Settings) -> None:
+def test_204_means_landed_under_load_and_while_others_hold_the_warehouse(serve: Serve, settings: Settings) -> None:
     server = serve(LOCK_TIMEOUT_SECONDS="0.2")
     with Load(server) as load:
         for count in (10, 20, 30):
@@ -728,7 +734,9 @@ def test_under_load_and_a_warehouse_held_now_and_then_204_means_landed(serve: Se
 @pytest.mark.parametrize(
     "answers", [pytest.param(1, marks=pytest.mark.slow), 150, pytest.param(400, marks=pytest.mark.slow)]
 )
-def test_killed_under_load_all_that_was_answered_is_landed(serve: Serve, settings: Settings, answers: int) -> None:
+def test_after_a_kill_under_load_all_acknowledged_messages_are_landed(
+    serve: Serve, settings: Settings, answers: int
+) -> None:
     server = serve()
     with Load(server) as load:
         wait_for(lambda: len(load.answered[204]) >= answers)
@@ -741,7 +749,7 @@ def test_killed_under_load_all_that_was_answered_is_landed(serve: Serve, setting
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_signal_under_load_ends_it_with_everything_answered(
+def test_after_a_signal_under_load_every_request_is_answered(
     serve: Serve, settings: Settings, number: signal.Signals
 ) -> None:
     server = serve()
@@ -755,7 +763,9 @@ def test_a_signal_under_load_ends_it_with_everything_answered(
     assert err.count("\n") == 1, err
 
 
-def test_a_signal_while_the_warehouse_is_held_answers_too(serve: Serve, settings: Settings) -> None:
+def test_after_a_signal_waiting_requests_are_answered_while_the_warehouse_is_held(
+    serve: Serve, settings: Settings
+) -> None:
     server = serve(LOCK_TIMEOUT_SECONDS="1", LANDING_MAX_ROWS="1")
     with DuckDBSink(settings.warehouse_path).connection(), ThreadPoolExecutor() as pool:
         answer = pool.submit(server.post, envelope())
@@ -764,7 +774,7 @@ def test_a_signal_while_the_warehouse_is_held_answers_too(serve: Serve, settings
         assert (answer.result().status_code, out) == (503, "landed 0 messages\n")
 
 
-def test_a_client_that_goes_away_does_not_take_its_message_along(serve: Serve, settings: Settings) -> None:
+def test_a_message_lands_even_if_its_client_disconnects(serve: Serve, settings: Settings) -> None:
     server = serve(LANDING_MAX_ROWS="1")
     body = json.dumps(envelope(message_id="orphan")).encode()
     address = ("127.0.0.1", server.port)
@@ -774,7 +784,7 @@ def test_a_client_that_goes_away_does_not_take_its_message_along(serve: Serve, s
         wait_for(lambda: server.post(b"").status_code == 429)
         client.close()
     wait_for(lambda: landed_ids(settings) == ["orphan"])
-    # one that goes before its end leaves nothing behind, and no place taken
+    # a client that disconnects before the end of its push frees its share of the limit
     with socket.create_connection(address) as client:
         client.sendall(request[:-1])
         wait_for(lambda: server.post(b"").status_code == 429)
@@ -783,7 +793,7 @@ def test_a_client_that_goes_away_does_not_take_its_message_along(serve: Serve, s
 
 
 @pytest.mark.slow
-def test_a_port_in_use_is_one_line(serve: Serve, start: Start) -> None:
+def test_a_port_in_use_is_reported_in_one_line(serve: Serve, start: Start) -> None:
     server = serve()
     second = start("push", "--port", str(server.port))
     out, err = second.communicate(timeout=30)
@@ -791,14 +801,14 @@ def test_a_port_in_use_is_one_line(serve: Serve, start: Start) -> None:
     assert (second.returncode, out, err) == (2, "", expected)
 
 
-# -- who may push -----------------------------------------------------------------------------------------------------
+# -- authentication of pushes -----------------------------------------------------------------------------------------
 
 AUDIENCE = "https://warehouse.example/push"
 ACCOUNT = "pusher@shop.iam.gserviceaccount.com"
 
 
 class Google:
-    """Signs tokens with keys of its own, and serves their certificates as Google does."""
+    """A fake of Google: signs tokens with its own keys, and serves the certificates."""
 
     def __init__(self) -> None:
         self._keys: dict[str, bytes] = {}
@@ -823,7 +833,7 @@ class Google:
         self.certificates[key_id] = certificate.public_bytes(serialization.Encoding.PEM).decode()
 
     def token(self, key_id: str = "one", header: dict[str, Any] | None = None, **claims: Any) -> str:
-        """A valid token, but for these claims; None leaves one out."""
+        """Return a valid token with these claims changed; None removes a claim."""
         now = int(time.time())
         valid = {"iss": "https://accounts.google.com", "aud": AUDIENCE, "email": ACCOUNT, "email_verified": True}
         payload = valid | {"iat": now - 60, "exp": now + 3540} | claims
@@ -855,7 +865,7 @@ def google(google_keys: Google) -> Iterator[Google]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Seconds by which all clocks that a token is verified by are ahead."""
+    """Number of seconds to add to all clocks that the verification uses."""
     ahead = SimpleNamespace(seconds=0.0)
     real = SimpleNamespace(time=time.time, monotonic=time.monotonic, utcnow=_helpers.utcnow)
     faked = SimpleNamespace(
@@ -867,7 +877,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def forged(token: str, **claims: Any) -> str:
-    """Other claims under the same signature."""
+    """Return a token with changed claims under the same signature."""
     header, payload, signature = token.split(".")
     decoded = json.loads(base64.urlsafe_b64decode(payload + "=="))
     return f"{header}.{segment(decoded | claims)}.{signature}"
@@ -901,7 +911,7 @@ def unsigned(token: str, algorithm: str) -> str:
         (401, lambda google: f"Bearer {forged(google.token(), exp=int(time.time()) + 9_999)}"),
         (401, lambda google: f"Bearer {forged(google.token(email='other@x'), email=ACCOUNT)}"),
         (401, lambda google: f"Bearer {google.token()[:-8]}AAAAAAAA"),
-        (401, lambda google: f"Bearer {Google().token()}"),  # the same key id, another key
+        (401, lambda google: f"Bearer {Google().token()}"),  # another key with the same key id
         (401, lambda google: f"Bearer {unsigned(google.token(), 'none')}"),
         (401, lambda google: f"Bearer {unsigned(google.token(), 'HS256')}"),
         (401, lambda google: f"Bearer {google.token(iat=int(time.time()) - 7_200, exp=int(time.time()) - 60)}"),
@@ -940,31 +950,29 @@ def test_only_googles_token_for_this_audience_and_account_may_push(
         assert value.split()[-1][:20] not in said
 
 
-def test_a_verified_token_is_known_until_it_expires(google: Google, clock: SimpleNamespace) -> None:
+def test_a_verified_token_is_cached_until_it_expires(google: Google, clock: SimpleNamespace) -> None:
     verifier = TokenVerifier(AUDIENCE, ACCOUNT, google)
     token = google.token()
-    assert not verifier.is_known(token)
+    assert not verifier.is_verified(token)
     verifier.verify(token)
-    assert verifier.is_known(token)
-    assert not verifier.is_known(token + "A")
+    assert verifier.is_verified(token)
+    assert not verifier.is_verified(token + "A")
     clock.seconds = 3_600
-    assert not verifier.is_known(token)
+    assert not verifier.is_verified(token)
     with pytest.raises(IdentityError, match="expired"):
         verifier.verify(token)
 
 
-def test_a_bounded_number_of_tokens_is_remembered(google: Google, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_cached_tokens_is_bounded(google: Google, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oidc, "MAX_TOKENS", 2)
     verifier = TokenVerifier(AUDIENCE, ACCOUNT, google)
     tokens = [google.token(nonce=number) for number in range(3)]
     for token in tokens:
         verifier.verify(token)
-    assert [verifier.is_known(token) for token in tokens] == [False, True, True]
+    assert [verifier.is_verified(token) for token in tokens] == [False, True, True]
 
 
-def test_certificates_are_fetched_once_and_again_when_they_are_out_of_date(
-    google: Google, clock: SimpleNamespace
-) -> None:
+def test_certificates_are_fetched_once_and_again_after_they_expire(google: Google, clock: SimpleNamespace) -> None:
     verifier = TokenVerifier(AUDIENCE, ACCOUNT, google)
     for number in range(5):
         verifier.verify(google.token(nonce=number))
@@ -977,7 +985,7 @@ def test_certificates_are_fetched_once_and_again_when_they_are_out_of_date(
     assert google.fetches == 2
 
 
-def test_a_new_key_is_fetched_but_not_for_every_invented_one(google: Google, clock: SimpleNamespace) -> None:
+def test_an_unknown_key_id_triggers_a_fetch_but_not_too_often(google: Google, clock: SimpleNamespace) -> None:
     verifier = TokenVerifier(AUDIENCE, ACCOUNT, google)
     verifier.verify(google.token())
     google.add_key("two")
@@ -987,27 +995,27 @@ def test_a_new_key_is_fetched_but_not_for_every_invented_one(google: Google, clo
     for number in range(50):
         clock.seconds += 0.5
         invented = {"alg": "RS256", "kid": f"invented-{number}"}
-        with pytest.raises(IdentityError) as refused:
+        with pytest.raises(IdentityError) as raised:
             verifier.verify(".".join([segment(invented), *google.token().split(".")[1:]]))
-        assert refused.value.status == 401
+        assert raised.value.status == 401
     assert google.fetches <= 5
     verifier.verify(google.token(nonce=1))
 
 
-def test_without_certificates_it_is_503_until_they_come(google: Google, clock: SimpleNamespace) -> None:
+def test_pushes_get_503_until_certificates_are_available(google: Google, clock: SimpleNamespace) -> None:
     verifier = TokenVerifier(AUDIENCE, ACCOUNT, google)
     google.is_down = True
     for _ in range(5):
-        with pytest.raises(IdentityError) as refused:
+        with pytest.raises(IdentityError) as raised:
             verifier.verify(google.token())
-        assert refused.value.status == 503
+        assert raised.value.status == 503
     assert google.fetches == 1
     google.is_down = False
     clock.seconds = 11
     verifier.verify(google.token())
 
 
-def test_fetching_certificates_keeps_nobody_else_waiting(google: Google) -> None:
+def test_fetching_certificates_does_not_block_other_requests(google: Google) -> None:
     begun, gate = threading.Event(), threading.Event()
 
     def slow(url: str, timeout: float) -> Any:
@@ -1027,7 +1035,7 @@ def test_fetching_certificates_keeps_nobody_else_waiting(google: Google) -> None
     assert in_process(Settings(_env_file=None), Sink(), push, verifier).result == 204
 
 
-def test_with_an_audience_nothing_is_taken_without_a_token(start: Start) -> None:
+def test_with_an_audience_requests_without_a_token_are_rejected(start: Start) -> None:
     port = free_port()
     process = start("push", "--port", str(port), PUSH_AUDIENCE=AUDIENCE, PUSH_SERVICE_ACCOUNT=ACCOUNT)
     try:
@@ -1050,12 +1058,12 @@ def test_with_an_audience_nothing_is_taken_without_a_token(start: Start) -> None
     assert process.returncode == 0
 
 
-def test_with_an_audience_it_may_be_reached_by_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_with_an_audience_the_server_can_listen_on_any_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     listened = []
 
     def listen(address: tuple[str, int], **_: Any) -> None:
         listened.append(address)
-        raise OSError(errno.EADDRINUSE, "")  # which ends it
+        raise OSError(errno.EADDRINUSE, "")  # ends the server at once
 
     monkeypatch.setattr("socket.create_server", listen)
     sink = DuckDBSink(tmp_path / "warehouse.duckdb")
@@ -1074,7 +1082,7 @@ def test_with_an_audience_it_may_be_reached_by_all(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.brokers
-def test_the_emulator_pushes_what_is_published(
+def test_messages_published_to_the_emulator_are_pushed_and_land(
     serve: Serve, settings: Settings, pubsub_emulator: PubSubEmulator
 ) -> None:
     stream = STREAMS["clicks"]

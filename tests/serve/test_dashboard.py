@@ -17,7 +17,8 @@ from structlog.testing import capture_logs
 from common.errors import UserError
 from common.settings import Settings
 from engines.query import Column, Parameter, Query, Value
-from serve.answers import Answer, QueryTimeoutError
+from engines.reader import QueryTimeoutError
+from serve.answers import Answer
 from serve.dashboard.cached import MOST_ROWS, AnswerMemory, Key
 from serve.dashboard.charts import nice_ceiling, plot
 from serve.dashboard.filters import Filters, instant

@@ -1,4 +1,4 @@
-# Plans with a provider that asks nobody: `terraform test` or `tofu test`.
+# Checks the plan with a mocked provider, without Google Cloud: `terraform test` or `tofu test`.
 mock_provider "google" {
   mock_resource "google_service_account" {
     defaults = {

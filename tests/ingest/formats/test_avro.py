@@ -1,4 +1,4 @@
-"""The decoder of Avro: what fastavro wrote comes out as JSON, whatever the schema."""
+"""The Avro decoder: values written by fastavro are decoded to JSON, for all kinds of schemas."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ import fastavro
 import pytest
 
 from ingest.formats.avro import avro_decoder
-from ingest.formats.compiled_avro import compiled
+from ingest.formats.compiled_avro import compile_decoder
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
 MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
@@ -35,7 +35,7 @@ HEADER = b"\0\0\0\0\1"
 
 
 def decoded(schema: Any, body: bytes, newest: Any = None, **references: Any) -> Any:
-    """What both decoders make of it."""
+    """Return the JSON of a message; both decoders must agree."""
     texts = {name.replace("_", "."): json.dumps(one) for name, one in references.items()}
     newest = newest and json.dumps(newest)
     results = {
@@ -47,7 +47,7 @@ def decoded(schema: Any, body: bytes, newest: Any = None, **references: Any) -> 
 
 
 def is_compiled(schema: Any) -> bool:
-    return compiled(fastavro.parse_schema(schema), lambda _: None) is not None
+    return compile_decoder(fastavro.parse_schema(schema), lambda _: None) is not None
 
 
 @pytest.mark.parametrize(
@@ -92,20 +92,20 @@ def is_compiled(schema: Any) -> bool:
     ],
     ids=str,
 )
-def test_a_value_is_json_as_a_field_and_by_itself(kind: Any, value: Any, expected: Any) -> None:
+def test_a_value_is_json_as_a_field_and_as_a_whole_message(kind: Any, value: Any, expected: Any) -> None:
     in_record = record(("before", "string"), ("it", kind), ("after", "string"))
     body = encoded(in_record, {"before": "b", "it": value, "after": "a"})
     assert decoded(in_record, body) == {"before": "b", "it": expected, "after": "a"}
     assert decoded(kind, encoded(kind, value)) == expected
 
 
-def test_a_time_that_no_calendar_has_stays_a_number() -> None:
+def test_a_time_outside_of_years_1_to_9999_stays_a_number() -> None:
     schema = record(("at", MICROS), ("on", {"type": "int", "logicalType": "date"}))
     body = encoded(record(("at", "long"), ("on", "int")), {"at": 2**62, "on": 2**31 - 1})
     assert decoded(schema, body) == {"at": 2**62, "on": 2**31 - 1}
 
 
-def test_records_are_told_apart_in_a_union_and_found_by_name() -> None:
+def test_a_union_of_records_is_decoded_by_record_name() -> None:
     inner, other = record(("at", MILLIS), name="shop.Inner"), record(("raw", "bytes"), name="shop.Other")
     schema = record(
         ("one", ["null", inner]),
@@ -121,7 +121,7 @@ def test_records_are_told_apart_in_a_union_and_found_by_name() -> None:
     assert decoded(schema, body) == {"one": None, "two": expected, "three": {"raw": "/w=="}, "four": expected}
 
 
-def test_a_schema_refers_to_others() -> None:
+def test_a_schema_can_refer_to_others() -> None:
     money = record(
         ("value", {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}), name="shop.Money"
     )
@@ -140,8 +140,8 @@ def test_a_schema_refers_to_others() -> None:
     assert decoded(["shop.Item", "shop.Money"], b"\x02\x02\x05", shop_Money=money, shop_Item=item) == {"value": "0.05"}
 
 
-def test_a_message_keeps_its_fields_and_takes_the_newest_names() -> None:
-    """Added, removed, renamed by alias, promoted."""
+def test_a_message_keeps_its_fields_under_their_newest_names() -> None:
+    """Fields are added, removed, renamed by an alias, and change their type."""
     first = record(("usr", "string"), ("quantity", "int"), ("gone", MILLIS))
     newest = {
         **record(("user_id", "string"), ("quantity", "long"), ("country", "string")),
@@ -156,12 +156,12 @@ def test_a_message_keeps_its_fields_and_takes_the_newest_names() -> None:
     assert decoded(first, body) == {"usr": "u1", "quantity": 7, "gone": "2026-01-02T03:04:05.678000Z"}
     body = encoded(newest, {"user_id": "u2", "quantity": 2**40, "country": "ES"})
     assert decoded(newest, body, newest) == {"user_id": "u2", "quantity": 2**40, "country": "ES"}
-    # an alias that the message itself has a field of the newest name beside
+    # the message already has a field with the newest name
     both = record(("usr", "string"), ("user_id", "string"))
     assert decoded(both, encoded(both, {"usr": "a", "user_id": "b"}), newest) == {"usr": "a", "user_id": "b"}
 
 
-def test_fields_of_records_within_are_renamed_too() -> None:
+def test_fields_of_nested_records_are_renamed_too() -> None:
     first = record(("buyer", record(("nm", "string"), name="shop.Person")), ("seller", "shop.Person"))
     person = {"type": "record", "name": "shop.Human", "aliases": ["Person"], "fields": []}
     person["fields"] = [{"name": "full_name", "type": "string", "aliases": ["nm"]}]
@@ -170,7 +170,7 @@ def test_fields_of_records_within_are_renamed_too() -> None:
     assert decoded(first, body, newest) == {"buyer": {"full_name": "a"}, "seller": {"full_name": "b"}}
 
 
-def test_a_type_within_itself_is_read_however_deep() -> None:
+def test_a_recursive_type_is_decoded_unless_nested_too_deep() -> None:
     schema = record(("at", MILLIS), ("next", ["null", "shop.Event"]))
     body = encoded(schema, {"at": AT, "next": {"at": AT, "next": None}})
     at = "2026-01-02T03:04:05.678000Z"
@@ -194,29 +194,29 @@ EMPTY: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("kind", "item"), EMPTY.values(), ids=EMPTY)
-def test_a_message_has_no_more_items_than_its_bytes_may_say(kind: Any, item: str) -> None:
-    """Items without bytes: ten bytes can say that there are 2**60 of them."""
-    of_kind: Any = {"type": "array", "items": kind}
-    in_union: Any = {"type": "map", "values": ["null", of_kind, record(("x", "int"), name="R"), record(name="S")]}
+def test_a_message_with_more_items_than_bytes_is_rejected(kind: Any, item: str) -> None:
+    """Ten bytes can announce 2**60 items that take no bytes."""
+    array: Any = {"type": "array", "items": kind}
+    in_union: Any = {"type": "map", "values": ["null", array, record(("x", "int"), name="R"), record(name="S")]}
     for schema, before, after in (
-        (of_kind, "", ""),
-        (record(("it", of_kind), name="Whole"), "", ""),
+        (array, "", ""),
+        (record(("it", array), name="Whole"), "", ""),
         (record(("it", in_union), name="Whole"), "020261" + "02", "00"),
-        (record(("it", {"type": "array", "items": of_kind}), ("one", "int"), name="Whole"), "04" + "00", "00" + "02"),
+        (record(("it", {"type": "array", "items": array}), ("one", "int"), name="Whole"), "04" + "00", "00" + "02"),
     ):
         read = avro_decoder(json.dumps(schema))
         text = read(HEADER + bytes.fromhex(before + "04" + "00" + after)).decode()
         assert f"[{item},{item}]" in text
         assert read(HEADER + bytes.fromhex(before + "03" + "00" + "00" + after)).decode() == text
         number = str(encoded("long", 20_000).hex())
-        of_blocks = str(encoded("long", 100).hex()) * 200
+        long_blocks = str(encoded("long", 100).hex()) * 200
         negative = str(encoded("long", -20_000).hex()) + "00"
-        for blocks in (number, of_blocks, negative):
-            with pytest.raises(ValueError, match="more items than bytes"):
+        for blocks in (number, long_blocks, negative):
+            with pytest.raises(ValueError, match="more array items than bytes"):
                 read(HEADER + bytes.fromhex(before + blocks + "00" + after))
 
 
-def test_a_long_array_of_items_that_have_bytes_is_read() -> None:
+def test_a_long_array_is_decoded() -> None:
     nulls: Any = {"type": "array", "items": "null"}
     schema = record(("many", {"type": "array", "items": "int"}), ("few", nulls))
     value = {"many": [*range(100_000)], "few": [None] * 100}
@@ -224,7 +224,7 @@ def test_a_long_array_of_items_that_have_bytes_is_read() -> None:
 
 
 @pytest.mark.parametrize("is_compiled", [True, False])
-def test_bytes_of_another_schema_are_an_error(is_compiled: bool) -> None:
+def test_a_message_of_another_schema_is_an_error(is_compiled: bool) -> None:
     kinds = ["null", "boolean", "string", "bytes", "int", "long", "double", "float"]
     kinds += [{"type": "enum", "name": "E", "symbols": ["A", "B"]}, {"type": "fixed", "name": "F", "size": 3}]
     schema = record(*((f"f{number}", ["null", kind]) for number, kind in enumerate(kinds[1:])))
@@ -290,7 +290,7 @@ def drawn_value(draw: random.Random, schema: Any) -> Any:
     return special.get(logical.get("logicalType", ""), values[kind])
 
 
-def test_compiled_decoders_do_as_fastavro_does() -> None:
+def test_compiled_decoders_give_the_same_results_as_fastavro() -> None:
     draw = random.Random(1)
     for number in range(400):
         names = itertools.count()
@@ -299,7 +299,7 @@ def test_compiled_decoders_do_as_fastavro_does() -> None:
         for _ in range(3):
             body = encoded(schema, drawn_value(draw, schema))
             decoded(schema, body)
-            # what broken bytes mean is the same too
+            # both decoders also treat invalid bytes alike
             spoiled = bytearray(body)
             if body:
                 spoiled[draw.randrange(len(body))] = draw.randrange(256)
@@ -310,11 +310,11 @@ def test_compiled_decoders_do_as_fastavro_does() -> None:
                     results.append(read(HEADER + bytes(spoiled)))
                 except Exception:  # noqa: BLE001  of many kinds
                     results.append(b"broken")
-            # fastavro takes a branch or symbol below zero, counted from the last
+            # fastavro accepts a negative branch or symbol, and counts it from the last one
             assert results[0] in (b"broken", results[1]), (number, schema, bytes(spoiled))
 
 
-def test_what_is_not_compiled() -> None:
+def test_only_simple_schemas_are_compiled() -> None:
     assert is_compiled(record(("a", record(("b", ["null", "string"]), name="R")), ("c", ["R", "null"])))
     for kind in ({"type": "array", "items": "int"}, {"type": "map", "values": "int"}, ["int", "string"], "shop.Event"):
         assert not is_compiled(record(("a", ["null", kind] if isinstance(kind, str) else kind)))
@@ -325,6 +325,6 @@ def test_what_is_not_compiled() -> None:
 
 
 @pytest.mark.parametrize("schema", ["{", '{"type": "record"}', '{"type": "array", "items": "shop.Missing"}', "[]x"])
-def test_a_text_that_is_no_schema_is_an_error(schema: str) -> None:
+def test_an_invalid_schema_is_an_error(schema: str) -> None:
     with pytest.raises(Exception):  # noqa: B017  of many kinds
         avro_decoder(schema)

@@ -1,4 +1,4 @@
-"""Messages in Confluent's wire format, landed from the spool by a registry on loopback."""
+"""Messages in Confluent's wire format, landed from the spool with a fake schema registry."""
 
 import json
 import threading
@@ -57,7 +57,7 @@ def settings(settings: Settings, registry: LocalRegistry) -> Settings:
 
 @pytest.fixture
 def contract(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Stream]:
-    """A stream `signups` in the given format."""
+    """Return the contract of a stream `signups` in the given format."""
 
     def add(of: str) -> Stream:
         fields = [
@@ -100,30 +100,30 @@ def test_avro_is_landed_as_json_beside_the_bytes_as_received(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
 ) -> None:
     first = registry.register("signups-value", json.dumps(FIRST))
-    of_key = registry.register("signups-key", '"string"')
+    key_id = registry.register("signups-key", '"string"')
     payload = avro(first, FIRST, {"usr": "u1", "n": 1})
     stream = contract("avro")
     land(
         settings,
         stream,
-        Message(payload, key=wire(of_key, b"\x04u1")),
-        Message(None, key=wire(of_key, b"\x04u2")),
+        Message(payload, key=wire(key_id, b"\x04u1")),
+        Message(None, key=wire(key_id, b"\x04u2")),
         Message(payload, key=b"plain"),
         Message(payload, key=wire(99, b"\x04u1")),
     )
     body = b'{"usr":"u1","n":1}'
     assert landed(settings, "payload, key, schema_id, decoded, decoded_key, decode_error") == [
-        (payload, wire(of_key, b"\x04u1"), first, body, b'"u1"', None),
-        (None, wire(of_key, b"\x04u2"), None, None, b'"u2"', None),
+        (payload, wire(key_id, b"\x04u1"), first, body, b'"u1"', None),
+        (None, wire(key_id, b"\x04u2"), None, None, b'"u2"', None),
         (payload, b"plain", first, body, None, None),
         (payload, wire(99, b"\x04u1"), first, body, None, None),
     ]
 
 
-def test_a_stream_goes_on_through_every_version_of_its_schema(
+def test_a_stream_is_decoded_across_versions_of_its_schema(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
 ) -> None:
-    """Before the second version is registered a field has its old name, and after it the new one."""
+    """A field has its old name until the second version is registered, and then the new one."""
     stream = contract("avro")
     first = registry.register("signups-value", json.dumps(FIRST))
     old = avro(first, FIRST, {"usr": "u1", "n": 1})
@@ -138,7 +138,7 @@ def test_a_stream_goes_on_through_every_version_of_its_schema(
     ]
 
 
-def test_a_version_that_appears_while_landing_follows_renames_what_comes_after(
+def test_a_schema_version_registered_while_following_renames_later_fields(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
 ) -> None:
     contract("avro")
@@ -165,10 +165,10 @@ def test_a_version_that_appears_while_landing_follows_renames_what_comes_after(
 
 
 @pytest.mark.parametrize("alike", ["orders-com.shop.Signup", "two"])
-def test_the_newest_version_is_that_of_the_subject(
+def test_the_newest_version_comes_from_the_schemas_subject(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], alike: str
 ) -> None:
-    """With one subject of another name it is that; with several none, since nobody knows which."""
+    """If the schema is only in one subject of another name, that is used; if it is in several, none is."""
     first = registry.register(alike, json.dumps(FIRST))
     registry.register(alike, json.dumps(SECOND))
     if alike == "two":
@@ -177,7 +177,7 @@ def test_the_newest_version_is_that_of_the_subject(
     assert landed(settings, "decoded") == [(b'{"usr":"u1","n":1}' if alike == "two" else b'{"user_id":"u1","n":1}',)]
 
 
-def test_a_client_that_may_not_read_subjects_goes_by_the_schema_of_the_message(
+def test_without_access_to_subjects_the_schema_of_the_message_is_used(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
 ) -> None:
     first = registry.register("signups-value", json.dumps(FIRST))
@@ -187,32 +187,32 @@ def test_a_client_that_may_not_read_subjects_goes_by_the_schema_of_the_message(
     assert landed(settings, "decoded") == [(b'{"usr":"u1","n":1}',)]
 
 
-def test_protobuf_and_json_schema(
+def test_protobuf_and_json_schema_are_decoded(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream]
 ) -> None:
-    of_proto = registry.register("signups-value", PROTO, "PROTOBUF")
-    of_json = registry.register("signups-value", '{"type": "object"}', "JSON")
-    land(settings, contract("protobuf"), wire(of_proto, b"\0\x0a\x02u1"), wire(of_json, b"{}"))
+    proto_id = registry.register("signups-value", PROTO, "PROTOBUF")
+    json_id = registry.register("signups-value", '{"type": "object"}', "JSON")
+    land(settings, contract("protobuf"), wire(proto_id, b"\0\x0a\x02u1"), wire(json_id, b"{}"))
     land(
         settings,
         contract("json_schema"),
-        wire(of_json, b'{"user_id": "u2"}'),
-        wire(of_json, b"{"),
-        wire(of_proto, b"\0"),
+        wire(json_id, b'{"user_id": "u2"}'),
+        wire(json_id, b"{"),
+        wire(proto_id, b"\0"),
     )
     assert landed(settings) == [
-        (of_proto, b'{"user_id":"u1"}', None),
-        (of_json, None, "not_protobuf"),
-        (of_json, b'{"user_id": "u2"}', None),
-        (of_json, b"{", None),  # staging judges it
-        (of_proto, None, "not_json_schema"),
+        (proto_id, b'{"user_id":"u1"}', None),
+        (json_id, None, "not_protobuf"),
+        (json_id, b'{"user_id": "u2"}', None),
+        (json_id, b"{", None),  # staging rejects it
+        (proto_id, None, "not_json_schema"),
     ]
 
 
-def test_references_are_found(
+def test_references_of_schemas_are_resolved(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "SCHEMA_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(formats, "SCHEMA_TIMEOUT_SECONDS", 0.0)
     person = {"type": "record", "name": "shop.Person", "fields": [{"name": "name", "type": "string"}]}
     registry.register("person", json.dumps(person))
     reference = {"name": "shop.Person", "subject": "person", "version": 1}
@@ -223,12 +223,12 @@ def test_references_are_found(
     assert landed(settings) == [(found, b'{"who":{"name":"a"}}', None), (missing, None, "broken_schema")]
 
 
-def test_what_cannot_be_decoded_is_landed_with_the_reason(
+def test_undecodable_messages_are_landed_with_the_reason(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "SCHEMA_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(formats, "SCHEMA_TIMEOUT_SECONDS", 0.0)
     first = registry.register("signups-value", json.dumps(FIRST))
-    of_proto = registry.register("other", PROTO, "PROTOBUF")
+    proto_id = registry.register("other", PROTO, "PROTOBUF")
     broken = registry.register("broken", '{"type": "record"}')
     good = avro(first, FIRST, {"usr": "u1", "n": 1})
     expected = [
@@ -238,7 +238,7 @@ def test_what_cannot_be_decoded_is_landed_with_the_reason(
         (wire(77, b"x"), 77, "unknown_schema"),
         (wire(0, b"x"), 0, "unknown_schema"),
         (wire(2**32 - 1, b"x"), 2**32 - 1, "unknown_schema"),
-        (wire(of_proto, b"\0"), of_proto, "not_avro"),
+        (wire(proto_id, b"\0"), proto_id, "not_avro"),
         (wire(broken, b"\0"), broken, "broken_schema"),
         (wire(first, b""), first, "broken_avro"),
         (good[:-1], first, "broken_avro"),
@@ -256,16 +256,16 @@ def test_what_cannot_be_decoded_is_landed_with_the_reason(
     assert [body for _, body, _ in landed(settings) if body] == [b'{"usr":"u1","n":1}']
 
 
-# -- a schema that the registry lacks ---------------------------------------------------------------------------------
+# -- a schema that the registry does not have -------------------------------------------------------------------------
 
 
 class Clock:
-    """Stands for the module time; sleeping takes no time."""
+    """Replaces the module time; `sleep` returns at once."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
         self.at_seconds: dict[float, Callable[[], object]] = {}
-        """Seconds after the start to what happens then."""
+        """Seconds after the start to a function that is called then."""
 
     @property
     def seconds(self) -> float:
@@ -287,7 +287,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_landing_waits_for_a_schema_that_the_registry_gets_later(
+def test_landing_waits_for_a_schema_that_is_registered_later(
     settings: Settings,
     registry: LocalRegistry,
     contract: Callable[[str], Stream],
@@ -301,14 +301,14 @@ def test_landing_waits_for_a_schema_that_the_registry_gets_later(
         *((None, b'{"usr":"u1","n":%d}' % n) for n in range(3)),
     ]
     assert 40 <= clock.seconds < 60
-    assert len(registry.requests) < 12  # pauses grow
+    assert len(registry.requests) < 12  # since pauses grow
     said = capsys.readouterr().out
-    assert said.count("landing waits for a schema that the registry lacks") == 1
+    assert said.count("landing waits for a schema that the registry does not have") == 1
     assert said.count("the registry has the schema now") == 1
 
 
 @pytest.mark.parametrize("arrives", [True, False])
-def test_landing_waits_for_a_schema_that_another_refers_to(
+def test_landing_waits_for_a_missing_reference(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], clock: Clock, arrives: bool
 ) -> None:
     person = {"type": "record", "name": "shop.Person", "fields": [{"name": "name", "type": "string"}]}
@@ -321,15 +321,15 @@ def test_landing_waits_for_a_schema_that_another_refers_to(
     land(settings, stream, wire(of_value, b"\x02a"))
     body = b'{"who":{"name":"a"}}'
     assert landed(settings) == [(of_value, body, None) if arrives else (of_value, None, "broken_schema")]
-    # JSON Schema is not needed to read a message
-    of_json = registry.register("other", "{}", "JSON", references=[{**reference, "subject": "nobody"}])
+    # messages with JSON Schema are decoded without their schema
+    json_id = registry.register("other", "{}", "JSON", references=[{**reference, "subject": "nobody"}])
     seconds = clock.seconds
-    land(settings, contract("json_schema"), wire(of_json, b"{}"))
-    assert landed(settings)[-1] == (of_json, b"{}", None)
+    land(settings, contract("json_schema"), wire(json_id, b"{}"))
+    assert landed(settings)[-1] == (json_id, b"{}", None)
     assert clock.seconds == seconds
 
 
-def test_the_newest_version_is_asked_for_again_while_a_schema_that_it_refers_to_is_missing(
+def test_the_newest_version_is_requested_again_while_a_reference_is_missing(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], clock: Clock
 ) -> None:
     contract("avro")
@@ -345,11 +345,11 @@ def test_the_newest_version_is_asked_for_again_while_a_schema_that_it_refers_to_
 
     assert decode() == [b'{"usr":"u1","n":1}']
     registry.register("plan", json.dumps(plan))
-    clock.sleep(formats.UNKNOWN_SECONDS + 1)
+    clock.sleep(formats.UNKNOWN_SCHEMA_SECONDS + 1)
     assert decode() == [b'{"user_id":"u1","n":1}']
 
 
-def test_a_schema_that_never_comes_is_waited_for_once_and_asked_for_again(
+def test_a_missing_schema_is_waited_for_once_and_requested_again(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], clock: Clock
 ) -> None:
     contract("avro")
@@ -369,14 +369,14 @@ def test_a_schema_that_never_comes_is_waited_for_once_and_asked_for_again(
     assert len(registry.requests) == asked + 1
     assert clock.seconds == pytest.approx(3_660)
     registry.register("signups-value", json.dumps(FIRST))
-    clock.now += formats.UNKNOWN_SECONDS + 1
+    clock.now += formats.UNKNOWN_SCHEMA_SECONDS + 1
     assert errors() == [None] * 3
 
 
-def test_a_flood_of_unknown_ids_is_landed_after_one_wait(
+def test_many_unknown_schema_ids_are_landed_after_one_wait(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], clock: Clock
 ) -> None:
-    """Of however many ids, landing waits no more than half of the time."""
+    """Landing waits for at most half of the time, whatever the number of ids."""
     payloads = [wire(schema_id, b"x") for schema_id in range(1, 301)]
     assert land(settings, contract("avro"), *payloads).rows == 300
     assert landed(settings) == [(schema_id, None, "unknown_schema") for schema_id in range(1, 301)]
@@ -389,7 +389,7 @@ def test_a_flood_of_unknown_ids_is_landed_after_one_wait(
         waited += clock.now - before
         clock.now += 5
     assert waited <= 60 + 5 * 100
-    # an id that was not waited for long enough gets the rest when it comes again
+    # an id gets the rest of its waiting time with its next message
     schema_id = 499
     registry._schemas.update({one: {"schema": "{}", "schemaType": "JSON"} for one in range(1, schema_id)})
     clock.now += 1_000
@@ -398,7 +398,7 @@ def test_a_flood_of_unknown_ids_is_landed_after_one_wait(
     assert decoder._decode_column("signups", "value", [payload], "avro").decoded == [b'{"usr":"u1","n":1}']
 
 
-def test_the_key_of_an_entity_waits_for_its_schema_and_that_of_an_event_does_not(
+def test_landing_waits_for_key_schemas_of_entities_but_not_of_events(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], clock: Clock
 ) -> None:
     of_value = registry.register("signups-value", json.dumps(FIRST))
@@ -457,7 +457,7 @@ def test_an_existing_table_gets_the_columns_and_keeps_its_rows(
                 connection.execute(f"alter table raw.{table} drop column {column}")
     first = registry.register("signups-value", json.dumps(FIRST))
     SpoolProducer(settings).produce(contract("avro"), [Message(avro(first, FIRST, {"usr": "u2", "n": 1}))])
-    # a file that was replaced after landing began, too
+    # also a file that was replaced after landing began
     sink = DuckDBSink(settings.warehouse_path)
     decoder = formats.Decoder(settings, False, lambda: False)
     from ingest.sources.spool import SpoolSource
@@ -489,7 +489,7 @@ def test_an_existing_table_gets_the_columns_and_keeps_its_rows(
         (403, "rejects this client (HTTP 403)"),
     ],
 )
-def test_a_bounded_run_ends_with_a_line_and_lands_nothing(
+def test_without_follow_a_missing_registry_is_one_line_and_nothing_lands(
     settings: Settings,
     registry: LocalRegistry,
     contract: Callable[[str], Stream],
@@ -498,7 +498,7 @@ def test_a_bounded_run_ends_with_a_line_and_lands_nothing(
     status: int,
     expected: str,
 ) -> None:
-    monkeypatch.setattr(formats, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(formats, "REGISTRY_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(formats, "RETRY_SECONDS", 0.1)
     first = registry.register("signups-value", json.dumps(FIRST))
     payload = avro(first, FIRST, {"usr": "u1", "n": 1})
@@ -516,10 +516,10 @@ def test_a_bounded_run_ends_with_a_line_and_lands_nothing(
     assert [body for _, body, _ in landed(settings)] == [b'{"usr":"u1","n":1}'] * 2
 
 
-def test_a_page_that_is_not_of_a_registry(
+def test_a_server_that_is_not_a_registry_is_an_error(
     settings: Settings, registry: LocalRegistry, contract: Callable[[str], Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(formats, "REGISTRY_TIMEOUT_SECONDS", 0.0)
     for answer in (["no"], "no", None, 7):
         monkeypatch.setattr(registry, "_answer", lambda path, answer=answer: (200, answer))
         with pytest.raises(UnavailableError, match="does not answer like a schema registry"):
@@ -533,7 +533,7 @@ def test_a_follower_waits_until_the_registry_is_back(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(formats, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(formats, "REGISTRY_TIMEOUT_SECONDS", 0.0)
     monkeypatch.setattr(formats, "RETRY_SECONDS", 0.05)
     first = registry.register("signups-value", json.dumps(FIRST))
     stream = contract("avro")
@@ -578,7 +578,7 @@ def test_a_registry_is_needed_only_by_streams_that_have_schemas(
 ) -> None:
     without = settings.model_copy(update={"schema_registry_url": None})
     land(without, contract("json"), b"{}")
-    with pytest.raises(UserError, match=r"messages of signups are avro.*set SCHEMA_REGISTRY_URL"):
+    with pytest.raises(UserError, match=r"signups has the format avro.*set SCHEMA_REGISTRY_URL"):
         land(without, contract("avro"), b"{}")
 
 
@@ -587,7 +587,7 @@ def test_only_streams_of_kafka_have_a_format(contract: Callable[[str], Stream]) 
         Stream.model_validate({**contract("avro").model_dump(), "transport": "pubsub"})
 
 
-def test_replay_publishes_no_json_to_a_stream_of_another_format(
+def test_replay_does_not_produce_json_to_a_stream_of_another_format(
     tmp_path: Path, contract: Callable[[str], Stream]
 ) -> None:
     contract("avro")
@@ -644,7 +644,7 @@ def test_settings_come_from_the_properties_file(
 def test_an_error_shows_no_secret(
     tmp_path: Path, settings: Settings, contract: Callable[[str], Stream], monkeypatch: pytest.MonkeyPatch, lines: str
 ) -> None:
-    monkeypatch.setattr(formats, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(formats, "REGISTRY_TIMEOUT_SECONDS", 0.0)
     path = tmp_path / "client.properties"
     path.write_text(lines)
     contract("avro")

@@ -1,4 +1,4 @@
-"""The decoder of Protobuf: a schema is the text of a .proto file, and a message says where in it it stands."""
+"""The Protobuf decoder: a schema is the text of a .proto file, and a message begins with the path of its type in it."""
 
 import json
 from contextlib import suppress
@@ -64,13 +64,13 @@ def test_a_message_is_json_with_the_names_of_the_schema() -> None:
     }
 
 
-def test_a_field_without_presence_is_there_with_its_default() -> None:
+def test_a_field_without_presence_has_its_default() -> None:
     defaults = {"user_id": "", "quantity": "0", "isGift": False, "counts": {}, "kind": "KIND_UNKNOWN", "raw": ""}
     assert decoded(b"\x02\x02") == defaults
 
 
-def test_a_message_says_where_it_stands_in_the_file() -> None:
-    assert decoded(b"\x00\x08\x07") == {"number": 7}  # short for the first
+def test_a_message_begins_with_the_path_of_its_type() -> None:
+    assert decoded(b"\x00\x08\x07") == {"number": 7}  # 0 is short for the path [0]
     assert decoded(b"\x02\x00\x08\x07") == {"number": 7}
     assert decoded(b"\x06\x00\x00\x00\x0a\x01x") == {"name": "x"}
 
@@ -88,7 +88,7 @@ def test_a_message_says_where_it_stands_in_the_file() -> None:
         b"\xfe\x03",
     ],
 )
-def test_other_bytes_are_an_error(body: bytes) -> None:
+def test_invalid_bytes_are_an_error(body: bytes) -> None:
     with pytest.raises(Exception):  # noqa: B017  of many kinds
         decoded(body)
 
@@ -99,15 +99,15 @@ def test_other_bytes_are_an_error(body: bytes) -> None:
         ("message", {}),
         (EVENT, {}),
         (EVENT, {"../person.proto": ""}),
-        (EVENT, {"/tmp/person.proto": ""}),  # noqa: S108  what is not written
+        (EVENT, {"/tmp/person.proto": ""}),  # noqa: S108  never written
     ],
 )
-def test_a_text_that_does_not_compile_is_an_error(schema: str, references: dict[str, str]) -> None:
-    with pytest.raises(ValueError):  # what the compiler says
+def test_a_schema_that_does_not_compile_is_an_error(schema: str, references: dict[str, str]) -> None:
+    with pytest.raises(ValueError):  # with the compiler's message
         protobuf_decoder(schema, references)
 
 
-def test_a_reference_is_never_run(tmp_path: Path) -> None:
+def test_a_reference_is_never_run_as_python(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     code = f"open({str(ran)!r}, 'w')"
     names = ["grpc_tools/__init__.py", "grpc_tools/protoc.py", "sitecustomize.py", "os.py"]

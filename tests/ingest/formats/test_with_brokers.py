@@ -84,7 +84,7 @@ Row = tuple[Any, ...]
 
 
 class Shop:
-    """A topic of its own, its schemas and its warehouse."""
+    """A topic, its schemas and a warehouse, for one test."""
 
     def __init__(self, settings: Settings, stream: Stream, registry: SchemaRegistryClient) -> None:
         self.settings = settings
@@ -136,7 +136,7 @@ def shop(
         admin.create_topics([NewTopic(topic, 1, 1)])[topic].result()
         config = tmp_path / "client.properties"
         config.write_text(
-            # a consumer that waits for the registry for longer leaves its group
+            # a consumer that waits longer for the registry is removed from its group
             f"max.poll.interval.ms=6000\nsession.timeout.ms=6000\nschema.registry.url={schema_registry.url}\n"
         )
         settings = Settings(
@@ -152,7 +152,7 @@ def shop(
     yield open_shop
 
 
-def test_avro_with_every_version_of_its_schema(shop: Callable[[str], Shop]) -> None:
+def test_avro_of_all_schema_versions_is_decoded(shop: Callable[[str], Shop]) -> None:
     signups = shop("avro")
     first = signups.avro(FIRST, {"usr": "u1", "referrer": "r", **SIGNUP})
     signups.produce(first, key=signups_key(signups, "u1"))
@@ -182,7 +182,7 @@ def signups_key(signups: Shop, key: str) -> bytes:
     return written
 
 
-def test_protobuf_with_an_import_and_a_message_within_another(shop: Callable[[str], Shop]) -> None:
+def test_protobuf_with_imports_and_nested_messages_is_decoded(shop: Callable[[str], Shop]) -> None:
     signups = shop("protobuf")
     subject = f"{signups.topic}-address"
     signups.register(subject, 'syntax = "proto3"; package shop; message Address { string city = 1; }', "PROTOBUF")
@@ -205,7 +205,7 @@ def test_protobuf_with_an_import_and_a_message_within_another(shop: Callable[[st
     ]
 
 
-def test_json_schema(shop: Callable[[str], Shop]) -> None:
+def test_json_schema_is_decoded(shop: Callable[[str], Shop]) -> None:
     signups = shop("json_schema")
     serializer = JSONSerializer(json.dumps(JSON_SCHEMA), signups.registry)
     payload = serializer({"user_id": "u1", "n": 1.5}, SerializationContext(signups.topic, MessageField.VALUE))
@@ -217,10 +217,10 @@ def test_json_schema(shop: Callable[[str], Shop]) -> None:
     assert payload.endswith(body)
 
 
-def test_what_cannot_be_decoded_is_landed_with_the_reason(
+def test_undecodable_messages_are_landed_with_the_reason(
     shop: Callable[[str], Shop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "SCHEMA_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(formats, "SCHEMA_TIMEOUT_SECONDS", 1.0)
     signups = shop("avro")
     good = signups.avro(FIRST, {"usr": "u1", "referrer": "r", **SIGNUP})
     of_json = signups.register(f"{signups.topic}-other", json.dumps(JSON_SCHEMA), "JSON")
@@ -233,7 +233,7 @@ def test_what_cannot_be_decoded_is_landed_with_the_reason(
 
 @contextmanager
 def following(signups: Shop) -> Iterator[list[int]]:
-    """Lands while the context is open; yields the numbers of rows of its commits."""
+    """Land in a thread while the context is open; yields the number of rows of each commit."""
     stop = threading.Event()
     seen: list[int] = []
     arguments = (signups.settings, [signups.stream], DuckDBSink(signups.settings.warehouse_path))
@@ -254,7 +254,7 @@ def test_landing_waits_for_a_registry_that_is_down(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(formats, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(formats, "REGISTRY_TIMEOUT_SECONDS", 1.0)
     signups = shop("avro")
     payload = signups.avro(FIRST, {"usr": "u1", "referrer": "r", **SIGNUP})
     signups.produce(*[payload] * 100)

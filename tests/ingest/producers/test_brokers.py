@@ -76,7 +76,7 @@ def test_kafka_keeps_order_key_headers_and_time(settings: Settings) -> None:
     assert len(set.union(*partitions.values())) > 1
 
 
-def test_kafka_reports_what_was_not_delivered(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kafka_reports_undelivered_messages(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     provision(settings, [USERS])
     producer = KafkaProducer(settings)
     with pytest.raises(UserError, match=settings.topic(USERS)), producer:
@@ -87,9 +87,9 @@ def test_kafka_reports_what_was_not_delivered(settings: Settings, monkeypatch: p
     narrow = settings.model_copy(update={"topics": {"users": "narrow"}})
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     admin.create_topics([NewTopic("narrow", 1, 1, config={"max.message.bytes": "200"})])["narrow"].result()
-    with pytest.raises(UserError, match="did not take 3 messages"), KafkaProducer(narrow) as producer:
+    with pytest.raises(UserError, match="rejected 3 messages"), KafkaProducer(narrow) as producer:
         producer.produce(USERS, [Message(os.urandom(1000))] * 3)
-    monkeypatch.setattr(producers_kafka, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(producers_kafka, "REQUEST_TIMEOUT_SECONDS", 2.0)
     nowhere = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
     with pytest.raises(UserError, match="does not answer"):
         KafkaProducer(nowhere)
@@ -161,8 +161,10 @@ DAY = "86400000"
         ({"retention_ms": DAY, "message_timestamp_type": "LogAppendTime"}, None),
     ],
 )
-def test_retention_is_that_of_the_topic(settings: Settings, config: dict[str, str], kept: timedelta | None) -> None:
-    assert retentions(settings, [USERS, CLICKS, STREAMS["posts"]]) == {}  # no such topics, and no Kafka for clicks
+def test_retention_is_read_from_the_topic(settings: Settings, config: dict[str, str], kept: timedelta | None) -> None:
+    assert (
+        retentions(settings, [USERS, CLICKS, STREAMS["posts"]]) == {}
+    )  # USERS has no topic yet, and clicks are not in Kafka
     create_topic(settings, **config)
     assert retentions(settings, [USERS, CLICKS]) == ({} if kept is None else {"users": kept})
 
@@ -170,7 +172,7 @@ def test_retention_is_that_of_the_topic(settings: Settings, config: dict[str, st
 def test_retention_of_brokers_that_do_not_answer_is_an_error(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_topics, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(kafka_topics, "REQUEST_TIMEOUT_SECONDS", 2.0)
     nowhere = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
     with pytest.raises(UnavailableError, match="does not answer"):
         retentions(nowhere, [USERS])
@@ -194,7 +196,7 @@ def test_days_are_not_simulated_into_a_topic_that_deletes_them(settings: Setting
     local = settings.model_copy(update={"spool_path": tmp_path, "pubsub_project": None})
     with (
         RoutingProducer(local) as producer,
-        pytest.raises(UserError, match=rf"topic {local.topic(USERS)} for 24 hours: .* of 2026-01-01, landed or not"),
+        pytest.raises(UserError, match=rf"topic {local.topic(USERS)} has a retention of 24 hours: .* of 2026-01-01"),
     ):
         simulate(local, producer, days=1, seed=1, events_per_day=10)
     assert list(tmp_path.iterdir()) == []
@@ -207,14 +209,12 @@ def test_days_are_not_simulated_into_a_topic_that_deletes_them(settings: Setting
 @pytest.mark.parametrize(
     ("limit", "reason"),
     [
-        (None, "1,500,0.. bytes are too much for one message to Kafka topic .*: message.max.bytes is 1000000"),
-        ("2000000", "did not take 1 message: Broker: Message size too large; the largest of them has 1,500,0.. bytes"),
+        (None, "a message of 1,500,0.. bytes is too large for Kafka topic .*: message.max.bytes is 1000000"),
+        ("2000000", "rejected 1 message: Broker: Message size too large; the largest has 1,500,0.. bytes"),
     ],
 )
-def test_a_row_that_kafka_does_not_take_is_named(
-    settings: Settings, tmp_path: Path, limit: str | None, reason: str
-) -> None:
-    """By the client, or by the broker, which takes less than this client would send."""
+def test_a_row_too_large_for_kafka_is_named(settings: Settings, tmp_path: Path, limit: str | None, reason: str) -> None:
+    """It is rejected by the client or, if the broker's limit is lower, by the broker."""
     create_topic(settings, max_message_bytes="1048588")
     if limit:
         properties = tmp_path / "kafka.properties"
@@ -227,14 +227,14 @@ def test_a_row_that_kafka_does_not_take_is_named(
     assert in_kafka(settings) >= 2
 
 
-def test_a_row_that_pubsub_does_not_take_is_named(settings: Settings, tmp_path: Path) -> None:
+def test_a_row_too_large_for_pubsub_is_named(settings: Settings, tmp_path: Path) -> None:
     provision(settings, [CLICKS])
     file = tmp_path / "clicks.ndjson"
     body = {"click_id": 1, "user_id": 1, "product_id": 1, "datetime_occured": "2026-01-01", "url": ""}
     urls = ["", "x" * 9_998_000, "x" * 9_999_999, ""]
     file.write_bytes(b"\n".join(orjson.dumps(body | {"url": url}) for url in urls))
     replay = Replay(settings, [str(file)], CLICKS)
-    reason = rf"^{file}, row 3: 10,000,\d+ bytes are too much for one message to Pub/Sub"
+    reason = rf"^{file}, row 3: a message of 10,000,\d+ bytes is too large for Pub/Sub"
     with PubSubProducer(settings) as producer, pytest.raises(UserError, match=reason):
         replay.publish(producer)
     source = PubSubSource(settings, [CLICKS])

@@ -13,7 +13,7 @@ from ingest.producers import RoutingProducer
 
 
 class Recorder:
-    """A producer that notes what happens to it, and fails to close on demand."""
+    """A producer that records its calls, and raises an error on close if requested."""
 
     def __init__(self, transport: str, calls: list[tuple[str, str]], fails: bool) -> None:
         self.transport, self.calls, self.fails = transport, calls, fails
@@ -56,7 +56,7 @@ def test_each_stream_goes_to_its_transport_and_all_are_flushed(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("failing", [["kafka"], ["pubsub"], ["kafka", "pubsub"]])
-def test_every_publisher_is_closed_even_when_one_fails(monkeypatch: pytest.MonkeyPatch, failing: list[str]) -> None:
+def test_every_producer_is_closed_even_if_one_fails(monkeypatch: pytest.MonkeyPatch, failing: list[str]) -> None:
     producer, calls = routing(monkeypatch, *failing, kafka_bootstrap_servers="k", pubsub_project="p")
     with pytest.raises(UserError, match="lost a message"), producer:
         producer.produce(STREAMS["users"], [])

@@ -1,4 +1,4 @@
-"""Appending to the spool: whole lines, whoever writes, and whatever a killed producer left."""
+"""Appending to the spool: complete lines, with concurrent producers and after killed ones."""
 
 import re
 import subprocess
@@ -38,7 +38,7 @@ def test_a_line_is_the_envelope_of_a_broker(settings: Settings) -> None:
         assert second == {"key": None, "attributes": {}, "published_at": None, "payload": None}
 
 
-def test_a_log_gets_an_id_of_its_own_with_its_first_line(settings: Settings) -> None:
+def test_a_log_gets_its_own_id_with_its_first_line(settings: Settings) -> None:
     log = log_of(settings)
     ids = []
     for torn in (None, b"", b'{"log_id":"0123456789abcdef0123456789abcdef","key":nu'):
@@ -53,7 +53,7 @@ def test_a_log_gets_an_id_of_its_own_with_its_first_line(settings: Settings) -> 
     assert len({*ids[::3], "0123456789abcdef0123456789abcdef"}) == 4
 
 
-def test_a_log_that_was_begun_without_an_id_gets_none(settings: Settings) -> None:
+def test_an_existing_log_without_an_id_gets_none(settings: Settings) -> None:
     log = log_of(settings)
     log.parent.mkdir(parents=True)
     log.write_bytes(b'{"payload":"YQ=="}\n')
@@ -61,14 +61,14 @@ def test_a_log_that_was_begun_without_an_id_gets_none(settings: Settings) -> Non
     assert b"log_id" not in log.read_bytes()
 
 
-def test_the_topics_of_brokers_do_not_name_the_spool_s_folders(settings: Settings) -> None:
+def test_topics_does_not_change_the_spools_folders(settings: Settings) -> None:
     SpoolProducer(settings.model_copy(update={"topics": {"users": "shop-users"}})).produce(USERS, [Message(b"x")])
     assert log_of(settings).exists()
 
 
 @pytest.mark.parametrize("torn", [b"{", b"x" * 200_000, b'{"key":null,"payload":"YQ=="}'])
 @pytest.mark.parametrize("before", [b"", b'{"payload":"YQ=="}\n'])
-def test_the_next_publisher_drops_a_torn_line(settings: Settings, before: bytes, torn: bytes) -> None:
+def test_the_next_producer_removes_an_incomplete_line(settings: Settings, before: bytes, torn: bytes) -> None:
     log = log_of(settings)
     log.parent.mkdir(parents=True)
     log.write_bytes(before + torn)
@@ -78,8 +78,8 @@ def test_the_next_publisher_drops_a_torn_line(settings: Settings, before: bytes,
     assert orjson.loads(content.removeprefix(before))["payload"] == "eA=="
 
 
-def test_two_publishers_do_not_mix_their_lines(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each publish holds the lock to its end, over several writes: its messages stand together."""
+def test_two_producers_do_not_interleave_their_lines(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call of `produce` holds the lock until its end, so that its messages are adjacent."""
     monkeypatch.setattr(producers_spool, "LINES_PER_WRITE", 10)
     barrier = threading.Barrier(4)
 
@@ -107,7 +107,7 @@ def test_two_publishers_do_not_mix_their_lines(settings: Settings, monkeypatch: 
     assert sorted(block[0] for block in blocks) == [(writer, call, 0) for writer in range(4) for call in range(5)]
 
 
-def test_a_publisher_waits_for_one_in_another_process(settings: Settings) -> None:
+def test_a_producer_waits_for_one_in_another_process(settings: Settings) -> None:
     script = """
 import sys
 from pathlib import Path
@@ -139,14 +139,14 @@ SpoolProducer(Settings(_env_file=None, spool_path=Path(sys.argv[1]))).produce(ST
     assert [orjson.loads(line)["payload"] for line in lines] == ["Zmlyc3Q=", "c2Vjb25k"]
 
 
-def test_a_spool_that_cannot_be_written_is_named(settings: Settings) -> None:
+def test_an_error_of_writing_names_the_spool(settings: Settings) -> None:
     settings.spool_path.write_text("a file")
     with pytest.raises(UserError, match=r"cannot write .*users.*; see SPOOL_PATH"):
         SpoolProducer(settings).produce(USERS, [Message(b"x")])
 
 
-def test_a_full_disk_is_named_and_leaves_no_half_line_behind(settings: Settings) -> None:
-    """A write past the limit of file sizes fails as one on a full disk does, after a part of it."""
+def test_a_full_disk_is_reported_and_leaves_no_incomplete_line(settings: Settings) -> None:
+    """A limit on the file size has the effect of a full disk: a write fails after a part of it."""
     script = """
 import resource, signal, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs of the simulator whose messages are kept, to look at."""
+"""Runs the simulator and keeps the messages in memory."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from ingest.simulator import Faults, simulate
 START = date(2026, 1, 1)
 DAY = 86_400_000_000
 FIRST = 1_767_225_600_000_000
-"""2026-01-01 in microseconds."""
+"""2026-01-01 in microseconds since the epoch."""
 EVENT_STREAMS = ["web_events", "page_views", "clicks", "checkouts", "ecom_events", "post_events"]
 CLEAN = Faults.none()
 EVENTS = 2_000
@@ -24,7 +24,7 @@ EVENTS = 2_000
 
 @dataclass
 class Collector:
-    """A producer that keeps what it is given, and can be killed after a number of messages."""
+    """A producer that keeps its messages in memory, and can raise an error after a number of them."""
 
     messages: dict[str, list[Message]] = field(default_factory=lambda: {name: [] for name in STREAMS})
     batches: list[tuple[str, list[Message]]] = field(default_factory=list)
@@ -61,6 +61,6 @@ def run(folder: Path, producer: Any = None, **changes: Any) -> Collector:
 
 
 def at(text: str) -> int:
-    """Microseconds of a time as the bodies write it."""
+    """Parse a time as in the bodies; returns microseconds since the epoch."""
     moment = datetime.fromisoformat(text.removesuffix(" UTC"))
     return round(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1_000_000)

@@ -1,4 +1,4 @@
-"""What makes the simulated shop worth looking at: journeys, campaigns, sign-ins, returns, rhythm and trends."""
+"""The simulated shop is plausible: journeys, campaigns, sign-ins, returns, busy hours and trends."""
 
 import itertools
 import re
@@ -41,7 +41,7 @@ def param(body: dict[str, Any], name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def visits(shop: Collector) -> list[Bodies]:
-    """The page views of each visit in order, of the bodies that have a session."""
+    """Return the page views of each visit in order, from the bodies that have a session."""
     sessions = defaultdict(list)
     for body in shop.bodies("page_views"):
         if "session_id" in body:
@@ -156,7 +156,7 @@ def kinds(views: Bodies) -> list[str]:
     return [path.split("/")[-1] if path.startswith("/checkout/") else path.split("/")[1] for path in paths]
 
 
-def test_visits_read_as_journeys(visits: list[Bodies]) -> None:
+def test_pages_of_a_visit_follow_each_other_plausibly(visits: list[Bodies]) -> None:
     following: dict[str, Counter[str]] = defaultdict(Counter)
     entries: Counter[str] = Counter()
     for views in visits:
@@ -227,15 +227,15 @@ def test_titles_are_those_of_the_products_and_of_their_categories(shop: Collecto
             if path.startswith("/products/"):
                 assert body["page_title"] in names[path.removeprefix("/products/")]
         for earlier, later in itertools.pairwise(views):
-            of_list = re.match(r"(?:All|Search:) ([a-z]+?)(?:e?s)?$", earlier["page_title"])
-            if of_list and later["page_title"] in nouns:
-                leads.append(nouns[later["page_title"]].startswith(of_list[1].removesuffix("e")))
+            list_page = re.match(r"(?:All|Search:) ([a-z]+?)(?:e?s)?$", earlier["page_title"])
+            if list_page and later["page_title"] in nouns:
+                leads.append(nouns[later["page_title"]].startswith(list_page[1].removesuffix("e")))
     assert len(leads) > 100
     assert all(leads)
 
 
 def test_people_come_back_to_the_basket(shop: Collector) -> None:
-    """The cart and the purchase of a product in different sessions of one person, within the hour."""
+    """A person puts a product into the cart and buys it in different sessions within an hour."""
     carts = {}
     for body in shop.bodies("ecom_events"):
         if body["event_type"] == "cart" and body["user_id"]:
@@ -263,9 +263,7 @@ def test_people_sign_in_during_a_visit_and_stay_signed_in(visits: list[Bodies]) 
         assert len({body["user_id"] for body in views} - {None}) <= 1
         for body in views:
             for name in ("account_number", "subscriber_number", "subscriber_lifetime_id", "single_id"):
-                assert (body[name] is None) == (body["user_id"] is None), (
-                    "nothing else tells who an anonymous person is"
-                )
+                assert (body[name] is None) == (body["user_id"] is None), "nothing else identifies an anonymous person"
         anonymous += not has_user[-1]
         signed_in += has_user[0]
         during += has_user[-1] and not has_user[0]
@@ -313,7 +311,7 @@ def test_store_events_have_no_user_until_the_visitor_signs_in(shop: Collector) -
 # -- returns ----------------------------------------------------------------------------------------------------------
 
 
-def test_products_are_given_back_at_the_price_that_was_paid(shop: Collector) -> None:
+def test_products_are_returned_at_the_price_that_was_paid(shop: Collector) -> None:
     sold: dict[tuple[str, str, float], list[int]] = defaultdict(list)
     sales, returns = [], []
     sessions: Counter[str] = Counter()
@@ -343,7 +341,7 @@ def test_products_are_given_back_at_the_price_that_was_paid(shop: Collector) -> 
     assert 0.8 * sum(sales) < sum(revenue.values()) < sum(sales)
 
 
-def test_who_is_deleted_gives_nothing_back() -> None:
+def test_deleted_users_return_nothing() -> None:
     shop = Shop(seed=7)
     sales = []
     for day in range(RETURN_DAYS):

@@ -1,4 +1,4 @@
-"""The shop: deterministic, resumable, coherent, and with exactly the faults that are asked for."""
+"""The simulator: deterministic, resumable, with streams that join, and with exactly the requested faults."""
 
 import base64
 import itertools
@@ -34,7 +34,7 @@ def clicks_of_the_first_day(shop: Collector) -> list[str]:
 
 
 class Undelivered(Collector):
-    """A broker that takes messages and does not keep them."""
+    """A broker that accepts messages and loses them."""
 
     def flush(self) -> None:
         raise UserError("not delivered")
@@ -46,7 +46,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Collector:
 
 
 def spooled(folder: Path) -> dict[str, bytes]:
-    """Each log without its id."""
+    """Return the bytes of each log, without its random id."""
     return {
         str(path.relative_to(folder)): re.sub(rb'^\{"log_id":"\w+",', b"{", path.read_bytes())
         for path in sorted(folder.rglob("*.ndjson"))
@@ -87,7 +87,7 @@ settings = Settings(spool_path=Path(sys.argv[1]))
 simulate(settings, SpoolProducer(settings), days=1, seed=7, events_per_day=1000)
 """
     spools = []
-    for hash_seed in ("1", "2"):  # the order of sets hangs on it
+    for hash_seed in ("1", "2"):  # it determines the order of sets
         folder = tmp_path / hash_seed
         environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(PROJECT)}
         subprocess.run([sys.executable, "-c", script, str(folder)], env=environment, check=True)
@@ -115,7 +115,7 @@ def test_returns_of_earlier_days_are_the_same_in_runs_of_one_day(tmp_path: Path)
     assert len(returns) > days
 
 
-def test_what_is_carried_over_stays_as_its_own_day_drew_it(clean: Collector, tmp_path: Path) -> None:
+def test_late_messages_are_as_drawn_on_the_day_of_their_events(clean: Collector, tmp_path: Path) -> None:
     shop = run(tmp_path, days=1, faults=replace(CLEAN, late=1.0))
     run(tmp_path, shop, days=CARRIED_DAYS, events_per_day=100, faults=CLEAN)
     assert clicks_of_the_first_day(shop) == clicks_of_the_first_day(clean)
@@ -158,14 +158,14 @@ def test_the_report_and_progress_count_what_was_published(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("changes", [{"seed": 8}, {"start": date(2026, 1, 2)}])
-def test_another_shop_in_the_same_spool_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_another_seed_or_start_in_the_same_spool_is_rejected(tmp_path: Path, changes: dict[str, Any]) -> None:
     run(tmp_path)
     with pytest.raises(UserError, match="SPOOL_PATH") as raised:
         run(tmp_path, **changes)
     assert "\n" not in str(raised.value)
 
 
-def test_a_spool_of_an_earlier_version_of_the_shop_is_refused(tmp_path: Path) -> None:
+def test_a_spool_of_an_earlier_version_of_the_simulator_is_rejected(tmp_path: Path) -> None:
     run(tmp_path)
     state_path = tmp_path / "simulator.json"
     state = orjson.loads(state_path.read_bytes())
@@ -176,20 +176,20 @@ def test_a_spool_of_an_earlier_version_of_the_shop_is_refused(tmp_path: Path) ->
         assert "\n" not in str(raised.value)
 
 
-def test_an_unreadable_state_is_one_line(tmp_path: Path) -> None:
+def test_an_unreadable_state_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "simulator.json").write_text('{"seed": 7, "start"')
     with pytest.raises(UserError, match=r"simulator\.json cannot be read"):
         run(tmp_path)
 
 
 @pytest.mark.parametrize("changes", [{"days": 0}, {"events_per_day": 0}, {"seed": -1}, {"days": 10**7}])
-def test_values_out_of_range_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_values_out_of_range_are_rejected(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         run(tmp_path, **changes)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
-def test_rates_are_shares(rate: float) -> None:
+def test_fault_rates_outside_0_to_1_are_rejected(rate: float) -> None:
     with pytest.raises(UserError, match="late"):
         Faults(late=rate)
 
@@ -202,7 +202,7 @@ def test_a_day_has_the_events_that_were_asked_for(clean: Collector) -> None:
     for name in EVENT_STREAMS:
         for message in clean.messages[name]:
             days[((message.published_at or 0) - FIRST) // DAY] += 1
-    # some visits run past midnight: the first day is a few short, and the last day's rest is still to come
+    # some visits end after midnight, so the first day has too few events, and the last day is not complete
     asked = EVENTS * WEEKDAY
     assert 0.97 * asked <= days[0] <= asked
     assert 0.98 * asked <= days[1] <= 1.02 * asked
@@ -240,7 +240,7 @@ def test_entities_are_created_changed_and_deleted_both_ways(tmp_path: Path) -> N
         assert max(versions.values()) == 1
 
 
-def test_nobody_acts_before_creation_or_after_deletion(tmp_path: Path) -> None:
+def test_users_have_no_events_before_creation_or_after_deletion(tmp_path: Path) -> None:
     shop = run(tmp_path, days=6, events_per_day=5_000)
     created = {body["user_id"]: at(body["created_at"]) for body in shop.bodies("users")}
     deleted = {body["user_id"]: at(body["deleted_at"]) for body in shop.bodies("users") if body["deleted_at"]}
@@ -264,7 +264,7 @@ def test_a_visit_is_one_person_with_pages_seconds_to_minutes_apart(clean: Collec
     for views in sessions.values():
         times = sorted(body["event_timestamp_ms"] for body in views)
         gaps += [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert min(gaps) >= 2_000  # two page views never share a second, as their identity tells seconds only
+    assert min(gaps) >= 2_000  # two page views never share a second, since the second identifies them
     split = sum(gap > 60_000 for gap in gaps) / len(gaps)
     assert 0.03 < split < 0.3
     store = [(body["user_session"], body["user_id"]) for body in clean.bodies("ecom_events") if body["user_id"]]
@@ -290,7 +290,7 @@ def test_checkouts_follow_clicks_in_time_late_or_never(clean: Collector) -> None
     assert never > 0
 
 
-def test_the_day_has_a_rhythm(clean: Collector) -> None:
+def test_visits_depend_on_the_hour(clean: Collector) -> None:
     hours = Counter(at(body["event_time"]) % DAY // 3_600_000_000 for body in clean.bodies("ecom_events"))
     assert sum(hours[hour] for hour in (18, 19, 20)) > 4 * sum(hours[hour] for hour in (2, 3, 4))
 
@@ -347,7 +347,7 @@ def test_a_clean_stream_has_every_required_field(clean: Collector, name: str) ->
         assert message.key == (None if value is None else value.encode())
 
 
-def test_no_clean_event_is_there_twice(clean: Collector) -> None:
+def test_without_faults_no_event_occurs_twice(clean: Collector) -> None:
     identities = {
         "clicks": lambda body: body["click_id"],
         "checkouts": lambda body: body["checkout_id"],
@@ -387,7 +387,7 @@ def test_web_events_are_large_and_nested(clean: Collector) -> None:
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}", body["timestamp"]) for body in bodies)
 
 
-def test_page_views_come_in_every_form(clean: Collector) -> None:
+def test_page_views_have_all_three_forms_of_body(clean: Collector) -> None:
     forms: Counter[str] = Counter()
     for body in clean.bodies("page_views"):
         params = body["event_params"]
@@ -420,7 +420,7 @@ def test_ids_of_clicks_and_checkouts_are_numbers_or_text(clean: Collector) -> No
 # -- order, lateness and faults ---------------------------------------------------------------------------------------
 
 
-def test_each_batch_lies_within_its_day_in_the_order_of_publishing(tmp_path: Path) -> None:
+def test_each_day_is_published_within_the_day_and_in_order(tmp_path: Path) -> None:
     shop = run(tmp_path, days=3, faults=Faults(out_of_order=0))
     for number, (_, batch) in enumerate(shop.batches):
         times = [message.published_at or 0 for message in batch]
@@ -430,7 +430,7 @@ def test_each_batch_lies_within_its_day_in_the_order_of_publishing(tmp_path: Pat
 
 
 def lateness(shop: Collector) -> list[float]:
-    """Seconds from event to publishing."""
+    """Return the seconds from each event to its publishing."""
     return [
         ((message.published_at or 0) - at(orjson.loads(message.payload or b"")["datetime_occured"])) / 1_000_000
         for message in shop.messages["clicks"]
@@ -448,7 +448,7 @@ def test_messages_are_published_soon_unless_late(clean: Collector, tmp_path: Pat
     assert clicks_of_the_first_day(late) == clicks_of_the_first_day(clean)
 
 
-def test_a_late_event_tells_the_shop_as_it_was_when_it_happened(tmp_path: Path) -> None:
+def test_a_late_event_has_the_values_of_when_it_happened(tmp_path: Path) -> None:
     soon = run(tmp_path / "soon", days=1 + CARRIED_DAYS)
     late = run(tmp_path / "late", days=1 + CARRIED_DAYS, faults=replace(CLEAN, late=1.0))
     for name, time_field in [("clicks", "datetime_occured"), ("ecom_events", "event_time")]:
@@ -482,7 +482,7 @@ def test_duplicate_message(clean: Collector, tmp_path: Path) -> None:
             if message.payload is not None:
                 same = (message.payload, message.key, tuple(message.attributes.items()))
                 copies.setdefault(same, []).append(message.published_at or 0)
-        # only what was published as midnight of the last day struck lacks its copy
+        # only messages of the last instant before midnight have no duplicate yet
         assert sum(len(times) == 2 for times in copies.values()) >= 0.95 * len(copies), name
         assert all(0 < max(times) - min(times) < 60_000_000 for times in copies.values() if len(times) == 2)
     assert {message.payload for message in clean.messages["clicks"]} == {
@@ -538,7 +538,7 @@ def test_missing_field(tmp_path: Path, name: str) -> None:
         ]
         assert len(lacking) == 1
         missed.add((lacking[0], any(body.get(field) == "" for field in lacking[0])))
-    # each required field is missed, both ways
+    # each required field is both missing and empty in some messages
     assert missed == {(spellings, empty) for spellings in REQUIRED[name] for empty in (True, False)}
 
 
@@ -565,7 +565,7 @@ def test_literal_null(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_unlisted_field(tmp_path: Path, name: str) -> None:
-    """Whoever sends an event again sends the field again."""
+    """A second message of an event has the field, too."""
     shop = run(tmp_path, faults=replace(CLEAN, unlisted_field=0.5, duplicate_event=1.0))
     assert "app_version" not in {*STREAMS[name].ignored, *(field.name for field in STREAMS[name].fields)}
     versions: dict[str, set[str | None]] = {}
@@ -577,7 +577,7 @@ def test_unlisted_field(tmp_path: Path, name: str) -> None:
     assert 0.3 < with_field < 0.7
 
 
-def test_the_default_faults_are_few_but_there(tmp_path: Path) -> None:
+def test_each_default_fault_occurs_but_rarely(tmp_path: Path) -> None:
     shop = run(tmp_path, events_per_day=20_000, faults=Faults())
     broken = 0
     for payload in payloads(shop):
@@ -588,7 +588,7 @@ def test_the_default_faults_are_few_but_there(tmp_path: Path) -> None:
     assert 5 <= broken <= 100
 
 
-def test_the_spool_holds_the_bodies(tmp_path: Path) -> None:
+def test_the_bodies_are_in_the_spool(tmp_path: Path) -> None:
     lines = into_spool(tmp_path / "spool")["clicks/0.ndjson"].splitlines()
     collected = run(tmp_path / "collected").messages["clicks"]
     assert [base64.b64decode(orjson.loads(line)["payload"]) for line in lines] == [m.payload for m in collected]

@@ -1,4 +1,4 @@
-"""KafkaSource against a real Kafka: what comes out is what went in, from where the warehouse stands."""
+"""KafkaSource against a real Kafka: it returns the produced messages, starting at the warehouse's positions."""
 
 import itertools
 import json
@@ -43,7 +43,7 @@ numbers = itertools.count()
 
 
 class Warehouse:
-    """What landing keeps of a sink: rows, and positions committed with them."""
+    """A minimal sink in memory: rows, and the positions committed with them."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -55,7 +55,7 @@ class Warehouse:
     def commit(self, batch: Batch) -> None:
         for table in batch.tables.values():
             assert table.schema == BATCH_SCHEMA
-            # As a sink does: what another loader landed from this partition is left out.
+            # Like a sink, skip messages that another loader has landed from this partition.
             self.rows += [
                 row for row in table.to_pylist() if row["offset"] >= self.ends.get((row["topic"], row["partition"]), 0)
             ]
@@ -75,7 +75,7 @@ def admin(kafka_server: KafkaServer) -> AdminClient:
 
 @pytest.fixture
 def settings(kafka_server: KafkaServer, admin: AdminClient) -> Settings:
-    """Settings with a topic and a group of this test's own."""
+    """Settings with a topic and a consumer group for one test."""
     number = next(numbers)
     topic = f"source-{number}"
     admin.create_topics([NewTopic(topic, 4, 1)])[topic].result()
@@ -93,7 +93,7 @@ def producer(kafka_server: KafkaServer) -> Iterator[Producer]:
         {
             "bootstrap.servers": kafka_server.bootstrap_servers,
             "message.max.bytes": 10_000_000,
-            "enable.idempotence": True,  # a retry may not change the order
+            "enable.idempotence": True,  # so that retries keep the order
         }
     )
     yield producer
@@ -135,7 +135,7 @@ def test_messages_arrive_as_they_were_sent(settings: Settings, producer: Produce
         topic, b"\xff\x00", b"\xfe", partition=0, headers=[("plain", "Z\u00fcrich"), ("raw", b"\xff"), ("none", None)]
     )
     producer.produce(topic, large, b"", partition=0, headers=[("twice", "a"), ("twice", "b")])
-    # A time that no calendar has, as from a producer that takes nanoseconds for milliseconds.
+    # A time outside of years 1 to 9999, as from a producer that sends nanoseconds instead of milliseconds.
     producer.produce(topic, b"far", partition=0, timestamp=1_700_000_000_000_000_000)
     producer.flush(30)
     warehouse = Warehouse()
@@ -160,7 +160,7 @@ def test_messages_arrive_as_they_were_sent(settings: Settings, producer: Produce
     assert warehouse.ends == {(topic, 0): 5}
 
 
-def test_goes_on_where_the_warehouse_stands(settings: Settings, producer: Producer, open_source: Any) -> None:
+def test_consuming_starts_at_the_warehouses_positions(settings: Settings, producer: Producer, open_source: Any) -> None:
     produce(producer, topic_of(settings), range(40))
     first = Warehouse()
     source = open_source(settings, first)
@@ -168,7 +168,7 @@ def test_goes_on_where_the_warehouse_stands(settings: Settings, producer: Produc
     assert values(first) == list(range(40))
     source.close()
 
-    # The group has read everything. A warehouse that has not gets it all; one that stands at 5 goes on at 5.
+    # The group's offsets are at the end. An empty warehouse gets all messages; one at offset 5 continues there.
     empty, behind = Warehouse(), Warehouse()
     behind.ends = {(topic_of(settings), partition): 5 for partition in range(4)}
     for warehouse, expected in ((empty, range(40)), (behind, range(20, 40))):
@@ -178,7 +178,7 @@ def test_goes_on_where_the_warehouse_stands(settings: Settings, producer: Produc
         source.close()
 
 
-def test_commits_to_kafka_what_was_acknowledged(
+def test_acknowledged_offsets_are_committed_to_kafka(
     settings: Settings, producer: Producer, open_source: Any, admin: AdminClient
 ) -> None:
     produce(producer, topic_of(settings), range(8))
@@ -200,7 +200,7 @@ def test_commits_to_kafka_what_was_acknowledged(
     assert committed() == {0: 2, 1: 2, 2: 2, 3: 2}
 
 
-def test_drains_to_the_end_in_bounded_batches(settings: Settings, producer: Producer, open_source: Any) -> None:
+def test_a_topic_is_drained_in_bounded_batches(settings: Settings, producer: Producer, open_source: Any) -> None:
     produce(producer, topic_of(settings), range(5000))
     warehouse = Warehouse()
     source = open_source(settings.model_copy(update={"landing_max_rows": 999}), warehouse)
@@ -221,7 +221,7 @@ def test_drains_to_the_end_in_bounded_batches(settings: Settings, producer: Prod
     assert late is not None and 1 <= late.rows <= 10
 
 
-def test_a_batch_is_full_once_it_has_the_bytes(
+def test_a_batch_is_full_once_it_reaches_the_bytes(
     settings: Settings, producer: Producer, open_source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kafka, "CHUNK_ROWS", 1)
@@ -235,7 +235,7 @@ def test_a_batch_is_full_once_it_has_the_bytes(
     assert [batch.num_rows for batch in batches] == [3, 3, 1, 1]
 
 
-def test_counts_what_retention_deleted_and_goes_on(
+def test_messages_deleted_by_retention_are_counted_and_skipped(
     settings: Settings, producer: Producer, open_source: Any, admin: AdminClient
 ) -> None:
     topic = topic_of(settings)
@@ -243,7 +243,7 @@ def test_counts_what_retention_deleted_and_goes_on(
     warehouse = Warehouse()
     warehouse.drain(open_source(settings, warehouse))
     produce(producer, topic, range(40, 80))
-    # Of partitions 0 and 1, offsets 10 to 14 go unlanded: 40, 44, .. 56 and 41, 45, .. 57.
+    # Offsets 10 to 14 of partitions 0 and 1 never land: the numbers 40, 44, .. 56 and 41, 45, .. 57.
     deleted = admin.delete_records([TopicPartition(topic, partition, 15) for partition in (0, 1)])
     for future in deleted.values():
         future.result()
@@ -256,7 +256,7 @@ def test_counts_what_retention_deleted_and_goes_on(
 def test_offsets_without_messages_are_neither_waiting_nor_lost(
     settings: Settings, kafka_server: KafkaServer, open_source: Any, admin: AdminClient
 ) -> None:
-    """Markers of transactions, at the end and after an abort; also once retention has deleted them."""
+    """Transaction markers at the end and after an abort, also after retention has deleted them."""
     topic = topic_of(settings)
     before = lost()
     warehouse = Warehouse()
@@ -286,10 +286,10 @@ def test_offsets_without_messages_are_neither_waiting_nor_lost(
     assert lost() == before
 
 
-def test_a_position_moves_to_where_retention_has_got_without_a_message(
+def test_a_position_advances_past_deleted_offsets_without_a_message(
     settings: Settings, producer: Producer, open_source: Any, admin: AdminClient
 ) -> None:
-    """So that one loss is reported once, by whatever loader comes first."""
+    """So that a loss is reported once, by the first loader."""
     topic = topic_of(settings)
     produce(producer, topic, range(40))
     for partition in range(4):
@@ -304,7 +304,7 @@ def test_a_position_moves_to_where_retention_has_got_without_a_message(
     assert warehouse.ends == {(topic, partition): 10 for partition in range(4)}
 
 
-def test_messages_of_an_open_transaction_wait(
+def test_messages_of_an_open_transaction_are_waiting(
     settings: Settings, kafka_server: KafkaServer, open_source: Any, producer: Producer
 ) -> None:
     topic = topic_of(settings)
@@ -327,7 +327,7 @@ def test_messages_of_an_open_transaction_wait(
     assert source.waiting() == {STREAM.name: 0}
 
 
-def test_what_was_compacted_away_is_neither_waiting_nor_lost(
+def test_compacted_messages_are_neither_waiting_nor_lost(
     settings: Settings, kafka_server: KafkaServer, open_source: Any, admin: AdminClient, producer: Producer
 ) -> None:
     topic = f"{topic_of(settings)}-compacted"
@@ -342,7 +342,7 @@ def test_what_was_compacted_away_is_neither_waiting_nor_lost(
         assert producer.flush(30) == 0
 
     def wait_until_compacted() -> None:
-        """The newest segment never is: a message that comes 100 ms later closes it."""
+        """Kafka never compacts the newest segment, so a message after 100 ms closes it."""
         time.sleep(0.3)
         send_versions(range(999, 1000))
         until = time.monotonic() + 120
@@ -363,7 +363,7 @@ def test_what_was_compacted_away_is_neither_waiting_nor_lost(
     assert lost() == before
 
 
-def test_beyond_the_messages_that_are_counted_offsets_are(
+def test_the_backlog_beyond_the_counted_messages_is_estimated_by_offsets(
     settings: Settings, producer: Producer, open_source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kafka_backlog, "COUNTED_MESSAGES", 3)
@@ -383,7 +383,7 @@ def transactions(server: KafkaServer) -> Iterator[Producer]:
 
 
 def send(producer: Producer, topic: str, values: range, partitions: int = 4) -> None:
-    """Without waiting for the answers."""
+    """Produce without waiting for the delivery."""
     for value in values:
         producer.produce(topic, str(value).encode(), partition=value % partitions)
 
@@ -393,7 +393,7 @@ def lost() -> float:
 
 
 @pytest.mark.parametrize("is_counted", [False, True])
-def test_what_goes_wrong_at_a_gap_is_tried_again_and_counted_once(
+def test_an_error_at_a_gap_is_retried_and_the_gap_counted_once(
     settings: Settings,
     producer: Producer,
     open_source: Any,
@@ -401,7 +401,7 @@ def test_what_goes_wrong_at_a_gap_is_tried_again_and_counted_once(
     monkeypatch: pytest.MonkeyPatch,
     is_counted: bool,
 ) -> None:
-    """Trying again reads the warehouse's positions, as each assignment of partitions does."""
+    """A retry reads the warehouse's positions again, as each assignment of partitions does."""
     topic = topic_of(settings)
     produce(producer, topic, range(40))
     warehouse = Warehouse()
@@ -431,7 +431,7 @@ def test_what_goes_wrong_at_a_gap_is_tried_again_and_counted_once(
     assert values(warehouse) == sorted({*range(80)} - {*range(40, 60, 4)})
 
 
-def test_a_topic_that_the_asked_broker_does_not_know_yet_is_asked_for_again(
+def test_a_topic_that_a_broker_does_not_know_yet_is_requested_again(
     settings: Settings, producer: Producer, open_source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     produce(producer, topic_of(settings), range(40))
@@ -444,10 +444,10 @@ def test_a_topic_that_the_asked_broker_does_not_know_yet_is_asked_for_again(
     assert values(warehouse) == list(range(40))
 
 
-def test_a_busy_topic_has_an_end(
+def test_the_end_of_a_busy_topic_is_where_it_was_at_the_start(
     settings: Settings, producer: Producer, open_source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What waited at the start is all there once a batch says so, though the partitions never come to an end."""
+    """`is_end` marks the batch that completes the messages waiting at the start, although more keep arriving."""
     topic = topic_of(settings)
     produce(producer, topic, range(4000))
     warehouse = Warehouse()
@@ -460,7 +460,7 @@ def test_a_busy_topic_has_an_end(
 
     monkeypatch.setattr(source, "_on_event", on_event_but_no_end)
     ends = []
-    for produced in range(4000, 12_000, 1000):  # more with each batch, as on a topic where messages never cease
+    for produced in range(4000, 12_000, 1000):  # more messages with each batch, as in a busy topic
         batch = source.fetch(0)
         warehouse.commit(batch)
         ends.append(batch.is_end)
@@ -472,8 +472,8 @@ def test_a_busy_topic_has_an_end(
     assert ends[-1] is True
 
 
-def test_headers_whose_names_cannot_be_read_do_not_stop_landing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As confluent-kafka does where a name is not UTF-8; its own producer cannot send one."""
+def test_headers_with_invalid_names_do_not_stop_landing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulates confluent-kafka's error for a name that is not UTF-8, which its own producer cannot send."""
 
     class Message:
         def __init__(self, headers: Any) -> None:
@@ -498,7 +498,9 @@ def test_headers_whose_names_cannot_be_read_do_not_stop_landing(monkeypatch: pyt
     ]
 
 
-def test_refuses_a_topic_that_was_created_anew(settings: Settings, producer: Producer, open_source: Any) -> None:
+def test_a_topic_that_ends_before_the_position_is_an_error(
+    settings: Settings, producer: Producer, open_source: Any
+) -> None:
     produce(producer, topic_of(settings), range(8))
     warehouse = Warehouse()
     warehouse.ends = {(topic_of(settings), 0): 1000}
@@ -507,11 +509,13 @@ def test_refuses_a_topic_that_was_created_anew(settings: Settings, producer: Pro
         warehouse.drain(source)
 
 
-def test_a_rebalance_loses_and_doubles_nothing(settings: Settings, producer: Producer, open_source: Any) -> None:
+def test_a_rebalance_neither_loses_nor_duplicates_messages(
+    settings: Settings, producer: Producer, open_source: Any
+) -> None:
     topic = topic_of(settings)
     produce(producer, topic, range(2000))
     warehouse = Warehouse()
-    # A bound on bytes leaves consumed messages behind for the next batch: those must not outlive their assignment.
+    # With a bound on bytes, consumed messages remain for the next batch. They must not survive their assignment.
     small = settings.model_copy(update={"landing_max_bytes": 1024})
     one = open_source(small, warehouse)
     under_way = [one.fetch(0)]
@@ -522,11 +526,11 @@ def test_a_rebalance_loses_and_doubles_nothing(settings: Settings, producer: Pro
     until = time.monotonic() + 120
     while time.monotonic() < until and not (len(warehouse.rows) == produced == 4000):
         for source in (two, one):
-            # Not `fetch`, which would wait for the other, which waits for this thread.
+            # Not `fetch`: it would wait for the other consumer, which waits for this thread.
             if batch := _fetch_without_waiting(source):
                 fetched[source] += batch.rows
                 ids[source] += batch.tables[STREAM.name]["message_id"].to_pylist()
-                # The first consumer's commits are slow: they come after the second took over and landed.
+                # The first consumer's commits are slow: they come after the second has taken over and landed.
                 under_way.append(batch)
                 if source is two or fetched[two] > 500:
                     commit_now = under_way if fetched[two] > 500 else [under_way.pop()]
@@ -539,22 +543,22 @@ def test_a_rebalance_loses_and_doubles_nothing(settings: Settings, producer: Pro
             produced += 400
     assert min(fetched.values()) > 0, "both consumers had partitions"
     assert values(warehouse) == list(range(produced))
-    # Not even fetched twice by one of them, though the commit was under way when the positions were read.
+    # Neither consumer fetched a message twice, although positions were read during a commit.
     assert all(len(set(fetched_ids)) == len(fetched_ids) for fetched_ids in ids.values())
 
 
 def _fetch_without_waiting(source: KafkaSource) -> Batch | None:
-    patience, kafka.PATIENCE_SECONDS = kafka.PATIENCE_SECONDS, 0.2
+    patience, kafka.FETCH_TIMEOUT_SECONDS = kafka.FETCH_TIMEOUT_SECONDS, 0.2
     try:
         return source.fetch(0)
     except UserError:
         return None
     finally:
-        kafka.PATIENCE_SECONDS = patience
+        kafka.FETCH_TIMEOUT_SECONDS = patience
 
 
-def test_reads_positions_again_at_every_assignment(settings: Settings, producer: Producer, open_source: Any) -> None:
-    """Another loader took over, landed further and left: its messages are not fetched again."""
+def test_positions_are_read_at_every_assignment(settings: Settings, producer: Producer, open_source: Any) -> None:
+    """Another loader took over, landed more messages and left: these are not fetched again."""
     topic = topic_of(settings)
     produce(producer, topic, range(400))
     warehouse = Warehouse()
@@ -577,7 +581,7 @@ def test_reads_positions_again_at_every_assignment(settings: Settings, producer:
     assert sorted(regained) == sorted([*range(190, 200)] * 2)
 
 
-def test_survives_a_restart_of_the_broker(
+def test_consuming_continues_after_a_restart_of_the_broker(
     settings: Settings, producer: Producer, open_source: Any, kafka_server: KafkaServer
 ) -> None:
     produce(producer, topic_of(settings), range(100))
@@ -615,7 +619,7 @@ def test_a_missing_topic_is_not_waited_for(settings: Settings, producer: Produce
 
 @pytest.fixture
 def restricted(settings: Settings, kafka_server: KafkaServer, tmp_path: Path) -> Settings:
-    """As a user whose ACLs allow the group and to read ecom_events. It may describe posts, and not even see users."""
+    """Settings of a user whose ACLs allow the group, READ of ecom_events and DESCRIBE of posts, and hide users."""
     (tmp_path / "reader.properties").write_text(
         "".join(f"{name}={value}\n" for name, value in kafka_server.restricted.items())
     )
@@ -645,20 +649,20 @@ def allow(admin: AdminClient, kind: ResourceType, name: str, operation: AclOpera
 ALL_THREE = (STREAM, STREAMS["users"], STREAMS["posts"])
 
 
-def test_topics_that_may_not_be_read_are_named_and_the_others_landed(
+def test_topics_without_permission_are_named_and_the_others_landed(
     restricted: Settings, producer: Producer, open_source: Any, admin: AdminClient
 ) -> None:
     produce(producer, topic_of(restricted), range(40))
     warehouse = Warehouse()
     source = open_source(restricted, warehouse, ALL_THREE)
     users, posts = (restricted.topic(stream) for stream in ALL_THREE[1:])
-    problems = [f"Kafka topic {topic} may not be read by this client: grant it " for topic in (posts, users)]
+    problems = [f"this client may not read Kafka topic {topic}: grant it " for topic in (posts, users)]
     assert source.waiting() == {STREAM.name: 40, "users": None, "posts": None}
     warehouse.drain(source)
     assert values(warehouse) == list(range(40))
     assert [problem.startswith(expected) for problem, expected in zip(source.problems, problems, strict=True)]
 
-    # What is allowed meanwhile is landed without a new start.
+    # A topic that becomes readable is landed without a restart.
     for topic in (users, posts):
         allow(admin, ResourceType.TOPIC, topic, AclOperation.READ)
         produce(producer, topic, range(40, 44), partitions=1)
@@ -670,7 +674,7 @@ def test_topics_that_may_not_be_read_are_named_and_the_others_landed(
     assert source.problems == []
 
 
-def test_a_topic_that_may_not_be_read_is_exit_code_2(
+def test_a_topic_without_permission_exits_2(
     restricted: Settings, producer: Producer, start: Start, admin: AdminClient
 ) -> None:
     produce(producer, topic_of(restricted), range(40))
@@ -685,20 +689,22 @@ def test_a_topic_that_may_not_be_read_is_exit_code_2(
         out, err = (process := start(command, **settings)).communicate(timeout=60)
         assert process.returncode == 2, command
         assert shown in out
-        assert all(f"Kafka topic {topic} may not be read" in err.splitlines()[-1] for topic in topics)
+        assert all(f"may not read Kafka topic {topic}" in err.splitlines()[-1] for topic in topics)
     out, err = (process := start("land", **settings | {"KAFKA_GROUP_ID": "other"})).communicate(timeout=60)
     assert (process.returncode, out) == (2, "")
     assert "may not use the consumer group other: grant it READ on the group" in err.splitlines()[-1]
-    with pytest.raises(UserError, match=f"{topics[0]} may not be read .*; .*{topics[1]} may not be read"):
+    with pytest.raises(
+        UserError, match=f"may not read Kafka topic {topics[0]}.*; .*may not read Kafka topic {topics[1]}"
+    ):
         provision(restricted, list(ALL_THREE))
-    # What the stream that is left needs is allowed.
+    # The client has the permissions for the remaining stream.
     process = start("land", **settings | {"STREAMS": json.dumps([STREAM.name])})
     assert process.communicate(timeout=60) == ("landed 0 messages\n", "")
     assert process.returncode == 0
 
 
-def test_brokers_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka_topics, "ANSWER_SECONDS", 2.0)
+def test_brokers_that_do_not_answer_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_topics, "REQUEST_TIMEOUT_SECONDS", 2.0)
     server = f"127.0.0.1:{free_port()}"
     settings = Settings(_env_file=None, kafka_bootstrap_servers=server)
     with pytest.raises(UserError, match=f"Kafka at {server} does not answer: .*") as error:
@@ -706,7 +712,7 @@ def test_brokers_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_failing_warehouse_does_not_start_the_consumer_elsewhere(settings: Settings, producer: Producer) -> None:
+def test_after_a_warehouse_error_consuming_starts_at_the_same_position(settings: Settings, producer: Producer) -> None:
     produce(producer, topic_of(settings), range(40))
     warehouse = Warehouse()
     fails = [UserError("locked")]
@@ -724,12 +730,12 @@ def test_a_failing_warehouse_does_not_start_the_consumer_elsewhere(settings: Set
     source.close()
 
 
-def test_the_group_of_the_properties_file_counts_unless_another_is_set(
+def test_kafka_group_id_overrides_the_group_of_the_properties_file(
     tmp_path: Path, settings: Settings, producer: Producer, admin: AdminClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     produce(producer, topic_of(settings), range(8))
     path = tmp_path / "client.properties"
-    # with a byte order mark, as Windows' editors write
+    # with a byte order mark, as written by editors on Windows
     path.write_text("group.id=from-file\nenable.auto.commit=true\nauto.offset.reset=error\n", encoding="utf-8-sig")
     given = settings.model_dump(include={"kafka_bootstrap_servers", "topics"})
     for changes, group in (({}, "from-file"), ({"kafka_group_id": "set"}, "set")):
@@ -741,12 +747,12 @@ def test_the_group_of_the_properties_file_counts_unless_another_is_set(
         source.close()
         [described] = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)]).values()
         assert {partition.topic for partition in described.result().topic_partitions} == {topic_of(settings)}
-    ignored = [line for line in capsys.readouterr().out.splitlines() if "ignored a property" in line]
+    ignored = [line for line in capsys.readouterr().out.splitlines() if "is ignored" in line]
     assert len(ignored) == 2
     assert all("enable.auto.commit" in line for line in ignored)
 
 
-def test_reads_a_librdkafka_properties_file(tmp_path: Path, settings: Settings) -> None:
+def test_a_librdkafka_properties_file_is_read(tmp_path: Path, settings: Settings) -> None:
     path = tmp_path / "client.properties"
     path.write_text(
         "# Confluent\n\nbootstrap.servers = nowhere:1\nsasl.password=a=b#c\nschema.registry.url=https://x\n"
@@ -769,7 +775,7 @@ def test_reads_a_librdkafka_properties_file(tmp_path: Path, settings: Settings) 
         ("session.timeout.ms=s3cret", 'Invalid value for configuration property "session.timeout.ms"'),
     ],
 )
-def test_a_wrong_properties_file_tells_no_secret(
+def test_the_error_of_an_invalid_properties_file_shows_no_secret(
     tmp_path: Path, settings: Settings, content: str, message: str
 ) -> None:
     path = tmp_path / "client.properties"

@@ -1,4 +1,4 @@
-"""PubSubSource against Google's emulator: nothing is acknowledged before its commit, nothing changes on the way."""
+"""PubSubSource against Google's emulator: messages are unchanged, and acknowledged only after their commit."""
 
 import itertools
 import json
@@ -33,7 +33,7 @@ OpenSource = Callable[..., PubSubSource]
 
 @pytest.fixture
 def settings(pubsub_emulator: PubSubEmulator, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings with topics and subscriptions of this test's own, as a `.env` file gives them."""
+    """Settings with topics and subscriptions for one test, as from a `.env` file."""
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
     monkeypatch.setattr(pubsub, "PULL_SECONDS", 1.5)
     number = next(numbers)
@@ -75,7 +75,7 @@ def open_source(settings: Settings) -> Iterator[OpenSource]:
 
 
 def fetch_rows(source: PubSubSource, count: int) -> tuple[list[dict[str, Any]], list[Batch]]:
-    """Batches until they hold this many rows, or nothing more arrives."""
+    """Fetch batches until they have this many rows, or nothing more arrives."""
     rows: list[dict[str, Any]] = []
     batches = []
     while len(rows) < count and (batch := source.fetch(PATIENCE)):
@@ -93,7 +93,7 @@ def payloads(source: PubSubSource, count: int) -> list[bytes]:
 def test_messages_arrive_as_they_were_sent(
     settings: Settings, publish: Callable[..., str], open_source: OpenSource
 ) -> None:
-    large = bytes(range(256)) * 4096 * 6  # above the 4 MB that gRPC takes by default
+    large = bytes(range(256)) * 4096 * 6  # above gRPC's default limit of 4 MB
     sent = {
         publish(b"\xff\x00"): (b"\xff\x00", None),
         publish(b"", name="Z\u00fcrich"): (b"", {"name": "Z\u00fcrich"}),
@@ -129,14 +129,14 @@ def pubsub_message(data: bytes, message_id: str = "1", ordering_key: str = "", s
     return message
 
 
-def test_acknowledges_only_after_the_commit(
+def test_messages_are_acknowledged_only_after_the_commit(
     settings: Settings, publish: Callable[..., str], open_source: OpenSource
 ) -> None:
     for number in range(20):
         publish(str(number).encode())
     source = open_source()
     assert len(payloads(source, 20)) == 20
-    source.close()  # as after a commit that failed: handed back at once, long before the deadline of 60 s
+    source.close()  # as after a failed commit: messages are released at once, not at the deadline of 60 s
 
     source = open_source()
     rows, batches = fetch_rows(source, 20)
@@ -145,7 +145,7 @@ def test_acknowledges_only_after_the_commit(
         source.acknowledge(batch)
     assert not source._leases, "extends what is acknowledged"
     source.close()
-    # Handing back what is acknowledged does nothing; anything else would come again at once.
+    # Releasing acknowledged messages has no effect; all others would be redelivered at once.
     subscriber = open_subscriber(settings)
     subscription = settings.subscription(STREAM)
     ack_ids = [ack_id for batch in batches for pulled in batch.acknowledgement for ack_id in pulled.ack_ids]
@@ -155,7 +155,7 @@ def test_acknowledges_only_after_the_commit(
     assert open_source().fetch(PATIENCE) is None
 
 
-def test_hands_back_what_was_never_fetched(publish: Callable[..., str], open_source: OpenSource) -> None:
+def test_unfetched_messages_are_released_at_close(publish: Callable[..., str], open_source: OpenSource) -> None:
     for number in range(30):
         publish(str(number).encode())
     source = open_source(landing_max_rows=10)
@@ -165,7 +165,7 @@ def test_hands_back_what_was_never_fetched(publish: Callable[..., str], open_sou
     assert len(payloads(open_source(), 30)) == 30
 
 
-def test_keeps_messages_leased_while_a_commit_is_slow(
+def test_deadlines_are_extended_during_a_slow_commit(
     settings: Settings, publish: Callable[..., str], open_source: OpenSource
 ) -> None:
     subscriber = open_subscriber(settings)
@@ -216,7 +216,7 @@ def test_batches_are_bounded(
     assert max(batch.rows for batch in batches) <= 2
 
 
-def test_waits_as_long_as_asked(publish: Callable[..., str], open_source: OpenSource) -> None:
+def test_a_fetch_waits_for_its_timeout(publish: Callable[..., str], open_source: OpenSource) -> None:
     publish(b"x")
     source = open_source()
     assert source.waiting() == {STREAM.name: None}
@@ -228,7 +228,7 @@ def test_waits_as_long_as_asked(publish: Callable[..., str], open_source: OpenSo
     assert time.monotonic() - started >= 0.5
 
 
-def test_a_failed_acknowledgement_is_no_error(
+def test_a_failed_acknowledgement_is_not_an_error(
     publish: Callable[..., str], open_source: OpenSource, pubsub_emulator: PubSubEmulator
 ) -> None:
     publish(b"x")
@@ -238,7 +238,7 @@ def test_a_failed_acknowledgement_is_no_error(
     source.acknowledge(Batch(batches[0].tables, acknowledgement=[replace(pulled, ack_ids=["not an ack id"])]))
 
 
-def test_a_missing_subscription_says_how_to_create_it(settings: Settings) -> None:
+def test_the_error_of_a_missing_subscription_says_how_to_create_it(settings: Settings) -> None:
     missing = settings.model_copy(update={"subscriptions": {STREAM.name: "not-there"}})
     with pytest.raises(
         UserError, match=r"no projects/test-project/subscriptions/not-there; .*ingest provision"
@@ -250,7 +250,7 @@ def test_a_missing_subscription_says_how_to_create_it(settings: Settings) -> Non
 def test_a_subscription_may_be_given_by_its_full_name(
     settings: Settings, publish: Callable[..., str], open_source: OpenSource
 ) -> None:
-    """As the console shows it. PUBSUB_PROJECT then counts for the other streams only."""
+    """As shown by Google's console. PUBSUB_PROJECT then applies to the other streams only."""
     publish(b"x")
     full_name = settings.subscription(STREAM)
     assert full_name.startswith("projects/test-project/subscriptions/clicks-")
@@ -301,7 +301,7 @@ def test_a_topic_that_is_deleted_while_a_source_follows_is_logged(
     assert capsys.readouterr().out.count("was deleted, so it receives nothing") == 1
 
 
-def test_a_subscription_deleted_meanwhile_ends_the_source(settings: Settings, open_source: OpenSource) -> None:
+def test_a_subscription_deleted_while_pulling_is_an_error(settings: Settings, open_source: OpenSource) -> None:
     source = open_source()
     subscriber = open_subscriber(settings)
     name = settings.subscription(STREAM)
@@ -311,7 +311,7 @@ def test_a_subscription_deleted_meanwhile_ends_the_source(settings: Settings, op
     subscriber.close()
 
 
-def test_a_subscription_deleted_meanwhile_is_told_though_others_are_busy(
+def test_a_deleted_subscription_is_reported_while_others_are_busy(
     settings: Settings, publish: Callable[..., str]
 ) -> None:
     source = PubSubSource(settings, [STREAM, OTHER])
@@ -331,7 +331,7 @@ def test_a_subscription_deleted_meanwhile_is_told_though_others_are_busy(
     subscriber.close()
 
 
-def test_a_server_that_hangs_is_not_an_empty_subscription(
+def test_a_hung_server_is_not_taken_for_an_empty_subscription(
     settings: Settings,
     publish: Callable[..., str],
     open_source: OpenSource,
@@ -340,13 +340,13 @@ def test_a_server_that_hangs_is_not_an_empty_subscription(
 ) -> None:
     source = open_source()
     assert source.fetch(source.idle_timeout_seconds) is None
-    monkeypatch.setattr(pubsub, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(pubsub, "REQUEST_TIMEOUT_SECONDS", 2.0)
     publish(b"x")
     pubsub_emulator.pause()
     try:
-        monkeypatch.setattr(pubsub, "SILENCE_SECONDS", 8.0)
+        monkeypatch.setattr(pubsub, "SILENCE_TIMEOUT_SECONDS", 8.0)
         with pytest.raises(UnavailableError, match=r"Pub/Sub at .* failed"):
-            while source.fetch(source.idle_timeout_seconds):  # what had arrived before the pause
+            while source.fetch(source.idle_timeout_seconds):  # drain the messages that arrived before the pause
                 pass
     finally:
         monkeypatch.undo()
@@ -364,7 +364,7 @@ def _fetch_or_none(source: PubSubSource) -> Batch | None:
         return None
 
 
-def test_leases_that_are_not_extended_any_more_end_the_source(
+def test_an_error_while_extending_deadlines_ends_the_source(
     open_source: OpenSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pubsub, "LEASE_CHECK_SECONDS", 0.1)
@@ -375,7 +375,7 @@ def test_leases_that_are_not_extended_any_more_end_the_source(
             source.fetch(PATIENCE)
 
 
-def test_a_server_that_does_not_answer() -> None:
+def test_a_server_that_does_not_answer_is_an_error() -> None:
     host = f"127.0.0.1:{free_port()}"
     settings = Settings(_env_file=None, pubsub_project="test-project", pubsub_emulator_host=host)
     with pytest.raises(UserError, match=f"Pub/Sub at {host}.*ingest provision") as error:

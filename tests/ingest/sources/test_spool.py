@@ -1,4 +1,4 @@
-"""Reading the spool: every byte comes back, by offset, whatever stands in the log."""
+"""Reading the spool by offset: every byte is preserved, whatever the log contains."""
 
 import re
 import shutil
@@ -47,7 +47,7 @@ def rows(spool: SpoolSource) -> list[dict[str, Any]]:
 # -- bytes ------------------------------------------------------------------------------------------------------------
 
 
-def test_every_byte_of_a_message_comes_back(settings: Settings) -> None:
+def test_every_byte_of_a_message_is_preserved(settings: Settings) -> None:
     everything = bytes(range(256))
     messages = [
         Message(everything, everything, {"é": '"\u2028\U0001f600\x00', "": "\\"}, 1_600_000_000_123_456),
@@ -112,7 +112,7 @@ def test_every_byte_of_a_message_comes_back(settings: Settings) -> None:
         b'{"published_at":99999999999999999999999,"payload":"YQ=="}',
     ],
 )
-def test_a_broken_envelope_is_landed_whole(settings: Settings, line: bytes) -> None:
+def test_an_invalid_envelope_is_landed_as_the_payload(settings: Settings, line: bytes) -> None:
     write(settings, LINE + line + b"\n" + LINE)
     before, broken, after = rows(source(settings))
     assert before["payload"] == after["payload"] == b"a"
@@ -121,7 +121,7 @@ def test_a_broken_envelope_is_landed_whole(settings: Settings, line: bytes) -> N
     assert (broken["offset"], after["offset"]) == (len(LINE), len(LINE) + len(line) + 1)
 
 
-def test_fields_may_be_missing_but_for_the_payload(settings: Settings) -> None:
+def test_all_fields_but_the_payload_are_optional(settings: Settings) -> None:
     write(settings, b'{"payload":null}\n{"payload":"YQ==","more":[1]}\r\n')
     assert [row["payload"] for row in rows(source(settings))] == [None, b"a"]
 
@@ -156,21 +156,21 @@ def test_a_partial_last_line_waits_until_it_is_complete(settings: Settings) -> N
     assert (row["offset"], row["payload"]) == (len(LINE), b"a")
 
 
-def test_batches_keep_to_the_limits(settings: Settings) -> None:
+def test_batches_are_within_the_limits(settings: Settings) -> None:
     write(settings, LINE * 100)
     assert [one.rows for one in batches(source(settings, landing_max_rows=40))] == [40, 40, 20]
     assert [one.rows for one in batches(source(settings, landing_max_bytes=len(LINE) * 30))] == [30, 30, 30, 10]
     assert [one.rows for one in batches(source(settings, landing_max_bytes=len(LINE) * 30 - 1))] == [29] * 3 + [13]
 
 
-def test_a_line_larger_than_a_batch_is_a_batch_of_its_own(settings: Settings) -> None:
+def test_a_line_larger_than_a_batch_is_its_own_batch(settings: Settings) -> None:
     huge = b"x" * 10_000_000
     SpoolProducer(settings).produce(USERS, [Message(b"a"), Message(huge), Message(b"b"), Message(b"c")])
     found = [one.tables["users"]["payload"].to_pylist() for one in batches(source(settings, landing_max_bytes=1024))]
     assert found == [[b"a"], [huge], [b"b", b"c"]]
 
 
-def test_partitions_and_streams_have_positions_of_their_own_and_take_turns(settings: Settings) -> None:
+def test_each_partition_has_its_own_position_and_they_take_turns(settings: Settings) -> None:
     write(settings, LINE * 4)
     write(settings, LINE * 2, "users/10.ndjson")
     write(settings, LINE * 2, "posts/0.ndjson")
@@ -216,7 +216,7 @@ def publish(settings: Settings, *payloads: bytes) -> None:
     SpoolProducer(settings).produce(USERS, [Message(payload) for payload in payloads])
 
 
-def test_a_replaced_log_of_the_same_widths_is_landed_from_its_start(settings: Settings) -> None:
+def test_a_replaced_log_with_lines_of_the_same_length_is_landed_from_its_start(settings: Settings) -> None:
     expected = []
     for payloads in ([b"a", b"b"], [b"c", b"d"], [b"e", b"f", b"g"]):
         shutil.rmtree(settings.spool_path, ignore_errors=True)
@@ -242,10 +242,10 @@ def test_a_log_that_is_replaced_while_it_is_followed_is_read_from_its_start(sett
         second.tables["users"]["message_id"],
     )
     assert first.topic_ids != second.topic_ids
-    # of one commit, but not at one landed_at: a message id is listed twice
+    # the message ids of both logs are equal, but landed_at differs
     assert sink.commit([first, second]) == {"users": 4}
     assert landed(settings) == [b"a", b"b", b"c", b"d"]
-    # the first log comes back
+    # restore the first log
     assert sink.commit([first]) == {"users": 0}
 
 
@@ -269,9 +269,9 @@ def test_a_first_line_written_while_the_log_is_opened_is_landed_once(
     assert landed(settings) == [b"a"]
 
 
-def test_each_partition_has_an_id_of_its_own(settings: Settings) -> None:
+def test_each_partition_has_its_own_id(settings: Settings) -> None:
     def publish_to(partition: int, *payloads: bytes) -> None:
-        """As another producer might, to any partition."""
+        """Write a log of any partition, as other producers may."""
         elsewhere = settings.model_copy(update={"spool_path": settings.spool_path.with_name("elsewhere")})
         publish(elsewhere, *payloads)
         (elsewhere.spool_path / "users" / "0.ndjson").rename(settings.spool_path / "users" / f"{partition}.ndjson")
@@ -287,8 +287,8 @@ def test_each_partition_has_an_id_of_its_own(settings: Settings) -> None:
     assert sorted(landed(settings)) == [b"a", b"a", b"b", b"b", b"c", b"d", b"e", b"f"]
 
 
-def test_a_log_without_an_id_goes_on_where_it_was_landed(settings: Settings) -> None:
-    """As those of versions that gave no ids; only a log that takes its place is read from its start."""
+def test_a_log_without_an_id_continues_at_its_position(settings: Settings) -> None:
+    """As in logs of earlier versions. Only a log that replaces it is read from its start."""
     write(settings, LINE * 3)
     assert land_all(settings) == 3
     publish(settings, b"b")
@@ -301,7 +301,7 @@ def test_a_log_without_an_id_goes_on_where_it_was_landed(settings: Settings) -> 
     assert landed(settings) == [b"a"] * 3 + [b"b", b"a"] + [b"c"] * 10
 
 
-def test_a_log_with_an_id_that_was_cut_is_an_error(settings: Settings) -> None:
+def test_a_truncated_log_with_an_id_is_an_error(settings: Settings) -> None:
     publish(settings, b"a", b"b", b"c")
     land_all(settings)
     path = settings.spool_path / "users" / "0.ndjson"
@@ -314,7 +314,7 @@ def test_a_log_with_an_id_that_was_cut_is_an_error(settings: Settings) -> None:
     assert land_all(settings) == 0
 
 
-def test_an_emptied_log_is_as_one_that_was_removed(settings: Settings) -> None:
+def test_an_emptied_log_is_treated_like_a_removed_one(settings: Settings) -> None:
     publish(settings, b"a", b"b", b"c")
     land_all(settings)
     (settings.spool_path / "users" / "0.ndjson").write_bytes(b"")
@@ -323,9 +323,7 @@ def test_an_emptied_log_is_as_one_that_was_removed(settings: Settings) -> None:
     assert land_all(settings) == 3
 
 
-def test_a_log_removed_while_it_is_looked_for_has_nothing_to_land(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_log_removed_after_it_was_listed_is_skipped(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(settings, LINE)
     spool = source(settings)
     listed = list(spool._logs())
@@ -336,16 +334,16 @@ def test_a_log_removed_while_it_is_looked_for_has_nothing_to_land(
     assert source(settings).fetch(0) is None
 
 
-# -- what went wrong --------------------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content", [b"", LINE, LINE + LINE[:-1], LINE[:-5] + b"xxxx\n" + LINE * 3, LINE + b"x" * 500])
-def test_a_log_that_was_cut_or_replaced_is_an_error(settings: Settings, content: bytes) -> None:
+def test_a_truncated_or_replaced_log_without_an_id_is_an_error(settings: Settings, content: bytes) -> None:
     path = write(settings, LINE * 2)
     spool = source(settings)
     assert len(rows(spool)) == 2
     path.write_bytes(content.replace(LINE, LINE[:-2] + b" }\n", 1))
-    with pytest.raises(UserError, match=rf"{path} was landed up to byte {2 * len(LINE)}, .* truncated or replaced"):
+    with pytest.raises(UserError, match=rf"{path} has landed up to byte {2 * len(LINE)}, .* truncated or replaced"):
         spool.fetch(0)
 
 
@@ -360,7 +358,7 @@ def test_a_log_that_cannot_be_read_is_an_error(settings: Settings) -> None:
         source(settings).fetch(0)
 
 
-def test_what_is_not_landed_is_said_once(settings: Settings) -> None:
+def test_files_that_are_not_landed_are_reported_once(settings: Settings) -> None:
     write(settings, LINE)
     ignored = [
         "users/00.ndjson",
@@ -380,4 +378,4 @@ def test_what_is_not_landed_is_said_once(settings: Settings) -> None:
     assert sorted(warned) == sorted(name.removesuffix("/0.ndjson") for name in ignored)
     assert {log["log_level"] for log in logs} == {"warning"}
     [of_people] = [log["event"] for log in logs if log["path"].endswith("people")]
-    assert of_people == "not landed: spool/people has no contract in streams/; add one, or remove the folder"
+    assert of_people == "not landed: spool/people has no contract in streams/; add a contract, or remove the folder"
