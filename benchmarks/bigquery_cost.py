@@ -1,7 +1,7 @@
 """What a day costs on BigQuery, on paper: `python -m benchmarks.bigquery_cost` writes the tables of docs/bigquery.md.
 
 Two builds of a few messages on known days give the statements that dbt sends; Google's analyzer says which columns and
-partitions each reads (tests/bigquery/scans.py). What a column weighs is measured in seven simulated days built on
+partitions each reads (tools/googlesql/scans.py). What a column weighs is measured in seven simulated days built on
 DuckDB, by BigQuery's logical sizes (https://cloud.google.com/bigquery/pricing#data). Nothing is asked of BigQuery.
 """
 
@@ -19,12 +19,13 @@ import duckdb
 from dbt.artifacts.resources.types import NodeType
 
 from common.streams import STREAMS
-from tests.bigquery.googlesql import GoogleSQL, Result
-from tests.bigquery.scans import Scan, scans
-from tests.bigquery.warehouse import PROJECT, BigQueryProject
-from tests.dbt_project.exact.warehouse import ROOT, Arrival
-from tests.dbt_project.warehouse import Warehouse
-from tests.oracle import Settings
+from specification import Settings
+from tools import ROOT
+from tools.googlesql.engine import GoogleSQL, Result
+from tools.googlesql.scans import Scan, scans
+from tools.warehouses.bigquery import PROJECT, BigQueryProject
+from tools.warehouses.commands import Warehouse
+from tools.warehouses.in_process import Arrival
 
 DOCUMENT = ROOT / "docs" / "bigquery.md"
 MARK = "<!-- benchmarks.bigquery_cost: {} -->"

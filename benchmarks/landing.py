@@ -41,8 +41,8 @@ from ingest.producers import RoutingProducer
 from ingest.provision import provision
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import kafka_batch, open_sources, pubsub
-from tests.brokers import KafkaServer, PubSubEmulator, running
-from tests.registry import LocalRegistry
+from tools.brokers import KafkaServer, PubSubEmulator, running
+from tools.brokers.local_registry import LocalRegistry
 
 PEERS = Path(__file__).parent / "peers"
 

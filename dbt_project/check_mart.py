@@ -79,7 +79,7 @@ def run(mart: str, worlds: int, seed: int | None, shrink_seconds: float, project
         UserError: when there is no such mart, or dbt cannot build it.
     """
     from dbt_project.contracts import write_contracts
-    from dbt_project.exactness import marts_of
+    from dbt_project.exactness.checker import marts_of
     from dbt_project.warm import WarmProject
 
     if project_dir.resolve() == PROJECT.resolve():  # the contracts of another are not those of streams/
@@ -102,7 +102,7 @@ def check(
     Raises:
         UserError: when there is no such mart, or dbt cannot build it.
     """
-    from dbt_project.exactness import RUNS, Checker, described, drawn, shrunk
+    from dbt_project.exactness.checker import RUNS, Checker, described, drawn, shrunk
 
     started = time.monotonic()
     with TemporaryDirectory(prefix="check-mart-") as folder:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import KafkaServer, PubSubEmulator, SchemaRegistry, running
-from tests.dbt_project.warehouse import Warehouse
+from tools.brokers import KafkaServer, PubSubEmulator, SchemaRegistry, running
+from tools.warehouses.commands import Warehouse
 
 # A process that is started in the background ignores SIGINT, and so would those that tests end by Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -55,7 +55,7 @@ MUTATIONS = (
     # --- check-mart
     Mutation(
         "check-mart draws no texts that the SQL names",
-        "dbt_project/worlds.py",
+        "dbt_project/exactness/worlds.py",
         "if self.literals.texts and self.one_in(3):",
         "if False:",
         CHECK_MART,
@@ -69,7 +69,7 @@ MUTATIONS = (
     ),
     Mutation(
         "check-mart does not see a clock",
-        "dbt_project/exactness.py",
+        "dbt_project/exactness/checker.py",
         "if found := CHANGING.search(code_of(sql)):",
         'if found := CHANGING.search(""):',
         CHECK_MART,
@@ -83,28 +83,28 @@ MUTATIONS = (
     ),
     Mutation(
         "check-mart takes every mart for exact",
-        "dbt_project/exactness.py",
+        "dbt_project/exactness/checker.py",
         "return (only_here, only_there) if only_here or only_there else None",
         "return None",
         CHECK_MART,
     ),
     Mutation(
         "check-mart compares with a copy of the incremental rows",
-        "dbt_project/exactness.py",
+        "dbt_project/exactness/checker.py",
         "        self._build(path)\n        return path\n\n    def _refreshed_alone",
         "        shutil.copyfile(built, path)\n        return path\n\n    def _refreshed_alone",
         CHECK_MART,
     ),
     Mutation(
         "check-mart lands all messages before the first run",
-        "dbt_project/worlds.py",
+        "dbt_project/exactness/worlds.py",
         "            run=self.rng.randrange(self.runs),\n            commit",
         "            run=0,\n            commit",
         "tests/dbt_project/test_worlds.py",
     ),
     Mutation(
         "check-mart does not leave out messages that a failure does not need",
-        "dbt_project/exactness.py",
+        "dbt_project/exactness/checker.py",
         "for units in (list(by_world.values()), [[message] for message in messages]):",
         "for units in (list(by_world.values()),):",
         CHECK_MART,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.bigquery.googlesql import GoogleSQL
+from tools.googlesql.engine import GoogleSQL
 
 
 @pytest.fixture(scope="session")

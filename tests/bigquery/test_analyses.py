@@ -16,11 +16,11 @@ from publishing.questions import ParameterType, Question
 from tests.analyses.arguments import arguments_of
 from tests.analyses.test_answers import NAMES
 from tests.analyses.warehouse import SETTINGS, Warehouse, build, opened
-from tests.bigquery.client import Client, Json, make_row, python_rows
-from tests.bigquery.googlesql import TABLE_NAME, GoogleSQL, GoogleSQLError, Table
-from tests.bigquery.warehouse import PROJECT
 from tests.conftest import Shared
-from tests.dbt_project.exact.warehouse import ROOT
+from tools import ROOT
+from tools.googlesql.client import Client, Json, make_row, python_rows
+from tools.googlesql.engine import TABLE_NAME, GoogleSQL, GoogleSQLError, Table
+from tools.warehouses.bigquery import PROJECT
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(1800)]
 

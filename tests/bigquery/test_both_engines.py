@@ -17,13 +17,14 @@ from ingest import landing
 from ingest.producers import RoutingProducer
 from ingest.simulator import DEFAULT_START, Faults, simulate
 from ingest.sources import open_sources
-from tests.bigquery.googlesql import GoogleSQL
-from tests.bigquery.warehouse import BothEngines
+from specification import Settings
 from tests.dbt_project.exact.check import check_random_worlds
 from tests.dbt_project.exact.examples import examples
 from tests.dbt_project.exact.test_random_worlds import EVERYTHING_ELSE
-from tests.dbt_project.exact.warehouse import ROOT, Warehouse
-from tests.oracle import Settings
+from tools import ROOT
+from tools.googlesql.engine import GoogleSQL
+from tools.warehouses.bigquery import BothEngines
+from tools.warehouses.in_process import Warehouse
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(3600)]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.bigquery.client import python_rows
-from tests.bigquery.googlesql import GoogleSQL, GoogleSQLError
+from tools.googlesql.client import python_rows
+from tools.googlesql.engine import GoogleSQL, GoogleSQLError
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(600)]
 

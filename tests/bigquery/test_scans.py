@@ -5,8 +5,8 @@ from datetime import date
 
 import pytest
 
-from tests.bigquery.googlesql import GoogleSQL
-from tests.bigquery.scans import scans
+from tools.googlesql.engine import GoogleSQL
+from tools.googlesql.scans import scans
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(600)]
 

@@ -23,8 +23,8 @@ from benchmarks.bigquery_cost import (
     written,
 )
 from dbt_project.warm import BuildError
-from tests.bigquery.warehouse import PROJECT, BigQueryProject
-from tests.dbt_project.exact.warehouse import ROOT
+from tools import ROOT
+from tools.warehouses.bigquery import PROJECT, BigQueryProject
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(1800)]
 

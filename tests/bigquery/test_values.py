@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.bigquery.googlesql import GoogleSQL
-from tests.bigquery.warehouse import BigQueryProject
-from tests.dbt_project.exact.warehouse import ROOT, Arrival, Project
-from tests.oracle import Settings
+from specification import Settings
+from tools import ROOT
+from tools.googlesql.engine import GoogleSQL
+from tools.warehouses.bigquery import BigQueryProject
+from tools.warehouses.in_process import Arrival, Project
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(1800)]
 

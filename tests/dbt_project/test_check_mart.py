@@ -7,12 +7,12 @@ import pytest
 
 from common.errors import UserError
 from dbt_project import check_mart
-from dbt_project.exactness import marts_of
+from dbt_project.exactness.checker import marts_of
 from dbt_project.warm import WarmProject
 from tests.checkout import copy_project
 from tests.command_line import run_main
 from tests.conftest import Shared
-from tests.dbt_project.warehouse import ROOT
+from tools import ROOT
 
 WINDOWS = (60, 3600)
 MARTS = {

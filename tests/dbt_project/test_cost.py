@@ -23,7 +23,8 @@ from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources import open_sources
-from tests.dbt_project.warehouse import ROOT, Warehouse
+from tools import ROOT
+from tools.warehouses.commands import Warehouse
 
 EVENTS_PER_DAY = 200
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from common.streams import STREAMS, Stream
-from dbt_project.worlds import Literals, Message, code_of, draw_world, get, put, world_of
+from dbt_project.exactness.worlds import Literals, Message, code_of, draw_world, get, put, world_of
 
 RUNS = 4
 ORDERS = Stream.model_validate(

@@ -13,7 +13,7 @@ from common.streams import STREAMS
 from ingest import cli
 from ingest.sinks.duckdb import DuckDBSink, utc_now
 from tests.command_line import run_main
-from tests.dbt_project.warehouse import SETTINGS
+from tools.warehouses.commands import SETTINGS
 
 from .conftest import Start
 

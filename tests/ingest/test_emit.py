@@ -32,11 +32,11 @@ from ingest.producers.kafka import KafkaProducer
 from ingest.provision import provision
 from ingest.sinks import FIRST_CURSOR, Cursor, Result
 from ingest.sinks.duckdb import DuckDBSink
-from tests.brokers import KafkaServer
-from tests.dbt_project.warehouse import Warehouse
+from specification import Landed, marts
+from specification import Settings as OracleSettings
 from tests.ingest.sinks.test_duckdb import full_disk
-from tests.oracle import Landed, marts
-from tests.oracle import Settings as OracleSettings
+from tools.brokers import KafkaServer
+from tools.warehouses.commands import Warehouse
 
 from .conftest import Start
 

@@ -28,7 +28,7 @@ from ingest.producers.spool import SpoolProducer
 from ingest.sinks import StreamStatus
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sources.spool import SpoolSource
-from tests.brokers import free_port
+from tools.brokers import free_port
 
 from .conftest import Start
 

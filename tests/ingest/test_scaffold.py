@@ -30,8 +30,8 @@ from ingest.samples import MOST_KEYS, SAMPLE_MESSAGES, Sample, read_files, read_
 from ingest.scaffold import Promoted, add_stream, promote_field, singular
 from ingest.sinks import UnlistedField
 from ingest.sinks.duckdb import DuckDBSink
-from tests.brokers import KafkaServer
 from tests.command_line import run_main
+from tools.brokers import KafkaServer
 
 ROWS = [
     {

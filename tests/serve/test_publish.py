@@ -29,8 +29,9 @@ from publishing.questions import Question
 from publishing.versions import CURRENT, QUESTIONS, published_folder
 from serve.endpoints import Endpoints
 from serve.published import open_published
-from tests.dbt_project.warehouse import ROOT, Warehouse
 from tests.serve.publishing import publish_again
+from tools import ROOT
+from tools.warehouses.commands import Warehouse
 
 OPEN_CLIENT = "ingest.sinks.bigquery.client.open_client"
 

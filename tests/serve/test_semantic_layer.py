@@ -14,7 +14,7 @@ from serve.answers import QuestionTimeoutError
 from serve.duckdb import DuckDBPublished
 from serve.published import open_published
 from serve.semantic_layer import Metrics
-from tests.dbt_project.warehouse import Warehouse
+from tools.warehouses.commands import Warehouse
 
 
 @pytest.fixture(scope="module")

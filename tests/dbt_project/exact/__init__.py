@@ -1,1 +1,1 @@
-"""Promise 3: incremental equals full refresh equals the definition (`tests.oracle`), in random small worlds."""
+"""Promise 3: incremental equals full refresh equals the definition (`specification`), in random small worlds."""

@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 
 from common.streams import STREAMS
 from dbt_project.warm import BuildError
-from tests.dbt_project.exact.warehouse import Arrival, Difference, Project
+from specification import Settings
 from tests.dbt_project.exact.worlds import COMMITS_PER_RUN, RUNS, draw_worlds, number_of, place
-from tests.oracle import Settings
+from tools.warehouses.in_process import Arrival, Difference, Project
 
 FIRST_LANDING = datetime(2027, 3, 1, 10)
 LOADERS = 3

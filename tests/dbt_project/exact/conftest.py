@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dbt_project.exact.warehouse import Project
+from tools.warehouses.in_process import Project
 
 REPOSITORY = Path(__file__).parents[3]
 

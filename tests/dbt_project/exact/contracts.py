@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from tests.dbt_project.exact.warehouse import Arrival
 from tests.dbt_project.exact.worlds import FORMS, KEY_FORMS, TEXT_FORMS, epoch
+from tools.warehouses.in_process import Arrival
 
 Fields = list[dict[str, Any]]
 Contract = dict[str, Any]

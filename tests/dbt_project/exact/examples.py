@@ -4,7 +4,7 @@ import json
 from datetime import datetime, timedelta
 from typing import Any
 
-from tests.dbt_project.exact.warehouse import Arrival
+from tools.warehouses.in_process import Arrival
 
 ECOM_EVENT = {"event_time": "2026-01-05 10:00:00 UTC", "event_type": "view", "product_id": "p", "user_session": "s"}
 PAGE_VIEW = {"session_id": "s", "page_title": "Home", "ga_event_dtm": "2026-01-05T10:00:00Z"}

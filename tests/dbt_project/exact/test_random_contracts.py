@@ -15,12 +15,12 @@ import yaml
 
 from common.streams import STREAMS, Stream, read_contracts
 from dbt_project.contracts import write_contracts
+from specification import Landed, Settings, marts
+from specification.contracts import read_contracts as read_by_oracle
+from specification.marts import Mart, staged
 from tests.checkout import copy_project
 from tests.dbt_project.exact.contracts import COMMITS, Contract, Draw
-from tests.dbt_project.exact.warehouse import Arrival, Difference, Project, Warehouse, compare
-from tests.oracle import Landed, Settings, marts
-from tests.oracle.contracts import read_contracts as read_by_oracle
-from tests.oracle.marts import Mart, staged
+from tools.warehouses.in_process import Arrival, Difference, Project, Warehouse, compare
 
 ROOT = Path(__file__).parents[3]
 FIRST_LANDING = datetime(2026, 2, 1, 10)

@@ -4,10 +4,10 @@ import os
 
 import pytest
 
+from specification import Settings
 from tests.dbt_project.exact.check import check_random_worlds
 from tests.dbt_project.exact.examples import examples
-from tests.dbt_project.exact.warehouse import Project
-from tests.oracle import Settings
+from tools.warehouses.in_process import Project
 
 WORLDS = int(os.environ.get("EXACT_WORLDS", "1000"))
 WORLDS_TOGETHER = 250

@@ -15,8 +15,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from common.streams import STREAMS
-from tests.dbt_project.exact.warehouse import Arrival
-from tests.oracle import Settings
+from specification import Settings
+from tools.warehouses.in_process import Arrival
 
 RUNS = 5
 COMMITS_PER_RUN = 3

@@ -23,7 +23,7 @@ from ingest.message import BATCH_SCHEMA, DECODED_SCHEMA, Message
 from ingest.producers.spool import SpoolProducer
 from ingest.sinks.duckdb import DuckDBSink
 from tests.command_line import run_main
-from tests.registry import LocalRegistry
+from tools.brokers.local_registry import LocalRegistry
 
 FIRST = {
     "type": "record",

@@ -27,7 +27,7 @@ from common.streams import STREAMS, Stream
 from ingest import formats
 from ingest.landing import LandingReport, land_streams
 from ingest.sinks.duckdb import DuckDBSink
-from tests.brokers import KafkaServer, SchemaRegistry
+from tools.brokers import KafkaServer, SchemaRegistry
 
 pytestmark = pytest.mark.brokers
 

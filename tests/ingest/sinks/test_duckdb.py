@@ -26,7 +26,7 @@ from ingest.sinks import StreamStatus, UnlistedField
 from ingest.sinks import duckdb as duckdb_sink
 from ingest.sinks.duckdb import DuckDBSink
 from ingest.sinks.duckdb.file import WarehouseFile
-from tests.dbt_project.warehouse import Warehouse
+from tools.warehouses.commands import Warehouse
 
 NOON = datetime.fromisoformat("2026-01-01T12:00:00")
 MICROSECOND = timedelta(microseconds=1)

@@ -7,12 +7,12 @@ from decimal import Decimal
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
-from tests.oracle.contracts import CONTRACTS, Contract
-from tests.oracle.drift import Difference, differences, field_drift, unlisted_fields
-from tests.oracle.landed import Landed, Settings
-from tests.oracle.messages import Event, Rejected, Version, published
-from tests.oracle.staging import read
-from tests.oracle.values import hash_of, json_text, ratio, seconds_between
+from specification.contracts import CONTRACTS, Contract
+from specification.drift import Difference, differences, field_drift, unlisted_fields
+from specification.landed import Landed, Settings
+from specification.messages import Event, Rejected, Version, published
+from specification.staging import read
+from specification.values import hash_of, json_text, ratio, seconds_between
 
 Row = dict[str, Any]
 Mart = list[Row]

@@ -22,7 +22,7 @@ import typer
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-CACHE = Path(__file__).parents[1] / ".cache" / "brokers"
+CACHE = Path(__file__).parents[2] / ".cache" / "brokers"
 KAFKA_VERSION = "3.9.1"
 APICURIO_VERSION = "3.0.9"
 """The last that Java 17 runs."""

@@ -12,12 +12,12 @@ from dbt.artifacts.schemas.run import RunResult
 from common.settings import Settings as LandingSettings
 from common.streams import STREAMS
 from ingest.sinks.bigquery import BigQuerySink
-from tests.bigquery.client import Client, python_rows
-from tests.bigquery.googlesql import GoogleSQL
-from tests.dbt_project.exact.warehouse import Arrival, Difference, Project, Warehouse, compare
-from tests.oracle import Landed, Settings, marts
-from tests.oracle.marts import Mart
-from tests.oracle.values import json_text, read_body
+from specification import Landed, Settings, marts
+from specification.marts import Mart
+from specification.values import json_text, read_body
+from tools.googlesql.client import Client, python_rows
+from tools.googlesql.engine import GoogleSQL
+from tools.warehouses.in_process import Arrival, Difference, Project, Warehouse, compare
 
 PROJECT = "project"
 POSITION_COLUMNS = ("topic_id", "next_offset")

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import duckdb
 
-from tests.dbt_project import warm_build
-
-ROOT = Path(__file__).parents[2]
+from tools import ROOT
+from tools.warehouses import build_server
 
 SETTINGS = (
     *("KAFKA_", "PUBSUB_", "EMIT_", "WAREHOUSE", "SPOOL_", "LANDING_", "DBT_", "BUILD_PREFIX"),
@@ -74,7 +73,7 @@ class Warehouse:
         self.dbt("build", "--exclude-resource-type", "test", "unit_test", "snapshot", *arguments)
 
     def dbt(self, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-        return _as_expected(warm_build.run([*arguments], self.environment), expect)
+        return _as_expected(build_server.run([*arguments], self.environment), expect)
 
     def query(self, sql: str) -> list[tuple[object, ...]]:
         with duckdb.connect(str(self.path), read_only=True) as connection:

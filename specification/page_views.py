@@ -4,9 +4,9 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from tests.oracle.landed import Landed, Settings
-from tests.oracle.messages import Event, Rejected, plausible_time, published, require, short
-from tests.oracle.values import (
+from specification.landed import Landed, Settings
+from specification.messages import Event, Rejected, plausible_time, published, require, short
+from specification.values import (
     Body,
     hash_of,
     identifier,

@@ -22,8 +22,8 @@ from dbt.artifacts.resources.types import NodeType
 
 from common.errors import UserError
 from common.streams import STREAMS, EventType, Stream
+from dbt_project.exactness.worlds import COMMITS, Literals, Message, code_of, draw_world, world_of
 from dbt_project.warm import BuildError, WarmProject
-from dbt_project.worlds import COMMITS, Literals, Message, code_of, draw_world, world_of
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.sinks.duckdb import DuckDBSink
 

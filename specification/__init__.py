@@ -11,7 +11,7 @@ Nothing here is fast or clever. Marts depend on the set of landed messages alone
 how the messages were cut into runs: that is what the incremental models are held to.
 """
 
-from tests.oracle.landed import Landed, Settings
-from tests.oracle.marts import marts
+from specification.landed import Landed, Settings
+from specification.marts import marts
 
 __all__ = ["Landed", "Settings", "marts"]

@@ -15,10 +15,8 @@ from common.streams import STREAMS
 from dbt_project.warm import WarmProject
 from ingest.message import BATCH_SCHEMA, Batch
 from ingest.sinks.duckdb import DuckDBSink
-from tests.oracle import Landed, Settings, marts
-from tests.oracle.marts import Countries, Mart
-
-ROOT = Path(__file__).parents[3]
+from specification import Landed, Settings, marts
+from specification.marts import Countries, Mart
 
 
 @dataclass(frozen=True, slots=True)

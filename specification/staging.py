@@ -11,9 +11,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from tests.oracle.contracts import Contract, Field
-from tests.oracle.landed import Landed, Settings
-from tests.oracle.messages import (
+from specification.contracts import Contract, Field
+from specification.landed import Landed, Settings
+from specification.messages import (
     MOST_CHARACTERS,
     Event,
     Rejected,
@@ -23,8 +23,8 @@ from tests.oracle.messages import (
     plausible_time,
     published,
 )
-from tests.oracle.page_views import read_page_view
-from tests.oracle.values import (
+from specification.page_views import read_page_view
+from specification.values import (
     Body,
     hash_of,
     identifier,

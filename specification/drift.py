@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tests.oracle.contracts import Contract
-from tests.oracle.landed import Landed
-from tests.oracle.messages import Rejected
-from tests.oracle.staging import body_of
-from tests.oracle.values import json_text
+from specification.contracts import Contract
+from specification.landed import Landed
+from specification.messages import Rejected
+from specification.staging import body_of
+from specification.values import json_text
 
 MOST_FIELDS = 20
 """The most unlisted fields that are told of a message: the first by their paths."""

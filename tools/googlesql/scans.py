@@ -15,7 +15,7 @@ from typing import Any
 
 from zetasql.wasi._pb2.zetasql.public import type_pb2
 
-from tests.bigquery.googlesql import GoogleSQL, concrete
+from tools.googlesql.engine import GoogleSQL, concrete
 
 Column = tuple[int, int]
 """The number of the analysis (a view has its own), and the analyzer's id."""

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from tests.oracle.landed import Landed, Settings
-from tests.oracle.values import hash_of, json_text, microseconds
+from specification.landed import Landed, Settings
+from specification.values import hash_of, json_text, microseconds
 
 MOST_CHARACTERS = 65_536
 """The most that a text of an event or an entity may have."""

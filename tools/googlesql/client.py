@@ -27,7 +27,7 @@ from google.cloud.bigquery import Table as BigQueryTable
 from zetasql.wasi._pb2.zetasql.local_service import local_service_pb2 as service
 from zetasql.wasi._pb2.zetasql.public import type_pb2
 
-from tests.bigquery.googlesql import GoogleSQL, GoogleSQLError, Result, Table
+from tools.googlesql.engine import GoogleSQL, GoogleSQLError, Result, Table
 
 STANDARD_TYPES = {
     type_pb2.TYPE_STRING: "STRING",
