@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from benchmarks import report
-from benchmarks.build import first_builds, increments
+from benchmarks.first_build import first_builds
+from benchmarks.increments import increments
 from benchmarks.landing import landing
 from benchmarks.measure import processor_times, short_rounds
 from benchmarks.report import Section, Table

@@ -13,7 +13,8 @@ from statistics import median
 from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
-ROOT = Path(__file__).parents[1]
+from tools import ROOT
+
 CACHE = ROOT / ".cache"
 
 T = TypeVar("T")

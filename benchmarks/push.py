@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from ingest.sinks.duckdb import DuckDBSink
+from tools import ROOT
 
-PROJECT = Path(__file__).parents[1]
 WRK_SCRIPT = """
 local data, number = string.rep("QUJD", 342), 0
 function request()
@@ -34,7 +34,7 @@ def main() -> None:
         warehouse, script = Path(folder, "warehouse.duckdb"), Path(folder, "push.lua")
         script.write_text(WRK_SCRIPT)
         # none of the settings of whoever runs this
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), "WAREHOUSE_PATH": str(warehouse)}
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "WAREHOUSE_PATH": str(warehouse)}
         server = subprocess.Popen(
             [sys.executable, "-m", "ingest", "push", "--port", str(port)], cwd=folder, env=environment
         )

@@ -20,7 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
-PROJECT = Path(__file__).parents[1]
+from tools import ROOT
+
 WRK_SCRIPT = """
 local brands = {"all", "apple", "nike", "philips", "samsung", "xiaomi", "adidas", "sony", "lg", "bosch", "huawei"}
 local categories = {"all", "electronics.clocks", "apparel.shoes", "furniture.bedroom.lamp"}
@@ -56,7 +57,7 @@ def main() -> None:
         # none of the settings of whoever runs this
         environment = {
             **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
-            "PYTHONPATH": str(PROJECT),
+            "PYTHONPATH": str(ROOT),
             "WAREHOUSE_PATH": str(folder / "warehouse.duckdb"),
             "SPOOL_PATH": str(folder / "spool"),
             "DBT_TARGET_PATH": str(folder / "target"),

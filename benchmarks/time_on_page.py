@@ -7,8 +7,9 @@ import duckdb
 
 from benchmarks import shop
 from benchmarks.build import WITHOUT_TESTS, Built, Warehouse
-from benchmarks.measure import ROOT, Figure, Run, apart, peer_python, run, short_rounds
+from benchmarks.measure import Figure, Run, apart, peer_python, run, short_rounds
 from benchmarks.report import Ratio, Section, Table
+from tools import ROOT
 
 RESULTS = {
     "fct_page_views": (

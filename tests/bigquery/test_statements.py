@@ -12,16 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bigquery_cost import (
-    DOCUMENT,
-    STATE,
-    UNPARTITIONED,
-    WHOLE,
-    Builds,
-    column_bytes,
-    two_builds,
-    written,
-)
+from benchmarks.bigquery_cost.builds import STATE, UNPARTITIONED, WHOLE, Builds, two_builds
+from benchmarks.bigquery_cost.document import DOCUMENT, written
+from benchmarks.bigquery_cost.prices import column_bytes
 from dbt_project.warm import BuildError
 from tools import ROOT
 from tools.warehouses.bigquery import PROJECT, BigQueryProject
