@@ -55,7 +55,7 @@ MUTATIONS = (
     # --- check-mart
     Mutation(
         "check-mart draws no texts that the SQL names",
-        "dbt_project/exactness/worlds.py",
+        "dbt_project/exactness/values.py",
         "if self.literals.texts and self.one_in(3):",
         "if False:",
         CHECK_MART,
@@ -104,7 +104,7 @@ MUTATIONS = (
     ),
     Mutation(
         "check-mart does not leave out messages that a failure does not need",
-        "dbt_project/exactness/checker.py",
+        "dbt_project/exactness/shrink.py",
         "for units in (list(by_world.values()), [[message] for message in messages]):",
         "for units in (list(by_world.values()),):",
         CHECK_MART,

@@ -7,7 +7,7 @@ import pytest
 
 from common.errors import UserError
 from dbt_project import check_mart
-from dbt_project.exactness.checker import marts_of
+from dbt_project.exactness.lineage import marts_of
 from dbt_project.warm import WarmProject
 from tests.checkout import copy_project
 from tests.command_line import run_main

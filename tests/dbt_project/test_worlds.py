@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from common.streams import STREAMS, Stream
-from dbt_project.exactness.worlds import Literals, Message, code_of, draw_world, get, put, world_of
+from dbt_project.exactness.literals import Literals, code_of
+from dbt_project.exactness.message import Message
+from dbt_project.exactness.paths import get, put
+from dbt_project.exactness.worlds import draw_world, world_of
 
 RUNS = 4
 ORDERS = Stream.model_validate(
