@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-FOLDER = Path(__file__).parents[2] / "streams"
+FOLDER = Path(__file__).parents[1] / "streams"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from specification.contracts import Contract
+from specification.fields import body_of
 from specification.landed import Landed
 from specification.messages import Rejected
-from specification.staging import body_of
 from specification.values import json_text
 
 MOST_FIELDS = 20

@@ -22,10 +22,28 @@ class Rejected(Exception):  # noqa: N818  a judgement, not an error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """What happened; a field that its stream does not have is None."""
+class Accepted:
+    """An accepted message."""
 
     message: Landed
+
+    @property
+    def stream(self) -> str:
+        return self.message.stream
+
+    @property
+    def landed_at(self) -> datetime:
+        return self.message.landed_at
+
+    @property
+    def published_at(self) -> datetime:
+        return published(self.message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event(Accepted):
+    """What happened; a field that its stream does not have is None."""
+
     event_id: str
     event_type: str
     event_at: datetime
@@ -54,18 +72,6 @@ class Event:
     """The columns of its own in staging."""
 
     @property
-    def stream(self) -> str:
-        return self.message.stream
-
-    @property
-    def landed_at(self) -> datetime:
-        return self.message.landed_at
-
-    @property
-    def published_at(self) -> datetime:
-        return published(self.message)
-
-    @property
     def key(self) -> str:
         """Identity: stream, id, UTC date and what tells events of one id apart. The same id on another day is another
         event."""
@@ -80,10 +86,9 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Version:
+class Version(Accepted):
     """An entity as of updated_at, or its deletion by a tombstone."""
 
-    message: Landed
     id: str
     is_tombstone: bool
     updated_at: datetime
@@ -95,18 +100,6 @@ class Version:
     """What it says, for its identity."""
     has_mismatched_key: bool = False
     """A version of one entity under the key of another."""
-
-    @property
-    def stream(self) -> str:
-        return self.message.stream
-
-    @property
-    def landed_at(self) -> datetime:
-        return self.message.landed_at
-
-    @property
-    def published_at(self) -> datetime:
-        return published(self.message)
 
     @property
     def key(self) -> str:

@@ -1035,7 +1035,7 @@ MUTATIONS = (
 
 
 def copy_repository(folder: Path, source: Path) -> None:
-    """The files that git tracks, as they are now, what dbt parsed of them, and links to what was downloaded."""
+    """Copy the files of the checkout, with dbt's parsed project, and link to .venv and .cache."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=source,
@@ -1046,8 +1046,8 @@ def copy_repository(folder: Path, source: Path) -> None:
         if (source / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source / name, folder / name)
-    if (parsed := source / "dbt_project" / "target" / "tests").exists():
-        shutil.copytree(parsed, folder / "dbt_project" / "target" / "tests")
+    if (parsed := source / "dbt_project" / "target" / "warm").exists():
+        shutil.copytree(parsed, folder / "dbt_project" / "target" / "warm")
     for name in (".venv", ".cache"):
         if (source / name).exists():
             (folder / name).symlink_to(source / name)

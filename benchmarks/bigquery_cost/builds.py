@@ -12,12 +12,12 @@ from typing import Any
 from dbt.artifacts.resources.types import NodeType
 
 from common.streams import STREAMS
+from dbt_project.exactness.message import Message
 from specification import Settings
 from tools import ROOT
 from tools.googlesql.engine import GoogleSQL, Result
 from tools.googlesql.scans import Scan, scans
 from tools.warehouses.bigquery import PROJECT, BigQueryProject
-from tools.warehouses.in_process import Arrival
 
 # The known days. Each day of the history landed when it was over; the last day came together with an event of the 4th.
 HISTORY = [date(2027, 3, day) for day in range(1, 8)]
@@ -123,7 +123,7 @@ def two_builds(work: Path) -> Builds:
     return Builds(project, project.client.statements[:end_of_first], project.client.statements[end_of_first:], reads)
 
 
-def _messages(day: date, name: str, session: str) -> list[Arrival]:
+def _messages(day: date, name: str, session: str) -> list[Message]:
     """One of each stream, at noon, and one that is broken."""
     at = f"{day}T12:00:00Z"
     times = {"created_at": "2027-01-01", "updated_at": at}
@@ -143,7 +143,7 @@ def _messages(day: date, name: str, session: str) -> list[Arrival]:
     payloads = [(stream, json.dumps(body).encode()) for stream, body in bodies.items()] + [("clicks", b"{")]
     published = datetime.combine(day, time(12, 1))
     return [
-        Arrival(0, 0, stream, f"{name} {number}", published, payload)
+        Message(0, 0, stream, f"{name} {number}", published, payload)
         for number, (stream, payload) in enumerate(payloads)
     ]
 

@@ -15,9 +15,10 @@ from operator import itemgetter
 from typing import Any
 
 from specification import Settings, drift
+from specification.aggregates import Days, distinct, place
 from specification.contracts import CONTRACTS
 from specification.drift import differences
-from specification.marts import Days, Mart, Row, distinct, grouped, place
+from specification.rows import Mart, Row, grouped
 from specification.values import ratio, rounded, seconds_between
 
 Answer = list[tuple[Any, ...]]

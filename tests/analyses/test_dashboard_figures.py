@@ -10,7 +10,7 @@ import pytest
 from serve.dashboard.filters import Filters
 from serve.dashboard.render import render
 from serve.dashboard.values import shown
-from specification.marts import Mart
+from specification.rows import Mart
 from tests.analyses import definition
 from tests.analyses.warehouse import Warehouse
 

@@ -33,7 +33,7 @@ from ingest.provision import provision
 from ingest.sinks import FIRST_CURSOR, Cursor, Result
 from ingest.sinks.duckdb import DuckDBSink
 from specification import Landed, marts
-from specification import Settings as OracleSettings
+from specification import Settings as SpecificationSettings
 from tests.ingest.sinks.test_duckdb import full_disk
 from tools.brokers import KafkaServer
 from tools.warehouses.commands import Warehouse
@@ -496,9 +496,9 @@ def test_late_page_views_correct_what_was_emitted(at_kafka: Settings, reader: Re
         return reader.read()
 
     def defined() -> dict[Key, dict[str, Any]]:
-        """By tests/oracle: a body for each page view whose time is known."""
+        """By the specification: a body for each page view whose time is known."""
         landed = warehouse.query("select stream, message_id, key, published_at, landed_at, payload from raw.page_views")
-        views = marts([Landed(*row) for row in landed], OracleSettings(), {})["fct_page_views"]  # type: ignore[arg-type]
+        views = marts([Landed(*row) for row in landed], SpecificationSettings(), {})["fct_page_views"]  # type: ignore[arg-type]
         bodies = {}
         for view in views:
             if view["time_on_page_seconds"] is not None:

@@ -11,13 +11,14 @@ from dbt.artifacts.schemas.run import RunResult
 
 from common.settings import Settings as LandingSettings
 from common.streams import STREAMS
+from dbt_project.exactness.message import Message
 from ingest.sinks.bigquery import BigQuerySink
 from specification import Landed, Settings, marts
-from specification.marts import Mart
+from specification.rows import Mart
 from specification.values import json_text, read_body
 from tools.googlesql.client import Client, python_rows
 from tools.googlesql.engine import GoogleSQL
-from tools.warehouses.in_process import Arrival, Difference, Project, Warehouse, compare
+from tools.warehouses.in_process import Difference, Project, Warehouse, compare
 
 PROJECT = "project"
 POSITION_COLUMNS = ("topic_id", "next_offset")
@@ -79,9 +80,9 @@ class BigQueryWarehouse(Warehouse):
         with patch("google.cloud.bigquery.Client", lambda **options: self._project.client):
             return BigQuerySink(settings, clock=self._clock)
 
-    def land(self, arrivals: Iterable[Arrival], landing_time: datetime) -> None:
+    def land(self, messages: Iterable[Message], landing_time: datetime) -> None:
         self._sink = self.loader()  # of the stream: several with clocks of their own land in turn
-        super().land(arrivals, landing_time)
+        super().land(messages, landing_time)
 
     def differences(self) -> list[Difference]:
         landed = [
@@ -134,10 +135,10 @@ class WithDuckDB(BigQueryWarehouse):
         models = [f"{node.schema}.{node.name}" for node in project.nodes if node.resource_type in ("model", "seed")]
         self._relations = [*(f"raw.{stream}" for stream in STREAMS), *models]
 
-    def land(self, arrivals: Iterable[Arrival], landing_time: datetime) -> None:
-        arrivals = list(arrivals)
-        super().land(arrivals, landing_time)
-        self.duckdb.land(arrivals, landing_time)
+    def land(self, messages: Iterable[Message], landing_time: datetime) -> None:
+        messages = list(messages)
+        super().land(messages, landing_time)
+        self.duckdb.land(messages, landing_time)
 
     def build(self, *options: str) -> None:
         super().build(*options)

@@ -9,28 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from common.streams import STREAMS
+from dbt_project.exactness.message import Message, batch_tables
 from dbt_project.warm import WarmProject
-from ingest.message import BATCH_SCHEMA, Batch
+from ingest.message import Batch
 from ingest.sinks.duckdb import DuckDBSink
 from specification import Landed, Settings, marts
-from specification.marts import Countries, Mart
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A message, and when it arrives: before which run of the build, in which commit of the loader."""
-
-    run: int
-    commit: int
-    stream: str
-    message_id: str
-    published_at: datetime | None
-    payload: bytes | None
-    key: bytes | None = None
-    attributes: str | None = None
+from specification.entities import Countries
+from specification.rows import Mart
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,25 +48,10 @@ class Warehouse:
         """As one that has just started."""
         return DuckDBSink(self._path, clock=self._clock)
 
-    def land(self, arrivals: Iterable[Arrival], landing_time: datetime) -> None:
-        """One commit. As from Pub/Sub, a message that comes twice in it is landed once."""
-        rows: dict[str, list[dict[str, Any]]] = {}
-        for arrival in arrivals:
-            row = {
-                "source": "pubsub",
-                "topic": arrival.stream,
-                "message_id": arrival.message_id,
-                "key": arrival.key,
-                "attributes": arrival.attributes,
-                "published_at": arrival.published_at,
-                "payload": arrival.payload,
-            }
-            rows.setdefault(arrival.stream, []).append(row)
-        if rows:
+    def land(self, messages: Iterable[Message], landing_time: datetime) -> None:
+        """Land messages in one commit. As from Pub/Sub, a message that is in it twice is landed once."""
+        if tables := batch_tables(messages):
             self._landing_time = landing_time
-            tables = {
-                stream: pa.Table.from_pylist(of_stream, schema=BATCH_SCHEMA) for stream, of_stream in rows.items()
-            }
             self._sink.commit([Batch(tables)])
 
     def build(self, *options: str) -> None:

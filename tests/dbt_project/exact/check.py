@@ -10,10 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from common.streams import STREAMS
+from dbt_project.exactness.message import Message
 from dbt_project.warm import BuildError
 from specification import Settings
 from tests.dbt_project.exact.worlds import COMMITS_PER_RUN, RUNS, draw_worlds, number_of, place
-from tools.warehouses.in_process import Arrival, Difference, Project
+from tools.warehouses.in_process import Difference, Project
 
 FIRST_LANDING = datetime(2027, 3, 1, 10)
 LOADERS = 3
@@ -40,7 +41,7 @@ def check_random_worlds(
     settings: Settings,
     number: int,
     seed: int,
-    examples: Sequence[list[Arrival]] = (),
+    examples: Sequence[list[Message]] = (),
     runs: int = RUNS,
 ) -> None:
     """Build random worlds, and worlds that are given, together; when one fails, fail with the least part of it that
@@ -50,7 +51,7 @@ def check_random_worlds(
         runs: how many runs there are at the most, where each takes long: later ones come with the last.
     """
     placed = [*place(draw_worlds(number, settings, seed), settings, seed), *examples]
-    placed = [[replace(arrival, run=min(arrival.run, runs - 1)) for arrival in world] for world in placed]
+    placed = [[replace(message, run=min(message.run, runs - 1)) for message in world] for world in placed]
     failure = first_failure(project, settings, seed, together(placed))
     if failure is None:
         return
@@ -66,24 +67,24 @@ def check_random_worlds(
     )
 
 
-def together(worlds: Sequence[Sequence[Arrival]]) -> list[Arrival]:
-    return [arrival for world in worlds for arrival in world]
+def together(worlds: Sequence[Sequence[Message]]) -> list[Message]:
+    return [message for world in worlds for message in world]
 
 
-def first_failure(project: Project, settings: Settings, seed: int, arrivals: Sequence[Arrival]) -> Failure | None:
+def first_failure(project: Project, settings: Settings, seed: int, messages: Sequence[Message]) -> Failure | None:
     """Land and build run by run in a fresh warehouse. After every run the marts are those of the oracle over what has
     landed so far, although some of the models were built before, when only a part of it had; at the end they are also
     those of a full refresh."""
     rng = random.Random(seed)
     when = "before the first run"
-    last_run = max((arrival.run for arrival in arrivals), default=0)
+    last_run = max((message.run for message in messages), default=0)
     with TemporaryDirectory(prefix="exact-") as folder:
         warehouse = project.warehouse(Path(folder), settings)
         try:
             for run in range(last_run + 1):
                 halfway = rng.choice([None, rng.randrange(COMMITS_PER_RUN * LOADERS)])
                 for place, (landing_time, commit) in enumerate(
-                    commits([a for a in arrivals if a.run == run], run, seed)
+                    commits([a for a in messages if a.run == run], run, seed)
                 ):
                     warehouse.land(commit, landing_time)
                     if run and place == halfway:
@@ -102,7 +103,7 @@ def first_failure(project: Project, settings: Settings, seed: int, arrivals: Seq
     return None
 
 
-def commits(arrivals: Sequence[Arrival], run: int, seed: int) -> list[tuple[datetime, list[Arrival]]]:
+def commits(messages: Sequence[Message], run: int, seed: int) -> list[tuple[datetime, list[Message]]]:
     """The commits of a run. Loaders work side by side, by clocks days apart: landed_at orders one stream only."""
     rng = random.Random(seed)
     loader_of = {stream: rng.randrange(LOADERS) for stream in STREAMS}
@@ -113,14 +114,14 @@ def commits(arrivals: Sequence[Arrival], run: int, seed: int) -> list[tuple[date
     for commit in range(COMMITS_PER_RUN):
         now = FIRST_LANDING + timedelta(seconds=sum(steps[: run * COMMITS_PER_RUN + commit]))
         for loader, clock in enumerate(clock_of):
-            of_loader = [a for a in arrivals if a.commit == commit and loader_of[a.stream] == loader]
+            of_loader = [a for a in messages if a.commit == commit and loader_of[a.stream] == loader]
             found.append((now + clock, of_loader))
     return found
 
 
 def failing_world(
-    project: Project, settings: Settings, seed: int, placed: list[list[Arrival]], failure: Failure
-) -> list[Arrival] | None:
+    project: Project, settings: Settings, seed: int, placed: list[list[Message]], failure: Failure
+) -> list[Message] | None:
     """The world that fails alone: one that a differing row names, or else by halving."""
     values = [value for difference in failure.differences for value in difference.row.values()]
     named = {number for number in map(number_of, values) if number is not None}
@@ -137,7 +138,7 @@ def failing_world(
     return part[0]
 
 
-def shrink(world: list[Arrival], fails: Callable[[list[Arrival]], bool]) -> list[Arrival]:
+def shrink(world: list[Message], fails: Callable[[list[Message]], bool]) -> list[Message]:
     """Leave out messages, runs and commits as long as what is left still fails."""
     deadline = time.monotonic() + SHRINK_SECONDS
     small = world
@@ -149,20 +150,22 @@ def shrink(world: list[Arrival], fails: Callable[[list[Arrival]], bool]) -> list
     return small
 
 
-def parts(world: list[Arrival]) -> list[list[Arrival]]:
+def parts(world: list[Message]) -> list[list[Message]]:
     """The world without some messages, or with fewer runs or commits: the greatest cuts first."""
-    found: list[list[Arrival]] = []
+    found: list[list[Message]] = []
     size = len(world) // 2
     while size:
         found += [world[:start] + world[start + size :] for start in range(0, len(world), size)]
         size //= 2
-    for run in range(max(arrival.run for arrival in world), 0, -1):
-        found.append([replace(arrival, run=arrival.run - (arrival.run >= run)) for arrival in world])
-    for commit in range(max(arrival.commit for arrival in world), 0, -1):
-        found.append([replace(arrival, commit=arrival.commit - (arrival.commit >= commit)) for arrival in world])
+    for run in range(max(message.run for message in world), 0, -1):
+        found.append([replace(message, run=message.run - (message.run >= run)) for message in world])
+    for commit in range(max(message.commit for message in world), 0, -1):
+        found.append([replace(message, commit=message.commit - (message.commit >= commit)) for message in world])
     return [part for part in found if part]
 
 
-def described(world: Sequence[Arrival]) -> str:
-    """A line a message, by run: what examples.py takes."""
-    return "\n".join(f"    {arrival}," for arrival in sorted(world, key=lambda a: (a.run, a.commit)))
+def described(world: Sequence[Message]) -> str:
+    """One line per message, ordered by run, in the form that examples.py uses."""
+    return "\n".join(
+        f"    {message!r}," for message in sorted(world, key=lambda message: (message.run, message.commit))
+    )

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from dbt_project.exactness.message import Message
 from tests.dbt_project.exact.worlds import FORMS, KEY_FORMS, TEXT_FORMS, epoch
-from tools.warehouses.in_process import Arrival
 
 Fields = list[dict[str, Any]]
 Contract = dict[str, Any]
@@ -261,11 +261,11 @@ class Draw:
 
     # --- messages
 
-    def arrivals(self, stream: str, contract: Contract, number: int, runs: int) -> list[Arrival]:
-        self._kept: list[tuple[dict[str, Any], Arrival]] = []
-        found: list[Arrival] = []
+    def messages(self, stream: str, contract: Contract, number: int, runs: int) -> list[Message]:
+        self._kept: list[tuple[dict[str, Any], Message]] = []
+        found: list[Message] = []
         for place in range(number):
-            arrival = Arrival(
+            message = Message(
                 run=self.rng.randrange(runs),
                 commit=self.rng.randrange(COMMITS),
                 stream=stream,
@@ -274,12 +274,12 @@ class Draw:
                 payload=b"",
             )
             if found and self.one_in(12):  # the broker delivers it again
-                found.append(replace(self.rng.choice(found), run=arrival.run, commit=arrival.commit))
+                found.append(replace(self.rng.choice(found), run=message.run, commit=message.commit))
             else:
-                found.append(self.message(contract, arrival))
+                found.append(self.message(contract, message))
         return found
 
-    def message(self, contract: Contract, arrival: Arrival) -> Arrival:
+    def message(self, contract: Contract, message: Message) -> Message:
         values = {path_of(field): self.value(field) for field in contract["fields"]}
         at = DAY + timedelta(hours=self.rng.randrange(0, 26, 5), microseconds=self.any_of(0, 0, 1, 500_000))
         by_path = {path_of(field): field for field in contract["fields"]}
@@ -297,16 +297,16 @@ class Draw:
             values = dict(self.rng.choice(self._kept)[0])
             for path in self.some_of(values, 0, 1):
                 values[path] = self.value(by_path[path])
-        self._kept.append((values, arrival))
+        self._kept.append((values, message))
         if self.one_in(4):
             spoilt = self.rng.choice(list(values))
             values = {**values, spoilt: self.any_of(MISSING, self.odd(), self.odd(), self.wrong_time(by_path[spoilt]))}
         if self.one_in(25) and not self._on_bigquery:
             path = self.rng.choice(list(values))
             values = {**values, path: self.any_of("x", "é") * (MANY + self.any_of(0, 1))}
-        return self.enveloped(contract, values, arrival)
+        return self.enveloped(contract, values, message)
 
-    def enveloped(self, contract: Contract, values: dict[str, Any], arrival: Arrival) -> Arrival:
+    def enveloped(self, contract: Contract, values: dict[str, Any], message: Message) -> Message:
         body: dict[str, Any] = {}
         by_path = {path_of(field): field for field in contract["fields"]}
         for path, value in values.items():
@@ -344,7 +344,7 @@ class Draw:
         if contract["kind"] == "entity":
             key = self.key(contract, values)
             payload = None if self.one_in(8) else payload
-        return replace(arrival, payload=payload, attributes=attributes, key=key)
+        return replace(message, payload=payload, attributes=attributes, key=key)
 
     def with_unlisted(self, body: dict[str, Any]) -> dict[str, Any]:
         """With fields that the contract does not list, at the top and in objects."""

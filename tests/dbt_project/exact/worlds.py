@@ -15,8 +15,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from common.streams import STREAMS
+from dbt_project.exactness.message import Message
 from specification import Settings
-from tools.warehouses.in_process import Arrival
 
 RUNS = 5
 COMMITS_PER_RUN = 3
@@ -82,7 +82,7 @@ def draw_worlds(number: int, settings: Settings, seed: int) -> list[World]:
 # --- placing
 
 
-def place(worlds: Sequence[World], settings: Settings, seed: int) -> list[list[Arrival]]:
+def place(worlds: Sequence[World], settings: Settings, seed: int) -> list[list[Message]]:
     """Every world under its number, in days of its own."""
     days = days_apart(len(worlds), settings, random.Random(seed))
     return [place_one(world, number, *days[number]) for number, world in enumerate(worlds)]
@@ -109,7 +109,7 @@ def changes_clock(day: date, zone: ZoneInfo) -> bool:
     return noon.utcoffset() != (noon - timedelta(days=1)).utcoffset()
 
 
-def place_one(world: World, number: int, day: date, old_day: date) -> list[Arrival]:
+def place_one(world: World, number: int, day: date, old_day: date) -> list[Message]:
     def time(at: At) -> datetime:
         midnight = datetime.combine(old_day if at.is_old else day, datetime.min.time())
         return midnight + timedelta(microseconds=at.offset)
@@ -123,14 +123,14 @@ def place_one(world: World, number: int, day: date, old_day: date) -> list[Arriv
             return {name: placed(inner) for name, inner in value.items()}
         return [placed(inner) for inner in value] if isinstance(value, list) else value
 
-    arrivals: list[Arrival] = []
+    messages: list[Message] = []
     for index, draft in enumerate(world):
         if draft.redelivers is not None:
-            arrivals.append(replace(arrivals[draft.redelivers], run=draft.run, commit=draft.commit))
+            messages.append(replace(messages[draft.redelivers], run=draft.run, commit=draft.commit))
             continue
         body, key = draft.body, draft.key
-        arrivals.append(
-            Arrival(
+        messages.append(
+            Message(
                 run=draft.run,
                 commit=draft.commit,
                 stream=draft.stream,
@@ -140,22 +140,22 @@ def place_one(world: World, number: int, day: date, old_day: date) -> list[Arriv
                 key=KEY_FORMS[key.form](placed(key.id), key.field) if isinstance(key, Key) else key,
             )
         )
-    return in_logs(world, arrivals, number)
+    return in_logs(world, messages, number)
 
 
-def in_logs(world: World, arrivals: list[Arrival], number: int) -> list[Arrival]:
+def in_logs(world: World, messages: list[Message], number: int) -> list[Message]:
     """With offsets for the messages of a log, which are landed in the order of these; one key is in one partition.
 
     Offsets go from two digits to three: as numbers they are in another order than as text."""
-    found = list(arrivals)
+    found = list(messages)
     next_offset: dict[tuple[str, int], int] = {}
-    for index in sorted(range(len(world)), key=lambda index: (arrivals[index].run, arrivals[index].commit, index)):
+    for index in sorted(range(len(world)), key=lambda index: (messages[index].run, messages[index].commit, index)):
         if world[index].is_of_log:
-            arrival = arrivals[index]
-            partition = len(arrival.key or b"") % 2
-            log = arrival.stream, partition
+            message = messages[index]
+            partition = len(message.key or b"") % 2
+            log = message.stream, partition
             offset = next_offset[log] = next_offset.get(log, 96) + 1
-            found[index] = replace(arrival, message_id=f"w{number}.{arrival.stream}/{partition}/{offset}")
+            found[index] = replace(message, message_id=f"w{number}.{message.stream}/{partition}/{offset}")
     return found
 
 
