@@ -167,7 +167,7 @@ def differences(
 
 
 def specified(row: dict[str, Any]) -> dict[str, Any]:
-    """The columns of a staging row that the specification defines: for a rejected message, those about the rejection."""
+    """The columns of a staging row that the specification defines; of a rejected message, those about the rejection."""
     if row["reject_reason"] is None:
         return row
     of_message = ["stream", "message_id", "landed_at", "unlisted_fields"]
