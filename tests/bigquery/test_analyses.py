@@ -19,7 +19,8 @@ from tests.analyses.warehouse import SETTINGS, Warehouse, build, opened
 from tests.conftest import Shared
 from tools import ROOT
 from tools.googlesql.client import Client, Json, make_row, python_rows
-from tools.googlesql.engine import TABLE_NAME, GoogleSQL, GoogleSQLError, Table
+from tools.googlesql.engine import GoogleSQL, GoogleSQLError, Table
+from tools.googlesql.trees import TABLE_NAME
 from tools.warehouses.bigquery import PROJECT
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(1800)]

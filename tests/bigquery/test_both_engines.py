@@ -98,5 +98,5 @@ def test_a_killed_loader_of_bigquery_leaves_what_duckdb_holds(project: BothEngin
         for job in project.client.loads.values():
             job.done()  # of those too that nobody waits for
         assert both.unlike(f"raw.{stream}" for stream in STREAMS) == []
-    assert project.client.refused == sent
+    assert project.client.rejected == sent
     assert len(sent) == JOBS_BEFORE_THE_KILL

@@ -1,4 +1,4 @@
-"""A schema registry on loopback with what landing uses of Confluent's API: for tests without Java."""
+"""A schema registry in this process, with the part of Confluent's API that landing uses: for tests without Java."""
 
 import json
 import threading
@@ -8,19 +8,19 @@ from urllib.parse import unquote, urlsplit
 
 
 class LocalRegistry:
-    """Schemas in memory."""
+    """Serves schemas from memory on a loopback port."""
 
     def __init__(self) -> None:
         self.status = 200
-        """Any other is the answer to every request."""
+        """If not 200, the status of every response."""
         self.forbidden: tuple[str, ...] = ()
-        """Beginnings of paths that are answered 403."""
+        """Prefixes of paths that get 403."""
         self.requests: list[str] = []
-        """Paths asked for."""
+        """Requested paths."""
         self.authorizations: list[str | None] = []
         self._schemas: dict[int, dict[str, Any]] = {}
         self._subjects: dict[str, list[int]] = {}
-        """Subject to the ids of its versions."""
+        """Subject to the schema ids of its versions."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()

@@ -1,4 +1,7 @@
-"""What dbt-bigquery and BigQuerySink ask of google.cloud.bigquery.Client, answered by GoogleSQL in memory."""
+"""A stand-in for google.cloud.bigquery.Client that runs on GoogleSQL in memory.
+
+It has the methods that dbt-bigquery and BigQuerySink use.
+"""
 
 import csv
 import io
@@ -52,7 +55,7 @@ PARQUET_TYPES = {
     pa.timestamp("us"): type_pb2.TYPE_DATETIME,
     pa.timestamp("us", "UTC"): type_pb2.TYPE_TIMESTAMP,
 }
-"""What BigQuery makes of the columns of a file."""
+"""Type of a Parquet column to BigQuery's type when it loads the file."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -67,7 +70,7 @@ class Rows:
 
 @dataclass
 class Job:
-    """A query, which has ended, or a load."""
+    """A finished query, or a load."""
 
     statement_type: str
     rows: Rows = field(default_factory=lambda: Rows([], []))
@@ -82,7 +85,7 @@ class Job:
     state: str = "DONE"
     error_result: None = None
     load: Callable[[], None] | None = None
-    """Runs once somebody waits for the job, as one that was under way until then."""
+    """Runs when someone first waits for the job, which is pending until then."""
 
     def done(self, **options: Any) -> bool:
         load, self.load = self.load, None
@@ -96,17 +99,17 @@ class Job:
 
 
 class Client:
-    """One project. Statements run one at a time: the analyzer lives in one thread's memory."""
+    """The client of one project. Statements run one at a time: the analyzer is not thread-safe."""
 
     def __init__(self, project: str, sql: GoogleSQL) -> None:
         self.project = project
         self.sql = sql
         self.statements: list[str] = []
-        """What was sent, in order."""
+        """Statements that were sent, in order."""
         self.loads: dict[str, Job] = {}
-        """By id: no two have one."""
-        self.refused: list[str] = []
-        """Ids of loads that were there already."""
+        """Job id to job."""
+        self.rejected: list[str] = []
+        """Ids of loads that were rejected because a job had the id."""
         self.failed: list[tuple[str, GoogleSQLError]] = []
         self._lock = threading.Lock()
 
@@ -140,11 +143,11 @@ class Client:
         return _bigquery_table(name, self.sql.tables[name])
 
     def get_dataset(self, reference: Any, **options: Any) -> None:
-        """Datasets are not kept: those exist that have tables."""
+        """Every dataset is missing, so that dbt creates it: datasets are not stored."""
         raise NotFound(f"Not found: Dataset {reference}")
 
     def create_dataset(self, dataset: Dataset, exists_ok: bool, **options: Any) -> None:
-        """There are those that have tables."""
+        """Do nothing: datasets are not stored."""
 
     def create_table(self, table: BigQueryTable, exists_ok: bool, **options: Any) -> None:
         columns = {column.name: type_pb2.TypeProto(type_kind=KINDS[column.field_type]) for column in table.schema}
@@ -167,7 +170,7 @@ class Client:
             self.sql.drop(_name(reference))
 
     def update_table(self, table: BigQueryTable, fields: list[str]) -> None:
-        """Descriptions, of columns too."""
+        """Do nothing: only descriptions are updated, which are not stored."""
 
     def load_table_from_file(
         self,
@@ -177,7 +180,7 @@ class Client:
         job_id: str | None = None,
         **options: Any,
     ) -> Job:
-        """Rows of a parquet file; or a seed: a CSV with a header line, whose columns are of the job's types."""
+        """Load a Parquet file, or a seed: a CSV file with a header line and the columns of the job."""
         name = _name(reference)
         if job_config.write_disposition == WriteDisposition.WRITE_EMPTY:
             load = partial(self._replace, name, _new_table(file))
@@ -189,7 +192,7 @@ class Client:
         with self._lock:
             job_id = job_id or f"load {len(self.loads)}"
             if job_id in self.loads:
-                self.refused.append(job_id)
+                self.rejected.append(job_id)
                 raise Conflict(f"Already Exists: Job {self.project}:{job_id}")
             job = self.loads[job_id] = Job("LOAD", job_id=job_id, load=load)
         return job
@@ -206,7 +209,7 @@ class Client:
             self.sql.tables[name] = table
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is no connection."""
 
 
 def _name(reference: TableReference | str) -> str:
@@ -216,7 +219,7 @@ def _name(reference: TableReference | str) -> str:
 
 
 def _parquet_rows(file: BinaryIO, table: Table) -> list[Any]:
-    """The rows of a file for a table whose columns are those of the file, in whatever order."""
+    """The rows of a file in the order of the table's columns, which must be those of the file."""
     found = pq.read_table(file)
     kinds = {field.name: PARQUET_TYPES[field.type] for field in found.schema}
     assert kinds == {name: type_.type_kind for name, type_ in table.columns.items()}
@@ -254,7 +257,7 @@ def _schema(table: Table) -> list[SchemaField]:
 
 
 def python_rows(result: Result) -> Iterator[dict[str, Any]]:
-    """The rows of a query as google.cloud.bigquery gives them."""
+    """The rows of a query as google.cloud.bigquery returns them."""
     for row in result.rows:
         cells = zip(result.columns.items(), row.cell, strict=True)
         yield {name: python_value(type_.type_kind, cell) for (name, type_), cell in cells}
@@ -283,7 +286,7 @@ class Json(str):
 
 
 def make_row(values: Any) -> Any:
-    """A row of a table from Python's values, of the types below; a datetime is UTC without a zone."""
+    """A row of a table from Python values. Datetimes are UTC without a zone."""
     row = service.TableData.Row()
     for value in values:
         cell = row.cell.add()

@@ -1,6 +1,7 @@
-"""GoogleSQL, the language of BigQuery, on tables in memory: Google's own analyzer and reference implementation.
+"""Runs GoogleSQL, the language of BigQuery, on tables in memory.
 
-PyPI's zetasql has both, compiled to WebAssembly. The first start compiles for half a minute; wasmtime keeps the result.
+PyPI's zetasql has Google's analyzer and reference implementation, compiled to WebAssembly. The first start compiles for
+half a minute; wasmtime caches the result.
 """
 
 import ctypes
@@ -21,59 +22,17 @@ from zetasql.wasi._pb2.zetasql.public import options_pb2 as language_pb2
 from zetasql.wasi._pb2.zetasql.public import simple_table_pb2, type_pb2
 from zetasql.wasi._pb2.zetasql.resolved_ast import resolved_node_kind_pb2
 
-FEATURES = (
-    "JSON_CONSTRUCTOR_FUNCTIONS",
-    "JSON_KEYS_FUNCTION",
-    "ANALYTIC_FUNCTIONS",
-    "BIGNUMERIC_TYPE",
-    "CIVIL_TIME",
-    "CREATE_TABLE_CLUSTER_BY",
-    "CREATE_TABLE_FIELD_ANNOTATIONS",
-    "CREATE_TABLE_NOT_NULL",
-    "CREATE_TABLE_PARTITION_BY",
-    "CREATE_TABLE_AS_SELECT_COLUMN_LIST",
-    "DATE_ARITHMETICS",
-    "DECIMAL_ALIAS",
-    "EXTENDED_TYPES",
-    "FORMAT_IN_CAST",
-    "GROUP_BY_STRUCT",
-    "INTERVAL_TYPE",
-    "IS_DISTINCT",
-    "JSON_ARRAY_FUNCTIONS",
-    "JSON_ARRAY_VALUE_EXTRACTION_FUNCTIONS",
-    "JSON_TYPE",
-    "JSON_VALUE_EXTRACTION_FUNCTIONS",
-    "JSON_MORE_VALUE_EXTRACTION_FUNCTIONS",
-    "LIMIT_IN_AGGREGATE",
-    "NAMED_ARGUMENTS",
-    "NULLS_FIRST_LAST_IN_ORDER_BY",
-    "NULL_HANDLING_MODIFIER_IN_AGGREGATE",
-    "NULL_HANDLING_MODIFIER_IN_ANALYTIC",
-    "NUMERIC_TYPE",
-    "ORDER_BY_IN_AGGREGATE",
-    "PARAMETERIZED_TYPES",
-    "QUALIFY",
-    "SAFE_FUNCTION_CALL",
-    "SELECT_STAR_EXCEPT_REPLACE",
-    "WITH_ON_SUBQUERY",
-    "ALLOW_MISSING_PATH_EXPRESSION_IN_ALTER_DDL",
-    "ALLOW_DASHES_IN_TABLE_NAME",
-    "ADDITIONAL_STRING_FUNCTIONS",
-    "ALLOW_REGEXP_EXTRACT_OPTIONALS",
-    "DATE_TIME_CONSTRUCTORS",
-    "EXTENDED_DATE_TIME_SIGNATURES",
-)
-"""What BigQuery has of GoogleSQL and the project may use; others (FILTER, GROUP BY ALL...) are left out on purpose."""
+from tools.googlesql.features import FEATURES
+from tools.googlesql.trees import concrete, created_name, names_in, text_of, with_flat_names
 
 INTEGER_ALIASES = ("INT", "SMALLINT", "INTEGER", "BIGINT", "TINYINT", "BYTEINT")
-"""Names that BigQuery gives to INT64 itself."""
+"""BigQuery's other names of INT64."""
 
-TABLE_NAME = re.compile(r"`([\w-]+)(?:`\.`|\.)(\w+)(?:`\.`|\.)(\w+)`")
 QUERY = re.compile(r"(?:\s|/\*.*?\*/|--[^\n]*\n)*(?:select|with)\b", re.IGNORECASE | re.DOTALL)
 
 
 class GoogleSQLError(Exception):
-    """What the analyzer or the evaluation of a statement says, with the place in the statement where it is known."""
+    """A statement is rejected, or cannot be evaluated; with line and column, if they are known."""
 
     def __init__(self, message: str, sql: str) -> None:
         found = re.search(r" \[at (\d+):(\d+)\]$", message)
@@ -92,7 +51,7 @@ class Table:
     required: set[str] = field(default_factory=set)
     """Columns that are NOT NULL."""
     rows: list[Any] = field(default_factory=list)
-    """TableData.Row protos, a cell a column."""
+    """TableData.Row protos with one cell per column."""
     view: str | None = None
     """The query of a view."""
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -115,7 +74,7 @@ class _CachingConfig(wasmtime.Config):
 
 
 class _Client(wasm_client.WasmClient):  # type: ignore[misc]
-    """The library's client, which copies byte by byte, copying at once."""
+    """The library's client, but memory is copied at once instead of byte by byte."""
 
     def _address(self, pointer: int) -> int:
         return ctypes.addressof(self.memory.data_ptr().contents) + pointer
@@ -132,7 +91,7 @@ class GoogleSQL:
 
     def __init__(self) -> None:
         wasm_client.Config = _CachingConfig
-        _message.SetAllowOversizeProtos(True)  # trees of more than a hundred levels
+        _message.SetAllowOversizeProtos(True)  # trees of statements have more than a hundred levels
         self._client = _Client(get_wasm_path())
         language = options_pb2.LanguageOptionsProto(
             product_mode=language_pb2.PRODUCT_EXTERNAL,
@@ -164,14 +123,14 @@ class GoogleSQL:
         }
 
     def set_time_zone(self, name: str) -> None:
-        """As a project's default_time_zone: that of times that name none."""
+        """Set the time zone of times without one, like a project's default_time_zone."""
         self._options.default_timezone = name
 
     def run(self, sql: str, parameters: Mapping[str, tuple[Any, Any]] | None = None) -> Result:
-        """Analyze a statement, then execute it. A script (several statements, DECLARE) is no statement.
+        """Analyze a statement, then execute it. Scripts (several statements, DECLARE) are rejected.
 
         Args:
-            parameters: of a query, by name without the @: TypeProto and ValueProto.
+            parameters: name of a query parameter, without the @, to its TypeProto and ValueProto.
 
         Raises:
             GoogleSQLError: when the analyzer rejects it, or it cannot be executed.
@@ -190,13 +149,13 @@ class GoogleSQL:
         """Add rows to a table.
 
         Raises:
-            GoogleSQLError: when a required value is null.
+            GoogleSQLError: if a required value is null.
         """
         self._write(self.tables[name], rows, "")
         self._view_rows.clear()
 
     def drop(self, name: str) -> None:
-        """Drop a table or view, if it is there."""
+        """Drop a table or view, if it exists."""
         self.tables.pop(name, None)
         self._view_rows.clear()
 
@@ -228,10 +187,10 @@ class GoogleSQL:
         return catalog
 
     def _nested_catalog(self, sql: str) -> Any:
-        """The tables that a statement names, each below its project and dataset."""
+        """A catalog of the tables that a statement names, by project and dataset."""
         catalog = self._empty_catalog()
         parents: dict[str, Any] = {}
-        for name in _names(sql):
+        for name in names_in(sql):
             if name not in self.tables:
                 continue
             project, dataset, identifier = name.split(".")
@@ -250,7 +209,7 @@ class GoogleSQL:
         extra: dict[str, Table] | None = None,
         parameters: Mapping[str, tuple[Any, Any]] | None = None,
     ) -> tuple[dict[str, Any], list[Any]]:
-        request = service.EvaluateQueryRequest(sql=_flat(sql), options=self._options)
+        request = service.EvaluateQueryRequest(sql=with_flat_names(sql), options=self._options)
         self._add_tables(request, sql, extra or {})
         for name, (type_, value) in (parameters or {}).items():
             request.options.query_parameters.add(name=name, type=type_)
@@ -262,9 +221,9 @@ class GoogleSQL:
         return columns, list(response.content.table_data.row)
 
     def _add_tables(self, request: Any, sql: str, extra: dict[str, Table]) -> None:
-        """The tables that a query names, with their rows, which the library takes at the top of the catalog only."""
+        """Add the tables that a query names, with their rows: at the top of the catalog, where alone rows are accepted."""
         request.simple_catalog.CopyFrom(self._empty_catalog())
-        named = {name: self.tables[name] for name in _names(sql) if name in self.tables}
+        named = {name: self.tables[name] for name in names_in(sql) if name in self.tables}
         for name, table in (named | extra).items():
             request.simple_catalog.table.append(_table_proto(name, table.columns))
             request.table_content[name].table_data.row.extend(self._rows(name, table))
@@ -280,34 +239,34 @@ class GoogleSQL:
         request = service.ParseRequest(sql_statement=sql, options=self._language)
         return concrete(self._call("Parse", request, service.ParseResponse, sql).parsed_statement)
 
-    # statements, each with the resolved form that the analyzer gave
+    # Statements by kind. Each method gets the resolved statement of the analyzer.
 
     def _change_nothing(self, kind: str, sql: str, statement: Any) -> Result:
         return Result(kind)
 
     def _create_table(self, kind: str, sql: str, statement: Any) -> Result:
-        name = _created_name(sql, statement)
+        name = created_name(statement)
         base = statement.parent
         if name not in self.tables:
             self.tables[name] = _defined(base.column_definition_list)
         return Result(kind)
 
     def _create_table_as_select(self, kind: str, sql: str, statement: Any) -> Result:
-        name = _created_name(sql, statement)
-        _, rows = self._evaluate(_text(sql, self._parse(sql).query))
+        name = created_name(statement)
+        _, rows = self._evaluate(text_of(sql, self._parse(sql).query))
         table = _defined(statement.parent.column_definition_list)
         self.tables[name] = table
         self._write(table, rows, sql)
         return Result(kind, affected=len(rows))
 
     def _create_view(self, kind: str, sql: str, statement: Any) -> Result:
-        name = _created_name(sql, statement)
+        name = created_name(statement)
         columns = {column.name: column.column.type for column in statement.parent.output_column_list}
-        self.tables[name] = Table(columns, view=_text(sql, self._parse(sql).parent.query))
+        self.tables[name] = Table(columns, view=text_of(sql, self._parse(sql).parent.query))
         return Result(kind)
 
     def _insert(self, kind: str, sql: str, statement: Any) -> Result:
-        request = service.EvaluateModifyRequest(sql=_flat(sql), options=self._options)
+        request = service.EvaluateModifyRequest(sql=with_flat_names(sql), options=self._options)
         self._add_tables(request, sql, {})
         response = self._call("EvaluateModify", request, service.EvaluateModifyResponse, sql)
         rows = [_row(row.cell) for row in response.content]
@@ -316,10 +275,10 @@ class GoogleSQL:
 
     def _delete(self, kind: str, sql: str, statement: Any) -> Result:
         parsed = self._parse(sql)
-        target = _text(sql, parsed.target_path)
+        target = text_of(sql, parsed.target_path)
         alias = parsed.alias.identifier.id_string or "deleted_from"
-        table = self.tables[_names(target)[0]]
-        condition = _text(sql, parsed.where)
+        table = self.tables[names_in(target)[0]]
+        condition = text_of(sql, parsed.where)
         before = len(table.rows)
         _, table.rows = self._evaluate(
             f"select {alias}.* from {target} as {alias} where not coalesce(({condition}), false)"
@@ -327,13 +286,13 @@ class GoogleSQL:
         return Result(kind, affected=before - len(table.rows))
 
     def _merge(self, kind: str, sql: str, statement: Any) -> Result:
-        """The reference implementation has no MERGE: what its clauses match is asked for by queries."""
+        """Query the rows that each clause matches: the reference implementation has no MERGE."""
         parsed = self._parse(sql)
         alias = parsed.alias.identifier.id_string
-        table = self.tables[_names(_text(sql, parsed.target_path))[0]]
+        table = self.tables[names_in(text_of(sql, parsed.target_path))[0]]
         names = list(table.columns)
-        source = _text(sql, parsed.table_expression)
-        condition = _text(sql, parsed.merge_condition)
+        source = text_of(sql, parsed.table_expression)
+        condition = text_of(sql, parsed.merge_condition)
         row_number = type_pb2.TypeProto(type_kind=type_pb2.TYPE_INT64)
         numbered = Table(
             table.columns | {"_row": row_number},
@@ -343,10 +302,12 @@ class GoogleSQL:
         inserted: list[Any] = []
         updated: dict[int, Any] = {}
         for clause in parsed.when_clauses.clause_list:
-            also = f"({_text(sql, clause.search_condition)})" if clause.search_condition.WhichOneof("node") else "true"
+            also = (
+                f"({text_of(sql, clause.search_condition)})" if clause.search_condition.WhichOneof("node") else "true"
+            )
             if clause.action.update_item_list.update_items:
                 values = {
-                    _text(sql, item.set_value.path).split(".")[-1].strip("`"): _text(sql, item.set_value.value)
+                    text_of(sql, item.set_value.path).split(".")[-1].strip("`"): text_of(sql, item.set_value.value)
                     for item in clause.action.update_item_list.update_items
                 }
                 _, matches = self._evaluate(
@@ -363,7 +324,7 @@ class GoogleSQL:
                     updated[number] = _row(cells.values())
             else:
                 columns = [column.id_string for column in clause.action.insert_column_list.identifiers]
-                values_text = [_text(sql, value) for value in clause.action.insert_row.values]
+                values_text = [text_of(sql, value) for value in clause.action.insert_row.values]
                 _, missing = self._evaluate(
                     f"select {', '.join(values_text)} from {source} where {also} and not exists "
                     f"(select 1 from `merge target` as {alias} where {condition})",
@@ -390,38 +351,6 @@ def _require(table: Table, rows: list[Any], sql: str) -> None:
 def _defined(definitions: Iterable[Any]) -> Table:
     columns = {column.name: column.type for column in definitions}
     return Table(columns, required={column.name for column in definitions if column.annotations.not_null})
-
-
-def concrete(node: Any) -> Any:
-    """A node as what it is: each class of the trees is a field of its base class."""
-    while "node" in node.DESCRIPTOR.oneofs_by_name and node.WhichOneof("node"):
-        node = getattr(node, node.WhichOneof("node"))
-    return node
-
-
-def _created_name(sql: str, statement: Any) -> str:
-    while "name_path" not in statement.DESCRIPTOR.fields_by_name:
-        statement = statement.parent
-    path = list(statement.name_path)
-    return ".".join(path)
-
-
-def _names(sql: str) -> list[str]:
-    return list(dict.fromkeys(".".join(found) for found in TABLE_NAME.findall(sql)))
-
-
-def _flat(sql: str) -> str:
-    """The same text with each table's name in one pair of quotes; what follows stays in its column."""
-    return TABLE_NAME.sub(lambda found: f"`{'.'.join(found.groups())}`".ljust(len(found[0])), sql)
-
-
-def _text(sql: str, node: Any) -> str:
-    """The part of the statement that a node of the parse tree was read from."""
-    node = concrete(node)
-    while "parse_location_range" not in node.DESCRIPTOR.fields_by_name:
-        node = node.parent
-    place = node.parse_location_range
-    return sql.encode()[place.start : place.end].decode()
 
 
 def _table_proto(name: str, columns: dict[str, Any]) -> Any:

@@ -1,11 +1,11 @@
 """Which columns and partitions of which tables BigQuery would read for a statement, from the analyzer's resolved tree.
 
-Of BigQuery's documented rules for pruning
-(https://cloud.google.com/bigquery/docs/querying-partitioned-tables): a comparison of the partition column itself with
-a constant prunes; one with a function of it, a subquery or another column does not; OR prunes only where it names the
-partition column and no other. Predicates and needed columns are passed down through views, CTEs, joins and UNION, not
-through windows, aggregates and LIMIT; of constants, FALSE alone is passed through everything, and nothing below it is
-read.
+It follows BigQuery's documented rules for pruning (https://cloud.google.com/bigquery/docs/querying-partitioned-tables):
+
+- A comparison of the partition column with a constant prunes. A function of the column, a subquery or another column
+  does not. OR prunes only if it names no other column.
+- Predicates and needed columns pass down through views, CTEs, joins and UNION, but not through windows, aggregates and
+  LIMIT. Below FALSE nothing is read.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,10 +15,11 @@ from typing import Any
 
 from zetasql.wasi._pb2.zetasql.public import type_pb2
 
-from tools.googlesql.engine import GoogleSQL, concrete
+from tools.googlesql.engine import GoogleSQL
+from tools.googlesql.trees import concrete
 
 Column = tuple[int, int]
-"""The number of the analysis (a view has its own), and the analyzer's id."""
+"""The number of the analysis, since each view has its own, and the analyzer's id of the column."""
 
 
 COMPARISONS: dict[str, Callable[[Any, Any, Any], bool]] = {
@@ -30,13 +31,13 @@ COMPARISONS: dict[str, Callable[[Any, Any, Any], bool]] = {
     "$less_or_equal": lambda first, last, value: first <= value,
     "$is_null": lambda first, last, value: False,
 }
-"""The analyzer's names, to whether a time from first to last compares so with the value."""
+"""Name of a comparison to whether some time from `first` to `last` compares so with `value`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
     kind: str
-    """AND, OR, FALSE, a comparison of a column with any of some constants, or UNKNOWN: anything else."""
+    """AND, OR, FALSE, a name in COMPARISONS (a column compared with any of `values`), or UNKNOWN."""
     parts: tuple["Condition", ...] = ()
     column: Column | None = None
     values: tuple[date | datetime, ...] = ()
@@ -46,7 +47,7 @@ class Condition:
         return replace(self, column=column, parts=tuple(part.renamed(names) for part in self.parts))
 
     def may_hold(self, column: Column | None = None, day: date = date.min) -> bool:
-        """Whether a row whose partition column is of that day can fulfil this; without a column, whether any can."""
+        """Whether a row whose partition column is on this day may match; without a column, whether any row may."""
         match self.kind:
             case "AND":
                 return all(part.may_hold(column, day) for part in self.parts)
@@ -76,12 +77,12 @@ class Scan:
     """project.dataset.name"""
     columns: frozenset[str]
     rewrites: bool
-    """Whether the partitions are rewritten: then all columns count."""
+    """Whether the statement rewrites the partitions, which reads all columns."""
     conditions: tuple[Condition, ...]
     partition_column: Column | None
 
     def reads(self, day: date) -> bool:
-        """Whether the partition of that day is read; of a table without partitions, whether anything is."""
+        """Whether the partition of this day is read; for a table without partitions, whether it is read at all."""
         return all(condition.may_hold(self.partition_column, day) for condition in self.conditions)
 
 
@@ -124,7 +125,7 @@ class _Analysis:
             self.query(node, [], None)
 
     def query(self, node: Any, conditions: Sequence[Condition], names: set[str] | None) -> None:
-        """All columns of a query, or those of these names."""
+        """Scan a query for all its columns, or for those with these names."""
         needed = {self.id(one.column) for one in node.output_column_list if names is None or one.name in names}
         self.scan(concrete(node.query), conditions, needed)
 
@@ -159,7 +160,7 @@ class _Analysis:
                 below = self.with_queries[node.with_query_name]
                 self.renamed(below, node.parent.column_list, below_columns(below), conditions, needed)
             case "SetOperation":
-                # of UNION DISTINCT every column counts
+                # UNION DISTINCT compares all columns
                 distinct = "DISTINCT" in node.DESCRIPTOR.fields_by_name["op_type"].enum_type.values[node.op_type].name
                 columns = node.parent.column_list
                 for item in node.input_item_list:
@@ -200,7 +201,7 @@ class _Analysis:
     def renamed(
         self, below: Any, columns: Any, lower_columns: Any, conditions: Sequence[Condition], needed: set[Column]
     ) -> None:
-        """A scan whose columns have other ids here, place by place."""
+        """Scan a node whose columns have other ids than here, position by position."""
         names = {self.id(a): self.id(b) for a, b in zip(columns, lower_columns, strict=True)}
         self.scan(
             below,
@@ -257,7 +258,7 @@ class _Analysis:
         return Condition("UNKNOWN")
 
     def references(self, *nodes: Any) -> set[Column]:
-        """Every column that is named below these nodes."""
+        """Every column that is referenced below these nodes."""
         return {
             self.id(part.column)
             for node in nodes
@@ -273,15 +274,15 @@ class _Analysis:
 
 
 def scans(sql: GoogleSQL, statement: str, partition_column: Callable[[str], str | None]) -> list[Scan]:
-    """What a statement reads, a scan for each time that it reads a table.
+    """What a statement reads: one scan for each time that it reads a table.
 
     Args:
         sql: has the tables.
         statement: a query, MERGE, INSERT ... SELECT, DELETE or CREATE TABLE AS SELECT; others read nothing.
-        partition_column: gives for project.dataset.name the column by whose days the table is partitioned.
+        partition_column: returns the column by which a table (project.dataset.name) is partitioned, if any.
 
     Raises:
-        GoogleSQLError: when the analyzer rejects it.
+        GoogleSQLError: if the analyzer rejects it.
     """
     reader = _Reader(sql, partition_column)
     reader.statement(statement)
@@ -308,7 +309,7 @@ def below_columns(scan: Any) -> Any:
 
 
 def parts(node: Any, into: Any = lambda _: True) -> Iterator[Any]:
-    """A message and all below it; nothing below one that `into` refuses."""
+    """A node and all nodes below it, except below those for which `into` is false."""
     yield node
     if not into(node):
         return

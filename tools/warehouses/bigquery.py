@@ -1,4 +1,4 @@
-"""The project built on BigQuery's target, by dbt in this process, with GoogleSQL in memory in BigQuery's place."""
+"""The project built for BigQuery, by dbt in this process, with GoogleSQL in memory instead of BigQuery."""
 
 import json
 from collections.abc import Iterable
@@ -22,16 +22,17 @@ from tools.warehouses.in_process import Difference, Project, Warehouse, compare
 
 PROJECT = "project"
 POSITION_COLUMNS = ("topic_id", "next_offset")
-"""Of BigQuery's raw tables alone."""
-OF_REJECTED = (
+"""Columns of raw tables that only BigQuery has."""
+REJECTED_COLUMNS = (
     *("stream", "message_id", "landed_at", "published_at"),
     *("reject_reason", "reject_detail", "rejected_payload"),
 )
-"""What dead_letters shows of a message; nothing reads the rest, where DuckDB has times beyond the year 9999."""
+"""Columns of a rejected message that are compared. No mart reads the others, which differ: DuckDB has times after the
+year 9999."""
 
 
 class BigQueryProject(Project):
-    """The dbt project on target bigquery, whose client is ours."""
+    """The dbt project on target bigquery, with a client that runs in memory."""
 
     def __init__(self, folder: Path, work: Path, sql: GoogleSQL) -> None:
         self.sql = sql
@@ -42,7 +43,7 @@ class BigQueryProject(Project):
         return BigQueryWarehouse(settings, self)
 
     def _message(self, failed: RunResult) -> str:
-        """With the place in the compiled code, which is a part of the statement that was sent."""
+        """The error with its line and column in the compiled code, which is a part of the statement that was sent."""
         code = (getattr(failed.node, "compiled_code", None) or "").strip()
         for statement, error in self.client.failed:
             if code and error.line and f'"node_id": "{failed.node.unique_id}"' in statement and code in statement:
@@ -60,10 +61,10 @@ class BigQueryProject(Project):
 
 
 class BigQueryWarehouse(Warehouse):
-    """Its tables replace those that the project's client had."""
+    """A warehouse in the memory of the project's client, emptied at the start."""
 
     _project: BigQueryProject
-    _sink: BigQuerySink  # type: ignore[assignment]  # its counterpart
+    _sink: BigQuerySink  # type: ignore[assignment]  # instead of DuckDB's sink
 
     def __init__(self, settings: Settings, project: BigQueryProject) -> None:
         self._settings = settings
@@ -75,13 +76,13 @@ class BigQueryWarehouse(Warehouse):
         self._dbt("seed")
 
     def loader(self) -> BigQuerySink:  # type: ignore[override]
-        """As one that has just started."""
+        """A sink as in a loader that has just started."""
         settings = LandingSettings(_env_file=None, warehouse="bigquery", gcp_project=PROJECT)
         with patch("google.cloud.bigquery.Client", lambda **options: self._project.client):
             return BigQuerySink(settings, clock=self._clock)
 
     def land(self, messages: Iterable[Message], landing_time: datetime) -> None:
-        self._sink = self.loader()  # of the stream: several with clocks of their own land in turn
+        self._sink = self.loader()  # a new one, as several loaders with different clocks take turns
         super().land(messages, landing_time)
 
     def differences(self) -> list[Difference]:
@@ -96,7 +97,7 @@ class BigQueryWarehouse(Warehouse):
         return found
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """Every row of a table or view, times as the oracle has them: UTC without a zone."""
+        """Every row of a table or view, with times as in the specification: UTC without a zone."""
         dataset, identifier = name.split(".")
         result = self._sql.run(f"select * from `{PROJECT}`.`{dataset}`.`{identifier}`")
         return [{name: _without_zone(value) for name, value in row.items()} for row in python_rows(result)]
@@ -105,18 +106,18 @@ class BigQueryWarehouse(Warehouse):
         self.run("run", *options)
 
     def run(self, command: str, *options: str) -> None:
-        """A command of dbt.
+        """Run a command of dbt.
 
         Raises:
-            BuildError: when a node fails.
+            BuildError: if a node fails.
         """
-        # the worlds land in years to come: nothing is held back
+        # worlds land in the future, where a hold of recent rows would hide all of them
         settings = self._settings.as_vars() | {"landing_hold_minutes": -10_000_000}
         self._dbt(command, "--vars", json.dumps(settings), *options)
 
 
 class BothEngines(BigQueryProject):
-    """The dbt project on BigQuery's target, and beside it on DuckDB's."""
+    """The dbt project on BigQuery's target and on DuckDB's."""
 
     def __init__(self, folder: Path, work: Path, sql: GoogleSQL) -> None:
         super().__init__(folder, work, sql)
@@ -127,7 +128,7 @@ class BothEngines(BigQueryProject):
 
 
 class WithDuckDB(BigQueryWarehouse):
-    """BigQuery's warehouse, and DuckDB's, which lands and builds the same."""
+    """A BigQuery warehouse, and one of DuckDB that lands and builds the same."""
 
     def __init__(self, settings: Settings, project: BigQueryProject, duckdb: Warehouse) -> None:
         super().__init__(settings, project)
@@ -145,11 +146,11 @@ class WithDuckDB(BigQueryWarehouse):
         self.duckdb.build(*options)
 
     def differences(self) -> list[Difference]:
-        """Of BigQuery's marts from the oracle's; and of every table and view of BigQuery from DuckDB's."""
+        """BigQuery's marts compared with the specification; if equal, all tables and views compared with DuckDB's."""
         return super().differences() or self.unlike(self._relations)
 
     def unlike(self, relations: Iterable[str]) -> list[Difference]:
-        """The rows that only BigQuery has (built), or only DuckDB (defined)."""
+        """Rows that only BigQuery has (side `built`), or only DuckDB (side `defined`)."""
         return [
             difference
             for relation in relations
@@ -166,7 +167,7 @@ def _rows(warehouse: Warehouse, relation: str) -> list[dict[str, Any]]:
         {
             name: value
             for name, value in row.items()
-            if name not in POSITION_COLUMNS and (row.get("reject_reason") is None or name in OF_REJECTED)
+            if name not in POSITION_COLUMNS and (row.get("reject_reason") is None or name in REJECTED_COLUMNS)
         }
         for row in warehouse.rows(relation)
     ]
@@ -177,7 +178,7 @@ def _without_zone(value: Any) -> Any:
 
 
 def in_order_of_names(rows: Mart) -> Mart:
-    """With the properties of events as BigQuery keeps them: in order of their names, and each name once."""
+    """Rows with the properties of events as BigQuery stores JSON: each name once, sorted."""
 
     def sorted_value(value: object) -> object:
         if isinstance(value, dict):

@@ -17,7 +17,7 @@ from tools import ROOT
 
 
 def run(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """As `python -m dbt_project ARGUMENTS` in this environment."""
+    """Run `python -m dbt_project ARGUMENTS` in this environment."""
     with TemporaryDirectory() as folder:
         files = {"stdout": f"{folder}/stdout", "stderr": f"{folder}/stderr"}
         command = ["dbt_project", *arguments]
@@ -31,7 +31,7 @@ def run(arguments: list[str], environment: dict[str, str]) -> subprocess.Complet
 
 @cache
 def _server() -> "subprocess.Popen[str]":
-    """Ends with this process, whose end closes its input."""
+    """The server process, which ends with this one because its input closes."""
     return subprocess.Popen(
         [sys.executable, "-m", __name__], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -45,25 +45,25 @@ def main() -> None:
     from dbt_project.warm import parsed
 
     manifest = parsed(ROOT / "dbt_project", {"WAREHOUSE": "duckdb"})
-    # mypy is right that this replaces a class by a function; its callers do nothing but call it
+    # replaces a class by a function, which is enough: callers only call it
     dbt.cli.main.dbtRunner = partial(dbt.cli.main.dbtRunner, manifest=manifest)  # type: ignore[misc, assignment]
     import publishing.publish  # noqa: F401  takes the dbtRunner that was just replaced
 
     gc.freeze()
     for line in sys.stdin:
-        asked = json.loads(line)
+        request = json.loads(line)
         child = os.fork()
         if child == 0:
-            for number, file in enumerate((os.devnull, asked["stdout"], asked["stderr"])):
+            for number, file in enumerate((os.devnull, request["stdout"], request["stderr"])):
                 os.dup2(os.open(file, os.O_RDWR | os.O_CREAT), number)
             os.environ.clear()
-            os.environ.update(asked["environment"])
-            sys.argv = asked["command"]
+            os.environ.update(request["environment"])
+            sys.argv = request["command"]
             try:
                 command.main()
             except SystemExit as end:
                 sys.stdout.flush()
-                os._exit(int(end.code or 0))  # the end of an interpreter belongs to the process that began it
+                os._exit(int(end.code or 0))  # without the exit handlers of the parent
         sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
         sys.stdout.flush()
 

@@ -1,6 +1,6 @@
-"""A warehouse in a folder of its own, driven as a user drives it: by commands in processes of their own.
+"""A DuckDB warehouse in a folder, used through commands in other processes, as a user does.
 
-Builds are forked from a process that is warm; those that are to show how a build starts are run as commands.
+Builds use the build server, which is faster; `run("dbt_project", ...)` starts a build as a user does.
 """
 
 import os
@@ -19,7 +19,7 @@ SETTINGS = (
     *("KAFKA_", "PUBSUB_", "EMIT_", "WAREHOUSE", "SPOOL_", "LANDING_", "DBT_", "BUILD_PREFIX"),
     *("STREAMS", "TOPICS", "SUBSCRIPTIONS"),
 )
-"""Beginnings of the environment variables that a test sets itself or not at all."""
+"""Prefixes of the environment variables that are not inherited."""
 MARTS_NOT_COMPARED = ("dim_countries", "dim_dates")
 
 
@@ -27,7 +27,7 @@ MARTS_NOT_COMPARED = ("dim_countries", "dim_dates")
 class Warehouse:
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
-    """Environment variables beside the paths."""
+    """More environment variables than the paths."""
 
     @property
     def path(self) -> Path:
@@ -65,11 +65,11 @@ class Warehouse:
         self.run("ingest", "land")
 
     def build(self, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-        """Build and test everything, and publish it."""
+        """Build, test and publish everything."""
         return self.dbt("build", *arguments, expect=expect)
 
     def run_models(self, *arguments: str) -> None:
-        """Build seeds and models without testing or publishing: half the time of `build`."""
+        """Build seeds and models only, in half the time of `build`."""
         self.dbt("build", "--exclude-resource-type", "test", "unit_test", "snapshot", *arguments)
 
     def dbt(self, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
@@ -89,7 +89,7 @@ class Warehouse:
         return {str(name): int(str(self.query(f"select count(*) from analytics.{name}")[0][0])) for (name,) in names}
 
     def differences(self, other: "Warehouse") -> dict[str, tuple[int, int]]:
-        """Marts whose rows are not those of the other warehouse: rows only here, rows only there."""
+        """Mart to its numbers of rows only here and only in the other warehouse, for marts that differ."""
         differences = {}
         marts = [mart for mart in self.marts() if mart not in MARTS_NOT_COMPARED]
         with duckdb.connect() as connection:

@@ -1,4 +1,4 @@
-"""A warehouse of its own in a folder, built by dbt in this process, compared with the oracle."""
+"""A DuckDB warehouse in a folder, built by dbt in this process and compared with the specification."""
 
 import csv
 import json
@@ -21,11 +21,11 @@ from specification.rows import Mart
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A row that one side has and the other does not."""
+    """A row that only one side has."""
 
     mart: str
     side: str
-    """built (by dbt) or defined (by the oracle)."""
+    """built (by dbt) or defined (by the specification)."""
     row: dict[str, Any]
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class Difference:
 
 
 class Warehouse:
-    """One DuckDB file. All have one file name, which dbt knows as the name of the database."""
+    """One DuckDB file. All have the same name, which dbt uses as the name of the database."""
 
     def __init__(self, folder: Path, settings: Settings, project: "Project") -> None:
         self._path = folder / "warehouse.duckdb"
@@ -45,7 +45,7 @@ class Warehouse:
         self._dbt("seed")
 
     def loader(self) -> DuckDBSink:
-        """As one that has just started."""
+        """A sink as in a loader that has just started."""
         return DuckDBSink(self._path, clock=self._clock)
 
     def land(self, messages: Iterable[Message], landing_time: datetime) -> None:
@@ -58,12 +58,12 @@ class Warehouse:
         """Run every model.
 
         Raises:
-            BuildError: when one fails.
+            BuildError: if one fails.
         """
         self._dbt("run", "--vars", json.dumps(self._settings.as_vars()), *options)
 
     def differences(self) -> list[Difference]:
-        """What the marts hold and the oracle does not say, and the reverse, row for row."""
+        """Rows of marts that the specification does not have, and the reverse."""
         found: list[Difference] = []
         with self._sink.connection() as connection:
             landed = [
@@ -94,7 +94,7 @@ class Warehouse:
 
 
 def compare(mart: str, built: Mart, defined: Mart) -> Iterator[Difference]:
-    """Both as multisets of whole rows."""
+    """Compare whole rows, counting duplicates."""
 
     def counted(rows: Mart) -> Counter[tuple[tuple[str, Any], ...]]:
         return Counter(tuple(sorted(row.items())) for row in rows)
@@ -106,7 +106,7 @@ def compare(mart: str, built: Mart, defined: Mart) -> Iterator[Difference]:
 
 
 class Project(WarmProject):
-    """A dbt project, parsed once."""
+    """A parsed dbt project with the seed that the specification needs."""
 
     def __init__(self, folder: Path, work: Path) -> None:
         super().__init__(folder, work)
@@ -116,5 +116,5 @@ class Project(WarmProject):
             }
 
     def warehouse(self, folder: Path, settings: Settings) -> Warehouse:
-        """An empty one."""
+        """An empty warehouse."""
         return Warehouse(folder, settings, self)
