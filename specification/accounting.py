@@ -1,4 +1,4 @@
-"""Each event once, dead letters, and the counts of every message."""
+"""Deduplication of accepted messages, dead letters, and the counts of all messages."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ T = TypeVar("T", Event, Version)
 
 
 def first_copies(copies: Iterable[T]) -> list[T]:
-    """Of accepted copies with one key the first in the log counts, whatever the others say."""
+    """Of accepted copies with the same key, the first in the log counts, whatever the others contain."""
     first: dict[str, T] = {}
     for copy in sorted(copies, key=lambda copy: copy.message.log_order):
         first.setdefault(copy.key, copy)
@@ -52,8 +52,8 @@ def reconciliation(
 ) -> Mart:
     """For every stream and landing date: landed = accepted + duplicates + rejected.
 
-    A copy of an event is conflicting when it says something else than the one that counts. Versions of entities never:
-    what they say is a part of their identity.
+    A copy of an event is conflicting if its contents differ from the copy that counts. Versions of entities never are,
+    as their contents are a part of their identity.
     """
     names = ("landed", "accepted", "duplicates", "conflicting", "rejected", "mismatched_keys")
     counts: dict[tuple[str, date], dict[str, int]] = defaultdict(lambda: dict.fromkeys(names, 0))
@@ -62,10 +62,10 @@ def reconciliation(
         counts[message.stream, message.landed_at.date()]["landed"] += 1
     for copy in accepted:
         day = counts[copy.stream, copy.landed_at.date()]
-        counting = first[copy.key]
-        day["accepted" if copy is counting else "duplicates"] += 1
-        if isinstance(copy, Event) and isinstance(counting, Event):
-            day["conflicting"] += copy.contents != counting.contents
+        kept_copy = first[copy.key]
+        day["accepted" if copy is kept_copy else "duplicates"] += 1
+        if isinstance(copy, Event) and isinstance(kept_copy, Event):
+            day["conflicting"] += copy.contents != kept_copy.contents
         else:
             day["mismatched_keys"] += isinstance(copy, Version) and copy.has_mismatched_key
     for letter in dead_letters:

@@ -115,8 +115,7 @@ def product_performance_daily(events: Sequence[Event], days: Days) -> Mart:
 
 
 def category_performance_daily(events: Sequence[Event], days: Days) -> Mart:
-    """By the category that the event carries, however its letters are written: a product that moves later does not
-    rewrite the past."""
+    """By the category of the event, in lower case. A later change of a product's category does not change the past."""
     by_category = grouped(
         (event for event in events if event.category_code is not None),
         lambda event: (days.date(event.event_at), str(event.category_code).lower()),
@@ -148,7 +147,7 @@ def post_metrics_daily(events: Sequence[Event], days: Days) -> Mart:
 
 
 def user_metrics_daily(events: Sequence[Event], page_views: Mart, days: Days) -> Mart:
-    """A row a user and day with an event. A session counts on the day of its first page view, for who made that one."""
+    """One row per user and day with an event. A session counts on the day, and for the user, of its first page view."""
     by_user = grouped(
         (event for event in events if event.user_id is not None),
         lambda event: (days.date(event.event_at), event.user_id),
@@ -169,7 +168,7 @@ def user_metrics_daily(events: Sequence[Event], page_views: Mart, days: Days) ->
 
 
 def arrival_lateness_daily(events: Sequence[Event], days: Days) -> Mart:
-    """A percentile is the least lateness that so many of the events do not exceed."""
+    """A percentile is the smallest lateness that at least this share of the events does not exceed."""
     by_stream = grouped(events, lambda event: (days.date(event.event_at), event.stream))
     rows = []
     for (day, stream), of_stream in by_stream.items():
@@ -190,5 +189,5 @@ def arrival_lateness_daily(events: Sequence[Event], days: Days) -> Mart:
 
 
 def place(percent: int, number: int) -> int:
-    """The first place, from 0, at or before which at least so many percent stand."""
+    """The index in a sorted list up to which at least this many percent are included."""
     return -(-percent * number // 100) - 1

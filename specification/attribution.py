@@ -12,7 +12,7 @@ from specification.values import seconds_between
 def checkout_attribution(events: Sequence[Event], user_history: Mart, settings: Settings) -> Mart:
     """Each checkout with the earliest click of its user on its product in the window before it, both ends included.
 
-    The user's name is the one that was valid at the checkout, by all versions known now.
+    The user's name is the one valid at the checkout, by all versions that have landed.
     """
     window = timedelta(seconds=settings.attribution_window_seconds)
     clicks = grouped((e for e in events if e.stream == "clicks"), lambda click: (click.user_id, click.product_id))
@@ -20,10 +20,10 @@ def checkout_attribution(events: Sequence[Event], user_history: Mart, settings: 
     rows: Mart = []
     for checkout in (event for event in events if event.stream == "checkouts"):
         of_pair = clicks.get((checkout.user_id, checkout.product_id), [])
-        reached = in_order(
+        clicks_in_window = in_order(
             click for click in of_pair if checkout.event_at - window <= click.event_at <= checkout.event_at
         )
-        first = reached[0] if reached else None
+        first = clicks_in_window[0] if clicks_in_window else None
         names = [
             version["user_name"]
             for version in versions.get(checkout.user_id, [])
@@ -43,7 +43,7 @@ def checkout_attribution(events: Sequence[Event], user_history: Mart, settings: 
                 "first_click_at": first.event_at if first else None,
                 "first_click_url": first.url if first else None,
                 "seconds_to_checkout": seconds_between(first.event_at, checkout.event_at) if first else None,
-                "clicks_in_window": len(reached),
+                "clicks_in_window": len(clicks_in_window),
                 "is_attributed": first is not None,
             }
         )

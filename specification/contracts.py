@@ -1,4 +1,4 @@
-"""The contracts of `streams/`, as the rules need them."""
+"""The contracts of `streams/`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parents[1] / "streams"
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of the body, and the column that it is read to."""
+    """A field of the body and its column."""
 
     name: str
     path: str
@@ -23,15 +23,15 @@ class Field:
     format: str | None = None
     is_required: bool = False
     values: tuple[str, ...] = ()
-    """The values that it may have; none where it may have any."""
+    """Allowed values; empty if any value is allowed."""
     nulls: tuple[str, ...] = ()
-    """Texts that mean null: its own and those of the contract."""
+    """Texts that mean null: those of the field and those of the contract."""
     personal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What a stream's messages say. Fields are named by their paths."""
+    """The fields and rules of a stream. Fields are named by their paths."""
 
     stream: str
     kind: str
@@ -45,15 +45,15 @@ class Contract:
     deleted: tuple[str, ...]
     one_of: tuple[tuple[str, ...], ...]
     event_type: str | None
-    """The type of all its events, where no field holds it."""
+    """The type of all events, if no field holds it."""
     type_field: str | None
     type_values: Mapping[str, str]
     keeps_other_types: bool
     ignored: tuple[str, ...]
-    """Paths that are known and not read."""
+    """Paths that are listed but not read."""
 
     def own(self) -> dict[str, Field]:
-        """The fields that have a column of their own name, by path."""
+        """Fields whose column has their own name, by path."""
         named = {*self.time, self.type_field}
         named |= {self.key, self.created, *self.deleted} if self.kind == "entity" else {*self.id[:1]}
         return {path: field for path, field in self.fields.items() if path not in named}
@@ -114,4 +114,4 @@ def _field(given: dict[str, Any], nulls: tuple[str, ...]) -> Field:
 
 
 CONTRACTS = read_contracts(FOLDER)
-"""Those of the repository."""
+"""The contracts of this repository."""

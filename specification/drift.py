@@ -1,4 +1,4 @@
-"""Where bodies differ from the contract of their stream."""
+"""Fields of messages that their contract does not list, and values that do not fit it."""
 
 import re
 import unicodedata
@@ -14,8 +14,8 @@ from specification.landed import Landed
 from specification.messages import Rejected
 from specification.values import json_text
 
-MOST_FIELDS = 20
-"""The most unlisted fields that are told of a message: the first by their paths."""
+MAX_FIELDS = 20
+"""Maximum unlisted fields that are reported per message: the first by path."""
 SHOWN_CHARACTERS = 40
 
 
@@ -32,10 +32,10 @@ class Difference:
 
 
 def unlisted_fields(message: Landed, contract: Contract) -> list[dict[str, str]]:
-    """The path, type and masked example of each field that has a value and is not listed, in the order of the paths.
+    """Path, type and masked example of each field that has a value and is not listed, sorted by path.
 
-    An object whose fields the contract reads, or does not know, is told by its fields, unless it is an empty one that
-    the contract does not know. What is inside of these is not told.
+    For an object of which the contract reads fields, and for an unknown object unless it is empty, the fields one level
+    below are reported instead. Deeper levels are not.
     """
     if message.payload is None:
         return []
@@ -56,18 +56,18 @@ def unlisted_fields(message: Landed, contract: Contract) -> list[dict[str, str]]
             found |= {f"{name}.{inner}": one for inner, one in value.items() if is_identifier(inner)}
         else:
             found[name] = value
-    told = sorted((path, value) for path, value in found.items() if value is not None and path not in inside)
-    return [{"path": path, "type": type_of(value), "example": example(value)} for path, value in told[:MOST_FIELDS]]
+    reported = sorted((path, value) for path, value in found.items() if value is not None and path not in inside)
+    return [{"path": path, "type": type_of(value), "example": example(value)} for path, value in reported[:MAX_FIELDS]]
 
 
 def listed(contract: Contract) -> tuple[set[str], set[str], set[str]]:
-    """Names that the contract knows; names of objects that it knows by their fields; the paths of these fields."""
+    """Names that the contract lists; names of objects of which it lists fields; the paths of these fields."""
     paths = [*contract.ignored, *(path for field in contract.fields.values() for path in field.paths)]
     known = set(OF_CLOUDEVENTS if contract.envelope == "cloudevents" else ())
     inside: set[str] = set()
     for path in paths:
         first, *rest = path.split(".")
-        if "[" in first or not rest:  # the whole of a list is known
+        if "[" in first or not rest:  # a list counts as listed as a whole
             known.add(first.split("[")[0])
         else:
             inside.add(f"{first}.{rest[0].split('[')[0]}")
@@ -78,7 +78,7 @@ OF_CLOUDEVENTS = ("specversion", "id", "source", "type", "subject", "time", "dat
 
 
 def is_identifier(name: str) -> bool:
-    """Another name may be a value, such as the id of a person."""
+    """Whether a name is reported. Other names may be values, such as the id of a person."""
     return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_:$-]{0,62}", name) is not None
 
 
@@ -96,7 +96,7 @@ def type_of(value: Any) -> str:
 
 
 def example(value: Any) -> str:
-    """Without what it says."""
+    """An example of a value that does not reveal it."""
     match value:
         case dict():
             return "{...}"
@@ -116,7 +116,7 @@ def masked(written: str) -> str:
 
 
 def looks_like(written: str) -> str:
-    """The type of a text that did not fit."""
+    """The type that a rejected text seems to have."""
     if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", written):
         return "number"
     if written in ("true", "false"):
@@ -132,7 +132,7 @@ def differences(
     detail: str | None,
     contract: Contract,
 ) -> Iterator[Difference]:
-    """Of one message: the fields that are not listed, and the value that it is rejected for."""
+    """The unlisted fields of one message, and the value for which it is rejected."""
     for one in unlisted:
         yield Difference(stream, one["path"], "unlisted", one["type"], one["example"], landed_at)
     if reason and reason.startswith("invalid:"):
@@ -145,7 +145,7 @@ def differences(
 
 
 def field_drift(found: Iterable[Difference]) -> list[dict[str, Any]]:
-    """One row a stream, path, problem and type."""
+    """One row per stream, path, problem and type."""
     groups: dict[tuple[str, str, str, str | None], list[Difference]] = defaultdict(list)
     for one in found:
         groups[one.stream, one.path, one.problem, one.type].append(one)

@@ -14,12 +14,12 @@ END_OF_TIME = datetime(9999, 12, 31)
 
 
 def history(versions: Sequence[Version], id_column: str) -> Mart:
-    """Every version with the time that it was valid, from its own time to the next one's, the last for ever.
+    """Every version with the time in which it was valid: from its own time to that of the next, the last one for ever.
 
-    A tombstone deletes what is before it in the log, whatever clock those versions had: its time is at least theirs. A
-    version after it in the log that is not older brings the entity back: its time is at least the tombstone's. Of those
-    that start at one instant the ones after a tombstone come last, then the newer, then the later in the log. The first
-    version is valid from its created_at, if that is earlier.
+    A tombstone deletes all versions before it in the log, whatever clock they had: its time is at least theirs. A later
+    version in the log that is not older restores the entity: its time is at least the tombstone's. Versions that start
+    at the same time are ordered by tombstones before them, then by their own time, then by the log. The first version
+    is valid from its created_at, if that is earlier.
     """
     rows: Mart = []
     for entity_id, of_entity in grouped(versions, lambda version: version.id).items():
@@ -66,7 +66,7 @@ def history(versions: Sequence[Version], id_column: str) -> Mart:
 
 
 def current(versions: Mart, *columns: str) -> Mart:
-    """The entities that are not deleted, as they are now."""
+    """The current version of each entity that is not deleted."""
     living = [version for version in versions if version["is_current"] and not version["is_deleted"]]
     return [{name: version[name] for name in (*columns, "created_at", "updated_at")} for version in living]
 

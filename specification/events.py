@@ -18,10 +18,10 @@ from specification.fields import (
 )
 from specification.landed import Landed, Settings
 from specification.messages import Event, Rejected, plausible_time
-from specification.values import hash_of, microseconds
+from specification.values import microseconds, surrogate_key
 
 VOCABULARY = {one.name for one in fields(Event) if one.type in (str | None, Decimal | None)}
-"""The columns of the facts that a field goes to by its name."""
+"""Columns of the facts that a field fills if it has their name."""
 
 
 def read_event(message: Landed, contract: Contract, settings: Settings, secret: bytes) -> Event:
@@ -50,7 +50,7 @@ def read_event(message: Landed, contract: Contract, settings: Settings, secret: 
     others = {one.field.name: one.property(secret) for one in own if one.field.name not in VOCABULARY}
     return Event(
         message=message,
-        event_id=own_id or hash_of(*identity(contract, given, event_at, secret)),
+        event_id=own_id or surrogate_key(*identity(contract, given, event_at, secret)),
         event_type=event_type,
         event_at=event_at,
         **shared,
@@ -61,7 +61,7 @@ def read_event(message: Landed, contract: Contract, settings: Settings, secret: 
 
 
 def identity(contract: Contract, given: dict[str, Reading], event_at: datetime, secret: bytes) -> list[str | None]:
-    """What an event without an id is known by: all that it says, but JSON. Its time counts once, in the first place."""
+    """What identifies an event without an id: all its fields except JSON. Its time counts once, at its first path."""
     parts: dict[str, str | None] = {}
     for path, reading in given.items():
         if path in contract.time:

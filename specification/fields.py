@@ -10,7 +10,7 @@ from typing import Any
 
 from specification.contracts import Contract, Field
 from specification.landed import Landed
-from specification.messages import MOST_CHARACTERS, Rejected, amount_text
+from specification.messages import MAX_CHARACTERS, Rejected, amount_text
 from specification.values import (
     Body,
     identifier,
@@ -33,8 +33,8 @@ UNITS_PER_SECOND = {"seconds": 1, "milliseconds": 1000, "microseconds": 1_000_00
 
 
 def body_of(message: Landed, contract: Contract) -> Body:
-    """The JSON object of a message. Of a CloudEvent in binary mode the attributes are those of the message, and the
-    payload, unless it is empty, is its data."""
+    """The JSON object of a message. For a CloudEvent in binary mode: the attributes of the message, with the payload,
+    unless it is empty, as `data`."""
     attributes = json.loads(message.attributes) if contract.envelope == "cloudevents" and message.attributes else {}
     for prefix in ("ce_", "ce-"):
         if attributes.get(f"{prefix}specversion"):
@@ -54,7 +54,7 @@ def body_of(message: Landed, contract: Contract) -> Body:
 
 
 def known_attributes(contract: Contract) -> set[str]:
-    """Those of CloudEvents that staging reads, and those that the contract does."""
+    """Attributes of CloudEvents that staging reads, and those that the contract names."""
     paths = [path for field in contract.fields.values() for path in field.paths]
     own = {re.split(r"[.\[]", path)[0] for path in paths} - {"data"}
     return {"specversion", "id", "source", "type", "subject", "time"} | own
@@ -75,16 +75,16 @@ def malformed(message: Landed) -> Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a body says in a field."""
+    """The value of a field in a body."""
 
     field: Field
     text: str | None = None
     value: Any = None
-    """Of the field's type; None also where the text is no such value."""
+    """The value in the field's type; None if the text is missing or has another type."""
 
     @property
     def identity(self) -> str | None:
-        """As it counts in the identity of an event or a version."""
+        """The value as text, as it counts in the identity of an event or a version."""
         match self.value:
             case bool():
                 return "true" if self.value else "false"
@@ -97,30 +97,30 @@ class Reading:
         return self.text
 
     def published_identity(self, secret: bytes) -> str | None:
-        """The same, of a personal field as its keyed hash."""
+        """The same; for a personal field, its keyed hash."""
         known = self.identity
         return keyed_hash(secret, known) if self.field.personal and known is not None else known
 
     def column(self, secret: bytes) -> Any:
-        """As staging has it."""
+        """The value in staging."""
         if self.text is not None and self.field.personal == "hash":
             return keyed_hash(secret, self.text)
         return self.text if self.field.type == "json" else self.value
 
     def property(self, secret: bytes) -> Any:
-        """As it is in the properties of an event."""
+        """The value in the properties of an event."""
         if isinstance(self.value, datetime):
             return self.value.isoformat(timespec="microseconds") + "Z"
         return self.value if self.field.type == "json" else self.column(secret)
 
 
 def readings(contract: Contract, body: Body) -> dict[str, Reading]:
-    """By path, in order of the contract."""
+    """Path to reading, in the order of the contract."""
     return {path: read_field(field, body) for path, field in contract.fields.items()}
 
 
 def read_field(field: Field, body: Body) -> Reading:
-    """Of the path and the aliases the first that has a value counts."""
+    """Read the first of the path and the aliases that has a value."""
     for path in field.paths:
         found = value_at(body, path)
         if field.type == "json" and found is not None:
@@ -163,7 +163,7 @@ def require_one_of(contract: Contract, given: dict[str, Reading]) -> None:
 
 
 def check_values(given: Iterable[Reading]) -> None:
-    """What is there is of its type, and one of the values that it may have."""
+    """Reject the message if a value has another type than its field, or is not allowed."""
     for reading in given:
         value, values = reading.value, reading.field.values
         is_beyond = isinstance(value, datetime) and value.year > 9998
@@ -172,7 +172,7 @@ def check_values(given: Iterable[Reading]) -> None:
 
 
 def invalid(reading: Reading) -> Rejected:
-    """The value is told, unless it is personal."""
+    """The rejection for a value, which it shows unless it is personal."""
     return Rejected(f"invalid:{reading.field.path}", None if reading.field.personal else reading.text)
 
 
@@ -184,10 +184,10 @@ def require_listed(reading: Reading, values: Collection[str]) -> None:
 def check_lengths(given: Iterable[Reading]) -> None:
     for reading in given:
         is_kept = reading.field.type in ("string", "id", "json") and reading.field.personal != "drop"
-        if is_kept and len(reading.text or "") > MOST_CHARACTERS:
+        if is_kept and len(reading.text or "") > MAX_CHARACTERS:
             raise Rejected(f"too_long:{reading.field.path}")
 
 
 def first_given(given: dict[str, Reading], paths: Sequence[str]) -> Reading:
-    """The first that has a text, if one has."""
+    """The first of these fields that has a text, or else the first field."""
     return next((given[path] for path in paths if given[path].text is not None), given[paths[0]])

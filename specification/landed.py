@@ -1,4 +1,4 @@
-"""What the marts are made from."""
+"""Landed messages, and the settings that change rows."""
 
 import re
 from dataclasses import dataclass, fields
@@ -8,15 +8,15 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """A message as the warehouse received it. (message_id, landed_at) is its identity. Times are UTC without a zone."""
+    """A message as received, identified by (message_id, landed_at). Times are UTC without a zone."""
 
     stream: str
     message_id: str
     key: bytes | None
     published_at: datetime | None
-    """When the broker took it; None where the broker does not say."""
+    """When the broker received it; None if the broker does not report it."""
     landed_at: datetime
-    """When it was committed to the warehouse: the order of arrival within a stream, never across streams."""
+    """When it was committed to the warehouse. Orders the messages of one stream, not those of several."""
     payload: bytes | None
     """The body as received; None is a Kafka tombstone."""
     attributes: str | None = None
@@ -24,8 +24,8 @@ class Landed:
 
     @property
     def log_order(self) -> tuple[datetime, int, int, datetime, str]:
-        """The order of the messages of a stream: by commit; within one by partition and offset, which end the id of a
-        message from a log; those of Pub/Sub by when they were published."""
+        """Orders the messages of a stream: by commit, then by partition and offset, which end the ids of Kafka and the
+        spool. Messages of Pub/Sub, which have no offset, are ordered by when they were published."""
         found = re.search(r"/(\d+)/(\d+)$", self.message_id)
         partition, offset = (int(found[1]), int(found[2])) if found else (-1, -1)
         return self.landed_at, partition, offset, self.published_at or self.landed_at, self.message_id
@@ -33,7 +33,7 @@ class Landed:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The choices that change rows: vars of dbt_project.yml, by the same names and with the same defaults."""
+    """Vars of dbt_project.yml that change rows, with the same names and defaults."""
 
     session_gap_seconds: int = 60
     session_key: str = "source_session_id"
@@ -44,6 +44,6 @@ class Settings:
     allowed_lateness_seconds: int | None = None
 
     def as_vars(self) -> dict[str, Any]:
-        """As dbt takes them."""
+        """The settings as vars of dbt."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

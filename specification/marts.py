@@ -1,4 +1,4 @@
-"""What each mart holds, given everything that has landed. A mart is a list of rows, a row a dict by column."""
+"""What each mart holds, given all messages that have landed. A mart is a list of rows; a row is a dict by column."""
 
 from collections.abc import Iterable, Mapping
 
@@ -35,8 +35,8 @@ def marts(
     """Every mart by name.
 
     Args:
-        contracts: those of the streams, by name.
-        secret: the key of the hashes that stand for personal values.
+        contracts: stream to contract.
+        secret: key of the hashes that replace personal values.
     """
     messages = list(messages)
     accepted: list[Event | Version] = []

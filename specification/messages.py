@@ -1,4 +1,4 @@
-"""What a message can be: an event, a version of an entity, or rejected with a reason."""
+"""What a message becomes: an event, a version of an entity, or a rejection with its reason."""
 
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
@@ -6,14 +6,14 @@ from decimal import Decimal
 from typing import Any
 
 from specification.landed import Landed, Settings
-from specification.values import hash_of, json_text, microseconds
+from specification.values import json_text, microseconds, surrogate_key
 
-MOST_CHARACTERS = 65_536
-"""The most that a text of an event or an entity may have."""
+MAX_CHARACTERS = 65_536
+"""Maximum characters of a text of an event or an entity."""
 
 
-class Rejected(Exception):  # noqa: N818  a judgement, not an error
-    """Why a message is no event and no version."""
+class Rejected(Exception):  # noqa: N818  an outcome, not an error
+    """The message is rejected, for this reason."""
 
     def __init__(self, reason: str, detail: str | None = None) -> None:
         super().__init__(reason)
@@ -42,7 +42,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event(Accepted):
-    """What happened; a field that its stream does not have is None."""
+    """An event; fields that its stream does not have are None."""
 
     event_id: str
     event_type: str
@@ -65,24 +65,24 @@ class Event(Accepted):
     account_number: str | None = None
     traffic_source: str | None = None
     properties: dict[str, Any] | None = None
-    """All that has no place above; None where the stream has nothing else."""
+    """Fields without a place above; None if there are none."""
     lines: tuple[str | None, ...] = ()
-    """What tells it from other events of its id, such as the lines of an order."""
+    """What distinguishes it from other events with its id, such as the lines of an order."""
     values: dict[str, Any] = field(default_factory=dict)
-    """The columns of its own in staging."""
+    """Columns of staging with the names of its fields."""
 
     @property
     def key(self) -> str:
-        """Identity: stream, id, UTC date and what tells events of one id apart. The same id on another day is another
-        event."""
-        return hash_of(self.stream, self.event_id, self.event_at.date().isoformat(), *self.lines)
+        """Identity: stream, id, UTC date, and what distinguishes events with one id. The same id on another day is
+        another event."""
+        return surrogate_key(self.stream, self.event_id, self.event_at.date().isoformat(), *self.lines)
 
     @property
     def contents(self) -> dict[str, Any]:
-        """What the facts say of it."""
+        """Its columns in the facts, except those of the message and its id."""
         others = ("message", "event_id", "lines", "values")
-        said = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in others}
-        return {**said, "properties": None if self.properties is None else json_text(self.properties)}
+        columns = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in others}
+        return {**columns, "properties": None if self.properties is None else json_text(self.properties)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,19 +95,19 @@ class Version(Accepted):
     created_at: datetime | None = None
     deleted_at: datetime | None = None
     values: dict[str, Any] = field(default_factory=dict)
-    """The columns of its own in staging."""
+    """Columns of staging with the names of its fields."""
     contents: tuple[str | None, ...] = ()
-    """What it says, for its identity."""
+    """Its fields, as they count in its identity."""
     has_mismatched_key: bool = False
-    """A version of one entity under the key of another."""
+    """Whether the key of the message is that of another entity."""
 
     @property
     def key(self) -> str:
-        """Identity: the entity, the time, whether it is a tombstone, and what it says."""
+        """Identity: the entity, its times, whether it is a tombstone, and its contents."""
         kind = "tombstone" if self.is_tombstone else "version"
         times = (self.updated_at, self.created_at, self.deleted_at)
         updated, created, deleted = (None if time is None else str(microseconds(time)) for time in times)
-        return hash_of(self.stream, self.id, updated, kind, created, deleted, *self.contents)
+        return surrogate_key(self.stream, self.id, updated, kind, created, deleted, *self.contents)
 
 
 def published(message: Landed) -> datetime:
@@ -127,16 +127,16 @@ def plausible_time(time: datetime | None, written: str | None, message: Landed, 
 
 
 def require(**values: str | None) -> None:
-    """None of the values is missing."""
+    """Reject the message if a value is missing."""
     for name, value in values.items():
         if value is None:
             raise Rejected(f"missing:{name}")
 
 
 def short(**values: str | None) -> None:
-    """None of the texts is too long."""
+    """Reject the message if a text is too long."""
     for name, value in values.items():
-        if value is not None and len(value) > MOST_CHARACTERS:
+        if value is not None and len(value) > MAX_CHARACTERS:
             raise Rejected(f"too_long:{name}")
 
 

@@ -1,4 +1,4 @@
-"""Page views, whose three bodies no contract can describe."""
+"""Page views, whose three formats no contract can describe."""
 
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -8,21 +8,21 @@ from specification.landed import Landed, Settings
 from specification.messages import Event, Rejected, plausible_time, published, require, short
 from specification.values import (
     Body,
-    hash_of,
     identifier,
     microseconds,
     read_amount,
     read_epoch,
     read_time,
     rounded,
+    surrogate_key,
     text,
 )
 
 
 def read_page_view(message: Landed, body: Body, settings: Settings) -> Event:
-    """Three bodies are read: GA4's continuous query, the older one (page_id, timestamp_ms), a row of GA4's export.
+    """Read one of three formats: GA4's continuous query, an older one (page_id, timestamp_ms), or GA4's export.
 
-    Without an event_id a page view is known by its session, time, page and address, and by its place in GA4's batch.
+    A page view without an event_id is identified by its session, time, page, address, and position in GA4's batch.
     """
     params = read_params(body.get("event_params"))
     user_id, user_pseudo_id = identifier(body.get("user_id")), identifier(body.get("user_pseudo_id"))
@@ -62,7 +62,8 @@ def read_page_view(message: Landed, body: Body, settings: Settings) -> Event:
     batch = [as_written(body.get(name)) for name in names]
     return Event(
         message=message,
-        event_id=own_id or hash_of(session_id, str(microseconds(event_at)), page_title, user_pseudo_id, url, *batch),
+        event_id=own_id
+        or surrogate_key(session_id, str(microseconds(event_at)), page_title, user_pseudo_id, url, *batch),
         event_type="page_view",
         event_at=event_at,
         user_id=user_id,
@@ -76,7 +77,7 @@ def read_page_view(message: Landed, body: Body, settings: Settings) -> Event:
 
 
 def read_params(params: Any) -> dict[Any, str | None]:
-    """GA4's event_params: a plain object, or a list of key and typed value, of which the first of a key counts."""
+    """GA4's event_params: an object, or a list of keys and typed values, of which the first value of a key counts."""
     if isinstance(params, dict):
         return {name: text(value) for name, value in params.items()}
     found: dict[Any, str | None] = {}
@@ -90,7 +91,7 @@ def read_params(params: Any) -> dict[Any, str | None]:
 
 
 def page_view_time(body: Body) -> tuple[str | None, datetime | None]:
-    """The first of the four spellings that is there, as written and as read."""
+    """The time in the first of four fields that has one, as text and as a time."""
     if text(body.get("ga_event_dtm")):
         return text(body["ga_event_dtm"]), read_time(text(body["ga_event_dtm"]))
     for name, units_per_second in (
@@ -104,7 +105,7 @@ def page_view_time(body: Body) -> tuple[str | None, datetime | None]:
 
 
 def amount(name: str, written: str | None) -> Decimal | None:
-    """An optional amount: missing is None, but what is there must be a number."""
+    """An optional amount: None if missing, but a given one must be a number."""
     number = read_amount(written)
     if written is not None and number is None:
         raise Rejected(f"invalid:{name}", written)
@@ -112,5 +113,5 @@ def amount(name: str, written: str | None) -> Decimal | None:
 
 
 def as_written(value: Any) -> str | None:
-    """Text that may be empty, too."""
+    """A value as text, which may be empty."""
     return "" if value == "" else text(value)

@@ -1,4 +1,4 @@
-"""Rows of marts, and grouping and ordering of what they are made from."""
+"""Rows of marts, and how events are grouped and ordered."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -18,5 +18,5 @@ def grouped(items: Iterable[Any], key: Callable[[Any], Any]) -> dict[Any, list[A
 
 
 def in_order(events: Iterable[Event]) -> list[Event]:
-    """By time; at one instant by event_id."""
+    """Sorted by time, then by event_id."""
     return sorted(events, key=lambda event: (event.event_at, event.event_id))

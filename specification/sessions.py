@@ -6,7 +6,7 @@ from datetime import timedelta
 from specification.landed import Settings
 from specification.messages import Event
 from specification.rows import Mart, Row, grouped, in_order
-from specification.values import hash_of, seconds_between
+from specification.values import seconds_between, surrogate_key
 
 
 def page_views_in_sessions(events: Sequence[Event], settings: Settings) -> Mart:
@@ -29,7 +29,7 @@ def page_views_in_sessions(events: Sequence[Event], settings: Settings) -> Mart:
 
 
 def page_view_rows(session_key: str, session: list[Event], gap: timedelta) -> Mart:
-    """Time on a page runs to the next page view; on the last page it is the event's own engaged time, if it has one."""
+    """Time on a page runs to the next page view; on the last page it is the engagement time of the event, if any."""
     first, last = session[0], session[-1]
     rows = []
     for place, view in enumerate(session):
@@ -43,7 +43,7 @@ def page_view_rows(session_key: str, session: list[Event], gap: timedelta) -> Ma
             {
                 "event_key": view.key,
                 "event_id": view.event_id,
-                "session_id": hash_of(session_key, first.key),
+                "session_id": surrogate_key(session_key, first.key),
                 "session_key": session_key,
                 "source_session_id": view.source_session_id,
                 "user_id": view.user_id,
@@ -74,7 +74,7 @@ def page_view_rows(session_key: str, session: list[Event], gap: timedelta) -> Ma
 
 
 def session_row(first_view: Row) -> Row:
-    """A session, read off its first page view."""
+    """A session, from the row of its first page view."""
     same = (
         "session_id session_key source_session_id user_id account_number traffic_source event_date session_started_at "
         "session_ended_at window_end_at entry_page_title exit_page_title session_landed_at"

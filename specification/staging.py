@@ -1,6 +1,6 @@
 """What each message says, by the contract of its stream.
 
-A body is rejected for the first reason that holds, in the order in which the functions state them.
+A message is rejected for the first reason that applies, in the order in which the functions check them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,13 +18,13 @@ from specification.versions import read_tombstone, read_version
 
 
 def read(message: Landed, contract: Contract, settings: Settings, secret: bytes = b"") -> Event | Version:
-    """What a message says.
+    """The event or version of a message.
 
     Args:
-        secret: the key of the hashes that stand for personal values.
+        secret: key of the hashes that replace personal values.
 
     Raises:
-        Rejected: when it is no acceptable event or version.
+        Rejected: if the message is not an acceptable event or version.
     """
     if contract.stream == "page_views":
         return read_page_view(message, body_of(message, contract), settings)
@@ -38,7 +38,8 @@ def read(message: Landed, contract: Contract, settings: Settings, secret: bytes 
 def staged(
     messages: Iterable[Landed], settings: Settings, contracts: Mapping[str, Contract], secret: bytes = b""
 ) -> dict[str, Mart]:
-    """What staging says of each message of these streams, by the name of its model. Of a rejected one: why it is."""
+    """The rows of staging by model: one per message of these streams. A rejected message has only the columns about its
+    rejection."""
     found: dict[str, Mart] = {f"stg_{stream}": [] for stream in contracts}
     for message in messages:
         row: Row = {"stream": message.stream, "message_id": message.message_id, "landed_at": message.landed_at}

@@ -17,7 +17,7 @@ Body = Mapping[str, Any]
 
 
 class JsonObject(dict[str, Any]):
-    """A JSON object as written. Of a repeated key the first counts."""
+    """A JSON object as written. For a repeated key, the first value counts."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(reversed(pairs))
@@ -35,7 +35,7 @@ def read_json(payload: bytes | None) -> Any:
     """Any JSON value.
 
     Raises:
-        ValueError: when it is none, by RFC 8259.
+        ValueError: if it is not JSON by RFC 8259.
     """
 
     def reject(constant: str) -> None:
@@ -47,12 +47,12 @@ def read_json(payload: bytes | None) -> Any:
     if payload is None:
         raise ValueError("no payload")
     value = json.loads(payload.decode(), object_pairs_hook=JsonObject, parse_float=number, parse_constant=reject)
-    json_text(value).encode()  # raises for half a surrogate pair
+    json_text(value).encode()  # raises for an incomplete surrogate pair
     return value
 
 
 def read_body(payload: bytes | None) -> JsonObject | None:
-    """The JSON object of a payload; None when it is anything else."""
+    """The JSON object of a payload; None for anything else."""
     try:
         body = read_json(payload)
     except ValueError:
@@ -61,7 +61,7 @@ def read_body(payload: bytes | None) -> JsonObject | None:
 
 
 def value_at(body: Body, path: str) -> Any:
-    """What is at a path such as props.items[0].sku; None when nothing is."""
+    """The value at a path such as props.items[0].sku, or None."""
     value: Any = body
     for name, place in re.findall(r"([^.\[\]]+)|\[([0-9]+)\]", path):
         if name:
@@ -83,7 +83,7 @@ def text(value: Any) -> str | None:
 
 
 def json_text(value: Any) -> str:
-    """JSON as DuckDB writes it: an object has its keys as they came, also repeated ones."""
+    """JSON as DuckDB writes it: objects keep the order of their keys, also repeated ones."""
     if isinstance(value, dict):
         pairs = value.pairs if isinstance(value, JsonObject) else value.items()
         return f"{{{','.join(f'{json_scalar(name)}:{json_text(inner)}' for name, inner in pairs)}}}"
@@ -95,7 +95,7 @@ def json_text(value: Any) -> str:
 def json_scalar(value: Any) -> str:
     if isinstance(value, float):
         return json_number(value)
-    if isinstance(value, Decimal):  # JSON's numbers have no more than sixteen digits
+    if isinstance(value, Decimal):  # numbers of JSON have at most sixteen digits
         plain = without_zeros(value)
         return json_number(float(plain)) if "." in plain else plain
     if isinstance(value, HugeNumber):
@@ -105,7 +105,7 @@ def json_scalar(value: Any) -> str:
 
 
 def json_number(value: float) -> str:
-    """With its fewest digits; those above 1e21 or below 1e-6 with an exponent."""
+    """A number with the fewest digits, and with an exponent above 1e21 or below 1e-6."""
     sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
     assert isinstance(exponent, int)
     if value == 0 or -6 < len(digits) + exponent <= 21:
@@ -120,7 +120,7 @@ NO_VALUES = ("undefined", "null", "nan", "none", "nil", "(not set)")
 
 
 def identifier(value: Any) -> str | None:
-    """An id as text; blank, or what programs write for no value in whatever case, is None."""
+    """An id as text; None if it is blank, or in any case one of NO_VALUES, which programs write for a missing value."""
     written = text(value)
     if written is None or written.strip(" \t\n\f\r").lower() in ("", *NO_VALUES):
         return None
@@ -132,7 +132,7 @@ def keyed_hash(key: bytes, written: str) -> str:
 
 
 def read_integer(written: str) -> int | None:
-    """A whole number of 64 bits; None when it is none."""
+    """An integer of 64 bits, or None."""
     if not re.fullmatch("-?[0-9]+", written):
         return None
     number = int(Decimal(written))
@@ -144,7 +144,7 @@ def read_boolean(written: str) -> bool | None:
 
 
 def read_time(written: str | None) -> datetime | None:
-    """An ISO 8601 time with or without a zone (a `UTC` after it is one); without, it is UTC. None when it is none."""
+    """An ISO 8601 time, or None. A zone may follow it, also ` UTC`; without one the time is UTC."""
     if written is None:
         return None
     try:
@@ -155,7 +155,7 @@ def read_time(written: str | None) -> datetime | None:
 
 
 def read_epoch(written: str | None, units_per_second: int) -> datetime | None:
-    """A time from a whole count of seconds / units_per_second since 1970."""
+    """A time from an integer of units since 1970, or None."""
     number = read_integer(written or "")
     try:
         return None if number is None else EPOCH + timedelta(microseconds=number * (1_000_000 // units_per_second))
@@ -176,7 +176,7 @@ FORMAT_PARTS = {
 
 
 def read_formatted(written: str, time_format: str) -> datetime | None:
-    """A time in exactly this format; in UTC unless it has a zone. None when it is none."""
+    """A time in exactly this format, or None. Without a zone it is UTC."""
     parts = re.split("(%.)", time_format)
     found = re.fullmatch("".join(FORMAT_PARTS.get(part) or re.escape(part) for part in parts), written)
     if found is None:
@@ -193,7 +193,7 @@ def read_formatted(written: str, time_format: str) -> datetime | None:
 
 
 def read_amount(written: str | None) -> Decimal | None:
-    """A number with four decimals, half up, of at most 14 digits before them; None when it is none."""
+    """A number rounded half up to four decimals, with at most 14 digits before them, or None."""
     try:
         amount = rounded(Decimal(written or ""), 4)
     except InvalidOperation:
@@ -202,7 +202,7 @@ def read_amount(written: str | None) -> Decimal | None:
 
 
 def without_zeros(number: Decimal) -> str:
-    """Its digits, without zeros at the end."""
+    """A number as text without trailing zeros after the point."""
     plain = f"{number + 0:f}"
     return plain.rstrip("0").rstrip(".") if "." in plain else plain
 
@@ -212,7 +212,7 @@ def rounded(number: Decimal, places: int) -> Decimal:
 
 
 def seconds_between(first: datetime, last: datetime) -> Decimal:
-    """Exact to the microsecond."""
+    """Seconds from one time to another, exact to the microsecond."""
     return Decimal(microseconds(last) - microseconds(first)) / 1_000_000
 
 
@@ -221,11 +221,11 @@ def microseconds(time: datetime) -> int:
 
 
 def ratio(part: int, whole: int) -> Decimal | None:
-    """A share to four decimals; None when there is nothing to divide by."""
+    """A share rounded to four decimals; None if the whole is 0."""
     return rounded(Decimal(part) / whole, 4) if whole else None
 
 
-def hash_of(*texts: str | None) -> str:
-    """MD5 of texts, each behind its length, so that no two lists of texts have the same hash by accident."""
+def surrogate_key(*texts: str | None) -> str:
+    """MD5 of texts with their lengths, so that different lists of texts are different inputs."""
     netstrings = ["null" if text is None else f"{len(text)}:{text}" for text in texts]
-    return hashlib.md5(",".join(netstrings).encode()).hexdigest()  # noqa: S324  an identity, no secret
+    return hashlib.md5(",".join(netstrings).encode()).hexdigest()  # noqa: S324  an identity, not a secret

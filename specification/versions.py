@@ -20,7 +20,7 @@ from specification.fields import (
     require_one_of,
 )
 from specification.landed import Landed, Settings
-from specification.messages import MOST_CHARACTERS, Rejected, Version, is_plausible, plausible_time, published
+from specification.messages import MAX_CHARACTERS, Rejected, Version, is_plausible, plausible_time, published
 from specification.values import Body, identifier, text
 
 
@@ -34,7 +34,7 @@ def read_version(message: Landed, contract: Contract, settings: Settings, secret
     is_of_change = change is not None and (change.is_deletion or not contract.time)
     time = change.time if change and is_of_change else first_given(given, contract.time)
     require([id_, time])
-    if change is None or not change.is_deletion:  # of a deleted row a database may log no more than the id
+    if change is None or not change.is_deletion:  # a database may log only the id of a deleted row
         require(reading for reading in given.values() if reading.field.is_required)
         require_one_of(contract, given)
     updated_at = plausible_time(time.value, time.text, message, settings)
@@ -68,7 +68,7 @@ def read_version(message: Landed, contract: Contract, settings: Settings, secret
 
 
 def check_plausible(reading: Reading, message: Landed, settings: Settings) -> None:
-    """A time at which an entity was created or deleted."""
+    """Reject the message if the time at which an entity was created or deleted is not plausible."""
     time = reading.value
     if reading.text is not None and (time is None or not is_plausible(time, message, settings)):
         raise invalid(reading)
@@ -76,12 +76,12 @@ def check_plausible(reading: Reading, message: Landed, settings: Settings) -> No
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of a row, as Debezium writes it."""
+    """A change of a row in Debezium's format."""
 
     row: Body
     is_deletion: bool
     time: Reading
-    """When the database made it, or else when Debezium saw it."""
+    """When the database made the change, or else when Debezium read it."""
 
 
 def read_change(body: Body) -> Change:
@@ -99,7 +99,7 @@ CHANGE_TIME = Field("ts_ms", "ts_ms", ("source.ts_ms", "ts_ms"), type="timestamp
 
 
 def read_tombstone(message: Landed, contract: Contract, settings: Settings) -> Version:
-    """A message without a body deletes an entity: its id is in the message key, its time is published_at."""
+    """A message without a body, which deletes an entity: its id is in the message key, its time is published_at."""
     assert contract.key is not None
     if not message.key:
         raise Rejected(f"missing:{contract.key}")
@@ -107,7 +107,7 @@ def read_tombstone(message: Landed, contract: Contract, settings: Settings) -> V
     if entity_id is None:
         raise Rejected("invalid:key", readable(message.key))
     updated_at = plausible_time(published(message), None, message, settings)
-    if len(entity_id) > MOST_CHARACTERS:
+    if len(entity_id) > MAX_CHARACTERS:
         raise Rejected(f"too_long:{contract.key}")
     return Version(
         message=message,
@@ -120,7 +120,7 @@ def read_tombstone(message: Landed, contract: Contract, settings: Settings) -> V
 
 
 def key_id(key: bytes, id_name: str) -> str | None:
-    """The id in a message key: bare, a JSON string, an object that has it, or one of these in Connect's envelope."""
+    """The id in a message key: plain, a JSON string, in an object, or one of these in Kafka Connect's envelope."""
     try:
         written = key.decode()
     except UnicodeDecodeError:
@@ -142,7 +142,7 @@ def key_id(key: bytes, id_name: str) -> str | None:
 
 
 def readable(key: bytes) -> str:
-    """As text, or in hexadecimal where it is none."""
+    """A key as text, or in hexadecimal if it is not text."""
     try:
         written = key.decode()
     except UnicodeDecodeError:

@@ -156,7 +156,7 @@ def engaged_time(params: dict[Any, str | None]) -> int | None:
     return None if seconds is None else int(seconds * 1_000_000)
 
 
-def hash_of(*texts: str | None) -> str:
+def surrogate_key(*texts: str | None) -> str:
     netstrings = ["null" if one is None else f"{len(one)}:{one}" for one in texts]
     return hashlib.md5(",".join(netstrings).encode()).hexdigest()  # noqa: S324  an identity, no secret
 
@@ -178,7 +178,7 @@ def read_page_view(body: Row, message: Row, landed_day: int) -> PageView:
     engaged = engaged_time(params)
     if (params.get("test_event") or "").lower() in ("true", "1"):
         raise RejectedError
-    event_id = text(body.get("event_id")) or hash_of(session_key, str(event_at), page_title, person)
+    event_id = text(body.get("event_id")) or surrogate_key(session_key, str(event_at), page_title, person)
     return PageView(landed_day, message["message_id"], event_id, event_at, session_key, page_title, engaged)
 
 

@@ -221,7 +221,7 @@ class GoogleSQL:
         return columns, list(response.content.table_data.row)
 
     def _add_tables(self, request: Any, sql: str, extra: dict[str, Table]) -> None:
-        """Add the tables that a query names, with their rows: at the top of the catalog, where alone rows are accepted."""
+        """Add the tables that a query names, with their rows, which only the top of the catalog may have."""
         request.simple_catalog.CopyFrom(self._empty_catalog())
         named = {name: self.tables[name] for name in names_in(sql) if name in self.tables}
         for name, table in (named | extra).items():
