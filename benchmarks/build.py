@@ -24,13 +24,13 @@ class Built:
 
     @property
     def ending_seconds(self) -> float:
-        """Behind the last node: publishing, and the table of the marts."""
+        """After the last node: publishing, and the table of the marts."""
         return self.run.seconds - self.starting_seconds - self.node_seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Warehouse:
-    """A DuckDB file in a folder of its own, with all that builds leave beside it."""
+    """A DuckDB file in a folder, with the files that builds write next to it."""
 
     folder: Path
 
@@ -43,7 +43,7 @@ class Warehouse:
         return self.folder / "target"
 
     def copy_of(self, landed: Path) -> "Warehouse":
-        """Begin anew with these raw tables."""
+        """Replace the warehouse by a copy of one that has only raw tables."""
         self.remove()
         self.folder.mkdir(parents=True)
         shutil.copy(landed, self.path)
@@ -53,7 +53,7 @@ class Warehouse:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def build(self, *options: str, **settings: str) -> Built:
-        """`python -m dbt_project build`, to its end."""
+        """Run `python -m dbt_project build` and measure it."""
         environment = {
             "WAREHOUSE_PATH": str(self.path),
             "SPOOL_PATH": str(self.folder / "spool"),
@@ -63,7 +63,7 @@ class Warehouse:
         results = self.target / "run_results.json"
         results.unlink(missing_ok=True)
         done = run("-m", "dbt_project", "build", *options, environment=environment | settings)
-        if not results.exists():  # nothing was new
+        if not results.exists():  # there were no new messages
             return Built(done, done.seconds, 0.0, 0)
         times = [
             _seconds_since_epoch(step[end])

@@ -9,7 +9,7 @@ import duckdb
 
 from benchmarks import shop
 from benchmarks.build import WITHOUT_TESTS, Built, Warehouse, in_millions
-from benchmarks.measure import Figure, apart, peer_python, run, short_rounds
+from benchmarks.measure import Figure, in_process, peer_python, run, short_rounds
 from benchmarks.report import Plot, Ratio, Section, Table
 from tools import ROOT
 
@@ -30,7 +30,7 @@ print(json.dumps(seconds))
 """
 SAME_ROWS = ("fct_events", "fct_page_views", "agg_product_events_hourly", "agg_user_metrics_daily")
 LESS_MEMORY = "2GiB"
-"""The largest first build is done once more with this WAREHOUSE_MEMORY_LIMIT."""
+"""WAREHOUSE_MEMORY_LIMIT of one more build of the largest size."""
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ def first_models(warehouse: Warehouse, **settings: str) -> FirstModels:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """From raw to all marts, once."""
+    """One build from raw to all marts."""
 
     facts: float
     """Seconds for staging and fct_events."""
@@ -75,7 +75,7 @@ class Timed:
 def by_hand(landed: Path, made: Path) -> Timed:
     made.unlink(missing_ok=True)
     done = run("-c", FLOOR, landed, made, ROOT / "benchmarks/floor.sql")
-    return Timed(done.said["staging and facts"], done.said["marts"], done.cpu_seconds, done.peak_mib)
+    return Timed(done.reported["staging and facts"], done.reported["marts"], done.cpu_seconds, done.peak_mib)
 
 
 def by_dbt(build: FirstModels) -> Timed:
@@ -84,15 +84,15 @@ def by_dbt(build: FirstModels) -> Timed:
 
 
 def by_chdb(python: Path, days: int, database: Path) -> tuple[Timed, dict[str, Any]]:
-    """And what the script said: its version, the rows of its marts."""
+    """Times of chDB, and the output of its script: version and rows of each mart."""
     done = run(ROOT / "benchmarks/peers/chdb_marts.py", shop.FOLDER, str(days), database, python=python)
-    said = done.said
+    said = done.reported
     timed = Timed(said["staging_and_facts_seconds"], said["marts_seconds"], said["cpu_seconds"], done.peak_mib)
     return timed, said
 
 
 def first_builds(sizes: list[int], rounds: int, folder: Path) -> Section:
-    """Builds of the first so many days, from raw to all marts, by hand, by dbt and in chDB."""
+    """Build the first days of each size from raw to all marts: by hand, by dbt and in chDB."""
     python = peer_python("chdb")
     table = Table(["contender", "messages", "staging and facts, s", "marts, s", "both, s", "CPU, s", "peak MiB"], [])
     whole = Table(
@@ -104,7 +104,7 @@ def first_builds(sizes: list[int], rounds: int, folder: Path) -> Section:
     said: dict[str, Any] = {}
     for days in sizes:
         landed, floor, warehouse = folder / "landed.duckdb", folder / "floor.duckdb", Warehouse(folder / "built")
-        messages = apart(shop.land, landed, range(days))
+        messages = in_process(shop.land, landed, range(days))
         size = in_millions(messages)
         done: dict[str, list[Timed]] = {"by hand, DuckDB": [], "dbt, DuckDB": [], "chDB": []}
         is_largest = days == max(sizes)
@@ -114,7 +114,7 @@ def first_builds(sizes: list[int], rounds: int, folder: Path) -> Section:
             done["dbt, DuckDB"].append(by_dbt(models))
             timed, said = by_chdb(python, days, folder / "chdb")
             done["chDB"].append(timed)
-            apart(see_same_rows, floor, warehouse.path, said["rows"])
+            in_process(check_same_rows, floor, warehouse.path, said["rows"])
         rest = warehouse.build()
         for name, timings in done.items():
             facts, marts = Figure([one.facts for one in timings]), Figure([one.marts for one in timings])
@@ -175,12 +175,11 @@ def first_builds(sizes: list[int], rounds: int, folder: Path) -> Section:
         shutil.rmtree(folder / "chdb")
     return Section(
         "A first build",
-        "The first days of the shop, from raw to all marts. By hand: benchmarks/floor.sql, the same marts as one would"
-        " write them in SQL for one run, without tests, accounting and anything incremental, in one process; what leads"
-        " to the facts is temporary there. The time of dbt's models is that from the first node's start to the last"
-        " one's end, tests and snapshots left out; the rest of a `make build`, start-up, tests of all rows, snapshots"
-        " and publishing, stands below, as measured once. CPU includes dbt's start, twice. The numbers of rows are"
-        " compared in each round.",
+        "The first days of the shop, from raw to all marts. By hand: benchmarks/floor.sql, the same marts in SQL for"
+        " one run, in one process, without tests, accounting or increments, and with temporary tables before the facts."
+        " The time of dbt's models is from the start of the first node to the end of the last, without tests and"
+        " snapshots. The second table has the rest of a `make build`, measured once: start-up, tests of all rows,"
+        " snapshots and publishing. CPU includes dbt's start, twice. The numbers of rows are compared in each round.",
         [table, whole],
         ratios,
         [
@@ -195,8 +194,12 @@ def first_builds(sizes: list[int], rounds: int, folder: Path) -> Section:
     )
 
 
-def see_same_rows(floor: Path, warehouse: Path, others: dict[str, int]) -> None:
-    """Whoever makes other marts is no contender."""
+def check_same_rows(floor: Path, warehouse: Path, others: dict[str, int]) -> None:
+    """Check that all contenders built the same numbers of rows.
+
+    Raises:
+        ValueError: if a mart has other rows in one of them.
+    """
     with duckdb.connect(str(warehouse), read_only=True) as connection:
         connection.execute(f"attach '{floor}' as floor (read_only)")
         for mart in SAME_ROWS:

@@ -7,25 +7,25 @@ from typing import Any
 
 from benchmarks import shop
 from benchmarks.build import Built, Warehouse, in_millions
-from benchmarks.measure import Figure, apart, short_rounds
+from benchmarks.measure import Figure, in_process, short_rounds
 from benchmarks.report import Plot, Ratio, Section, Table
 from tools.warehouses.query_costs import costs
 
 
 @dataclass(slots=True)
 class History:
-    """A warehouse of so many days, and what was built onto it."""
+    """A warehouse with this many days, and the builds of later messages."""
 
     days: int
     warehouse: Warehouse
     messages: int
     first: list[float]
-    """Seconds of a `make build` of all of it."""
+    """Seconds of a first `make build`."""
     next_day: list[tuple[int, Built]] = field(default_factory=list)
-    """Messages, and their build."""
+    """Messages and their build."""
     late: list[tuple[int, Built]] = field(default_factory=list)
     rows: tuple[int, int] = (0, 0)
-    """Read and rewritten by the models of a next day's build."""
+    """Rows read and rewritten by the models when one more day is built."""
 
     @property
     def size(self) -> str:
@@ -33,9 +33,9 @@ class History:
 
 
 def increments(sizes: list[int], rounds: int, folder: Path) -> tuple[Section, Warehouse]:
-    """One more day onto histories of so many days, then as many messages that are up to 90 days late.
+    """Build one more day onto histories of these numbers of days, then as many messages that are up to 90 days late.
 
-    Returns the warehouse of the shortest history too.
+    Also returns the warehouse of the shortest history.
     """
     histories: list[History] = []
     landed = folder / "landed.duckdb"
@@ -44,27 +44,27 @@ def increments(sizes: list[int], rounds: int, folder: Path) -> tuple[Section, Wa
         warehouse.remove()
         warehouse.folder.mkdir(parents=True)
         has_late = days >= shop.LATE_DAYS
-        messages = apart(shop.land, warehouse.path, range(days), but_late_parts=1 if has_late else 0)
+        messages = in_process(shop.land, warehouse.path, range(days), but_late_parts=1 if has_late else 0)
         if days == sizes[1]:
             shutil.copy(warehouse.path, landed)
         histories.append(History(days, warehouse, messages, [warehouse.build().run.seconds]))
     shortest, middle, longest = histories[0], histories[1], histories[-1]
     more_days = short_rounds(rounds)
     for number in range(more_days):
-        if number and len(middle.first) < rounds:  # a ratio divides by it, which one build would leave to chance
+        if number and len(middle.first) < rounds:  # a ratio divides by this time, for which one build is too few
             anew = Warehouse(folder / "anew").copy_of(landed)
             middle.first.append(anew.build().run.seconds)
             anew.remove()
         for history in histories:
             day = history.days + number
-            messages = apart(shop.land, history.warehouse.path, range(day, day + 1))
+            messages = in_process(shop.land, history.warehouse.path, range(day, day + 1))
             history.next_day.append((messages, history.warehouse.build()))
             if number == more_days - 1:
-                touched = apart(costs, history.warehouse.target, history.warehouse.path).values()
+                touched = in_process(costs, history.warehouse.target, history.warehouse.path).values()
                 history.rows = sum(read for read, _ in touched), sum(rewritten for _, rewritten in touched)
     for history in histories:
         if history.days >= shop.LATE_DAYS:
-            messages = apart(shop.land_late, history.warehouse.path, history.days, 0, history.days + more_days)
+            messages = in_process(shop.land_late, history.warehouse.path, history.days, 0, history.days + more_days)
             history.late.append((messages, history.warehouse.build()))
 
     table = Table(
@@ -120,9 +120,9 @@ def increments(sizes: list[int], rounds: int, folder: Path) -> tuple[Section, Wa
     )
     section = Section(
         "A day more",
-        "A day of messages is landed and built onto histories of several lengths, one after the other; then a day's"
-        " worth of messages of the last 90 days of the history. A build runs all tests and publishes: at once on a file"
-        " system that shares blocks between copies (XFS, btrfs, APFS), otherwise by copying the warehouse. Rows read"
+        "A day of messages is landed and built onto histories of several lengths in turn; then as many messages of the"
+        " last 90 days of the history. A build runs all tests and publishes: immediately on a file system that shares"
+        " blocks between copies (XFS, btrfs, APFS), otherwise by copying the warehouse. Rows read"
         " and rewritten are those of all incremental models, as DuckDB's EXPLAIN ANALYZE counts them. A day more is"
         " divided by the median first build.",
         [table, first],

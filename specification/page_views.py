@@ -60,10 +60,10 @@ def read_page_view(message: Landed, body: Body, settings: Settings) -> Event:
         raise Rejected("too_late")
     names = ("event_bundle_sequence_id", "batch_event_index", "batch_page_id", "batch_ordering_id")
     batch = [as_written(body.get(name)) for name in names]
+    identity = (session_id, str(microseconds(event_at)), page_title, user_pseudo_id, url, *batch)
     return Event(
         message=message,
-        event_id=own_id
-        or surrogate_key(session_id, str(microseconds(event_at)), page_title, user_pseudo_id, url, *batch),
+        event_id=own_id or surrogate_key(*identity),
         event_type="page_view",
         event_at=event_at,
         user_id=user_id,

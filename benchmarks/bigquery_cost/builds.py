@@ -1,4 +1,4 @@
-"""Two builds of a few messages on known days, and what the second one's statements read, by Google's analyzer."""
+"""Two builds of a few messages on known days, and what the statements of the second read."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from tools.googlesql.engine import GoogleSQL, Result
 from tools.googlesql.scans import Scan, scans
 from tools.warehouses.bigquery import PROJECT, BigQueryProject
 
-# The known days. Each day of the history landed when it was over; the last day came together with an event of the 4th.
+# The known days. Each day of the history landed when it was over. The new day landed with a late event of the 4th.
 HISTORY = [date(2027, 3, day) for day in range(1, 8)]
 NEW, LATE = date(2027, 3, 8), date(2027, 3, 4)
 LANDED_ON = date(2027, 3, 9)
@@ -39,7 +39,7 @@ EVENT_DAYS = {
     frozenset({*HISTORY, NEW}): WHOLE,
 }
 LANDING_DAYS = {
-    frozenset({HISTORY[-1], LANDED_ON}): LANDED,  # the day of the watermark and the days since
+    frozenset({HISTORY[-1], LANDED_ON}): LANDED,  # from the day of the watermark on
     frozenset({LANDED_ON}): LANDED,
     frozenset({*HISTORY, LANDED_ON}): WHOLE,
 }
@@ -54,17 +54,17 @@ class Read:
     node: str
     """model.stg_users, test.accounting_balances, snapshot.users_snapshot, or `start` for dbt's hooks."""
     table: str
-    """dataset.name; of a model's own result, the model."""
+    """dataset.name; for the temporary table of a model's result, that of the model."""
     columns: frozenset[str]
     rewrites: bool
     days: str
-    """Which partitions: LANDED, TOUCHED, ... or the dates, where they are none of these."""
+    """Partitions that are read: LANDED, TOUCHED and so on, or the dates if they are another set."""
     is_result: bool
-    """Whether it is the temporary table from which the model is merged."""
+    """Whether it is the temporary table that is merged into the model."""
 
 
 class _Recorder(GoogleSQL):
-    """Notes what each statement reads, as the tables are when it comes."""
+    """Records what each statement reads when it runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,12 +82,12 @@ class _Recorder(GoogleSQL):
 
 @dataclass(frozen=True, slots=True)
 class Builds:
-    """What was sent to BigQuery.
+    """Statements of two builds.
 
     Attributes:
-        first: statements of the first build, which has unit tests too.
-        second: those of the incremental build.
-        reads: what the second build, with its tests, reads.
+        first: statements of the first build, with unit tests.
+        second: statements of the incremental build.
+        reads: what the second build reads, with its tests.
     """
 
     project: BigQueryProject
@@ -97,7 +97,7 @@ class Builds:
 
 
 def two_builds(work: Path) -> Builds:
-    """Build the history and then the new day, in this folder."""
+    """Build the history, then the new day, in this folder."""
     sql = _Recorder()
     project = BigQueryProject(ROOT / "dbt_project", work, sql)
     warehouse = project.warehouse(Path(), Settings())
@@ -124,7 +124,7 @@ def two_builds(work: Path) -> Builds:
 
 
 def _messages(day: date, name: str, session: str) -> list[Message]:
-    """One of each stream, at noon, and one that is broken."""
+    """One message per stream at noon, and a malformed one."""
     at = f"{day}T12:00:00Z"
     times = {"created_at": "2027-01-01", "updated_at": at}
     user, product, post = {"user_id": "u"}, {"product_id": "p"}, {"post_id": "t"}
@@ -149,10 +149,12 @@ def _messages(day: date, name: str, session: str) -> list[Message]:
 
 
 def _reads(number: int, sql: str, found: Sequence[Scan], partition_columns: dict[str, str]) -> Iterator[Read]:
-    """A table that is scanned twice in a statement is one read, of the columns and days of both. To count all rows of a
-    table reads no column, and costs nothing."""
-    named = re.search(r'"node_id": "(\w+)\.event_warehouse\.(\w+)', sql)
-    node = f"{named[1]}.{named[2]}" if named else "start"
+    """What a statement reads. Several scans of a table are one read of the columns and days of all.
+
+    Counting all rows of a table reads no column, and costs nothing.
+    """
+    in_comment = re.search(r'"node_id": "(\w+)\.event_warehouse\.(\w+)', sql)
+    node = f"{in_comment[1]}.{in_comment[2]}" if in_comment else "start"
     tables = defaultdict(list)
     for scan in found:
         if scan.columns or scan.rewrites:
@@ -166,16 +168,16 @@ def _reads(number: int, sql: str, found: Sequence[Scan], partition_columns: dict
         if not days:
             continue
         if base != name:
-            # a result is as large as what is new; of a model that counts days again, as those days
+            # the result of a model is as large as the new messages; of an aggregate, as the days that it recomputes
             is_new = is_landing or table == "fct_events" or base not in partition_columns
-            kept = LANDED if is_new else TOUCHED
+            read_days = LANDED if is_new else TOUCHED
         elif base not in partition_columns:
-            kept = UNPARTITIONED
+            read_days = UNPARTITIONED
         else:
-            kept = (LANDING_DAYS if is_landing else EVENT_DAYS).get(days, ", ".join(map(str, sorted(days))))
+            read_days = (LANDING_DAYS if is_landing else EVENT_DAYS).get(days, ", ".join(map(str, sorted(days))))
         columns = frozenset[str]().union(*(scan.columns for scan in of_table))
         rewrites = any(scan.rewrites for scan in of_table)
-        yield Read(number, node, f"{dataset}.{table}", columns, rewrites, kept, base != name)
+        yield Read(number, node, f"{dataset}.{table}", columns, rewrites, read_days, base != name)
 
 
 def _without_suffix(table: str) -> str:

@@ -13,7 +13,7 @@ MARK = "<!-- benchmarks.bigquery_cost: {} -->"
 
 
 def written(document: str, reads: Sequence[Read], weights: Weights) -> str:
-    """The document with its tables written anew."""
+    """The document with new tables."""
     for name, table in (("sizes", sizes_table(reads, weights)), ("reads", reads_table(reads, weights))):
         begin, end = MARK.format(name), MARK.format(f"end of {name}")
         before, _, rest = document.partition(begin)

@@ -16,16 +16,18 @@ from tools.warehouses.commands import Warehouse
 
 DAYS_OF_HISTORY = 365
 SIMULATED_DAYS, SIMULATED_EVENTS = 7, 20_000
-LEAST_BYTES = 10 * 2**20
-"""What a table costs in a query at least (https://cloud.google.com/bigquery/pricing#on_demand_pricing)."""
+MIN_BYTES = 10 * 2**20
+"""Minimum bytes billed per table of a query (https://cloud.google.com/bigquery/pricing#on_demand_pricing)."""
 DOLLARS_PER_TIB = 6.25
 Weights = dict[str, dict[str, float]]
 """Table (`dataset.name`) to column to bytes per event."""
 
 
 def column_bytes(folder: Path) -> Weights:
-    """What a column weighs for an event (of the six event streams), in bytes. The builds' own state, the dates and the
-    countries weigh nothing: they do not grow with the events."""
+    """Bytes of each column per event of the six event streams.
+
+    Without the state of builds, dates and countries, which do not grow with the events.
+    """
     warehouse = Warehouse(folder)
     warehouse.simulate(SIMULATED_DAYS, SIMULATED_EVENTS)
     warehouse.land()
@@ -59,14 +61,14 @@ def _logical_size(column: str, data_type: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Bytes."""
+    """Bytes that a build reads."""
 
     landed: float
-    """For an event that has landed since the last build."""
+    """Per event that has landed since the last build."""
     touched: float
-    """For an event of each touched day."""
+    """Per event of each touched day."""
     whole: float
-    """For an event of all days."""
+    """Per event of all days."""
 
 
 def cost(reads: Iterable[Read], weights: Weights) -> Cost:
@@ -86,20 +88,27 @@ def _weight(read: Read, weights: Weights) -> tuple[str, float]:
 
 
 def billed(reads: Iterable[Read], weights: Weights, events: int, *, builds: int, late_days: int) -> float:
-    """Bytes that a day of so many events is billed, over so many builds, each of which finds late events of so many
-    days. A build reads all of a partition that is still growing; each table of a query costs 10 MiB at least. There
-    are as many users, products and posts as the simulated shop has, in proportion to the events."""
+    """Bytes billed for a day.
+
+    Every build reads the whole partition that is still growing, and at least MIN_BYTES per table of a query. Users,
+    products and posts grow with the events as in the simulated shop.
+
+    Args:
+        events: events per day.
+        builds: builds per day.
+        late_days: days for which each build finds late events.
+    """
     total = 0.0
     sizes = [_weight(read, weights) for read in reads]
     for build in range(1, builds + 1):
         share = build / builds
         days = {LANDED: share, TOUCHED: share + late_days, WHOLE: DAYS_OF_HISTORY, UNPARTITIONED: SIMULATED_DAYS}
-        total += sum(max(LEAST_BYTES, weight * events * days[kind]) for kind, weight in sizes)
+        total += sum(max(MIN_BYTES, weight * events * days[kind]) for kind, weight in sizes)
     return total
 
 
 def rounded(number: float) -> str:
-    """Two digits that count."""
+    """Two significant digits."""
     if number >= 100:
         digits = len(str(int(number))) - 2
         return f"{round(number, -digits):,.0f}"

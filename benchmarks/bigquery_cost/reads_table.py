@@ -13,7 +13,10 @@ LAYERS = ("start", "stg", "fct", "int", "agg", "dim", "dead", "landing", "tests"
 
 
 def reads_table(reads: Sequence[Read], weights: Weights) -> str:
-    """A row a model, or models that read alike. Results and the builds' own state are left out, but weighed."""
+    """One row per model, or per models that read the same.
+
+    Results of models and the state of builds are not listed, but counted in the bytes.
+    """
     models: dict[str, list[Read]] = defaultdict(list)
     for read in reads:
         models["tests" if read.node.startswith("test.") else read.node.split(".")[-1]].append(read)
@@ -26,7 +29,7 @@ def reads_table(reads: Sequence[Read], weights: Weights) -> str:
         "| bytes, landed | touched | all |",
         "|---|---|---|---|---|--:|--:|--:|",
     ]
-    # as the data flows: builds run models side by side, in no order
+    # in the order of the data flow, since builds run models in parallel
     for names, cells in sorted(
         ((sorted(names), cells) for cells, names in alike.items()),
         key=lambda row: (LAYERS.index(row[0][0].split("_")[0]), row[0]),
@@ -57,7 +60,7 @@ def _cells(model: str, reads: Iterable[Read]) -> tuple[str, ...]:
 
 
 def _named(models: Sequence[str]) -> str:
-    """Some have a name together."""
+    """Names of models, or one name for a group of them."""
     if len(models) == len(STREAMS) and all(model.startswith("stg_") for model in models):
         return "`stg_*`"
     if all(model.endswith("_snapshot") for model in models):
@@ -72,7 +75,7 @@ def _named(models: Sequence[str]) -> str:
 
 
 def _called(table: str, model: str) -> str:
-    """A table as seen from a model, so that models of one kind read the same."""
+    """A table from the view of a model, so that similar models have equal rows."""
     dataset, name = table.split(".")
     entity = re.sub(r"^(stg|dim)_|_(history|snapshot)$", "", name)
     if name == model:
@@ -87,7 +90,7 @@ def _called(table: str, model: str) -> str:
 
 
 def _listed(tables: dict[str, str]) -> str:
-    """Tables and what is to be said of each."""
+    """Tables with their notes, or one name for a group of them."""
     entities = ("users", "products", "posts")
     groups = {
         "raw": {f"raw.{stream}" for stream in STREAMS},

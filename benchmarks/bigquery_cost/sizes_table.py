@@ -4,14 +4,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from benchmarks.bigquery_cost.builds import Read
-from benchmarks.bigquery_cost.prices import DOLLARS_PER_TIB, LEAST_BYTES, Weights, billed, rounded
+from benchmarks.bigquery_cost.prices import DOLLARS_PER_TIB, MIN_BYTES, Weights, billed, rounded
 
 SIZES = {"1M": 10**6, "100M": 10**8, "10B": 10**10}
 """Label to events per day."""
 
 
 def sizes_table(reads: Sequence[Read], weights: Weights) -> str:
-    """A row for each number of events a day, and what a build costs at least."""
+    """One row per number of events per day, and the minimum cost of a build."""
     without = [read for read in reads if "fct_session_event_sequence" not in read.node]
     rows = [
         "| events a day | stored a day | one build a day | its largest query | 24 builds a day | 24, one of them with "
@@ -31,7 +31,7 @@ def sizes_table(reads: Sequence[Read], weights: Weights) -> str:
         cells = [_priced(once), _size(largest), *map(_priced, (hourly, hourly_without + sequence, late))]
         rows.append(f"| {name} | {_size(stored * events)} | {' | '.join(cells)} |")
     queries = len({read.statement for read in reads})
-    least = f"{queries} queries of a build read {len(reads)} tables: {_size(len(reads) * LEAST_BYTES)} at least."
+    least = f"{queries} queries of a build read {len(reads)} tables: {_size(len(reads) * MIN_BYTES)} at least."
     return "\n".join([*rows, "", least])
 
 

@@ -27,10 +27,10 @@ from serve.answers import Answer, Published
 from serve.published import open_published
 from specification import Settings
 from tests.analyses import definition
-from tests.dbt_project import warehouse as commands
 from tests.dbt_project.exact.check import together
 from tests.dbt_project.exact.worlds import draw_worlds, place
 from tools import ROOT
+from tools.warehouses import commands
 from tools.warehouses.in_process import Project
 
 SETTINGS = Settings(session_gap_seconds=600, reporting_time_zone="America/New_York")
