@@ -773,7 +773,7 @@ MUTATIONS = (
         "tests/serve/test_endpoints.py",
     ),
     Mutation(
-        "a token may ask every question",
+        "a token may run every query",
         "serve/endpoints.py",
         'if allowed != "*" and name not in allowed:',
         "if False:",
@@ -794,7 +794,7 @@ MUTATIONS = (
         "tests/serve/test_query.py tests/serve/test_endpoints.py",
     ),
     Mutation(
-        "an answer that its limit cuts looks whole",
+        "an answer cut off by its limit looks complete",
         "serve/answers.py",
         "return {**values, LIMIT: most + 1}, most",
         "return {**values, LIMIT: most}, most",
@@ -1064,14 +1064,14 @@ def outcome(mutation: Mutation, *, expected_only: bool, source: Path = ROOT) -> 
         target.write_text(target.read_text().replace(mutation.right, mutation.wrong))
         for tests in [mutation.tests.split()] if expected_only else [mutation.tests.split(), []]:
             for tier, options in TIERS.items():
-                # the test of this list finds every mutation
+                # the test of the list itself would fail for every mutation
                 chosen = ["--ignore", "tests/test_mutations.py", *options, *tests]
                 command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *chosen]
                 try:
                     done = subprocess.run(
                         command,
                         cwd=folder,
-                        # what fails is all that is asked: no need to find its smallest part
+                        # only whether tests fail matters: do not search for the smallest failing case
                         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "EXACT_SHRINK_SECONDS": "0"},
                         capture_output=True,
                         text=True,

@@ -1,4 +1,4 @@
-"""One analyzer a session: it takes a second to start, and half a minute the first time on a machine."""
+"""One analyzer per session: it takes a second to start, and half a minute the first time on a machine."""
 
 import pytest
 

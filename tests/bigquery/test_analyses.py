@@ -1,5 +1,4 @@
-"""Every analysis, compiled for BigQuery, is read by Google's analyzer with its declared parameters, and its reference
-implementation gives on the same rows what DuckDB does."""
+"""Google's analyzer accepts every query with its parameters, and gives the answer of DuckDB on the same rows."""
 
 import json
 import os
@@ -53,10 +52,10 @@ def warehouse(shared: Shared) -> Warehouse:
 
 
 @pytest.fixture(scope="module")
-def questions(
+def queries(
     warehouse: Warehouse, google_sql: GoogleSQL, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Question]:
-    """Compiled for BigQuery, where the tables that they name have DuckDB's rows."""
+    """The queries compiled for BigQuery, with DuckDB's rows in the tables that they read."""
     client = Client(PROJECT, google_sql)
     google_sql.tables.clear()
     work = tmp_path_factory.mktemp("bigquery")
@@ -66,21 +65,21 @@ def questions(
         *("--vars", json.dumps(SETTINGS.as_vars())),
     ]
 
-    def described(question: Question) -> list[tuple[str, str]]:
-        return [(column.name, "varchar") for column in warehouse.question(question.name).columns]
+    def described(query: Question) -> list[tuple[str, str]]:
+        return [(column.name, "varchar") for column in warehouse.question(query.name).columns]
 
     with (
         patch.dict(os.environ, {"WAREHOUSE": "bigquery", "GCP_PROJECT": PROJECT, "DATASET_PREFIX": ""}),
         patch("dbt.adapters.bigquery.connections.create_bigquery_client", lambda credentials: client),
     ):
-        found = {question.name: question for question in compile_questions(options, described)}
-    for question in found.values():
-        for project, dataset, name in TABLE_NAME.findall(question.sql):
+        found = {query.name: query for query in compile_questions(options, described)}
+    for query in found.values():
+        for project, dataset, name in TABLE_NAME.findall(query.sql):
             if f"{project}.{dataset}.{name}" not in google_sql.tables:
                 rows = warehouse.table(f"{dataset}.{name}")
                 kinds = {field.name: kind(field.type) for field in rows.schema}
                 found_rows = rows.to_pylist()
-                if "properties" in kinds:  # DuckDB hands JSON over as text
+                if "properties" in kinds:  # DuckDB returns JSON as text
                     kinds["properties"] = type_pb2.TYPE_JSON
                     for row in found_rows:
                         row["properties"] = row["properties"] and Json(row["properties"])
@@ -91,29 +90,29 @@ def questions(
     return found
 
 
-def ask(google_sql: GoogleSQL, question: Question, arguments: dict[str, str]) -> list[dict[str, Any]]:
-    values = question.values(arguments)
+def answer(google_sql: GoogleSQL, query: Question, arguments: dict[str, str]) -> list[dict[str, Any]]:
+    values = query.values(arguments)
     parameters = {
         one.name: (type_pb2.TypeProto(type_kind=PARAMETER_KINDS[one.type]), make_row([values[one.name]]).cell[0])
-        for one in question.parameters
+        for one in query.parameters
     }
-    return list(python_rows(google_sql.run(question.sql, parameters)))
+    return list(python_rows(google_sql.run(query.sql, parameters)))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_answer_is_that_of_duckdb(
-    warehouse: Warehouse, questions: dict[str, Question], google_sql: GoogleSQL, name: str
+def test_bigquery_gives_the_answer_of_duckdb(
+    warehouse: Warehouse, queries: dict[str, Question], google_sql: GoogleSQL, name: str
 ) -> None:
-    question = questions[name]
-    for arguments in arguments_of(question):
-        rows = ask(google_sql, question, arguments)
+    query = queries[name]
+    for arguments in arguments_of(query):
+        rows = answer(google_sql, query, arguments)
         assert list(rows[0]) == [column.name for column in warehouse.question(name).columns]
         assert [tuple(map(_without_zone, row.values())) for row in rows] == warehouse.ask(name, arguments), arguments
 
 
-def test_a_parameter_that_is_not_declared_is_refused(questions: dict[str, Question], google_sql: GoogleSQL) -> None:
+def test_an_undeclared_parameter_is_rejected(queries: dict[str, Question], google_sql: GoogleSQL) -> None:
     with pytest.raises(GoogleSQLError, match="Query parameter 'start_date' not found"):
-        google_sql.run(questions["daily_kpis"].sql)
+        google_sql.run(queries["daily_kpis"].sql)
 
 
 def _without_zone(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Streams with random contracts on BigQuery, against the oracle's own reading of the contracts."""
+"""Streams with random contracts on BigQuery are as the specification reads the contracts."""
 
 import os
 import secrets

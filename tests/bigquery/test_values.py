@@ -123,7 +123,7 @@ def message(stream: str, body: dict[str, Any] | bytes) -> Message:
 
 
 def with_raw(body: dict[str, Any], name: str, value: str) -> bytes:
-    """With a value that is JSON already."""
+    """The body with a value that is already JSON."""
     others = {field: inner for field, inner in body.items() if field != name}
     return f'{json.dumps(others)[:-1]}, "{name}": {value}}}'.encode()
 
@@ -143,7 +143,7 @@ def test_odd_values_are_read_alike(google_sql: GoogleSQL, tmp_path: Path) -> Non
         assert ours.keys() == theirs.keys()
         for message_id, row in theirs.items():
             if row["reject_reason"] and row["reject_reason"] == ours[message_id]["reject_reason"]:
-                continue  # rejected alike: the other columns say nothing
+                continue  # both rejected: the other columns are not used
             unequal = {
                 name: (value, ours[message_id][name]) for name, value in row.items() if value != ours[message_id][name]
             }

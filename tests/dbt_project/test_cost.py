@@ -34,7 +34,7 @@ def land_at(warehouse: Warehouse, landed_at: datetime) -> None:
 
 
 def cost_of_a_day(folder: Path, days_of_history: int) -> dict[str, tuple[int, int]]:
-    """By incremental model: rows read, rows rewritten."""
+    """By incremental model: rows read and rows rewritten."""
     folder.mkdir()
     warehouse = Warehouse(folder)
     warehouse.simulate(days_of_history, EVENTS_PER_DAY, "--late", "0")
@@ -57,7 +57,7 @@ def test_a_day_costs_the_same_on_a_short_and_a_long_history(tmp_path: Path) -> N
 
 
 def test_a_first_build_writes_replaced_rows_by_date(shop: Warehouse) -> None:
-    """Else no row group can be skipped, and a day reads the whole history of them, which no count above shows."""
+    """Otherwise no row group can be skipped and a day reads their whole history, which the counts above do not show."""
     nodes = json.loads((shop.folder / "target" / "manifest.json").read_text())["nodes"]
     replaced = {
         node["name"]: (node["schema"], node["config"]["partition_by"]["field"])
@@ -78,8 +78,8 @@ def rows_handled(plan: dict[str, Any]) -> int:
 
 @pytest.mark.slow
 def test_a_busy_key_costs_its_rows_and_not_their_pairs(tmp_path: Path) -> None:
-    """A bot, or an id that many share: 1,500 clicks and as many checkouts of a user and product, and as many page views
-    of one session, all in a minute. Joined by key and time, each would meet all others: millions of rows."""
+    """A bot or a shared id: 1,500 clicks and as many checkouts of one user and product, and as many page views of one
+    session, within a minute. A join by key and time would pair each with all others: millions of rows."""
     warehouse = Warehouse(tmp_path)
     settings = Settings(_env_file=None, spool_path=tmp_path / "spool")
     noon, number = datetime(2026, 1, 5, 12), 1_500

@@ -1,4 +1,4 @@
-"""Builds worlds run by run, finds the one that differs from its definition, and makes it small."""
+"""Builds worlds run by run, finds one that differs from the specification, and reduces it to a few messages."""
 
 import os
 import random
@@ -24,7 +24,7 @@ DIFFERENCES_SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Marts that are not as defined, or a build that failed."""
+    """Marts that differ from the specification, or a build that failed."""
 
     when: str
     differences: Sequence[Difference] = ()
@@ -44,11 +44,10 @@ def check_random_worlds(
     examples: Sequence[list[Message]] = (),
     runs: int = RUNS,
 ) -> None:
-    """Build random worlds, and worlds that are given, together; when one fails, fail with the least part of it that
-    still does.
+    """Build random worlds and examples in one warehouse. Fail with the smallest part of a world that still fails.
 
     Args:
-        runs: how many runs there are at the most, where each takes long: later ones come with the last.
+        runs: maximum runs of the build; messages of later runs come with the last.
     """
     placed = [*place(draw_worlds(number, settings, seed), settings, seed), *examples]
     placed = [[replace(message, run=min(message.run, runs - 1)) for message in world] for world in placed]
@@ -72,9 +71,10 @@ def together(worlds: Sequence[Sequence[Message]]) -> list[Message]:
 
 
 def first_failure(project: Project, settings: Settings, seed: int, messages: Sequence[Message]) -> Failure | None:
-    """Land and build run by run in a fresh warehouse. After every run the marts are those of the oracle over what has
-    landed so far, although some of the models were built before, when only a part of it had; at the end they are also
-    those of a full refresh."""
+    """Land and build run by run in a new warehouse, and compare the marts with the specification.
+
+    Within a run, some models may be built after a part of its messages only. The last build is a full refresh.
+    """
     rng = random.Random(seed)
     when = "before the first run"
     last_run = max((message.run for message in messages), default=0)
@@ -104,7 +104,7 @@ def first_failure(project: Project, settings: Settings, seed: int, messages: Seq
 
 
 def commits(messages: Sequence[Message], run: int, seed: int) -> list[tuple[datetime, list[Message]]]:
-    """The commits of a run. Loaders work side by side, by clocks days apart: landed_at orders one stream only."""
+    """The commits of a run, by loaders whose clocks are days apart: landed_at orders one stream only."""
     rng = random.Random(seed)
     loader_of = {stream: rng.randrange(LOADERS) for stream in STREAMS}
     clock_of = [timedelta(), timedelta(days=-3, hours=rng.randrange(24)), timedelta(days=rng.randrange(1, 4))]
@@ -122,7 +122,7 @@ def commits(messages: Sequence[Message], run: int, seed: int) -> list[tuple[date
 def failing_world(
     project: Project, settings: Settings, seed: int, placed: list[list[Message]], failure: Failure
 ) -> list[Message] | None:
-    """The world that fails alone: one that a differing row names, or else by halving."""
+    """A world that fails alone: found by ids in the differing rows, or else by halving."""
     values = [value for difference in failure.differences for value in difference.row.values()]
     named = {number for number in map(number_of, values) if number is not None}
     for number in sorted(named, key=lambda number: len(placed[number]))[:3]:
@@ -139,7 +139,7 @@ def failing_world(
 
 
 def shrink(world: list[Message], fails: Callable[[list[Message]], bool]) -> list[Message]:
-    """Leave out messages, runs and commits as long as what is left still fails."""
+    """Leave out messages, runs and commits as long as the rest still fails."""
     deadline = time.monotonic() + SHRINK_SECONDS
     small = world
     while time.monotonic() < deadline:
@@ -151,7 +151,7 @@ def shrink(world: list[Message], fails: Callable[[list[Message]], bool]) -> list
 
 
 def parts(world: list[Message]) -> list[list[Message]]:
-    """The world without some messages, or with fewer runs or commits: the greatest cuts first."""
+    """The world without some messages, or with fewer runs or commits: the smallest parts first."""
     found: list[list[Message]] = []
     size = len(world) // 2
     while size:

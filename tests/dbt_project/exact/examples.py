@@ -124,5 +124,5 @@ EXAMPLES = {
 
 
 def examples(first_number: int = 0) -> list[list[Message]]:
-    """Every example as a world, numbered from `first_number` on."""
+    """Every example as a world, numbered from `first_number`."""
     return [example(first_number + place, *messages) for place, messages in enumerate(EXAMPLES.values())]

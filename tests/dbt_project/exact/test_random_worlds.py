@@ -1,4 +1,4 @@
-"""Random worlds, built run by run, against the oracle: few in `make test`, 1,000 and more in `make test-exact`."""
+"""Random worlds, built run by run, are as specified: a few in `make test`, 1,000 and more in `make test-exact`."""
 
 import os
 
