@@ -179,7 +179,7 @@ bench-quick: .venv/.ready-bench ## Print the same for less input (about six minu
 	@$(BIN)/python -m benchmarks --quick
 
 brokers: .venv/.ready-all ## Run Kafka, the Pub/Sub emulator and a schema registry on loopback without Docker, until Ctrl-C (without Java and Maven: a stand-in for Kafka alone)
-	@exec $(BIN)/python -m tests.brokers --kafka-port "$$KAFKA_PORT" --pubsub-port "$$PUBSUB_PORT" --registry-port "$$REGISTRY_PORT"
+	@exec $(BIN)/python -m tools.brokers --kafka-port "$$KAFKA_PORT" --pubsub-port "$$PUBSUB_PORT" --registry-port "$$REGISTRY_PORT"
 
 lint: lint-python lint-sql ## Run ruff, mypy (strict) and sqlfluff
 

@@ -1,1 +1,1 @@
-"""How fast landing, builds and the endpoints are, and what BigQuery costs, on paper."""
+"""Measures the speed of landing, builds and endpoints, and estimates the cost of BigQuery."""

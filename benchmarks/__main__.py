@@ -1,4 +1,4 @@
-"""`make bench` runs every benchmark and writes RESULTS.md; `make bench-quick` prints the same of less input."""
+"""`make bench` runs every benchmark and writes RESULTS.md; `make bench-quick` prints results for less input."""
 
 import tempfile
 from collections.abc import Callable
@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from benchmarks import report
-from benchmarks.build import first_builds, increments
+from benchmarks.first_build import first_builds
+from benchmarks.increments import increments
 from benchmarks.landing import landing
 from benchmarks.measure import processor_times, short_rounds
 from benchmarks.report import Section, Table
@@ -33,7 +34,7 @@ class Part(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much each part measures, in days of 100,000 events and in messages."""
+    """The input of each part, in days of 100,000 events and in messages."""
 
     builds: list[int]
     histories: list[int]
@@ -83,11 +84,11 @@ def bench(
                 for section in found:
                     output.print(Markdown("\n\n".join([f"## {section.title}", *map(str, section.tables)])))
                 sections += found
-                if not quick and only is None:  # what was measured stays when a later part fails
+                if not quick and only is None:  # after each part, so that results are kept if a later one fails
                     report.write(sections, f"make bench ROUNDS={rounds}", report.machine(work, times))
         errors.print(report.machine(work, times), highlight=False)
     ratios = [ratio for section in sections for ratio in section.ratios]
-    if quick:  # of so little input, no ratio says what it is to reach
+    if quick:  # with so little input, ratios are not compared with their limits
         output.print(Markdown(str(Table(["ratio", "measured"], [[one.name, one.figure] for one in ratios]))))
     else:
         output.print(Markdown(str(report.ratio_table(ratios))))
@@ -95,7 +96,7 @@ def bench(
 
 
 def _onto_histories(histories: list[int], rounds: int, folder: Path) -> list[Section]:
-    """Increments, and start-up on the shortest of the histories."""
+    """Measure increments, and start-up on the shortest history."""
     section, shortest = increments(histories, rounds, folder)
     return [section, startup(rounds, shortest, histories[0] + short_rounds(rounds), folder)]
 

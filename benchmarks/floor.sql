@@ -1,6 +1,6 @@
--- The floor of benchmarks/build.py: the marts as one would write them by hand for one engine and one run. No dead
--- letters, no accounting, no histories' tombstone rules beyond what the rows need, no tests, nothing incremental.
--- `raw` is attached; every mart is a table of this database, what leads to the facts is temporary.
+-- The marts written by hand for one engine and one run, with which benchmarks/first_build.py compares dbt's models.
+-- Without dead letters, accounting, tests and increments; histories have only the tombstone rules that the rows need.
+-- `raw` is attached; marts are tables of this database, and what the facts are made from is temporary.
 set TimeZone = 'UTC';
 
 create macro is_object(text, payload) as

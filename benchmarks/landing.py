@@ -1,8 +1,8 @@
-"""How fast landing is, beside only taking the messages and beside other ways to land them.
+"""How fast landing is, compared with only consuming the messages and with other ways to land them.
 
-Apache Kafka and Google's Pub/Sub emulator are given messages of 300 bytes, and the contenders take turns, each in a
-process of its own and into a new DuckDB file, which must then hold what it was to land. Every clock runs from the first
-messages taken to the last commit, so that rates leave out start-up and joining the group.
+Apache Kafka and Google's Pub/Sub emulator hold messages of 300 bytes. Contenders take turns, each in its own process
+and into a new DuckDB file, which must then hold all messages. Time is measured from the first messages consumed to the
+last commit, without start-up and joining the consumer group.
 """
 
 import json
@@ -30,7 +30,7 @@ import structlog
 from confluent_kafka import Consumer
 from google.pubsub_v1.types import PullResponse
 
-from benchmarks.measure import Figure, apart, peer_python, short_rounds
+from benchmarks.measure import Figure, in_process, peer_python, short_rounds
 from benchmarks.report import Plot, Ratio, Section, Table, file_system
 from common.settings import Settings
 from common.streams import STREAMS, Stream
@@ -41,14 +41,14 @@ from ingest.message import Message
 from ingest.producers import RoutingProducer
 from ingest.provision import provision
 from ingest.sources import kafka_batch, open_sources, pubsub
-from tests.brokers import KafkaServer, PubSubEmulator, running
-from tests.registry import LocalRegistry
+from tools.brokers import KafkaServer, PubSubEmulator, running
+from tools.brokers.local_registry import LocalRegistry
 
 PEERS = Path(__file__).parent / "peers"
 
 BYTES = 300
 KAFKA, PUBSUB = STREAMS["ecom_events"], STREAMS["clicks"]
-# Of the topic's messages as many as take the peers some ten seconds.
+# Messages for the slower peers, which take about ten seconds for them.
 DLT_COUNT, LOOP_COUNT, ONE_INSERT_COUNT = 200_000, 10_000, 500_000
 
 AVRO = KAFKA.model_copy(update={"format": "avro"})
@@ -66,10 +66,10 @@ AVRO_SCHEMA = {
         {"name": "id", "type": {"type": "string", "logicalType": "uuid"}},
     ],
 }
-"""The fields of the other messages of Kafka."""
+"""The same fields as in the JSON messages."""
 
 BROKER_ROUNDS = 3
-"""Here, for each round of the others: brokers are not steady."""
+"""Rounds with brokers per round of the other parts: their times vary more."""
 
 ONE_INSERT = "plain loop, one insert a batch"
 DLT_VERSION = next(
@@ -79,11 +79,11 @@ DLT_VERSION = next(
 )
 
 Rate = tuple[float, int]
-"""Messages a second, and peak memory in MiB."""
+"""Messages per second, and peak memory in MiB."""
 
 
 def consume(settings: Settings, group: str, count: int) -> Rate:
-    """Kafka's messages, by the same client, with its own defaults."""
+    """Consume from Kafka with landing's client library and its defaults."""
     consumer = Consumer(
         {
             "bootstrap.servers": settings.kafka_bootstrap_servers,
@@ -105,7 +105,7 @@ def consume(settings: Settings, group: str, count: int) -> Rate:
 
 
 def pull(settings: Settings, _: str, count: int) -> Rate:
-    """Pub/Sub's messages, pulled and acknowledged by as many threads as landing has."""
+    """Pull and acknowledge messages of Pub/Sub in as many threads as landing uses."""
     client = open_subscriber(settings)
     subscription = settings.subscription(PUBSUB)
     arrivals: list[float] = []
@@ -121,7 +121,7 @@ def pull(settings: Settings, _: str, count: int) -> Rate:
 
     with ThreadPoolExecutor(pubsub.PULLERS_PER_STREAM) as pool:
         list(pool.map(pull_some, range(pubsub.PULLERS_PER_STREAM)))
-    # not until the threads end, which wait for more
+    # measured to the last messages, not to the end of the threads, which wait for more
     return count / (taken[-1][0] - arrivals[0]), peak_memory()
 
 
@@ -132,7 +132,7 @@ def land_all(settings: Settings, group: str, count: int, stream: Stream) -> Rate
     arrivals: list[float] = []
 
     def timed(*arguments: object) -> object:
-        """What the sources call first on messages that the client has just given them."""
+        """Called by the sources with the messages that the client has just returned."""
         arrivals.append(time.monotonic())
         return to_table(*arguments)
 
@@ -155,23 +155,23 @@ def land_all(settings: Settings, group: str, count: int, stream: Stream) -> Rate
 
 
 def land_avro(settings: Settings, group: str, count: int) -> Rate:
-    STREAMS[AVRO.name] = AVRO  # of this process
+    STREAMS[AVRO.name] = AVRO  # in this process only
     return land_all(settings.model_copy(update={"topics": {AVRO.name: AVRO_TOPIC}}), group, count, AVRO)
 
 
 def run_peer(command: list[str], table: str, key: str, settings: Settings, group: str, count: int) -> Rate:
-    """A peer's script, which reads the clock itself."""
+    """Run the script of a peer, which measures its own time."""
     with TemporaryDirectory() as folder:
         database = Path(folder) / "peer.duckdb"
         where = [settings.kafka_bootstrap_servers or "", settings.topic(KAFKA), group, str(count), str(database)]
         result = subprocess.run([*command, *where], cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
-        told = json.loads(result.stdout.splitlines()[-1])
-        apart(check, database, table, key, count)
-        return count / told["seconds"], told["peak_mib"]
+        reported = json.loads(result.stdout.splitlines()[-1])
+        in_process(check, database, table, key, count)
+        return count / reported["seconds"], reported["peak_mib"]
 
 
 def check(database: Path, table: str, key: str, count: int) -> None:
-    """That the table holds so many messages, none of them twice."""
+    """Check that the table holds this many messages, each once."""
     with duckdb.connect(str(database), read_only=True) as connection:
         query = f"select count(*), count(distinct ({key})) from {table}"  # noqa: S608  names of ours
         rows, different = connection.execute(query).fetchall()[0]
@@ -183,7 +183,7 @@ def peak_memory() -> int:
 
 
 def messages(count: int) -> Iterator[Message]:
-    """Bodies of 300 bytes, no two alike, that compress about as real ones do."""
+    """Different bodies of 300 bytes that compress about as well as real ones."""
     for number in range(count):
         body = f'{{"event_time": "2020-09-24 11:57:06 UTC", "event_type": "view", "product_id": "{number}", '
         body += f'"category_code": "electronics.telephone", "brand": "samsung", "price": "31.90", "id": "{uuid4()}"'
@@ -215,9 +215,9 @@ def publish_avro(settings: Settings, count: int, schema_id: int) -> None:
 def measure_kafka(count: int, rounds: int, dlt_python: Path) -> dict[str, list[Rate]]:
     """Contender to its rate in each round."""
     contenders: dict[str, tuple[int, Callable[[Settings, str, int], Rate]]] = {
-        "consume only": (count, partial(apart, consume)),
-        "land": (count, lambda *arguments: apart(land_all, *arguments, KAFKA)),
-        "land, Avro": (count, partial(apart, land_avro)),
+        "consume only": (count, partial(in_process, consume)),
+        "land": (count, lambda *arguments: in_process(land_all, *arguments, KAFKA)),
+        "land, Avro": (count, partial(in_process, land_avro)),
     }
     dlt = [str(dlt_python), str(PEERS / "dlt_landing.py")]
     contenders["dlt"] = (DLT_COUNT, partial(run_peer, dlt, "raw.events", "_kafka__partition, _kafka__offset"))
@@ -233,13 +233,13 @@ def measure_kafka(count: int, rounds: int, dlt_python: Path) -> dict[str, list[R
             _env_file=None, kafka_bootstrap_servers=server.bootstrap_servers, schema_registry_url=registry.url
         )
         provision(settings, [KAFKA])
-        apart(publish, settings, KAFKA, count)
+        in_process(publish, settings, KAFKA, count)
         provision(settings.model_copy(update={"topics": {AVRO.name: AVRO_TOPIC}}), [AVRO])
         schema_id = registry.register(f"{AVRO_TOPIC}-value", json.dumps(AVRO_SCHEMA))
-        apart(publish_avro, settings, count, schema_id)
+        in_process(publish_avro, settings, count, schema_id)
         for number in range(rounds):
             for name, (wanted, measure) in contenders.items():
-                os.sync()  # commits wait for the disk: for what they write, not for what others have left
+                os.sync()  # so that commits wait for their own writes only, not for earlier ones
                 rates[name].append(measure(settings, f"{name}-{number}", min(wanted, count)))
     return rates
 
@@ -250,9 +250,9 @@ def measure_pubsub(count: int, rounds: int) -> dict[str, list[Rate]]:
     rates: dict[str, list[Rate]] = {name: [] for name in contenders}
     with TemporaryDirectory() as folder, running(PubSubEmulator(Path(folder))) as emulator:
         for number in range(-1, rounds):
-            # in turn the first, which finds less behind it in the emulator
+            # alternate the order: the emulator gets slower with every message
             for name, (work, *more) in list(contenders.items())[:: -1 if number % 2 else 1]:
-                # a topic each, so that nothing of one run is left to the next
+                # one topic per run, so that no messages are left from an earlier one
                 settings = Settings(
                     _env_file=None,
                     pubsub_project=emulator.project,
@@ -260,16 +260,16 @@ def measure_pubsub(count: int, rounds: int) -> dict[str, list[Rate]]:
                     topics={PUBSUB.name: f"{name.replace(' ', '-')}-{number}"},
                 )
                 provision(settings, [PUBSUB])
-                apart(publish, settings, PUBSUB, count)
+                in_process(publish, settings, PUBSUB, count)
                 os.sync()
-                rate = apart(work, settings, "", count, *more)
-                if number >= 0:  # the emulator's code is compiled while it runs: the first round is its start-up
+                rate = in_process(work, settings, "", count, *more)
+                if number >= 0:  # the first round is a warm-up of the emulator, whose code is compiled while it runs
                     rates[name].append(rate)
     return rates
 
 
 def landing(kafka_count: int, pubsub_count: int, rounds: int) -> Section:
-    """So many messages in Kafka, and in each topic of Pub/Sub."""
+    """Measure landing of this many messages from Kafka and from each topic of Pub/Sub."""
     from_kafka = measure_kafka(kafka_count, short_rounds(rounds, BROKER_ROUNDS), peer_python("dlt"))
     from_pubsub = measure_pubsub(pubsub_count, short_rounds(rounds, BROKER_ROUNDS))
     tables = []
@@ -304,10 +304,10 @@ def landing(kafka_count: int, pubsub_count: int, rounds: int) -> Section:
     return Section(
         "Landing",
         f"Messages of 300 bytes, {kafka_count:,} of them in 4 partitions of Kafka and {pubsub_count:,} in a"
-        " subscription of the emulator, which slows down by its backlog; brokers run on the same cores. In Avro, with a"
-        " registry, the same events have 100 bytes. dlt and the loops are slower and land fewer messages. What is"
-        " landed is counted. All of it lies in the folder of temporary files, on"
-        f" {file_system(Path(gettempdir()))}: a loop that commits each batch waits for the disk a thousand times.",
+        " subscription of the emulator, which is slower with a longer backlog. Brokers run on the same cores. In Avro,"
+        " with a registry, the same events have 100 bytes. dlt and the loops are slower and land fewer messages. What"
+        " is landed is counted. Brokers and warehouses are in the folder of temporary"
+        f" files, on {file_system(Path(gettempdir()))}, whose speed matters to a loop that commits each batch.",
         tables,
         ratios,
         [

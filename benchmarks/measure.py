@@ -1,4 +1,4 @@
-"""Runs contenders as processes of their own, and puts what they took in numbers."""
+"""Runs contenders as separate processes, and measures their time and memory."""
 
 import json
 import multiprocessing
@@ -13,7 +13,8 @@ from statistics import median
 from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
-ROOT = Path(__file__).parents[1]
+from tools import ROOT
+
 CACHE = ROOT / ".cache"
 
 T = TypeVar("T")
@@ -24,27 +25,27 @@ class Run:
     """One run of a command."""
 
     seconds: float
-    """Of wall time, from start to end."""
+    """Wall time from start to end."""
     cpu_seconds: float
     peak_mib: int
-    """The most memory that the process, or one that it waited for, had resident."""
+    """Maximum resident memory of the process, or of one that it waited for."""
     output: str
     started_at: float
     """Seconds since the epoch."""
 
     @property
-    def said(self) -> Any:
-        """What it printed as JSON, in its last line."""
+    def reported(self) -> Any:
+        """The JSON in the last line of its output."""
         return json.loads(self.output.strip().rpartition("\n")[2])
 
 
 def run(*command: str | Path, environment: dict[str, str] | None = None, python: Path | None = None) -> Run:
-    """Run Python (this one unless another is given) with these arguments to its end, in the project's folder.
+    """Run Python (this one unless another is given) with these arguments in the project's folder.
 
-    What others have left to write is written before, so that nobody waits for it but they.
+    Pending writes of earlier processes are flushed first, so that this one does not wait for them.
 
     Raises:
-        subprocess.CalledProcessError: when it fails; what it printed last is printed.
+        subprocess.CalledProcessError: if it fails; the end of its output is printed.
     """
     os.sync()
     started, started_at = time.monotonic(), time.time()
@@ -68,8 +69,9 @@ def run(*command: str | Path, environment: dict[str, str] | None = None, python:
 
 
 def processor_times() -> tuple[int, int] | None:
-    """For how long processes of this machine had something to run, and for how much of it the host let them wait
-    (steal), in ticks since it started. Source: proc_stat(5). None where the system does not tell.
+    """Processor time of this machine since its start, and the part that its host took away (steal), in ticks.
+
+    Source: proc_stat(5). None on systems without /proc.
     """
     try:
         line = Path("/proc/stat").read_text().partition("\n")[0]
@@ -80,22 +82,25 @@ def processor_times() -> tuple[int, int] | None:
 
 
 def short_rounds(rounds: int, times: int = 2) -> int:
-    """Of what takes seconds, so many times the `rounds` of what takes minutes, since little is enough to disturb it; a
-    single round stays one.
+    """Rounds of a part that takes seconds: more than of one that takes minutes, as it is easily disturbed.
+
+    A single round stays one.
     """
     return rounds * times if rounds > 1 else 1
 
 
-def apart(work: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """Do it in a process of its own: a process that is large would lend its size to the peak memory of those it
-    starts."""
+def in_process(work: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """Call a function in another process.
+
+    Otherwise the memory of this process would count in the peak memory of the processes that it starts.
+    """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(work, arguments, options)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What one contender took of one thing, over the rounds."""
+    """One figure of a contender in each round."""
 
     values: list[float]
 
@@ -110,14 +115,14 @@ class Figure:
 
 
 def _short(value: float) -> str:
-    """Three digits, or all of a whole number."""
+    """Three significant digits, or an integer with all digits."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def peer_python(name: str) -> Path:
-    """The Python of a peer's own virtual environment, which is made of its pins the first time."""
+    """The Python of a peer's virtual environment, which is created from its pins the first time."""
     requirements = Path(__file__).parent / "peers" / f"requirements-{name}.txt"
     folder = CACHE / "peers" / name
     ready = folder / "ready"

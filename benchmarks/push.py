@@ -1,7 +1,7 @@
-"""How many pushes a second are landed: `python -m benchmarks.push [CONNECTIONS] [SECONDS]`.
+"""How many pushes per second are landed: `python -m benchmarks.push [CONNECTIONS] [SECONDS]`.
 
-Starts the push endpoint on a warehouse of its own and loads it with wrk (Debian: `apt-get install wrk`): messages of
-1 KB, each with an id of its own, over connections that are kept alive. Then counts what is in the warehouse.
+Starts the push endpoint on an empty warehouse and sends it messages of 1 KB with different ids, over persistent
+connections of wrk (Debian: `apt-get install wrk`). Then counts the rows in the warehouse.
 """
 
 import os
@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from engines.duckdb.sink import DuckDBSink
+from tools import ROOT
 
-PROJECT = Path(__file__).parents[1]
 WRK_SCRIPT = """
 local data, number = string.rep("QUJD", 342), 0
 function request()
@@ -33,8 +33,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         warehouse, script = Path(folder, "warehouse.duckdb"), Path(folder, "push.lua")
         script.write_text(WRK_SCRIPT)
-        # none of the settings of whoever runs this
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), "WAREHOUSE_PATH": str(warehouse)}
+        # without the settings of the user
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "WAREHOUSE_PATH": str(warehouse)}
         server = subprocess.Popen(
             [sys.executable, "-m", "ingest", "push", "--port", str(port)], cwd=folder, env=environment
         )

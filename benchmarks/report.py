@@ -1,4 +1,4 @@
-"""Writes RESULTS.md and its plots, and results.json, from which the next run tells how far its ratios are off."""
+"""Writes RESULTS.md with its plots, and results.json, with which the next run compares its ratios."""
 
 import json
 import os
@@ -20,23 +20,23 @@ PACKAGES = ("dbt-core", "dbt-duckdb", "duckdb", "confluent-kafka", "google-cloud
 INTRODUCTION = """\
 # Benchmark results
 
-Written by `make bench`, which measures all of it again: two cores are enough, and a quiet machine gives steadier
-figures. The input is drawn by seed; contenders alternate within a run, each in a process of its own. A figure is the
-median of the rounds, with the least and the most in brackets; a ratio is the median of the ratios of each round. Peers
-are installed with the versions named below in environments of their own, and are used in their natural way.
+Written by `make bench`, which measures everything again. Two cores are enough; an idle machine gives steadier figures.
+The input is drawn by seed. Contenders take turns, each in its own process. A figure is the median of the rounds, with
+minimum and maximum in brackets; a ratio is the median of the ratios of each round. Peers are installed in their own
+environments in the versions below, and are used as their documentation recommends.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """One figure against another of the same round."""
+    """One figure divided by another of the same round."""
 
     name: str
     values: list[float]
-    """One a round."""
+    """One per round."""
     at_most: float | None = None
     at_least: float | None = None
-    """What it is to reach, if anything."""
+    """The limit to reach, if any."""
 
     @property
     def figure(self) -> Figure:
@@ -70,7 +70,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Bars, stacked where a bar has several parts."""
+    """A bar chart; bars with several parts are stacked."""
 
     name: str
     title: str
@@ -111,7 +111,7 @@ def write(sections: list[Section], command: str, machine: str) -> None:
 
 
 def ratio_table(ratios: list[Ratio]) -> Table:
-    """With what each is to reach."""
+    """The ratios with their limits."""
     return Table(
         ["ratio", "measured", "to reach", "holds"],
         [[ratio.name, ratio.figure, ratio.reach, ratio.holds] for ratio in ratios],
@@ -119,14 +119,14 @@ def ratio_table(ratios: list[Ratio]) -> Table:
 
 
 def known_ratios() -> dict[str, Figure]:
-    """Those of the run that wrote results.json."""
+    """The ratios of the run that wrote results.json."""
     if not FIGURES.exists():
         return {}
     return {one["name"]: Figure(one["values"]) for one in json.loads(FIGURES.read_text())}
 
 
 def compare(ratios: list[Ratio], before: dict[str, Figure]) -> Table:
-    """The ratios beside those of an earlier run."""
+    """The ratios next to those of an earlier run."""
     rows: list[list[str | int | Figure]] = []
     for ratio in ratios:
         if ratio.name not in before:
@@ -137,11 +137,11 @@ def compare(ratios: list[Ratio], before: dict[str, Figure]) -> Table:
 
 
 def machine(folder: Path, before: tuple[int, int] | None) -> str:
-    """Cores, processor, memory, system, the file system of a folder, and how quiet the machine was.
+    """Cores, processor, memory, system, file system, and how much processor time the host took away.
 
     Args:
-        folder: where the warehouses were made.
-        before: `processor_times` when the run began.
+        folder: the folder of the warehouses.
+        before: `processor_times` at the start of the run.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     info = Path("/proc/cpuinfo")
@@ -159,7 +159,7 @@ def machine(folder: Path, before: tuple[int, int] | None) -> str:
 
 
 def file_system(folder: Path) -> str:
-    """The type of the file system that a folder is on, where findmnt can tell."""
+    """The type of the file system of a folder, as findmnt reports it."""
     if not (findmnt := shutil.which("findmnt")):
         return "a file system of unknown type"
     command: list[str | Path] = [findmnt, "--noheadings", "--output", "FSTYPE", "--target", folder]
@@ -167,7 +167,7 @@ def file_system(folder: Path) -> str:
 
 
 def draw(plot: Plot) -> str:
-    """Draw it; returns the name of the file."""
+    """Draw a plot; returns the name of its file."""
     import altair
 
     rows = [

@@ -1,13 +1,13 @@
-"""How many queries a second are answered: `python -m benchmarks.serve [EVENTS_PER_DAY] [CONNECTIONS] [SECONDS]`.
+"""How many queries per second are answered: `python -m benchmarks.serve [EVENTS_PER_DAY] [CONNECTIONS] [SECONDS]`.
 
-Builds a warehouse of seven days (143,000 events a day make a million) and loads the endpoint of top_products with wrk
+Builds a warehouse of seven days (143,000 events per day make a million) and sends requests for top_products with wrk
 (Debian: `apt-get install wrk`), one kind of load after the other:
 
-- cached: one query again and again;
-- varied: a brand or all, a category or all, some whole days, 10 or 20 products: what the pages of a shop ask, so that
-  some were asked before;
-- distinct: the same, but from a second that was never asked for, so that none was;
-- building: varied, while three builds pass, each with a day of news.
+- cached: the same request again and again
+- varied: one brand or all, one category or all, a few whole days, 10 or 20 products, like the pages of a shop: some
+  requests repeat
+- distinct: the same, with a start time to the second that no other request has: none repeats
+- building: varied, during three builds of one new day each
 
 Set SERVE_BENCHMARK_FOLDER to keep the warehouse for the next run.
 """
@@ -20,19 +20,20 @@ import tempfile
 import time
 from pathlib import Path
 
-PROJECT = Path(__file__).parents[1]
+from tools import ROOT
+
 WRK_SCRIPT = """
 local brands = {"all", "apple", "nike", "philips", "samsung", "xiaomi", "adidas", "sony", "lg", "bosch", "huawei"}
 local categories = {"all", "electronics.clocks", "apparel.shoes", "furniture.bedroom.lamp"}
-local kind, asked = os.getenv("KIND"), 0
+local kind, sent = os.getenv("KIND"), 0
 math.randomseed(1)
 function request()
-  asked = asked + 1
+  sent = sent + 1
   if kind == "cached" then return wrk.format("GET", "/v0/pipes/top_products.json?brand=nike") end
   local first, days = math.random(1, 7), math.random(1, 7)
   local time = "T00:00:00"
   if kind == "distinct" then
-    time = string.format("T%02d:%02d:%02d", math.floor(asked / 3600) % 24, math.floor(asked / 60) % 60, asked % 60)
+    time = string.format("T%02d:%02d:%02d", math.floor(sent / 3600) % 24, math.floor(sent / 60) % 60, sent % 60)
   end
   return wrk.format("GET", string.format(
     "/v0/pipes/top_products.json?brand=%s&category=%s&start_time=2026-01-%02d%s&end_time=2026-01-%02d&limit=%d",
@@ -53,10 +54,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(os.environ.get("SERVE_BENCHMARK_FOLDER", temporary)).absolute()
         folder.mkdir(exist_ok=True)
-        # none of the settings of whoever runs this
+        # without the settings of the user
         environment = {
             **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
-            "PYTHONPATH": str(PROJECT),
+            "PYTHONPATH": str(ROOT),
             "WAREHOUSE_PATH": str(folder / "warehouse.duckdb"),
             "SPOOL_PATH": str(folder / "spool"),
             "DBT_TARGET_PATH": str(folder / "target"),

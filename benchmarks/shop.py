@@ -1,7 +1,7 @@
-"""The input of the benchmarks: days of the simulated shop as raw messages, drawn by seed, kept as Parquet in .cache.
+"""The input of the benchmarks: raw messages of the simulated shop, drawn by seed and kept as Parquet in .cache.
 
-A day is 100,000 events and their faults; a history of N days is the first N of them, so that warehouses of 1 million
-and of 30 million messages differ in their length only. Every contender reads the same files.
+A day has 100,000 events and their faults. A history of N days is the first N days, so that warehouses of 1 and of 30
+million messages differ only in length. All contenders read the same files.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ SEED = 1
 EVENTS_PER_DAY = 100_000
 FOLDER = Path(__file__).parents[1] / ".cache" / "benchmarks" / f"shop-{SEED}-{EVENTS_PER_DAY}"
 LATE_DAYS = 90
-"""Late messages are of this many days."""
+"""Late messages are from this many days."""
 OFFSET = "cast(split_part(message_id, '/', 3) as bigint)"
 
 COLUMNS = pa.schema(
@@ -45,7 +45,7 @@ def path(stream: str, day: int) -> Path:
 
 
 def draw(days: int) -> None:
-    """Draw the first `days` days of the shop, as far as they are not there yet."""
+    """Draw the first `days` days of the shop, except those already drawn."""
     settings = Settings(_env_file=None, spool_path=FOLDER)
     known = simulated_days(settings)
     if known >= days:
@@ -63,39 +63,39 @@ def draw(days: int) -> None:
 
 
 def land(warehouse: Path, days: range, *, but_late_parts: int = 0) -> int:
-    """Put the messages of these days into a warehouse as landing would, a commit a day; returns how many.
+    """Insert the messages of these days into a warehouse as landing would, one commit per day; returns how many.
 
     Args:
-        but_late_parts: so many of the parts that `land_late` lands are left out.
+        but_late_parts: number of parts to leave out for `land_late`.
     """
     where = f"not ({_is_late(days.stop, range(but_late_parts))})" if but_late_parts else "true"
     return _land(warehouse, days, where, "day + 1")
 
 
 def land_late(warehouse: Path, days: int, part: int, on_day: int) -> int:
-    """A part that was left out of the first `days` days, in one commit on a later day; returns how many messages."""
+    """Insert a part that was left out of the first `days` days, in one commit on a later day; returns how many."""
     where = _is_late(days, range(part, part + 1))
     return _land(warehouse, range(max(0, days - LATE_DAYS), days), where, f"{on_day} + 1")
 
 
 def land_part(warehouse: Path, day: int, part: int) -> int:
-    """A ninetieth of the messages of a day, in a commit on a later one; returns how many."""
+    """Insert a ninetieth of the messages of a day, in one commit on a later day; returns how many."""
     return _land(warehouse, range(day, day + 1), f"{OFFSET} % {LATE_DAYS} = {part}", f"day + 1 + {part}")
 
 
 def _is_late(days: int, parts: range) -> str:
-    """A part is a day's worth of messages, drawn from the last LATE_DAYS days."""
+    """Condition for the messages of these parts. A part is as large as a day, and from the last LATE_DAYS days."""
     first = DEFAULT_START + timedelta(days=max(0, days - LATE_DAYS))
     numbers = f"{parts.start} and {parts.stop - 1}"
     return f"published_at >= timestamp '{first}' and {OFFSET} % {LATE_DAYS} between {numbers}"
 
 
 def _land(warehouse: Path, days: range, where: str, landed_at: str) -> int:
-    """Messages of these days, in their order.
+    """Insert messages of these days in their order; returns how many.
 
     Args:
-        where: an expression over COLUMNS.
-        landed_at: an expression over `day`, that of the file.
+        where: SQL condition on COLUMNS.
+        landed_at: SQL expression with `day`, the day of the file.
     """
     draw(days.stop)
     DuckDBSink(warehouse).create_tables()

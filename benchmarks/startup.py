@@ -1,11 +1,11 @@
-"""How long it takes until a build begins, and how long one takes that has nothing to do."""
+"""How long a build takes to start, and how long a build without new messages takes."""
 
 import shutil
 from pathlib import Path
 
 from benchmarks import shop
 from benchmarks.build import Built, Warehouse
-from benchmarks.measure import Figure, Run, apart, run, short_rounds
+from benchmarks.measure import Figure, Run, in_process, run, short_rounds
 from benchmarks.report import Ratio, Section, Table
 
 EMPTY_PROJECT = {
@@ -14,15 +14,15 @@ EMPTY_PROJECT = {
 }
 DBT = "from dbt.cli.main import cli; cli()"
 NO_NETWORK = {"HTTPS_PROXY": "http://127.0.0.1:9"}
-"""`dbt --version` would ask PyPI for newer ones."""
+"""Without this, `dbt --version` queries PyPI for newer versions."""
 
 
 def startup(rounds: int, warehouse: Warehouse, day: int, folder: Path) -> Section:
-    """Builds of a warehouse whose last build is green, against dbt itself.
+    """Builds of a warehouse whose last build was successful, compared with dbt itself.
 
     Args:
-        rounds: of what takes minutes.
-        day: not landed yet; it is now, in small parts.
+        rounds: rounds of the parts that take minutes.
+        day: a day that has not landed; a small part of it lands before each build.
     """
     empty = folder / "empty"
     shutil.rmtree(empty, ignore_errors=True)
@@ -33,28 +33,28 @@ def startup(rounds: int, warehouse: Warehouse, day: int, folder: Path) -> Sectio
     versions: list[Run] = []
     empties: list[Run] = []
     nothings: list[Run] = []
-    news: list[Built] = []
+    with_new: list[Built] = []
     in_empty = ("--project-dir", empty, "--profiles-dir", empty)
     environment = {"DBT_LOG_PATH": str(empty / "logs")}
-    run("-c", DBT, "build", *in_empty, environment=environment)  # parsed once
+    run("-c", DBT, "build", *in_empty, environment=environment)  # so that the project is parsed
     for number in range(short_rounds(rounds)):
         versions.append(run("-c", DBT, "--version", environment=environment | NO_NETWORK))
         empties.append(run("-c", DBT, "build", *in_empty, environment=environment))
         nothings.append(warehouse.build().run)
-        messages = apart(shop.land_part, warehouse.path, day, number)
-        news.append(warehouse.build())
+        messages = in_process(shop.land_part, warehouse.path, day, number)
+        with_new.append(warehouse.build())
     rows = {
         "`dbt --version`, without a network": [one.seconds for one in versions],
         "`dbt build` of a project without nodes": [one.seconds for one in empties],
         "`make build`, nothing new": [one.seconds for one in nothings],
-        "`make build` with news, until its first node": [one.starting_seconds for one in news],
-        "`make build` with news, whole": [one.run.seconds for one in news],
+        "`make build` with new messages, until its first node": [one.starting_seconds for one in with_new],
+        "`make build` with new messages, whole": [one.run.seconds for one in with_new],
     }
     return Section(
         "Start-up",
-        f"The shortest history, its last build green. News are some {messages:,} messages, for which {news[-1].nodes}"
-        " nodes and hooks run; the unit tests, which test the code alone, are left out where the code is that of the"
-        " last green build.",
+        f"The shortest history, after a successful build. About {messages:,} messages are new, for which"
+        f" {with_new[-1].nodes} nodes and hooks run. Unit tests do not run, since the code is that of the last"
+        " successful build.",
         [Table(["", "seconds"], [[name, Figure(values)] for name, values in rows.items()])],
         [
             Ratio(
@@ -63,7 +63,7 @@ def startup(rounds: int, warehouse: Warehouse, day: int, folder: Path) -> Sectio
             ),
             Ratio(
                 "`make build` until its first node / `dbt build` of nothing",
-                [a.starting_seconds / b.seconds for a, b in zip(news, empties, strict=True)],
+                [a.starting_seconds / b.seconds for a, b in zip(with_new, empties, strict=True)],
             ),
         ],
     )

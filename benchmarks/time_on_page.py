@@ -1,4 +1,4 @@
-"""Time on page and first clicks: dbt's models against Apache Beam's DirectRunner on the same raw messages."""
+"""Time on page and first clicks: dbt's models compared with Apache Beam's DirectRunner on the same raw messages."""
 
 import shutil
 from pathlib import Path
@@ -7,8 +7,9 @@ import duckdb
 
 from benchmarks import shop
 from benchmarks.build import WITHOUT_TESTS, Built, Warehouse
-from benchmarks.measure import ROOT, Figure, Run, apart, peer_python, run, short_rounds
+from benchmarks.measure import Figure, Run, in_process, peer_python, run, short_rounds
 from benchmarks.report import Ratio, Section, Table
+from tools import ROOT
 
 RESULTS = {
     "fct_page_views": (
@@ -17,14 +18,14 @@ RESULTS = {
     ),
     "fct_checkout_attribution": ("checkout_id, checkout_at, first_click_id", "first_clicks*"),
 }
-"""Mart to the columns that Beam makes of it too, and the names of Beam's files."""
+"""Mart to its columns that Beam computes too, and the names of Beam's files."""
 
 
 def time_on_page(days: int, rounds: int, folder: Path) -> Section:
-    """Both results of the first `days` days, from raw, by each."""
+    """Compute both results of the first `days` days from raw, with dbt and with Beam."""
     python = peer_python("beam")
     landed, warehouse, output = folder / "landed.duckdb", Warehouse(folder / "built"), folder / "beam"
-    apart(shop.land, landed, range(days))
+    in_process(shop.land, landed, range(days))
     with duckdb.connect(str(landed), read_only=True) as connection:
         messages = sum(
             connection.sql(f"select count(*) from raw.{stream}").fetchall()[0][0]  # noqa: S608  names of ours
@@ -39,13 +40,13 @@ def time_on_page(days: int, rounds: int, folder: Path) -> Section:
         beams.append(run(script, shop.FOLDER, str(days), output, python=python))
         selection = ("--select", *(f"+{mart}" for mart in RESULTS))
         builds.append(warehouse.copy_of(landed).build(*selection, *WITHOUT_TESTS))
-        if differing := apart(differing_rows, warehouse.path, output):
+        if differing := in_process(differing_rows, warehouse.path, output):
             raise ValueError(f"{differing:,} rows are only dbt's or only Beam's")
     warehouse.remove()
     landed.unlink()
     rows = {
         "dbt, DuckDB": ([one.run for one in builds], [one.node_seconds for one in builds]),
-        "Beam, DirectRunner": (beams, [one.said["seconds"] for one in beams]),
+        "Beam, DirectRunner": (beams, [one.reported["seconds"] for one in beams]),
     }
     return Section(
         "Time on page and first click",
@@ -74,7 +75,7 @@ def time_on_page(days: int, rounds: int, folder: Path) -> Section:
             )
         ],
         peers={
-            "Apache Beam": f"{beams[-1].said['version']}, DirectRunner, multi_processing on all cores: Sessions and"
+            "Apache Beam": f"{beams[-1].reported['version']}, DirectRunner, multi_processing on all cores: Sessions and"
             " GroupByKey, CoGroupByKey (benchmarks/peers/beam_time_on_page.py)"
         },
     )

@@ -1,7 +1,7 @@
-"""`python -m dbt_project.check_mart NAME`: whether a mart is exact, in random worlds, without knowing what it means.
+"""`python -m dbt_project.check_mart NAME`: checks that a mart is exact, in random worlds.
 
-Messages are drawn by the contracts of the streams that the mart reads, landed run by run in a temporary warehouse, and
-built run by run. After each run the mart has to be, row for row, what a full refresh of the same messages makes.
+Lands random messages in a temporary warehouse and builds the mart, run by run. After each run its rows must be those of
+a full refresh. dbt_project/exactness has the parts.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from common.command_line import finish
 
-if TYPE_CHECKING:  # dbt takes two seconds to import
+if TYPE_CHECKING:  # importing dbt takes two seconds
     from dbt_project.warm import WarmProject
 
 PROJECT = Path(__file__).parent
 WORLDS_TOGETHER = 150
-"""Worlds in one warehouse."""
+"""Worlds that share a warehouse."""
 output = Console(soft_wrap=True, highlight=False, markup=False)
 errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
@@ -74,18 +74,18 @@ def main(
 
 
 def run(mart: str, worlds: int, seed: int | None, shrink_seconds: float, project_dir: Path) -> int:
-    """As the command.
+    """Check one mart, or all without a name; returns the exit code.
 
     Raises:
         UserError: when there is no such mart, or dbt cannot build it.
     """
     from dbt_project.contracts import write_contracts
-    from dbt_project.exactness import marts_of
+    from dbt_project.exactness.lineage import marts_of
     from dbt_project.warm import WarmProject
 
-    if project_dir.resolve() == PROJECT.resolve():  # the contracts of another are not those of streams/
+    if project_dir.resolve() == PROJECT.resolve():  # another project has other contracts than streams/
         write_contracts()
-    for name in ("BUILD_PREFIX", "DATASET_PREFIX"):  # of the user's own warehouse
+    for name in ("BUILD_PREFIX", "DATASET_PREFIX"):  # they are for the user's own warehouse
         os.environ.pop(name, None)
     seed = secrets.randbelow(2**31) if seed is None else seed
     variables = yaml.safe_load((project_dir / "dbt_project.yml").read_text()).get("vars", {})
@@ -98,12 +98,16 @@ def run(mart: str, worlds: int, seed: int | None, shrink_seconds: float, project
 def check(
     project: WarmProject, marts: Sequence[str], worlds: int, seed: int, shrink_seconds: float, windows: Sequence[int]
 ) -> int:
-    """Check marts and print what was found; returns the exit code.
+    """Check marts of a parsed project and print the result; returns the exit code.
 
     Raises:
         UserError: when there is no such mart, or dbt cannot build it.
     """
-    from dbt_project.exactness import RUNS, Checker, described, drawn, shrunk
+    from dbt_project.exactness.checker import Checker
+    from dbt_project.exactness.draw import draw_history
+    from dbt_project.exactness.history import RUNS
+    from dbt_project.exactness.report import describe
+    from dbt_project.exactness.shrink import shrink
 
     started = time.monotonic()
     with TemporaryDirectory(prefix="check-mart-") as folder:
@@ -115,10 +119,10 @@ def check(
         packs = [min(WORLDS_TOGETHER, worlds - start) for start in range(0, worlds, WORLDS_TOGETHER)]
         messages = 0
         failure = None
-        with _progress(f"checking {of_what}", 2 + len(packs) * (2 * RUNS + 1)) as (advance, describe):
+        with _progress(f"checking {of_what}", 2 + len(packs) * (2 * RUNS + 1)) as (advance, rename):
             checker.on_build = advance
             checker.build_empty()
-            if changing := checker.changing_by_itself():
+            if changing := checker.depends_on_time_or_chance():
                 model, what = changing
                 of_model = model if model in marts else f"{model}, which {marts[0]} reads,"
                 output.print(
@@ -128,13 +132,13 @@ def check(
                 return 1
             for pack, number in enumerate(packs):
                 from_empty = bool(pack % 2)
-                history = drawn(checker, f"{seed} {pack}", number, windows)
+                history = draw_history(checker, f"{seed} {pack}", number, windows)
                 messages += sum(len(run.messages) for run in history)
                 if failure := checker.first_failure(history, from_empty):
-                    failure = checker.explained(failure, from_empty)
-                    describe(f"making the failure of {failure.model} small")
+                    failure = checker.first_model_that_fails(failure, from_empty)
+                    rename(f"reducing the failure of {failure.model}")
                     of_this = Checker(project, [failure.model], Path(folder))
-                    failure = shrunk(of_this, failure, from_empty, shrink_seconds)
+                    failure = shrink(of_this, failure, from_empty, shrink_seconds)
                     break
         if failure is None and (empty := [name for name in checker.marts if name not in checker.with_rows]):
             output.print(
@@ -150,7 +154,7 @@ def check(
                 f" {time.monotonic() - started:.0f} s)"
             )
             return 0
-        output.print("\n".join(described(project, failure, marts, from_empty)))
+        output.print("\n".join(describe(project, failure, marts, from_empty)))
         named = f" MART={marts[0]}" if len(marts) == 1 else ""
         output.print(f"to see it again: make check-mart{named} SEED={seed} WORLDS={worlds}")
         return 1
@@ -158,7 +162,10 @@ def check(
 
 @contextmanager
 def _progress(description: str, total: int) -> Iterator[tuple[Callable[[], None], Callable[[str], None]]]:
-    """A bar on a terminal, elsewhere a line for each tenth; yields what advances it and what renames it."""
+    """Show progress: a bar on a terminal, elsewhere one line per 10 %.
+
+    Yields a function that advances it by one step, and one that changes its description.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         task = progress.add_task(description, total=total)
@@ -187,15 +194,15 @@ def command() -> None:
 
 
 def _leave(status: list[int]) -> None:
-    """Python would free one by one what the system frees at once. Registered first, this is run last."""
+    """Exit without freeing memory, which takes Python seconds. Registered first, so that it runs last."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status[0])
 
 
 def run_and_leave() -> None:
-    """Run the command line, and leave without freeing what the system frees at once."""
-    gc.disable()  # dbt keeps nearly all that it makes
+    """Run the command line, and exit without freeing memory."""
+    gc.disable()  # dbt keeps nearly all objects: collecting garbage frees little
     status = [1]
     atexit.register(_leave, status)
     try:

@@ -1,4 +1,4 @@
-"""Writes docs/data_dictionary.md, what analysts can query, as the yml says: `python -m dbt_project.dictionary`."""
+"""`python -m dbt_project.dictionary`: writes docs/data_dictionary.md, every table that analysts can query."""
 
 import json
 import os
@@ -18,7 +18,7 @@ DuckDB, and STRING, NUMERIC (or BIGNUMERIC) and BYTES on BigQuery.
 
 
 def dictionary(manifest: Any) -> str:
-    """Every mart and snapshot with its grain and columns, and every metric, as Markdown.
+    """Every mart and snapshot with its grain and columns, and every metric, in Markdown.
 
     Args:
         manifest: dbt's manifest.json.

@@ -1,4 +1,4 @@
-"""dbt in this process, with a project that is parsed once: a build of a few models takes a second instead of six."""
+"""Runs dbt in this process with a project parsed once: a build of a few models takes one second instead of six."""
 
 import fcntl
 import gc
@@ -22,29 +22,31 @@ class BuildError(Exception):
 
 
 class WarmProject:
-    """A dbt project, with which one builds any number of warehouse files. All of them need one file name, which dbt
-    knows as the name of the database."""
+    """A parsed dbt project that can build any number of DuckDB files.
+
+    All files need the same name, which dbt uses as the name of the database.
+    """
 
     def __init__(self, folder: Path, work: Path) -> None:
-        """Parse the project of `folder`; what dbt writes goes to `work`.
+        """Parse the project in `folder`; dbt writes its files to `work`.
 
         Raises:
-            UserError: when the project cannot be parsed.
+            UserError: if the project cannot be parsed.
         """
         self._arguments = [
             *("--project-dir", str(folder), "--profiles-dir", str(folder)),
             *("--target-path", str(work / "target"), "--log-path", str(work / "logs"), "--log-level", "none"),
         ]
         self.manifest = parsed(folder, self._environment(work))
-        gc.freeze()  # the manifest stays: to walk it at every collection is a sixth of a build's time
+        gc.freeze()  # garbage collections that walk the manifest would take a sixth of a build's time
         self.nodes = list(self.manifest.nodes.values())
         self.models = [node.name for node in self.nodes if node.resource_type == NodeType.Model]
 
     def run(self, warehouse: Path, *arguments: str) -> Any:
-        """Run dbt with these arguments on a DuckDB file; returns what dbt does.
+        """Run dbt with these arguments on a DuckDB file; returns dbt's result.
 
         Raises:
-            BuildError: when a node fails.
+            BuildError: if a node fails.
         """
         return self._invoke(warehouse, *arguments)
 
@@ -65,13 +67,13 @@ class WarmProject:
 
 
 def parsed(project: Path, settings: Mapping[str, str]) -> Manifest:
-    """The manifest for the engine of these environment variables, whatever warehouse they name: in ten seconds the
-    first time, in one or two while nothing has changed.
+    """The manifest for the engine of these environment variables. It does not depend on the warehouse that they name.
 
-    dbt keeps what it parsed in the project's target/warm; the lock is for several processes.
+    Takes ten seconds the first time, then one or two while nothing changes: dbt keeps the result in the project's
+    target/warm. Several processes may call it at once.
 
     Raises:
-        UserError: when dbt cannot parse it.
+        UserError: if dbt cannot parse the project.
     """
     folder = project / "target" / "warm" / settings["WAREHOUSE"]
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +81,7 @@ def parsed(project: Path, settings: Mapping[str, str]) -> Manifest:
         *("--project-dir", str(project), "--profiles-dir", str(project)),
         *("--target-path", str(folder), "--log-path", str(folder), "--log-level", "none"),
     ]
-    # with another path dbt would parse everything again; nothing is opened
+    # A constant path, which is not opened: with another one dbt would parse everything again.
     same_warehouse = {**settings, "WAREHOUSE_PATH": "warehouse.duckdb"}
     with (folder / "lock").open("w") as lock, environment(same_warehouse):
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -92,7 +94,7 @@ def parsed(project: Path, settings: Mapping[str, str]) -> Manifest:
 
 @contextmanager
 def environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """With these environment variables besides those that there are."""
+    """Add these environment variables for the block."""
     before = dict(os.environ)
     os.environ.update(settings)
     try:

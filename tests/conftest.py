@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import KafkaServer, PubSubEmulator, SchemaRegistry, running
-from tests.dbt_project.warehouse import Warehouse
+from tools.brokers import KafkaServer, PubSubEmulator, SchemaRegistry, running
+from tools.warehouses.commands import Warehouse
 
 # A background process ignores SIGINT, and its children inherit that; tests send SIGINT to children.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -55,7 +55,7 @@ MUTATIONS = (
     # --- check-mart
     Mutation(
         "check-mart draws no texts that the SQL names",
-        "dbt_project/worlds.py",
+        "dbt_project/exactness/values.py",
         "if self.literals.texts and self.one_in(3):",
         "if False:",
         CHECK_MART,
@@ -69,7 +69,7 @@ MUTATIONS = (
     ),
     Mutation(
         "check-mart does not see a clock",
-        "dbt_project/exactness.py",
+        "dbt_project/exactness/checker.py",
         "if found := CHANGING.search(code_of(sql)):",
         'if found := CHANGING.search(""):',
         CHECK_MART,
@@ -83,28 +83,28 @@ MUTATIONS = (
     ),
     Mutation(
         "check-mart takes every mart for exact",
-        "dbt_project/exactness.py",
+        "dbt_project/exactness/checker.py",
         "return (only_here, only_there) if only_here or only_there else None",
         "return None",
         CHECK_MART,
     ),
     Mutation(
         "check-mart compares with a copy of the incremental rows",
-        "dbt_project/exactness.py",
+        "dbt_project/exactness/checker.py",
         "        self._build(path)\n        return path\n\n    def _refreshed_alone",
         "        shutil.copyfile(built, path)\n        return path\n\n    def _refreshed_alone",
         CHECK_MART,
     ),
     Mutation(
         "check-mart lands all messages before the first run",
-        "dbt_project/worlds.py",
+        "dbt_project/exactness/worlds.py",
         "            run=self.rng.randrange(self.runs),\n            commit",
         "            run=0,\n            commit",
         "tests/dbt_project/test_worlds.py",
     ),
     Mutation(
         "check-mart does not leave out messages that a failure does not need",
-        "dbt_project/exactness.py",
+        "dbt_project/exactness/shrink.py",
         "for units in (list(by_world.values()), [[message] for message in messages]):",
         "for units in (list(by_world.values()),):",
         CHECK_MART,
@@ -773,7 +773,7 @@ MUTATIONS = (
         "tests/serve/test_endpoints.py",
     ),
     Mutation(
-        "a token may ask every query",
+        "a token may run every query",
         "serve/endpoints.py",
         'if allowed != "*" and name not in allowed:',
         "if False:",
@@ -794,7 +794,7 @@ MUTATIONS = (
         "tests/serve/test_query.py tests/serve/test_endpoints.py",
     ),
     Mutation(
-        "an answer that its limit cuts looks whole",
+        "an answer cut off by its limit looks complete",
         "serve/answers.py",
         "return {**values, LIMIT: most + 1}, most",
         "return {**values, LIMIT: most}, most",
@@ -1035,7 +1035,7 @@ MUTATIONS = (
 
 
 def copy_repository(folder: Path, source: Path) -> None:
-    """The files that git tracks, as they are now, what dbt parsed of them, and links to what was downloaded."""
+    """Copy the files of the checkout, with dbt's parsed project, and link to .venv and .cache."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=source,
@@ -1046,8 +1046,8 @@ def copy_repository(folder: Path, source: Path) -> None:
         if (source / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source / name, folder / name)
-    if (parsed := source / "dbt_project" / "target" / "tests").exists():
-        shutil.copytree(parsed, folder / "dbt_project" / "target" / "tests")
+    if (parsed := source / "dbt_project" / "target" / "warm").exists():
+        shutil.copytree(parsed, folder / "dbt_project" / "target" / "warm")
     for name in (".venv", ".cache"):
         if (source / name).exists():
             (folder / name).symlink_to(source / name)
@@ -1064,14 +1064,14 @@ def outcome(mutation: Mutation, *, expected_only: bool, source: Path = ROOT) -> 
         target.write_text(target.read_text().replace(mutation.right, mutation.wrong))
         for tests in [mutation.tests.split()] if expected_only else [mutation.tests.split(), []]:
             for tier, options in TIERS.items():
-                # the test of this list finds every mutation
+                # the test of the list itself would fail for every mutation
                 chosen = ["--ignore", "tests/test_mutations.py", *options, *tests]
                 command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *chosen]
                 try:
                     done = subprocess.run(
                         command,
                         cwd=folder,
-                        # what fails is all that is asked: no need to find its smallest part
+                        # only whether tests fail matters: do not search for the smallest failing case
                         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "EXACT_SHRINK_SECONDS": "0"},
                         capture_output=True,
                         text=True,

@@ -22,7 +22,7 @@ import serve.__main__
 from common.settings import Settings
 from common.streams import STREAMS
 from event_warehouse import COMMANDS
-from tests.dbt_project.warehouse import ROOT
+from tools import ROOT
 
 DEPLOY = ROOT / "deploy"
 KNOWN = {name: command for commands in COMMANDS.values() for name, command in commands.items()}

@@ -49,7 +49,7 @@ def test_links_of_error_messages_lead_somewhere() -> None:
     """Code, models and the Makefile name a page of docs/ and, after #, one of its headings."""
     broken = []
     files = [ROOT / "Makefile"]
-    for folder in (*PACKAGES, "benchmarks", "tests"):
+    for folder in (*PACKAGES, "benchmarks", "specification", "tests", "tools"):
         files += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".sql", ".yml")]
     files = [path for path in files if path.is_file() and "target" not in path.parts]  # dbt writes to target
     for file in files:

@@ -18,7 +18,8 @@ import ingest.cli
 import serve.__main__
 from event_warehouse import COMMANDS
 from tests.command_line import run_main
-from tests.dbt_project.warehouse import ROOT, Warehouse
+from tools import ROOT
+from tools.warehouses.commands import Warehouse
 
 KNOWN = {name: command for commands in COMMANDS.values() for name, command in commands.items()}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.dbt_project.warehouse import ROOT, Warehouse
+from tools import ROOT
+from tools.warehouses.commands import Warehouse
 
 Make = Callable[..., tuple[int, str, str]]
 

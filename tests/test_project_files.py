@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.dbt_project.warehouse import ROOT
+from tools import ROOT
 
 PAGES = ("CONTRIBUTING.md", "SECURITY.md", "AGENTS.md", "docs/deploy.md")
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))

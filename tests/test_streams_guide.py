@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from common.streams import BodyField, EventType, Stream
-from tests.brokers import KafkaServer, SchemaRegistry
 from tests.checkout import copy_project
+from tools.brokers import KafkaServer, SchemaRegistry
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "streams.md").read_text()

@@ -1,7 +1,7 @@
 """Time on page and first clicks in Apache Beam: `python beam_time_on_page.py SHOP_FOLDER DAYS OUTPUT_FOLDER`.
 
-Reads the raw messages of the first DAYS days of benchmarks/shop.py and writes, as Parquet, what fct_page_views and
-fct_checkout_attribution say of them; prints one JSON object. Runs in an environment of its own, requirements-beam.txt,
+Reads the raw messages of the first DAYS days of benchmarks/shop.py, writes some columns of fct_page_views and
+fct_checkout_attribution as Parquet, and prints one JSON object. Runs in its own environment (requirements-beam.txt)
 and imports nothing of this project.
 """
 
@@ -25,13 +25,14 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.window import GlobalWindows, Sessions, TimestampedValue
 from apache_beam.utils.timestamp import Duration, Timestamp
 
-# a process a core: by multi_threading, which shares one interpreter lock, one run of three failed ("VarLong too long")
+# One process per core. With multi_threading, which shares one interpreter lock, one run of three failed
+# ("VarLong too long").
 OPTIONS = ["--runner=DirectRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=0"]
 SESSION_GAP = 60 * 1_000_000
 ATTRIBUTION_WINDOW = 3600 * 1_000_000
 WINDOW_GAP = Duration(micros=SESSION_GAP + 1000)
-"""Sessions merges what overlaps, so that a gap of exactly its size splits, which by the definition it does not. Windows
-are encoded in milliseconds: that is the least which can be added; `times_on_page` splits what it lets in."""
+"""Beam's Sessions splits at a gap of exactly its size, where fct_page_views does not. So the gap is one millisecond
+longer, the smallest step of its windows; `times_on_page` splits the sessions that this joins."""
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC without a zone, as all times here
 EARLIEST, END = datetime(2000, 1, 1), datetime(9999, 1, 1)  # noqa: DTZ001
 
@@ -51,11 +52,11 @@ FIRST_CLICKS = pa.schema(
 
 Row = dict[str, Any]
 Parse = Callable[[Row, Row, int], tuple]
-"""The event of a body, its message and the day on which this landed."""
+"""Body, message and landing day to event."""
 
 
 class PageView(NamedTuple):
-    """Of the copies of an event the smallest counts: (landed_day, message_id) decides. Times are microseconds."""
+    """A page view. Of its copies the smallest by (landed_day, message_id) counts. Times are microseconds."""
 
     landed_day: int
     message_id: str
@@ -78,18 +79,18 @@ class ShopEvent(NamedTuple):
 
 
 for kind in (PageView, ShopEvent):
-    beam.coders.registry.register_coder(kind, beam.coders.RowCoder)  # without it they are pickled, which is slower
+    beam.coders.registry.register_coder(kind, beam.coders.RowCoder)  # faster than pickling
 
 
 class RejectedError(Exception):
-    """A message that is no event."""
+    """A message that is not an acceptable event."""
 
 
-# --- what a message says
+# --- messages
 
 
 def text(value: Any) -> str | None:
-    """Any JSON value as text; an empty one is none."""
+    """Any JSON value as text; None if it is empty."""
     if value is None or value == "":
         return None
     return value if isinstance(value, str) else orjson.dumps(value).decode()
@@ -126,7 +127,7 @@ def plausible(read: datetime, message: Row) -> int:
 
 
 def read_params(params: Any) -> dict[Any, str | None]:
-    """GA4's event_params: an object, or a list of keys and typed values, of which the first of a key counts."""
+    """GA4's event_params: an object, or a list of keys and typed values, of which the first value of a key counts."""
     if isinstance(params, dict):
         return {name: text(value) for name, value in params.items()}
     read: dict[Any, str | None] = {}
@@ -147,7 +148,7 @@ def page_view_time(body: Row) -> datetime:
 
 
 def engaged_time(params: dict[Any, str | None]) -> int | None:
-    """In microseconds."""
+    """Microseconds since 1970."""
     seconds = read_amount(params.get("engaged_time"))
     if seconds is None and (milliseconds := read_amount(params.get("engagement_time_msec"))) is not None:
         seconds = (milliseconds / 1000).quantize(Decimal("0.0001"), ROUND_HALF_UP)
@@ -156,13 +157,13 @@ def engaged_time(params: dict[Any, str | None]) -> int | None:
     return None if seconds is None else int(seconds * 1_000_000)
 
 
-def hash_of(*texts: str | None) -> str:
+def surrogate_key(*texts: str | None) -> str:
     netstrings = ["null" if one is None else f"{len(one)}:{one}" for one in texts]
-    return hashlib.md5(",".join(netstrings).encode()).hexdigest()  # noqa: S324  an identity, no secret
+    return hashlib.md5(",".join(netstrings).encode()).hexdigest()  # noqa: S324  an identity, not a secret
 
 
 def read_page_view(body: Row, message: Row, landed_day: int) -> PageView:
-    """Three bodies: GA4's continuous query, the older one (page_id, timestamp_ms), a row of GA4's export."""
+    """Read one of three formats: GA4's continuous query, an older one (page_id, timestamp_ms), or GA4's export."""
     params = read_params(body.get("event_params"))
     person = text(body.get("user_pseudo_id"))
     session_key = text(body.get("session_id"))
@@ -178,7 +179,7 @@ def read_page_view(body: Row, message: Row, landed_day: int) -> PageView:
     engaged = engaged_time(params)
     if (params.get("test_event") or "").lower() in ("true", "1"):
         raise RejectedError
-    event_id = text(body.get("event_id")) or hash_of(session_key, str(event_at), page_title, person)
+    event_id = text(body.get("event_id")) or surrogate_key(session_key, str(event_at), page_title, person)
     return PageView(landed_day, message["message_id"], event_id, event_at, session_key, page_title, engaged)
 
 
@@ -206,7 +207,7 @@ def read_checkout(body: Row, message: Row, landed_day: int) -> ShopEvent:
 
 
 class Read(beam.DoFn):
-    """A message becomes an event by its identity, id and UTC date, or nothing."""
+    """The event of a message, keyed by its identity (id and UTC date), or nothing."""
 
     def __init__(self, parse: Parse) -> None:
         self._parse = parse
@@ -223,7 +224,7 @@ class Read(beam.DoFn):
 
 
 class ReadEvents(beam.PTransform):
-    """The events of a stream, each once. Messages land a day at a time: the file tells the day."""
+    """The events of a stream, each once. Messages land day by day: the name of the file has the day."""
 
     def __init__(self, folder: Path, days: int, parse: Parse, kind: type[PageView] | type[ShopEvent]) -> None:
         super().__init__()
@@ -247,7 +248,7 @@ def in_session(view: PageView) -> TimestampedValue:
 
 
 def times_on_page(window: tuple[str, Iterable[PageView]]) -> Iterator[Row]:
-    """To the next page view; on the last page of a session the engaged time."""
+    """Seconds to the next page view; on the last page of a session, the engagement time."""
     session_key, unordered = window
     views = sorted(unordered, key=lambda view: (view.event_at, view.event_id))
     number = 0
@@ -274,7 +275,7 @@ def by_user_and_product(event: ShopEvent) -> tuple[tuple[str, str], ShopEvent]:
 
 
 def first_clicks(pair: tuple[tuple[str, str], dict[str, Iterable[ShopEvent]]]) -> Iterator[Row]:
-    """The earliest click of the window before a checkout, both ends included."""
+    """The earliest click in the window before a checkout, including both ends."""
     clicks = sorted((click.event_at, click.event_id) for click in pair[1]["clicks"])
     for checkout in pair[1]["checkouts"]:
         reached = (

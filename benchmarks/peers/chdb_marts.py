@@ -14,10 +14,10 @@ from pathlib import Path
 from chdb.session import Session
 
 START = "2026-01-01"
-"""The day of the first file, as ingest.simulator's DEFAULT_START: this environment has no ingest."""
+"""The day of the first file: DEFAULT_START of ingest.simulator, which is not installed here."""
 LAST_FACT = "fct_events"
 
-# In the order of landing: as much of a log's order as a table of DuckDB keeps by itself.
+# Sorted by landing, as DuckDB keeps the rows of a table.
 RAW_TABLE = """
 create table raw_{stream} (
     stream LowCardinality(String),
@@ -36,7 +36,7 @@ engine = MergeTree
 order by (landed_at, message_id)
 """
 
-# As benchmarks.shop.land: a day's messages land at noon of the next one.
+# As in benchmarks.shop.land: the messages of a day land at noon of the next day.
 LOAD = """
 insert into raw_{stream}
 select
@@ -48,7 +48,7 @@ from file('{folder}/{{00000..{last_day:05}}}.parquet', Parquet)
 
 
 def load(session: Session, shop: Path, days: int) -> None:
-    """Load what is to be measured on.
+    """Load the raw messages.
 
     Raises:
         FileNotFoundError: when a day has not been drawn.
@@ -60,12 +60,12 @@ def load(session: Session, shop: Path, days: int) -> None:
         stream = folder.name
         session.query(RAW_TABLE.format(stream=stream))
         session.query(LOAD.format(stream=stream, start=START, folder=folder, last_day=days - 1))
-        # else the merging of what was loaded would go on while the marts are measured
+        # otherwise ClickHouse would merge parts while the marts are measured
         session.query(f"optimize table raw_{stream} final")
 
 
 def statements(script: str) -> list[str]:
-    """The statements of a script that has no semicolon but at the ends of these."""
+    """The statements of a script, which has semicolons only at their ends."""
     script = re.sub(r"^\s*--.*$", "", script, flags=re.MULTILINE)
     return [statement.strip() for statement in script.split(";") if statement.strip()]
 

@@ -1,12 +1,12 @@
--- The marts of benchmarks/floor.sql as one would write them by hand for ClickHouse and one run: raw_<stream> are there,
--- every statement runs by itself. Rows and figures are the floor's; the forms are ClickHouse's: a text that is missing
--- is '', an interval is a number of microseconds, and the events of a stream go straight into fct_events.
+-- The marts of benchmarks/floor.sql written by hand for ClickHouse and one run. The tables raw_<stream> exist; each
+-- statement runs alone. Rows and values are those of floor.sql, in ClickHouse's style: a missing text is '', an interval
+-- is a number of microseconds, and the events of a stream are inserted directly into fct_events.
 --
--- A message is parsed once, by one JSONExtract into a named tuple. It parses whole messages by simdjson, which refuses
--- what is not UTF-8 or not JSON as it goes: such a message has no field, and so lacks the required ones. Only a list
--- has to be refused besides, as a tuple takes it by position.
+-- A message is parsed once, by one JSONExtract into a named tuple. simdjson rejects invalid UTF-8 and JSON while it
+-- parses: such a message has no fields, and so lacks the required ones. Only a list must be rejected separately, since
+-- a tuple takes its values by position.
 create or replace function is_object as (payload) -> startsWith(trimLeft(payload), '{');
--- 1970 when there is none, which is not plausible; a bare number would be taken for a Unix time
+-- 1970, which is not plausible, if the text is not a time; a plain number would be read as a Unix time
 create or replace function instant as (text) -> parseDateTime64BestEffortOrZero(
     if(substring(text, 5, 1) in ('-', '/'), text, ''), 6, 'UTC'
 );
@@ -16,7 +16,7 @@ create or replace function plausible as (event_at, published_at) ->
     event_at >= toDateTime64('2000-01-01', 6, 'UTC') and event_at <= published_at + toIntervalDay(1);
 create or replace function known as (text) -> if(text = 'null', '', ifNull(text, ''));
 
--- In the order of the windows over sessions, so that they need not sort.
+-- Sorted like the windows over sessions, which then need not sort.
 create table fct_events (
     stream LowCardinality(String),
     message_id String,

@@ -1,8 +1,7 @@
-"""dlt's own way from Kafka into DuckDB: `python dlt_landing.py BOOTSTRAP_SERVERS TOPIC GROUP COUNT DATABASE_FILE`.
+"""Kafka to DuckDB with dlt: `python dlt_landing.py BOOTSTRAP_SERVERS TOPIC GROUP COUNT DATABASE_FILE`.
 
-Runs in an environment of its own (requirements-dlt.txt). The source does what dlt's verified Kafka source does, which
-is no package but code that `dlt init` copies: batches of the consumer become dicts of a message's metadata and text,
-and dlt's state keeps the offsets.
+Runs in its own environment (requirements-dlt.txt). The source is that of dlt's verified Kafka source, which is not a
+package but code that `dlt init` copies: messages become dicts of metadata and text, and dlt's state keeps the offsets.
 """
 
 import json
@@ -19,8 +18,8 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from dlt.common.time import ensure_pendulum_datetime
 from dlt.common.utils import digest128
 
-# What dlt's page on performance recommends: pages instead of rows, larger buffers, extracted files small enough that
-# several processes normalise them, and Parquet for DuckDB instead of its default of `insert` statements.
+# As dlt's page on performance recommends: pages instead of rows, larger buffers, files small enough to be normalised by
+# several processes, and Parquet for DuckDB instead of `insert` statements.
 BATCH = 5_000
 SETTINGS = {
     "sources.data_writer.buffer_max_items": 20_000,
@@ -91,12 +90,12 @@ def main(servers: str, topic: str, group: str, count: int, database: Path) -> No
     pipeline.run(kafka_consumer(servers, topic, group, count), loader_file_format=LOADER_FILE_FORMAT)
     seconds = time.monotonic() - Clock.first_message
     messages = pipeline.last_trace.last_normalize_info.row_counts["events"]
-    # of the process that is largest, though those that normalise run beside it
+    # of the largest process only, although several run during normalisation
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     print(json.dumps({"version": dlt.__version__, "messages": messages, "seconds": seconds, "peak_mib": peak // 1024}))
 
 
-# processes that normalise import this file
+# imported by the processes that normalise
 if __name__ == "__main__":
     _, servers, topic, group, count, database = sys.argv
     main(servers, topic, group, int(count), Path(database))

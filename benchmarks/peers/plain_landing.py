@@ -1,9 +1,9 @@
-"""The loop one writes by hand:
+"""Kafka to DuckDB in a loop written by hand:
 `python plain_landing.py [--one-insert] BOOTSTRAP_SERVERS TOPIC GROUP COUNT DATABASE_FILE`.
 
-Takes a batch, parses it, inserts its rows with `executemany` in one transaction, and then commits the offsets. DuckDB
-runs a statement a row, which is slow; with --one-insert the texts of a batch are one parameter of one statement, and
-DuckDB parses them: what one comes to on reading how DuckDB wants its inserts.
+Consumes a batch, parses it, inserts its rows with `executemany` in one transaction, and then commits the offsets.
+DuckDB runs one statement per row, which is slow. With --one-insert, one statement inserts a batch and DuckDB parses the
+texts, which is how DuckDB's documentation recommends to insert.
 """
 
 import json
@@ -32,7 +32,7 @@ def insert_rows(connection: duckdb.DuckDBPyConnection, messages: list[Any]) -> N
     for message in messages:
         event = json.loads(message.value())
         rows.append([message.partition(), message.offset(), *(event[name] for name in FIELDS)])
-    connection.execute("begin")  # otherwise each row is a transaction of its own
+    connection.execute("begin")  # otherwise each row is a transaction
     connection.executemany(INSERT_ROW, rows)
     connection.execute("commit")
 

@@ -14,11 +14,12 @@ from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any
 
-from tests.oracle import Settings, drift
-from tests.oracle.contracts import CONTRACTS
-from tests.oracle.drift import differences
-from tests.oracle.marts import Days, Mart, Row, distinct, grouped, place
-from tests.oracle.values import ratio, rounded, seconds_between
+from specification import Settings, drift
+from specification.aggregates import Days, distinct, place
+from specification.contracts import CONTRACTS
+from specification.drift import differences
+from specification.rows import Mart, Row, grouped
+from specification.values import ratio, rounded, seconds_between
 
 Answer = list[tuple[Any, ...]]
 FUNNEL = "view", "cart", "purchase"

@@ -13,7 +13,7 @@ from serve.semantic_layer import Metrics
 from tests.analyses.arguments import arguments_of
 from tests.analyses.definition import DEFINITIONS, MODELS
 from tests.analyses.warehouse import Warehouse
-from tests.dbt_project.exact.warehouse import ROOT
+from tools import ROOT
 
 NAMES = sorted(path.stem for path in (ROOT / "analyses").glob("*.sql"))
 

@@ -10,9 +10,9 @@ import pytest
 from serve.dashboard.filters import Filters
 from serve.dashboard.render import render
 from serve.dashboard.values import shown
+from specification.rows import Mart
 from tests.analyses import definition
 from tests.analyses.warehouse import Warehouse
-from tests.oracle.marts import Mart
 
 DAYS = [date(2026, 1, 5), date(2026, 3, 28), date(2026, 3, 29)]
 

@@ -17,6 +17,7 @@ from dbt.cli.main import dbtRunner
 
 from common.settings import Settings as IngestSettings
 from common.streams import STREAMS
+from dbt_project.exactness.message import Message
 from engines.duckdb.engine import DuckDBEngine
 from engines.duckdb.sink import DuckDBSink
 from engines.query import LIMIT, Query
@@ -25,12 +26,13 @@ from ingest.sources import open_sources
 from publishing.publish import publish
 from serve.answers import Answer
 from serve.published import PublishedVersion, open_published
+from specification import Settings
 from tests.analyses import definition
-from tests.dbt_project import warehouse as commands
 from tests.dbt_project.exact.check import together
-from tests.dbt_project.exact.warehouse import ROOT, Arrival, Project
 from tests.dbt_project.exact.worlds import draw_worlds, place
-from tests.oracle import Settings
+from tools import ROOT
+from tools.warehouses import commands
+from tools.warehouses.in_process import Project
 
 SETTINGS = Settings(session_gap_seconds=600, reporting_time_zone="America/New_York")
 FACTS = (
@@ -149,15 +151,15 @@ def settings_of(folder: Path) -> IngestSettings:
     )
 
 
-def scene() -> list[Arrival]:
+def scene() -> list[Message]:
     """One product of brands and categories in any case, clicked on up to six times before a checkout, at addresses with
     queries and fragments; pages and ids that come again; a funnel in the wrong order; fields that no contract lists."""
     rng = random.Random(SEED)
-    found: list[Arrival] = []
+    found: list[Message] = []
 
     def add(stream: str, at: datetime, **body: Any) -> None:
         payload = json.dumps(body).encode()
-        found.append(Arrival(0, 0, stream, f"scene.{len(found)}", at + timedelta(seconds=1), payload))
+        found.append(Message(0, 0, stream, f"scene.{len(found)}", at + timedelta(seconds=1), payload))
 
     def store(at: datetime, event_type: str, user: str, brand: str, category: str) -> None:
         texts = {"brand": brand, "category_code": category, "price": "10.05", "user_session": user}
@@ -213,15 +215,15 @@ def scene() -> list[Arrival]:
     return found
 
 
-def extremes() -> list[Arrival]:
+def extremes() -> list[Message]:
     """What staging accepts at the edge: amounts just below 1e14 with four decimals, negative and one billion too, over
     clicks; engaged times of 30,000 years; the years 2000 and 9998; texts and ids of any characters and length."""
-    found: list[Arrival] = []
+    found: list[Message] = []
 
     def add(stream: str, at: datetime, key: bytes | None = None, **body: Any) -> None:
         payload = json.dumps(body).encode()
         published_at = times[-1] if len(found) % 2 else at
-        found.append(Arrival(0, 0, stream, f"extreme.{len(found)}", published_at, payload, key))
+        found.append(Message(0, 0, stream, f"extreme.{len(found)}", published_at, payload, key))
 
     amounts = ["99999999999999.9999", "-99999999999999.9999", "1000000000", "99999999999999.9999", "0.0001"]
     times = [datetime(2000, 1, 1), datetime(2026, 1, 5, 18), datetime(9998, 12, 31, 12)]
@@ -263,5 +265,5 @@ def extremes() -> list[Arrival]:
         for step in ("view", "like"):
             ids = {"event_id": f"{odd}{number}.{step}", "post_id": odd, "user_id": user}
             add("post_events", at, **ids, event_type=step, created_at=f"{at}")
-        found.append(Arrival(0, 0, "clicks", f"broken.{number}", at, BROKEN[number % len(BROKEN)]))
+        found.append(Message(0, 0, "clicks", f"broken.{number}", at, BROKEN[number % len(BROKEN)]))
     return found

@@ -1,4 +1,4 @@
-"""RESULTS.md says what was measured, and results.json tells the next run."""
+"""RESULTS.md shows the results, and the next run compares its ratios with results.json."""
 
 from pathlib import Path
 
@@ -29,15 +29,15 @@ def test_figures_have_three_digits() -> None:
     assert str(Figure([123456.7])) == "123,457"
 
 
-def test_the_machine_says_how_quiet_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_machine_shows_the_time_that_its_host_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "processor_times", lambda: (500, 30))
     assert report.machine(tmp_path, (100, 10)).endswith("; the host kept its processors waiting for 5.0% of their work")
-    assert "the host" not in report.machine(tmp_path, None), "where the system does not tell"
+    assert "the host" not in report.machine(tmp_path, None), "where the system has no counts"
     if times := processor_times():
         assert times[0] > times[1] >= 0
 
 
-def test_what_is_written_is_compared_with_by_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_run_compares_its_ratios_with_results_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, file in (("RESULTS", "RESULTS.md"), ("FIGURES", "results.json"), ("PLOTS", "plots")):
         monkeypatch.setattr(report, name, tmp_path / file)
     monkeypatch.setattr(report, "draw", lambda plot: f"{plot.name}.svg")

@@ -1,4 +1,4 @@
-"""The benchmarks' input: a day of the shop is the same however many are drawn, and late parts leave nothing out."""
+"""The input of the benchmarks: a day is the same however many are drawn, and late parts leave nothing out."""
 
 from pathlib import Path
 

@@ -1,8 +1,8 @@
-"""One analyzer a session: it takes a second to start, and half a minute the first time on a machine."""
+"""One analyzer per session: it takes a second to start, and half a minute the first time on a machine."""
 
 import pytest
 
-from tests.bigquery.googlesql import GoogleSQL
+from tools.googlesql.engine import GoogleSQL
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,4 @@
-"""Every analysis, compiled for BigQuery, is read by Google's analyzer with its declared parameters, and its reference
-implementation gives on the same rows what DuckDB does."""
+"""Google's analyzer accepts every query with its parameters, and gives the answer of DuckDB on the same rows."""
 
 import json
 import os
@@ -16,11 +15,12 @@ from publishing.compile import compile_queries
 from tests.analyses.arguments import arguments_of
 from tests.analyses.test_answers import NAMES
 from tests.analyses.warehouse import SETTINGS, Warehouse, build, opened
-from tests.bigquery.client import Client, Json, make_row, python_rows
-from tests.bigquery.googlesql import TABLE_NAME, GoogleSQL, GoogleSQLError, Table
-from tests.bigquery.warehouse import PROJECT
 from tests.conftest import Shared
-from tests.dbt_project.exact.warehouse import ROOT
+from tools import ROOT
+from tools.googlesql.client import Client, Json, make_row, python_rows
+from tools.googlesql.engine import GoogleSQL, GoogleSQLError, Table
+from tools.googlesql.trees import TABLE_NAME
+from tools.warehouses.bigquery import PROJECT
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(1800)]
 
@@ -53,7 +53,7 @@ def warehouse(shared: Shared) -> Warehouse:
 
 @pytest.fixture(scope="module")
 def queries(warehouse: Warehouse, google_sql: GoogleSQL, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Query]:
-    """Compiled for BigQuery, where the tables that they name have DuckDB's rows."""
+    """The queries compiled for BigQuery, with DuckDB's rows in the tables that they read."""
     client = Client(PROJECT, google_sql)
     google_sql.tables.clear()
     work = tmp_path_factory.mktemp("bigquery")
@@ -77,7 +77,7 @@ def queries(warehouse: Warehouse, google_sql: GoogleSQL, tmp_path_factory: pytes
                 rows = warehouse.table(f"{dataset}.{name}")
                 kinds = {field.name: kind(field.type) for field in rows.schema}
                 found_rows = rows.to_pylist()
-                if "properties" in kinds:  # DuckDB hands JSON over as text
+                if "properties" in kinds:  # DuckDB returns JSON as text
                     kinds["properties"] = type_pb2.TYPE_JSON
                     for row in found_rows:
                         row["properties"] = row["properties"] and Json(row["properties"])
@@ -88,7 +88,7 @@ def queries(warehouse: Warehouse, google_sql: GoogleSQL, tmp_path_factory: pytes
     return found
 
 
-def ask(google_sql: GoogleSQL, query: Query, arguments: dict[str, str]) -> list[dict[str, Any]]:
+def answer(google_sql: GoogleSQL, query: Query, arguments: dict[str, str]) -> list[dict[str, Any]]:
     values = query.values(arguments)
     parameters = {
         one.name: (type_pb2.TypeProto(type_kind=PARAMETER_KINDS[one.type]), make_row([values[one.name]]).cell[0])
@@ -98,17 +98,17 @@ def ask(google_sql: GoogleSQL, query: Query, arguments: dict[str, str]) -> list[
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_answer_is_that_of_duckdb(
+def test_bigquery_gives_the_answer_of_duckdb(
     warehouse: Warehouse, queries: dict[str, Query], google_sql: GoogleSQL, name: str
 ) -> None:
     query = queries[name]
     for arguments in arguments_of(query):
-        rows = ask(google_sql, query, arguments)
+        rows = answer(google_sql, query, arguments)
         assert list(rows[0]) == [column.name for column in warehouse.published_query(name).columns]
         assert [tuple(map(_without_zone, row.values())) for row in rows] == warehouse.ask(name, arguments), arguments
 
 
-def test_a_parameter_that_is_not_declared_is_refused(queries: dict[str, Query], google_sql: GoogleSQL) -> None:
+def test_an_undeclared_parameter_is_rejected(queries: dict[str, Query], google_sql: GoogleSQL) -> None:
     with pytest.raises(GoogleSQLError, match="Query parameter 'start_date' not found"):
         google_sql.run(queries["daily_kpis"].sql)
 

@@ -1,6 +1,6 @@
-"""DuckDB and BigQuery land and build the same worlds: every raw table, model and seed holds the same rows on both.
+"""DuckDB and BigQuery have the same rows in every raw table, model and seed after landing and building the same worlds.
 
-The marts are those of the definition, run by run, and those of a full refresh.
+After each run, the marts are those of the specification and of a full refresh.
 """
 
 import secrets
@@ -17,26 +17,27 @@ from ingest import landing
 from ingest.producers import RoutingProducer
 from ingest.simulator import DEFAULT_START, Faults, simulate
 from ingest.sources import open_sources
-from tests.bigquery.googlesql import GoogleSQL
-from tests.bigquery.warehouse import BothEngines
+from specification import Settings
 from tests.dbt_project.exact.check import check_random_worlds
 from tests.dbt_project.exact.examples import examples
 from tests.dbt_project.exact.test_random_worlds import EVERYTHING_ELSE
-from tests.dbt_project.exact.warehouse import ROOT, Warehouse
-from tests.oracle import Settings
+from tools import ROOT
+from tools.googlesql.engine import GoogleSQL
+from tools.warehouses.bigquery import BothEngines
+from tools.warehouses.in_process import Warehouse
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(3600)]
 
 WORLDS = 5
 RUNS = 2
-"""The first and an incremental one: BigQuery's builds take half a minute."""
+"""The first and an incremental one: builds for BigQuery take half a minute."""
 EVENTS_PER_DAY = 100
 FAULTS = Faults(
     duplicate_message=0.1, duplicate_event=0.1, late=0.3, malformed_json=0.02, invalid_utf8=0.02, missing_field=0.02
 )
 KILLED_IN_RUN = 1
 JOBS_BEFORE_THE_KILL = 4
-"""Of at most nine, one a stream."""
+"""Of at most nine, one per stream."""
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ class KilledError(BaseException):
 
 
 def land(warehouse: Warehouse, spool: LandingSettings, run: int) -> None:
-    """Land everything that is waiting, with a new loader whose clock shows the midnight after the run's day."""
+    """Land all waiting messages with a new loader, whose clock shows the midnight after the day of the run."""
     warehouse._landing_time = datetime.combine(DEFAULT_START, datetime.min.time()) + timedelta(days=run + 1)
     sink = warehouse.loader()
     with sink.session(), open_sources(spool, list(STREAMS.values()), sink.positions) as sources:
@@ -66,7 +67,7 @@ def land(warehouse: Warehouse, spool: LandingSettings, run: int) -> None:
 
 
 def kill_loader(project: BothEngines, warehouse: Warehouse, spool: LandingSettings, run: int) -> list[str]:
-    """Kill a loader that has sent some of its load jobs, and seen none of them end; returns their ids."""
+    """Kill a loader that has sent some load jobs, before any has ended; returns their ids."""
     sent: list[str] = []
     load_table_from_file = project.client.load_table_from_file
 
@@ -82,8 +83,8 @@ def kill_loader(project: BothEngines, warehouse: Warehouse, spool: LandingSettin
     return sent
 
 
-def test_a_killed_loader_of_bigquery_leaves_what_duckdb_holds(project: BothEngines, tmp_path: Path) -> None:
-    """Its load jobs are still under way when the next loader starts."""
+def test_after_a_killed_loader_bigquery_has_the_rows_of_duckdb(project: BothEngines, tmp_path: Path) -> None:
+    """Its load jobs are still running when the next loader starts."""
     spool = LandingSettings(_env_file=None, spool_path=tmp_path / "spool")
     both = project.warehouse(tmp_path, Settings())
     sent: list[str] = []
@@ -95,7 +96,7 @@ def test_a_killed_loader_of_bigquery_leaves_what_duckdb_holds(project: BothEngin
         for warehouse in (both, both.duckdb):
             land(warehouse, spool, run)
         for job in project.client.loads.values():
-            job.done()  # of those too that nobody waits for
+            job.done()  # also those that no loader waits for
         assert both.unlike(f"raw.{stream}" for stream in STREAMS) == []
-    assert project.client.refused == sent
+    assert project.client.rejected == sent
     assert len(sent) == JOBS_BEFORE_THE_KILL

@@ -1,9 +1,9 @@
-"""What stands in BigQuery's place does what BigQuery would do; MERGE and DELETE are its own."""
+"""GoogleSQL in memory does what BigQuery does. MERGE and DELETE are implemented in tools/googlesql."""
 
 import pytest
 
-from tests.bigquery.client import python_rows
-from tests.bigquery.googlesql import GoogleSQL, GoogleSQLError
+from tools.googlesql.client import python_rows
+from tools.googlesql.engine import GoogleSQL, GoogleSQLError
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(600)]
 
@@ -33,7 +33,7 @@ def create_source(sql: GoogleSQL, query: str) -> None:
     sql.run(f"create or replace table `p`.`d`.`source` as ({query})")
 
 
-def test_merge_updates_and_inserts_what_its_clauses_say(sql: GoogleSQL) -> None:
+def test_merge_updates_and_inserts_by_its_clauses(sql: GoogleSQL) -> None:
     create_source(
         sql,
         "select 'a' as id, 10 as n, 'update' as kind union all select 'b', 20, 'other' "
@@ -43,18 +43,18 @@ def test_merge_updates_and_inserts_what_its_clauses_say(sql: GoogleSQL) -> None:
     assert rows(sql) == [("a", 10, "A"), ("b", 2, None), ("c", 30, None)]
 
 
-def test_merge_refuses_two_rows_for_one(sql: GoogleSQL) -> None:
+def test_merge_rejects_two_source_rows_for_one_target_row(sql: GoogleSQL) -> None:
     create_source(sql, "select 'a' as id, 1 as n, 'update' as kind union all select 'a', 2, 'update'")
     with pytest.raises(GoogleSQLError, match="must match at most one source row"):
         sql.run(MERGE)
 
 
-def test_delete_keeps_rows_of_which_the_condition_is_unknown(sql: GoogleSQL) -> None:
+def test_delete_keeps_rows_whose_condition_is_null(sql: GoogleSQL) -> None:
     assert sql.run(f"delete from {TARGET} as old where old.name = 'one'").affected == 1
     assert rows(sql) == [("b", 2, None)]
 
 
-def test_a_view_shows_what_its_tables_hold_now(sql: GoogleSQL) -> None:
+def test_a_view_shows_the_current_rows_of_its_tables(sql: GoogleSQL) -> None:
     sql.run(f"create or replace view `p`.`d`.`counted` as select count(*) as n from {TARGET};")
     counted = "select n from `p`.`d`.`counted`"
     assert list(python_rows(sql.run(counted))) == [{"n": 2}]
@@ -74,6 +74,6 @@ def test_a_view_shows_what_its_tables_hold_now(sql: GoogleSQL) -> None:
         (f"update {TARGET} set n = 1 where true", "UPDATE is analyzed, but cannot be executed here"),
     ],
 )
-def test_refuses(sql: GoogleSQL, statement: str, message: str) -> None:
+def test_a_statement_is_rejected(sql: GoogleSQL, statement: str, message: str) -> None:
     with pytest.raises(GoogleSQLError, match=message):
         sql.run(statement)

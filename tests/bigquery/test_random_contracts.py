@@ -1,4 +1,4 @@
-"""Streams with random contracts on BigQuery, against the oracle's own reading of the contracts."""
+"""Streams with random contracts on BigQuery are as the specification reads the contracts."""
 
 import os
 import secrets
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.bigquery.googlesql import GoogleSQL
-from tests.bigquery.warehouse import BigQueryProject, in_order_of_names
 from tests.dbt_project.exact.contracts import Draw
 from tests.dbt_project.exact.test_random_contracts import check, check_cloudevents_without_data
+from tools.googlesql.engine import GoogleSQL
+from tools.warehouses.bigquery import BigQueryProject, in_order_of_names
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.exact, pytest.mark.timeout(3600)]
 

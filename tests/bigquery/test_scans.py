@@ -1,12 +1,12 @@
-"""What a statement reads is what BigQuery's documentation says that it would read."""
+"""Statements read the columns and partitions that BigQuery's documentation says."""
 
 from collections import defaultdict
 from datetime import date
 
 import pytest
 
-from tests.bigquery.googlesql import GoogleSQL
-from tests.bigquery.scans import scans
+from tools.googlesql.engine import GoogleSQL
+from tools.googlesql.scans import scans
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(600)]
 
@@ -29,7 +29,7 @@ def sql(google_sql: GoogleSQL) -> GoogleSQL:
 
 
 def read(sql: GoogleSQL, statement: str) -> dict[str, tuple[str, str]]:
-    """Table to the columns and the days of January that are read; of a table without partitions, all days."""
+    """Table to the columns and days of January that are read; all days for a table without partitions."""
     partitions = {"p.d.events": "event_date", "p.d.landed": "landed_at"}
     columns, days = defaultdict(set), defaultdict(set)
     for scan in scans(sql, statement, partitions.get):
@@ -89,7 +89,7 @@ CASES = {
         f"select e.id from {EVENTS} as e left join {IDS} as i on e.id = i.id and e.event_date = date '2026-01-03'",
         {"events": ("event_date id", "12345"), "ids": ("id", "12345")},
     ),
-    "nothing where nothing is asked": (
+    "nothing without columns": (
         f"select * from (select id, count(*) as n from {EVENTS} group by id) where false", {}
     ),
     "a correlated subquery prunes itself": (

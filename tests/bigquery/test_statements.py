@@ -1,7 +1,7 @@
-"""Every statement that dbt sends to BigQuery is read by Google's analyzer and executed by its reference implementation.
+"""Google's analyzer accepts every statement that dbt sends to BigQuery, and its reference implementation runs them.
 
-Two builds, with tests, unit tests, snapshots and seeds: the second sends the incremental statements. docs/bigquery.md
-says what they read: the same tables, partitions and bytes.
+There are two builds with tests, unit tests, snapshots and seeds; the second sends the incremental statements. They read
+the tables, partitions and bytes that docs/bigquery.md shows.
 """
 
 import re
@@ -12,19 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bigquery_cost import (
-    DOCUMENT,
-    STATE,
-    UNPARTITIONED,
-    WHOLE,
-    Builds,
-    column_bytes,
-    two_builds,
-    written,
-)
+from benchmarks.bigquery_cost.builds import STATE, UNPARTITIONED, WHOLE, Builds, two_builds
+from benchmarks.bigquery_cost.document import DOCUMENT, written
+from benchmarks.bigquery_cost.prices import column_bytes
 from dbt_project.warm import BuildError
-from tests.bigquery.warehouse import PROJECT, BigQueryProject
-from tests.dbt_project.exact.warehouse import ROOT
+from tools import ROOT
+from tools.warehouses.bigquery import PROJECT, BigQueryProject
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(1800)]
 
@@ -40,7 +33,7 @@ def builds(tmp_path_factory: pytest.TempPathFactory) -> Builds:
 
 
 def sent(statements: list[str]) -> dict[str, set[str]]:
-    """Table to the first words of the statements that were sent for it."""
+    """Table to the kinds of statements that were sent for it."""
     found = defaultdict(set)
     for statement in statements:
         for words, _, table in STATEMENT.findall(statement)[:1]:
@@ -65,8 +58,8 @@ def test_each_data_test_is_sent(builds: Builds) -> None:
             assert any(f'"{node.unique_id}"' in statement for statement in builds.second), node.unique_id
 
 
-def test_a_merge_names_the_partitions_that_it_rewrites(builds: Builds) -> None:
-    """As literals, which alone prune; as NULL where a batch is empty."""
+def test_a_merge_names_its_partitions_by_literals(builds: Builds) -> None:
+    """Only literals prune. Without new rows, it compares with NULL."""
     partition_by = {node.name: node.config.get("partition_by") for node in builds.project.nodes}
     partitioned = {name: config["field"] for name, config in partition_by.items() if config}
     merges = [
@@ -93,7 +86,7 @@ class Mistake:
     wrong: str
     message: str
     line: str
-    """Of the compiled code, as the message shows it."""
+    """The line of compiled code that the message shows."""
 
 
 PAGE_VIEWS = "models/staging/stg_page_views.sql"
@@ -119,7 +112,7 @@ MISTAKES = {
         "Function not found: strlen",
         "    strlen(session_key) as session_key,",
     ),
-    "a column that the contract calls otherwise": Mistake(
+    "a column with another name than in the model's yml": Mistake(
         "models/analytics/fct_sessions.sql",
         "session_page_views as page_views",
         "session_page_views as pages",
@@ -130,7 +123,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
-def test_a_mistake_is_named_with_its_model_line_and_column(builds: Builds, tmp_path: Path, mistake: Mistake) -> None:
+def test_an_error_names_model_line_and_column(builds: Builds, tmp_path: Path, mistake: Mistake) -> None:
     shutil.copytree(
         ROOT / "dbt_project", tmp_path / "dbt_project", ignore=shutil.ignore_patterns("compiled", "run", "logs")
     )
@@ -153,7 +146,7 @@ def test_a_mistake_is_named_with_its_model_line_and_column(builds: Builds, tmp_p
         assert mistake.line in message
 
 
-def test_a_project_of_another_time_zone_is_refused(builds: Builds) -> None:
+def test_a_project_with_another_default_time_zone_is_rejected(builds: Builds) -> None:
     builds.project.sql.set_time_zone("Europe/London")
     try:
         with pytest.raises(BuildError, match=r"ALTER PROJECT `project` SET OPTIONS \(`region-us\.default_time_zone`"):
@@ -165,14 +158,14 @@ def test_a_project_of_another_time_zone_is_refused(builds: Builds) -> None:
 # -- what they read ---------------------------------------------------------------------------------------------------
 
 
-def test_the_document_is_what_the_statements_read(builds: Builds, tmp_path: Path) -> None:
+def test_the_tables_of_the_document_are_current(builds: Builds, tmp_path: Path) -> None:
     document = DOCUMENT.read_text()
     assert document == written(document, builds.reads, column_bytes(tmp_path)), "run python -m benchmarks.bigquery_cost"
 
 
-def test_one_model_reads_all_days(builds: Builds) -> None:
-    """Apart from it, only the accounting (a row per stream and day) and tables without partitions are read whole: the
-    entities, dates, countries and the state of builds."""
+def test_only_one_model_reads_all_days(builds: Builds) -> None:
+    """Apart from it, only small tables are read whole: the accounting, with one row per stream and day, and those
+    without partitions (entities, dates, countries and the state of builds)."""
     assert {(read.node, read.table) for read in builds.reads if read.days == WHOLE} == {
         ("model.fct_session_event_sequence", "analytics.fct_session_event_sequence"),
         ("test.every_message_is_accounted_for", "analytics.landing_reconciliation"),

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests.bigquery.googlesql import GoogleSQL
-from tests.bigquery.warehouse import BigQueryProject
-from tests.dbt_project.exact.warehouse import ROOT, Arrival, Project
-from tests.oracle import Settings
+from dbt_project.exactness.message import Message
+from specification import Settings
+from tools import ROOT
+from tools.googlesql.engine import GoogleSQL
+from tools.warehouses.bigquery import BigQueryProject
+from tools.warehouses.in_process import Project
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(1800)]
 
@@ -91,7 +93,7 @@ PAGE_VIEW = {"session_id": "s", "page_title": "t", "ga_event_dtm": "2026-01-05"}
 MODELS = ("stg_clicks", "stg_page_views", "stg_users")
 
 
-def alike() -> Iterator[Arrival]:
+def alike() -> Iterator[Message]:
     yield from (click(datetime_occured=time) for time in TIMES)
     yield from (click(price=amount) for amount in AMOUNTS)
     for epoch in EPOCHS:
@@ -101,27 +103,27 @@ def alike() -> Iterator[Arrival]:
     yield from (message("clicks", body) for body in BODIES)
     yield from (message("page_views", with_raw(PAGE_VIEW, "event_params", params)) for params in EVENT_PARAMS)
     for key in (None, b"", b"\xff", b"5", "é".encode()):
-        yield Arrival(0, 0, "users", f"tombstone {key!r}", PUBLISHED_AT, None, key)
+        yield Message(0, 0, "users", f"tombstone {key!r}", PUBLISHED_AT, None, key)
 
 
-def unlike() -> Iterator[Arrival]:
+def unlike() -> Iterator[Message]:
     yield from (click(datetime_occured=time) for time in TIMES_THAT_DUCKDB_ALONE_READS)
     yield from (click(price=amount) for amount in AMOUNTS_THAT_DUCKDB_ALONE_READS)
     yield from (message("clicks", with_raw(CLICK, "user_id", value)) for value in JSON_VALUES_WRITTEN_OTHERWISE)
     yield from (message("clicks", body) for body in BODIES_THAT_DUCKDB_ALONE_READS)
 
 
-def click(**values: str) -> Arrival:
+def click(**values: str) -> Message:
     return message("clicks", {**CLICK, **values})
 
 
-def message(stream: str, body: dict[str, Any] | bytes) -> Arrival:
+def message(stream: str, body: dict[str, Any] | bytes) -> Message:
     payload = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
-    return Arrival(0, 0, stream, repr(payload), PUBLISHED_AT, payload)
+    return Message(0, 0, stream, repr(payload), PUBLISHED_AT, payload)
 
 
 def with_raw(body: dict[str, Any], name: str, value: str) -> bytes:
-    """With a value that is JSON already."""
+    """The body with a value that is already JSON."""
     others = {field: inner for field, inner in body.items() if field != name}
     return f'{json.dumps(others)[:-1]}, "{name}": {value}}}'.encode()
 
@@ -131,7 +133,7 @@ def test_odd_values_are_read_alike(google_sql: GoogleSQL, tmp_path: Path) -> Non
     (tmp_path / "bigquery").mkdir()
     duckdb = Project(ROOT / "dbt_project", tmp_path).warehouse(tmp_path, settings)
     bigquery = BigQueryProject(ROOT / "dbt_project", tmp_path / "bigquery", google_sql).warehouse(tmp_path, settings)
-    differing = {arrival.message_id for arrival in unlike()}
+    differing = {message.message_id for message in unlike()}
     for warehouse in (duckdb, bigquery):
         warehouse.land([*alike(), *unlike()], datetime(2026, 1, 6, 1))
         warehouse.build("--select", *MODELS)
@@ -141,7 +143,7 @@ def test_odd_values_are_read_alike(google_sql: GoogleSQL, tmp_path: Path) -> Non
         assert ours.keys() == theirs.keys()
         for message_id, row in theirs.items():
             if row["reject_reason"] and row["reject_reason"] == ours[message_id]["reject_reason"]:
-                continue  # rejected alike: the other columns say nothing
+                continue  # both rejected: the other columns are not used
             unequal = {
                 name: (value, ours[message_id][name]) for name, value in row.items() if value != ours[message_id][name]
             }

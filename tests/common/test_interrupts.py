@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.dbt_project.warehouse import ROOT, Warehouse
+from tools import ROOT
+from tools.warehouses.commands import Warehouse
 
 SCRIPT = """
 import runpy, signal, sys

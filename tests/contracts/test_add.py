@@ -27,8 +27,8 @@ from engines.duckdb.sink import DuckDBSink
 from ingest.landing import land_streams
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
-from tests.brokers import KafkaServer
 from tests.contracts.samples import ROWS, fields_of, write
+from tools.brokers import KafkaServer
 
 
 def sample_of(*bodies: Any) -> Sample:

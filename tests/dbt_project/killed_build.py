@@ -1,4 +1,4 @@
-"""`python -m tests.dbt_project.killed_build MODEL`: a build that is killed the moment the model is finished."""
+"""`python -m tests.dbt_project.killed_build MODEL`: a build that is killed when this model has finished."""
 
 import os
 import signal

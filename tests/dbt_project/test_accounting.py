@@ -10,7 +10,7 @@ from common.settings import Settings
 from common.streams import STREAMS
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
-from tests.dbt_project.warehouse import Warehouse
+from tools.warehouses.commands import Warehouse
 
 ACCOUNTED = "every_message_is_accounted_for"
 

@@ -17,7 +17,8 @@ import dbt_project.__main__ as command
 from common.settings import Settings
 from engines.duckdb.sink import DuckDBSink
 from tests.conftest import SHOP_OUTPUT
-from tests.dbt_project.warehouse import ROOT, Warehouse
+from tools import ROOT
+from tools.warehouses.commands import Warehouse
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from common.streams import STREAMS
-from tests.brokers import KafkaServer, PubSubEmulator
-from tests.dbt_project.warehouse import Warehouse
+from tools.brokers import KafkaServer, PubSubEmulator
+from tools.warehouses.commands import Warehouse
 
 pytestmark = pytest.mark.brokers
 

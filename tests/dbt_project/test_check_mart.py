@@ -1,4 +1,4 @@
-"""`make check-mart` fails a mart that is not exact, shows why in few messages, and passes those that are."""
+"""`make check-mart` passes exact marts, and fails others with the few messages that show why."""
 
 import re
 from pathlib import Path
@@ -7,12 +7,12 @@ import pytest
 
 from common.errors import UserError
 from dbt_project import check_mart
-from dbt_project.exactness import marts_of
+from dbt_project.exactness.lineage import marts_of
 from dbt_project.warm import WarmProject
 from tests.checkout import copy_project
 from tests.command_line import run_main
 from tests.conftest import Shared
-from tests.dbt_project.warehouse import ROOT
+from tools import ROOT
 
 WINDOWS = (60, 3600)
 MARTS = {
@@ -27,7 +27,7 @@ where {{ is_in_build() }}
 {% endif %}
 group by event_date, stream
 """,
-    # the newest event of itself
+    # only events later than its newest one
     "newest": """
 {{ config(materialized='incremental', unique_key='event_key') }}
 select event_key, event_at, event_type
@@ -48,7 +48,7 @@ where event_type = 'click' and {{ is_in_build() }}
 {% endif %}
 group by event_date, user_id
 """,
-    # the same bug behind filters for a text and a date that worlds have only by the SQL
+    # the same bug, visible only with a text and a date that the SQL names
     "newest_of_team": """
 {{ config(materialized='incremental', unique_key='event_key') }}
 select event_key, event_at
@@ -68,10 +68,10 @@ where event_date >= date '2024-01-01' and {{ is_in_build() }}
 {% endif %}
 """,
     "of_nothing": "select event_key from {{ ref('fct_events') }} where browser = 'o' || 'team'",
-    # today's answer, which no two builds of one check show
+    # changes daily, which builds within a check do not show
     "ages": "select event_key, current_date - event_date as age_days from {{ ref('fct_events') }}",
     "of_ages": "select max(age_days) as age_days from {{ ref('ages') }}",
-    # in the branch that only an incremental build compiles
+    # an error that only an incremental build compiles
     "misspelt": """
 {{ config(materialized='incremental') }}
 select event_date from {{ ref('fct_events') }} {% if is_incremental() %} where evet_date is null {% endif %}
@@ -106,7 +106,7 @@ def test_a_mart_that_is_exact_passes(project: WarmProject, capsys: pytest.Captur
     assert re.match(r"clicks_by_day equals a full refresh after each run: 8 worlds, \d+ messages of .*clicks", said)
 
 
-def test_a_mart_that_looks_back_some_days_fails_with_its_smallest_case(
+def test_a_look_back_window_fails_with_the_smallest_case(
     project: WarmProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, said = check(project, "last_days", capsys, shrink_seconds=240)
@@ -120,7 +120,7 @@ def test_a_mart_that_looks_back_some_days_fails_with_its_smallest_case(
     assert said.endswith("to see it again: make check-mart MART=last_days SEED=1 WORLDS=8\n")
 
 
-def test_a_mart_that_looks_for_what_is_newer_than_its_newest_event_fails(
+def test_reading_only_events_later_than_the_newest_one_fails(
     project: WarmProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, said = check(project, "newest", capsys)

@@ -1,14 +1,11 @@
 """A run costs what it touches: counted in rows, not in seconds.
 
-The same one-day increment is built onto 10 and onto 100 days of history. For each incremental model, the rows that its
-query takes from the tables it reads, and the rows that it rewrites, are about the same. The rows are those of DuckDB's
-EXPLAIN ANALYZE of the query that the build compiled, behind the predicates on the scans. With 400 events a day, without
-late ones: agg_events_daily reads 401 facts after 10 days and 397 after 100; fct_page_views 802 and 806 rows of facts,
-of its own and of staging; fct_events 809 and 805.
+The same one-day increment is built onto 10 and onto 100 days of history. Each incremental model reads about as many
+rows in both cases, and rewrites about as many. Rows are counted after the filters on the scans
+(tools/warehouses/query_costs.py).
 """
 
 import json
-from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,8 @@ from ingest.landing import land
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
 from ingest.sources import open_sources
-from tests.dbt_project.warehouse import ROOT, Warehouse
+from tools.warehouses.commands import Warehouse
+from tools.warehouses.query_costs import costs, incremental_queries, plan_of
 
 EVENTS_PER_DAY = 200
 
@@ -35,18 +33,8 @@ def land_at(warehouse: Warehouse, landed_at: datetime) -> None:
         land(settings, sources, sink)
 
 
-def rows_read(plan: dict[str, Any], reads: Counter[str], passed: int | None = None) -> None:
-    """Adds the rows of each scan, behind the filter right above it, by table."""
-    rows = plan["intermediate_rows"]
-    table = plan["extra_info"].get("Table")
-    if table is not None:
-        reads[table.split(".")[-1]] += rows if passed is None else min(rows, passed)
-    for child in plan.get("children", []):
-        rows_read(child, reads, rows if plan["type"] == "FILTER" else None)
-
-
 def cost_of_a_day(folder: Path, days_of_history: int) -> dict[str, tuple[int, int]]:
-    """By incremental model: rows read, rows rewritten."""
+    """By incremental model: rows read and rows rewritten."""
     folder.mkdir()
     warehouse = Warehouse(folder)
     warehouse.simulate(days_of_history, EVENTS_PER_DAY, "--late", "0")
@@ -56,28 +44,6 @@ def cost_of_a_day(folder: Path, days_of_history: int) -> dict[str, tuple[int, in
     land_at(warehouse, datetime(2026, 8, 2))
     warehouse.run_models()
     return costs(folder / "target", warehouse.path)
-
-
-def costs(target: Path, warehouse: Path) -> dict[str, tuple[int, int]]:
-    """By incremental model: rows read, rows rewritten by the last build.
-
-    Args:
-        target: where dbt wrote the artifacts of that build.
-    """
-    found = {}
-    nodes = json.loads((target / "manifest.json").read_text())["nodes"]
-    with duckdb.connect(str(warehouse), read_only=True) as connection:
-        for node in nodes.values():
-            if node["resource_type"] == "model" and node["config"]["materialized"] == "incremental":
-                compiled = (ROOT / "dbt_project" / node["compiled_path"]).read_text()
-                plan = connection.execute(f"explain (analyze, format json) {compiled}").fetchall()[0][1]
-                reads: Counter[str] = Counter()
-                rows_read(json.loads(plan)["operator"][0], reads)
-                rewritten = connection.sql(f"select count(*) from ({compiled})").fetchall()[0][0]
-                # the entities' histories are small beside the events, and no plan says which rows a join needs
-                read = sum(rows for table, rows in reads.items() if not table.endswith("_history"))
-                found[node["name"]] = (read, rewritten)
-    return found
 
 
 @pytest.mark.slow
@@ -91,7 +57,7 @@ def test_a_day_costs_the_same_on_a_short_and_a_long_history(tmp_path: Path) -> N
 
 
 def test_a_first_build_writes_replaced_rows_by_date(shop: Warehouse) -> None:
-    """Else no row group can be skipped, and a day reads the whole history of them, which no count above shows."""
+    """Otherwise no row group can be skipped and a day reads their whole history, which the counts above do not show."""
     nodes = json.loads((shop.folder / "target" / "manifest.json").read_text())["nodes"]
     replaced = {
         node["name"]: (node["schema"], node["config"]["partition_by"]["field"])
@@ -106,14 +72,14 @@ def test_a_first_build_writes_replaced_rows_by_date(shop: Warehouse) -> None:
 
 
 def rows_handled(plan: dict[str, Any]) -> int:
-    """The rows that all operators of a plan hand on."""
+    """The rows that all operators of a plan pass on."""
     return int(plan["intermediate_rows"]) + sum(map(rows_handled, plan.get("children", [])))
 
 
 @pytest.mark.slow
 def test_a_busy_key_costs_its_rows_and_not_their_pairs(tmp_path: Path) -> None:
-    """A bot, or an id that many share: 1,500 clicks and as many checkouts of a user and product, and as many page views
-    of one session, all in a minute. Joined by key and time, each would meet all others: millions of rows."""
+    """A bot or a shared id: 1,500 clicks and as many checkouts of one user and product, and as many page views of one
+    session, within a minute. A join by key and time would pair each with all others: millions of rows."""
     warehouse = Warehouse(tmp_path)
     settings = Settings(_env_file=None, spool_path=tmp_path / "spool")
     noon, number = datetime(2026, 1, 5, 12), 1_500
@@ -132,11 +98,7 @@ def test_a_busy_key_costs_its_rows_and_not_their_pairs(tmp_path: Path) -> None:
         warehouse.run_models()
     [(attributed,)] = warehouse.query("select sum(clicks_in_window) from analytics.fct_checkout_attribution")
     assert attributed == number * (number + 1) / 2, "every click before a checkout is in its window"
-    nodes = json.loads((warehouse.folder / "target" / "manifest.json").read_text())["nodes"]
     with duckdb.connect(str(warehouse.path), read_only=True) as connection:
-        for node in nodes.values():
-            if node["resource_type"] == "model" and node["config"]["materialized"] == "incremental":
-                compiled = (ROOT / "dbt_project" / node["compiled_path"]).read_text()
-                plan = connection.execute(f"explain (analyze, format json) {compiled}").fetchall()[0][1]
-                handled = rows_handled(json.loads(plan)["operator"][0])
-                assert handled <= 50 * number, f"{node['name']} handles {handled} rows"
+        for model, query in incremental_queries(warehouse.folder / "target"):
+            handled = rows_handled(plan_of(connection, query))
+            assert handled <= 50 * number, f"{model} handles {handled} rows"

@@ -16,7 +16,7 @@ from common.streams import Stream, read_contracts
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
 from tests.checkout import copy_project
-from tests.registry import LocalRegistry
+from tools.brokers.local_registry import LocalRegistry
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = """

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from dbt_project.dictionary import DICTIONARY, SCHEMAS, dictionary
-from tests.dbt_project.warehouse import ROOT, Warehouse
+from tools import ROOT
+from tools.warehouses.commands import Warehouse
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dbt_project.warehouse import Warehouse
+from tools.warehouses.commands import Warehouse
 
 pytestmark = pytest.mark.exact
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkout import copy_project
-from tests.dbt_project.warehouse import Warehouse
+from tools.warehouses.commands import Warehouse
 
 OWN = ("WAREHOUSE", "SPOOL_", "DBT_", "BUILD_PREFIX", "DATASET_PREFIX")
 DBT = str(Path(sys.executable).with_name("dbt"))

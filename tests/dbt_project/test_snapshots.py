@@ -16,7 +16,7 @@ from dbt_project.warm import WarmProject
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
 from tests.checkout import copy_project
-from tests.dbt_project.warehouse import Warehouse
+from tools.warehouses.commands import Warehouse
 
 
 def version(

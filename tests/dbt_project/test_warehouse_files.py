@@ -6,7 +6,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tests.dbt_project.warehouse import Warehouse
+from tools.warehouses.commands import Warehouse
 
 
 @pytest.mark.slow

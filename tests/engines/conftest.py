@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.brokers import free_port
+from tools.brokers import free_port
 
 CACHE = Path(__file__).parents[3] / ".cache"
 PINS = (

@@ -26,7 +26,7 @@ from engines.duckdb import sink as duckdb_sink
 from engines.duckdb.file import WarehouseFile
 from engines.duckdb.sink import DuckDBSink
 from engines.warehouse import StreamStatus, UnlistedField
-from tests.dbt_project.warehouse import Warehouse
+from tools.warehouses.commands import Warehouse
 
 NOON = datetime.fromisoformat("2026-01-01T12:00:00")
 MICROSECOND = timedelta(microseconds=1)

@@ -14,7 +14,7 @@ from engines.duckdb.sink import DuckDBSink, utc_now
 from ingest import cli
 from ingest.commands import landing
 from tests.command_line import run_main
-from tests.dbt_project.warehouse import SETTINGS
+from tools.warehouses.commands import SETTINGS
 
 from .conftest import Start
 

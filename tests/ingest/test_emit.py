@@ -32,11 +32,11 @@ from ingest import emit as emit_module
 from ingest.emit import count_due, emit, result_message
 from ingest.producers.kafka import KafkaProducer
 from ingest.provision import provision
-from tests.brokers import KafkaServer
-from tests.dbt_project.warehouse import Warehouse
+from specification import Landed, marts
+from specification import Settings as SpecificationSettings
 from tests.engines.test_duckdb import full_disk
-from tests.oracle import Landed, marts
-from tests.oracle import Settings as OracleSettings
+from tools.brokers import KafkaServer
+from tools.warehouses.commands import Warehouse
 
 from .conftest import Start
 
@@ -496,9 +496,9 @@ def test_late_page_views_correct_what_was_emitted(at_kafka: Settings, reader: Re
         return reader.read()
 
     def defined() -> dict[Key, dict[str, Any]]:
-        """Return, by tests/oracle, the body of each page view whose time on page is known."""
+        """By the specification: a body for each page view whose time is known."""
         landed = warehouse.query("select stream, message_id, key, published_at, landed_at, payload from raw.page_views")
-        views = marts([Landed(*row) for row in landed], OracleSettings(), {})["fct_page_views"]  # type: ignore[arg-type]
+        views = marts([Landed(*row) for row in landed], SpecificationSettings(), {})["fct_page_views"]  # type: ignore[arg-type]
         bodies = {}
         for view in views:
             if view["time_on_page_seconds"] is not None:

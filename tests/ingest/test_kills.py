@@ -26,9 +26,10 @@ from common.settings import Settings
 from common.streams import STREAMS
 from engines.duckdb.sink import DuckDBSink
 from ingest.brokers.pubsub import open_publisher, open_subscriber
-from tests.brokers import KafkaServer, PubSubEmulator
-from tests.dbt_project.warehouse import ROOT, Warehouse
 from tests.ingest.killed_loader import STEPS
+from tools import ROOT
+from tools.brokers import KafkaServer, PubSubEmulator
+from tools.warehouses.commands import Warehouse
 
 pytestmark = pytest.mark.brokers
 

@@ -29,7 +29,7 @@ from ingest.landing import land, land_streams
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
 from ingest.sources.spool import SpoolSource
-from tests.brokers import free_port
+from tools.brokers import free_port
 
 from .conftest import Start
 

@@ -16,7 +16,7 @@ from ingest.brokers.pubsub import open_subscriber
 from ingest.message import Message
 from ingest.producers.pubsub import PubSubProducer
 from ingest.provision import SubscriptionOptions, provision
-from tests.brokers import KafkaServer, PubSubEmulator
+from tools.brokers import KafkaServer, PubSubEmulator
 
 pytestmark = pytest.mark.brokers
 

@@ -40,7 +40,7 @@ from ingest.brokers.pubsub import open_publisher, open_subscriber
 from ingest.oidc import IdentityError, TokenVerifier
 from ingest.provision import provision
 from ingest.push import MAX_BODY_BYTES, Committer, _Endpoint
-from tests.brokers import PubSubEmulator, free_port
+from tools.brokers import PubSubEmulator, free_port
 
 from .conftest import PROJECT, Start
 

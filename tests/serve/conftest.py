@@ -11,8 +11,8 @@ from common.settings import Settings
 from engines.query import Column, Parameter, Query
 from serve.endpoints import Endpoints
 from serve.published import open_published
-from tests.dbt_project.warehouse import Warehouse
 from tests.serve.publishing import publish_again
+from tools.warehouses.commands import Warehouse
 
 NUMBERS = [
     Parameter(name="rows", type="integer", default="3", description="How many."),

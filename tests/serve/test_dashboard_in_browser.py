@@ -17,7 +17,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from serve.dashboard.panels import PANELS, SECTIONS
 from serve.dashboard.values import shown
-from tests.dbt_project.warehouse import ROOT, Warehouse
+from tools import ROOT
+from tools.warehouses.commands import Warehouse
 
 pytestmark = pytest.mark.browser
 

@@ -29,9 +29,9 @@ from serve.answers import Answer
 from serve.endpoints import Endpoints
 from serve.formats import as_csv, as_json
 from serve.published import PublishedVersion, open_published
-from tests.dbt_project.warehouse import ROOT
 from tests.serve.conftest import Clients
 from tests.serve.publishing import publish_again
+from tools import ROOT
 
 TOP = "/v0/pipes/top_products.json"
 

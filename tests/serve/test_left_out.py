@@ -18,8 +18,8 @@ from serve.dashboard.render import render
 from serve.endpoints import Endpoints
 from serve.published import open_published
 from tests.checkout import copy_project
-from tests.dbt_project.warehouse import Warehouse
 from tests.serve.publishing import publish_again
+from tools.warehouses.commands import Warehouse
 
 PROBLEM = "analyses/brands.sql: Parser Error: syntax error"
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -29,8 +29,9 @@ from engines.reader import COLUMN_TYPES
 from publishing.versions import CURRENT, QUERIES, published_folder
 from serve.endpoints import Endpoints
 from serve.published import open_published
-from tests.dbt_project.warehouse import ROOT, Warehouse
 from tests.serve.publishing import publish_again
+from tools import ROOT
+from tools.warehouses.commands import Warehouse
 
 OPEN_CLIENT = "engines.bigquery.client.open_client"
 

@@ -16,8 +16,8 @@ from serve.__main__ import main
 from serve.answers import Answer
 from serve.printing import print_table
 from tests.command_line import run_main
-from tests.dbt_project.warehouse import ROOT
 from tests.serve.publishing import publish_again
+from tools import ROOT
 
 ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202etxt\rover\ttab\x7f"
 SHOWN = r"\x1b[31mred\x1b]0;title\x07\x9b2J\u202etxt\rover\ttab\x7f"

@@ -13,7 +13,7 @@ from common.settings import Settings
 from engines.reader import QueryTimeoutError
 from serve.published import PublishedVersion, open_published
 from serve.semantic_layer import Metrics
-from tests.dbt_project.warehouse import Warehouse
+from tools.warehouses.commands import Warehouse
 
 
 @pytest.fixture(scope="module")

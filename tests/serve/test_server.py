@@ -22,8 +22,8 @@ from common.settings import Settings
 from engines.query import Query
 from serve.__main__ import main
 from tests.command_line import run_main
-from tests.dbt_project.warehouse import ROOT
 from tests.serve.publishing import publish_again
+from tools import ROOT
 
 SECONDS = 60
 EVERYWHERE = "0.0.0.0"  # noqa: S104

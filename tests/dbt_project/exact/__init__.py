@@ -1,1 +1,1 @@
-"""Promise 3: incremental equals full refresh equals the definition (`tests.oracle`), in random small worlds."""
+"""Increments, full refreshes and the specification have the same rows, in random small worlds."""

@@ -1,4 +1,4 @@
-"""Builds worlds run by run, finds the one that differs from its definition, and makes it small."""
+"""Builds worlds run by run, finds one that differs from the specification, and reduces it to a few messages."""
 
 import os
 import random
@@ -10,10 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from common.streams import STREAMS
+from dbt_project.exactness.message import Message
 from dbt_project.warm import BuildError
-from tests.dbt_project.exact.warehouse import Arrival, Difference, Project
+from specification import Settings
 from tests.dbt_project.exact.worlds import COMMITS_PER_RUN, RUNS, draw_worlds, number_of, place
-from tests.oracle import Settings
+from tools.warehouses.in_process import Difference, Project
 
 FIRST_LANDING = datetime(2027, 3, 1, 10)
 LOADERS = 3
@@ -23,7 +24,7 @@ DIFFERENCES_SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Marts that are not as defined, or a build that failed."""
+    """Marts that differ from the specification, or a build that failed."""
 
     when: str
     differences: Sequence[Difference] = ()
@@ -40,17 +41,16 @@ def check_random_worlds(
     settings: Settings,
     number: int,
     seed: int,
-    examples: Sequence[list[Arrival]] = (),
+    examples: Sequence[list[Message]] = (),
     runs: int = RUNS,
 ) -> None:
-    """Build random worlds, and worlds that are given, together; when one fails, fail with the least part of it that
-    still does.
+    """Build random worlds and examples in one warehouse. Fail with the smallest part of a world that still fails.
 
     Args:
-        runs: how many runs there are at the most, where each takes long: later ones come with the last.
+        runs: maximum runs of the build; messages of later runs come with the last.
     """
     placed = [*place(draw_worlds(number, settings, seed), settings, seed), *examples]
-    placed = [[replace(arrival, run=min(arrival.run, runs - 1)) for arrival in world] for world in placed]
+    placed = [[replace(message, run=min(message.run, runs - 1)) for message in world] for world in placed]
     failure = first_failure(project, settings, seed, together(placed))
     if failure is None:
         return
@@ -66,24 +66,25 @@ def check_random_worlds(
     )
 
 
-def together(worlds: Sequence[Sequence[Arrival]]) -> list[Arrival]:
-    return [arrival for world in worlds for arrival in world]
+def together(worlds: Sequence[Sequence[Message]]) -> list[Message]:
+    return [message for world in worlds for message in world]
 
 
-def first_failure(project: Project, settings: Settings, seed: int, arrivals: Sequence[Arrival]) -> Failure | None:
-    """Land and build run by run in a fresh warehouse. After every run the marts are those of the oracle over what has
-    landed so far, although some of the models were built before, when only a part of it had; at the end they are also
-    those of a full refresh."""
+def first_failure(project: Project, settings: Settings, seed: int, messages: Sequence[Message]) -> Failure | None:
+    """Land and build run by run in a new warehouse, and compare the marts with the specification.
+
+    Within a run, some models may be built after a part of its messages only. The last build is a full refresh.
+    """
     rng = random.Random(seed)
     when = "before the first run"
-    last_run = max((arrival.run for arrival in arrivals), default=0)
+    last_run = max((message.run for message in messages), default=0)
     with TemporaryDirectory(prefix="exact-") as folder:
         warehouse = project.warehouse(Path(folder), settings)
         try:
             for run in range(last_run + 1):
                 halfway = rng.choice([None, rng.randrange(COMMITS_PER_RUN * LOADERS)])
                 for place, (landing_time, commit) in enumerate(
-                    commits([a for a in arrivals if a.run == run], run, seed)
+                    commits([a for a in messages if a.run == run], run, seed)
                 ):
                     warehouse.land(commit, landing_time)
                     if run and place == halfway:
@@ -102,8 +103,8 @@ def first_failure(project: Project, settings: Settings, seed: int, arrivals: Seq
     return None
 
 
-def commits(arrivals: Sequence[Arrival], run: int, seed: int) -> list[tuple[datetime, list[Arrival]]]:
-    """The commits of a run. Loaders work side by side, by clocks days apart: landed_at orders one stream only."""
+def commits(messages: Sequence[Message], run: int, seed: int) -> list[tuple[datetime, list[Message]]]:
+    """The commits of a run, by loaders whose clocks are days apart: landed_at orders one stream only."""
     rng = random.Random(seed)
     loader_of = {stream: rng.randrange(LOADERS) for stream in STREAMS}
     clock_of = [timedelta(), timedelta(days=-3, hours=rng.randrange(24)), timedelta(days=rng.randrange(1, 4))]
@@ -113,15 +114,15 @@ def commits(arrivals: Sequence[Arrival], run: int, seed: int) -> list[tuple[date
     for commit in range(COMMITS_PER_RUN):
         now = FIRST_LANDING + timedelta(seconds=sum(steps[: run * COMMITS_PER_RUN + commit]))
         for loader, clock in enumerate(clock_of):
-            of_loader = [a for a in arrivals if a.commit == commit and loader_of[a.stream] == loader]
+            of_loader = [a for a in messages if a.commit == commit and loader_of[a.stream] == loader]
             found.append((now + clock, of_loader))
     return found
 
 
 def failing_world(
-    project: Project, settings: Settings, seed: int, placed: list[list[Arrival]], failure: Failure
-) -> list[Arrival] | None:
-    """The world that fails alone: one that a differing row names, or else by halving."""
+    project: Project, settings: Settings, seed: int, placed: list[list[Message]], failure: Failure
+) -> list[Message] | None:
+    """A world that fails alone: found by ids in the differing rows, or else by halving."""
     values = [value for difference in failure.differences for value in difference.row.values()]
     named = {number for number in map(number_of, values) if number is not None}
     for number in sorted(named, key=lambda number: len(placed[number]))[:3]:
@@ -137,8 +138,8 @@ def failing_world(
     return part[0]
 
 
-def shrink(world: list[Arrival], fails: Callable[[list[Arrival]], bool]) -> list[Arrival]:
-    """Leave out messages, runs and commits as long as what is left still fails."""
+def shrink(world: list[Message], fails: Callable[[list[Message]], bool]) -> list[Message]:
+    """Leave out messages, runs and commits as long as the rest still fails."""
     deadline = time.monotonic() + SHRINK_SECONDS
     small = world
     while time.monotonic() < deadline:
@@ -149,20 +150,22 @@ def shrink(world: list[Arrival], fails: Callable[[list[Arrival]], bool]) -> list
     return small
 
 
-def parts(world: list[Arrival]) -> list[list[Arrival]]:
-    """The world without some messages, or with fewer runs or commits: the greatest cuts first."""
-    found: list[list[Arrival]] = []
+def parts(world: list[Message]) -> list[list[Message]]:
+    """The world without some messages, or with fewer runs or commits: the smallest parts first."""
+    found: list[list[Message]] = []
     size = len(world) // 2
     while size:
         found += [world[:start] + world[start + size :] for start in range(0, len(world), size)]
         size //= 2
-    for run in range(max(arrival.run for arrival in world), 0, -1):
-        found.append([replace(arrival, run=arrival.run - (arrival.run >= run)) for arrival in world])
-    for commit in range(max(arrival.commit for arrival in world), 0, -1):
-        found.append([replace(arrival, commit=arrival.commit - (arrival.commit >= commit)) for arrival in world])
+    for run in range(max(message.run for message in world), 0, -1):
+        found.append([replace(message, run=message.run - (message.run >= run)) for message in world])
+    for commit in range(max(message.commit for message in world), 0, -1):
+        found.append([replace(message, commit=message.commit - (message.commit >= commit)) for message in world])
     return [part for part in found if part]
 
 
-def described(world: Sequence[Arrival]) -> str:
-    """A line a message, by run: what examples.py takes."""
-    return "\n".join(f"    {arrival}," for arrival in sorted(world, key=lambda a: (a.run, a.commit)))
+def described(world: Sequence[Message]) -> str:
+    """One line per message, ordered by run, in the form that examples.py uses."""
+    return "\n".join(
+        f"    {message!r}," for message in sorted(world, key=lambda message: (message.run, message.commit))
+    )

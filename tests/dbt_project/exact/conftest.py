@@ -1,4 +1,4 @@
-"""How many worlds, from which seed, against which project: EXACT_WORLDS, EXACT_SEED, EXACT_PROJECT."""
+"""The project and the seed of random worlds: EXACT_PROJECT and EXACT_SEED."""
 
 import os
 import secrets
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dbt_project.exact.warehouse import Project
+from tools.warehouses.in_process import Project
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -19,5 +19,5 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="session")
 def seed() -> int:
-    """A fresh one, unless given; a failure prints it."""
+    """A random seed, unless given. Failures print it."""
     return int(os.environ.get("EXACT_SEED") or secrets.randbelow(2**31))

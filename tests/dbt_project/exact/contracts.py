@@ -1,4 +1,4 @@
-"""Random contracts, and messages for them: right, wrong, broken, late and several times."""
+"""Random contracts, and messages for them: valid, invalid, malformed, late and duplicate."""
 
 import json
 import random
@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from tests.dbt_project.exact.warehouse import Arrival
+from dbt_project.exactness.message import Message
 from tests.dbt_project.exact.worlds import FORMS, KEY_FORMS, TEXT_FORMS, epoch
 
 Fields = list[dict[str, Any]]
 Contract = dict[str, Any]
-"""What its file says."""
+"""The contents of its file."""
 
 COMMITS = 3
 DAY = datetime(2026, 1, 5)
@@ -57,13 +57,13 @@ ZONES = ((timedelta(), "Z"), (timedelta(), "+00:00"), (timedelta(hours=2), "+020
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number as it is written in a body."""
+    """A number with its spelling in a body."""
 
     written: str
 
 
 class Missing:
-    """No value at all."""
+    """Stands for a missing value."""
 
 
 MISSING = Missing()
@@ -90,7 +90,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
 
 
 class Draw:
-    """Draws the contracts and the messages of a seed.
+    """Draws the contracts and messages of a seed.
 
     Args:
         on_bigquery: only numbers that all engines write alike as JSON, and no texts of 65,536 characters.
@@ -240,7 +240,7 @@ class Draw:
         return "".join(part + self.any_of("", " ", "T", "/", ".", ":", ",", "-") for part in parts)
 
     def placed(self, field: dict[str, Any], attribute: str | None = None) -> dict[str, Any]:
-        """With a path that no other field has, and maybe an alias. What CloudEvents say has the name of theirs."""
+        """Give a field a path of its own, and perhaps an alias. Attributes of CloudEvents keep their names."""
         if self._envelope == "cloudevents" and attribute:
             field["path"] = attribute
         elif self._envelope == "cloudevents" and not self.one_in(6):
@@ -261,11 +261,11 @@ class Draw:
 
     # --- messages
 
-    def arrivals(self, stream: str, contract: Contract, number: int, runs: int) -> list[Arrival]:
-        self._kept: list[tuple[dict[str, Any], Arrival]] = []
-        found: list[Arrival] = []
+    def messages(self, stream: str, contract: Contract, number: int, runs: int) -> list[Message]:
+        self._kept: list[tuple[dict[str, Any], Message]] = []
+        found: list[Message] = []
         for place in range(number):
-            arrival = Arrival(
+            message = Message(
                 run=self.rng.randrange(runs),
                 commit=self.rng.randrange(COMMITS),
                 stream=stream,
@@ -273,13 +273,13 @@ class Draw:
                 published_at=DAY + timedelta(hours=self.any_of(1, 30, 48)),
                 payload=b"",
             )
-            if found and self.one_in(12):  # the broker delivers it again
-                found.append(replace(self.rng.choice(found), run=arrival.run, commit=arrival.commit))
+            if found and self.one_in(12):  # redelivered by the broker
+                found.append(replace(self.rng.choice(found), run=message.run, commit=message.commit))
             else:
-                found.append(self.message(contract, arrival))
+                found.append(self.message(contract, message))
         return found
 
-    def message(self, contract: Contract, arrival: Arrival) -> Arrival:
+    def message(self, contract: Contract, message: Message) -> Message:
         values = {path_of(field): self.value(field) for field in contract["fields"]}
         at = DAY + timedelta(hours=self.rng.randrange(0, 26, 5), microseconds=self.any_of(0, 0, 1, 500_000))
         by_path = {path_of(field): field for field in contract["fields"]}
@@ -293,20 +293,20 @@ class Draw:
                     values[path] = MISSING if self.one_in(2) else self.written_time(by_path[path], at + shift)
         elif of_type := contract["event_type"] if isinstance(contract["event_type"], dict) else None:
             values[of_type["field"]] = self.any_of(*of_type["values"], *of_type["values"], TEXTS[0])
-        if self._kept and self.one_in(4):  # another message about the same
+        if self._kept and self.one_in(4):  # another message about the same event or entity
             values = dict(self.rng.choice(self._kept)[0])
             for path in self.some_of(values, 0, 1):
                 values[path] = self.value(by_path[path])
-        self._kept.append((values, arrival))
+        self._kept.append((values, message))
         if self.one_in(4):
             spoilt = self.rng.choice(list(values))
             values = {**values, spoilt: self.any_of(MISSING, self.odd(), self.odd(), self.wrong_time(by_path[spoilt]))}
         if self.one_in(25) and not self._on_bigquery:
             path = self.rng.choice(list(values))
             values = {**values, path: self.any_of("x", "é") * (MANY + self.any_of(0, 1))}
-        return self.enveloped(contract, values, arrival)
+        return self.enveloped(contract, values, message)
 
-    def enveloped(self, contract: Contract, values: dict[str, Any], arrival: Arrival) -> Arrival:
+    def enveloped(self, contract: Contract, values: dict[str, Any], message: Message) -> Message:
         body: dict[str, Any] = {}
         by_path = {path_of(field): field for field in contract["fields"]}
         for path, value in values.items():
@@ -314,9 +314,9 @@ class Draw:
             chosen = paths if self.one_in(8) else [path if self.one_in(2) else self.rng.choice(paths)]
             for one in chosen:
                 put(body, steps_of(one), value)
-        if self.one_in(12):  # something else where an object or a list is looked for
+        if self.one_in(12):  # another value in place of an object or a list
             body[str(self.rng.choice([steps_of(path)[0] for path in values]))] = self.odd_unlisted()
-        if self.one_in(12):  # names are told apart by the case of their letters
+        if self.one_in(12):  # names that differ in case are different
             name = self.rng.choice(list(body))
             other = {name.swapcase(): self.odd_unlisted()}
             body = {**other, **body} if self.one_in(2) else {**body, **other}
@@ -344,10 +344,10 @@ class Draw:
         if contract["kind"] == "entity":
             key = self.key(contract, values)
             payload = None if self.one_in(8) else payload
-        return replace(arrival, payload=payload, attributes=attributes, key=key)
+        return replace(message, payload=payload, attributes=attributes, key=key)
 
     def with_unlisted(self, body: dict[str, Any]) -> dict[str, Any]:
-        """With fields that the contract does not list, at the top and in objects."""
+        """Add fields that the contract does not list, at the top and in objects."""
         inner = {name: self.odd_unlisted() for name in self.some_of(UNLISTED, 0, 3)}
         body = {**body, **{name: self.any_of(self.odd_unlisted(), inner) for name in self.some_of(UNLISTED, 1, 3)}}
         for name, value in body.items():
@@ -363,7 +363,7 @@ class Draw:
         return KEY_FORMS[self.any_of("bare", "bare", *KEY_FORMS)](id_, contract["key"])
 
     def change(self, row: dict[str, Any]) -> dict[str, Any]:
-        """As Debezium writes it."""
+        """A change in Debezium's format."""
         op = self.any_of("c", "u", "u", "r", "d", "d") if not self.one_in(12) else self.any_of("t", "", None, "D", 1)
         before, after = self.any_of(None, {}, row), row
         if op == "d":
@@ -394,14 +394,14 @@ class Draw:
         return self.rng.choice(VALUES[type_])
 
     def odd(self) -> Any:
-        """Any value."""
+        """A value of any type."""
         return self.any_of(
             *TEXTS, *NO_IDS, *NUMBERS, True, False, None, {}, [], [None], {"a b": {"x": Number("1e21")}}, [[1], "2"],
             "12,50", "1.0", " 5", "yes", "2", "1e15", "Infinity", "9223372036854775808", "soon", "2026-01-05T10:00:00Z",
         )  # fmt: skip
 
     def odd_unlisted(self) -> Any:
-        """Any value, but integers beyond 64 bits, of which BigQuery shows another example."""
+        """A value of any type, except integers of more than 64 bits, whose example differs on BigQuery."""
         value = self.odd()
         is_beyond = isinstance(value, Number) and abs(float(value.written)) >= 2**63
         return Number("7") if is_beyond and self._on_bigquery else value
@@ -417,7 +417,7 @@ class Draw:
         return self.rng.choice(far) if self.one_in(4) else near
 
     def written_time(self, field: dict[str, Any], at: datetime) -> Any:
-        """As its unit or format says."""
+        """A time in the unit or format of the field."""
         if unit := field.get("unit"):
             count = epoch(at) // {"seconds": 1_000_000, "milliseconds": 1000, "microseconds": 1}[unit]
             return self.any_of(Number(str(count)), str(count))
@@ -441,7 +441,7 @@ class Draw:
         return FORMS[self.rng.choice(TEXT_FORMS)](at)
 
     def wrong_time(self, field: dict[str, Any]) -> Any:
-        """Near to what its unit or format says."""
+        """A text that is almost in the unit or format of the field."""
         if field.get("type") != "timestamp":
             return self.odd()
         written = self.written_time(field, self.time())
@@ -454,7 +454,7 @@ class Draw:
         )
 
     def written(self, value: Any) -> str:
-        """As JSON: with spaces, with other escapes, and with keys twice."""
+        """The body as JSON, with spaces, unusual escapes and repeated keys."""
         if isinstance(value, Number):
             is_alike = re.fullmatch(r"0|-?[1-9][0-9]*(\.[0-9]*[1-9])?", value.written)
             return value.written if is_alike or not self._on_bigquery else "12.5"
@@ -470,7 +470,7 @@ class Draw:
 
 
 def broken(payload: bytes) -> list[bytes | None]:
-    """What is no JSON object; or is one although it looks odd."""
+    """Payloads that are not JSON objects, and unusual ones that are."""
     beginnings = [None, b"", b"null", b"[1]", b'"text"', b"{", b"\xff", b"\xef\xbb\xbf{}", b'{"a": "\\ud800"}']
     return [*beginnings, payload + b"x", payload[:-1], payload[:-1] + b",}", payload.replace(b":", b":NaN,", 1)]
 
@@ -489,7 +489,7 @@ def steps_of(path: str) -> list[str | int]:
 
 
 def put(into: Any, steps: list[str | int], value: Any) -> None:
-    """Put a value at a path, with the objects and lists on the way to it."""
+    """Set a value at a path, and create the objects and lists on the way."""
     step, *rest = steps
     if isinstance(step, int):
         into.extend([None] * (step + 1 - len(into)))

@@ -1,25 +1,26 @@
-"""Messages that broke a rule, or that would if a model forgot one, under the name of the rule."""
+"""Messages for which a model was wrong, or would be if it left out a rule, by the name of the rule."""
 
 import json
 from datetime import datetime, timedelta
 from typing import Any
 
-from tests.dbt_project.exact.warehouse import Arrival
+from dbt_project.exactness.message import Message
 
 ECOM_EVENT = {"event_time": "2026-01-05 10:00:00 UTC", "event_type": "view", "product_id": "p", "user_session": "s"}
 PAGE_VIEW = {"session_id": "s", "page_title": "Home", "ga_event_dtm": "2026-01-05T10:00:00Z"}
 WEB_EVENT = {"timestamp": "2026-01-05T10:00:00", "event": "view", "product": "p"}
 
 
-def example(number: int, *messages: tuple[int, str, dict[str, Any] | bytes | None]) -> list[Arrival]:
-    """Messages, each of a run and a stream; in ids and keys `%` stands for the example, so that none meets another."""
-    arrivals = []
+def example(number: int, *messages: tuple[int, str, dict[str, Any] | bytes | None]) -> list[Message]:
+    """The messages of one example, from run, stream and body. `%` stands for the example's number in ids and keys, so
+    that examples do not share them."""
+    placed = []
     for place, (run, stream, body) in enumerate(messages):
         text = body if isinstance(body, bytes) else json.dumps(body).encode()
         payload = None if body is None else text.replace(b"%", str(number).encode())
         published = datetime(2026, 1, 5, 12) + timedelta(minutes=place)
-        arrivals.append(Arrival(run, 0, stream, f"w{number}.m{place}", published, payload, f"u{number}".encode()))
-    return arrivals
+        placed.append(Message(run, 0, stream, f"w{number}.m{place}", published, payload, f"u{number}".encode()))
+    return placed
 
 
 def view(at: str) -> dict[str, Any]:
@@ -122,6 +123,6 @@ EXAMPLES = {
 }
 
 
-def examples(first_number: int = 0) -> list[list[Arrival]]:
-    """Every example as a world, numbered from `first_number` on."""
+def examples(first_number: int = 0) -> list[list[Message]]:
+    """Every example as a world, numbered from `first_number`."""
     return [example(first_number + place, *messages) for place, messages in enumerate(EXAMPLES.values())]

@@ -1,8 +1,7 @@
-"""Streams with random contracts, built run by run, against the oracle's own reading of the contracts."""
+"""Streams with random contracts, built run by run, are as the specification reads the contracts."""
 
 import json
 import os
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -15,14 +14,15 @@ import yaml
 
 from common.streams import STREAMS, Stream, read_contracts
 from dbt_project.contracts import write_contracts
+from dbt_project.exactness.message import Message
+from specification import Landed, Settings, marts
+from specification.contracts import read_contracts as read_by_specification
+from specification.rows import Mart
+from specification.staging import staged
 from tests.checkout import copy_project
 from tests.dbt_project.exact.contracts import COMMITS, Contract, Draw
-from tests.dbt_project.exact.warehouse import Arrival, Difference, Project, Warehouse, compare
-from tests.oracle import Landed, Settings, marts
-from tests.oracle.contracts import read_contracts as read_by_oracle
-from tests.oracle.marts import Mart, staged
+from tools.warehouses.in_process import Difference, Project, Warehouse, compare
 
-ROOT = Path(__file__).parents[3]
 FIRST_LANDING = datetime(2026, 2, 1, 10)
 SETS = int(os.environ.get("EXACT_CONTRACT_SETS", "10"))
 KINDS = [("event", None), ("entity", None), ("event", "cloudevents"), ("entity", "debezium"), ("event", None)]
@@ -49,15 +49,15 @@ def check(
     project_of: Callable[[Path, Path], Project] = Project,
     comparable: Callable[[Mart], Mart] = lambda rows: rows,
 ) -> None:
-    """Build random streams beside the others run by run, and compare all that is made of them; where there are several
-    runs, then also with a full refresh.
+    """Build random streams run by run, and compare their staging and marts with the specification. With several runs,
+    also compare a full refresh.
 
     Args:
-        project_of: opens the project in a folder, with a folder to work in.
-        comparable: rows without what differs between engines.
+        project_of: opens the project in a folder, with a working folder.
+        comparable: removes what differs between engines from rows.
     """
     given = {f"stream_{place}": draw.contract(*KINDS[place % len(KINDS)]) for place in range(streams)}
-    arrivals = [arrival for name in given for arrival in draw.arrivals(name, given[name], messages, runs)]
+    drawn = [message for name in given for message in draw.messages(name, given[name], messages, runs)]
     known = copy_with_streams(folder, given)
     with patch.dict(STREAMS, known):
         project = project_of(folder / "dbt_project", folder)
@@ -69,12 +69,12 @@ def check(
         def build(when: str, *options: str) -> None:
             warehouse.build(*select, *options)
             if found := list(differences(warehouse, folder / "streams", list(given), comparable)):
-                pytest.fail(f"EXACT_SEED={draw.seed} {when}: {described(found, given, arrivals)}", pytrace=False)
+                pytest.fail(f"EXACT_SEED={draw.seed} {when}: {described(found, given, drawn)}", pytrace=False)
 
         for run in range(runs):
             for commit in range(COMMITS):
                 landing_time = FIRST_LANDING + timedelta(hours=run * COMMITS + commit)
-                warehouse.land([one for one in arrivals if (one.run, one.commit) == (run, commit)], landing_time)
+                warehouse.land([one for one in drawn if (one.run, one.commit) == (run, commit)], landing_time)
             build(f"after run {run}")
         if runs > 1:
             build("after a full refresh", "--full-refresh")
@@ -106,20 +106,18 @@ def check_cloudevents_without_data(
     comparable: Callable[[Mart], Mart] = lambda rows: rows,
 ) -> None:
     payloads = {"with data": b'{"plan": "team"}', "empty": b"", "none": None, "broken": b"{"}
-    arrivals = []
+    landed = []
     for prefix in ("ce_", "ce-"):
         for name, payload in payloads.items():
             attributes = {"specversion": "1.0", "id": f"{prefix}{name}", "time": "2026-01-31T10:00:00Z"}
             attributes = {f"{prefix}{attribute}": value for attribute, value in attributes.items()}
-            arrivals.append(
-                Arrival(0, 0, "signups", f"{prefix}{name}", None, payload, attributes=json.dumps(attributes))
-            )
-    arrivals.append(Arrival(0, 0, "signups", "no CloudEvent", None, b"", attributes='{"id": "x"}'))
+            landed.append(Message(0, 0, "signups", f"{prefix}{name}", None, payload, attributes=json.dumps(attributes)))
+    landed.append(Message(0, 0, "signups", "no CloudEvent", None, b"", attributes='{"id": "x"}'))
     known = copy_with_streams(folder, {"signups": CLOUDEVENTS})
     with patch.dict(STREAMS, known):
         (folder / "warehouse").mkdir()
         warehouse = project_of(folder / "dbt_project", folder).warehouse(folder / "warehouse", Settings())
-        warehouse.land(arrivals, FIRST_LANDING)
+        warehouse.land(landed, FIRST_LANDING)
         warehouse.build("--select", *(f"+{mart}" for mart in MARTS))
         rows = {
             row["message_id"]: (row["event_id"], row["plan"], row["reject_reason"])
@@ -137,12 +135,8 @@ def check_cloudevents_without_data(
 
 
 def copy_with_streams(folder: Path, given: dict[str, Contract]) -> dict[str, Stream]:
-    """A copy of the project that has these streams too."""
+    """Copy the project and add these streams to the copy; returns all its streams."""
     copy_project(folder, ("dbt_project", "snapshots", "analyses", "streams"))
-    parsed_before = Path("dbt_project/target/tests/duckdb/partial_parse.msgpack")
-    if (ROOT / parsed_before).exists():  # half the time of parsing
-        (folder / parsed_before).parent.mkdir(parents=True)
-        shutil.copy(ROOT / parsed_before, folder / parsed_before)
     for name, contract in given.items():
         text = yaml.safe_dump(contract, sort_keys=False, allow_unicode=True)
         (folder / "streams" / f"{name}.yml").write_text(text)
@@ -154,17 +148,17 @@ def copy_with_streams(folder: Path, given: dict[str, Contract]) -> dict[str, Str
 def differences(
     warehouse: Warehouse, contracts: Path, streams: Sequence[str], comparable: Callable[[Mart], Mart]
 ) -> Iterator[Difference]:
-    """In staging and in the marts that a contract alone fills."""
+    """Differences in staging, and in the marts that depend only on contracts."""
     landed = [
         Landed(**{name: row[name] for name in Landed.__slots__})
         for stream in streams
         for row in warehouse.rows(f"raw.{stream}")
     ]
-    read = read_by_oracle(contracts)
+    read = read_by_specification(contracts)
     [key] = warehouse.rows("raw.pseudonym_key")
     secret = bytes(byte ^ 0x36 for byte in key["inner_pad"])
     for model, defined in staged(landed, Settings(), {name: read[name] for name in streams}, secret).items():
-        yield from compare(model, [judged(row) for row in warehouse.rows(f"staging.{model}")], defined)
+        yield from compare(model, [specified(row) for row in warehouse.rows(f"staging.{model}")], defined)
     defined_marts = marts(landed, Settings(), {}, read, secret)
     dimensions = [f"dim_{stream}" for stream in streams if read[stream].kind == "entity"]
     for mart in (*MARTS, *dimensions, *(f"{name}_history" for name in dimensions)):
@@ -172,16 +166,16 @@ def differences(
         yield from compare(mart, comparable(built), comparable(defined_marts[mart]))
 
 
-def judged(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of staging as far as the oracle states it; of a rejected message only what is said of the rejection."""
+def specified(row: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a staging row that the specification defines; of a rejected message, those about the rejection."""
     if row["reject_reason"] is None:
         return row
     of_message = ["stream", "message_id", "landed_at", "unlisted_fields"]
     return {name: row[name] for name in (*of_message, "reject_reason", "reject_detail", "rejected_payload")}
 
 
-def described(found: list[Difference], given: dict[str, Contract], arrivals: list[Arrival]) -> str:
-    """An example of each kind of difference, with its message, and the contracts."""
+def described(found: list[Difference], given: dict[str, Contract], landed: list[Message]) -> str:
+    """One example of each kind of difference, with its message, and the contracts."""
     sides: dict[tuple[str, Any], dict[str, dict[str, Any]]] = defaultdict(lambda: {"built": {}, "defined": {}})
     for difference in found:
         sides[difference.mart, difference.row.get("message_id")][difference.side] = difference.row
@@ -190,7 +184,7 @@ def described(found: list[Difference], given: dict[str, Contract], arrivals: lis
         built, defined = rows["built"], rows["defined"]
         names = [name for name in {**built, **defined} if built.get(name, ...) != defined.get(name, ...)]
         values = [f"  {name}: built {shown(built, name)}, defined {shown(defined, name)}" for name in names]
-        messages = [f"  {str(arrival)[:2000]}" for arrival in arrivals if arrival.message_id == message_id]
+        messages = [f"  {repr(one)[:2000]}" for one in landed if one.message_id == message_id]
         examples[mart, *names].append("\n".join([f"{mart} {message_id}", *values, *messages]))
     streams = {row["stream"] for rows in sides.values() for row in rows.values() if row.get("stream") in given}
     contracts = [f"{name}.yml\n{yaml.safe_dump(given[name], sort_keys=False)}" for name in sorted(streams)]

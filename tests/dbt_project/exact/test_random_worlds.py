@@ -1,13 +1,13 @@
-"""Random worlds, built run by run, against the oracle: few in `make test`, 1,000 and more in `make test-exact`."""
+"""Random worlds, built run by run, are as specified: a few in `make test`, 1,000 and more in `make test-exact`."""
 
 import os
 
 import pytest
 
+from specification import Settings
 from tests.dbt_project.exact.check import check_random_worlds
 from tests.dbt_project.exact.examples import examples
-from tests.dbt_project.exact.warehouse import Project
-from tests.oracle import Settings
+from tools.warehouses.in_process import Project
 
 WORLDS = int(os.environ.get("EXACT_WORLDS", "1000"))
 WORLDS_TOGETHER = 250

@@ -1,8 +1,8 @@
 """Random small worlds: a few messages about a few people, products, sessions and posts, and when each arrives.
 
-A world is drawn without a place: its ids are `Id`s and its times `At`s. `place` gives it a number: ids that begin with
-that number, and days that no other world has. So a thousand worlds share a warehouse and none can hide another's
-fault, neither by its rows nor by the days that it makes a build touch.
+A world is drawn with placeholders: its ids are `Id`s and its times `At`s. `place` gives it a number, with which its ids
+begin, and days that no other world has. So a thousand worlds share a warehouse without hiding each other's failures:
+neither their rows nor the days that a build recomputes overlap.
 """
 
 import json
@@ -15,20 +15,20 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from common.streams import STREAMS
-from tests.dbt_project.exact.warehouse import Arrival
-from tests.oracle import Settings
+from dbt_project.exactness.message import Message
+from specification import Settings
 
 RUNS = 5
 COMMITS_PER_RUN = 3
 MICROSECOND, SECOND, HOUR, DAY = 1, 1_000_000, 3_600_000_000, 86_400_000_000
 FIRST_DAY = date(2002, 3, 20)  # so that the last world has the autumn of 2026
 DAYS_OF_A_WORLD = 9  # four for its distant past, five for the rest
-MOST_WORLDS = 1000
+MAX_WORLDS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Id:
-    """An id of this world's own."""
+    """An id that no other world has."""
 
     name: str
     as_number: bool = False
@@ -36,7 +36,7 @@ class Id:
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """Microseconds from midnight of the world's day, or of its day in the distant past, and how to write them."""
+    """A time: microseconds from midnight of the world's day, or of its day long before, and its format."""
 
     offset: int
     is_old: bool = False
@@ -45,7 +45,7 @@ class At:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An id as the key of a message, written in one of KEY_FORMS."""
+    """An id as the key of a message, in one of KEY_FORMS."""
 
     id: Id
     field: str
@@ -54,27 +54,30 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A message without a place."""
+    """A message with placeholders."""
 
     stream: str
     run: int
     commit: int
     body: dict[str, Any] | bytes | None
-    """Values, Ids and Ats; bytes when it is broken; None for a tombstone."""
+    """Values, Ids and Ats; bytes if it is malformed; None for a tombstone."""
     published: At | None
     key: Key | bytes | None = None
     is_of_log: bool = False
     """Its id ends in /partition/offset, as in Kafka and in the spool."""
     redelivers: int | None = None
-    """The place of the message in the world that this one is, once more."""
+    """Index of the message of this world that this one redelivers."""
 
 
 World = tuple[Draft, ...]
 
 
 def draw_worlds(number: int, settings: Settings, seed: int) -> list[World]:
-    """Not by hypothesis: it goes back to earlier and simpler examples on purpose, which leaves a pack of worlds poor,
-    and cannot shrink a world out of a pack."""
+    """Draw this many worlds.
+
+    Without hypothesis, which returns to earlier and simpler examples, so that worlds vary less, and which cannot shrink
+    one world among many.
+    """
     rng = random.Random(seed)
     return [Draw(rng, settings).world() for _ in range(number)]
 
@@ -82,17 +85,17 @@ def draw_worlds(number: int, settings: Settings, seed: int) -> list[World]:
 # --- placing
 
 
-def place(worlds: Sequence[World], settings: Settings, seed: int) -> list[list[Arrival]]:
-    """Every world under its number, in days of its own."""
+def place(worlds: Sequence[World], settings: Settings, seed: int) -> list[list[Message]]:
+    """Replace the placeholders of each world by its number and its days."""
     days = days_apart(len(worlds), settings, random.Random(seed))
     return [place_one(world, number, *days[number]) for number, world in enumerate(worlds)]
 
 
 def days_apart(number: int, settings: Settings, rng: random.Random) -> list[tuple[date, date]]:
-    """For each world its day, the first of a month or one that changes the clock if possible, and its distant past."""
-    assert number <= MOST_WORLDS
+    """The day of each world, if possible the first of a month or one when clocks change, and its day long before."""
+    assert number <= MAX_WORLDS
     zone = ZoneInfo(settings.reporting_time_zone)
-    slots = [FIRST_DAY + timedelta(days=DAYS_OF_A_WORLD * slot) for slot in range(MOST_WORLDS)]
+    slots = [FIRST_DAY + timedelta(days=DAYS_OF_A_WORLD * slot) for slot in range(MAX_WORLDS)]
     rng.shuffle(slots)
 
     def interest(first_day: date) -> tuple[int, date]:
@@ -109,7 +112,7 @@ def changes_clock(day: date, zone: ZoneInfo) -> bool:
     return noon.utcoffset() != (noon - timedelta(days=1)).utcoffset()
 
 
-def place_one(world: World, number: int, day: date, old_day: date) -> list[Arrival]:
+def place_one(world: World, number: int, day: date, old_day: date) -> list[Message]:
     def time(at: At) -> datetime:
         midnight = datetime.combine(old_day if at.is_old else day, datetime.min.time())
         return midnight + timedelta(microseconds=at.offset)
@@ -123,14 +126,14 @@ def place_one(world: World, number: int, day: date, old_day: date) -> list[Arriv
             return {name: placed(inner) for name, inner in value.items()}
         return [placed(inner) for inner in value] if isinstance(value, list) else value
 
-    arrivals: list[Arrival] = []
+    messages: list[Message] = []
     for index, draft in enumerate(world):
         if draft.redelivers is not None:
-            arrivals.append(replace(arrivals[draft.redelivers], run=draft.run, commit=draft.commit))
+            messages.append(replace(messages[draft.redelivers], run=draft.run, commit=draft.commit))
             continue
         body, key = draft.body, draft.key
-        arrivals.append(
-            Arrival(
+        messages.append(
+            Message(
                 run=draft.run,
                 commit=draft.commit,
                 stream=draft.stream,
@@ -140,22 +143,23 @@ def place_one(world: World, number: int, day: date, old_day: date) -> list[Arriv
                 key=KEY_FORMS[key.form](placed(key.id), key.field) if isinstance(key, Key) else key,
             )
         )
-    return in_logs(world, arrivals, number)
+    return in_logs(world, messages, number)
 
 
-def in_logs(world: World, arrivals: list[Arrival], number: int) -> list[Arrival]:
-    """With offsets for the messages of a log, which are landed in the order of these; one key is in one partition.
+def in_logs(world: World, messages: list[Message], number: int) -> list[Message]:
+    """Give the messages of logs offsets in the order of their commits, with each key in one partition.
 
-    Offsets go from two digits to three: as numbers they are in another order than as text."""
-    found = list(arrivals)
+    Offsets go from two digits to three, so that their order as numbers differs from their order as text.
+    """
+    found = list(messages)
     next_offset: dict[tuple[str, int], int] = {}
-    for index in sorted(range(len(world)), key=lambda index: (arrivals[index].run, arrivals[index].commit, index)):
+    for index in sorted(range(len(world)), key=lambda index: (messages[index].run, messages[index].commit, index)):
         if world[index].is_of_log:
-            arrival = arrivals[index]
-            partition = len(arrival.key or b"") % 2
-            log = arrival.stream, partition
+            message = messages[index]
+            partition = len(message.key or b"") % 2
+            log = message.stream, partition
             offset = next_offset[log] = next_offset.get(log, 96) + 1
-            found[index] = replace(arrival, message_id=f"w{number}.{arrival.stream}/{partition}/{offset}")
+            found[index] = replace(message, message_id=f"w{number}.{message.stream}/{partition}/{offset}")
     return found
 
 
@@ -168,7 +172,7 @@ KEY_FORMS: dict[str, Callable[[Any, str], bytes]] = {
     "other object": lambda id_, field: json.dumps({"other": id_}).encode(),
     "number": lambda id_, field: (7).to_bytes(8, "big"),
 }
-"""How clients write a key; of the last two no id can be read."""
+"""Formats of keys. The last two have no id that can be read."""
 
 
 def numeric_id(value: Id, number: int) -> int:
@@ -176,7 +180,7 @@ def numeric_id(value: Id, number: int) -> int:
 
 
 def epoch(time: datetime) -> int:
-    """In microseconds."""
+    """Microseconds since 1970."""
     return (time.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
@@ -186,38 +190,38 @@ FORMS: dict[str, Callable[[datetime], Any]] = {
     "space": lambda time: time.isoformat(sep=" "),
     "UTC": lambda time: time.isoformat(sep=" ") + " UTC",
     "offset": lambda time: (time + timedelta(hours=5, minutes=30)).isoformat() + "+05:30",
-    "behind": lambda time: (time - timedelta(hours=8)).isoformat() + "-08:00",
+    "west": lambda time: (time - timedelta(hours=8)).isoformat() + "-08:00",
     "ms": lambda time: epoch(time) // 1000,
     "ms_text": lambda time: str(epoch(time) // 1000),
     "us": epoch,
 }
 
 
-TEXT_FORMS = ("T", "Z", "space", "UTC", "offset", "behind")
+TEXT_FORMS = ("T", "Z", "space", "UTC", "offset", "west")
 
 
 # --- drawing
 
 
 class Draw:
-    """Draws one world. Steps and ids are few, so that messages meet."""
+    """Draws one world, with few ids and few time steps, so that messages share sessions, days and entities."""
 
     def __init__(self, rng: random.Random, settings: Settings) -> None:
         self.rng = rng
         self.gap = settings.session_gap_seconds * SECOND
         self.window = settings.attribution_window_seconds * SECOND
         self.calm = not self.one_in(3)
-        """Few messages of one person and one session: only the order in which they arrive is odd."""
+        """Few messages of one person and one session: only their order of arrival is unusual."""
         self.as_numbers = self.one_in(4)
         self.has_logs = self.one_in(2)
-        """Streams of Kafka come with offsets, and nothing is delivered twice by the broker."""
+        """Streams of Kafka have offsets, and the broker redelivers nothing."""
         self.key_form = self.any_of("bare", "bare", *KEY_FORMS)
         self.first, self.other = "1", "1" if self.calm else "2"
         self.spelling = rng.choice(["query", "query", "object", "older", "export"])
         self.number = 0
         utc, new_york = [0, 0, DAY], [4 * HOUR, 5 * HOUR, DAY + 4 * HOUR, 7 * HOUR]
         self.midnights = utc if settings.reporting_time_zone == "UTC" else utc + new_york
-        """Of UTC and of New York, in summer and in winter, and where its clock changes."""
+        """Midnights of UTC and of New York, in summer and in winter, and when its clock changes."""
 
     def one_in(self, number: int) -> bool:
         return self.rng.randrange(number) == 0
@@ -229,14 +233,14 @@ class Draw:
         return self.rng.choice(values)
 
     def id(self, letter: str) -> Id:
-        """One of at most two of this world; the first more often."""
+        """One of at most two ids of this world, mostly the first."""
         return Id(
             letter + self.any_of(self.first, self.first, self.first, self.other),
             as_number=self.as_numbers and letter in "up",
         )
 
     def own_id(self, letter: str) -> Id:
-        """An id of this message, or by chance the id of another one."""
+        """An id of this message, or rarely that of another one."""
         return Id(f"{letter}{1 if self.rarely(8) else self.number}")
 
     def amount(self) -> Any:
@@ -249,7 +253,7 @@ class Draw:
         return replace(at, form=self.any_of(*TEXT_FORMS))
 
     def world(self) -> World:
-        """One wild scene of up to fifteen messages; or two calm ones, the second with other ids in the distant past."""
+        """One scene of up to fifteen messages; or two calm ones, the second with other ids and long before."""
         drafts: list[Draft] = []
         if self.calm:
             self.scene(drafts, CALM_THEMES, self.rng.randint(2, 6), is_old=False)
@@ -263,9 +267,9 @@ class Draw:
         """Messages, most of one kind, in one to five runs and any order."""
         kinds = self.rng.choice(themes)
         times = self.times(number, kinds, is_old)
-        # Clicks of one day whose checkouts are of the next: where these land first, a late click reaches over midnight.
+        # Clicks of one day with checkouts on the next: a late click then changes a checkout of another day.
         over_midnight = self.calm and kinds == ["clicks", "checkouts"] and self.one_in(2)
-        # Page views of one day that land behind those of the next: the first place of their session moves a day back.
+        # Page views that land after those of the next day: their session then starts a day earlier.
         backwards = self.calm and kinds == ["page_views"] and self.one_in(2)
         for at, run in zip(times, self.runs(times, backwards=backwards), strict=True):
             self.number += 1
@@ -280,8 +284,7 @@ class Draw:
                 drafts.append(self.spoilt(draft) if self.rarely(12) else draft)
 
     def runs(self, times: list[At], *, backwards: bool) -> list[int]:
-        """The run of each message: those of a day or of a stretch of time come together, or any; backwards, the last
-        day comes first."""
+        """The run of each message: one per day, one per period, or any. With `backwards`, the last day comes first."""
         runs = self.rng.sample(range(RUNS), 2 if self.calm else self.any_of(1, 2, 2, 3, 3, 4, 5))
         if backwards:
             last_day = max(at.offset // DAY for at in times)
@@ -290,12 +293,12 @@ class Draw:
         if together == "days":
             return [runs[at.offset // DAY % len(runs)] for at in times]
         if together == "stretches":
-            cuts = [self.rng.randint(1, len(times) - 1) for _ in range(self.any_of(1, 2, 2))]
-            return [runs[sum(place >= cut for cut in cuts) % len(runs)] for place in range(len(times))]
+            splits = [self.rng.randint(1, len(times) - 1) for _ in range(self.any_of(1, 2, 2))]
+            return [runs[sum(place >= split for split in splits) % len(runs)] for place in range(len(times))]
         return [self.rng.choice(runs) for _ in times]
 
     def times(self, number: int, kinds: list[str], is_old: bool) -> list[At]:
-        """Steps back and forth around midnight: exactly the gap or window, a little less or more, or none."""
+        """Times around midnight, apart by exactly the gap or window, a little less or more, or nothing."""
         limit = self.gap
         if "checkouts" in kinds:
             limit = self.any_of(self.window, self.window // 2, self.window // 4)
@@ -330,11 +333,11 @@ class Draw:
         return Draft(stream=stream, body=body, published=published, key=key, is_of_log=is_of_log, **arrival)
 
     def key_of(self, id_: Id) -> Id:
-        """The id that the key has; by mistake another one than the body's."""
+        """The id in the key; rarely another one than in the body."""
         return replace(id_, name=id_.name[0] + "2") if self.rarely(12) else id_
 
     def publication(self, at: At) -> At | None:
-        """Mostly soon; hours, days or years late; up to exactly a day before its time, or longer before; unknown."""
+        """Mostly soon; or hours, days or years late, up to or more than a day before the event, or unknown."""
         soon = [0, 0, SECOND, 2 * SECOND, 300 * SECOND]
         other = [300 * SECOND + MICROSECOND, HOUR, 2 * DAY, -SECOND, -DAY, -DAY - MICROSECOND]
         if self.rarely(20):
@@ -344,7 +347,7 @@ class Draw:
         return replace(at, offset=at.offset + self.rng.choice(other if self.rarely(4) else soon))
 
     def copy(self, drafts: list[Draft], arrival: dict[str, int]) -> Draft:
-        """The same message again; the same body again; or another body under the same id."""
+        """A redelivered message, the same body in another message, or another body with the same id."""
         place = self.rng.randrange(len(drafts))
         original = drafts[place]
         if self.one_in(3) and not original.is_of_log:
@@ -367,7 +370,7 @@ class Draw:
         return replace(copy, body={**copy.body, name: value})
 
     def spoilt(self, draft: Draft) -> Draft:
-        """A message that may have to be rejected: broken, without a field, or with a value that is none."""
+        """A message that may have to be rejected: malformed, without a field, or with an invalid value."""
         body = draft.body
         if body is None:
             return replace(draft, key=self.any_of(None, b"", b"\xff", b"undefined", b"{", b"1\n2"))
@@ -437,7 +440,7 @@ Drawn = tuple[dict[str, Any] | None, Id | None]
 
 
 def given(names: dict[str, Any]) -> dict[str, Any]:
-    """Without the fields that a body leaves out."""
+    """Remove the fields whose value is `...`."""
     return {name: value for name, value in names.items() if value is not ...}
 
 
@@ -580,7 +583,7 @@ def post(draw: Draw, at: At) -> Drawn:
 
 
 def version(draw: Draw, at: At, id_name: str, values: dict[str, Any]) -> Drawn:
-    """An entity, deleted or not, created before, at or even after this version; or its tombstone."""
+    """An entity, deleted or not, created before, at or after the time of this version; or its tombstone."""
     entity_id = draw.id({"user_id": "u", "product_id": "p", "post_id": "t"}[id_name])
     if draw.one_in(6):
         return None, entity_id
@@ -613,7 +616,7 @@ BODIES: dict[str, Callable[[Draw, At], Drawn]] = {
 
 
 def number_of(value: Any) -> int | None:
-    """The world that an id belongs to."""
+    """The number of the world to which an id belongs."""
     if not isinstance(value, str):
         return None
     if found := re.match(r"w(\d+)\.", value):

@@ -24,7 +24,7 @@ from ingest.landing import LandingReport, land_streams
 from ingest.message import Message
 from ingest.producers.spool import SpoolProducer
 from tests.command_line import run_main
-from tests.registry import LocalRegistry
+from tools.brokers.local_registry import LocalRegistry
 
 FIRST = {
     "type": "record",

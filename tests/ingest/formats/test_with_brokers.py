@@ -27,7 +27,7 @@ from common.streams import STREAMS, Stream
 from engines.duckdb.sink import DuckDBSink
 from ingest import formats
 from ingest.landing import LandingReport, land_streams
-from tests.brokers import KafkaServer, SchemaRegistry
+from tools.brokers import KafkaServer, SchemaRegistry
 
 pytestmark = pytest.mark.brokers
 

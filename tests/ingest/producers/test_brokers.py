@@ -25,7 +25,7 @@ from ingest.replay import Replay
 from ingest.simulator import simulate
 from ingest.sources.kafka import KafkaSource
 from ingest.sources.pubsub import PubSubSource
-from tests.brokers import KafkaServer, PubSubEmulator, free_port
+from tools.brokers import KafkaServer, PubSubEmulator, free_port
 
 pytestmark = pytest.mark.brokers
 

@@ -33,8 +33,8 @@ from ingest.brokers.kafka import client_config
 from ingest.provision import provision
 from ingest.sources import kafka, kafka_backlog, kafka_batch
 from ingest.sources.kafka import KafkaSource
-from tests.brokers import KafkaServer, free_port
 from tests.ingest.conftest import Start
+from tools.brokers import KafkaServer, free_port
 
 pytestmark = pytest.mark.brokers
 

@@ -18,8 +18,8 @@ from ingest.brokers.pubsub import open_publisher, open_subscriber
 from ingest.provision import provision
 from ingest.sources import pubsub, pubsub_batch
 from ingest.sources.pubsub import PubSubSource
-from tests.brokers import PubSubEmulator, free_port
 from tests.ingest.conftest import Start
+from tools.brokers import PubSubEmulator, free_port
 
 pytestmark = pytest.mark.brokers
 

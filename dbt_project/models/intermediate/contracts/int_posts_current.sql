@@ -1,3 +1,3 @@
--- Those that are not deleted, as they are now.
+-- The latest version of each entity that is not deleted.
 -- Written by `python -m dbt_project.contracts` from streams/*.yml: change those.
 {{ entity_current('posts') }}

@@ -1,0 +1,76 @@
+"""Deduplication of accepted messages, dead letters, and the counts of all messages."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import TypeVar
+
+from specification.landed import Landed
+from specification.messages import Event, Rejected, Version, published
+from specification.rows import Mart, Row
+from specification.values import seconds_between
+
+T = TypeVar("T", Event, Version)
+
+
+def first_copies(copies: Iterable[T]) -> list[T]:
+    """Of accepted copies with the same key, the first in the log counts, whatever the others contain."""
+    first: dict[str, T] = {}
+    for copy in sorted(copies, key=lambda copy: copy.message.log_order):
+        first.setdefault(copy.key, copy)
+    return list(first.values())
+
+
+def event_row(event: Event) -> Row:
+    return {
+        **event.contents,
+        "stream": event.stream,
+        "event_id": event.event_id,
+        "event_key": event.key,
+        "event_date": event.event_at.date(),
+        "message_id": event.message.message_id,
+        "published_at": event.published_at,
+        "landed_at": event.landed_at,
+        "latency_seconds": seconds_between(event.event_at, event.published_at),
+    }
+
+
+def dead_letter(message: Landed, rejected: Rejected) -> Row:
+    return {
+        "message_id": message.message_id,
+        "stream": message.stream,
+        "reason": rejected.reason,
+        "detail": rejected.detail,
+        "payload": message.payload,
+        "published_at": published(message),
+        "landed_at": message.landed_at,
+    }
+
+
+def reconciliation(
+    messages: list[Landed], accepted: Sequence[Event | Version], kept: Sequence[Event | Version], dead_letters: Mart
+) -> Mart:
+    """For every stream and landing date: landed = accepted + duplicates + rejected.
+
+    A copy of an event is conflicting if its contents differ from the copy that counts. Versions of entities never are,
+    as their contents are a part of their identity.
+    """
+    names = ("landed", "accepted", "duplicates", "conflicting", "rejected", "mismatched_keys")
+    counts: dict[tuple[str, date], dict[str, int]] = defaultdict(lambda: dict.fromkeys(names, 0))
+    first = {one.key: one for one in kept}
+    for message in messages:
+        counts[message.stream, message.landed_at.date()]["landed"] += 1
+    for copy in accepted:
+        day = counts[copy.stream, copy.landed_at.date()]
+        kept_copy = first[copy.key]
+        day["accepted" if copy is kept_copy else "duplicates"] += 1
+        if isinstance(copy, Event) and isinstance(kept_copy, Event):
+            day["conflicting"] += copy.contents != kept_copy.contents
+        else:
+            day["mismatched_keys"] += isinstance(copy, Version) and copy.has_mismatched_key
+    for letter in dead_letters:
+        counts[letter["stream"], letter["landed_at"].date()]["rejected"] += 1
+    return [
+        {"stream": stream, "landed_date": landed_date, **count, "is_balanced": True}
+        for (stream, landed_date), count in counts.items()
+    ]

@@ -1,0 +1,1 @@
+"""Warehouses in folders of their own, landed into and built from this checkout."""
