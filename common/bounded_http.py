@@ -1,6 +1,6 @@
 """uvicorn's HTTP/1.1 protocol with bounds that it lacks: size of the head, time to receive, pipelined requests.
 
-uvicorn bounds the head only with its slower h11 protocol, and the other two with none.
+Only uvicorn's slower h11 protocol bounds the head, and none of its protocols bounds the other two.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._unparsed_bytes = 0
         if len(self.pipeline) >= MAX_PIPELINED:
-            raise ValueError("too many requests in the pipeline")  # the parser stops, and sends 400
+            raise ValueError("too many pipelined requests")  # the parser stops, and sends 400
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -92,7 +92,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _count(self, number: int) -> None:
         self._parsed_bytes += number
         if self._parsed_bytes > MAX_HEAD_BYTES:
-            raise ValueError("head too large")  # the parser stops, and send_400_response is called
+            raise ValueError("request line and headers too large")  # the parser stops, and send_400_response is called
 
     def _start_deadline(self) -> None:
         if self._deadline is None:

@@ -292,7 +292,7 @@ def _check_streams(names: Iterable[str]) -> None:
     try:
         named(list(names))
     except ContractError:
-        return  # see _stream_names
+        return  # a mistake in a contract: see _stream_names
     except UserError as error:
         raise ValueError(str(error)) from None
 

@@ -1,4 +1,5 @@
-"""The bounds of a batch (LANDING_MAX_ROWS, LANDING_MAX_BYTES, LANDING_MAX_SECONDS), and its size measured by them."""
+"""The bounds of a batch (LANDING_MAX_ROWS, LANDING_MAX_BYTES, LANDING_MAX_SECONDS), and a batch's size compared with
+them."""
 
 import time
 from bisect import bisect_left
@@ -19,7 +20,7 @@ class _ByteOffsets(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BatchBounds:
-    """The bounds of a batch: rows, bytes and seconds. It is complete once it reaches one of them."""
+    """The bounds of a batch: rows, bytes and seconds. A batch is complete once it reaches one of them."""
 
     rows: int
     bytes: int

@@ -97,8 +97,8 @@ def land_streams(
 def accept_replacement(sink: Sink, error: WarehouseReplacedError) -> None:
     """Log that the warehouse was replaced, and make the sink read positions from the new one."""
     log.error(
-        "the warehouse was replaced: landing continues from its positions, in Kafka and the spool. Pub/Sub does not"
-        " redeliver acknowledged messages: see docs/operations.md#backups",
+        "the warehouse was replaced: Kafka and the spool are read again from the positions in the new one. Pub/Sub does"
+        " not redeliver acknowledged messages: see docs/operations.md#backups",
         reason=str(error),
     )
     sink.forget()

@@ -106,7 +106,7 @@ def query(
         list[str] | None,
         typer.Argument(
             metavar="[PARAMETER=VALUE]...",
-            help="Parameters of the query, which the list of queries names; others have their defaults.",
+            help="Parameters of the query, as the list of queries shows them; the others keep their defaults.",
         ),
     ] = None,
     format_: Annotated[Format, typer.Option("--format", help="Format of the answer.")] = Format.table,
@@ -127,7 +127,7 @@ def query(
 
 
 @app.command()
-@app.command("query-check", hidden=True)  # the name of `event-warehouse query-check`
+@app.command("query-check", hidden=True)  # `event-warehouse query-check` runs this command
 def check(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Queries to check; all unless given.")
@@ -201,7 +201,7 @@ def _given(arguments: Iterable[str]) -> dict[str, str]:
     """Parameter to value.
 
     Raises:
-        UserError: for an argument that is no PARAMETER=VALUE, or a parameter that is given more than once.
+        UserError: for an argument that is not PARAMETER=VALUE, or a parameter that is given more than once.
     """
     given: dict[str, str] = {}
     for argument in arguments:

@@ -1,4 +1,4 @@
-"""An answer to a query, what gives it, and why there may be none."""
+"""Answers to queries, the published version that gives them, and the errors of queries without one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

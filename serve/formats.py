@@ -33,7 +33,7 @@ def as_json(query: Query, answer: Answer) -> bytes:
     )
 
 
-FORMULA = re.compile("[=+\\-@\t\r\n＝＋－＠]")  # noqa: RUF001  spreadsheets take the wide ones, too
+FORMULA = re.compile("[=+\\-@\t\r\n＝＋－＠]")  # noqa: RUF001  spreadsheets accept full-width characters too
 """First character of a text that a spreadsheet would compute."""
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 

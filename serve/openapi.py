@@ -25,7 +25,7 @@ REFUSALS = {
     "408": "The answer took longer than SERVE_TIMEOUT_SECONDS.",
     "503": "Nothing is published yet, or too many queries wait.",
 }
-TOKEN_REFUSALS = {"401": "No token, or an unknown one.", "403": "The token may not ask this query."}
+TOKEN_REFUSALS = {"401": "No token, or an unknown one.", "403": "The token may not run this query."}
 ERROR = {
     "application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}},
 }

@@ -69,14 +69,14 @@ def print_answer(query: Query, answer: Answer, format_: Format) -> None:
 
 
 def _write(text: bytes, escaped: Callable[[str], str]) -> None:
-    """Unchanged to a file or a pipe; for a terminal, control characters are escaped."""
+    """Write text: unchanged to a file or a pipe, with control characters escaped to a terminal."""
     if sys.stdout.isatty():
         text = "\n".join(escaped(line) for line in text.decode().split("\r\n")).encode()
     sys.stdout.buffer.write(text)
 
 
 def _escaped_in_json(text: str) -> str:
-    """The same JSON: what is not printable can only be inside a string."""
+    """Escape what is not printable; in JSON, it can only be inside a string."""
     return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
 
 

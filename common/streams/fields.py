@@ -70,9 +70,9 @@ class BodyField(BaseModel, extra="forbid", frozen=True):
         if self.values and self.type not in ("string", "id", "integer"):
             raise ValueError("values need the type string, id or integer")
         if self.name in VOCABULARY and (self.type == "amount") != (VOCABULARY[self.name] == "amount"):
-            raise ValueError(f"type: {self.name} of fct_events is {VOCABULARY[self.name]}")
+            raise ValueError(f"type: the column {self.name} of fct_events is {VOCABULARY[self.name]}")
         if self.name in VOCABULARY and self.type not in ("string", "id", "amount"):
-            raise ValueError(f"type: {self.name} of fct_events is text: use string or id")
+            raise ValueError(f"type: the column {self.name} of fct_events is text: use string or id")
         return self
 
     @property

@@ -12,7 +12,8 @@ from common.streams.mistakes import describe_empty, describe_mistake
 
 
 class _Loader(yaml.CSafeLoader):
-    """Rejects a repeated key, of which YAML would take the last. Keeps dates as text: MySQL's 0000-00-00 is none."""
+    """Rejects a repeated key: YAML would silently use the last one. Keeps dates as text: MySQL's 0000-00-00 is not a
+    date."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         known = set()

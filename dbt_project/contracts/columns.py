@@ -10,7 +10,7 @@ TYPES = {"integer": "bigint", "amount": "numeric(18, 4)", "boolean": "boolean", 
 
 
 def doc(name: str) -> str:
-    """The description of a column that several models share: a block of models/columns.md."""
+    """A reference to a description that several models share: a block of models/columns.md."""
     return f'{{{{ doc("{name}") }}}}'
 
 
@@ -62,7 +62,7 @@ def described_columns(columns: Mapping[str, str], types: Mapping[str, str] | Non
     """Columns as yml lists them.
 
     Args:
-        types: of a mart's columns, which have types; timestamp for those that it leaves out.
+        types: column to type, for a mart; a column that it does not have is a timestamp. None leaves out all types.
     """
     return [
         {

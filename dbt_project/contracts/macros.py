@@ -66,7 +66,8 @@ def _is_read(stream: Stream, field: BodyField) -> bool:
 
 
 def _listed(stream: Stream) -> dict[str, list[str]]:
-    """Top-level names of a body that the contract lists, and in `listed_inside` paths one level below."""
+    """The names at the top level of a body that the contract lists, and as `listed_inside` the paths one level
+    below."""
     of_envelope = ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"]
     listed = dict.fromkeys(of_envelope if stream.envelope == "cloudevents" else [])
     inside: dict[str, None] = {}

@@ -13,7 +13,7 @@ from dbt_project.contracts.snapshots import snapshots
 from dbt_project.contracts.sources import sources
 
 BY_HAND = ("dim_users", "dim_products", "dim_posts")
-"""Dimensions with more columns than their contracts: totals of other marts."""
+"""Dimensions that are written by hand: they also have totals from other marts."""
 
 
 def write_contracts(project: Path = PROJECT, streams: Mapping[str, Stream] = STREAMS) -> None:
@@ -38,7 +38,7 @@ def parse_changed_contracts(target: Path, project: Path = PROJECT) -> None:
     Otherwise dbt misses new snapshots (dbt-core issue 15785), and fails at one whose model is gone.
 
     Args:
-        target: dbt's target folder, where it keeps what it has parsed. Each command has its own.
+        target: dbt's target folder, which has its parse cache. Each command has its own.
     """
     snapshots = (project / SNAPSHOTS).read_bytes()
     parsed, seen = target / "partial_parse.msgpack", target / "snapshots.yml"

@@ -89,7 +89,7 @@ class Bodies(Chance):
         return json.dumps({f"{prefix}{name}": value for name, value in given.items()}), body.get("data")
 
     def complete(self, body: dict[str, Any], stream: Stream, time: datetime) -> None:
-        """Give each group of which one field is required a value, if none has one."""
+        """Set a field of each `one_of` group that has no value yet."""
         for group in stream.one_of:
             if not any(get(body, path) for path in group):
                 [field] = [field for field in stream.fields if field.in_body == group[0]]

@@ -28,7 +28,8 @@ class Literals:
 
     @classmethod
     def of(cls, own: str, others: str) -> "Literals":
-        """Literals of a model and of the models that it reads, repeated so that both are drawn about as often."""
+        """Literals of a model and of the models that it reads. The model's own are repeated, so that both are drawn
+        about as often."""
         (texts, numbers, days), (more_texts, more_numbers, more_days) = _literals(own), _literals(others)
         return cls(_in_halves(texts, more_texts), _in_halves(numbers, more_numbers), _in_halves(days, more_days))
 

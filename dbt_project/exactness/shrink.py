@@ -72,5 +72,5 @@ def _without(history: History, left_out: Iterable[Message]) -> History:
 
 
 def _joined(runs: History) -> History:
-    """The runs as one that builds everything."""
+    """Merge the runs into one that builds everything."""
     return (Run(tuple(message for run in runs for message in run.messages)),)

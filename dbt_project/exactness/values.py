@@ -11,7 +11,7 @@ from common.streams import BodyField, Stream
 from dbt_project.exactness.literals import Literals
 
 SECOND = 1_000_000
-"""In microseconds."""
+"""One second in microseconds."""
 
 
 class Chance:

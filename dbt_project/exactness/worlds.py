@@ -64,14 +64,14 @@ class _World(Chance):
         self.runs = runs
         self.streams = self.related(streams)
         self.is_calm = not self.one_in(3)
-        """About one person and one product within hours: only the order of arrival is unusual."""
+        """Whether all messages are about one person and one product within hours, and only their order is unusual."""
         ids = [f"a{number}"] if self.is_calm else [f"a{number}", f"b{number}"]
         self.day = datetime.combine(_FIRST_DAY + timedelta(days=_DAYS * number + 4), datetime.min.time())
         self.old_day = datetime.combine(_FIRST_OLD_DAY + timedelta(days=_OLD_DAYS * number), datetime.min.time())
         self.values = Values(rng, number, ids, literals)
         self.bodies = Bodies(self.values, self.day)
         self.literal_day: datetime | None = None
-        """A date that the SQL names, or some days of this world later."""
+        """A date that the SQL names, sometimes moved by days of this world; None if the SQL names none."""
         if literals.days:
             day = datetime.combine(rng.choice(literals.days), datetime.min.time())
             self.literal_day = day + timedelta(days=self.any_of(0, _OLD_DAYS * number))

@@ -1,6 +1,7 @@
 {#- How staging reads the fields of a contract: their texts, their values, and the reasons to reject a message. -#}
 
-{#- A field's text: the first with a value of its paths. Null if it is empty or a text that the contract lists as null. -#}
+{#- A field's text, from the first of its paths that has a value. Null if it is empty or a text that the contract lists as
+    null. -#}
 {% macro text_of(field, contract) -%}
     {%- set found = [] -%}
     {%- for path in field.paths -%}
@@ -80,7 +81,7 @@
     {{ ('_text_of_' ~ field.name) if has_text_column(field) else field.name }}
 {%- endmacro %}
 
-{#- For each field `text as _text_of_price, value as price,`, or its text alone. -#}
+{#- The columns of each field: `text as _text_of_price, value as price,`, or for a text only `text as url,`. -#}
 {% macro texts_and_values(fields, contract) -%}
     {%- for field in fields -%}
     {%- if has_text_column(field) -%}

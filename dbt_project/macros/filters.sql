@@ -16,7 +16,8 @@
   Events of one brand, category and product, or of all. Brands and categories are compared in any case.
 
   Args:
-      brand, category, product_id: parameters of the query, of which 'all' means each; none for one that it does not have
+      brand, category, product_id: parameters of the query, where 'all' means no condition; none if the query does not have the
+          parameter
 -#}
 {% macro of_products(brand=none, category=none, product_id=none) -%}
     {%- set conditions = [] -%}
@@ -31,7 +32,7 @@
 {%- endmacro %}
 
 {#-
-  `order by {{ column_named(sort, ['revenue', 'views']) }} desc`: the column whose name the parameter has.
+  `order by {{ column_named(sort, ['revenue', 'views']) }} desc`: the column that the parameter names.
 
   Args:
       parameter: parameter of the query

@@ -56,7 +56,7 @@
     ] + contents) }} end
 {%- endmacro %}
 
-{#- A time, and below an amount, as text that is the same on both engines, for hashes. -#}
+{#- A time as text for hashes, the same on both engines; `amount_text_of` does this for an amount. -#}
 {% macro time_text_of(time) -%}
     cast({{ epoch_microseconds(time) }} as {{ dbt.type_string() }})
 {%- endmacro %}

@@ -30,8 +30,8 @@
     ({{ landed | join(' or ') if landed else 'false' }})
 {%- endmacro %}
 
-{#- Returns (stream, watermark, upper_bound) for each stream of this model. The times are texts: none for the watermark of a
-    model that has not read the stream, and for an upper bound while one of its parents has not. -#}
+{#- Returns (stream, watermark, upper_bound) for each stream of this model. The times are texts. The watermark is none if this
+    model has not read the stream yet, the upper bound if one of its parents has not. -#}
 {% macro read_bounds() %}
     {% if not has_state() %}
         {{ return([]) }}

@@ -54,7 +54,7 @@ def simulate(
 
     settings = load_settings()
     if unless_broker and (settings.has_kafka or settings.pubsub_project):
-        output.print("a broker is configured: nothing simulated")
+        output.print("nothing was simulated, because a broker is configured")
         return
     days = (1 if simulated_days(settings) else 7) if days is None else days
     if not days:
@@ -102,7 +102,9 @@ def replay(
     ] = None,
     speed: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Multiple of real time, by the times of the events.", show_default="no pause"),
+        typer.Option(
+            min=0.001, help="Speed as a multiple of real time, by the times of the events.", show_default="no pause"
+        ),
     ] = None,
     force: Annotated[
         bool,
@@ -150,7 +152,7 @@ def replay(
     with progress("replaying", None) as advance, RoutingProducer(settings) as producer:
         published = checked.publish(producer, speed=speed, stop=stop, on_progress=advance)
     if not published and not stop.is_set():
-        raise UserError(f"{', '.join(files)}: there is no message, so nothing was produced")
+        raise UserError(f"{', '.join(files)}: no messages found, so nothing was produced")
     unreadable = f"; {checked.unreadable:,} unreadable, see dead_letters after the build" if checked.unreadable else ""
     output.print(f"{'interrupted: ' if stop.is_set() else ''}produced {count(published)} to {stream}{unreadable}")
     if stop.is_set():

@@ -1,4 +1,4 @@
-"""Nests the columns of CSV and Parquet files as the paths of a contract do."""
+"""Turns columns of CSV and Parquet files, such as `props.ref`, into nested objects and lists."""
 
 import re
 from collections import Counter
@@ -23,7 +23,7 @@ def check_distinct(file: EventFile, columns: Sequence[str]) -> None:
 Value: TypeAlias = "int | dict[str, Value] | list[Value] | None"
 """The number of a column, or an object or list of values; None for an element of a list that no column fills."""
 _Steps = dict[str | int, "int | _Steps"]
-"""A Value in the making, with a list as a mapping of index to element."""
+"""A Value while it is built, with lists as mappings of index to element."""
 MOST_ELEMENTS = 1_000
 """Maximum elements of a list, so that a column `items[999999999]` does not fill the memory."""
 

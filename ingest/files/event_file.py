@@ -70,7 +70,8 @@ class EventFile:
         known = _format(self.path)
         if known is None:
             raise UserError(
-                f"{self.name}: expected {', '.join(FORMATS)} (also .gz); pipe any other file in, with - as the file"
+                f"{self.name}: expected {', '.join(FORMATS)} (also .gz); to read another file, pipe it to"
+                " standard input and give - as the file"
             )
         return known
 
@@ -142,7 +143,7 @@ class _Recoded(io.RawIOBase):
 
 
 def find_files(names: Sequence[str]) -> list[EventFile]:
-    """Find files. A name is that of a file, a pipe or a folder, a glob, or `-` for standard input.
+    """Find files. A name is the path of a file, a pipe or a folder, or a glob, or `-` for standard input.
 
     Pipes and standard input are copied to a temporary file, because files are checked before they are produced.
 
@@ -162,7 +163,8 @@ def find_files(names: Sequence[str]) -> list[EventFile]:
                 found.append(_copy(name, pipe))
         elif path.is_dir():
             found += _known_files(name, path.rglob("*"))
-        elif not path.exists() and (matches := glob.glob(name, recursive=True)):  # noqa: PTH207  may be absolute
+        # not Path.glob, which takes no absolute pattern
+        elif not path.exists() and (matches := glob.glob(name, recursive=True)):  # noqa: PTH207
             folders = [Path(match).rglob("*") for match in matches if Path(match).is_dir()]
             found += _known_files(name, chain(map(Path, matches), *folders))
         else:

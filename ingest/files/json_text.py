@@ -75,7 +75,7 @@ def _parsed(line: bytes) -> Any:
 
 
 def json_documents(file: BinaryIO, *, in_array: bool = False) -> Iterator[bytes]:
-    """Yield consecutive documents, or the elements of one array, byte for byte. The largest one bounds the memory.
+    """Yield consecutive documents, or the elements of one array, byte for byte. Holds one document in memory at a time.
 
     Raises:
         NotJsonError: at the first line that is not JSON.
@@ -132,12 +132,12 @@ class _JsonText:
             try:
                 _, end = self._parse(self._text, self.at)
             except JSONDecodeError as error:
-                # an unclosed string, or an error in the last 16 characters, may only be cut off by the end of the block
+                # the end of the block may have caused an unclosed string, or an error in the last 16 characters
                 if self._is_end or (error.pos < len(self._text) - 16 and "Unterminated string" not in error.msg):
                     self.at = error.pos
                     self.fail(f"not JSON: {error.msg.removesuffix(' at').removesuffix(': ')}")
             except _ConstantError as error:
-                self.fail(f"{error}, somewhere in what begins here, is not JSON")
+                self.fail(f"{error} is not JSON, in the document that begins here")
             except RecursionError:
                 self.fail("nested too deeply")
             else:

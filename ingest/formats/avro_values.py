@@ -14,14 +14,15 @@ from fastavro import parse_schema
 
 from ingest.formats.compiled_avro import Convert
 
-EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC without a zone: orjson writes it with a Z
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC, but without a zone: orjson adds the Z
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 
 class PlainSchema:
     """A schema without logical types and namespaces ("plain"), which fastavro reads fast.
 
-    `schema` is the plain schema. `convert` converts what fastavro reads by it; None if no value needs a conversion.
+    `schema` is the plain schema. `convert` converts the values that fastavro reads with it; None if no value needs a
+    conversion.
     """
 
     def __init__(self, schema: Any) -> None:

@@ -33,9 +33,9 @@ Decode = Callable[[bytes], bytes]
 
 
 def protobuf_decoder(schema: str, references: Mapping[str, str]) -> Decode:
-    """Return a function that decodes messages of a schema. Each begins with the path of its type in the schema.
+    """Return a function that decodes messages of a schema. Each message begins with the path of its type in the schema.
 
-    Fields keep their names in the schema. Fields without presence always appear, if unset with their default: Protobuf
+    Fields keep their names in the schema. Fields without presence always appear, with their default if unset: Protobuf
     does not distinguish 0 from unset there.
 
     Args:

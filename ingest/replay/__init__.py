@@ -32,15 +32,15 @@ class _Part:
     file: EventFile
     read: Callable[[], Iterator[Message]]
     check: Callable[[], Iterator[object]] | None
-    """Reads the file to its end, where it may turn out invalid, such as an array that is cut off. None if the lines are
-    independent, since then an invalid one only becomes a dead letter."""
+    """Reads the whole file, to find an error such as an array that is cut off. None if the lines are independent: an
+    invalid one then only becomes a dead letter."""
 
 
 class Replay:
     """Files that were checked against a stream and can be produced to it.
 
     Args:
-        settings: Give the Kafka topic, whose retention is compared with the times of the rows.
+        settings: They name the Kafka topic, whose retention is compared with the times of the rows.
         names: Files, folders, globs, or `-` for standard input; see `find_files`.
         stream: The stream to produce to.
         renames: `ours=theirs` each: the column `theirs` of CSV and Parquet files becomes the field `ours`.

@@ -105,7 +105,7 @@ class Matcher:
             raise UserError(self._mismatch(file, "field", missing, f"fields {_shown([*found])}", []))
 
     def _missing(self, found: Collection[str]) -> list[str]:
-        """Return the required fields that are not among those found, by one of their paths."""
+        """Return the required fields of which no path was found."""
         paths = {field.in_body: field.paths for field in self._stream.fields}
         return [
             " or ".join(group)

@@ -33,7 +33,7 @@ class Purpose(IntEnum):
     SALES = 5
     RETURNS = 6
     FAULTS = 100
-    """Base number: each stream adds its own, and returns come after the last stream."""
+    """First of the numbers for faults: one per stream, then one for returns."""
 
 
 def generator(seed: int, day: int, purpose: int) -> np.random.Generator:

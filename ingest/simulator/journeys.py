@@ -18,7 +18,8 @@ from ingest.simulator.visits import NEVER, OTHER, draw_visits
 from ingest.simulator.vocabulary import Vocabulary
 
 PAGES_PER_JOURNEY = 5.3
-"""Average number, to estimate how many journeys are needed for a number of page views; a bad estimate costs time."""
+"""Average number, to estimate how many journeys are needed for a number of page views; a bad estimate only costs
+time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class CachedPublished:
         self.queries, self.left_out = published.queries, published.left_out
 
     def ask(self, query: Query, values: Mapping[str, Value], timeout_seconds: float | None = None) -> Answer:
-        """As Published.ask."""
+        """Like Published.ask."""
         key = self.version, query.name, frozenset(values.items())
         answer = self._memory.get(key)
         if answer is None:

@@ -18,7 +18,7 @@ def plot(rows: list[Row], at: str, column: str) -> dict[str, Any]:
     zone = getattr(rows[0][at], "tzinfo", None)
 
     def place(wall: datetime) -> datetime:
-        """The instant of a local time: a local hour may come twice or never."""
+        """The instant of a local time; a local hour can occur twice or not at all."""
         return wall.replace(tzinfo=zone).astimezone(UTC).replace(tzinfo=None) if zone else wall
 
     times = [row[at].astimezone(UTC).replace(tzinfo=None) if zone else _without_time(row[at]) for row in rows]

@@ -22,17 +22,18 @@ from serve.formats import as_csv
 log = structlog.get_logger()
 
 ALWAYS = 2
-"""Key figures that are shown even if they are 0: events and people. A warehouse need not be of a shop."""
+"""Key figures that are shown even if they are 0: events and people. A warehouse may have no shop, and then the others
+are left out."""
 TREND_DAYS = 92
-"""Days of the small charts at most."""
+"""Maximum days of the small charts."""
 HOURLY_DAYS = 7
 """Longest period whose small charts have a bar per hour."""
 FEW_VALUES = 50
-"""Distinct values up to which a property is worth showing unasked: ids and addresses have more."""
+"""Maximum distinct values of a property that is shown by default: ids and addresses have more."""
 
 
 class Page:
-    """What one version answers to one choice of filters. It asks the same query once.
+    """What one version answers to one choice of filters. It runs a query only once per set of arguments.
 
     Attributes:
         zone: the reporting time zone, in which the page shows days and times.
@@ -48,7 +49,7 @@ class Page:
         self.built = published_at(published.version).replace(tzinfo=None)
         quality, self.unknown = self.rows_or_error("data_quality")
         if quality and "reporting_time_zone" not in quality[0]:
-            self.unknown = "another release published the last version: run `make build`"
+            self.unknown = "the last version was published by another release: run `make build`"
         self.zone: tzinfo = ZoneInfo(quality[0]["reporting_time_zone"]) if quality and not self.unknown else UTC
         self.newest = max((row["newest_event_at"] for row in quality if row["newest_event_at"]), default=None)
         self.landed = max((row["last_landed_at"] for row in quality), default=None)
@@ -152,7 +153,7 @@ class Page:
         return ", ".join(f"{CHOICES[name]} {value}" for name, value in self.filters.chosen(panel.picks).items())
 
     def _trends(self, panel: Panel) -> dict[str, dict[str, Any]]:
-        """Event type to its small chart; none when they cannot be asked for, since the panel has its figures."""
+        """Event type to its small chart; empty if the query fails, since the panel can do without."""
         chart = panel.model_copy(update={"query": TREND, "longest_days": TREND_DAYS})
         first, last = self._since(chart), self._last_with_events()
         is_hourly = first is not None and last is not None and (last - first).days < HOURLY_DAYS
@@ -181,7 +182,7 @@ class Page:
         [now] = self.rows(*self.answer(KEY_PANEL))
         before, compared = self._period_before() or (dict.fromkeys(KEY_PANEL.columns), "")
         always = list(KEY_PANEL.columns)[:ALWAYS]
-        # a figure that the filters leave undefined is null, and shown as such
+        # a figure that is undefined with these filters is null, and shown as null
         none = [one for one in KEY_PANEL.columns if one not in always and now[one] == 0 and not before[one]]
         figures = [
             (label, anchor(PANELS.details[column]), column, now[column], change(now[column], before[column], column))

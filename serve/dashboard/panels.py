@@ -18,14 +18,14 @@ class Panel(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
     title: str
     query: str
     columns: dict[str, str] = {}
-    """Of the table: column to heading. `a|b` shows the first of the two that has a value."""
+    """Columns of the table: column to heading. `a|b` shows the first of the two that has a value."""
     optional: list[str] = []
     """Columns of the table that are left out when no row has a value."""
     needs: list[str] = []
     """The panel has no rows unless one of these columns of some row is neither 0 nor null."""
     arguments: dict[str, str] = {}
     total: str | None = None
-    """The column whose sum is shown large."""
+    """The column whose sum is shown as a large number."""
     bar: str | None = None
     """The column of the table that is also drawn as bars."""
     arrows: str = ""
@@ -37,11 +37,12 @@ class Panel(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
     trend: str = ""
     """Heading of a column of small charts, one per event type (the first column), from the query events_over_time."""
     steps: dict[str, str] = {}
-    """Of a funnel, which replaces the table: column of the only row of the answer to the step that it counts."""
+    """Steps of a funnel, shown instead of the table: column of the answer's only row to the name of the step that it
+    counts."""
     picks: list[Choice] = []
     """Choices of the reader that the panel follows."""
     longest_days: int | None = None
-    """Days to show at most, the last of the period: more bars could not be told apart."""
+    """Maximum days to show, at the end of the period: with more, bars could not be told apart."""
     is_of_all_time: bool = False
     """Whether the panel ignores the period."""
     is_wide: bool = False
@@ -66,11 +67,11 @@ class Section(BaseModel, extra="forbid", frozen=True):
 
     panels: list[Panel]
     without: str = ""
-    """What there is none of when no panel has rows: then the page has one line instead of the section."""
+    """Name of what is missing if no panel has rows, such as `checkouts`: one line with it then replaces the section."""
 
 
 class Panels(BaseModel, extra="forbid", frozen=True):
-    """The file."""
+    """The content of panels.yml."""
 
     key_figures: Panel
     details: dict[str, str]

@@ -16,7 +16,7 @@ from serve.dashboard.panels import KEY_PANEL, PANELS, SECTIONS, Section, anchor
 from serve.dashboard.values import Row, cell, shown
 
 REFRESHES = {0: "Never", 60: "Every minute", 300: "Every 5 minutes", 3600: "Every hour"}
-"""Seconds after which a browser loads the page again."""
+"""Choices for `refresh`: seconds after which a browser loads the page again, and the label."""
 LINKED = {
     "brand": "brand",
     "category": "category",
@@ -25,7 +25,8 @@ LINKED = {
     "event_type": "event_type",
     "property": "property",
 }
-"""Column whose cells are links to the filter that the link sets; the column of the filter's name has its value."""
+"""Columns whose cells are links, each with the filter that its link sets. The column named like the filter has the
+value."""
 PLACES = {"event_type": "#recent-events", "property": "#values-of-a-property"}
 """Filter to the panel that shows what it changes; the other filters change the whole page."""
 MOST_CHOICES = "1000"

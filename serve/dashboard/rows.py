@@ -14,7 +14,7 @@ TREND = "events_over_time"
 
 
 def funnel_steps(rows: list[Row], steps: Mapping[str, str]) -> list[Row]:
-    """A row per step from the only row of the answer; none when nobody took the first step.
+    """Return one row per step, from the only row of the answer; no rows if nobody took the first step.
 
     Args:
         steps: column to the name of the step that it counts.

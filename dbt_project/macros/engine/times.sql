@@ -207,7 +207,7 @@
     {%- for name, before, default in [
         ('Y', '', ''), ('m', '-', '01'), ('d', '-', '01'), ('H', ' ', '00'), ('M', ':', '00'), ('S', ':', '00'), ('f', '.', '0')
     ] -%}
-        {#- an offset has two groups: those after it count one more -#}
+        {#- the pattern of an offset has two groups, so the numbers of later groups are one higher -#}
         {%- set number = groups[name] + 1 if name in groups and 'z' in groups and groups[name] > groups['z'] else groups.get(name) -%}
         {%- do iso.append(before ~ ('\\' ~ number if number else default)) -%}
     {%- endfor -%}
@@ -216,7 +216,7 @@
     {%- endif -%}
     {%- set rewritten = rewritten_text(text, '^' ~ pattern | join ~ '$', iso | join) -%}
     {%- if 'z' in groups -%}
-        {#- if the offset is Z, both groups are empty and the text ends with a colon -#}
+        {#- for an offset of Z both groups are empty, so the text ends with a colon, which becomes +00:00 -#}
         {%- set rewritten = rewritten_text(rewritten, ':$', '+00:00') -%}
     {%- endif -%}
     case when {{ matches_pattern(text, '^' ~ pattern | join ~ '$') }} then {{ to_timestamp(rewritten) }} end

@@ -28,7 +28,7 @@
     from unnest([safe.round(safe_cast({{ text }} as bignumeric), 4)]) as amount)
 {%- endmacro %}
 
-{#- An amount as text, without trailing zeros, of which the engines write different numbers. -#}
+{#- An amount as text, without trailing zeros: the engines differ in how many they write. -#}
 {% macro amount_text(amount) -%}
     {%- set text = 'cast(' ~ amount ~ ' as ' ~ dbt.type_string() ~ ')' -%}
     case when {{ text }} like '%.%' then rtrim(rtrim({{ text }}, '0'), '.') else {{ text }} end

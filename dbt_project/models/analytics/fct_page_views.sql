@@ -72,7 +72,7 @@ affected_keys as (
     inner join affected_sessions on built.session_id = affected_sessions.session_id
     where {{ in_dates('built.event_date', session_dates) }}
     union distinct
-    -- from the facts, not from staging, where some are copies of page views of other sessions
+    -- from the facts: staging also has copies, some of them of page views in other sessions
     select event_key from page_views
     where {{ is_new() }}
 ),
