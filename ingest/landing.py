@@ -62,7 +62,8 @@ def land_streams(
         on_open: called with the sources before the first fetch.
 
     Raises:
-        UserError: if a broker or the warehouse cannot be used. With `follow`, one that does not answer is retried.
+        UserError: if a broker or the warehouse cannot be used. With `follow`, a missing answer is no error: landing
+            retries.
     """
     check_registry(settings, streams)
     report = LandingReport()
@@ -210,7 +211,7 @@ def commit(sink: Sink, batches: Sequence[Batch], log_level: int = logging.INFO) 
 
 
 def _lag_seconds(batches: Sequence[Batch]) -> Mapping[str, float]:
-    """Return stream to the age of its newest message, in seconds."""
+    """Return the age of each stream's newest message, in seconds."""
     newest: dict[str, int] = {}
     for batch in batches:
         for stream, table in batch.tables.items():

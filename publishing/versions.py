@@ -46,7 +46,7 @@ def left_out(settings: Settings) -> list[Query]:
 
 
 def read_queries(folder: Path) -> tuple[dict[str, Query], dict[str, Query]]:
-    """Queries that can be asked, and queries that are left out, by name."""
+    """The published queries, and the queries that were left out, by name."""
     found = TypeAdapter(list[Query]).validate_json((folder / QUERIES).read_bytes())
     askable = {query.name: query for query in found if not query.problems}
     return askable, {query.name: query for query in found if query.problems}

@@ -156,7 +156,7 @@ def check(
 @app.command()
 def metric(
     metrics: Annotated[str, typer.Argument(help="Metrics, such as events,revenue; without any, all are listed.")] = "",
-    by: Annotated[str, typer.Option(help="Group by these, such as metric_time__day,event__brand.")] = "",
+    by: Annotated[str, typer.Option(help="Dimensions to group by, such as metric_time__day,event__brand.")] = "",
     where: Annotated[str, typer.Option(help="Filter, such as \"{{ Dimension('event__brand') }} = 'acme'\".")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Maximum rows.")] = None,
     format_: Annotated[Format, typer.Option("--format", help="Format of the answer.")] = Format.table,
@@ -198,7 +198,7 @@ def _names(text: str) -> list[str]:
 
 
 def _given(arguments: Iterable[str]) -> dict[str, str]:
-    """Parameter to value.
+    """Return the values of the parameters by name.
 
     Raises:
         UserError: for an argument that is not PARAMETER=VALUE, or a parameter that is given more than once.

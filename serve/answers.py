@@ -36,7 +36,7 @@ class Published(Protocol):
             timeout_seconds: SERVE_TIMEOUT_SECONDS unless given.
 
         Raises:
-            QueryTimeoutError: when it took longer; by then it no longer runs.
+            QueryTimeoutError: when the query takes longer than that; it is stopped first.
             QueryTooLargeError, QueryFailedError: as `Reader.rows`.
         """
 

@@ -79,7 +79,7 @@ EXPECTED = {
     "bool_type": "expected true or false",
     "bool_parsing": "expected true or false",
 }
-"""Pydantic's type of an error to what a contract should have there."""
+"""Maps the type of a pydantic error to what a contract should have there."""
 
 
 def _expected(type_: str, message: str, context: Mapping[str, Any], given: Any) -> str:

@@ -46,7 +46,7 @@ def renamed_fields(stream: Stream) -> list[str]:
 
 
 def descriptions(fields: list[BodyField]) -> dict[str, str]:
-    """Column to description."""
+    """Return the description of each column by its name."""
     return {
         field.name: f"{field.description} As a keyed hash." if field.personal == "hash" else field.description
         for field in fields
@@ -54,7 +54,7 @@ def descriptions(fields: list[BodyField]) -> dict[str, str]:
 
 
 def types(fields: list[BodyField]) -> dict[str, str]:
-    """Column to type."""
+    """Return the type of each column by its name."""
     return {field.name: TYPES.get(field.type, "string") for field in fields}
 
 

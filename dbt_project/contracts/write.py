@@ -49,7 +49,8 @@ def parse_changed_contracts(target: Path, project: Path = PROJECT) -> None:
 
 
 def files(project: Path, streams: Mapping[str, Stream]) -> dict[Path, str]:
-    """Path in the project to text: the source, the macros, the snapshots, and the models not written by hand.
+    """Return the text of each generated file by its path in the project: the source, the macros, the snapshots, and the
+    models not written by hand.
 
     Raises:
         UserError: if a model of a stream has the name of another model, if a model reads a stream without a contract,

@@ -13,7 +13,7 @@ class Bodies(Chance):
     """Draws the bodies and keys of one world's messages."""
 
     def __init__(self, values: Values, day: datetime) -> None:
-        """Prepare to draw bodies whose changed times are on this day."""
+        """Prepare to draw bodies; `changed` sets times to this day."""
         super().__init__(values.rng)
         self.values = values
         self.day = day

@@ -125,7 +125,7 @@
     ) %}
 {% endmacro %}
 
-{#- Returns stream to the time, as text, up to which a model has read it; for node 'raw', up to which this build reads it. -#}
+{#- Returns, by stream, the time as text up to which a model has read it; for node 'raw', up to which this build reads it. -#}
 {% macro watermarks_of(node) %}
     {% set found = {} %}
     {% set rows = run_query(

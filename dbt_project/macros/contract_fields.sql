@@ -119,8 +119,8 @@
     {%- endfor -%}
 {%- endmacro %}
 
-{#- Returns path to text of the fields whose values can be invalid, for reject_detail. Personal fields are left out: their
-    values stay in the payload. -#}
+{#- Returns a mapping for reject_detail: the path of each field whose value can be invalid, to the field's text. Personal
+    fields are left out: their values stay in the payload. -#}
 {% macro checked_texts(contract, texts) %}
     {% set type_field = contract.event_type.field if contract.event_type is mapping %}
     {% set checked = {} %}

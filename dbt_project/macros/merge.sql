@@ -1,7 +1,7 @@
 {#- How the rows of an incremental model replace those in its table: only in the partitions that the new rows are in. -#}
 
-{#- Whether the macros below replace the rows of this model. dbt's own do for models of packages, and for a model with an
-    option of dbt's merge, which the macros below do not have. -#}
+{#- Whether the macros below replace the rows of this model. dbt's own macros do it for models of packages, and for models with
+    options of dbt's merge that the macros below lack. -#}
 {% macro merges_by_partition() %}
     {% for option in ('merge_update_columns', 'merge_exclude_columns', 'merge_clauses', 'incremental_predicates') if config.get(option) %}
         {{ return(false) }}

@@ -26,7 +26,7 @@ MAX_INDEXES = 100
 GOOGLE_TYPES = Path(date_pb2.__file__).parents[2]
 """Directory that contains google/type/*.proto."""
 CONFLUENT_TYPES = (meta_pb2, decimal_pb2, variant_pb2, former_decimal_pb2)
-"""Files of Confluent that a schema may import without a reference, as it may Google's."""
+"""Confluent's files, which a schema may import without a reference, like Google's."""
 
 Decode = Callable[[bytes], bytes]
 """Decodes a message, header included, to JSON text."""

@@ -55,7 +55,7 @@ def _orders(rng: np.random.Generator, pages: Pages) -> Orders:
 def draw_clicks_and_checkouts(
     rng: np.random.Generator, pages: Pages, counts: dict[str, int]
 ) -> tuple[Drawn, Drawn, Orders]:
-    """Draw clicks and checkouts, and the orders among the checkouts.
+    """Draw clicks and checkouts, and return with them the checkouts that become orders.
 
     Most checkouts follow a click within the hour. Some come after any attribution window, and some without a click.
     """

@@ -220,7 +220,8 @@ class Assignment:
         return positions, starts, ids
 
     def lag(self) -> Counter[str]:
-        """Return stream name to its lag: offsets from the next message to the last known high-water mark."""
+        """Return each stream's lag by name: the number of offsets from the next message to the last known high-water
+        mark."""
         lag: Counter[str] = Counter()
         for topic, partition in self.partitions or ():
             _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)

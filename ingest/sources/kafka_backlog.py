@@ -30,7 +30,7 @@ class Backlog(NamedTuple):
 def read_backlog(
     connection: KafkaConnection, topics: Topics, streams: Mapping[str, str], read_positions: ReadPositions
 ) -> dict[str, Backlog]:
-    """Return stream name to its messages after the warehouse's position, including those of open transactions.
+    """Return, by stream name, the messages after the warehouse's position, including those of open transactions.
 
     Args:
         streams: topic to stream name.

@@ -68,7 +68,7 @@ class BatchBuilder:
         return positions
 
     def tables(self) -> dict[str, pa.Table]:
-        """Return stream name to its messages, in BATCH_SCHEMA."""
+        """Return the messages by stream name, in BATCH_SCHEMA."""
         return {stream: pa.concat_tables(tables) for stream, tables in self._tables.items()}
 
 

@@ -61,11 +61,11 @@ class Page:
         self.first, self.last = filters.days(self._newest_day) if self._newest_day else (None, None)
 
     def local(self, moment: datetime) -> datetime:
-        """A time, UTC, in the reporting time zone."""
+        """Convert a UTC time to the reporting time zone."""
         return moment.replace(tzinfo=UTC).astimezone(self.zone)
 
     def rows_or_error(self, name: str, **arguments: str) -> tuple[list[Row], str]:
-        """The rows of a query, or no rows and why."""
+        """The rows of a query, or no rows and the reason."""
         try:
             return self.rows(*self._answer(name, **arguments)), ""
         except UserError as error:
@@ -251,5 +251,5 @@ class Page:
 
 
 def _without_zone(value: Any) -> Any:
-    """All times are UTC; only some engines say so."""
+    """Remove the time zone, which only some engines return; all times are UTC."""
     return value.replace(tzinfo=None) if isinstance(value, datetime) else value

@@ -22,7 +22,7 @@ class Panel(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
     optional: list[str] = []
     """Columns of the table that are left out when no row has a value."""
     needs: list[str] = []
-    """The panel has no rows unless one of these columns of some row is neither 0 nor null."""
+    """The panel counts as empty if these columns are 0 or null in every row."""
     arguments: dict[str, str] = {}
     total: str | None = None
     """The column whose sum is shown as a large number."""

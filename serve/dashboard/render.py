@@ -97,7 +97,7 @@ def render(published: Published, filters: Filters, *, live: bool, error: str = "
 
 
 def staleness(newest: datetime | None, landed: datetime | None, now: datetime) -> str:
-    """A warning if the newest event or the last landing is old; an event may be dated in the future. Else empty."""
+    """A warning if the newest event or the last landing is old, else empty. An event may be dated in the future."""
     for what, moment in (("The newest event happened", newest), ("The last message landed", landed)):
         if moment and now - moment > STALE:
             return f"{what} {_ago(now - moment)}."

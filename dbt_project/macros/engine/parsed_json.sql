@@ -109,7 +109,7 @@
         {{ text }} as text,
         safe.parse_json({{ text }}, wide_number_mode => 'round') as document
     )])
-    {#- unlike DuckDB, GoogleSQL ignores a byte order mark and reads up to a zero byte: both are rejected -#}
+    {#- unlike DuckDB, GoogleSQL ignores a byte order mark and stops at a zero byte: texts with either are rejected -#}
     where json_type(document) = 'object' and regexp_contains(text, r'^[ \t\r\n]*\{[^\x00]*$'))
 {%- endmacro %}
 
