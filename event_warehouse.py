@@ -60,7 +60,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "report": _serve("report", "write the dashboard to a file"),
     },
 }
-"""Group to command name to command."""
+"""The commands by group and name."""
 
 
 def _print_help() -> None:

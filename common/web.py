@@ -1,4 +1,4 @@
-"""Starts an HTTP server: its address, uvicorn with its bounds, and protection from web pages of other sites."""
+"""Starts HTTP servers: binds the address, runs uvicorn, and rejects requests from web pages of other sites."""
 
 import ipaddress
 import logging

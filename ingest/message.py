@@ -30,7 +30,7 @@ NO_ATTRIBUTES: Mapping[str, str] = {}
 
 
 class PubSubMessage(NamedTuple):
-    """One Pub/Sub message, in the order of the arguments of `pubsub_table`."""
+    """One Pub/Sub message; its fields are in the order of the arguments of `pubsub_table`."""
 
     message_id: str
     ordering_key: str

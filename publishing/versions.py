@@ -17,7 +17,7 @@ from engines.query import Query
 CURRENT = "current"
 """Name of the link."""
 VERSION = "%Y%m%dT%H%M%S.%fZ"
-"""Name of a version: when it was published."""
+"""Format of a version's name, which is the time at which it was published."""
 QUERIES = "queries.json"
 SEMANTIC_MANIFEST = "semantic_manifest.json"
 

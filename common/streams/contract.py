@@ -156,7 +156,7 @@ class Stream(BaseModel, extra="forbid", frozen=True):
 
     @property
     def _named(self) -> dict[str, tuple[str, ...]]:
-        """Key of the contract to the fields that it names."""
+        """The fields that each key of the contract names, such as `time`."""
         return {
             "key": (self.key,) if self.key else (),
             "time": self.time,

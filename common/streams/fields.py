@@ -92,7 +92,7 @@ class EventType(BaseModel, extra="forbid", frozen=True):
     field: str
     """Main path of the field."""
     values: dict[Text, Text] = Field(default_factory=dict)
-    """Value of the field to event_type."""
+    """Maps a value of the field to an event_type."""
     others: Literal["reject", "keep"] = "reject"
     """Whether staging rejects a body with an unlisted value, or keeps the value as the event_type."""
 

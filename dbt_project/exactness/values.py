@@ -39,7 +39,7 @@ class Values(Chance):
         self.own_ids = 0
 
     def value(self, field: BodyField, stream: Stream, time: datetime) -> Any:
-        """A value, or ... if the body has no such field."""
+        """A value, or Ellipsis if the body has no such field."""
         if not field.required and self.one_in(6):
             return self.any_of(..., None, "", *stream.nulls, *field.nulls)
         if (known := PAGE_VIEW_VALUES.get((stream.name, field.name))) is not None:

@@ -77,7 +77,7 @@ class _World(Chance):
             self.literal_day = day + timedelta(days=self.any_of(0, _OLD_DAYS * number))
         edge = rng.choice((*windows, 60, 1800, 3600)) * SECOND
         self.steps = (0, _MICROSECOND, SECOND, 10 * SECOND, edge // 2, edge, edge, edge + _MICROSECOND)
-        """Time between two events, in microseconds."""
+        """Possible times between two events, in microseconds."""
         self.far_steps = (6 * _HOUR, _DAY - SECOND, _DAY, 2 * _DAY, 4 * _DAY)
 
     def related(self, streams: Sequence[Stream]) -> list[Stream]:
@@ -130,7 +130,8 @@ class _World(Chance):
         )
 
     def published(self, time: datetime) -> datetime | None:
-        """Mostly soon after the event; sometimes late, unknown, or before it, even so long that staging rejects it."""
+        """A time of publication: mostly soon after the event; sometimes late, unknown, or before the event, even so far
+        that staging rejects it."""
         if not self.one_in(5):
             return time + timedelta(seconds=self.rng.choice((0, 1, 2, 300)))
         delay = self.any_of(timedelta(hours=1), timedelta(days=2), timedelta(days=2000), -timedelta(days=1), None)

@@ -72,8 +72,8 @@
 
 {#- dbt calls this macro to create a table on DuckDB, which has no partitions: a scan skips blocks of rows by their smallest
     and largest date instead. So a table is written in the order of its partition column; joins and windows would spread
-    each date over all blocks, and every new day would read the whole history. Facts and staging, which have no key by
-    date, keep the order of landing. -#}
+    each date over all blocks, and every new day would read the whole history. Models without a unique key or partitions by
+    date, such as staging and the facts, keep the order of landing. -#}
 {% macro duckdb__create_table_as(temporary, relation, compiled_code, language='sql', partitioned_by=none, sorted_by=none) %}
     {% set partition_by = config.get('partition_by', {}) %}
     {% if language == 'sql' and not temporary and merges_by_partition() and config.get('unique_key') and partition_by.data_type == 'date' %}

@@ -137,7 +137,8 @@ def replay(
     [target] = named([stream])
     if target.format != "json":
         raise UserError(
-            f"replay produces JSON, and messages of {stream} are {target.format}: use the application that writes them"
+            f"replay can only produce JSON, but the messages of {stream} are {target.format}: use the application that"
+            " writes them"
         )
     try:
         from ingest.producers import RoutingProducer

@@ -106,7 +106,7 @@ def _fields(record: bytes, delimiter: str) -> list[str]:
         csv.Error: for a quote that does not close, or text after a closing quote.
     """
     text = record.decode().removesuffix("\n").removesuffix("\r")
-    # as a list of one string, since a newline within quotes belongs to the field
+    # a single string for the whole record, since a newline within quotes belongs to the field
     return next(csv.reader([text], delimiter=delimiter, strict=True), [])
 
 

@@ -118,9 +118,7 @@ class EventFile:
         except (EOFError, zlib.error) as error:
             raise UserError(f"{self.name} cannot be decompressed: {error}") from error
         except UnicodeDecodeError as error:
-            raise UserError(
-                f"{self.name} is not the {error.encoding} that its first bytes announce: {error.reason}"
-            ) from error
+            raise UserError(f"{self.name} begins like {error.encoding} text, but is not: {error.reason}") from error
 
 
 class _Recoded(io.RawIOBase):

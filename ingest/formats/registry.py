@@ -36,7 +36,7 @@ class Registered:
     """AVRO, PROTOBUF or JSON."""
     text: str
     references: Mapping[str, str]
-    """Name to text of the schemas that it refers to, directly or through others."""
+    """The texts of the schemas that it refers to, directly or through others, by name."""
     is_complete: bool = True
     """Whether the registry has all references."""
 

@@ -1,4 +1,4 @@
-"""A deterministic simulator of one shop, whose streams join with each other, and of faults in their messages.
+"""Simulates a shop, always the same for a seed: its streams, whose ids join, and faults in their messages.
 
 A day depends only on the seed, its number, and the settings of that day and earlier ones: late messages and returns of
 earlier days arrive on it. So a killed run publishes its unfinished day again with the same ids and bodies, and n runs

@@ -27,7 +27,8 @@ class Pages:
     """The page views of a day and their visits, as columns; and the shop's entities on that day."""
 
     visit: Ints
-    """Visit of each page view. The columns up to `product` have one entry per page view, by journey, visit and time."""
+    """Visit of each page view. The columns up to `product` have one entry per page view, ordered by journey, visit and
+    time."""
     journey: Ints
     at: Ints
     time_on_page: Ints

@@ -22,8 +22,8 @@ from serve.formats import as_csv
 log = structlog.get_logger()
 
 ALWAYS = 2
-"""Key figures that are shown even if they are 0: events and people. A warehouse may have no shop, and then the others
-are left out."""
+"""Key figures that are shown even if they are 0: events and people. The others are left out if they are 0, as in a
+warehouse without a shop."""
 TREND_DAYS = 92
 """Maximum days of the small charts."""
 HOURLY_DAYS = 7
@@ -228,7 +228,7 @@ class Page:
         return max(self.first or date.min, last - (panel.longest_days - 1) * DAY)
 
     def _arguments(self, panel: Panel, first: date | None, last: date | None) -> dict[str, str]:
-        """The arguments that the query takes: of the panel, of the filters, and the period as dates and as times."""
+        """The arguments of the query, from the panel, the filters, and the period (as dates and as times)."""
         given = {**panel.arguments, **self.filters.picked}
         given |= {str(name): value for name, value in self.filters.chosen(panel.picks).items()}
         if "property" in panel.picks:

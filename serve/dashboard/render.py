@@ -41,7 +41,7 @@ def render(published: Published, filters: Filters, *, live: bool, error: str = "
     """The page as self-contained HTML. A panel whose query fails shows the error.
 
     Args:
-        live: with the forms and links; otherwise the filters are only stated.
+        live: show forms and links; otherwise, only name the filters.
         error: what is wrong with the filters; the page shows it instead of figures.
         now: the time, UTC, at which the page is read.
     """

@@ -53,7 +53,7 @@ def trends(rows: list[Row], first: date | None, last: date | None) -> dict[str, 
     """Event type to its small chart of the events per day, or per hour if the rows are per hour.
 
     Args:
-        rows: of the query events_over_time.
+        rows: the rows of the query events_over_time.
         first: the first day of the charts, that of the first event if None.
         last: the last day, that of the last event if None.
     """

@@ -11,8 +11,8 @@
 {%- endmacro %}
 
 {#-
-  Accepts the same texts as DuckDB. Only DuckDB reads more than six digits of a second (it drops the others), times without
-  seconds, and spaces around; only GoogleSQL reads a lower-case t or z, second 60, and an offset with an hour of one digit.
+  Accepts the same texts as DuckDB. Only DuckDB's cast reads more than six digits of a second (it drops the rest), times
+  without seconds, and surrounding spaces; only GoogleSQL's reads a lower-case t or z, second 60, and an offset such as +1:00.
 -#}
 {% macro bigquery__to_timestamp(text) -%}
     case when not regexp_contains({{ text }}, r'[0-9][tz]|:60|:[0-9.]+[+-][0-9](?::|$)') then safe_cast(
