@@ -62,7 +62,7 @@ def land_streams(
         on_open: called with the sources before the first fetch.
 
     Raises:
-        UserError: if a broker or the warehouse cannot be used. With `follow`, a missing answer is no error: landing
+        UserError: if a broker or the warehouse cannot be used. With `follow`, a missing answer is not an error: landing
             retries.
     """
     check_registry(settings, streams)

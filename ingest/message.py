@@ -49,7 +49,8 @@ def pubsub_table(
     published_at: Sequence[int | None],
     payloads: Sequence[bytes],
 ) -> pa.Table:
-    """Return messages of one topic in BATCH_SCHEMA, given as columns. Empty attributes and keys become null."""
+    """Return a table in BATCH_SCHEMA of one topic's messages, which are given as columns. Empty attributes and keys
+    become null."""
     rows = len(message_ids)
     columns = {
         "source": pa.repeat("pubsub", rows),

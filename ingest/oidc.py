@@ -61,7 +61,7 @@ class TokenVerifier:
         self._expire_at = self._fetch_again_at = 0.0
         """Monotonic times, in seconds: when the certificates expire, and when they may be fetched again."""
         self._verified: dict[str, float] = {}
-        """Verified token to its expiry, in seconds since the epoch."""
+        """Maps a verified token to its expiry, in seconds since the epoch."""
 
     def is_verified(self, token: str) -> bool:
         """Return whether this token was verified before and has not expired; never blocks."""

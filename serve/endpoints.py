@@ -189,7 +189,7 @@ class Endpoints:
             if newest != self._unreadable:
                 self._unreadable = newest
                 reason = str(error) if isinstance(error, UserError) else type(error).__name__
-                log.warning("cannot be opened", version=newest, reason=reason)
+                log.warning("the published version cannot be opened", version=newest, reason=reason)
             return
         before, self._version = self._version, ServedVersion(published, self._settings, self._pool)
         if before is not None:

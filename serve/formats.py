@@ -51,7 +51,7 @@ def as_csv(query: Query, answer: Answer) -> bytes:
 
 
 def plain(value: Decimal) -> str:
-    """12.5000 as 12.5: the engines differ in trailing zeros."""
+    """Remove trailing zeros, 12.5 for 12.5000, since the engines differ in them."""
     text = format(value, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 

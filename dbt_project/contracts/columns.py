@@ -6,7 +6,7 @@ from typing import Any
 from common.streams import VOCABULARY, BodyField, EventType, Stream
 
 TYPES = {"integer": "bigint", "amount": "numeric(18, 4)", "boolean": "boolean", "timestamp": "timestamp"}
-"""Type of a field to the type of its column in a mart; all others are string."""
+"""Maps the type of a field to the type of its column in a mart; all others are string."""
 
 
 def doc(name: str) -> str:

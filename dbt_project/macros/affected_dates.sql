@@ -26,7 +26,7 @@
 
   Args:
       events: relation with stream, landed_at and event_at
-      before, after: seconds; each event also counts for the dates this long before and after it
+      before, after: seconds by which the range of dates of each event is extended
       where: SQL condition on the events
 -#}
 {% macro new_event_dates(events, before=0, after=0, where='true') %}

@@ -28,7 +28,7 @@ FORMATS: dict[str, Format] = {
     ".json": "json",
     ".parquet": "parquet",
 }
-"""File extension, without .gz, to format."""
+"""Maps a file extension, without .gz, to the format."""
 
 SHOWN_CHARACTERS = 300
 """Maximum length of a file's content in an error message."""

@@ -1,4 +1,4 @@
-"""Decodes messages in Confluent's wire format to JSON text, once, before landing: the columns of DECODED_SCHEMA.
+"""Decodes messages in Confluent's wire format to JSON text before they land, into the columns of DECODED_SCHEMA.
 
 The wire format is a zero byte, a schema id of four bytes, and the value. A message that cannot be decoded is landed
 with the reason in `decode_error`, and becomes a dead letter. While the schema registry does not answer, landing waits.
@@ -108,7 +108,7 @@ class Decoder:
         self._looked_up: set[tuple[str, str, bytes]] = set()
         """Schemas that were found and can be used: (topic, "key" or "value", header)."""
         self._waited: dict[int, float] = {}
-        """Schema id to the seconds already spent waiting for it without success."""
+        """Maps a schema id to the seconds already spent waiting for it without success."""
         self._gave_up_at = -math.inf
         """Monotonic time, in seconds, at which the last wait for a missing schema ended without success."""
         self._client: Registry | None = None

@@ -42,11 +42,11 @@ def avro_decoder(
 
     Args:
         schema: the writer's schema.
-        references: name to text of the schemas that `schema` refers to.
+        references: texts of the schemas that `schema` refers to, by name.
         newest: the newest schema of the subject. If one of its fields lists a written field's name as an alias, the
             decoded field gets the newest name. It has no other effect: decoded messages have the fields that were
             written.
-        newest_references: name to text of the schemas that `newest` refers to.
+        newest_references: texts of the schemas that `newest` refers to, by name.
         is_compiled: compile the schema if possible, which is faster; the results are the same.
 
     Raises:

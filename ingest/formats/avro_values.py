@@ -27,9 +27,9 @@ class PlainSchema:
 
     def __init__(self, schema: Any) -> None:
         self._names: dict[str, str] = {}
-        """Name of each named type, namespace included, to its name in the plain schema."""
+        """Maps the full name of each named type to its name in the plain schema."""
         self._kinds: dict[str, str] = {}
-        """Plain name to the kind of type: record, enum or fixed."""
+        """Maps a plain name to the kind of type: record, enum or fixed."""
         self._converters: dict[str, Convert] = {}
         """Converter of each named type, by plain name."""
         self._open: set[str] = set()
@@ -151,8 +151,8 @@ class PlainSchema:
 
 
 CLASSES = {"int": int, "long": int, "bytes": bytes, "fixed": bytes, "array": list, "map": dict}
-"""Avro type to the Python class of its values, by which a union finds the converter of a value. If two branches of a
-union share a class, such as a date and a timestamp, the converter of the last branch is used for both."""
+"""Maps an Avro type to the Python class of its values, by which a union finds the converter of a value. If two branches
+of a union share a class, such as a date and a timestamp, the converter of the last branch is used for both."""
 
 
 def _convert_each(kind: str, convert: Convert) -> Convert:
@@ -235,7 +235,7 @@ INTEGERS: dict[str | None, Callable[[int], Any]] = {
     "local-timestamp-micros": _local(_from_micros),
     "local-timestamp-nanos": _local(_from_nanos),
 }
-"""Logical type of an int or long to its converter."""
+"""Maps a logical type of an int or long to its converter."""
 
 
 def _decimal(scale: int) -> Callable[[bytes], str]:

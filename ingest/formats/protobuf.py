@@ -40,7 +40,7 @@ def protobuf_decoder(schema: str, references: Mapping[str, str]) -> Decode:
 
     Args:
         schema: the text of a .proto file.
-        references: import path to the text of that file.
+        references: texts of the imported files, by import path.
 
     Raises:
         ValueError: if the schema does not compile.

@@ -90,7 +90,7 @@ class Replay:
 
         Args:
             producer: An open producer.
-            speed: Multiple of real time, by the times of the events; None publishes without pauses.
+            speed: Speed as a multiple of real time, by the times of the events; None publishes without pauses.
             stop: Set it to end after the current batch.
             on_progress: Called after each batch with its number of messages.
 

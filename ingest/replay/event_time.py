@@ -8,7 +8,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 UNITS = {"seconds": 1_000_000, "milliseconds": 1_000, "microseconds": 1}
-"""Unit name in a contract to its microseconds."""
+"""Maps the name of a unit in a contract to its microseconds."""
 
 
 @lru_cache(maxsize=4096)  # rows are mostly in the order of time, with many per second

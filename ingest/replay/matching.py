@@ -34,7 +34,7 @@ class Matcher:
 
     def __init__(self, stream: Stream, renames: Sequence[str], force: bool) -> None:
         self.renames = _parsed_renames(renames, stream)
-        """Column of the files to path of the stream."""
+        """Maps a column of the files to a path of the stream."""
         self.paths = [path for field in stream.fields for path in field.paths]
         self._stream = stream
         self._force = force

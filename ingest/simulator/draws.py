@@ -88,7 +88,8 @@ def is_weekend(day_start: int) -> bool:
 
 
 def latency(rng: np.random.Generator, count: int) -> Ints:
-    """Draw the microseconds from events to their messages: mostly under a second, sometimes many seconds."""
+    """Draw the delays between events and their messages, in microseconds: mostly under a second, sometimes many
+    seconds."""
     return lognormal(rng, count, median=SECOND // 8, sigma=1.2, least=1_000, most=MINUTE)
 
 

@@ -85,9 +85,9 @@ class PubSubSource:
         self._buffer: deque[Pull] = deque()
         self._buffered = BatchSize(self._bounds)
         self._answered_at = dict.fromkeys(self._topics, 0.0)
-        """Stream name to the monotonic time, in seconds, of Pub/Sub's last answer."""
+        """Maps a stream name to the monotonic time, in seconds, of Pub/Sub's last answer."""
         self._failing: dict[str, UnavailableError] = {}
-        """Stream name to its error, for streams whose last pull failed."""
+        """Maps the name of a stream whose last pull failed to the error."""
         self._opened_at = time.time() * 1_000_000
         """Time at which the source was opened, in microseconds since the epoch."""
         self._backlog_arrived_at = time.monotonic()

@@ -153,7 +153,7 @@ class Page:
         return ", ".join(f"{CHOICES[name]} {value}" for name, value in self.filters.chosen(panel.picks).items())
 
     def _trends(self, panel: Panel) -> dict[str, dict[str, Any]]:
-        """Event type to its small chart; empty if the query fails, since the panel can do without."""
+        """The small chart of each event type; empty if the query fails, since the panel can do without."""
         chart = panel.model_copy(update={"query": TREND, "longest_days": TREND_DAYS})
         first, last = self._since(chart), self._last_with_events()
         is_hourly = first is not None and last is not None and (last - first).days < HOURLY_DAYS

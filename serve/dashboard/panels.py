@@ -18,7 +18,7 @@ class Panel(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
     title: str
     query: str
     columns: dict[str, str] = {}
-    """Columns of the table: column to heading. `a|b` shows the first of the two that has a value."""
+    """Columns of the table and their headings. `a|b` shows the first of the two that has a value."""
     optional: list[str] = []
     """Columns of the table that are left out when no row has a value."""
     needs: list[str] = []
@@ -33,12 +33,12 @@ class Panel(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
     at: str = ""
     """The column of hours or days on the horizontal axis of the plots."""
     plots: dict[str, str] = {}
-    """Plotted column to axis label."""
+    """Maps a plotted column to the label of its axis."""
     trend: str = ""
     """Heading of a column of small charts, one per event type (the first column), from the query events_over_time."""
     steps: dict[str, str] = {}
-    """Steps of a funnel, shown instead of the table: column of the answer's only row to the name of the step that it
-    counts."""
+    """Steps of a funnel, which is shown instead of the table: maps a column of the answer's only row to the name of its
+    step."""
     picks: list[Choice] = []
     """Choices of the reader that the panel follows."""
     longest_days: int | None = None
@@ -75,9 +75,9 @@ class Panels(BaseModel, extra="forbid", frozen=True):
 
     key_figures: Panel
     details: dict[str, str]
-    """Column of the key figures to the title of the panel that has its details."""
+    """Maps a column of the key figures to the title of the panel that has its details."""
     sections: dict[str, Section]
-    """Heading to section."""
+    """The sections by heading."""
 
     @property
     def all(self) -> list[Panel]:

@@ -28,7 +28,7 @@ LINKED = {
 """Columns whose cells are links, each with the filter that its link sets. The column named like the filter has the
 value."""
 PLACES = {"event_type": "#recent-events", "property": "#values-of-a-property"}
-"""Filter to the panel that shows what it changes; the other filters change the whole page."""
+"""Maps a filter to the panel that it changes; the other filters change the whole page."""
 MOST_CHOICES = "1000"
 """Brands and categories that the form offers: those with most revenue."""
 STALE = DAY

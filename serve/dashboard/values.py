@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 Row = dict[str, Any]
-"""Column to value."""
+"""The values of a row by column."""
 NOTHING = "\N{EN DASH}"
 
 

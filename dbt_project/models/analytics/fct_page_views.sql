@@ -72,7 +72,7 @@ affected_keys as (
     inner join affected_sessions on built.session_id = affected_sessions.session_id
     where {{ in_dates('built.event_date', session_dates) }}
     union distinct
-    -- from the facts: staging also has copies, some of them of page views in other sessions
+    -- from the facts: in staging, a new row may be a copy of a page view in another session
     select event_key from page_views
     where {{ is_new() }}
 ),
