@@ -16,7 +16,7 @@ is_interrupted = False
 def end_at_once() -> None:
     """Let Ctrl-C end the process at once. For imports and the interpreter's shutdown, when nothing can catch a
     KeyboardInterrupt."""
-    # not if the shell set SIGINT to be ignored
+    # leave SIGINT as it is if the shell has set it to be ignored
     if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _interrupt):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -17,7 +17,7 @@ from serve.answers import Answer
 def as_json(query: Query, answer: Answer) -> bytes:
     """{"meta": [{"name", "type"}], "data": [{column: value}], "rows", "truncated", "statistics": {"elapsed"}}.
 
-    A decimal is a number with its own digits, times are ISO 8601 with Z.
+    Decimals are numbers with all of their digits, times are ISO 8601 with Z.
     """
     names = [column.name for column in query.columns]
     return orjson.dumps(

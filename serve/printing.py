@@ -69,7 +69,7 @@ def print_answer(query: Query, answer: Answer, format_: Format) -> None:
 
 
 def _write(text: bytes, escaped: Callable[[str], str]) -> None:
-    """Write text: unchanged to a file or a pipe, with control characters escaped to a terminal."""
+    """Write text: to a file or a pipe unchanged, to a terminal with control characters escaped."""
     if sys.stdout.isatty():
         text = "\n".join(escaped(line) for line in text.decode().split("\r\n")).encode()
     sys.stdout.buffer.write(text)

@@ -70,7 +70,7 @@ def files(project: Path, streams: Mapping[str, Stream]) -> dict[Path, str]:
                 if path.parent == STAGING and (personal := [field.name for field in stream.fields if field.personal]):
                     raise UserError(
                         f"streams/{stream.name}.yml: {personal[0]} cannot be personal: its staging is written by hand"
-                        f" and would keep it in clear; drop or hash it in dbt_project/{by_hand[path.name]}"
+                        f" and would keep it as plain text; drop or hash it in dbt_project/{by_hand[path.name]}"
                     )
                 continue
             if path.name in by_hand or path.with_suffix(".sql") in written:

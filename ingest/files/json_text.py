@@ -103,8 +103,8 @@ def json_documents(file: BinaryIO, *, in_array: bool = False) -> Iterator[bytes]
 class _JsonText:
     """Splits JSON text into documents, in blocks.
 
-    The standard library's parser reports where a document ends, so its bytes can be kept as they are. ijson returns
-    values, without repeated keys; DuckDB accepts NaN and a comma before the end.
+    The standard library's parser reports where a document ends, so its bytes can be kept as they are. Not ijson, which
+    returns only values and loses repeated keys; not DuckDB, which accepts NaN and a trailing comma.
     """
 
     def __init__(self, file: BinaryIO) -> None:

@@ -77,7 +77,7 @@ REQUIRED: dict[str, tuple[tuple[str, ...], ...]] = {
     "products": (("product_id",), ("updated_at",)),
     "posts": (("post_id",), ("updated_at",)),
 }
-"""Required fields of each stream, with all spellings of a field. A message without any of them must be rejected."""
+"""Required fields of each stream, with all spellings of a field. A message that lacks one of them must be rejected."""
 
 MALFORMED, INVALID_UTF8, MISSING, TEST, NULL, UNLISTED = (1 << bit for bit in range(6))
 ORIGINAL, SAME_MESSAGE, SAME_EVENT = range(3)

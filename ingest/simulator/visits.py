@@ -162,8 +162,7 @@ def _choose(rng: np.random.Generator, weights: list[float], size: int) -> Ints:
 
 
 def _cumulated(ways: Ways) -> Floats:
-    """Return, per kind of page, the cumulative probabilities of the next kinds. The probability of EXIT is what the
-    others leave to 1."""
+    """Return, per kind of page, the cumulative probabilities of the next kinds. EXIT has the remaining probability."""
     weights = np.zeros((len(ways), KINDS + 1))
     for origin, following in ways.items():
         for kind, weight in following.items():

@@ -126,7 +126,8 @@ class Assignment:
         self._pending = partitions
 
     def topic_was_recreated(self, topics: set[str]) -> bool:
-        """Return whether a topic was deleted and created again since its assignment; if so, assign all again.
+        """Return whether a topic was deleted and created again since its assignment; if so, assign all partitions
+        again.
 
         librdkafka does not notice this, and may continue in the new topic at the position of the old one. The topic's
         id shows it, as ids are never reused, but only after all brokers have learnt of the new topic.

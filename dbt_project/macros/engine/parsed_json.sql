@@ -152,8 +152,8 @@
 {%- endmacro %}
 
 {#-
-  GA4's event_params as a struct of texts, one per key. GA4 sends a plain object, or a list of keys with typed values, of
-  which the first of each key counts.
+  GA4's event_params as a struct of texts, one per key. GA4 sends a plain object, or a list of keys with typed values, in which
+  the first entry of a key counts.
 
   Args:
       params: SQL of their JSON text
