@@ -25,7 +25,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_receiving = False
         """Whether a request has begun and not ended."""
         self._parsed_bytes = self._unparsed_bytes = 0
-        """Bytes of the head that the parser has reported, and bytes that it holds back, such as half a header."""
+        """Bytes of the head that the parser has reported, and bytes that it has received but not reported, such as half
+        a header."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Something the user can put right; the message says what happened and what to do (exit code 2)."""
+    """Something the user can fix; the message says what happened and what to do (exit code 2)."""
 
 
 class ContractError(UserError):

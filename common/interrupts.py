@@ -1,6 +1,6 @@
 """Lets Ctrl-C end a command without a traceback, at once or after its current step."""
 
-import _signal as signal  # type: ignore[import-not-found]  # built in: `signal` itself takes milliseconds to import
+import _signal as signal  # type: ignore[import-not-found]  # built in; importing `signal` takes milliseconds
 import sys
 
 TYPE_CHECKING = False

@@ -50,7 +50,7 @@ SELECTIONS = ("select", "exclude", "selector", "resource_types", "exclude_resour
 SUMMARIZED = ("build", "run", "test", "seed", "snapshot", "retry", "docs")
 """Commands whose results are printed as a summary."""
 FAILING_ROWS = 3
-"""Rows of a failing test that are printed."""
+"""Maximum rows of a failing test to print."""
 HELP = """\
 `python -m dbt_project build` builds and tests the warehouse that the settings name, and publishes it for the queries,
 the dashboard and HTTP. A build with --select or the like publishes nothing. Other commands and options are dbt's:"""
@@ -92,7 +92,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
         result = _invoke([*arguments, *known_code, *PROJECT_OPTIONS])
         from publishing.publish import publish
 
-        # after Ctrl-C, dbt may only report the statements that it canceled as errors
+        # after Ctrl-C, dbt may only report errors, of the statements that it cancelled
         if interrupts.is_interrupted or isinstance(result.exception, KeyboardInterrupt):
             raise KeyboardInterrupt
         if result.exception is not None:

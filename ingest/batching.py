@@ -70,7 +70,7 @@ class BatchSize:
 
     @property
     def is_full(self) -> bool:
-        """Whether the bound of rows or of bytes is reached; the time does not count."""
+        """Whether the bound of rows or of bytes is reached, whatever the bound of seconds."""
         return self.rows_left <= 0 or self.bytes_left <= 0
 
     def fits(self, rows: int, size: int) -> bool:

@@ -119,7 +119,7 @@ def land(
     """Land the messages that are waiting in the sources; with `follow`, continue until `stop` is set.
 
     A commit is due at LANDING_MAX_ROWS, LANDING_MAX_BYTES or LANDING_MAX_SECONDS, or when nothing more is waiting.
-    During a commit each source fetches its next batch, but no more. A kill at any time loses nothing: uncommitted
+    During a commit, each source fetches only its next batch. A kill at any time loses nothing: uncommitted
     messages are fetched again. Committed but unacknowledged ones are skipped by their offset; those of Pub/Sub land
     again, and are counted as duplicates.
 

@@ -1,4 +1,4 @@
-"""A message to produce, and the messages of Pub/Sub as a table of a batch."""
+"""The message that producers send, and the conversion of Pub/Sub messages to a table."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -80,7 +80,7 @@ def _compile(version: Path, engine: Engine, options: list[str]) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One build publishes at a time; on BigQuery nothing else prevents two."""
+    """Hold a lock, so that one build publishes at a time: on BigQuery nothing else prevents two."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

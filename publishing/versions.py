@@ -28,7 +28,7 @@ def published_folder(settings: Settings) -> Path:
 
 
 def published_version(settings: Settings) -> str | None:
-    """The name of the version published last, None without one. A single system call."""
+    """The name of the version published last, None without one. Costs a single system call."""
     try:
         return (published_folder(settings) / CURRENT).readlink().name
     except OSError:

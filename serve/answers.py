@@ -1,4 +1,4 @@
-"""Answers to queries, the published version that gives them, and the errors of queries without one."""
+"""Answers to queries, the published version that gives them, and the errors of queries without an answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

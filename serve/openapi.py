@@ -71,7 +71,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     elif parameter.choices:
         schema |= {"enum": parameter.choices}
     elif parameter.type == "timestamp":
-        del schema["format"]  # a date alone, or a time without a zone, is read too
+        del schema["format"]  # a date alone, or a time without a zone, is accepted too
     return {"name": parameter.name, "in": "query", "description": parameter.description, "schema": schema}
 
 

@@ -86,7 +86,7 @@ def print_table(query: Query, answer: Answer) -> None:
         justify: Literal["left", "right"] = "right" if column.type in ("integer", "number") else "left"
         table.add_column(column.name, justify=justify, overflow="fold")
     for row in answer.rows:
-        # as text: rich would read [bold] of a page title as its own
+        # as Text: rich would interpret [bold] in a page title as markup
         table.add_row(*(Text(_shown(value)) for value in row))
     output.print(table)
     output.print(row_count(answer))

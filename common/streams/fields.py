@@ -1,4 +1,4 @@
-"""The contract of one field of the body, and of the field that tells the types of events apart."""
+"""The contract of one field of the body, and of the field that distinguishes types of events."""
 
 import re
 from typing import Annotated, Literal

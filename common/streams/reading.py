@@ -36,7 +36,7 @@ def read_contracts(folder: Path) -> dict[str, Stream]:
     """Read the contracts of a folder.
 
     Returns:
-        Stream name to contract: events before entities, sorted by name.
+        The contracts by stream name: events before entities, sorted by name.
 
     Raises:
         ContractError: naming the file, the place in it and what is expected there.
@@ -57,7 +57,7 @@ def read_contracts(folder: Path) -> dict[str, Stream]:
 def _read(path: Path) -> Stream:
     file = f"{path.parent.name}/{path.name}"
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a safe loader
+        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  _Loader is a safe loader
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ContractError(f"{file}: {line}{error.problem}") from error

@@ -1,4 +1,4 @@
-"""The generated macros that give models what they need of the contracts."""
+"""The generated macros that give models what they need from the contracts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,8 @@ from dbt_project.contracts.layout import WRITTEN_BY
 
 
 def macros(streams: Mapping[str, Stream]) -> str:
-    """The macros `contracts`, with what models need of each contract, and `event_attributes`, columns of fct_events."""
+    """The macros `contracts`, with what models need from each contract, and `event_attributes`, columns of
+    fct_events."""
     contracts = "".join(f"        {stream.name!r}: {_for_models(stream)},\n" for stream in streams.values())
     return f"""\
 {{#- {WRITTEN_BY} -#}}

@@ -103,7 +103,7 @@ class Checker:
         return None
 
     def first_failure(self, history: History, from_empty: bool) -> Failure | None:
-        """Build run by run; after each that builds everything compare the mart with a full refresh.
+        """Build run by run; after each run that builds everything, compare the mart with a full refresh.
 
         Args:
             from_empty: start from models that were built before anything landed.

@@ -80,7 +80,7 @@
     {{ return(widened.keys() | sort) }}
 {% endmacro %}
 
-{#- Returns the date so many days later, as ISO text. -#}
+{#- Returns the date this many days later, as ISO text. -#}
 {% macro shifted_date(date, days) %}
     {{ return((modules.datetime.date.fromisoformat(date) + modules.datetime.timedelta(days=days)).isoformat()) }}
 {% endmacro %}

@@ -55,7 +55,7 @@
 {% endmacro %}
 
 {#-
-  Records which partitions of the model at hand were rewritten.
+  Records which partitions of the current model were rewritten.
 
   Args:
       dates: ISO texts; ['null'] for all partitions

@@ -25,7 +25,8 @@
     {{ 'payload' if contract.format == 'json' else 'coalesce(decoded, payload)' }}
 {%- endmacro %}
 
-{#- The value at a path of the body; in a change event of Debezium, of the row after the change, or before it was deleted. -#}
+{#- The value at a path of the body; in a Debezium change, at the path of the row after the change, or of a deleted row before
+    it. -#}
 {% macro row_value(path, contract) -%}
     {%- if contract.envelope == 'debezium' -%}
         case when {{ change_value('op') }} = 'd' then {{ change_value('before.' ~ path) }} else {{ change_value('after.' ~ path) }} end
@@ -71,7 +72,7 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- Whether staging keeps a field's text next to its value, to tell a value that does not fit from a missing one. -#}
+{#- Whether staging keeps a field's text next to its value, to distinguish a value that does not fit from a missing one. -#}
 {% macro has_text_column(field) %}
     {{ return(field.type in ('integer', 'amount', 'boolean', 'timestamp')) }}
 {% endmacro %}

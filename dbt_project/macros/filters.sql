@@ -13,7 +13,7 @@
 {%- endmacro %}
 
 {#-
-  Events of one brand, category and product, or of all. Brands and categories are compared in any case.
+  Events of one brand, category and product, or of all. Upper and lower case do not matter for brands and categories.
 
   Args:
       brand, category, product_id: parameters of the query, where 'all' means no condition; none if the query does not have the
@@ -36,7 +36,7 @@
 
   Args:
       parameter: parameter of the query
-      columns: its choices; all of comparable types
+      columns: names that it may have; the columns must have comparable types
 -#}
 {% macro column_named(parameter, columns) -%}
     case {{ parameter }} {%- for column in columns %} when '{{ column.split('.')[-1] }}' then {{ column }} {%- endfor %} end

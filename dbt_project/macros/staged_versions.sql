@@ -13,7 +13,7 @@
 {%- for path in contract.deleted -%}
     {%- do (deleted if field_at[path].type == 'timestamp' else flag).update(field_at[path]) -%}
 {%- endfor -%}
-{#- path of a field to the column that is null if the body has no value for it -#}
+{#- maps the path of a field to the column that is null if the body has no value for it -#}
 {%- set text_columns = {} -%}
 {%- for field in fields -%}
     {%- do text_columns.update({field.path: text_column(field)}) -%}

@@ -4,9 +4,9 @@
 -#}
 
 {#-
-  `where {{ is_new() }}`: rows with stream and landed_at that this model has not read yet. The last condition, on the lowest
-  watermark of all streams, follows from the others. It is there for BigQuery, which skips partitions only by a condition
-  on the partition column alone.
+  `where {{ is_new() }}`: the rows that this model has not read yet, of a relation with stream and landed_at. The last
+  condition, on the lowest watermark of all streams, follows from the others. It is there for BigQuery, which skips partitions
+  only by a condition on the partition column alone.
 -#}
 {% macro is_new() -%}
     {%- set new = [] -%}

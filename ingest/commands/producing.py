@@ -47,7 +47,7 @@ def simulate(
     literal_null: Annotated[float, _rate("A value of the store event is 'null' or ''.")] = FAULTS.literal_null,
     unlisted_field: Annotated[float, _rate("A field is not listed in the contract.")] = FAULTS.unlisted_field,
 ) -> None:
-    """Produce the next days of a simulated shop, with the faults of real life."""
+    """Produce the next days of a simulated shop, with realistic faults such as late and duplicate messages."""
     from ingest.producers import RoutingProducer
     from ingest.simulator import simulate as simulate_days
     from ingest.simulator import simulated_days
@@ -169,7 +169,7 @@ def emit(
         bool, typer.Option("--dry-run", help="Print how many results would be sent, and send nothing.")
     ] = False,
 ) -> None:
-    """Produce the time spent on each page, new and corrected results of fct_page_views, to Kafka."""
+    """Produce to Kafka the time spent on each page: the new and corrected results of fct_page_views."""
     from ingest.emit import count_due
     from ingest.emit import emit as emit_results
 

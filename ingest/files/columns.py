@@ -65,7 +65,7 @@ def _steps(column: str) -> list[str | int]:
 
 
 def _fits(steps: Sequence[str | int], fields: _Steps) -> bool:
-    """Whether the steps can be added to the fields: no place becomes two of an object, a list and a value."""
+    """Whether the steps can be added to the fields, with each place only an object, only a list or only a value."""
     inner: int | _Steps = fields
     for step in steps:
         is_index = isinstance(step, int)

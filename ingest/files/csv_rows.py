@@ -1,4 +1,4 @@
-"""Reads the rows of CSV files, and makes JSON bodies of them. A row that cannot be read stays as its bytes."""
+"""Reads the rows of CSV files, and makes JSON bodies of them. A row that cannot be read is passed on as its bytes."""
 
 import csv
 import re
@@ -79,7 +79,7 @@ def csv_body(columns: Sequence[str]) -> Callable[[list[str]], bytes]:
 
 
 def csv_records(file: BinaryIO, header: CsvHeader) -> Iterator[list[str] | bytes]:
-    """Yield the fields of each row, or the row's bytes if it has not as many fields as the header.
+    """Yield the fields of each row, or the row's bytes if it has more or fewer fields than the header.
 
     Empty lines are skipped.
     """

@@ -31,7 +31,7 @@ FORMATS: dict[str, Format] = {
 """Maps a file extension, without .gz, to the format."""
 
 SHOWN_CHARACTERS = 300
-"""Maximum length of a file's content in an error message."""
+"""Maximum characters of a file's content in an error message."""
 SAMPLE = 100
 """Number of lines or bodies that are read to detect what a file holds."""
 BLOCK_BYTES = 1024 * 1024
@@ -91,7 +91,8 @@ class EventFile:
         return file
 
     def open_parquet(self) -> Path:
-        """Return the path of a Parquet file. It is read at random positions: a compressed one is copied first."""
+        """Return the path of a Parquet file. Parquet is read at random positions, so a compressed file is decompressed
+        to a copy first."""
         with self.path.open("rb") as file:
             is_compressed = file.read(len(GZIP)) == GZIP
         if is_compressed:

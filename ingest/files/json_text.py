@@ -1,4 +1,4 @@
-"""Reads the bodies of JSON files byte for byte, in each layout in which a file can hold them."""
+"""Reads the bodies of JSON files byte for byte, in every Layout."""
 
 import codecs
 import json
@@ -55,7 +55,7 @@ def json_bodies(file: EventFile, layout: Layout) -> Iterator[bytes]:
     """Yield the bodies of a JSON file byte for byte. Empty lines are skipped.
 
     Raises:
-        NotJsonError: for an array or documents that cannot be read. A line can be anything.
+        NotJsonError: for an array or documents that cannot be read. The layout of lines is not checked.
     """
     with file.open() as text:
         if layout == "lines":

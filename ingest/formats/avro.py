@@ -50,7 +50,7 @@ def avro_decoder(
         is_compiled: compile the schema if possible, which is faster; the results are the same.
 
     Raises:
-        Exception: of many types, if the schema is invalid. So does the returned function for invalid bytes.
+        Exception: of many types, if the schema is invalid. The returned function raises them for invalid bytes.
     """
     written = _parse(schema, references)
     if newest is not None and any('"aliases"' in text for text in (newest, *newest_references.values())):

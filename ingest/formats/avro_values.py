@@ -14,7 +14,7 @@ from fastavro import parse_schema
 
 from ingest.formats.compiled_avro import Convert
 
-EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC, but without a zone: orjson adds the Z
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  in UTC, but without a zone: orjson adds the Z
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 

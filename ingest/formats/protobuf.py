@@ -100,7 +100,7 @@ def _compile(schema: str, references: Mapping[str, str]) -> list[FileDescriptorP
         ]
         command += ["--include_imports", "--descriptor_set_out=compiled", own]
         try:
-            result = subprocess.run(  # noqa: S603  the arguments have no text of the schema
+            result = subprocess.run(  # noqa: S603  no argument comes from the schema
                 command, cwd=folder, capture_output=True, check=False, timeout=COMPILE_SECONDS
             )
         except subprocess.TimeoutExpired as error:

@@ -45,7 +45,7 @@ class Producer(Protocol):
 
 
 class RoutingProducer:
-    """Produces each stream to its transport. Opens the producer of a transport with its first stream."""
+    """Produces each stream to its transport. Opens the producer of a transport when a stream first needs it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -177,7 +177,7 @@ class Replay:
         """Read all files that may have an error after their beginning, or a row older than Kafka's retention.
 
         Args:
-            kept: Kafka's retention, which goes by the time of the event; None if it is unlimited.
+            kept: Kafka's retention, which counts from the time of the event; None if it is unlimited.
             topic: The Kafka topic.
         """
         oldest = 0 if kept is None else time.time_ns() // 1000 - kept // timedelta(microseconds=1)

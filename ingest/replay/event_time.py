@@ -1,4 +1,4 @@
-"""Parses the time of an event, text or number, which `replay` gives to the message as its time."""
+"""Parses the time of an event, a text or a number; `replay` uses it as the time of the message."""
 
 import re
 from datetime import UTC, datetime, timedelta

@@ -17,7 +17,7 @@ from ingest.message import value_at
 from ingest.replay.rows import object_of
 
 BEGINNING = 60
-"""Bytes that an error shows of a file that is not JSON."""
+"""Maximum bytes of a file that is not JSON in an error message."""
 log = structlog.get_logger()
 
 
@@ -56,7 +56,7 @@ class Matcher:
         """Reject a file without a required column; warn if an optional column may have another name.
 
         Args:
-            how: How the columns were found, for the error.
+            how: How the columns were found, for the error message.
 
         Raises:
             UserError: with the renames that probably help.
@@ -125,7 +125,7 @@ class Matcher:
 
 
 def _parsed_renames(renames: Sequence[str], stream: Stream) -> dict[str, str]:
-    """Map their column names to ours."""
+    """Parse the renames to a mapping of the file's columns to the stream's fields."""
     ours_by_theirs: dict[str, str] = {}
     fields = [path for field in stream.fields for path in field.paths]
     for rename in renames:

@@ -24,7 +24,8 @@ Draft = tuple[bytes | None, Record | None, Mapping[str, str]]
 
 
 class Purpose(IntEnum):
-    """Purpose of a random generator. Each purpose has its own, so that draws of one never change those of another."""
+    """What a random generator is for. Each purpose has its own generator, so that draws of one never change those of
+    another."""
 
     USERS = 1
     PRODUCTS = 2

@@ -34,7 +34,7 @@ class Faults:
     late: float = 0.02
     """Share of events and entity versions that are published minutes to three days after they happened."""
     out_of_order: float = 0.02
-    """Share of messages that are in the log after messages which were published up to two minutes later."""
+    """Share of messages that the log has after messages published up to two minutes later."""
     malformed_json: float = 0.001
     """Share of messages whose body is truncated."""
     invalid_utf8: float = 0.0005

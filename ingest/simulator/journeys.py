@@ -150,5 +150,5 @@ def _products(rng: np.random.Generator, shop: Shop, journey: Ints, visit: Ints, 
 
 
 def wish(pages: Pages, rows: Ints) -> Ints:
-    """Return a number per journey and product, so that all pages of a product in a journey have the same one."""
+    """Return a number for each of these pages, the same for all pages of one product in one journey."""
     return pages.journey[rows] * 2**24 + pages.product[rows]

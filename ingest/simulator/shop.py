@@ -48,7 +48,7 @@ class Shop:
         self.posts = Entities(STREAMS["posts"])
 
     def advance(self, day: int, day_start: int, events_per_day: int) -> list[Drawn]:
-        """Draw the changes of a day, in order from day 0; returns the versions of that day."""
+        """Draw the changes of a day, and return its versions. Days must be drawn in order, from day 0."""
         kinds = (
             (self.users, Purpose.USERS, self._user, self._changed_user, activity),
             (self.products, Purpose.PRODUCTS, self._product, self._changed_product, self._demand),

@@ -26,7 +26,7 @@ class Assignment:
 
     Args:
         consumer: a confluent_kafka.Consumer.
-        streams: topic to stream name.
+        streams: maps a topic to the name of its stream.
         discard: called when partitions are revoked, to drop consumed messages that no batch has returned yet.
         has_topics: whether any of the topics exists.
     """
@@ -45,7 +45,8 @@ class Assignment:
         self.partitions: set[TopicAndPartition] | None = None
         """The assigned partitions; None while the group is assigning them."""
         self.generation = 0
-        """Number of revocations so far. Messages consumed before and after one must not be in the same batch."""
+        """Number of revocations so far. Messages consumed before and after a revocation must not be in the same
+        batch."""
         self.moved: set[TopicAndPartition] = set()
         """Partitions whose position has advanced past offsets without messages since their last batch."""
         self.next: dict[TopicAndPartition, int] = {}

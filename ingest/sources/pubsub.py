@@ -218,7 +218,8 @@ class PubSubSource:
             except NotFound as error:
                 raise not_found(subscription) from error
             except PermissionDenied:
-                # Reading a subscription's settings needs another permission than pulling. Assume the shortest deadline.
+                # Reading a subscription's settings needs another permission than pulling; without it, assume the
+                # shortest deadline.
                 return 10.0
         if found.topic == DELETED_TOPIC:
             if subscription not in self._orphans:

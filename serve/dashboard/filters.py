@@ -20,9 +20,9 @@ PERIODS: dict[Period, str] = {
 }
 Choice = Literal["stream", "event_type", "property"]
 CHOICES: dict[Choice, str] = {"stream": "stream", "event_type": "type", "property": "property"}
-"""Choices for single panels: name in URLs and queries to name on the page."""
+"""Choices for single panels: maps the name in URLs and queries to the name on the page."""
 PICKS = {"brand": "brand", "category": "category", "product_id": "product"}
-"""Filters of events: name in URLs and queries to name on the page."""
+"""Filters of events: maps the name in URLs and queries to the name on the page."""
 DAY = timedelta(days=1)
 YEARS = 1970, 9998
 
@@ -47,7 +47,7 @@ class Filters(BaseModel, extra="forbid", frozen=True):
 
     @classmethod
     def read(cls, given: Mapping[str, str]) -> Self:
-        """Read the filters. An empty one counts as absent, since forms send those too.
+        """Read the filters. An empty filter counts as absent, since forms send empty ones too.
 
         Raises:
             UserError: naming the first that is unknown or cannot be read.

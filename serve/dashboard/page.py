@@ -1,4 +1,4 @@
-"""What one published version answers to one choice of filters, panel by panel."""
+"""The answers of one published version for one choice of filters, panel by panel."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
@@ -33,12 +33,12 @@ FEW_VALUES = 50
 
 
 class Page:
-    """What one version answers to one choice of filters. It runs a query only once per set of arguments.
+    """The answers of one version for one choice of filters. It runs a query only once per set of arguments.
 
     Attributes:
         zone: the reporting time zone, in which the page shows days and times.
         newest: when the newest event happened, UTC; None without events.
-        landings: stream of events to its last landing, UTC.
+        landings: maps a stream of events to the time of its last landing, UTC.
         unknown: why zone and newest are not known; then days are of UTC, and the period ends with the build.
     """
 
@@ -79,7 +79,7 @@ class Page:
         """The query of a panel, and its answer.
 
         Raises:
-            UserError: when the query is not there, or has no answer.
+            UserError: when the query is missing, or has no answer.
         """
         return self._answer(panel.query, **self._arguments(panel, self._since(panel), self.last))
 
@@ -93,7 +93,7 @@ class Page:
         """The rows of a panel's query as CSV, times in UTC, and whether there are more.
 
         Raises:
-            UserError: when the query is not there, or has no answer, or the period is not known.
+            UserError: when the query is missing or has no answer, or the period is not known.
         """
         if self.unknown:
             raise UserError(self.unknown)
@@ -109,7 +109,7 @@ class Page:
             return show()
         except UserError as failure:
             return {"error": str(failure)}
-        except Exception as failure:  # noqa: BLE001  whatever it is, the other panels can be shown
+        except Exception as failure:  # noqa: BLE001  any error: the other panels can still be shown
             log.error("panel failed", panel=panel.title, **what_and_where(failure))  # noqa: TRY400  a traceback may quote rows
             return {"error": "this panel cannot be shown: see the log"}
 
@@ -121,7 +121,7 @@ class Page:
         if panel.steps:
             rows = funnel_steps(rows, panel.steps)
         if panel.at:
-            rows = rows[::-1]  # a query gives the newest first
+            rows = rows[::-1]  # queries return the newest rows first
         rows = [
             {name: self.local(value) if isinstance(value, datetime) else value for name, value in row.items()}
             for row in rows

@@ -53,7 +53,7 @@ class Panel(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
 
     @property
     def anchor(self) -> str:
-        """Its place on the page, for links."""
+        """Its HTML id, for links."""
         return anchor(self.title)
 
     @property
@@ -107,7 +107,7 @@ def read_panels(file: Path = FILE) -> Panels:
 
 
 def anchor(title: str) -> str:
-    """A title as the name of a place on the page."""
+    """The HTML id for a title."""
     return title.lower().replace(" ", "-")
 
 

@@ -30,11 +30,11 @@ value."""
 PLACES = {"event_type": "#recent-events", "property": "#values-of-a-property"}
 """Maps a filter to the panel that it changes; the other filters change the whole page."""
 MOST_CHOICES = "1000"
-"""Brands and categories that the form offers: those with most revenue."""
+"""Maximum brands and categories that the form offers: those with the most revenue."""
 STALE = DAY
 """The page warns when the newest event, or the last message of a stream of events, is older."""
 AT_ONCE = 4
-"""Queries that run at the same time for one page."""
+"""Maximum queries that run at the same time for one page."""
 
 
 def render(published: Published, filters: Filters, *, live: bool, error: str = "", now: datetime | None = None) -> str:
@@ -115,7 +115,7 @@ def _ago(age: timedelta) -> str:
 
 
 def _panels(section: Section, panels: list[Future[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """What the template shows of a section; nothing when it need not be shown and all its panels are empty."""
+    """What the template shows of a section; empty if it has a `without` and all its panels are empty."""
     shown_panels = [panel.result() for panel in panels]
     has_any = not section.without or any(panel["rows"] or panel["error"] for panel in shown_panels)
     return shown_panels if has_any else []

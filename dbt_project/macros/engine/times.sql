@@ -150,7 +150,8 @@
 {%- endmacro %}
 
 {#- The landing time up to which a build may read: nothing lands at or before it any more. On DuckDB one load commits at a
-    time, so that is the newest. On BigQuery several loads run side by side, and the slowest may be minutes behind. -#}
+    time, so this is the newest landing time. On BigQuery several loads run side by side, and the slowest may be minutes
+    behind. -#}
 {% macro upper_bound(newest_landed_at) -%}
     {{ return(adapter.dispatch('upper_bound')(newest_landed_at)) }}
 {%- endmacro %}

@@ -51,7 +51,7 @@
     (len(list_filter(json_keys({{ text }}), lambda name: not list_contains([{{ literals(contract.listed + inside.keys() | list + ['']) }}], name))) > 0
     {%- for container, names in inside.items() %}
     or len(list_filter(json_keys({{ text }}, '$."{{ container }}"'), lambda name: not list_contains([{{ literals(names) }}], name))) > 0
-    {# not an object, or an empty one #}
+    {# or the value is not an object, or an empty one #}
     or len(json_keys({{ text }}, '$."{{ container }}"')) = 0
     {%- endfor -%}
     )
