@@ -16,7 +16,8 @@ from serve.published import open_published
 
 def check(settings: Settings, names: Sequence[str] = ()) -> Iterator[tuple[Query, Answer | None]]:
     """Every analysis with its problems, tested against the version that was published last: planned and, on DuckDB, run
-    with the defaults of its parameters. Without a problem it has its answer (on BigQuery None: a dry run gives none).
+    with the defaults of its parameters. One without problems comes with its answer (None on BigQuery, where a dry run
+    has no answer).
 
     Args:
         names: the analyses to check; all unless given.

@@ -58,7 +58,7 @@ log = structlog.get_logger()
 
 
 class Endpoints:
-    """Answers the requests. Each reads the link to the newest version, so a build is visible at once."""
+    """Answers the requests. Each request reads the link to the newest version, so a build is visible at once."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

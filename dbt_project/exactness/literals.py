@@ -9,7 +9,7 @@ from typing import TypeVar
 
 _T = TypeVar("_T")
 _EARLIEST, _LAST_DAY = date(2000, 1, 10), date(2025, 6, 1)
-"""Range of the dates that are used: a message that is days or years late must still be published before it lands."""
+"""Range of the dates that are drawn, so that even a message that is years late is published before it lands."""
 _TOKEN = re.compile(
     r"""--[^\n]*|/\*.*?\*/|"[^"]*"|'(?P<text>(?:[^']|'')*)'"""
     r"""|(?<![\w.])(?P<number>\d{1,12}(?:\.\d{1,4})?)(?![\w.])""",

@@ -71,7 +71,7 @@ class Values(Chance):
         return drawn[kind]
 
     def word(self) -> str:
-        """A text of this world only, or of all worlds."""
+        """A text that only this world has, or that all worlds share."""
         if self.literals.texts and self.one_in(3):
             return self.rng.choice(self.literals.texts)
         return self.rng.choice([f"Home {self.number}", f"Señal {self.number}", "ES", "US", "lamp", "x"])

@@ -26,7 +26,7 @@ _MICROSECOND, _HOUR, _DAY = 1, 3_600_000_000, 86_400_000_000
 _FIRST_DAY, _DAYS = date(2018, 12, 27), 9
 """First day of world 0, and days per world."""
 _FIRST_OLD_DAY, _OLD_DAYS = date(2003, 12, 30), 4
-"""The same for days long before, whose messages are years late."""
+"""First old day of world 0, and old days per world: messages of these days are years late."""
 
 
 def draw_world(
@@ -43,7 +43,7 @@ def draw_world(
         number: from 0 to MAX_WORLDS - 1; no other world has its ids and days.
         streams: candidates, of which mostly one to three are used. One that is listed twice is used more often.
         runs: messages arrive before the runs 0 to runs - 1 of the build.
-        windows: in seconds; the time between two events is sometimes exactly one of them.
+        windows: lengths in seconds; the time between two events is sometimes exactly one of them.
         literals: values that fields sometimes get.
     """
     return _World(rng, number, streams, runs, windows, literals).messages()

@@ -64,7 +64,7 @@
 {%- endmacro %}
 
 {#-
-  Returns these dates and the earlier ones that a window before them reaches.
+  Returns these dates, and the earlier dates within a window before them.
 
   Args:
       dates: ISO texts

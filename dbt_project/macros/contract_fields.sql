@@ -25,8 +25,8 @@
     {{ 'payload' if contract.format == 'json' else 'coalesce(decoded, payload)' }}
 {%- endmacro %}
 
-{#- The value at a path of the body; in a Debezium change, at the path of the row after the change, or of a deleted row before
-    it. -#}
+{#- The value at a path of the body. In a Debezium change it is the value in the row after the change, or for a deletion in the
+    row before it. -#}
 {% macro row_value(path, contract) -%}
     {%- if contract.envelope == 'debezium' -%}
         case when {{ change_value('op') }} = 'd' then {{ change_value('before.' ~ path) }} else {{ change_value('after.' ~ path) }} end

@@ -21,7 +21,7 @@ class AnswerMemory:
         self._lock = Lock()
 
     def get(self, key: Key) -> Answer | None:
-        """The answer of a version, query and values."""
+        """The cached answer for a version, query and values; None without one."""
         with self._lock:
             if key in self._answers:
                 self._answers.move_to_end(key)

@@ -40,7 +40,7 @@ class Filters(BaseModel, extra="forbid", frozen=True):
     period: Annotated[Period, BeforeValidator(lambda name: "1d" if name == "24h" else name)] = "7d"
     """Days of the reporting time zone up to that of the newest event, or of the last landing if that is earlier."""
     first: date | None = Field(None, alias="from")
-    """With the period custom: the first and the last day, both included."""
+    """For the period `custom`: the first and the last day, both included."""
     last: date | None = Field(None, alias="to")
     refresh: int = Field(0, ge=0, le=86_400)
     """Seconds after which a browser loads the page again; 0: never."""

@@ -24,7 +24,8 @@
 {%- endmacro %}
 
 {#-
-  Text of an epoch as a time; null if it is not a whole number or not in the years 1 to 9999.
+  A text with a Unix time in some unit, as a time; null if it is not a whole number, or not in the
+  years 1 to 9999.
 
   Args:
       text: SQL of the text
