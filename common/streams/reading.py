@@ -42,7 +42,7 @@ def read_contracts(folder: Path) -> dict[str, Stream]:
         ContractError: naming the file, the place in it and what is expected there.
     """
     if not (files := sorted(folder.glob("*.yml"))):
-        raise ContractError(f"there is no contract in {folder}: each stream is a file of it, such as clicks.yml")
+        raise ContractError(f"there is no contract in {folder}: add a file per stream, such as clicks.yml")
     streams = [_read(path) for path in files]
     owners: dict[tuple[Transport, str], str] = {}
     for path, stream in zip(files, streams, strict=True):

@@ -55,7 +55,7 @@ def json_bodies(file: EventFile, layout: Layout) -> Iterator[bytes]:
     """Yield the bodies of a JSON file byte for byte. Empty lines are skipped.
 
     Raises:
-        NotJsonError: for an array or documents that cannot be read. The layout of lines is not checked.
+        NotJsonError: for an array or documents that cannot be read. With one body per line, lines are not checked.
     """
     with file.open() as text:
         if layout == "lines":
