@@ -60,7 +60,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "report": _serve("report", "write the dashboard to a file"),
     },
 }
-"""Group to command name to command."""
+"""The commands by group and name."""
 
 
 def _print_help() -> None:
@@ -76,7 +76,7 @@ def _run(name: str, command: Command, given: list[str]) -> None:
     # for the usage line, which must show `event-warehouse NAME` whichever module parses it
     program = "event-warehouse" if name in command.arguments else f"event-warehouse {name}"
     sys.argv = [program, *command.arguments, *given]
-    interrupts.end_at_once()  # Ctrl-C during the imports
+    interrupts.end_at_once()  # so that Ctrl-C also ends the imports
     main = getattr(import_module(command.module), command.function)
     interrupts.run(main)
 

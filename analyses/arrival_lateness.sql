@@ -1,4 +1,4 @@
--- How long after they happened events were published, by day and stream.
+-- The delay between events and their publication, by day and stream.
 {%- set start_date = param('start_date', '1970-01-01', 'date') %}
 {%- set end_date = param('end_date', '9999-12-31', 'date') %}
 

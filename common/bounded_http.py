@@ -1,6 +1,6 @@
 """uvicorn's HTTP/1.1 protocol with bounds that it lacks: size of the head, time to receive, pipelined requests.
 
-uvicorn bounds the head only with its slower h11 protocol, and the other two with none.
+Only uvicorn's slower h11 protocol bounds the head, and none of its protocols bounds the other two.
 """
 
 import asyncio
@@ -25,7 +25,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_receiving = False
         """Whether a request has begun and not ended."""
         self._parsed_bytes = self._unparsed_bytes = 0
-        """Bytes of the head that the parser has reported, and bytes that it holds back, such as half a header."""
+        """Bytes of the head that the parser has reported, and bytes that it has received but not reported, such as half
+        a header."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -62,7 +63,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._unparsed_bytes = 0
         if len(self.pipeline) >= MAX_PIPELINED:
-            raise ValueError("too many requests in the pipeline")  # the parser stops, and sends 400
+            raise ValueError("too many pipelined requests")  # the parser stops, and sends 400
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -92,7 +93,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _count(self, number: int) -> None:
         self._parsed_bytes += number
         if self._parsed_bytes > MAX_HEAD_BYTES:
-            raise ValueError("head too large")  # the parser stops, and send_400_response is called
+            raise ValueError("request line and headers too large")  # the parser stops, and send_400_response is called
 
     def _start_deadline(self) -> None:
         if self._deadline is None:

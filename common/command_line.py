@@ -22,7 +22,7 @@ def finish(command: Callable[[], Any]) -> NoReturn:
     """
     try:
         sys.exit(command())
-    except Exception as error:  # noqa: BLE001  the last resort
+    except Exception as error:  # noqa: BLE001  every other error
         message, exit_code = _described(error)
         if VERBOSE in sys.argv:
             traceback.print_exc()
@@ -37,7 +37,7 @@ def _described(error: Exception) -> tuple[str, int]:
         return str(error), 2
     if isinstance(error, ModuleNotFoundError):
         return f"{error.name} is not installed: run `make setup-all`, or pip install --editable '.[google,kafka]'", 2
-    import typer  # here, since dbt's commands run without it
+    import typer  # imported here: dbt's commands run without it
 
     if isinstance(error, typer.TyperException):  # a bad option
         return error.format_message(), 2

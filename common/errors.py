@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Something the user can put right; the message says what happened and what to do (exit code 2)."""
+    """Something the user can fix; the message says what happened and what to do (exit code 2)."""
 
 
 class ContractError(UserError):
@@ -19,4 +19,4 @@ class WarehouseHeldError(UnavailableError):
 
 class WarehouseReplacedError(UserError):
     """The warehouse holds less than this process landed in it, such as a restored backup. Raised once: the sink then
-    goes by what the warehouse holds, and so must the sources, which are to be opened again."""
+    continues from the warehouse's positions. The caller must open the sources again, so that they do so too."""

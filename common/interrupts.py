@@ -1,6 +1,6 @@
-"""Ctrl-C ends a command without a traceback, or after what it is doing."""
+"""Lets Ctrl-C end a command without a traceback, at once or after its current step."""
 
-import _signal as signal  # type: ignore[import-not-found]  # built in: `signal` itself takes milliseconds to import
+import _signal as signal  # type: ignore[import-not-found]  # built in; importing `signal` takes milliseconds
 import sys
 
 TYPE_CHECKING = False
@@ -16,7 +16,8 @@ is_interrupted = False
 def end_at_once() -> None:
     """Let Ctrl-C end the process at once. For imports and the interpreter's shutdown, when nothing can catch a
     KeyboardInterrupt."""
-    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _interrupt):  # unless the shell ignores it
+    # leave SIGINT as it is if the shell has set it to be ignored
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _interrupt):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -132,8 +132,8 @@ class Settings(BaseSettings):
     landing_max_rows: int = Field(122_880, ge=1)
     """Maximum rows per commit (one row group of DuckDB). 1,000,000 with `WAREHOUSE=bigquery`."""
     landing_max_bytes: int = Field(48 * 1024 * 1024, ge=1024)
-    """A commit is due once this many bytes wait; each source holds up to twice as much in memory and fetches as much
-    again meanwhile. 128 MiB with `WAREHOUSE=bigquery`."""
+    """A commit is due once this many bytes wait. Each source holds up to twice as much in memory, and during a commit
+    fetches as much again. 128 MiB with `WAREHOUSE=bigquery`."""
     landing_max_seconds: float = Field(1.0, gt=0)
     """Maximum wait of an arrived message for its commit, in seconds. 60 for `land` without `--follow` with
     `WAREHOUSE=bigquery`."""
@@ -292,7 +292,7 @@ def _check_streams(names: Iterable[str]) -> None:
     try:
         named(list(names))
     except ContractError:
-        return  # see _stream_names
+        return  # a mistake in a contract: see _stream_names
     except UserError as error:
         raise ValueError(str(error)) from None
 

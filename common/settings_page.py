@@ -83,4 +83,4 @@ def _cell(text: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
-    print(f"settings: {os.path.relpath(PAGE)}")  # noqa: T201  a command
+    print(f"settings: {os.path.relpath(PAGE)}")  # noqa: T201  the output of a command

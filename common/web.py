@@ -1,4 +1,4 @@
-"""Starts an HTTP server: its address, uvicorn with its bounds, and protection from web pages of other sites."""
+"""Starts HTTP servers: binds the address, runs uvicorn, and rejects requests from web pages of other sites."""
 
 import ipaddress
 import logging
@@ -139,7 +139,7 @@ def run(app: "ASGIApp", listener: socket.socket, path: str, shutdown_seconds: in
     url = url_of(listener, path)
     log.info("listening", host=host, port=port, url=url)
     if sys.stderr.isatty():
-        print(f"\n  {url}\n\n  Ctrl-C ends it.\n", file=sys.stderr)  # noqa: T201  for people, who may click it
+        print(f"\n  {url}\n\n  Press Ctrl-C to stop.\n", file=sys.stderr)  # noqa: T201  a link for people to click
     server.run([listener])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)  # all requests are answered: another signal may end the process at once

@@ -41,16 +41,16 @@ from engines.factory import engine_for
 from publishing.dbt_errors import first_paragraph
 from publishing.dbt_options import PROJECT, PROJECT_OPTIONS, export_environment, target
 
-if TYPE_CHECKING:  # imported when first needed: it takes most of the time of a build that has nothing to do
+if TYPE_CHECKING:  # imported on first use: the import takes most of the time of a build with nothing to do
     from dbt.artifacts.schemas.run import RunExecutionResult
     from dbt.cli.main import dbtRunnerResult
 
 SELECTIONS = ("select", "exclude", "selector", "resource_types", "exclude_resource_types")
-"""Options of dbt after which it builds a part only."""
+"""Options of dbt that limit a build to a part of the project."""
 SUMMARIZED = ("build", "run", "test", "seed", "snapshot", "retry", "docs")
-"""Commands of which the results are printed as a summary."""
+"""Commands whose results are printed as a summary."""
 FAILING_ROWS = 3
-"""Rows of a failing test that are printed."""
+"""Maximum rows of a failing test to print."""
 HELP = """\
 `python -m dbt_project build` builds and tests the warehouse that the settings name, and publishes it for the queries,
 the dashboard and HTTP. A build with --select or the like publishes nothing. Other commands and options are dbt's:"""
@@ -62,7 +62,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
     """Run dbt with these arguments; returns the exit code. A build ends with a table of the marts.
 
     Raises:
-        UserError: when there is no warehouse yet, another process holds it, or a var is none.
+        UserError: when there is no warehouse yet, another process holds it, or a var is invalid.
     """
     if not arguments or arguments[0].startswith("-"):
         return _print_help(arguments)
@@ -83,7 +83,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
             _print_marts(engine, last.marts)
             output.print("nothing new: the last build, which passed every test, is up to date")
             return 1 if _print_left_out(settings) else 0
-        known_code = ["--exclude-resource-type", "unit_test"]  # they test the code alone
+        known_code = ["--exclude-resource-type", "unit_test"]  # unit tests depend on the code alone
     from dbt.artifacts.schemas.run import RunExecutionResult
 
     export_environment(settings)
@@ -92,7 +92,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
         result = _invoke([*arguments, *known_code, *PROJECT_OPTIONS])
         from publishing.publish import publish
 
-        # dbt may report an error of the statements that it cancels instead
+        # after Ctrl-C, dbt may only report errors, of the statements that it cancelled
         if interrupts.is_interrupted or isinstance(result.exception, KeyboardInterrupt):
             raise KeyboardInterrupt
         if result.exception is not None:
@@ -103,7 +103,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
                 options = [*_vars_options(arguments), *PROJECT_OPTIONS]
                 version = publish(settings, engine, options, target(), same_code_as)
                 is_query_left_out = _print_left_out(settings)
-                # while nobody else can land: what is in the warehouse now is what was built
+                # read while the warehouse is held, so that this is the state that was built
                 state = engine.state()
                 if code and state is not None and _is_green(result.result):
                     marts = _built_marts(result.result)
@@ -115,7 +115,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
 
 
 def _print_help(arguments: list[str]) -> int:
-    """Of --help and --version."""
+    """Print the answer to --help or --version; returns the exit code."""
     from dbt.cli.main import dbtRunner
 
     if "--help" in arguments or "-h" in arguments:
@@ -136,8 +136,8 @@ def is_publishable(settings: Settings, arguments: Mapping[str, Any]) -> bool:
 
 
 class Vars(BaseModel, extra="ignore"):
-    """The vars that the models use: dbt_project.yml describes them. dbt itself takes any value, and other vars may be
-    those of a package or of somebody's own models."""
+    """The vars that the models use, as dbt_project.yml describes them. dbt does not check their values. Other vars are
+    allowed: they may belong to a package or to models that somebody has added."""
 
     session_gap_seconds: int = Field(ge=0)
     session_key: Literal["source_session_id", "user_id"]
@@ -158,10 +158,10 @@ class Vars(BaseModel, extra="ignore"):
 
 
 def check_vars(arguments: list[str]) -> None:
-    """Check that the vars of the project's own models have values that these can use.
+    """Check the values of the vars that the project's models use.
 
     Raises:
-        UserError: for the first that has not, and for a name that is nearly one of theirs.
+        UserError: for an invalid value, or an unknown name that is close to one of these vars.
     """
     given: Any = {}
     if "--vars" in arguments[:-1]:
@@ -183,7 +183,7 @@ def check_vars(arguments: list[str]) -> None:
 
 
 def _apart(argument: str) -> list[str]:
-    """--vars=X as two arguments."""
+    """Split `--vars=X` into two arguments."""
     return ["--vars", argument.removeprefix("--vars=")] if argument.startswith("--vars=") else [argument]
 
 
@@ -192,7 +192,7 @@ def _vars_options(arguments: list[str]) -> list[str]:
 
 
 def _invoke(arguments: list[str]) -> dbtRunnerResult:
-    """Run dbt behind a progress bar; with --verbose, and where its output is what one asks for, with its own log."""
+    """Run dbt with a progress bar; with --verbose, or for a command such as `show`, with its own output."""
     from dbt.cli.main import dbtRunner
 
     if "--verbose" in arguments or arguments[0] not in SUMMARIZED:
@@ -208,7 +208,7 @@ def _invoke(arguments: list[str]) -> dbtRunnerResult:
                 progress.update(task, description=event.data.node_info.node_name[:40])
             elif event.info.name == "NodeFinished":
                 progress.advance(task)
-            elif event.info.name in ("JinjaLogInfo", "JinjaLogWarning"):  # of macros/rebuilds.sql
+            elif event.info.name in ("JinjaLogInfo", "JinjaLogWarning"):  # logged by macros/rebuilds.sql
                 errors.print(event.data.msg.strip(), markup=False, highlight=False, soft_wrap=True)
 
         return dbtRunner(callbacks=[on_event]).invoke(["--log-level", "none", *arguments])
@@ -233,7 +233,7 @@ def _print_failures(run_results: RunExecutionResult, engine: Engine) -> None:
 
 
 def _print_failing_rows(engine: Engine, query: str) -> None:
-    """The first rows that a test found, so that one sees what is wrong without asking again."""
+    """Print the first rows that a failing test found."""
     names, rows = engine.preview(f"select * from ({query}) limit {FAILING_ROWS}", FAILING_ROWS)  # noqa: S608  dbt's own query
     for row in rows:
         shown = ", ".join(f"{name}={value}" for name, value in zip(names, row, strict=True))
@@ -241,7 +241,7 @@ def _print_failing_rows(engine: Engine, query: str) -> None:
 
 
 def _print_left_out(settings: Settings) -> bool:
-    """Print why queries of analyses/ are left out of what was just published; whether there are any."""
+    """Print why queries of analyses/ are left out of the published version; returns whether there are any."""
     from publishing.versions import left_out
 
     found = left_out(settings)
@@ -259,7 +259,7 @@ def _is_green(run_results: RunExecutionResult) -> bool:
 
 
 def _built_marts(run_results: RunExecutionResult) -> list[str]:
-    """Names with their schemas."""
+    """Return the built marts as `schema.name`, sorted."""
     return sorted(
         f"{one.node.schema}.{one.node.name}"
         for one in run_results.results
@@ -278,7 +278,7 @@ def _print_summary(run_results: RunExecutionResult, engine: Engine, *, with_mart
 
 
 def _print_marts(engine: Engine, marts: list[str]) -> None:
-    """The rows of each mart; nothing where queries are billed."""
+    """Print the number of rows of each mart, or nothing where queries are billed."""
     counts = " union all ".join(f"select '{mart}', count(*) from {mart}" for mart in marts)  # noqa: S608
     rows = engine.preview(f"{counts} order by 1", len(marts))[1] if marts else []
     if not rows:
@@ -292,7 +292,7 @@ def _print_marts(engine: Engine, marts: list[str]) -> None:
 
 def main() -> None:
     """Run the command line."""
-    gc.disable()  # dbt keeps nearly all that it makes: to look for garbage takes a sixth of a build, and frees 100 MB
+    gc.disable()  # dbt keeps nearly all objects: collecting garbage takes a sixth of a build and frees little
     arguments = sys.argv[1:] or ["--help"]
     status = 1
 
@@ -301,7 +301,7 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(status)
 
-    # Python would free one by one, in a second, what the system frees at once. Registered first, this is run last.
+    # Exit without freeing memory, which takes Python a second. Registered first, so that it runs last.
     atexit.register(leave)
     try:
         finish(lambda: run(load_settings(), arguments))

@@ -1,4 +1,4 @@
-"""`python -m dbt_project.check_mart NAME`: checks that a mart is exact, in random worlds.
+"""`python -m dbt_project.check_mart NAME`: checks that a mart is exact, with random messages.
 
 Lands random messages in a temporary warehouse and builds the mart, run by run. After each run its rows must be those of
 a full refresh. dbt_project/exactness has the parts.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # importing dbt takes two seconds
 
 PROJECT = Path(__file__).parent
 WORLDS_TOGETHER = 150
-"""Worlds that share a warehouse."""
+"""Worlds (sets of random messages) that share a warehouse."""
 output = Console(soft_wrap=True, highlight=False, markup=False)
 errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")

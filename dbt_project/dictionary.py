@@ -1,4 +1,5 @@
-"""`python -m dbt_project.dictionary`: writes docs/data_dictionary.md, every table that analysts can query."""
+"""`python -m dbt_project.dictionary`: writes docs/data_dictionary.md, which lists every table that analysts can
+query."""
 
 import json
 import os

@@ -1,7 +1,7 @@
-"""What the last build in which every test passed was made from: what has not changed since is not done again.
+"""Records what the last successful build was made from, so that a build without changes does nothing.
 
-The warehouse is compared as a file, so that whatever wrote to it counts: landing, a build that failed, was killed or
-had other options, a hand. The code is compared as all that a build reads beside the warehouse.
+The warehouse is compared as a file, so that every change counts: by landing, by a build that failed, was killed or had
+other options, or by hand. The code is everything else that a build reads.
 """
 
 import hashlib
@@ -24,14 +24,14 @@ PACKAGES = ("dbt-core", "dbt-adapters", "dbt-duckdb", "duckdb")
 class LastBuild(BaseModel, frozen=True):
     code: str
     version: str
-    """Under which it was published."""
+    """Name of the published version."""
     warehouse: tuple[int, ...]
-    """`Engine.state` when it was published."""
+    """`Engine.state` of the warehouse when that version was published."""
     marts: list[str]
 
 
 def read_last_build(settings: Settings) -> LastBuild | None:
-    """None when there is none."""
+    """Read the record of the last build; None without one."""
     try:
         return LastBuild.model_validate_json(_file(settings).read_bytes())
     except (OSError, ValidationError):
@@ -39,7 +39,7 @@ def read_last_build(settings: Settings) -> LastBuild | None:
 
 
 def write_last_build(settings: Settings, last: LastBuild) -> None:
-    """Remember it, whole or not at all."""
+    """Write the record in one step, so that a reader never finds half of it."""
     new = _file(settings).with_suffix(".new")
     new.write_text(last.model_dump_json())
     new.replace(_file(settings))

@@ -67,7 +67,7 @@ class WarmProject:
 
 
 def parsed(project: Path, settings: Mapping[str, str]) -> Manifest:
-    """The manifest for the engine of these environment variables. It does not depend on the warehouse that they name.
+    """The manifest for the engine in these environment variables. The manifest is the same for every warehouse.
 
     Takes ten seconds the first time, then one or two while nothing changes: dbt keeps the result in the project's
     target/warm. Several processes may call it at once.

@@ -1,4 +1,5 @@
-"""The bounds of a batch (LANDING_MAX_ROWS, LANDING_MAX_BYTES, LANDING_MAX_SECONDS), and its size measured by them."""
+"""The bounds of a batch (LANDING_MAX_ROWS, LANDING_MAX_BYTES, LANDING_MAX_SECONDS), and a batch's size compared with
+them."""
 
 import time
 from bisect import bisect_left
@@ -19,7 +20,7 @@ class _ByteOffsets(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BatchBounds:
-    """The bounds of a batch: rows, bytes and seconds. It is complete once it reaches one of them."""
+    """The bounds of a batch: rows, bytes and seconds. A batch is complete once it reaches one of them."""
 
     rows: int
     bytes: int
@@ -69,7 +70,7 @@ class BatchSize:
 
     @property
     def is_full(self) -> bool:
-        """Whether the bound of rows or of bytes is reached; the time does not count."""
+        """Whether the bound of rows or of bytes is reached, whatever the bound of seconds."""
         return self.rows_left <= 0 or self.bytes_left <= 0
 
     def fits(self, rows: int, size: int) -> bool:

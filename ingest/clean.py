@@ -1,4 +1,4 @@
-"""Finds and removes the files that landing and builds wrote where the settings say."""
+"""Finds and removes the files of landing and builds, at the paths in the settings."""
 
 import os
 import shutil

@@ -46,7 +46,7 @@ def main() -> None:
     arguments = sorted(sys.argv[1:], key=VERBOSE.__ne__)
 
     def run() -> object:
-        list(STREAMS)  # every command needs the contracts: a mistake in one ends it here, even with --help
+        list(STREAMS)  # every command needs the contracts, so it fails here if one has a mistake, even with --help
         return app(arguments or ["--help"], standalone_mode=False)
 
     finish(run)

@@ -85,7 +85,7 @@ def result_message(result: Result, processing_time: datetime) -> Message:
     at the end of the engaged time."""
     try:
         known_at = result.event_at + int(result.time_on_page_seconds * 1_000_000) * MICROSECOND
-    except OverflowError:  # after the year 9999, since staging accepts any engaged time
+    except OverflowError:  # later than the year 9999: staging accepts any engaged time
         known_at = None
     body = {
         "session_id": result.source_session_id,

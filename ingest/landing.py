@@ -62,7 +62,8 @@ def land_streams(
         on_open: called with the sources before the first fetch.
 
     Raises:
-        UserError: if a broker or the warehouse cannot be used. With `follow`, one that does not answer is retried.
+        UserError: if a broker or the warehouse cannot be used. With `follow`, a missing answer is not an error: landing
+            retries.
     """
     check_registry(settings, streams)
     report = LandingReport()
@@ -97,8 +98,8 @@ def land_streams(
 def accept_replacement(sink: Sink, error: WarehouseReplacedError) -> None:
     """Log that the warehouse was replaced, and make the sink read positions from the new one."""
     log.error(
-        "the warehouse was replaced: landing continues from its positions, in Kafka and the spool. Pub/Sub does not"
-        " redeliver acknowledged messages: see docs/operations.md#backups",
+        "the warehouse was replaced: Kafka and the spool are read again from the positions in the new one. Pub/Sub does"
+        " not redeliver acknowledged messages: see docs/operations.md#backups",
         reason=str(error),
     )
     sink.forget()
@@ -118,7 +119,7 @@ def land(
     """Land the messages that are waiting in the sources; with `follow`, continue until `stop` is set.
 
     A commit is due at LANDING_MAX_ROWS, LANDING_MAX_BYTES or LANDING_MAX_SECONDS, or when nothing more is waiting.
-    During a commit each source fetches its next batch, but no more. A kill at any time loses nothing: uncommitted
+    During a commit, each source fetches only its next batch. A kill at any time loses nothing: uncommitted
     messages are fetched again. Committed but unacknowledged ones are skipped by their offset; those of Pub/Sub land
     again, and are counted as duplicates.
 
@@ -210,7 +211,7 @@ def commit(sink: Sink, batches: Sequence[Batch], log_level: int = logging.INFO) 
 
 
 def _lag_seconds(batches: Sequence[Batch]) -> Mapping[str, float]:
-    """Return stream to the age of its newest message, in seconds."""
+    """Return the age of each stream's newest message, in seconds."""
     newest: dict[str, int] = {}
     for batch in batches:
         for stream, table in batch.tables.items():

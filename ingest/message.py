@@ -1,4 +1,4 @@
-"""A message to produce, and the messages of Pub/Sub as a table of a batch."""
+"""The message that producers send, and the conversion of Pub/Sub messages to a table."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ NO_ATTRIBUTES: Mapping[str, str] = {}
 
 
 class PubSubMessage(NamedTuple):
-    """One Pub/Sub message, in the order of the arguments of `pubsub_table`."""
+    """One Pub/Sub message; its fields are in the order of the arguments of `pubsub_table`."""
 
     message_id: str
     ordering_key: str
@@ -49,7 +49,8 @@ def pubsub_table(
     published_at: Sequence[int | None],
     payloads: Sequence[bytes],
 ) -> pa.Table:
-    """Return messages of one topic in BATCH_SCHEMA, given as columns. Empty attributes and keys become null."""
+    """Return a table in BATCH_SCHEMA of one topic's messages, which are given as columns. Empty attributes and keys
+    become null."""
     rows = len(message_ids)
     columns = {
         "source": pa.repeat("pubsub", rows),

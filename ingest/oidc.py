@@ -1,7 +1,7 @@
 """Verifies the OIDC tokens of Google's services.
 
 Written by hand: google.oauth2.id_token fetches the certificates for each token, without a bound, and its errors do not
-tell a wrong identity (403) from an invalid token (401).
+distinguish a wrong identity (403) from an invalid token (401).
 """
 
 import json
@@ -61,7 +61,7 @@ class TokenVerifier:
         self._expire_at = self._fetch_again_at = 0.0
         """Monotonic times, in seconds: when the certificates expire, and when they may be fetched again."""
         self._verified: dict[str, float] = {}
-        """Verified token to its expiry, in seconds since the epoch."""
+        """Maps a verified token to its expiry, in seconds since the epoch."""
 
     def is_verified(self, token: str) -> bool:
         """Return whether this token was verified before and has not expired; never blocks."""
@@ -78,7 +78,7 @@ class TokenVerifier:
             claims: Mapping[str, Any] = jwt.decode(
                 token, self._certificates_for(key_id), clock_skew_in_seconds=CLOCK_SKEW_SECONDS
             )
-        # google-auth lets errors of parsing pass, such as those of base64 and JSON
+        # google-auth does not catch errors of parsing, such as those of base64 and JSON
         except (GoogleAuthError, ValueError, TypeError, RecursionError) as error:
             raise IdentityError(401, "the token is malformed, forged or expired") from error
         if claims.get("aud") != self._audience:

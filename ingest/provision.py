@@ -45,8 +45,8 @@ def provision(
         dry_run: only report what would be created.
 
     Returns:
-        One line each: per created resource, per existing subscription that differs from the options, per existing topic
-        with a limited retention, and per step that has to be done by hand.
+        One line per created resource, existing subscription that differs from the options, existing topic with a
+        limited retention, and step that has to be done by hand.
 
     Raises:
         UserError: if a broker does not answer or rejects a request, the topic of a subscription was deleted, or options
@@ -124,8 +124,8 @@ def _provision_kafka(settings: Settings, landed: list[str], emitted: list[str], 
     ]
     if dry_run:
         return [*(f"would create Kafka topic {topic}" for topic in missing), *limited]
-    # Unlimited retention for landed topics: retention goes by the time in the message, so a limit would delete replayed
-    # history within minutes. The topic of `emit` keeps the default, since results can be emitted again.
+    # Unlimited retention for landed topics: retention counts from the time in the message, so a limit would delete
+    # replayed history within minutes. The topic of `emit` keeps the default, since results can be emitted again.
     unlimited = {"retention.ms": "-1"}
     default_replicas = -1  # as configured in the brokers
     new_topics = [

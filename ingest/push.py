@@ -105,7 +105,8 @@ class Committer:
         """Land a message; returns None after its commit, or the reason why it was not committed."""
         waiting = _Waiting(stream, message, asyncio.get_running_loop().create_future())
         self._queue.put(waiting)
-        # Check `is_alive` after the put: the thread clears it before it answers what is left in the queue.
+        # Check `is_alive` after the put: the thread clears it before it answers the rest of the queue, so every message
+        # gets an answer.
         return await waiting.failure if self.is_alive else ENDED
 
     def close(self) -> None:
@@ -198,7 +199,7 @@ class _Endpoint:
         self._next_log_at: dict[int, float] = {}
 
     def app(self) -> Starlette:
-        # also with a trailing slash, since Pub/Sub does not follow redirects
+        # accept a trailing slash too: Pub/Sub would not follow a redirect
         routes = [Route(path, self.push, methods=["POST"]) for path in (PATH, f"{PATH}/")]
         routes.append(Route("/healthz", self.health))
         local_only = [Middleware(web.LocalOnly, refuse=self.reject)] if self._verifier is None else []

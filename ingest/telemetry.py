@@ -14,7 +14,7 @@ COMMIT_MESSAGES = Histogram(
 )
 LAG_MESSAGES = Gauge("landing_lag_messages", "Messages waiting after the last commit (Kafka only).", ["stream"])
 LAG_SECONDS = Gauge(
-    "landing_lag_seconds", "Age in seconds of the newest message of the last commit, when it landed.", ["stream"]
+    "landing_lag_seconds", "Age in seconds, on landing, of the newest message of the last commit.", ["stream"]
 )
 LOST = Counter("landing_lost_messages", "Messages that Kafka's retention deleted before they landed.", ["stream"])
 PUSHES = Counter("landing_pushes", "Answered push requests, by HTTP status.", ["status"])

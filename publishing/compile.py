@@ -16,11 +16,11 @@ from publishing.parameters import read_parameters
 
 
 def compile_queries(options: list[str], describe: Describe, names: Sequence[str] = ()) -> list[Query]:
-    """Every analysis, sorted by name. One that cannot be asked has all its `problems`.
+    """Return every analysis, sorted by name; one that cannot be used has its `problems`.
 
     Args:
-        options: of dbt: the project, the profiles and the vars.
-        names: only these; all unless given.
+        options: dbt's options that name the project, the profiles and the vars.
+        names: the analyses to compile; all unless given.
 
     Raises:
         UserError: when dbt cannot read the project.
@@ -39,11 +39,11 @@ def compile_queries(options: list[str], describe: Describe, names: Sequence[str]
             raise UserError(message)
         broken[found[1]] = with_problems(found[1], [f"{_path(found[2])}: {found[3]}"])
         del result
-        gc.collect()  # dbt's pool of threads stays, and would print an error when Python ends
+        gc.collect()  # closes dbt's pool of threads, which would print an error at exit
 
 
 def _dbt_compile(options: list[str], selected: list[str], excluded: Iterable[str]) -> dbtRunnerResult:
-    # without JSON: the artifacts in target stay those of the build
+    # --no-write-json keeps the artifacts of the build in target
     command = ["--no-write-json", "compile", "--select", *selected, "--no-populate-cache"]
     result = dbtRunner().invoke(["--log-level", "none", *command, *_exclusion(excluded), *options])
     if result.exception is None and not isinstance(result.result, RunExecutionResult):
@@ -71,7 +71,7 @@ def _query(node: Any, describe: Describe) -> Query:
     query = Query(
         name=node.name, description=node.description, parameters=parameters, columns=[], sql=node.compiled_code
     )
-    if are_known:  # otherwise a parameter has no value
+    if are_known:  # the engine needs a value for each parameter
         try:
             columns = _columns(node, describe(query), problems)
         except UserError as error:

@@ -13,7 +13,7 @@ JINJA = Environment(autoescape=True, extensions=["jinja2.ext.do"])
 
 
 def template_error(file: Path, root: Path) -> Query | None:
-    """The analysis of a file that is not a Jinja template, with that problem; None for a template."""
+    """Return the analysis with its problem if the file is not a valid Jinja template, else None."""
     try:
         JINJA.parse(file.read_text())
     except TemplateSyntaxError as error:
@@ -48,7 +48,7 @@ def _parameter(name: str, default: object, type_: object, description: str) -> P
     """One parameter.
 
     Raises:
-        UserError: when there is no such type, or the default is not of it.
+        UserError: for an unknown type, or a default of another type.
     """
     choices: list[str] = []
     if isinstance(type_, list | tuple):

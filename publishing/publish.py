@@ -26,8 +26,8 @@ def publish(
     A query that has a problem is left out: `left_out` of versions.py returns these.
 
     Args:
-        engine: of the warehouse, which the caller holds.
-        options: of dbt: the project, the profiles and the vars of the build.
+        engine: the engine of the warehouse, which the caller holds.
+        options: dbt's options that name the project, the profiles and the vars of the build.
         target: where dbt wrote the artifacts of the build.
         same_code_as: a version built from the same code and vars; if it is the newest, its queries are copied.
 
@@ -35,7 +35,7 @@ def publish(
         The name of the version.
 
     Raises:
-        UserError: when it cannot be published; the version before stays.
+        UserError: when it cannot be published; the previous version stays.
     """
     folder = published_folder(settings)
     try:
@@ -43,7 +43,7 @@ def publish(
         with _locked(folder):
             before = published_version(settings)
             version = folder / f"{datetime.now(UTC):{VERSION}}"
-            # removes what a killed build left, too
+            # also removes the files of a killed build
             _sweep(folder, {before})
             try:
                 version.mkdir()
@@ -61,7 +61,7 @@ def publish(
             except BaseException:
                 shutil.rmtree(version, ignore_errors=True)
                 raise
-            # keeps the version before: a reader may be about to open it
+            # the previous version stays: a reader may be about to open it
             _sweep(folder, {before, version.name})
             return version.name
     except OSError as error:
@@ -80,7 +80,7 @@ def _compile(version: Path, engine: Engine, options: list[str]) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One build publishes at a time; on BigQuery nothing else prevents two."""
+    """Hold a lock, so that one build publishes at a time: on BigQuery nothing else prevents two."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -17,7 +17,7 @@ from engines.query import Query
 CURRENT = "current"
 """Name of the link."""
 VERSION = "%Y%m%dT%H%M%S.%fZ"
-"""Name of a version: when it was published."""
+"""Format of a version's name, which is the time at which it was published."""
 QUERIES = "queries.json"
 SEMANTIC_MANIFEST = "semantic_manifest.json"
 
@@ -28,7 +28,7 @@ def published_folder(settings: Settings) -> Path:
 
 
 def published_version(settings: Settings) -> str | None:
-    """The name of the version published last, None without one. A single system call."""
+    """The name of the version published last, None without one. Costs a single system call."""
     try:
         return (published_folder(settings) / CURRENT).readlink().name
     except OSError:
@@ -46,7 +46,7 @@ def left_out(settings: Settings) -> list[Query]:
 
 
 def read_queries(folder: Path) -> tuple[dict[str, Query], dict[str, Query]]:
-    """Queries that can be asked, and queries that are left out, by name."""
+    """The published queries, and the queries that were left out, by name."""
     found = TypeAdapter(list[Query]).validate_json((folder / QUERIES).read_bytes())
     askable = {query.name: query for query in found if not query.problems}
     return askable, {query.name: query for query in found if query.problems}

@@ -106,7 +106,7 @@ def query(
         list[str] | None,
         typer.Argument(
             metavar="[PARAMETER=VALUE]...",
-            help="Parameters of the query, which the list of queries names; others have their defaults.",
+            help="Parameters of the query, as the list of queries shows them; the others keep their defaults.",
         ),
     ] = None,
     format_: Annotated[Format, typer.Option("--format", help="Format of the answer.")] = Format.table,
@@ -127,7 +127,7 @@ def query(
 
 
 @app.command()
-@app.command("query-check", hidden=True)  # the name of `event-warehouse query-check`
+@app.command("query-check", hidden=True)  # `event-warehouse query-check` runs this command
 def check(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Queries to check; all unless given.")
@@ -156,7 +156,7 @@ def check(
 @app.command()
 def metric(
     metrics: Annotated[str, typer.Argument(help="Metrics, such as events,revenue; without any, all are listed.")] = "",
-    by: Annotated[str, typer.Option(help="Group by these, such as metric_time__day,event__brand.")] = "",
+    by: Annotated[str, typer.Option(help="Dimensions to group by, such as metric_time__day,event__brand.")] = "",
     where: Annotated[str, typer.Option(help="Filter, such as \"{{ Dimension('event__brand') }} = 'acme'\".")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Maximum rows.")] = None,
     format_: Annotated[Format, typer.Option("--format", help="Format of the answer.")] = Format.table,
@@ -198,10 +198,10 @@ def _names(text: str) -> list[str]:
 
 
 def _given(arguments: Iterable[str]) -> dict[str, str]:
-    """Parameter to value.
+    """Return the values of the parameters by name.
 
     Raises:
-        UserError: for an argument that is no PARAMETER=VALUE, or a parameter that is given more than once.
+        UserError: for an argument that is not PARAMETER=VALUE, or a parameter that is given more than once.
     """
     given: dict[str, str] = {}
     for argument in arguments:

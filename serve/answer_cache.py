@@ -46,7 +46,7 @@ class ServedVersion:
         return f'W/"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'
 
     async def answer(self, etag: str, query: Query, values: dict[str, Value], extension: str) -> Body:
-        """The answer: cached (of a copy only), or shared with a running request for the same.
+        """The answer: cached (of a copy only), or shared with a running request for the same query and values.
 
         Raises:
             QueryTimeoutError: when it takes longer than SERVE_TIMEOUT_SECONDS.

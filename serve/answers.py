@@ -1,4 +1,4 @@
-"""An answer to a query, what gives it, and why there may be none."""
+"""Answers to queries, the published version that gives them, and the errors of queries without an answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Published(Protocol):
             timeout_seconds: SERVE_TIMEOUT_SECONDS unless given.
 
         Raises:
-            QueryTimeoutError: when it took longer; by then it no longer runs.
+            QueryTimeoutError: when the query takes longer than that; it is stopped first.
             QueryTooLargeError, QueryFailedError: as `Reader.rows`.
         """
 

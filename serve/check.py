@@ -16,18 +16,19 @@ from serve.published import open_published
 
 def check(settings: Settings, names: Sequence[str] = ()) -> Iterator[tuple[Query, Answer | None]]:
     """Every analysis with its problems, tested against the version that was published last: planned and, on DuckDB, run
-    with the defaults of its parameters. Without a problem it has its answer (on BigQuery None: a dry run gives none).
+    with the defaults of its parameters. One without problems comes with its answer (None on BigQuery, where a dry run
+    has no answer).
 
     Args:
-        names: only these; all unless given.
+        names: the analyses to check; all unless given.
 
     Raises:
-        UserError: when nothing is published, dbt cannot read the project, or there is no analysis of such a name.
+        UserError: when nothing is published, dbt cannot read the project, or there is no analysis of that name.
     """
     files = sorted((PROJECT.parent / "analyses").rglob("*.sql"))
     if unknown := sorted(set(names) - {file.stem for file in files}):
         raise UserError(f"there is no analyses/{unknown[0]}.sql")
-    # dbt would report one of these at a time
+    # check the templates here: dbt would report only one broken template at a time
     if unreadable := [query for file in files if (query := template_error(file, PROJECT.parent))]:
         yield from ((query, None) for query in unreadable)
         return

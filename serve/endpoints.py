@@ -1,4 +1,4 @@
-"""The queries over HTTP: `GET /v0/pipes/top_products.json?brand=acme`, as Tinybird's pipes.
+"""The queries over HTTP: `GET /v0/pipes/top_products.json?brand=acme`, like Tinybird's pipes.
 
 Everything runs in the event loop except the queries, which run in a pool of threads. A version is opened at the first
 request after it was published, and closed when its last query is answered.
@@ -40,7 +40,7 @@ PATH = "/v0/pipes"
 GZIP_BYTES = 8 * 1024
 """Smaller answers are sent faster without compression."""
 SHUTDOWN_SECONDS = 5
-"""How much longer than SERVE_TIMEOUT_SECONDS the last answers may take."""
+"""Seconds beyond SERVE_TIMEOUT_SECONDS that the last answers may take at shutdown."""
 NOTHING_PUBLISHED = "nothing is published yet: try again once a build is done"
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 # no-cache: the client keeps the answer and asks again, which is a 304 until the next build
@@ -58,7 +58,7 @@ log = structlog.get_logger()
 
 
 class Endpoints:
-    """Answers the requests. Each reads the link to the newest version, so a build is visible at once."""
+    """Answers the requests. Each request reads the link to the newest version, so a build is visible at once."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -111,7 +111,7 @@ class Endpoints:
             )
         seen["query"] = name
         if allowed != "*" and name not in allowed:
-            raise HTTPException(403, f"this token may not ask {name}")
+            raise HTTPException(403, f"this token may not run the query {name}")
         if name in left_out:
             raise HTTPException(404, why_left_out(left_out[name]))
         query = queries[name]
@@ -142,7 +142,7 @@ class Endpoints:
         return Response(body.content, media_type=FORMATS[extension][1], headers=headers)
 
     def _allowed(self, request: Request) -> str | list[str]:
-        """The queries that the request's token may ask, or "*" for all.
+        """The queries that the request's token may run, or "*" for all.
 
         Raises:
             HTTPException: 401 without a known token.
@@ -185,11 +185,11 @@ class Endpoints:
             return
         try:
             published = await run_in_threadpool(open_published, self._settings, threads=1)
-        except Exception as error:  # noqa: BLE001  whatever it is, the next build may put it right
+        except Exception as error:  # noqa: BLE001  any error: the next build may fix it
             if newest != self._unreadable:
                 self._unreadable = newest
                 reason = str(error) if isinstance(error, UserError) else type(error).__name__
-                log.warning("cannot be opened", version=newest, reason=reason)
+                log.warning("the published version cannot be opened", version=newest, reason=reason)
             return
         before, self._version = self._version, ServedVersion(published, self._settings, self._pool)
         if before is not None:
@@ -225,7 +225,7 @@ def _json(document: Any, status: int = 200, headers: Any = None) -> Response:
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101  Starlette calls this for no other
+    assert isinstance(error, HTTPException)  # noqa: S101  registered for this exception only
     return _json({"error": error.detail}, error.status_code, error.headers)
 
 

@@ -17,7 +17,7 @@ from serve.answers import Answer
 def as_json(query: Query, answer: Answer) -> bytes:
     """{"meta": [{"name", "type"}], "data": [{column: value}], "rows", "truncated", "statistics": {"elapsed"}}.
 
-    A decimal is a number with its own digits, times are ISO 8601 with Z.
+    Decimals are numbers with all of their digits, times are ISO 8601 with Z.
     """
     names = [column.name for column in query.columns]
     return orjson.dumps(
@@ -33,7 +33,7 @@ def as_json(query: Query, answer: Answer) -> bytes:
     )
 
 
-FORMULA = re.compile("[=+\\-@\t\r\n＝＋－＠]")  # noqa: RUF001  spreadsheets take the wide ones, too
+FORMULA = re.compile("[=+\\-@\t\r\n＝＋－＠]")  # noqa: RUF001  spreadsheets accept full-width characters too
 """First character of a text that a spreadsheet would compute."""
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
@@ -51,7 +51,7 @@ def as_csv(query: Query, answer: Answer) -> bytes:
 
 
 def plain(value: Decimal) -> str:
-    """12.5000 as 12.5: the engines differ in trailing zeros."""
+    """Remove trailing zeros, 12.5 for 12.5000, since the engines differ in them."""
     text = format(value, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 

@@ -25,7 +25,7 @@ REFUSALS = {
     "408": "The answer took longer than SERVE_TIMEOUT_SECONDS.",
     "503": "Nothing is published yet, or too many queries wait.",
 }
-TOKEN_REFUSALS = {"401": "No token, or an unknown one.", "403": "The token may not ask this query."}
+TOKEN_REFUSALS = {"401": "No token, or an unknown one.", "403": "The token may not run this query."}
 ERROR = {
     "application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}},
 }
@@ -71,7 +71,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     elif parameter.choices:
         schema |= {"enum": parameter.choices}
     elif parameter.type == "timestamp":
-        del schema["format"]  # a date alone, or a time without a zone, is read too
+        del schema["format"]  # a date alone, or a time without a zone, is accepted too
     return {"name": parameter.name, "in": "query", "description": parameter.description, "schema": schema}
 
 

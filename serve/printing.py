@@ -69,14 +69,14 @@ def print_answer(query: Query, answer: Answer, format_: Format) -> None:
 
 
 def _write(text: bytes, escaped: Callable[[str], str]) -> None:
-    """Unchanged to a file or a pipe; for a terminal, control characters are escaped."""
+    """Write text: to a file or a pipe unchanged, to a terminal with control characters escaped."""
     if sys.stdout.isatty():
         text = "\n".join(escaped(line) for line in text.decode().split("\r\n")).encode()
     sys.stdout.buffer.write(text)
 
 
 def _escaped_in_json(text: str) -> str:
-    """The same JSON: what is not printable can only be inside a string."""
+    """Escape what is not printable; in JSON, it can only be inside a string."""
     return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
 
 
@@ -86,7 +86,7 @@ def print_table(query: Query, answer: Answer) -> None:
         justify: Literal["left", "right"] = "right" if column.type in ("integer", "number") else "left"
         table.add_column(column.name, justify=justify, overflow="fold")
     for row in answer.rows:
-        # as text: rich would read [bold] of a page title as its own
+        # as Text: rich would interpret [bold] in a page title as markup
         table.add_row(*(Text(_shown(value)) for value in row))
     output.print(table)
     output.print(row_count(answer))

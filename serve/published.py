@@ -23,7 +23,7 @@ class PublishedVersion:
     """A published version with an open connection.
 
     Args:
-        folder: of the version.
+        folder: the folder of the version.
         reader: answers its queries.
         settings: the bounds of an answer.
     """
@@ -57,7 +57,7 @@ def open_published(settings: Settings, threads: int | None = None) -> PublishedV
     """The version that was published last.
 
     Args:
-        threads: of DuckDB, per query; all cores unless given.
+        threads: DuckDB's threads per query; one per core unless given.
 
     Raises:
         UserError: when no build has published one yet, or another release of this project has published it.
@@ -80,5 +80,5 @@ def open_published(settings: Settings, threads: int | None = None) -> PublishedV
             failure = error
             break
     if current.exists() and (isinstance(failure, ValidationError) or not (current / QUERIES).exists()):
-        raise UserError("another release published the last version: run `make build`") from failure
+        raise UserError("the last version was published by another release: run `make build`") from failure
     raise UserError("nothing is published yet: run `make ingest build` first") from failure

@@ -52,8 +52,8 @@ class Metrics:
         """One row per group in the order of the groups, the newest time first; and whether there are more rows.
 
         Args:
-            where: in SQL, a dimension as `{{ Dimension('event__brand') }}`.
-            limit: the most rows; never more than SERVE_MAX_ROWS.
+            where: condition in SQL, in which a dimension is written as `{{ Dimension('event__brand') }}`.
+            limit: maximum rows, at most SERVE_MAX_ROWS.
 
         Raises:
             UserError: when there is no such metric, or it does not know a group or dimension.

@@ -30,7 +30,7 @@ class _Contracts(UserDict[str, Stream]):
     """Reads the contracts at their first use, since commands that only read published marts need none."""
 
     def __init__(self) -> None:
-        pass  # UserDict's own would set `data`
+        pass  # UserDict's __init__ would set `data`
 
     @cached_property
     def data(self) -> dict[str, Stream]:  # type: ignore[override]

@@ -98,7 +98,9 @@ class Stream(BaseModel, extra="forbid", frozen=True):
             known: dict[str, str] = {}
             for name in names:
                 if (other := known.setdefault(name.lower(), name)) != name or names.count(name) > 1:
-                    raise ValueError(f"fields: two have the {place} {' and '.join(dict.fromkeys([other, name]))}")
+                    raise ValueError(
+                        f"fields: two fields have the {place} {' and '.join(dict.fromkeys([other, name]))}"
+                    )
         self._check_shapes(texts)
         for place, named in self._named.items():
             for name in named:
@@ -114,7 +116,7 @@ class Stream(BaseModel, extra="forbid", frozen=True):
         return self
 
     def _check_shapes(self, values: dict[str, str]) -> None:
-        """Reject paths that read one place in the body both as a value, an object or a list and as another of these."""
+        """Reject paths by which one place in the body would have two shapes, such as a value and an object."""
         shapes: dict[str, tuple[str, str, str]] = {}
         for path, value in values.items():
             steps = re.findall(r"[^.\[]+|\[[0-9]+\]", path)
@@ -142,7 +144,7 @@ class Stream(BaseModel, extra="forbid", frozen=True):
                 for words, what in reserved:
                     if field.name.lower() in words.split():
                         raise ValueError(
-                            f"fields: {field.name} is {what}; choose another name, and give this as the path"
+                            f"fields: {field.name} is {what}; choose another name, and set path: {field.in_body}"
                         )
                 if prefix := next((one for one in OWN_PREFIXES if field.name.lower().startswith(one)), None):
                     raise ValueError(f"fields: {field.name}: names with {prefix} are reserved; choose another")
@@ -154,7 +156,7 @@ class Stream(BaseModel, extra="forbid", frozen=True):
 
     @property
     def _named(self) -> dict[str, tuple[str, ...]]:
-        """Key of the contract to the fields that it names."""
+        """The fields that each key of the contract names, such as `time`."""
         return {
             "key": (self.key,) if self.key else (),
             "time": self.time,
@@ -206,5 +208,6 @@ class Stream(BaseModel, extra="forbid", frozen=True):
 
     @property
     def required(self) -> tuple[tuple[str, ...], ...]:
-        """Groups of fields: staging rejects a body that has no field of a group. A required field is a group of one."""
+        """Groups of fields: a body must have at least one field of each group. A required field is a group of its
+        own."""
         return (*((field.in_body,) for field in self.fields if field.required), *self.one_of)

@@ -1,4 +1,4 @@
-"""The contract of one field of the body, and of the field that tells the types of events apart."""
+"""The contract of one field of the body, and of the field that distinguishes types of events."""
 
 import re
 from typing import Annotated, Literal
@@ -70,9 +70,9 @@ class BodyField(BaseModel, extra="forbid", frozen=True):
         if self.values and self.type not in ("string", "id", "integer"):
             raise ValueError("values need the type string, id or integer")
         if self.name in VOCABULARY and (self.type == "amount") != (VOCABULARY[self.name] == "amount"):
-            raise ValueError(f"type: {self.name} of fct_events is {VOCABULARY[self.name]}")
+            raise ValueError(f"type: the column {self.name} of fct_events is {VOCABULARY[self.name]}")
         if self.name in VOCABULARY and self.type not in ("string", "id", "amount"):
-            raise ValueError(f"type: {self.name} of fct_events is text: use string or id")
+            raise ValueError(f"type: the column {self.name} of fct_events is text: use string or id")
         return self
 
     @property
@@ -92,7 +92,7 @@ class EventType(BaseModel, extra="forbid", frozen=True):
     field: str
     """Main path of the field."""
     values: dict[Text, Text] = Field(default_factory=dict)
-    """Value of the field to event_type."""
+    """Maps a value of the field to an event_type."""
     others: Literal["reject", "keep"] = "reject"
     """Whether staging rejects a body with an unlisted value, or keeps the value as the event_type."""
 

@@ -47,7 +47,7 @@ def describe_mistake(error: ValidationError, found: dict[str, Any]) -> str:
     # event_type is a text or a mapping, and pydantic reports a mistake for each: keep that of the one that was given
     other = "constrained-str" if isinstance(found.get("event_type"), dict) else "EventType"
     mistakes = [one for one in error.errors() if not any(other in str(part) for part in one["loc"])] or error.errors()
-    # an unknown key is often why another one is missing
+    # an unknown key comes first: often it is a misspelling of the one that is missing
     first = next((one for one in mistakes if one["type"] == "extra_forbidden"), mistakes[0])
     loc: Loc = tuple(one for one in first["loc"] if one != "constrained-str" and "EventType" not in str(one))
     if first["type"] in ("extra_forbidden", "missing"):
@@ -61,7 +61,7 @@ def describe_mistake(error: ValidationError, found: dict[str, Any]) -> str:
 
 def _unknown_key(loc: Loc) -> str:
     models: dict[str, type[BaseModel]] = {"fields": BodyField, "event_type": EventType}
-    # no file has the key `name`: it is the name of the file
+    # `name` is not a key of the file: it is the file's own name
     known = (
         [*models[str(loc[0])].model_fields] if len(loc) > 1 else [one for one in Stream.model_fields if one != "name"]
     )
@@ -79,7 +79,7 @@ EXPECTED = {
     "bool_type": "expected true or false",
     "bool_parsing": "expected true or false",
 }
-"""Pydantic's type of an error to what a contract should have there."""
+"""Maps the type of a pydantic error to what a contract should have there."""
 
 
 def _expected(type_: str, message: str, context: Mapping[str, Any], given: Any) -> str:

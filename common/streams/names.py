@@ -48,7 +48,7 @@ OWN_COLUMNS = {
     " is_key_mismatch reject_reason reject_detail rejected_payload decode_error log_number newest_updated_at"
     " newest_tombstone_at tombstones effective_at next_effective_at",
 }
-"""Kind of stream to the columns that staging and histories give every stream of it, also inside their SQL."""
+"""Maps a kind of stream to the columns that staging and histories add, including those used only inside their SQL."""
 OWN_PREFIXES = ("dbt_", "time_text_", "_text_of_")
 """Prefixes of the columns that snapshots and staging add."""
 OWN_TABLES = ("landing_offsets", "landing_writers", "landing_empty_offsets", "emit_watermarks", "pseudonym_key")

@@ -12,7 +12,8 @@ from common.streams.mistakes import describe_empty, describe_mistake
 
 
 class _Loader(yaml.CSafeLoader):
-    """Rejects a repeated key, of which YAML would take the last. Keeps dates as text: MySQL's 0000-00-00 is none."""
+    """Rejects a repeated key: YAML would silently use the last one. Keeps dates as text: MySQL's 0000-00-00 is not a
+    date."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         known = set()
@@ -35,13 +36,13 @@ def read_contracts(folder: Path) -> dict[str, Stream]:
     """Read the contracts of a folder.
 
     Returns:
-        Stream name to contract: events before entities, sorted by name.
+        The contracts by stream name: events before entities, sorted by name.
 
     Raises:
         ContractError: naming the file, the place in it and what is expected there.
     """
     if not (files := sorted(folder.glob("*.yml"))):
-        raise ContractError(f"there is no contract in {folder}: each stream is a file of it, such as clicks.yml")
+        raise ContractError(f"there is no contract in {folder}: add a file per stream, such as clicks.yml")
     streams = [_read(path) for path in files]
     owners: dict[tuple[Transport, str], str] = {}
     for path, stream in zip(files, streams, strict=True):
@@ -56,7 +57,7 @@ def read_contracts(folder: Path) -> dict[str, Stream]:
 def _read(path: Path) -> Stream:
     file = f"{path.parent.name}/{path.name}"
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a safe loader
+        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  _Loader is a safe loader
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ContractError(f"{file}: {line}{error.problem}") from error

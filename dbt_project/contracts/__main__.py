@@ -1,4 +1,4 @@
-"""`python -m dbt_project.contracts`: writes the files that dbt needs of the contracts."""
+"""`python -m dbt_project.contracts`: writes the dbt files that follow from the contracts."""
 
 import argparse
 import sys

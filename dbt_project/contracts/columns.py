@@ -6,11 +6,11 @@ from typing import Any
 from common.streams import VOCABULARY, BodyField, EventType, Stream
 
 TYPES = {"integer": "bigint", "amount": "numeric(18, 4)", "boolean": "boolean", "timestamp": "timestamp"}
-"""Type of a field to the type of its column in a mart; all others are string."""
+"""Maps the type of a field to the type of its column in a mart; all others are string."""
 
 
 def doc(name: str) -> str:
-    """The description of a column that several models share: a block of models/columns.md."""
+    """A reference to a description that several models share: a block of models/columns.md."""
     return f'{{{{ doc("{name}") }}}}'
 
 
@@ -46,7 +46,7 @@ def renamed_fields(stream: Stream) -> list[str]:
 
 
 def descriptions(fields: list[BodyField]) -> dict[str, str]:
-    """Column to description."""
+    """Return the description of each column by its name."""
     return {
         field.name: f"{field.description} As a keyed hash." if field.personal == "hash" else field.description
         for field in fields
@@ -54,7 +54,7 @@ def descriptions(fields: list[BodyField]) -> dict[str, str]:
 
 
 def types(fields: list[BodyField]) -> dict[str, str]:
-    """Column to type."""
+    """Return the type of each column by its name."""
     return {field.name: TYPES.get(field.type, "string") for field in fields}
 
 
@@ -62,7 +62,7 @@ def described_columns(columns: Mapping[str, str], types: Mapping[str, str] | Non
     """Columns as yml lists them.
 
     Args:
-        types: of a mart's columns, which have types; timestamp for those that it leaves out.
+        types: column to type, for a mart; a column that it does not have is a timestamp. None leaves out all types.
     """
     return [
         {

@@ -1,4 +1,4 @@
-"""The generated macros that give models what they need of the contracts."""
+"""The generated macros that give models what they need from the contracts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,8 @@ from dbt_project.contracts.layout import WRITTEN_BY
 
 
 def macros(streams: Mapping[str, Stream]) -> str:
-    """The macros `contracts`, with what models need of each contract, and `event_attributes`, columns of fct_events."""
+    """The macros `contracts`, with what models need from each contract, and `event_attributes`, columns of
+    fct_events."""
     contracts = "".join(f"        {stream.name!r}: {_for_models(stream)},\n" for stream in streams.values())
     return f"""\
 {{#- {WRITTEN_BY} -#}}
@@ -66,7 +67,8 @@ def _is_read(stream: Stream, field: BodyField) -> bool:
 
 
 def _listed(stream: Stream) -> dict[str, list[str]]:
-    """Top-level names of a body that the contract lists, and in `listed_inside` paths one level below."""
+    """The names at the top level of a body that the contract lists, and as `listed_inside` the paths one level
+    below."""
     of_envelope = ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"]
     listed = dict.fromkeys(of_envelope if stream.envelope == "cloudevents" else [])
     inside: dict[str, None] = {}

@@ -13,7 +13,7 @@ from dbt_project.contracts.snapshots import snapshots
 from dbt_project.contracts.sources import sources
 
 BY_HAND = ("dim_users", "dim_products", "dim_posts")
-"""Dimensions with more columns than their contracts: totals of other marts."""
+"""Dimensions that are written by hand: they also have totals from other marts."""
 
 
 def write_contracts(project: Path = PROJECT, streams: Mapping[str, Stream] = STREAMS) -> None:
@@ -38,7 +38,7 @@ def parse_changed_contracts(target: Path, project: Path = PROJECT) -> None:
     Otherwise dbt misses new snapshots (dbt-core issue 15785), and fails at one whose model is gone.
 
     Args:
-        target: dbt's target folder, where it keeps what it has parsed. Each command has its own.
+        target: dbt's target folder, which has its parse cache. Each command has its own.
     """
     snapshots = (project / SNAPSHOTS).read_bytes()
     parsed, seen = target / "partial_parse.msgpack", target / "snapshots.yml"
@@ -49,7 +49,8 @@ def parse_changed_contracts(target: Path, project: Path = PROJECT) -> None:
 
 
 def files(project: Path, streams: Mapping[str, Stream]) -> dict[Path, str]:
-    """Path in the project to text: the source, the macros, the snapshots, and the models not written by hand.
+    """Return the text of each generated file by its path in the project: the source, the macros, the snapshots, and the
+    models not written by hand.
 
     Raises:
         UserError: if a model of a stream has the name of another model, if a model reads a stream without a contract,
@@ -69,7 +70,7 @@ def files(project: Path, streams: Mapping[str, Stream]) -> dict[Path, str]:
                 if path.parent == STAGING and (personal := [field.name for field in stream.fields if field.personal]):
                     raise UserError(
                         f"streams/{stream.name}.yml: {personal[0]} cannot be personal: its staging is written by hand"
-                        f" and would keep it in clear; drop or hash it in dbt_project/{by_hand[path.name]}"
+                        f" and would keep it as plain text; drop or hash it in dbt_project/{by_hand[path.name]}"
                     )
                 continue
             if path.name in by_hand or path.with_suffix(".sql") in written:

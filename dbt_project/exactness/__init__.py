@@ -1,1 +1,1 @@
-"""Whether marts are exact: random messages are built run by run and compared with a full refresh, row for row."""
+"""Checks whether marts are exact: builds random messages run by run and compares the rows with a full refresh."""

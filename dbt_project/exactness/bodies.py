@@ -13,7 +13,7 @@ class Bodies(Chance):
     """Draws the bodies and keys of one world's messages."""
 
     def __init__(self, values: Values, day: datetime) -> None:
-        """Prepare to draw bodies whose changed times are on this day."""
+        """Prepare to draw bodies; `changed` sets times to this day."""
         super().__init__(values.rng)
         self.values = values
         self.day = day
@@ -89,7 +89,7 @@ class Bodies(Chance):
         return json.dumps({f"{prefix}{name}": value for name, value in given.items()}), body.get("data")
 
     def complete(self, body: dict[str, Any], stream: Stream, time: datetime) -> None:
-        """Give each group of which one field is required a value, if none has one."""
+        """Set a field of each `one_of` group that has no value yet."""
         for group in stream.one_of:
             if not any(get(body, path) for path in group):
                 [field] = [field for field in stream.fields if field.in_body == group[0]]

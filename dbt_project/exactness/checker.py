@@ -32,14 +32,14 @@ FIRST_LANDING = datetime(2027, 3, 1, 10)  # noqa: DTZ001  landing times are UTC 
 CHANGING = re.compile(
     r"\b(current_date|current_time|current_timestamp|localtime|localtimestamp)\b"
     r"|\b(now|today|get_current_time|get_current_timestamp|transaction_timestamp|random|rand|uuid|gen_random_uuid)\s*\("
-    r"|\bage\s*\([^,()]*\)",  # since midnight of today
+    r"|\bage\s*\([^,()]*\)",  # age(x) counts from midnight of today
     re.IGNORECASE,
 )
 """Functions whose result changes without a new message."""
 
 
 class Checker:
-    """Builds marts for histories, each in a temporary warehouse."""
+    """Builds marts from random messages, each history of runs in a temporary warehouse."""
 
     def __init__(self, project: WarmProject, marts: Sequence[str], work: Path) -> None:
         """Find the models and streams that the marts depend on.
@@ -103,7 +103,7 @@ class Checker:
         return None
 
     def first_failure(self, history: History, from_empty: bool) -> Failure | None:
-        """Build run by run; after each that builds everything compare the mart with a full refresh.
+        """Build run by run; after each run that builds everything, compare the mart with a full refresh.
 
         Args:
             from_empty: start from models that were built before anything landed.
@@ -202,7 +202,8 @@ class Checker:
 
 
 def _land(path: Path, messages: Iterable[Message], run: int) -> None:
-    """Land messages in their commits, by loaders whose clocks are days apart: landed_at orders one stream only."""
+    """Land messages commit by commit. The clocks of streams are days apart, since landed_at orders only messages of one
+    stream."""
     for commit in range(COMMITS):
         clocks: dict[int, dict[str, pa.Table]] = {}
         for stream, table in batch_tables(message for message in messages if message.commit == commit).items():

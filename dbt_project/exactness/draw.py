@@ -10,7 +10,7 @@ from dbt_project.exactness.worlds import draw_world
 
 def draw_history(checker: Checker, seed: str, number: int, windows: Sequence[int]) -> History:
     """The messages of this many worlds, divided into runs, one of which builds only some of the models."""
-    rng = random.Random(seed)  # noqa: S311  no secret
+    rng = random.Random(seed)  # noqa: S311  not used for secrets
     streams = [*checker.streams, *checker.named_streams * 2 * len(checker.streams)]
     messages = [
         message

@@ -1,4 +1,4 @@
-"""What lands and is built, run by run, and how it failed."""
+"""The messages and builds of each run, and the failure that they lead to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ History = tuple[Run, ...]
 
 @dataclass(frozen=True)
 class Failure:
-    """Rows of only the incremental build, rows of only the full refresh; or a build that failed."""
+    """How a model differs: rows that only the incremental build has and rows that only the full refresh has, or a
+    failed build."""
 
     history: History
     model: str

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 _T = TypeVar("_T")
 _EARLIEST, _LAST_DAY = date(2000, 1, 10), date(2025, 6, 1)
-"""Range of the dates that are used: a message that is days or years late must still be published before it lands."""
+"""Range of the dates that are drawn, so that even a message that is years late is published before it lands."""
 _TOKEN = re.compile(
     r"""--[^\n]*|/\*.*?\*/|"[^"]*"|'(?P<text>(?:[^']|'')*)'"""
     r"""|(?<![\w.])(?P<number>\d{1,12}(?:\.\d{1,4})?)(?![\w.])""",
@@ -28,7 +28,8 @@ class Literals:
 
     @classmethod
     def of(cls, own: str, others: str) -> "Literals":
-        """Literals of a model and of the models that it reads, repeated so that both are drawn about as often."""
+        """Literals of a model and of the models that it reads. The model's own are repeated, so that both are drawn
+        about as often."""
         (texts, numbers, days), (more_texts, more_numbers, more_days) = _literals(own), _literals(others)
         return cls(_in_halves(texts, more_texts), _in_halves(numbers, more_numbers), _in_halves(days, more_days))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def put(body: dict[str, Any], path: str, value: Any) -> None:
-    """Set the value at a path; ... removes it."""
+    """Set the value at a path; Ellipsis removes it."""
     if value is ... and get(body, path) is None:
         return
     *outer, last = _parts(path)

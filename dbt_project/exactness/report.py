@@ -7,7 +7,7 @@ from dbt_project.warm import WarmProject
 
 ROWS_SHOWN = 5
 MESSAGES_SHOWN = 12
-"""Per run."""
+"""Maximum messages shown per run."""
 
 
 def describe(project: WarmProject, failure: Failure, marts: Sequence[str], from_empty: bool) -> Iterator[str]:

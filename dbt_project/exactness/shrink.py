@@ -10,7 +10,8 @@ from dbt_project.exactness.message import Message
 from dbt_project.exactness.worlds import world_of
 
 MIN_ATTEMPTS = 40
-"""Attempts made even when the time is over, as on a busy machine: enough to leave out the worlds that do not differ."""
+"""Minimum attempts, made even when the time is over, as on a busy machine: enough to leave out the worlds that do not
+differ."""
 
 
 def shrink(checker: Checker, failure: Failure, from_empty: bool, seconds: float) -> Failure:
@@ -72,5 +73,5 @@ def _without(history: History, left_out: Iterable[Message]) -> History:
 
 
 def _joined(runs: History) -> History:
-    """The runs as one that builds everything."""
+    """Merge the runs into one that builds everything."""
     return (Run(tuple(message for run in runs for message in run.messages)),)

@@ -11,7 +11,7 @@ from common.streams import BodyField, Stream
 from dbt_project.exactness.literals import Literals
 
 SECOND = 1_000_000
-"""In microseconds."""
+"""One second in microseconds."""
 
 
 class Chance:
@@ -39,7 +39,7 @@ class Values(Chance):
         self.own_ids = 0
 
     def value(self, field: BodyField, stream: Stream, time: datetime) -> Any:
-        """A value, or ... if the body has no such field."""
+        """A value, or Ellipsis if the body has no such field."""
         if not field.required and self.one_in(6):
             return self.any_of(..., None, "", *stream.nulls, *field.nulls)
         if (known := PAGE_VIEW_VALUES.get((stream.name, field.name))) is not None:
@@ -71,7 +71,7 @@ class Values(Chance):
         return drawn[kind]
 
     def word(self) -> str:
-        """A text of this world only, or of all worlds."""
+        """A text that only this world has, or that all worlds share."""
         if self.literals.texts and self.one_in(3):
             return self.rng.choice(self.literals.texts)
         return self.rng.choice([f"Home {self.number}", f"Señal {self.number}", "ES", "US", "lamp", "x"])

@@ -26,7 +26,7 @@ _MICROSECOND, _HOUR, _DAY = 1, 3_600_000_000, 86_400_000_000
 _FIRST_DAY, _DAYS = date(2018, 12, 27), 9
 """First day of world 0, and days per world."""
 _FIRST_OLD_DAY, _OLD_DAYS = date(2003, 12, 30), 4
-"""The same for days long before, whose messages are years late."""
+"""First old day of world 0, and old days per world: messages of these days are years late."""
 
 
 def draw_world(
@@ -43,7 +43,7 @@ def draw_world(
         number: from 0 to MAX_WORLDS - 1; no other world has its ids and days.
         streams: candidates, of which mostly one to three are used. One that is listed twice is used more often.
         runs: messages arrive before the runs 0 to runs - 1 of the build.
-        windows: in seconds; the time between two events is sometimes exactly one of them.
+        windows: lengths in seconds; the time between two events is sometimes exactly one of them.
         literals: values that fields sometimes get.
     """
     return _World(rng, number, streams, runs, windows, literals).messages()
@@ -64,20 +64,20 @@ class _World(Chance):
         self.runs = runs
         self.streams = self.related(streams)
         self.is_calm = not self.one_in(3)
-        """About one person and one product within hours: only the order of arrival is unusual."""
+        """Whether all messages are about one person and one product within hours, and only their order is unusual."""
         ids = [f"a{number}"] if self.is_calm else [f"a{number}", f"b{number}"]
         self.day = datetime.combine(_FIRST_DAY + timedelta(days=_DAYS * number + 4), datetime.min.time())
         self.old_day = datetime.combine(_FIRST_OLD_DAY + timedelta(days=_OLD_DAYS * number), datetime.min.time())
         self.values = Values(rng, number, ids, literals)
         self.bodies = Bodies(self.values, self.day)
         self.literal_day: datetime | None = None
-        """A date that the SQL names, or some days of this world later."""
+        """A date that the SQL names, sometimes moved by days of this world; None if the SQL names none."""
         if literals.days:
             day = datetime.combine(rng.choice(literals.days), datetime.min.time())
             self.literal_day = day + timedelta(days=self.any_of(0, _OLD_DAYS * number))
         edge = rng.choice((*windows, 60, 1800, 3600)) * SECOND
         self.steps = (0, _MICROSECOND, SECOND, 10 * SECOND, edge // 2, edge, edge, edge + _MICROSECOND)
-        """Time between two events, in microseconds."""
+        """Possible times between two events, in microseconds."""
         self.far_steps = (6 * _HOUR, _DAY - SECOND, _DAY, 2 * _DAY, 4 * _DAY)
 
     def related(self, streams: Sequence[Stream]) -> list[Stream]:
@@ -130,7 +130,8 @@ class _World(Chance):
         )
 
     def published(self, time: datetime) -> datetime | None:
-        """Mostly soon after the event; sometimes late, unknown, or before it, even so long that staging rejects it."""
+        """A time of publication: mostly soon after the event; sometimes late, unknown, or before the event, even so far
+        that staging rejects it."""
         if not self.one_in(5):
             return time + timedelta(seconds=self.rng.choice((0, 1, 2, 300)))
         delay = self.any_of(timedelta(hours=1), timedelta(days=2), timedelta(days=2000), -timedelta(days=1), None)

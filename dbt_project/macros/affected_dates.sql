@@ -26,7 +26,7 @@
 
   Args:
       events: relation with stream, landed_at and event_at
-      before, after: seconds; each event also counts for the dates this long before and after it
+      before, after: seconds by which the range of dates of each event is extended
       where: SQL condition on the events
 -#}
 {% macro new_event_dates(events, before=0, after=0, where='true') %}
@@ -64,7 +64,7 @@
 {%- endmacro %}
 
 {#-
-  Returns these dates and the earlier ones that a window before them reaches.
+  Returns these dates, and the earlier dates within a window before them.
 
   Args:
       dates: ISO texts
@@ -80,7 +80,7 @@
     {{ return(widened.keys() | sort) }}
 {% endmacro %}
 
-{#- Returns the date so many days later, as ISO text. -#}
+{#- Returns the date this many days later, as ISO text. -#}
 {% macro shifted_date(date, days) %}
     {{ return((modules.datetime.date.fromisoformat(date) + modules.datetime.timedelta(days=days)).isoformat()) }}
 {% endmacro %}

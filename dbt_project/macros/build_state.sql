@@ -94,7 +94,7 @@
 {#-
   Args:
       name: table
-      texts: its columns of text
+      texts: names of its columns of text
       other: name and type of one more column, or none
 -#}
 {% macro create_state_table(name, texts, other) %}
@@ -125,7 +125,7 @@
     ) %}
 {% endmacro %}
 
-{#- Returns stream to the time, as text, up to which a model has read it; for node 'raw', up to which this build reads it. -#}
+{#- Returns, by stream, the time as text up to which a model has read it; for node 'raw', up to which this build reads it. -#}
 {% macro watermarks_of(node) %}
     {% set found = {} %}
     {% set rows = run_query(
@@ -139,8 +139,8 @@
 {% endmacro %}
 
 {#-
-  Records a build that ran every test of the project and in which nothing failed. After it nothing reads older rows of
-  these tables any more: they are deleted here, where no model runs.
+  Records a build that ran every test of the project and in which nothing failed. Nothing reads rows of these tables from
+  before such a build, so they are deleted here, while no model runs.
 -#}
 {% macro finish_build(results) %}
     {% if execute and flags.WHICH == 'build' %}

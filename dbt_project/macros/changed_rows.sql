@@ -1,7 +1,7 @@
 {#-
-  Tests read only the partitions that changed since the last successful build, so that a test, too, costs what the new
-  messages touch. A build in which anything failed does not count: what failed is tested again until it passes.
-  `make test-data` (var test_all_partitions) reads everything.
+  Tests read only the partitions that changed since the last successful build, so that the cost of a test, too, depends on the
+  new messages. A build in which anything failed does not count: what failed is tested again until it passes. `make test-data`
+  (var test_all_partitions) reads everything.
 -#}
 
 {#- dbt calls this macro for the relation that a generic test reads. -#}
@@ -55,7 +55,7 @@
 {% endmacro %}
 
 {#-
-  Records which partitions of the model at hand were rewritten.
+  Records which partitions of the current model were rewritten.
 
   Args:
       dates: ISO texts; ['null'] for all partitions

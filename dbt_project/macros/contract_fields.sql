@@ -1,6 +1,7 @@
 {#- How staging reads the fields of a contract: their texts, their values, and the reasons to reject a message. -#}
 
-{#- A field's text: the first with a value of its paths. Null if it is empty or a text that the contract lists as null. -#}
+{#- A field's text, from the first of its paths that has a value. Null if it is empty or a text that the contract lists as
+    null. -#}
 {% macro text_of(field, contract) -%}
     {%- set found = [] -%}
     {%- for path in field.paths -%}
@@ -24,7 +25,8 @@
     {{ 'payload' if contract.format == 'json' else 'coalesce(decoded, payload)' }}
 {%- endmacro %}
 
-{#- The value at a path of the body; in a change event of Debezium, of the row after the change, or before it was deleted. -#}
+{#- The value at a path of the body. In a Debezium change it is the value in the row after the change, or for a deletion in the
+    row before it. -#}
 {% macro row_value(path, contract) -%}
     {%- if contract.envelope == 'debezium' -%}
         case when {{ change_value('op') }} = 'd' then {{ change_value('before.' ~ path) }} else {{ change_value('after.' ~ path) }} end
@@ -70,7 +72,7 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- Whether staging keeps a field's text next to its value, to tell a value that does not fit from a missing one. -#}
+{#- Whether staging keeps a field's text next to its value, to distinguish a value that does not fit from a missing one. -#}
 {% macro has_text_column(field) %}
     {{ return(field.type in ('integer', 'amount', 'boolean', 'timestamp')) }}
 {% endmacro %}
@@ -80,7 +82,7 @@
     {{ ('_text_of_' ~ field.name) if has_text_column(field) else field.name }}
 {%- endmacro %}
 
-{#- For each field `text as _text_of_price, value as price,`, or its text alone. -#}
+{#- The columns of each field: `text as _text_of_price, value as price,`, or for a text only `text as url,`. -#}
 {% macro texts_and_values(fields, contract) -%}
     {%- for field in fields -%}
     {%- if has_text_column(field) -%}
@@ -118,8 +120,8 @@
     {%- endfor -%}
 {%- endmacro %}
 
-{#- Returns path to text of the fields whose values can be invalid, for reject_detail. Personal fields are left out: their
-    values stay in the payload. -#}
+{#- Returns a mapping for reject_detail: the path of each field whose value can be invalid, to the field's text. Personal
+    fields are left out: their values stay in the payload. -#}
 {% macro checked_texts(contract, texts) %}
     {% set type_field = contract.event_type.field if contract.event_type is mapping %}
     {% set checked = {} %}

@@ -77,8 +77,8 @@ effective as (
     from before_each
 ),
 
--- Versions that take effect at the same time are ordered by the tombstones before them, then by updated_at, then as in the
--- log.
+-- Versions that take effect at the same time are ordered by the number of tombstones before them, then by updated_at,
+-- then as in the log.
 ordered as (
     select
         *,

@@ -13,10 +13,11 @@
 {%- endmacro %}
 
 {#-
-  Events of one brand, category and product, or of all. Brands and categories are compared in any case.
+  Events of one brand, category and product, or of all. Upper and lower case do not matter for brands and categories.
 
   Args:
-      brand, category, product_id: parameters of the query, of which 'all' means each; none for one that it does not have
+      brand, category, product_id: parameters of the query, where 'all' means no condition; none if the query does not have the
+          parameter
 -#}
 {% macro of_products(brand=none, category=none, product_id=none) -%}
     {%- set conditions = [] -%}
@@ -31,11 +32,11 @@
 {%- endmacro %}
 
 {#-
-  `order by {{ column_named(sort, ['revenue', 'views']) }} desc`: the column whose name the parameter has.
+  `order by {{ column_named(sort, ['revenue', 'views']) }} desc`: the column that the parameter names.
 
   Args:
       parameter: parameter of the query
-      columns: its choices; all of comparable types
+      columns: names that it may have; the columns must have comparable types
 -#}
 {% macro column_named(parameter, columns) -%}
     case {{ parameter }} {%- for column in columns %} when '{{ column.split('.')[-1] }}' then {{ column }} {%- endfor %} end

@@ -22,7 +22,7 @@
   Columns of a select: `{{ measures(['events', 'users']) }}` is `count(*) as events, count(distinct user_id) as users`.
 
   Args:
-      names: measures in the order of the columns, which get their names
+      names: the measures; each becomes a column of that name, in this order
 -#}
 {% macro measures(names) -%}
     {%- set definitions = measure_definitions() -%}

@@ -4,7 +4,7 @@
 {%- set paths, json_paths = paths_of(contract) -%}
 {%- set fields = own_fields(contract) -%}
 {%- set of_type = {} if contract.event_type is string else contract.event_type -%}
-{#- text_columns: path of a field to the column that is null if the body has no value for it.
+{#- text_columns: maps the path of a field to the column that is null if the body has no value for it.
     identity: texts that together identify an event of a stream without ids. -#}
 {%- set text_columns, identity = {}, [] -%}
 {%- for field in contract.fields -%}
@@ -155,7 +155,7 @@ from identified
 
   Args:
       contract: contract of the stream
-      field_at: path to field of the contract
+      field_at: maps a path to the field of the contract
       values: true for its value as a time, false for its text
 -#}
 {% macro first_time(contract, field_at, values) -%}
@@ -176,7 +176,7 @@ from identified
 
   Args:
       column: column of the value
-      values: value to event_type
+      values: maps a value to the event_type
 -#}
 {% macro meaning_of(column, values) -%}
     {%- set renamed = [] -%}

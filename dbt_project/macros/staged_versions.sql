@@ -13,7 +13,7 @@
 {%- for path in contract.deleted -%}
     {%- do (deleted if field_at[path].type == 'timestamp' else flag).update(field_at[path]) -%}
 {%- endfor -%}
-{#- path of a field to the column that is null if the body has no value for it -#}
+{#- maps the path of a field to the column that is null if the body has no value for it -#}
 {%- set text_columns = {} -%}
 {%- for field in fields -%}
     {%- do text_columns.update({field.path: text_column(field)}) -%}
@@ -76,8 +76,8 @@ renamed as (
         {{ value_of(created, text_of(created, contract)) if created else 'cast(null as timestamp)' }} as created_at,
         {%- set row_text = first_time(contract, field_at, values=false) if contract.time -%}
         {%- set row_time = first_time(contract, field_at, values=true) if contract.time %}
-        {#- The time of a version: published_at of a tombstone; the time of the change for a deletion by Debezium, and if the
-            contract has no time field; else the time field. -#}
+        {#- The time of a version: for a tombstone published_at; for a deletion by Debezium, or if the contract has no time
+            field, the time of the change; otherwise the time field. -#}
         {%- if change %}
         {%- set is_of_change = change.op ~ " = 'd'" if contract.time else 'true' %}
         case when {{ is_of_change }} then {{ change.text }}{% if contract.time %} else {{ row_text }}{% endif %} end as updated_text,

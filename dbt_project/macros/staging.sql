@@ -24,7 +24,7 @@
   `when ... then 'too_long:url'` for the first of these columns that is too long.
 
   Args:
-      columns: columns with the name of their field, or [column, field]
+      columns: for each, the column if it has the name of its field, else [column, field]
 -#}
 {% macro reject_long_texts(columns) -%}
     {%- for column in columns -%}
@@ -56,7 +56,7 @@
     ] + contents) }} end
 {%- endmacro %}
 
-{#- A time, and below an amount, as text that is the same on both engines, for hashes. -#}
+{#- A time as text for hashes, the same on both engines; `amount_text_of` does this for an amount. -#}
 {% macro time_text_of(time) -%}
     cast({{ epoch_microseconds(time) }} as {{ dbt.type_string() }})
 {%- endmacro %}
@@ -86,7 +86,7 @@
   Args:
       time_text: column with the text of the message's time
       key: column of the message key, from which the ids of tombstones are read; none for events
-      values: path of a field whose value can be invalid to its text
+      values: maps the path of each field whose value can be invalid to the field's text
 -#}
 {% macro reject_detail(time_text, key=none, values={}) -%}
     case

@@ -12,7 +12,7 @@
     {{ return(found) }}
 {% endmacro %}
 
-{#- Returns the name of each stream of an entity to the model of its history. -#}
+{#- Returns, by name of entity stream, the model of its history. -#}
 {% macro entity_streams() %}
     {% set found = {} %}
     {% for stream, contract in contracts().items() if contract.kind == 'entity' %}

@@ -4,9 +4,9 @@
 -#}
 
 {#-
-  `where {{ is_new() }}`: rows with stream and landed_at that this model has not read yet. The last condition, on the lowest
-  watermark of all streams, follows from the others. It is there for BigQuery, which skips partitions only by a condition
-  on the partition column alone.
+  `where {{ is_new() }}`: the rows that this model has not read yet, of a relation with stream and landed_at. The last
+  condition, on the lowest watermark of all streams, follows from the others. It is there for BigQuery, which skips partitions
+  only by a condition on the partition column alone.
 -#}
 {% macro is_new() -%}
     {%- set new = [] -%}
@@ -30,8 +30,8 @@
     ({{ landed | join(' or ') if landed else 'false' }})
 {%- endmacro %}
 
-{#- Returns (stream, watermark, upper_bound) for each stream of this model. The times are texts: none for the watermark of a
-    model that has not read the stream, and for an upper bound while one of its parents has not. -#}
+{#- Returns (stream, watermark, upper_bound) for each stream of this model. The times are texts. The watermark is none if this
+    model has not read the stream yet, the upper bound if one of its parents has not. -#}
 {% macro read_bounds() %}
     {% if not has_state() %}
         {{ return([]) }}

@@ -22,10 +22,10 @@ with accounted as (
 counted as (
     {% for stream in streams() %}
     {%- for relation in [source('raw', stream), ref('stg_' ~ stream)] %}
-    -- without what landed after the accounting
+    -- leaves out what landed after the accounting
     select
         '{{ relation.schema }}.{{ relation.identifier }}' as relation,
-        -- as a difference, because no engine reads a column to count a whole table
+        -- a difference of counts, because counting a whole table reads no column
         (
             select count(*)
             from {{ relation }}

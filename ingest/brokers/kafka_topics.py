@@ -24,8 +24,8 @@ def describe_topics(connection: KafkaConnection, admin: Any, topics: Iterable[st
     """Describe topics.
 
     Returns:
-        Topic to its confluent_kafka.admin.TopicDescription, and the topics that ACLs hide from this client. Missing
-        topics are in neither.
+        The confluent_kafka.admin.TopicDescription of each topic, and the topics that ACLs hide from this client.
+        Missing topics are in neither.
 
     Raises:
         UnavailableError: if the brokers do not answer.
@@ -59,7 +59,7 @@ def not_allowed(topic: str) -> str:
 
 
 def topic_ids(described: Mapping[str, Any]) -> dict[str, str]:
-    """Return topic to its id; '' if the broker does not assign ids."""
+    """Return a mapping of topic to id; '' if the broker does not assign ids."""
     ids = {topic: str(description.topic_id) for topic, description in described.items()}
     return {topic: "" if topic_id == NO_TOPIC_ID else topic_id for topic, topic_id in ids.items()}
 

@@ -9,7 +9,7 @@ from common.streams import STREAMS
 
 try:
     STREAM_NAMES = ", ".join(STREAMS)
-except ContractError:  # which ends every command; see ingest/cli.py
+except ContractError:  # main in ingest/cli.py reports it
     STREAM_NAMES = ""
 
 StreamOption = Annotated[

@@ -47,14 +47,14 @@ def simulate(
     literal_null: Annotated[float, _rate("A value of the store event is 'null' or ''.")] = FAULTS.literal_null,
     unlisted_field: Annotated[float, _rate("A field is not listed in the contract.")] = FAULTS.unlisted_field,
 ) -> None:
-    """Produce the next days of a simulated shop, with the faults of real life."""
+    """Produce the next days of a simulated shop, with realistic faults such as late and duplicate messages."""
     from ingest.producers import RoutingProducer
     from ingest.simulator import simulate as simulate_days
     from ingest.simulator import simulated_days
 
     settings = load_settings()
     if unless_broker and (settings.has_kafka or settings.pubsub_project):
-        output.print("a broker is configured: nothing simulated")
+        output.print("nothing was simulated, because a broker is configured")
         return
     days = (1 if simulated_days(settings) else 7) if days is None else days
     if not days:
@@ -102,7 +102,9 @@ def replay(
     ] = None,
     speed: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Multiple of real time, by the times of the events.", show_default="no pause"),
+        typer.Option(
+            min=0.001, help="Speed as a multiple of real time, by the times of the events.", show_default="no pause"
+        ),
     ] = None,
     force: Annotated[
         bool,
@@ -135,7 +137,8 @@ def replay(
     [target] = named([stream])
     if target.format != "json":
         raise UserError(
-            f"replay produces JSON, and messages of {stream} are {target.format}: use the application that writes them"
+            f"replay can only produce JSON, but the messages of {stream} are {target.format}: use the application that"
+            " writes them"
         )
     try:
         from ingest.producers import RoutingProducer
@@ -150,7 +153,7 @@ def replay(
     with progress("replaying", None) as advance, RoutingProducer(settings) as producer:
         published = checked.publish(producer, speed=speed, stop=stop, on_progress=advance)
     if not published and not stop.is_set():
-        raise UserError(f"{', '.join(files)}: there is no message, so nothing was produced")
+        raise UserError(f"{', '.join(files)}: no messages found, so nothing was produced")
     unreadable = f"; {checked.unreadable:,} unreadable, see dead_letters after the build" if checked.unreadable else ""
     output.print(f"{'interrupted: ' if stop.is_set() else ''}produced {count(published)} to {stream}{unreadable}")
     if stop.is_set():
@@ -166,7 +169,7 @@ def emit(
         bool, typer.Option("--dry-run", help="Print how many results would be sent, and send nothing.")
     ] = False,
 ) -> None:
-    """Produce the time spent on each page, new and corrected results of fct_page_views, to Kafka."""
+    """Produce to Kafka the time spent on each page: the new and corrected results of fct_page_views."""
     from ingest.emit import count_due
     from ingest.emit import emit as emit_results
 

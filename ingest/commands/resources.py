@@ -71,9 +71,11 @@ def provision(
 
 
 def clean(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask. Required without a terminal.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask for confirmation. Required without a terminal.")
+    ] = False,
 ) -> None:
-    """List the warehouse, its published copies, the spool and dbt's files, ask, and remove them."""
+    """List the warehouse, its published copies, the spool and dbt's files, ask for confirmation, and remove them."""
     from ingest.clean import found, remove
 
     settings = load_settings()

@@ -16,7 +16,7 @@ __all__ = ["EventFile", "UnreadableError", "find_files", "read_bodies"]
 
 
 def read_bodies(file: EventFile) -> Iterator[bytes]:
-    """Yield the body of each row, without knowing the stream. A row of a CSV that cannot be read is its bytes.
+    """Yield the body of each row, without knowing the stream. For a CSV row that cannot be read, yield the row's bytes.
 
     Raises:
         UnreadableError: for a file that cannot be read, or a CSV with an unknown delimiter; see `EventFile.reading`.

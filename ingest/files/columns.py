@@ -1,4 +1,4 @@
-"""Nests the columns of CSV and Parquet files as the paths of a contract do."""
+"""Turns columns of CSV and Parquet files, such as `props.ref`, into nested objects and lists."""
 
 import re
 from collections import Counter
@@ -21,9 +21,9 @@ def check_distinct(file: EventFile, columns: Sequence[str]) -> None:
 
 
 Value: TypeAlias = "int | dict[str, Value] | list[Value] | None"
-"""The number of a column, or an object or list of values; None for an element of a list that no column fills."""
+"""The index of a column, or an object or list of Values; None for an element of a list that no column fills."""
 _Steps = dict[str | int, "int | _Steps"]
-"""A Value in the making, with a list as a mapping of index to element."""
+"""A Value while it is built, with lists as mappings of index to element."""
 MOST_ELEMENTS = 1_000
 """Maximum elements of a list, so that a column `items[999999999]` does not fill the memory."""
 
@@ -32,8 +32,8 @@ def nested(columns: Sequence[str]) -> dict[str, Value]:
     """Nest columns by their names: `props.ref` is the field `ref` of the object `props`, `items[0].sku`
     the field `sku` of the first element of the list `items`.
 
-    A name that cannot be a path is kept whole: one with an empty part, one next to a column `props`, and one next to a
-    column that makes `props` a list.
+    A name that cannot be a path is kept whole, such as `a..b`, or `props.ref` if there also is a column `props` or
+    `props[0]`.
     """
     flat = set(columns)
     fields: _Steps = {}
@@ -65,7 +65,7 @@ def _steps(column: str) -> list[str | int]:
 
 
 def _fits(steps: Sequence[str | int], fields: _Steps) -> bool:
-    """Whether the steps agree with the fields so far on what is an object, a list or a value."""
+    """Whether the steps can be added to the fields, with each place only an object, only a list or only a value."""
     inner: int | _Steps = fields
     for step in steps:
         is_index = isinstance(step, int)

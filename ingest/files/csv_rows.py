@@ -1,4 +1,4 @@
-"""Reads the rows of CSV files, and makes JSON bodies of them. A row that cannot be read is its bytes."""
+"""Reads the rows of CSV files, and makes JSON bodies of them. A row that cannot be read is passed on as its bytes."""
 
 import csv
 import re
@@ -42,7 +42,7 @@ def csv_header(file: BinaryIO, known: Collection[str]) -> CsvHeader:
     if named := re.fullmatch(rb'"?sep=(.)"?\r?\n', line):
         line, lines, delimiters = file.readline(BLOCK_BYTES), 2, named[1].decode("latin-1")
     if not line.strip():
-        raise UnreadableError("the first line must be a CSV header, and is empty")
+        raise UnreadableError("the first line must be a CSV header, but it is empty")
     best: list[str] = []
     failure: Exception | None = None
     for delimiter in delimiters:
@@ -74,12 +74,12 @@ def csv_body(columns: Sequence[str]) -> Callable[[list[str]], bytes]:
         return None if inner is None else record[inner]
 
     if len(fields) == len(columns) and all(isinstance(inner, int) for inner in fields.values()):
-        return lambda record: orjson.dumps(dict(zip(columns, record, strict=True)))  # a third faster
+        return lambda record: orjson.dumps(dict(zip(columns, record, strict=True)))  # a third faster than value_of
     return lambda record: orjson.dumps(value_of(fields, record))
 
 
 def csv_records(file: BinaryIO, header: CsvHeader) -> Iterator[list[str] | bytes]:
-    """Yield the fields of each row, or the row's bytes if it has not as many fields as the header.
+    """Yield the fields of each row, or the row's bytes if it has more or fewer fields than the header.
 
     Empty lines are skipped.
     """
@@ -106,7 +106,7 @@ def _fields(record: bytes, delimiter: str) -> list[str]:
         csv.Error: for a quote that does not close, or text after a closing quote.
     """
     text = record.decode().removesuffix("\n").removesuffix("\r")
-    # as a list of one string, since a newline within quotes belongs to the field
+    # a single string for the whole record, since a newline within quotes belongs to the field
     return next(csv.reader([text], delimiter=delimiter, strict=True), [])
 
 

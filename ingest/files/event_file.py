@@ -28,10 +28,10 @@ FORMATS: dict[str, Format] = {
     ".json": "json",
     ".parquet": "parquet",
 }
-"""File extension, without .gz, to format."""
+"""Maps a file extension, without .gz, to the format."""
 
 SHOWN_CHARACTERS = 300
-"""Maximum length of a file's content in an error message."""
+"""Maximum characters of a file's content in an error message."""
 SAMPLE = 100
 """Number of lines or bodies that are read to detect what a file holds."""
 BLOCK_BYTES = 1024 * 1024
@@ -70,7 +70,8 @@ class EventFile:
         known = _format(self.path)
         if known is None:
             raise UserError(
-                f"{self.name}: expected {', '.join(FORMATS)} (also .gz); pipe any other file in, with - as the file"
+                f"{self.name}: expected {', '.join(FORMATS)} (also .gz); to read another file, pipe it to"
+                " standard input and give - as the file"
             )
         return known
 
@@ -90,7 +91,8 @@ class EventFile:
         return file
 
     def open_parquet(self) -> Path:
-        """Return the path of a Parquet file. It is read at random positions: a compressed one is copied first."""
+        """Return the path of a Parquet file. Parquet is read at random positions, so a compressed file is decompressed
+        to a copy first."""
         with self.path.open("rb") as file:
             is_compressed = file.read(len(GZIP)) == GZIP
         if is_compressed:
@@ -117,9 +119,7 @@ class EventFile:
         except (EOFError, zlib.error) as error:
             raise UserError(f"{self.name} cannot be decompressed: {error}") from error
         except UnicodeDecodeError as error:
-            raise UserError(
-                f"{self.name} is not the {error.encoding} that its first bytes announce: {error.reason}"
-            ) from error
+            raise UserError(f"{self.name} begins like {error.encoding} text, but is not: {error.reason}") from error
 
 
 class _Recoded(io.RawIOBase):
@@ -142,7 +142,7 @@ class _Recoded(io.RawIOBase):
 
 
 def find_files(names: Sequence[str]) -> list[EventFile]:
-    """Find files. A name is that of a file, a pipe or a folder, a glob, or `-` for standard input.
+    """Find files. A name is the path of a file, a pipe or a folder, or a glob, or `-` for standard input.
 
     Pipes and standard input are copied to a temporary file, because files are checked before they are produced.
 
@@ -162,7 +162,8 @@ def find_files(names: Sequence[str]) -> list[EventFile]:
                 found.append(_copy(name, pipe))
         elif path.is_dir():
             found += _known_files(name, path.rglob("*"))
-        elif not path.exists() and (matches := glob.glob(name, recursive=True)):  # noqa: PTH207  may be absolute
+        # not Path.glob, which takes no absolute pattern
+        elif not path.exists() and (matches := glob.glob(name, recursive=True)):  # noqa: PTH207
             folders = [Path(match).rglob("*") for match in matches if Path(match).is_dir()]
             found += _known_files(name, chain(map(Path, matches), *folders))
         else:

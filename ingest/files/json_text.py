@@ -1,4 +1,4 @@
-"""Reads the bodies of JSON files byte for byte, in each layout in which a file can hold them."""
+"""Reads the bodies of JSON files byte for byte, in every Layout."""
 
 import codecs
 import json
@@ -55,7 +55,7 @@ def json_bodies(file: EventFile, layout: Layout) -> Iterator[bytes]:
     """Yield the bodies of a JSON file byte for byte. Empty lines are skipped.
 
     Raises:
-        NotJsonError: for an array or documents that cannot be read. A line can be anything.
+        NotJsonError: for an array or documents that cannot be read. With one body per line, lines are not checked.
     """
     with file.open() as text:
         if layout == "lines":
@@ -75,7 +75,7 @@ def _parsed(line: bytes) -> Any:
 
 
 def json_documents(file: BinaryIO, *, in_array: bool = False) -> Iterator[bytes]:
-    """Yield consecutive documents, or the elements of one array, byte for byte. The largest one bounds the memory.
+    """Yield consecutive documents, or the elements of one array, byte for byte. Holds one document in memory at a time.
 
     Raises:
         NotJsonError: at the first line that is not JSON.
@@ -103,8 +103,8 @@ def json_documents(file: BinaryIO, *, in_array: bool = False) -> Iterator[bytes]
 class _JsonText:
     """Splits JSON text into documents, in blocks.
 
-    The standard library's parser reports where a document ends, so its bytes can be kept as they are. ijson returns
-    values, without repeated keys; DuckDB accepts NaN and a comma before the end.
+    The standard library's parser reports where a document ends, so its bytes can be kept as they are. Not ijson, which
+    returns only values and loses repeated keys; not DuckDB, which accepts NaN and a trailing comma.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -132,12 +132,12 @@ class _JsonText:
             try:
                 _, end = self._parse(self._text, self.at)
             except JSONDecodeError as error:
-                # an unclosed string, or an error in the last 16 characters, may only be cut off by the end of the block
+                # the end of the block may have caused an unclosed string, or an error in the last 16 characters
                 if self._is_end or (error.pos < len(self._text) - 16 and "Unterminated string" not in error.msg):
                     self.at = error.pos
                     self.fail(f"not JSON: {error.msg.removesuffix(' at').removesuffix(': ')}")
             except _ConstantError as error:
-                self.fail(f"{error}, somewhere in what begins here, is not JSON")
+                self.fail(f"{error} is not JSON, in the document that begins here")
             except RecursionError:
                 self.fail("nested too deeply")
             else:

@@ -42,7 +42,7 @@ def parquet_bodies(path: Path, names: Sequence[str]) -> Iterator[bytes]:
         # DuckDB reads a path as a glob: escape its special characters
         parameters = {"path": re.sub(r"([*?\[])", r"[\1]", str(path))}
         try:
-            types = connection.execute(f"describe select * from {rows}", parameters).fetchall()  # noqa: S608  no input
+            types = connection.execute(f"describe select * from {rows}", parameters).fetchall()  # noqa: S608
             values = [
                 f"case when isfinite({column}) then {column} end" if kind in ("FLOAT", "DOUBLE") else column
                 for column, kind, *_ in types
@@ -60,6 +60,6 @@ def _struct(inner: Value, values: Sequence[str]) -> str:
     if isinstance(inner, dict):
         fields = ("'{}': {}".format(name.replace("'", "''"), _struct(below, values)) for name, below in inner.items())
         return f"{{{', '.join(fields)}}}"
-    if isinstance(inner, list):  # a list of DuckDB itself would need elements of one type
+    if isinstance(inner, list):  # elements of DuckDB's own lists must have one type
         return f"json_array({', '.join(_struct(element, values) for element in inner)})"
     return "null" if inner is None else values[inner]

@@ -1,4 +1,4 @@
-"""Decodes messages in Confluent's wire format to JSON text, once, before landing: the columns of DECODED_SCHEMA.
+"""Decodes messages in Confluent's wire format to JSON text before they land, into the columns of DECODED_SCHEMA.
 
 The wire format is a zero byte, a schema id of four bytes, and the value. A message that cannot be decoded is landed
 with the reason in `decode_error`, and becomes a dead letter. While the schema registry does not answer, landing waits.
@@ -106,9 +106,9 @@ class Decoder:
         self._schemas: dict[tuple[str, str], dict[bytes, _Schema]] = {}
         """Cached schemas, by (topic, "key" or "value") and then by message header."""
         self._looked_up: set[tuple[str, str, bytes]] = set()
-        """Schemas that were found before and can decode: (topic, "key" or "value", header)."""
+        """Schemas that were found and can be used: (topic, "key" or "value", header)."""
         self._waited: dict[int, float] = {}
-        """Schema id to the seconds already spent waiting for it without success."""
+        """Maps a schema id to the seconds already spent waiting for it without success."""
         self._gave_up_at = -math.inf
         """Monotonic time, in seconds, at which the last wait for a missing schema ended without success."""
         self._client: Registry | None = None
@@ -235,7 +235,7 @@ class Decoder:
         return _Schema(schema_id, found, read, None if read else "broken_schema", until)
 
     def _fetch_schema(self, schema_id: int, topic: str, waits: bool) -> "Registered | None":
-        """Fetch a schema. With `waits`, wait while the registry does not have it or one of its references.
+        """Fetch a schema. With `waits`, wait until the registry has the schema and its references.
 
         The wait is at most SCHEMA_TIMEOUT_SECONDS per id, and at most as long as landing ran since the last wait, so
         that many unknown ids cannot take more than half of the time.
@@ -311,7 +311,7 @@ class Decoder:
 
 
 def _can_decode(registered: "Registered | None") -> bool:
-    """Whether the registry has the schema and what is needed to decode by it. JSON Schema needs no references."""
+    """Whether the registry has the schema and, unless it is a JSON Schema, all of its references."""
     return registered is not None and (registered.is_complete or registered.type == TYPES["json_schema"])
 
 
@@ -330,5 +330,5 @@ def _make_decoder(registered: "Registered", newest: "Registered | None") -> Call
     except (OSError, MemoryError, subprocess.TimeoutExpired) as error:  # the machine's fault, not the schema's
         raise UnavailableError(f"cannot compile a schema on this machine: {error}") from error
     except Exception as error:  # noqa: BLE001  an invalid schema can raise any error in a parser
-        log.debug("a schema is invalid", reason=str(error))
+        log.debug("a schema of the registry is invalid", reason=str(error))
         return None

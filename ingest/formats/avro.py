@@ -42,15 +42,15 @@ def avro_decoder(
 
     Args:
         schema: the writer's schema.
-        references: name to text of the schemas that `schema` refers to.
+        references: texts of the schemas that `schema` refers to, by name.
         newest: the newest schema of the subject. If one of its fields lists a written field's name as an alias, the
             decoded field gets the newest name. It has no other effect: decoded messages have the fields that were
             written.
-        newest_references: name to text of the schemas that `newest` refers to.
+        newest_references: texts of the schemas that `newest` refers to, by name.
         is_compiled: compile the schema if possible, which is faster; the results are the same.
 
     Raises:
-        Exception: of many types, if the schema is invalid. So does the returned function for invalid bytes.
+        Exception: of many types, if the schema is invalid. The returned function raises them for invalid bytes.
     """
     written = _parse(schema, references)
     if newest is not None and any('"aliases"' in text for text in (newest, *newest_references.values())):

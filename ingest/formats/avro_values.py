@@ -14,21 +14,22 @@ from fastavro import parse_schema
 
 from ingest.formats.compiled_avro import Convert
 
-EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC without a zone: orjson writes it with a Z
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  in UTC, but without a zone: orjson adds the Z
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 
 class PlainSchema:
     """A schema without logical types and namespaces ("plain"), which fastavro reads fast.
 
-    `schema` is the plain schema. `convert` converts what fastavro reads by it; None if no value needs a conversion.
+    `schema` is the plain schema. `convert` converts the values that fastavro reads with it; None if no value needs a
+    conversion.
     """
 
     def __init__(self, schema: Any) -> None:
         self._names: dict[str, str] = {}
-        """Name of each named type, namespace included, to its name in the plain schema."""
+        """Maps the full name of each named type to its name in the plain schema."""
         self._kinds: dict[str, str] = {}
-        """Plain name to the kind of type: record, enum or fixed."""
+        """Maps a plain name to the kind of type: record, enum or fixed."""
         self._converters: dict[str, Convert] = {}
         """Converter of each named type, by plain name."""
         self._open: set[str] = set()
@@ -150,8 +151,8 @@ class PlainSchema:
 
 
 CLASSES = {"int": int, "long": int, "bytes": bytes, "fixed": bytes, "array": list, "map": dict}
-"""Avro type to the Python class of its values, by which a union finds the converter of a value. If two branches of a
-union share a class, such as a date and a timestamp, the converter of the last branch is used for both."""
+"""Maps an Avro type to the Python class of its values, by which a union finds the converter of a value. If two branches
+of a union share a class, such as a date and a timestamp, the converter of the last branch is used for both."""
 
 
 def _convert_each(kind: str, convert: Convert) -> Convert:
@@ -234,7 +235,7 @@ INTEGERS: dict[str | None, Callable[[int], Any]] = {
     "local-timestamp-micros": _local(_from_micros),
     "local-timestamp-nanos": _local(_from_nanos),
 }
-"""Logical type of an int or long to its converter."""
+"""Maps a logical type of an int or long to its converter."""
 
 
 def _decimal(scale: int) -> Callable[[bytes], str]:

@@ -48,7 +48,7 @@ def compile_decoder(schema: Any, converter: Callable[[Any], Convert]) -> Callabl
                 f" return ({text}).encode()",
             ]
         )
-        exec(source, compiler.names)  # noqa: S102  the source has no text of the schema other than quoted literals
+        exec(source, compiler.names)  # noqa: S102  texts of the schema are quoted literals in the source
     except (_NotCompiledError, MemoryError, RecursionError, SyntaxError):
         return None
     decode: Callable[[bytes], bytes] = compiler.names["decode"]

@@ -26,21 +26,21 @@ MAX_INDEXES = 100
 GOOGLE_TYPES = Path(date_pb2.__file__).parents[2]
 """Directory that contains google/type/*.proto."""
 CONFLUENT_TYPES = (meta_pb2, decimal_pb2, variant_pb2, former_decimal_pb2)
-"""Files of Confluent that a schema may import without a reference, as it may Google's."""
+"""Confluent's files, which a schema may import without a reference, like Google's."""
 
 Decode = Callable[[bytes], bytes]
 """Decodes a message, header included, to JSON text."""
 
 
 def protobuf_decoder(schema: str, references: Mapping[str, str]) -> Decode:
-    """Return a function that decodes messages of a schema. Each begins with the path of its type in the schema.
+    """Return a function that decodes messages of a schema. Each message begins with the path of its type in the schema.
 
-    Fields keep their names in the schema. Fields without presence always appear, if unset with their default: Protobuf
+    Fields keep their names in the schema. Fields without presence always appear, with their default if unset: Protobuf
     does not distinguish 0 from unset there.
 
     Args:
         schema: the text of a .proto file.
-        references: import path to the text of that file.
+        references: texts of the imported files, by import path.
 
     Raises:
         ValueError: if the schema does not compile.
@@ -100,7 +100,7 @@ def _compile(schema: str, references: Mapping[str, str]) -> list[FileDescriptorP
         ]
         command += ["--include_imports", "--descriptor_set_out=compiled", own]
         try:
-            result = subprocess.run(  # noqa: S603  the arguments have no text of the schema
+            result = subprocess.run(  # noqa: S603  no argument comes from the schema
                 command, cwd=folder, capture_output=True, check=False, timeout=COMPILE_SECONDS
             )
         except subprocess.TimeoutExpired as error:

@@ -36,7 +36,7 @@ class Registered:
     """AVRO, PROTOBUF or JSON."""
     text: str
     references: Mapping[str, str]
-    """Name to text of the schemas that it refers to, directly or through others."""
+    """The texts of the schemas that it refers to, directly or through others, by name."""
     is_complete: bool = True
     """Whether the registry has all references."""
 
@@ -82,7 +82,7 @@ class Registry:
             newest = self._request(lambda: self._client.get_version(subject, "latest"))
             return None if newest is None else self._with_references(newest.schema)
         except RegistryRejectsError:
-            return None  # the credentials allow schemas but not subjects
+            return None  # the credentials may read schemas, but not subjects
 
     def _with_references(self, schema: Schema) -> Registered:
         found: dict[str, str] = {}

@@ -45,7 +45,7 @@ class Producer(Protocol):
 
 
 class RoutingProducer:
-    """Produces each stream to its transport. Opens the producer of a transport with its first stream."""
+    """Produces each stream to its transport. Opens the producer of a transport when a stream first needs it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -85,7 +85,8 @@ class RoutingProducer:
 def retentions(settings: Settings, streams: Sequence[Stream]) -> Mapping[str, timedelta]:
     """Return the retention of streams whose broker deletes messages by the time in the message.
 
-    These are Kafka topics with a limited retention, unless the broker replaces the time by that of arrival.
+    These are Kafka topics with a limited retention, unless the broker sets the time of a message to that of its
+    arrival.
 
     Raises:
         UserError: if the brokers do not answer.

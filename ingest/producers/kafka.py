@@ -19,7 +19,7 @@ POLL_EVERY = 10_000
 class KafkaProducer:
     """Produces each message once, in order per key.
 
-    The time of the message is `published_at` to the millisecond, or now. A payload of None is a tombstone.
+    The time of the message is `published_at` to the millisecond, or the current time. A payload of None is a tombstone.
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -25,7 +25,7 @@ REQUEST_ROWS = 1_000
 REQUEST_BYTES = 4_000_000
 """Maximum messages and bytes per request; Pub/Sub accepts 1000 messages and 10 MB."""
 MESSAGE_BYTES = 10_000_000 - 1_000
-"""Maximum size of a message: a request of 10 MB also has the topic's name."""
+"""Maximum bytes of a message: a request has at most 10 MB, including the topic's name."""
 REQUESTS_AT_ONCE = 4
 DELIVERY_TIMEOUT_SECONDS = 60.0
 RETRY = Retry(

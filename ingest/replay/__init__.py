@@ -32,15 +32,15 @@ class _Part:
     file: EventFile
     read: Callable[[], Iterator[Message]]
     check: Callable[[], Iterator[object]] | None
-    """Reads the file to its end, where it may turn out invalid, such as an array that is cut off. None if the lines are
-    independent, since then an invalid one only becomes a dead letter."""
+    """Reads the whole file, to find an error such as an array that is cut off. None if the lines are independent: an
+    invalid one then only becomes a dead letter."""
 
 
 class Replay:
     """Files that were checked against a stream and can be produced to it.
 
     Args:
-        settings: Give the Kafka topic, whose retention is compared with the times of the rows.
+        settings: They name the Kafka topic, whose retention is compared with the times of the rows.
         names: Files, folders, globs, or `-` for standard input; see `find_files`.
         stream: The stream to produce to.
         renames: `ours=theirs` each: the column `theirs` of CSV and Parquet files becomes the field `ours`.
@@ -90,7 +90,7 @@ class Replay:
 
         Args:
             producer: An open producer.
-            speed: Multiple of real time, by the times of the events; None publishes without pauses.
+            speed: Speed as a multiple of real time, by the times of the events; None publishes without pauses.
             stop: Set it to end after the current batch.
             on_progress: Called after each batch with its number of messages.
 
@@ -177,7 +177,7 @@ class Replay:
         """Read all files that may have an error after their beginning, or a row older than Kafka's retention.
 
         Args:
-            kept: Kafka's retention, which goes by the time of the event; None if it is unlimited.
+            kept: Kafka's retention, which counts from the time of the event; None if it is unlimited.
             topic: The Kafka topic.
         """
         oldest = 0 if kept is None else time.time_ns() // 1000 - kept // timedelta(microseconds=1)

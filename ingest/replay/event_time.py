@@ -1,4 +1,4 @@
-"""Parses the time of an event, text or number, which `replay` gives to the message as its time."""
+"""Parses the time of an event, a text or a number; `replay` uses it as the time of the message."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 UNITS = {"seconds": 1_000_000, "milliseconds": 1_000, "microseconds": 1}
-"""Unit name in a contract to its microseconds."""
+"""Maps the name of a unit in a contract to its microseconds."""
 
 
 @lru_cache(maxsize=4096)  # rows are mostly in the order of time, with many per second

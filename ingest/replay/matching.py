@@ -17,7 +17,7 @@ from ingest.message import value_at
 from ingest.replay.rows import object_of
 
 BEGINNING = 60
-"""Bytes that an error shows of a file that is not JSON."""
+"""Maximum bytes of a file that is not JSON in an error message."""
 log = structlog.get_logger()
 
 
@@ -34,7 +34,7 @@ class Matcher:
 
     def __init__(self, stream: Stream, renames: Sequence[str], force: bool) -> None:
         self.renames = _parsed_renames(renames, stream)
-        """Column of the files to path of the stream."""
+        """Maps a column of the files to a path of the stream."""
         self.paths = [path for field in stream.fields for path in field.paths]
         self._stream = stream
         self._force = force
@@ -56,7 +56,7 @@ class Matcher:
         """Reject a file without a required column; warn if an optional column may have another name.
 
         Args:
-            how: How the columns were found, for the error.
+            how: How the columns were found, for the error message.
 
         Raises:
             UserError: with the renames that probably help.
@@ -105,7 +105,7 @@ class Matcher:
             raise UserError(self._mismatch(file, "field", missing, f"fields {_shown([*found])}", []))
 
     def _missing(self, found: Collection[str]) -> list[str]:
-        """Return the required fields that are not among those found, by one of their paths."""
+        """Return the required fields of which no path was found."""
         paths = {field.in_body: field.paths for field in self._stream.fields}
         return [
             " or ".join(group)
@@ -125,7 +125,7 @@ class Matcher:
 
 
 def _parsed_renames(renames: Sequence[str], stream: Stream) -> dict[str, str]:
-    """Map their column names to ours."""
+    """Parse the renames to a mapping of the file's columns to the stream's fields."""
     ours_by_theirs: dict[str, str] = {}
     fields = [path for field in stream.fields for path in field.paths]
     for rename in renames:

@@ -12,7 +12,7 @@ MESSAGES_PER_PUBLISH = 1_000
 
 
 def batches(messages: Iterator[Message], stop: threading.Event) -> Iterator[Iterable[Message]]:
-    """Yield batches as lazy iterators. Consume each before asking for the next."""
+    """Yield batches as lazy iterators. Consume each batch before you ask for the next."""
     for message in messages:
         if stop.is_set():
             return

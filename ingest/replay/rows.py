@@ -93,7 +93,7 @@ def object_of(body: bytes, stream: Stream) -> dict[str, Any] | None:
 
 
 def _row(fields: dict[str, Any], stream: Stream) -> dict[str, Any]:
-    """Return the row inside a change of Debezium, and other bodies as they are."""
+    """Return the row inside a Debezium change; return any other body unchanged."""
     if stream.envelope == "debezium":
         change = fields["payload"] if isinstance(fields.get("payload"), dict) else fields
         row = change.get("before" if change.get("op") == "d" else "after")

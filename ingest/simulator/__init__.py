@@ -1,7 +1,7 @@
-"""A deterministic simulator of one shop, whose streams join with each other, and of faults in their messages.
+"""Simulates a shop, always the same for a seed: its streams, whose ids join, and faults in their messages.
 
-A day depends only on (seed, day number) and on the settings of that day and of the days before it, from which late
-messages and returns come. So a killed run publishes its unfinished day again with the same ids and bodies, and n runs
+A day depends only on the seed, its number, and the settings of that day and earlier ones: late messages and returns of
+earlier days arrive on it. So a killed run publishes its unfinished day again with the same ids and bodies, and n runs
 of one day equal one run of n days.
 
 `shop.py` has the users, products and posts, `journeys.py` the visits and their pages, `events.py` the event streams

@@ -24,7 +24,8 @@ Draft = tuple[bytes | None, Record | None, Mapping[str, str]]
 
 
 class Purpose(IntEnum):
-    """Purpose of a random generator. Each purpose has its own, so that draws of one never change those of another."""
+    """What a random generator is for. Each purpose has its own generator, so that draws of one never change those of
+    another."""
 
     USERS = 1
     PRODUCTS = 2
@@ -33,7 +34,7 @@ class Purpose(IntEnum):
     SALES = 5
     RETURNS = 6
     FAULTS = 100
-    """Base number: each stream adds its own, and returns come after the last stream."""
+    """First of the numbers for faults: one per stream, then one for returns."""
 
 
 def generator(seed: int, day: int, purpose: int) -> np.random.Generator:
@@ -88,7 +89,8 @@ def is_weekend(day_start: int) -> bool:
 
 
 def latency(rng: np.random.Generator, count: int) -> Ints:
-    """Draw the microseconds from events to their messages: mostly under a second, sometimes many seconds."""
+    """Draw the delays between events and their messages, in microseconds: mostly under a second, sometimes many
+    seconds."""
     return lognormal(rng, count, median=SECOND // 8, sigma=1.2, least=1_000, most=MINUTE)
 
 

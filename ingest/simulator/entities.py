@@ -8,16 +8,16 @@ from common.streams import Stream
 from ingest.simulator.draws import DAY, MINUTE, Draft, Drawn, Floats, Ints, Record, time_texts
 
 PER_EVENT = {"users": 1 / 5, "products": 1 / 100, "posts": 1 / 200}
-"""Number of entities that exist before the first day, per event of a day."""
+"""Entities that exist before the first day, as a multiple of events_per_day."""
 AT_LEAST = {"users": 50, "products": 40, "posts": 20}
 CREATED = {"users": 1 / 1_000, "products": 1 / 10_000, "posts": 1 / 1_000}
-"""Expected creations per day, per event of a day. The changes and deletions below have the same unit."""
+"""Expected creations per day, as a multiple of events_per_day. The changes and deletions below use the same unit."""
 CHANGED = {"users": 1 / 500, "products": 1 / 500, "posts": 1 / 1_000}
 DELETED = {"users": 1 / 5_000, "products": 1 / 10_000, "posts": 1 / 5_000}
 HARD_DELETED = 0.3
 """Share of deletions that are tombstones instead of a version with deleted_at."""
 TAIL = {"users": 0.6, "products": 0.75, "posts": 0.6}
-"""How uneven popularity is, below 1: the larger, the more visits and sales go to the most popular entities."""
+"""How uneven popularity is, from 0 to 1: the larger, the more visits and sales go to the most popular entities."""
 KEPT = 10
 """Entities that are never deleted, since events need users, products and posts."""
 

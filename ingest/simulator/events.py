@@ -2,7 +2,8 @@
 
 A product page may cause a store view and a click, a store view a cart and a purchase, a click a checkout, and the page
 of a post a like. Store, website and post events have a user_id once the visitor is signed in. Clicks have it for every
-account, since a cookie of their own identifies returning customers; guests have no account and leave no clicks.
+account, since the click tracker recognises returning customers by its own cookie; guests have no account and leave no
+clicks.
 """
 
 import numpy as np

@@ -34,7 +34,7 @@ class Faults:
     late: float = 0.02
     """Share of events and entity versions that are published minutes to three days after they happened."""
     out_of_order: float = 0.02
-    """Share of messages that are in the log after messages which were published up to two minutes later."""
+    """Share of messages that the log has after messages published up to two minutes later."""
     malformed_json: float = 0.001
     """Share of messages whose body is truncated."""
     invalid_utf8: float = 0.0005
@@ -77,7 +77,7 @@ REQUIRED: dict[str, tuple[tuple[str, ...], ...]] = {
     "products": (("product_id",), ("updated_at",)),
     "posts": (("post_id",), ("updated_at",)),
 }
-"""Required fields of each stream, with all spellings of a field. A message without any of them must be rejected."""
+"""Required fields of each stream, with all spellings of a field. A message that lacks one of them must be rejected."""
 
 MALFORMED, INVALID_UTF8, MISSING, TEST, NULL, UNLISTED = (1 << bit for bit in range(6))
 ORIGINAL, SAME_MESSAGE, SAME_EVENT = range(3)

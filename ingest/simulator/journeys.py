@@ -18,7 +18,8 @@ from ingest.simulator.visits import NEVER, OTHER, draw_visits
 from ingest.simulator.vocabulary import Vocabulary
 
 PAGES_PER_JOURNEY = 5.3
-"""Average number, to estimate how many journeys are needed for a number of page views; a bad estimate costs time."""
+"""Average number, to estimate how many journeys are needed for a number of page views; a bad estimate only costs
+time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class Pages:
     """The page views of a day and their visits, as columns; and the shop's entities on that day."""
 
     visit: Ints
-    """Visit of each page view. The columns up to `product` have one entry per page view, by journey, visit and time."""
+    """Visit of each page view. The columns up to `product` have one entry per page view, ordered by journey, visit and
+    time."""
     journey: Ints
     at: Ints
     time_on_page: Ints
@@ -148,5 +150,5 @@ def _products(rng: np.random.Generator, shop: Shop, journey: Ints, visit: Ints, 
 
 
 def wish(pages: Pages, rows: Ints) -> Ints:
-    """Return a number per journey and product, so that all pages of a product in a journey have the same one."""
+    """Return a number for each of these pages, the same for all pages of one product in one journey."""
     return pages.journey[rows] * 2**24 + pages.product[rows]

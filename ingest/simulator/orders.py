@@ -31,7 +31,7 @@ PAYMENT_METHODS = ("VISA", "MASTERCARD", "PAYPAL", "AMEX", "TRANSFER")
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """Ordered products. For each: the row of Pages in which it was last seen, and the row of its order page."""
+    """Ordered products, as rows of Pages: the last page view of each product, and the page on which it was ordered."""
 
     product_page: Ints
     order_page: Ints
@@ -55,7 +55,7 @@ def _orders(rng: np.random.Generator, pages: Pages) -> Orders:
 def draw_clicks_and_checkouts(
     rng: np.random.Generator, pages: Pages, counts: dict[str, int]
 ) -> tuple[Drawn, Drawn, Orders]:
-    """Draw clicks and checkouts, and the orders among the checkouts.
+    """Draw clicks and checkouts, and return with them the checkouts that become orders.
 
     Most checkouts follow a click within the hour. Some come after any attribution window, and some without a click.
     """
@@ -102,7 +102,8 @@ def draw_clicks_and_checkouts(
 
 
 def _actions(rng: np.random.Generator, pages: Pages, name: str, visit: Ints, page: Ints, at: Ints) -> Drawn:
-    """Build clicks or checkouts, which have many fields in common. `page` has their product pages, as rows of Pages."""
+    """Build clicks or checkouts, which have many fields in common. `page` has the product page of each click or
+    checkout, as a row of Pages."""
     count = len(page)
     ids = hex_digits(rng, count)
     is_number = rng.random(count) < 0.5

@@ -13,13 +13,14 @@ from ingest.simulator.vocabulary import CATEGORIES, CATEGORY_NUMBERS, COLORS, vo
 LOYAL = 0.15
 """Share of accounts that visit every week."""
 COMES_THIS_WEEK = 0.3
-"""Probability that another account visits in a week."""
+"""Probability that any other account visits in a week."""
 TRENDING_EVERY, TREND_DAYS, TREND = 12, 30, 14.0
 """Every twelfth product trends once in 30 days, and its demand then rises to 15 times the usual."""
 
 
 def activity(day_start: int, accounts: Ints) -> Floats:
-    """Return the visits of each account on a day, relative to its average. Each account has its own first weekday."""
+    """Return the visits of each account on a day, relative to its average. The weeks of an account begin on a weekday
+    that depends on its number."""
     week = (day_start // DAY + accounts) // 7
     comes = (spread(accounts, 2) < LOYAL) | ((spread(accounts, 3) + spread(week, 4)) % 1 < COMES_THIS_WEEK)
     return np.where(comes, 1.0, 0.02)
@@ -47,7 +48,7 @@ class Shop:
         self.posts = Entities(STREAMS["posts"])
 
     def advance(self, day: int, day_start: int, events_per_day: int) -> list[Drawn]:
-        """Draw the changes of a day, in order from day 0; returns the versions of that day."""
+        """Draw the changes of a day, and return its versions. Days must be drawn in order, from day 0."""
         kinds = (
             (self.users, Purpose.USERS, self._user, self._changed_user, activity),
             (self.products, Purpose.PRODUCTS, self._product, self._changed_product, self._demand),

@@ -24,7 +24,7 @@ FIRST_VISIT: Ways = {
     COMMUNITY: {POST: 0.89, HOME: 0.07},
     POST: {POST: 0.42, COMMUNITY: 0.20, PRODUCT: 0.12},
 }
-"""Kind of page to the probabilities of the next kind. With the remaining probability, the visitor leaves."""
+"""Maps a kind of page to the probabilities of the next kind. With the remaining probability, the visitor leaves."""
 SECOND_VISIT: Ways = {
     **FIRST_VISIT,
     HOME: {CART: 0.55, PRODUCT: 0.30, CATEGORY: 0.10},
@@ -44,7 +44,7 @@ TIME_ON_PAGE: dict[int, tuple[int, float]] = {
     COMMUNITY: (14, 0.8),
     POST: (30, 0.8),
 }
-"""Kind of page to the lognormal distribution of the time on it: the median, in seconds, and sigma."""
+"""Maps a kind of page to the lognormal distribution of the time on it: the median, in seconds, and sigma."""
 
 
 class Channel(NamedTuple):
@@ -62,7 +62,7 @@ class Channel(NamedTuple):
     bounces: float
     """Share of visits that leave from the first page."""
     landing: dict[int, float]
-    """Kind of page to its weight as the first page of a visit."""
+    """Maps a kind of page to its weight as the first page of a visit."""
 
 
 CHANNELS = (
@@ -80,7 +80,7 @@ DIRECT, SOCIAL, RETARGETING = 0, 4, 8
 BY_MAIL = [number for number, one in enumerate(CHANNELS) if one.medium == "email"]
 
 POSITIONS = {"home": 4, "list": 8, "search": 4, "sale": 4, "recommended": 6, "community": 1}
-"""Place in the shop, such as a list, to the number of its links to products."""
+"""Maps a place in the shop, such as a list, to the number of its links to products."""
 LINKS = [
     *(
         ""

@@ -38,7 +38,7 @@ CARTS, PURCHASES, REMOVALS = 0.12, 0.056, 0.024
 
 @dataclass(frozen=True, slots=True)
 class StoreEvents:
-    """Columns of store events."""
+    """Store events, with one array per column."""
 
     visit: Ints
     product: Ints

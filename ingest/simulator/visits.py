@@ -40,11 +40,11 @@ BY_HOUR = np.array(
 MAX_PAGES = 40
 """Maximum pages of a visit."""
 SECOND_VISITS = 0.65
-"""Share of journeys with a second visit, among those with several pages, one of a product, and no order."""
+"""Share of journeys with a second visit, among those with several pages, at least one product page, and no order."""
 GUESTS = 0.28
 """Share of journeys by people without an account."""
 GUESTS_PER_EVENT = 0.5
-"""Number of guest devices that can visit on one day, per event of a day."""
+"""Guest devices that can visit on one day, as a multiple of events_per_day."""
 GUEST_LIFE_DAYS = 30
 """Days after which the device of a guest no longer visits."""
 ALWAYS_SIGNED_IN = 0.62
@@ -70,7 +70,7 @@ SLOTS = np.cumsum([0.42, 0.20, 0.15, 0.23])
 
 
 class Steps(NamedTuple):
-    """Columns of opened pages."""
+    """Opened pages, with one array per column."""
 
     visit: Ints
     kind: Ints
@@ -81,7 +81,7 @@ class Steps(NamedTuple):
 
 
 class Visits(NamedTuple):
-    """Columns of visits: the first visits of all journeys, then the second visits."""
+    """Visits, with one array per column: the first visits of all journeys, then the second visits."""
 
     journey: Ints
     first_visit: Ints
@@ -162,7 +162,7 @@ def _choose(rng: np.random.Generator, weights: list[float], size: int) -> Ints:
 
 
 def _cumulated(ways: Ways) -> Floats:
-    """Return, per kind of page, the cumulative probabilities of the next kinds. EXIT gets the remainder up to 1."""
+    """Return, per kind of page, the cumulative probabilities of the next kinds. EXIT has the remaining probability."""
     weights = np.zeros((len(ways), KINDS + 1))
     for origin, following in ways.items():
         for kind, weight in following.items():

@@ -82,7 +82,7 @@ class Vocabulary:
 
 @lru_cache(maxsize=4)
 def vocabulary(seed: int) -> Vocabulary:
-    """Return the pools of words of a seed."""
+    """Return the pools of words for a seed."""
     from faker import Faker  # imported here, since it would take a tenth of the start of every command
 
     places = []

@@ -19,7 +19,7 @@ class Source(Protocol):
     """A connection to one transport that fetches the messages of one or more streams."""
 
     idle_timeout_seconds: float
-    """Seconds without a message after which nothing is waiting; 0 if the source knows this at once."""
+    """Seconds without a message after which the source counts as drained; 0 if it knows this at once."""
 
     @property
     def problems(self) -> Sequence[str]:

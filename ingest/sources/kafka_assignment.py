@@ -26,7 +26,7 @@ class Assignment:
 
     Args:
         consumer: a confluent_kafka.Consumer.
-        streams: topic to stream name.
+        streams: maps a topic to the name of its stream.
         discard: called when partitions are revoked, to drop consumed messages that no batch has returned yet.
         has_topics: whether any of the topics exists.
     """
@@ -45,7 +45,8 @@ class Assignment:
         self.partitions: set[TopicAndPartition] | None = None
         """The assigned partitions; None while the group is assigning them."""
         self.generation = 0
-        """Number of revocations so far. Messages consumed before and after one must not be in the same batch."""
+        """Number of revocations so far. Messages consumed before and after a revocation must not be in the same
+        batch."""
         self.moved: set[TopicAndPartition] = set()
         """Partitions whose position has advanced past offsets without messages since their last batch."""
         self.next: dict[TopicAndPartition, int] = {}
@@ -126,7 +127,8 @@ class Assignment:
         self._pending = partitions
 
     def topic_was_recreated(self, topics: set[str]) -> bool:
-        """Return whether a topic was deleted and created again since its assignment; if so, assign all again.
+        """Return whether a topic was deleted and created again since its assignment; if so, assign all partitions
+        again.
 
         librdkafka does not notice this, and may continue in the new topic at the position of the old one. The topic's
         id shows it, as ids are never reused, but only after all brokers have learnt of the new topic.
@@ -220,7 +222,8 @@ class Assignment:
         return positions, starts, ids
 
     def lag(self) -> Counter[str]:
-        """Return stream name to its lag: offsets from the next message to the last known high-water mark."""
+        """Return each stream's lag by name: the number of offsets from the next message to the last known high-water
+        mark."""
         lag: Counter[str] = Counter()
         for topic, partition in self.partitions or ():
             _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)

@@ -30,10 +30,11 @@ class Backlog(NamedTuple):
 def read_backlog(
     connection: KafkaConnection, topics: Topics, streams: Mapping[str, str], read_positions: ReadPositions
 ) -> dict[str, Backlog]:
-    """Return stream name to its messages after the warehouse's position, including those of open transactions.
+    """Return the backlog of each stream by name: the messages after the warehouse's position, including those of open
+    transactions.
 
     Args:
-        streams: topic to stream name.
+        streams: maps a topic to the name of its stream.
 
     Raises:
         UnavailableError: if the brokers do not answer.

@@ -68,7 +68,7 @@ class BatchBuilder:
         return positions
 
     def tables(self) -> dict[str, pa.Table]:
-        """Return stream name to its messages, in BATCH_SCHEMA."""
+        """Return the messages by stream name, in BATCH_SCHEMA."""
         return {stream: pa.concat_tables(tables) for stream, tables in self._tables.items()}
 
 
@@ -111,7 +111,8 @@ def _published_at(timestamps: list[tuple[int, int]]) -> pa.Array:
 
 
 def read_headers(messages: list[Record]) -> list[Any]:
-    """Return the headers of each message. If a header's name is not UTF-8, a marker replaces those of its message."""
+    """Return the headers of each message. If a header's name is not UTF-8, a marker replaces all headers of the
+    message."""
     try:
         return list(map(RECORD.headers, messages))
     except (SystemError, UnicodeDecodeError):  # raised by the client if a name is not UTF-8

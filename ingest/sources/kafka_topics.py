@@ -30,7 +30,8 @@ class Topics:
         return [not_allowed(topic) for topic in sorted(self.denied)]
 
     def describe(self, topics: Iterable[str]) -> dict[str, Any]:
-        """Return topic to its confluent_kafka.admin.TopicDescription, without missing topics and those that ACLs hide.
+        """Return the confluent_kafka.admin.TopicDescription of each topic, without missing topics and those that ACLs
+        hide.
 
         Raises:
             UnavailableError: if the brokers do not answer.

@@ -85,9 +85,9 @@ class PubSubSource:
         self._buffer: deque[Pull] = deque()
         self._buffered = BatchSize(self._bounds)
         self._answered_at = dict.fromkeys(self._topics, 0.0)
-        """Stream name to the monotonic time, in seconds, of Pub/Sub's last answer."""
+        """Maps a stream name to the monotonic time, in seconds, of Pub/Sub's last answer."""
         self._failing: dict[str, UnavailableError] = {}
-        """Stream name to its error, for streams whose last pull failed."""
+        """Maps the name of a stream whose last pull failed to the error."""
         self._opened_at = time.time() * 1_000_000
         """Time at which the source was opened, in microseconds since the epoch."""
         self._backlog_arrived_at = time.monotonic()
@@ -218,7 +218,8 @@ class PubSubSource:
             except NotFound as error:
                 raise not_found(subscription) from error
             except PermissionDenied:
-                # Reading a subscription's settings needs another permission than pulling. Assume the shortest deadline.
+                # Reading a subscription's settings needs another permission than pulling; without it, assume the
+                # shortest deadline.
                 return 10.0
         if found.topic == DELETED_TOPIC:
             if subscription not in self._orphans:

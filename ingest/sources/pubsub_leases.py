@@ -26,7 +26,7 @@ class Leases:
 
     Args:
         client: a google.cloud.pubsub_v1.SubscriberClient.
-        subscriptions: stream name to the full resource name of its subscription.
+        subscriptions: maps a stream name to the full resource name of its subscription.
         requests: the pool that runs requests in parallel.
     """
 

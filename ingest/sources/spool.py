@@ -5,7 +5,8 @@ landing can continue in the middle of a large log.
 
 A log has an id, like a Kafka topic: the field `log_id` at the beginning of its first line, which
 `ingest.producers.spool` writes. A log that is removed and written again has another id, and is read from its start.
-Logs of other programs and earlier versions have no id. They are read from the position as long as a line ends there.
+Logs of other programs and earlier versions have no id. These are read from the warehouse's position as long as a line
+ends there.
 """
 
 import os

@@ -21,7 +21,7 @@ class AnswerMemory:
         self._lock = Lock()
 
     def get(self, key: Key) -> Answer | None:
-        """The answer of a version, query and values."""
+        """The cached answer for a version, query and values; None without one."""
         with self._lock:
             if key in self._answers:
                 self._answers.move_to_end(key)
@@ -47,7 +47,7 @@ class CachedPublished:
         self.queries, self.left_out = published.queries, published.left_out
 
     def ask(self, query: Query, values: Mapping[str, Value], timeout_seconds: float | None = None) -> Answer:
-        """As Published.ask."""
+        """Like Published.ask."""
         key = self.version, query.name, frozenset(values.items())
         answer = self._memory.get(key)
         if answer is None:

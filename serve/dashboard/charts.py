@@ -1,4 +1,4 @@
-"""Bars over time: their places, and the marks of both axes; small charts without axes."""
+"""Computes the places of bars over time and the marks of both axes, and small charts without axes."""
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -18,7 +18,7 @@ def plot(rows: list[Row], at: str, column: str) -> dict[str, Any]:
     zone = getattr(rows[0][at], "tzinfo", None)
 
     def place(wall: datetime) -> datetime:
-        """The instant of a local time: a local hour may come twice or never."""
+        """The instant of a local time; a local hour can occur twice or not at all."""
         return wall.replace(tzinfo=zone).astimezone(UTC).replace(tzinfo=None) if zone else wall
 
     times = [row[at].astimezone(UTC).replace(tzinfo=None) if zone else _without_time(row[at]) for row in rows]
@@ -64,7 +64,7 @@ def nice_ceiling(value: Any) -> int:
 
 
 def sparkline(values: Sequence[int]) -> str:
-    """The outline of bars side by side as the path of an SVG, with the tallest over the whole height."""
+    """The outline of bars side by side as the path of an SVG, of which the tallest has the whole height."""
     most = max(*values, 1)
     tops = (f"V{SPARK_HEIGHT - SPARK_HEIGHT * max(value, 0) / most:.3g}h1" for value in values)
     return f"M0 {SPARK_HEIGHT}{''.join(tops)}V{SPARK_HEIGHT}z"

@@ -20,9 +20,9 @@ PERIODS: dict[Period, str] = {
 }
 Choice = Literal["stream", "event_type", "property"]
 CHOICES: dict[Choice, str] = {"stream": "stream", "event_type": "type", "property": "property"}
-"""Choices for single panels: name in URLs and queries to name on the page."""
+"""Choices for single panels: maps the name in URLs and queries to the name on the page."""
 PICKS = {"brand": "brand", "category": "category", "product_id": "product"}
-"""Filters of events: name in URLs and queries to name on the page."""
+"""Filters of events: maps the name in URLs and queries to the name on the page."""
 DAY = timedelta(days=1)
 YEARS = 1970, 9998
 
@@ -36,18 +36,18 @@ class Filters(BaseModel, extra="forbid", frozen=True):
     stream: str = ALL
     event_type: str = ALL
     property_name: str = Field(ALL, alias="property")
-    # older URLs call 1d 24h
+    # older URLs have 24h instead of 1d
     period: Annotated[Period, BeforeValidator(lambda name: "1d" if name == "24h" else name)] = "7d"
     """Days of the reporting time zone up to that of the newest event, or of the last landing if that is earlier."""
     first: date | None = Field(None, alias="from")
-    """With the period custom: the first and the last day, both included."""
+    """For the period `custom`: the first and the last day, both included."""
     last: date | None = Field(None, alias="to")
     refresh: int = Field(0, ge=0, le=86_400)
     """Seconds after which a browser loads the page again; 0: never."""
 
     @classmethod
     def read(cls, given: Mapping[str, str]) -> Self:
-        """Read the filters. An empty one counts as absent, since forms send those too.
+        """Read the filters. An empty filter counts as absent, since forms send empty ones too.
 
         Raises:
             UserError: naming the first that is unknown or cannot be read.
@@ -84,16 +84,16 @@ class Filters(BaseModel, extra="forbid", frozen=True):
 
     @property
     def picked(self) -> dict[str, str]:
-        """The filters of events that are not `all`."""
+        """The filters in PICKS whose value is not `all`."""
         return {name: value for name in PICKS if (value := getattr(self, name)) != ALL}
 
     def chosen(self, among: Iterable[Choice]) -> dict[Choice, str]:
-        """Those of the choices that are not `all`."""
+        """The choices of `among` that the reader has changed, with their values."""
         given = self.given()
         return {name: str(given[name]) for name in among if name in given}
 
     def days(self, newest: date) -> tuple[date | None, date | None]:
-        """First and last day, both included; None is no bound. `newest` is the day of the newest event."""
+        """First and last day, both included; None for no bound. `newest` is the day of the newest event."""
         match self.period:
             case "1d" | "7d" | "30d":
                 return newest - (int(self.period.removesuffix("d")) - 1) * DAY, newest

@@ -1,4 +1,4 @@
-"""What one published version answers to one choice of filters, panel by panel."""
+"""The answers of one published version for one choice of filters, panel by panel."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
@@ -22,22 +22,23 @@ from serve.formats import as_csv
 log = structlog.get_logger()
 
 ALWAYS = 2
-"""Key figures that are shown even if they are 0: events and people. A warehouse need not be of a shop."""
+"""Key figures that are shown even if they are 0: events and people. The others are left out if they are 0, as in a
+warehouse without a shop."""
 TREND_DAYS = 92
-"""Days of the small charts at most."""
+"""Maximum days of the small charts."""
 HOURLY_DAYS = 7
 """Longest period whose small charts have a bar per hour."""
 FEW_VALUES = 50
-"""Distinct values up to which a property is worth showing unasked: ids and addresses have more."""
+"""Maximum distinct values of a property that is shown by default: ids and addresses have more."""
 
 
 class Page:
-    """What one version answers to one choice of filters. It asks the same query once.
+    """The answers of one version for one choice of filters. It runs a query only once per set of arguments.
 
     Attributes:
         zone: the reporting time zone, in which the page shows days and times.
         newest: when the newest event happened, UTC; None without events.
-        landings: stream of events to its last landing, UTC.
+        landings: maps a stream of events to the time of its last landing, UTC.
         unknown: why zone and newest are not known; then days are of UTC, and the period ends with the build.
     """
 
@@ -48,7 +49,7 @@ class Page:
         self.built = published_at(published.version).replace(tzinfo=None)
         quality, self.unknown = self.rows_or_error("data_quality")
         if quality and "reporting_time_zone" not in quality[0]:
-            self.unknown = "another release published the last version: run `make build`"
+            self.unknown = "the last version was published by another release: run `make build`"
         self.zone: tzinfo = ZoneInfo(quality[0]["reporting_time_zone"]) if quality and not self.unknown else UTC
         self.newest = max((row["newest_event_at"] for row in quality if row["newest_event_at"]), default=None)
         self.landed = max((row["last_landed_at"] for row in quality), default=None)
@@ -60,11 +61,11 @@ class Page:
         self.first, self.last = filters.days(self._newest_day) if self._newest_day else (None, None)
 
     def local(self, moment: datetime) -> datetime:
-        """A time, UTC, in the reporting time zone."""
+        """Convert a UTC time to the reporting time zone."""
         return moment.replace(tzinfo=UTC).astimezone(self.zone)
 
     def rows_or_error(self, name: str, **arguments: str) -> tuple[list[Row], str]:
-        """The rows of a query, or no rows and why."""
+        """The rows of a query, or no rows and the reason."""
         try:
             return self.rows(*self._answer(name, **arguments)), ""
         except UserError as error:
@@ -78,7 +79,7 @@ class Page:
         """The query of a panel, and its answer.
 
         Raises:
-            UserError: when the query is not there, or has no answer.
+            UserError: when the query is missing, or has no answer.
         """
         return self._answer(panel.query, **self._arguments(panel, self._since(panel), self.last))
 
@@ -92,7 +93,7 @@ class Page:
         """The rows of a panel's query as CSV, times in UTC, and whether there are more.
 
         Raises:
-            UserError: when the query is not there, or has no answer, or the period is not known.
+            UserError: when the query is missing or has no answer, or the period is not known.
         """
         if self.unknown:
             raise UserError(self.unknown)
@@ -108,7 +109,7 @@ class Page:
             return show()
         except UserError as failure:
             return {"error": str(failure)}
-        except Exception as failure:  # noqa: BLE001  whatever it is, the other panels can be shown
+        except Exception as failure:  # noqa: BLE001  any error: the other panels can still be shown
             log.error("panel failed", panel=panel.title, **what_and_where(failure))  # noqa: TRY400  a traceback may quote rows
             return {"error": "this panel cannot be shown: see the log"}
 
@@ -120,7 +121,7 @@ class Page:
         if panel.steps:
             rows = funnel_steps(rows, panel.steps)
         if panel.at:
-            rows = rows[::-1]  # a query gives the newest first
+            rows = rows[::-1]  # queries return the newest rows first
         rows = [
             {name: self.local(value) if isinstance(value, datetime) else value for name, value in row.items()}
             for row in rows
@@ -152,7 +153,7 @@ class Page:
         return ", ".join(f"{CHOICES[name]} {value}" for name, value in self.filters.chosen(panel.picks).items())
 
     def _trends(self, panel: Panel) -> dict[str, dict[str, Any]]:
-        """Event type to its small chart; none when they cannot be asked for, since the panel has its figures."""
+        """The small chart of each event type; empty if the query fails, since the panel can do without."""
         chart = panel.model_copy(update={"query": TREND, "longest_days": TREND_DAYS})
         first, last = self._since(chart), self._last_with_events()
         is_hourly = first is not None and last is not None and (last - first).days < HOURLY_DAYS
@@ -181,7 +182,7 @@ class Page:
         [now] = self.rows(*self.answer(KEY_PANEL))
         before, compared = self._period_before() or (dict.fromkeys(KEY_PANEL.columns), "")
         always = list(KEY_PANEL.columns)[:ALWAYS]
-        # a figure that the filters leave undefined is null, and shown as such
+        # a figure that is undefined with these filters is null, and shown as null
         none = [one for one in KEY_PANEL.columns if one not in always and now[one] == 0 and not before[one]]
         figures = [
             (label, anchor(PANELS.details[column]), column, now[column], change(now[column], before[column], column))
@@ -227,7 +228,7 @@ class Page:
         return max(self.first or date.min, last - (panel.longest_days - 1) * DAY)
 
     def _arguments(self, panel: Panel, first: date | None, last: date | None) -> dict[str, str]:
-        """The arguments that the query takes: of the panel, of the filters, and the period as dates and as times."""
+        """The arguments of the query, from the panel, the filters, and the period (as dates and as times)."""
         given = {**panel.arguments, **self.filters.picked}
         given |= {str(name): value for name, value in self.filters.chosen(panel.picks).items()}
         if "property" in panel.picks:
@@ -250,5 +251,5 @@ class Page:
 
 
 def _without_zone(value: Any) -> Any:
-    """All times are UTC; only some engines say so."""
+    """Remove the time zone, which only some engines return; all times are UTC."""
     return value.replace(tzinfo=None) if isinstance(value, datetime) else value

@@ -18,14 +18,14 @@ class Panel(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
     title: str
     query: str
     columns: dict[str, str] = {}
-    """Of the table: column to heading. `a|b` shows the first of the two that has a value."""
+    """Columns of the table and their headings. `a|b` shows the first of the two that has a value."""
     optional: list[str] = []
     """Columns of the table that are left out when no row has a value."""
     needs: list[str] = []
-    """The panel has no rows unless one of these columns of some row is neither 0 nor null."""
+    """The panel counts as empty if these columns are 0 or null in every row."""
     arguments: dict[str, str] = {}
     total: str | None = None
-    """The column whose sum is shown large."""
+    """The column whose sum is shown as a large number."""
     bar: str | None = None
     """The column of the table that is also drawn as bars."""
     arrows: str = ""
@@ -33,15 +33,16 @@ class Panel(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
     at: str = ""
     """The column of hours or days on the horizontal axis of the plots."""
     plots: dict[str, str] = {}
-    """Plotted column to axis label."""
+    """Maps a plotted column to the label of its axis."""
     trend: str = ""
     """Heading of a column of small charts, one per event type (the first column), from the query events_over_time."""
     steps: dict[str, str] = {}
-    """Of a funnel, which replaces the table: column of the only row of the answer to the step that it counts."""
+    """Steps of a funnel, which is shown instead of the table: maps a column of the answer's only row to the name of its
+    step."""
     picks: list[Choice] = []
     """Choices of the reader that the panel follows."""
     longest_days: int | None = None
-    """Days to show at most, the last of the period: more bars could not be told apart."""
+    """Maximum days to show, at the end of the period: with more, bars could not be told apart."""
     is_of_all_time: bool = False
     """Whether the panel ignores the period."""
     is_wide: bool = False
@@ -52,7 +53,7 @@ class Panel(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
 
     @property
     def anchor(self) -> str:
-        """Its place on the page, for links."""
+        """Its HTML id, for links."""
         return anchor(self.title)
 
     @property
@@ -66,17 +67,17 @@ class Section(BaseModel, extra="forbid", frozen=True):
 
     panels: list[Panel]
     without: str = ""
-    """What there is none of when no panel has rows: then the page has one line instead of the section."""
+    """Name of what is missing if no panel has rows, such as `checkouts`: one line with it then replaces the section."""
 
 
 class Panels(BaseModel, extra="forbid", frozen=True):
-    """The file."""
+    """The content of panels.yml."""
 
     key_figures: Panel
     details: dict[str, str]
-    """Column of the key figures to the title of the panel that has its details."""
+    """Maps a column of the key figures to the title of the panel that has its details."""
     sections: dict[str, Section]
-    """Heading to section."""
+    """The sections by heading."""
 
     @property
     def all(self) -> list[Panel]:
@@ -106,7 +107,7 @@ def read_panels(file: Path = FILE) -> Panels:
 
 
 def anchor(title: str) -> str:
-    """A title as the name of a place on the page."""
+    """The HTML id for a title."""
     return title.lower().replace(" ", "-")
 
 

@@ -16,7 +16,7 @@ from serve.dashboard.panels import KEY_PANEL, PANELS, SECTIONS, Section, anchor
 from serve.dashboard.values import Row, cell, shown
 
 REFRESHES = {0: "Never", 60: "Every minute", 300: "Every 5 minutes", 3600: "Every hour"}
-"""Seconds after which a browser loads the page again."""
+"""Choices for `refresh`: seconds after which a browser loads the page again, and the label."""
 LINKED = {
     "brand": "brand",
     "category": "category",
@@ -25,22 +25,23 @@ LINKED = {
     "event_type": "event_type",
     "property": "property",
 }
-"""Column whose cells are links to the filter that the link sets; the column of the filter's name has its value."""
+"""Columns whose cells are links, each with the filter that its link sets. The column named like the filter has the
+value."""
 PLACES = {"event_type": "#recent-events", "property": "#values-of-a-property"}
-"""Filter to the panel that shows what it changes; the other filters change the whole page."""
+"""Maps a filter to the panel that it changes; the other filters change the whole page."""
 MOST_CHOICES = "1000"
-"""Brands and categories that the form offers: those with most revenue."""
+"""Maximum brands and categories that the form offers: those with the most revenue."""
 STALE = DAY
 """The page warns when the newest event, or the last message of a stream of events, is older."""
 AT_ONCE = 4
-"""Queries that run at the same time for one page."""
+"""Maximum queries that run at the same time for one page."""
 
 
 def render(published: Published, filters: Filters, *, live: bool, error: str = "", now: datetime | None = None) -> str:
     """The page as self-contained HTML. A panel whose query fails shows the error.
 
     Args:
-        live: with the forms and links; otherwise the filters are only stated.
+        live: show forms and links; otherwise, only name the filters.
         error: what is wrong with the filters; the page shows it instead of figures.
         now: the time, UTC, at which the page is read.
     """
@@ -96,7 +97,7 @@ def render(published: Published, filters: Filters, *, live: bool, error: str = "
 
 
 def staleness(newest: datetime | None, landed: datetime | None, now: datetime) -> str:
-    """A warning if the newest event or the last landing is old; an event may be dated in the future. Else empty."""
+    """A warning if the newest event or the last landing is old, else empty. An event may be dated in the future."""
     for what, moment in (("The newest event happened", newest), ("The last message landed", landed)):
         if moment and now - moment > STALE:
             return f"{what} {_ago(now - moment)}."
@@ -114,7 +115,7 @@ def _ago(age: timedelta) -> str:
 
 
 def _panels(section: Section, panels: list[Future[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """What the template shows of a section; nothing when it need not be shown and all its panels are empty."""
+    """What the template shows of a section; empty if it has a `without` and all its panels are empty."""
     shown_panels = [panel.result() for panel in panels]
     has_any = not section.without or any(panel["rows"] or panel["error"] for panel in shown_panels)
     return shown_panels if has_any else []

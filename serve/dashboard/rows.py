@@ -14,10 +14,10 @@ TREND = "events_over_time"
 
 
 def funnel_steps(rows: list[Row], steps: Mapping[str, str]) -> list[Row]:
-    """A row per step from the only row of the answer; none when nobody took the first step.
+    """Return one row per step, from the only row of the answer; no rows if nobody took the first step.
 
     Args:
-        steps: column to the name of the step that it counts.
+        steps: maps a column to the name of the step that it counts.
 
     Returns:
         Rows with step, people, left (people who do not take the next step), share (of the people in the first step) and
@@ -50,10 +50,10 @@ def with_values(rows: list[Row], columns: Mapping[str, str], optional: Iterable[
 
 
 def trends(rows: list[Row], first: date | None, last: date | None) -> dict[str, dict[str, Any]]:
-    """Event type to its small chart of the events per day, or per hour if the rows are per hour.
+    """The small chart of each event type: its events per day, or per hour if the rows are per hour.
 
     Args:
-        rows: of the query events_over_time.
+        rows: the rows of the query events_over_time.
         first: the first day of the charts, that of the first event if None.
         last: the last day, that of the last event if None.
     """

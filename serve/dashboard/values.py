@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 Row = dict[str, Any]
-"""Column to value."""
+"""The values of a row by column."""
 NOTHING = "\N{EN DASH}"
 
 
@@ -33,7 +33,8 @@ def shown(value: Any, column: str = "") -> str:  # noqa: PLR0911  a return per t
 
 
 def change(now: Any, before: Any, column: str) -> str:
-    """The change with its direction, in per cent, of a rate in points; a dash when there is nothing to compare with."""
+    """The change with its direction: in per cent, or in percentage points for a rate; a dash if there is nothing to
+    compare with."""
     if now is None or before is None or not (before or column.endswith("_rate")):
         return NOTHING
     difference = now - before

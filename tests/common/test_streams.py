@@ -61,10 +61,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"fields": [{**FIELD, "name": "it's"}]},
         "field it's: name: expected letters, digits and _, such as user_id; use path for its place in the body",
     ),
-    "two fields of one name": ({"fields": [FIELD, FIELD]}, "fields: two have the name at"),
+    "two fields of one name": ({"fields": [FIELD, FIELD]}, "fields: two fields have the name at"),
     "two paths of one name": (
         {"fields": [FIELD, {**FIELD, "name": "when", "path": "at"}]},
-        "fields: two have the path at",
+        "fields: two fields have the path at",
     ),
     "a time that is not required": (
         {"fields": [{**FIELD, "required": False}], "key": None},
@@ -77,7 +77,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "an id that is no field": ({"id": ["user"]}, "id: user is not one of the fields"),
     "names that differ in case only": (
         {"fields": [FIELD, {**FIELD, "name": "At"}]},
-        "fields: two have the name at and At",
+        "fields: two fields have the name at and At",
     ),
     "a time that is no field": ({"time": ["when"]}, "time: when is not one of the fields"),
     "a key that is no field": ({"key": "id"}, "key: id is not one of the fields"),
@@ -142,15 +142,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a column that is a word of SQL": (
         {"fields": [FIELD, {**FIELD, "name": "order"}], "key": None},
-        "fields: order is a reserved word of SQL; choose another name, and give this as the path",
+        "fields: order is a reserved word of SQL; choose another name, and set path: order",
     ),
     "a column that every stream has": (
         {"fields": [FIELD, {**FIELD, "name": "stream"}], "key": None},
-        "fields: stream is a column of every stream; choose another name, and give this as the path",
+        "fields: stream is a column of every stream; choose another name, and set path: stream",
     ),
     "a column that a history has": (
         {"kind": "entity", "event_type": None, "fields": [*CONTRACT["fields"], {**FIELD, "name": "effective_at"}]},
-        "fields: effective_at is a column of every stream; choose another name, and give this as the path",
+        "fields: effective_at is a column of every stream; choose another name, and set path: effective_at",
     ),
     "a column as dbt's": (
         {"fields": [FIELD, {**FIELD, "name": "dbt_valid_to"}], "key": None},
@@ -162,7 +162,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a column that DuckDB reads as a statement": (
         {"fields": [FIELD, {**FIELD, "name": "describe"}], "key": None},
-        "fields: describe is a reserved word of SQL; choose another name, and give this as the path",
+        "fields: describe is a reserved word of SQL; choose another name, and set path: describe",
     ),
     "a number as the id of an entity": (
         {
@@ -226,7 +226,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a price that is text": (
         {"fields": [FIELD, {**FIELD, "name": "price"}]},
-        "field price: type: price of fct_events is amount",
+        "field price: type: the column price of fct_events is amount",
     ),
     "a personal id": (
         {"fields": [{**FIELD, "personal": "hash"}], "key": None},

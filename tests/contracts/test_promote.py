@@ -59,7 +59,7 @@ def test_a_field_can_be_promoted_in_every_contract_of_the_project(tmp_path: Path
         ("tags.a", r"signups\.yml keeps tags as json, so tags\.a cannot be read too"),
         ("props", r"signups\.yml reads props\.ref, so props cannot be kept too: "),
         ("a..b", "'a..b' is not a path; expected names with . between them"),
-        ("price", "type: price of fct_events is amount"),
+        ("price", "type: the column price of fct_events is amount"),
     ],
 )
 def test_what_cannot_be_promoted_leaves_the_file_as_it_is(folder: Path, path: str, message: str) -> None:

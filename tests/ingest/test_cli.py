@@ -251,7 +251,7 @@ def test_streams_that_are_off_are_neither_landed_nor_shown(settings: Settings, r
 
 def test_simulate_leaves_a_configured_broker_alone(settings: Settings, run_here: Run) -> None:
     code, out, err = run_here("simulate", "--unless-broker", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
-    assert (code, out, err) == (0, "a broker is configured: nothing simulated\n", "")
+    assert (code, out, err) == (0, "nothing was simulated, because a broker is configured\n", "")
     assert not settings.spool_path.exists()
 
 
@@ -269,7 +269,7 @@ def test_replay_of_nothing_is_an_error(run_here: Run, tmp_path: Path) -> None:
     assert (code, out, err) == (
         2,
         "",
-        "error: empty.ndjson, header.csv: there is no message, so nothing was produced\n",
+        "error: empty.ndjson, header.csv: no messages found, so nothing was produced\n",
     )
     (tmp_path / "one.ndjson").write_text('{"click_id": "c", "user_id": 1, "product_id": 2, "datetime_occured": ""}\n')
     code, out, err = run_here("replay", "empty.ndjson", "one.ndjson", "--stream", "clicks")

@@ -87,7 +87,7 @@ def test_any_values_are_split_as_they_were_joined(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (b'[{"a": 1},\n{"a": NaN}]', "line 2: NaN, somewhere in what begins here, is not JSON"),
+        (b'[{"a": 1},\n{"a": NaN}]', "line 2: NaN is not JSON, in the document that begins here"),
         (b"[-Infinity]", "line 1: -Infinity"),
         (b'[{"a": 1},\n{"a": 2},\n]', "line 3: not JSON: Expecting value"),
         (b'[{"a": 1}\n{"a": 2}]', "line 2: expected , or ]"),

@@ -601,7 +601,7 @@ def test_a_csv_without_a_known_time_zone_is_an_error(tmp_path: Path) -> None:
     published = Published(rows={"data_quality": [accounting]})
     with patch("serve.dashboard.routes.open_published", lambda _: published):
         response = client.get("/funnel.csv")
-    message = "another release published the last version: run `make build`"
+    message = "the last version was published by another release: run `make build`"
     assert (response.status_code, response.text) == (503, f"{message}\n")
     assert message in render(published, Filters(), live=True, now=NOW)
 

@@ -373,7 +373,7 @@ def test_a_version_that_cannot_be_opened_leaves_the_previous_one(
     link.replace(folder / CURRENT)
     with capture_logs() as lines:
         assert [client.get(f"{TOP}?limit=10").json()["data"] for _ in range(3)] == [before] * 3
-    assert [line["event"] for line in lines].count("cannot be opened") == 1
+    assert [line["event"] for line in lines].count("the published version cannot be opened") == 1
     publish_again(published, queries, "update analytics.fct_events set brand = 'new'")
     assert {row["brand"] for row in client.get(TOP).json()["data"]} == {"new"}
 

@@ -168,7 +168,7 @@ def test_a_version_of_another_release_says_to_build_again(published: Settings) -
     """That named the file questions.json."""
     version = published_folder(published) / current(published)
     (version / QUERIES).rename(version / "questions.json")
-    with pytest.raises(UserError, match="another release published the last version: run `make build`"):
+    with pytest.raises(UserError, match="the last version was published by another release: run `make build`"):
         open_published(published)
 
 

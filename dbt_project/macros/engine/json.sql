@@ -68,8 +68,8 @@
   A JSON object.
 
   Args:
-      values: name of a field to the SQL of its value
-      types: name of a field to its type in the contract
+      values: maps the name of a field to the SQL of its value
+      types: maps the name of a field to its type in the contract
 -#}
 {% macro json_object(values, types) -%}
     {{ return(adapter.dispatch('json_object')(values, types)) }}

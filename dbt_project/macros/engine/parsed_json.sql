@@ -19,7 +19,8 @@
     {%- endfor -%}
     case
         {# Trimming takes a tenth of the time of all the rest, so it is only done where the text does not begin or end with
-           a brace. A truncated body is found here: one that fails in TRY makes it repeat its whole batch row by row. #}
+           a brace. A truncated body is found here: one that fails inside TRY would make TRY repeat its whole batch row by row.
+           #}
         when (starts_with({{ text }}, '{') or starts_with(ltrim({{ text }}, e' \t\r\n'), '{'))
             and (ends_with({{ text }}, '}') or ends_with(rtrim({{ text }}, e' \t\r\n'), '}'))
             and {{ duckdb_is_strict_json(text) }}
@@ -78,8 +79,8 @@
 {%- endmacro %}
 
 {#-
-  False for a text that has what DuckDB accepts as JSON and RFC 8259 and BigQuery do not: NaN, Infinity, or a comma after the
-  last element. Three quick searches look for a text that may have one; only then the strings are removed to make sure,
+  False for a text that DuckDB accepts as JSON, but RFC 8259 and BigQuery do not: with NaN, Infinity, or a comma after the last
+  element. Three quick searches look for a text that may have one. Only in such a text the strings are removed to make sure,
   which takes ten times as long as all the rest. Anything else that is not JSON is left to json_transform.
 -#}
 {% macro duckdb_is_strict_json(text) -%}
@@ -109,7 +110,7 @@
         {{ text }} as text,
         safe.parse_json({{ text }}, wide_number_mode => 'round') as document
     )])
-    {#- unlike DuckDB, GoogleSQL ignores a byte order mark and reads up to a zero byte: both are rejected -#}
+    {#- unlike DuckDB, GoogleSQL ignores a byte order mark and stops at a zero byte: texts with either are rejected -#}
     where json_type(document) = 'object' and regexp_contains(text, r'^[ \t\r\n]*\{[^\x00]*$'))
 {%- endmacro %}
 
@@ -152,8 +153,8 @@
 {%- endmacro %}
 
 {#-
-  GA4's event_params as a struct of texts, one per key. GA4 sends a plain object, or a list of keys with typed values, of
-  which the first of each key counts.
+  GA4's event_params as a struct of texts, one per key. GA4 sends a plain object, or a list of keys with typed values, in which
+  the first entry of a key counts.
 
   Args:
       params: SQL of their JSON text

@@ -11,8 +11,8 @@
 {%- endmacro %}
 
 {#-
-  Accepts the same texts as DuckDB. Only DuckDB reads more than six digits of a second (it drops the others), times without
-  seconds, and spaces around; only GoogleSQL reads a lower-case t or z, second 60, and an offset with an hour of one digit.
+  Accepts the same texts as DuckDB. Only DuckDB's cast reads more than six digits of a second (it drops the rest), times
+  without seconds, and surrounding spaces; only GoogleSQL's reads a lower-case t or z, second 60, and an offset such as +1:00.
 -#}
 {% macro bigquery__to_timestamp(text) -%}
     case when not regexp_contains({{ text }}, r'[0-9][tz]|:60|:[0-9.]+[+-][0-9](?::|$)') then safe_cast(
@@ -24,7 +24,8 @@
 {%- endmacro %}
 
 {#-
-  Text of an epoch as a time; null if it is not a whole number or not in the years 1 to 9999.
+  A text with a Unix time in some unit, as a time; null if it is not a whole number, or not in the
+  years 1 to 9999.
 
   Args:
       text: SQL of the text
@@ -150,7 +151,8 @@
 {%- endmacro %}
 
 {#- The landing time up to which a build may read: nothing lands at or before it any more. On DuckDB one load commits at a
-    time, so that is the newest. On BigQuery several loads run side by side, and the slowest may be minutes behind. -#}
+    time, so this is the newest landing time. On BigQuery several loads run side by side, and the slowest may be minutes
+    behind. -#}
 {% macro upper_bound(newest_landed_at) -%}
     {{ return(adapter.dispatch('upper_bound')(newest_landed_at)) }}
 {%- endmacro %}
@@ -207,7 +209,7 @@
     {%- for name, before, default in [
         ('Y', '', ''), ('m', '-', '01'), ('d', '-', '01'), ('H', ' ', '00'), ('M', ':', '00'), ('S', ':', '00'), ('f', '.', '0')
     ] -%}
-        {#- an offset has two groups: those after it count one more -#}
+        {#- the pattern of an offset has two groups, so the numbers of later groups are one higher -#}
         {%- set number = groups[name] + 1 if name in groups and 'z' in groups and groups[name] > groups['z'] else groups.get(name) -%}
         {%- do iso.append(before ~ ('\\' ~ number if number else default)) -%}
     {%- endfor -%}
@@ -216,7 +218,7 @@
     {%- endif -%}
     {%- set rewritten = rewritten_text(text, '^' ~ pattern | join ~ '$', iso | join) -%}
     {%- if 'z' in groups -%}
-        {#- if the offset is Z, both groups are empty and the text ends with a colon -#}
+        {#- for an offset of Z both groups are empty, so the text ends with a colon, which becomes +00:00 -#}
         {%- set rewritten = rewritten_text(rewritten, ':$', '+00:00') -%}
     {%- endif -%}
     case when {{ matches_pattern(text, '^' ~ pattern | join ~ '$') }} then {{ to_timestamp(rewritten) }} end

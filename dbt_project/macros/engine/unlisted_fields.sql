@@ -51,13 +51,13 @@
     (len(list_filter(json_keys({{ text }}), lambda name: not list_contains([{{ literals(contract.listed + inside.keys() | list + ['']) }}], name))) > 0
     {%- for container, names in inside.items() %}
     or len(list_filter(json_keys({{ text }}, '$."{{ container }}"'), lambda name: not list_contains([{{ literals(names) }}], name))) > 0
-    {# not an object, or an empty one #}
+    {# or the value is not an object, or an empty one #}
     or len(json_keys({{ text }}, '$."{{ container }}"')) = 0
     {%- endfor -%}
     )
 {%- endmacro %}
 
-{#- `parse_json` has found them: it has the parsed document. -#}
+{#- `parse_json` has already found these fields in the parsed document. -#}
 {% macro bigquery__unlisted_fields(text, contract) -%}
     body.unlisted_fields
 {%- endmacro %}
@@ -82,7 +82,7 @@
             and path not in ({{ literals(contract.listed_inside + ['']) }})
             and regexp_contains(path, r'^{{ identifier_pattern() }}([.]{{ identifier_pattern() }})?$')
             and json_type(value) != 'null'
-            {#- the fields of an object are listed instead of it -#}
+            {#- an object is not listed itself if its fields are, or if the contract reads some of them -#}
             and not (strpos(path, '.') = 0 and json_type(value) = 'object'
                 and (array_length(json_keys(value, 1)) > 0 or path in ({{ literals(containers_of(contract) + ['']) }})))
     )

@@ -28,7 +28,7 @@
     from unnest([safe.round(safe_cast({{ text }} as bignumeric), 4)]) as amount)
 {%- endmacro %}
 
-{#- An amount as text, without trailing zeros, of which the engines write different numbers. -#}
+{#- An amount as text, without trailing zeros: the engines differ in how many they write. -#}
 {% macro amount_text(amount) -%}
     {%- set text = 'cast(' ~ amount ~ ' as ' ~ dbt.type_string() ~ ')' -%}
     case when {{ text }} like '%.%' then rtrim(rtrim({{ text }}, '0'), '.') else {{ text }} end
@@ -67,8 +67,9 @@
     cast(round(cast(sum({{ amounts }}) as bignumeric) / nullif(count({{ amounts }}), 0), 4) as numeric(18, 4))
 {%- endmacro %}
 
-{#- A hash of texts as identity, the same on both engines. Each text follows its length and a null is marked, so that no two
-    lists of texts are hashed as one text. With a delimiter alone, as in dbt_utils, they can be: 'a-b', 'c' and 'a', 'b-c'. -#}
+{#- A hash of texts as identity, the same on both engines. The length precedes each text and nulls are marked, so that two
+    different lists of texts are never hashed as the same text. With a delimiter alone, as in dbt_utils, they can be: 'a-b',
+    'c' and 'a', 'b-c'. -#}
 {% macro surrogate_key(texts) -%}
     {%- set parts = [] -%}
     {%- for text in texts -%}
@@ -105,8 +106,8 @@
 
 {#-
   Columns for `order by`: the order in which the messages of a stream landed, and within one commit that of the log. Message
-  ids of Kafka and of the spool end in /partition/offset. These are compared as numbers: as text, 1060 comes before 888. Ids
-  of Pub/Sub have neither, so its messages are ordered by published_at.
+  ids of Kafka and of the spool end in /partition/offset. These are compared as numbers: as text, 1060 comes before 888. Ids of
+  Pub/Sub have no such end, so its messages are ordered by published_at.
 -#}
 {% macro log_order() -%}
     landed_at, {{ log_number('/([0-9]+)/[0-9]+$') }}, {{ log_number('/([0-9]+)$') }}, published_at, message_id

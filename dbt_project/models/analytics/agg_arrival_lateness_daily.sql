@@ -1,4 +1,4 @@
--- One row per stream and reporting date of its events: how long after they happened the events were published.
+-- One row per stream and reporting date of its events: the delay between events and their publication.
 -- A percentile is the smallest latency that at least this share of the events does not exceed. So it is a latency that
 -- occurred, and the same on both engines: their own percentile functions interpolate or approximate.
 {{ config(

@@ -19,7 +19,7 @@ copied as (
     having count(*) > 1
 ),
 
--- of several new copies the first
+-- the first of several new copies
 first_copies as (
     select * from new_events
     where not exists (
@@ -54,7 +54,7 @@ select
     {{ seconds_between('event_at', 'published_at') }} as latency_seconds
 from first_copies
 {% if is_incremental() %}
--- without copies of events of earlier builds; a copy has the date of its original
+-- leaves out copies of events of earlier builds; a copy has the date of its original
 where not exists (
     select 1 from {{ this }} as known
     where {{ in_dates('known.event_date', new_dates) }} and known.event_key = first_copies.event_key

@@ -12,9 +12,9 @@
 {%- set gap = var('session_gap_seconds') %}
 {%- set session_key = var('session_key') %}
 
-{#- The sessions of this table within a gap of a new page view, and the dates that they span. Window functions give each
-    page view the nearest new one before and after it: a join by time would pair every page view of a busy session key
-    with every other. -#}
+{#- The sessions of this table that are at most session_gap_seconds from a new page view, and the dates that they span.
+    Window functions give each page view the nearest new one before and after it: a join by time would pair every page
+    view of a busy session key with every other. -#}
 {%- set accepted = 'reject_reason is null' %}
 {%- set new_dates = new_event_dates(ref('stg_page_views'), where=accepted) %}
 {%- set nearby_dates = new_event_dates(ref('stg_page_views'), before=gap, after=gap, where=accepted) %}
@@ -72,7 +72,7 @@ affected_keys as (
     inner join affected_sessions on built.session_id = affected_sessions.session_id
     where {{ in_dates('built.event_date', session_dates) }}
     union distinct
-    -- from the facts, not from staging, where some are copies of page views of other sessions
+    -- from the facts: in staging, a new row may be a copy of a page view in another session
     select event_key from page_views
     where {{ is_new() }}
 ),

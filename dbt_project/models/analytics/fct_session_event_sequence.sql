@@ -1,6 +1,6 @@
 -- The store events of each session of the shop, in order. The shop reuses session ids at any time, so a new event
--- affects all events of its session, however old: this is the one model whose cost grows with the history of what is
--- new.
+-- affects all events of its session, however old: this is the only model whose cost grows with the age of the sessions
+-- that get new events.
 {{ config(
     materialized='incremental',
     unique_key='event_key',

@@ -595,7 +595,8 @@ def test_replay_does_not_produce_json_to_a_stream_of_another_format(
     done = run_main(cli.main, ["replay", str(tmp_path / "signups.ndjson"), "--stream", "signups"], {})
     assert done.returncode == 2
     assert done.stderr == (
-        "error: replay produces JSON, and messages of signups are avro: use the application that writes them\n"
+        "error: replay can only produce JSON, but the messages of signups are avro: use the application that"
+        " writes them\n"
     )
 
 
