@@ -24,7 +24,7 @@
   `when ... then 'too_long:url'` for the first of these columns that is too long.
 
   Args:
-      columns: for each, the column if it has the name of its field, else [column, field]
+      columns: names of columns; [column, field] for a column that is named otherwise than its field
 -#}
 {% macro reject_long_texts(columns) -%}
     {%- for column in columns -%}

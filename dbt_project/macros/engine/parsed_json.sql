@@ -80,8 +80,8 @@
 
 {#-
   False for a text that DuckDB accepts as JSON, but RFC 8259 and BigQuery do not: with NaN, Infinity, or a comma after the last
-  element. Three quick searches look for a text that may have one. Only in such a text the strings are removed to make sure,
-  which takes ten times as long as all the rest. Anything else that is not JSON is left to json_transform.
+  element. Three quick searches find the texts that may have one. Only for these, a slow check decides: it removes the strings
+  and searches again. Anything else that is not JSON is left to json_transform.
 -#}
 {% macro duckdb_is_strict_json(text) -%}
     {%- set value = '-?(?i:nan|inf(inity)?)\s*[,}\]]' -%}
