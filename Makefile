@@ -35,6 +35,11 @@ UPGRADE ?=
 $(foreach name,DAYS SEED EVENTS_PER_DAY VARS SELECT MART WORLDS SHRINK_SECONDS FULL_REFRESH Q ARGS FORMAT METRICS BY WHERE PORT \
 	DASHBOARD_PORT ROUNDS FOLDER KAFKA_PORT PUBSUB_PORT REGISTRY_PORT CONFIRM UPGRADE,$(eval override export $(name) := $$(value $(name))))
 
+# A misspelled variable would be ignored. Names with _ may be settings (docs/settings.md) or those of other tools.
+$(foreach name,$(filter-out PYTHON BIN STREAMS WAREHOUSE TOPICS SUBSCRIPTIONS TMPDIR CI,$(.VARIABLES)),\
+	$(if $(findstring _,$(name)),,$(if $(filter command,$(origin $(name))),\
+	$(error there is no variable $(name): `make` lists the commands and their variables))))
+
 # Runs Python with the words of ARGS: as a shell would split them, or at spaces where an apostrophe stands alone.
 define WITH_ARGS
 import os, shlex, sys

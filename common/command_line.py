@@ -40,5 +40,5 @@ def _described(error: Exception) -> tuple[str, int]:
     import typer  # imported here: dbt's commands run without it
 
     if isinstance(error, typer.TyperException):  # a bad option
-        return error.format_message(), 2
+        return error.format_message().replace("Value error, ", "", 1), 2
     return f"{type(error).__name__}: {error}; run again with {VERBOSE} to see where", 1

@@ -64,7 +64,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
     Raises:
         UserError: when there is no warehouse yet, another process holds it, or a var is invalid.
     """
-    if not arguments or arguments[0].startswith("-"):
+    if not arguments or arguments[0].startswith("-") or {"--help", "-h"} & {*arguments}:
         return _print_help(arguments)
     engine = engine_for(settings)
     write_contracts()
@@ -172,7 +172,8 @@ def check_vars(arguments: list[str]) -> None:
     project = yaml.safe_load((PROJECT / "dbt_project.yml").read_text())["vars"]
     values = {**project, **{str(name): value for name, value in given.items()}}
     for name in values.keys() - Vars.model_fields.keys():
-        if meant := get_close_matches(name, Vars.model_fields, n=1, cutoff=0.85):
+        meant = [known for known in Vars.model_fields if known.startswith(f"{name}_")]
+        if meant := meant or get_close_matches(name, Vars.model_fields, n=1, cutoff=0.85):
             raise UserError(f"there is no var {name}: did you mean {meant[0]}?")
     try:
         Vars(**values)

@@ -19,10 +19,7 @@ from serve.formats import as_csv, as_json
 if TYPE_CHECKING:
     from serve.semantic_layer import Metrics
 
-CUT = (
-    "cut: there are more rows; ask for a larger limit (at most SERVE_MAX_ROWS, if the query has one) or a shorter"
-    " period"
-)
+CUT = "cut: there are more rows; shorten the period, or raise `limit` if the query has it (at most SERVE_MAX_ROWS)"
 output = Console(width=None if sys.stdout.isatty() else 1_000_000)  # a row of a table is a line of a file or a pipe
 errors = Console(stderr=True)
 

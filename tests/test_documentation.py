@@ -59,6 +59,17 @@ def test_links_of_error_messages_lead_somewhere() -> None:
     assert broken == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    """A path in backticks, other than those of the examples and what is gone."""
+    if page.name == "CHANGELOG.md":
+        return
+    folders = "|".join(folder.name for folder in ROOT.iterdir() if (folder.is_dir() and folder.name[0] != "."))
+    named = set(re.findall(rf"`((?:{folders})/[\w./-]+)`", page.read_text()))
+    examples = ("streams/signups.yml", "agg_brands_daily.sql", "agg_brands_daily.yml", "agg_users_first_purchase.sql")
+    assert [name for name in sorted(named) if not name.endswith(examples) and not (ROOT / name).exists()] == []
+
+
 def test_every_page_is_in_the_navigation_of_the_site() -> None:
     navigation = str(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"])
     pages = {path.name for path in (ROOT / "docs").glob("*.md")}

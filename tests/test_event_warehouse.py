@@ -71,6 +71,10 @@ def test_the_help_of_a_command_has_its_name_in_the_usage_line(name: str) -> None
         (["land", "--folow"], "error: No such option: --folow (Possible options: --follow)\n"),
         (["query", "--formt", "csv"], "error: No such option: --formt (Possible options: --format)\n"),
         (
+            ["query", "--format", "xml"],
+            "error: Invalid value for '--format': 'xml' is not one of 'table', 'csv', 'json'.\n",
+        ),
+        (
             ["check-mart", "--worlds", "none"],
             "error: Invalid value for '--worlds': Input should be a valid integer, "
             "unable to parse string as an integer\n",

@@ -99,6 +99,19 @@ def test_a_value_reaches_the_command_and_no_shell(
     assert not [*tmp_path.rglob("pwned")]
 
 
+@pytest.mark.parametrize("variable", ["QUERY", "q", "DAY"])
+def test_an_unknown_variable_is_an_error(tmp_path: Path, variable: str) -> None:
+    done = run_make(tmp_path, Warehouse(tmp_path), "--dry-run", "query", f"{variable}=1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"there is no variable {variable}: `make` lists" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("setting", ["WAREHOUSE_PATH=x", "TOPICS={}", "PYTHON=python3.11"])
+def test_a_setting_is_no_unknown_variable(tmp_path: Path, setting: str) -> None:
+    assert run_make(tmp_path, Warehouse(tmp_path), "--dry-run", "build", setting, "SELECT=x").returncode == 0
+
+
 @pytest.fixture(scope="module")
 def brands(shop: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     """A published shop with two brands whose names a shell would not take."""

@@ -1,4 +1,4 @@
-{#- What tests/every_message_is_accounted_for.sql compares. -#}
+{#- What dbt_project/tests/every_message_is_accounted_for.sql compares. -#}
 
 {#- Returns (relation, column, streams): the relation must have as many rows as the sum of this column of
     landing_reconciliation over these streams. -#}

@@ -21,7 +21,7 @@
         {% do (begun if row.step == 'begun' else done).update({row.model: row.recorded_at}) %}
         {% do code.update({row.model: row.code}) if row.step == 'done' %}
     {% endfor %}
-    {% set planned = [] %}
+    {% set planned, missing = [], [] %}
     {% do graph.update({'planned_rebuilds': planned}) %}
     {% for id in incremental_models_in_order() if id in selected_resources %}
         {% set node = graph.nodes[id] %}
@@ -35,10 +35,13 @@
         {% endfor %}
         {% if relation is none %}
             {% do planned.append(id) %}
+            {% do missing.append(node.name) %}
         {% elif flags.FULL_REFRESH %}
         {% elif parents %}
             {% do planned.append(id) %}
-            {% do log(node.name ~ ' is rebuilt because ' ~ parents[0] ~ ' was rebuilt', info=true) %}
+            {% do log(
+                node.name ~ ' is rebuilt because ' ~ parents[0] ~ (' did not exist' if parents[0] in missing else ' was rebuilt'), info=true
+            ) %}
         {% elif code.get(node.name, '') not in ('', code_of(node)) %}
             {% do exceptions.warn(
                 node.name ~ ' has changed since its rows were built, and old rows keep the old rule. `make build SELECT='

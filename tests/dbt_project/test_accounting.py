@@ -154,6 +154,14 @@ def test_a_rebuild_of_one_model_reaches_what_is_made_from_it(warehouse: Warehous
     assert warehouse.query("select count(*) from intermediate.rebuilds") == rebuilds, "once is enough"
 
 
+def test_a_model_without_a_table_rebuilds_what_is_made_from_it(warehouse: Warehouse) -> None:
+    """As a new stream does."""
+    warehouse.change("drop table staging.stg_clicks")
+    built = warehouse.dbt("run", "--select", "stg_clicks", "fct_events", "agg_events_daily")
+    assert "fct_events is rebuilt because stg_clicks did not exist" in built.stderr
+    assert "agg_events_daily is rebuilt because fct_events was rebuilt" in built.stderr
+
+
 def test_a_model_whose_code_changed_is_named(warehouse: Warehouse) -> None:
     warehouse.change("update intermediate.rebuilds set code = 'another' where model = 'fct_events'")
     said = warehouse.dbt("run", "--select", "fct_events", "agg_events_daily").stderr

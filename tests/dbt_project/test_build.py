@@ -209,6 +209,7 @@ def test_without_a_warehouse_the_error_says_what_to_run(tmp_path: Path) -> None:
             ["--vars", "{sesion_gap_seconds: 1800}"],
             "there is no var sesion_gap_seconds: did you mean session_gap_seconds?",
         ),
+        (["--vars", "{session_gap: 1800}"], "there is no var session_gap: did you mean session_gap_seconds?"),
         (["--vars={sesion_gap_seconds: 1800}"], "there is no var sesion_gap_seconds: did you mean "),
         (["--vars", "{session_gap_seconds: abc}"], "var session_gap_seconds: Input should be a valid integer"),
         (["--vars", "{reporting_time_zone: Mars}"], "var reporting_time_zone: expected an IANA name"),
@@ -273,6 +274,12 @@ def test_only_whole_builds_of_the_shared_marts_are_published(
     arguments: dict[str, object], prefix: str | None, expected: bool
 ) -> None:
     assert command.is_publishable(Settings(_env_file=None, build_prefix=prefix), arguments) is expected
+
+
+def test_the_help_of_a_command_needs_no_warehouse(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    settings = Settings(_env_file=None, warehouse_path=tmp_path / "none.duckdb")
+    assert command.run(settings, ["docs", "generate", "--help"]) == 0
+    assert "Usage: cli docs generate [OPTIONS]" in capfd.readouterr().out
 
 
 def test_the_help_says_what_is_published(capfd: pytest.CaptureFixture[str]) -> None:
