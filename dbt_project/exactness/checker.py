@@ -20,7 +20,7 @@ from dbt.artifacts.resources.types import NodeType
 from common.errors import UserError
 from common.streams import STREAMS, Stream
 from dbt_project.exactness.history import Failure, History, Row
-from dbt_project.exactness.lineage import code_read_by, is_named, upstream_of
+from dbt_project.exactness.lineage import is_named, models_behind, upstream_of
 from dbt_project.exactness.literals import NO_LITERALS, Literals, code_of
 from dbt_project.exactness.message import Message, batch_tables
 from dbt_project.exactness.worlds import COMMITS
@@ -67,9 +67,9 @@ class Checker:
         upstream = upstream_of(project, [models[mart].unique_id for mart in marts])
         sources = [manifest.sources[id_].name for id_ in upstream if id_ in manifest.sources]
         self.streams: list[Stream] = [STREAMS[name] for name in sources if name in STREAMS]
-        code = "".join(text for mart in marts for text in code_read_by(project, models[mart].unique_id))
-        self.named_streams = [stream for stream in self.streams if is_named(stream, code)]
-        """Streams that the code of the marts names; most messages are of these."""
+        self._code = [node for mart in marts for node in models_behind(project, models[mart].unique_id)]
+        self.named_streams: list[Stream] = []
+        """Streams that the code of the marts names, known after `build_empty`; most messages are of these."""
         self.models = [id_.rpartition(".")[2] for id_ in upstream if id_.startswith("model.")]
         nodes = [models[name] for name in self.models if name in models]
         self._marts = [node for node in nodes if node.name in marts]
@@ -91,6 +91,11 @@ class Checker:
         own = [sql for name, sql in self._compiled if name in self.marts]
         others = [sql for name, sql in self._compiled if name not in self.marts and not name.startswith("stg_")]
         self.literals = Literals.of("\n".join(own), "\n".join(others))
+        # compiled, since macros such as measures name types of events too
+        names = {node.name for node in self._code}
+        code = [sql for name, sql in self._compiled if name in names]
+        code += [f"'{id_.rpartition('.')[2]}'" for node in self._code for id_ in node.depends_on_nodes]
+        self.named_streams = [stream for stream in self.streams if is_named(stream, "\n".join(code))]
 
     def depends_on_time_or_chance(self) -> tuple[str, str] | None:
         """A model and the function that changes its rows without a new message, such as current_date.

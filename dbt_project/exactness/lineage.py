@@ -1,6 +1,7 @@
 """What a mart is made from: its upstream models and the streams that they read."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from dbt.artifacts.resources.types import NodeType
 
@@ -35,13 +36,13 @@ def upstream_of(project: WarmProject, unique_ids: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def code_read_by(project: WarmProject, unique_id: str) -> Iterator[str]:
-    """The code of a model; for a view, also of the models that it reads."""
+def models_behind(project: WarmProject, unique_id: str) -> Iterator[Any]:
+    """The node of a model; for a view, also those of the models that it reads."""
     if (node := project.manifest.nodes.get(unique_id)) is not None:
-        yield node.raw_code
+        yield node
         if node.config.materialized == "view":
             for parent in node.depends_on_nodes:
-                yield from code_read_by(project, parent)
+                yield from models_behind(project, parent)
 
 
 def is_named(stream: Stream, code: str) -> bool:

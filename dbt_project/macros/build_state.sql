@@ -50,7 +50,12 @@
         {% if 'upto' in run_query('select * from ' ~ watermarks ~ ' limit 0').column_names %}
             {% do run_query('alter table ' ~ watermarks ~ ' rename column upto to upper_bound') %}
         {% endif %}
-        {% do run_query('alter table ' ~ green_builds ~ ' rename to successful_builds') %}
+        {% if load_relation(state_table('successful_builds')) is none %}
+            {% do run_query('alter table ' ~ green_builds ~ ' rename to successful_builds') %}
+        {% else %}
+            {#- the earlier version ran again: it created its table, which stayed empty since its builds now fail -#}
+            {% do run_query('drop table ' ~ green_builds) %}
+        {% endif %}
     {% endif %}
 {% endmacro %}
 

@@ -18,9 +18,6 @@ from engines.warehouse import utc_now
 from ingest.commands.options import MetricsPortOption, StreamOption
 from ingest.sources import Source, open_sources
 
-LOAD_SECONDS = 60.0
-"""Seconds between two commits to BigQuery by load jobs: a table accepts 1,500 of them per day."""
-
 
 def land(
     stream: StreamOption = None,

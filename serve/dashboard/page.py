@@ -163,12 +163,10 @@ class Page:
 
     @cached_property
     def properties(self) -> list[Row]:
-        """The properties of the chosen stream and event type, most frequent first."""
+        """The properties of the chosen stream and event type, most frequent first; none if their panel fails."""
         [panel] = [panel for panel in PANELS.all if panel.title == "Properties"]
-        try:
-            return self.rows(*self.answer(panel))
-        except UserError:
-            return []
+        rows: list[Row] = self._or_error(panel, lambda: {"rows": self.rows(*self.answer(panel))}).get("rows", [])
+        return rows
 
     @property
     def shown_property(self) -> str:

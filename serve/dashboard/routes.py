@@ -12,6 +12,7 @@ from starlette.routing import Route
 from common import web
 from common.errors import UserError
 from common.settings import Settings
+from engines.factory import engine_for
 from serve.answers import Published
 from serve.dashboard.cached import AnswerMemory, CachedPublished
 from serve.dashboard.filters import Filters
@@ -29,7 +30,7 @@ def app(settings: Settings) -> Starlette:
     def published() -> Published:
         """The last version. BigQuery's tables change without a new version, so their answers are not kept."""
         opened = open_published(settings)
-        return CachedPublished(opened, memory) if settings.warehouse == "duckdb" else opened
+        return CachedPublished(opened, memory) if engine_for(settings).is_copied else opened
 
     def page(request: Request) -> Response:
         filters, error = Filters(), ""

@@ -91,6 +91,27 @@ def test_messages_that_never_reached_staging_fail_the_build(warehouse: Warehouse
     assert "relation=raw.clicks, found=" in warehouse.dbt("test", "--select", ACCOUNTED, expect=1).stderr
 
 
+EARLIER = {
+    "as the version before left it": "alter table intermediate.watermarks rename column upper_bound to upto;"
+    "alter table intermediate.successful_builds rename to green_builds",
+    "killed between the renames": "alter table intermediate.successful_builds rename to green_builds",
+    "the version before ran again": "create table intermediate.green_builds (invocation_id text)",
+}
+"""State of a warehouse to the SQL that makes it so."""
+
+
+@pytest.mark.parametrize("change", EARLIER.values(), ids=EARLIER.keys())
+def test_a_build_migrates_the_state_of_an_earlier_version(warehouse: Warehouse, change: str) -> None:
+    read = "select node, stream, max(upper_bound) from intermediate.watermarks group by all order by all"
+    passed = "select * from intermediate.successful_builds"
+    before = warehouse.query(read), warehouse.query(passed)
+    warehouse.change(change)
+    warehouse.dbt("run", "--select", "stg_clicks")
+    assert (warehouse.query(read), warehouse.query(passed)) == before
+    tables = warehouse.query("select table_name from information_schema.tables where table_schema = 'intermediate'")
+    assert ("green_builds",) not in tables
+
+
 @pytest.mark.slow
 def test_a_build_of_some_models_is_no_gap(warehouse: Warehouse) -> None:
     """What one model has read and another has not is left for the next build."""

@@ -7,6 +7,7 @@ import pytest
 
 from common.errors import UserError
 from dbt_project import check_mart
+from dbt_project.exactness.checker import Checker
 from dbt_project.exactness.lineage import marts_of
 from dbt_project.warm import WarmProject
 from tests.checkout import copy_project
@@ -104,6 +105,22 @@ def test_a_mart_that_is_exact_passes(project: WarmProject, capsys: pytest.Captur
     code, said = check(project, "clicks_by_day", capsys)
     assert code == 0, said
     assert re.match(r"clicks_by_day equals a full refresh after each run: 8 worlds, \d+ messages of .*clicks", said)
+
+
+@pytest.mark.parametrize(
+    ("mart", "streams"),
+    [
+        ("agg_product_events_hourly", {"ecom_events", "web_events"}),  # by the measures of its macro
+        ("agg_post_metrics_daily", {"post_events"}),  # by its own SQL
+        ("fct_sessions", {"page_views"}),  # by the staging model that the model behind this view reads
+    ],
+)
+def test_most_messages_are_of_the_streams_that_a_mart_names(
+    project: WarmProject, mart: str, streams: set[str], tmp_path: Path
+) -> None:
+    checker = Checker(project, [mart], tmp_path)
+    checker.build_empty()
+    assert {stream.name for stream in checker.named_streams} == streams
 
 
 def test_a_look_back_window_fails_with_the_smallest_case(

@@ -737,6 +737,19 @@ def test_a_panel_that_fails_shows_that_beside_the_other_panels(failure: Exceptio
     assert [line["panel"] for line in lines] == ["Sessions"] * isinstance(failure, ZeroDivisionError)
 
 
+def test_properties_that_fail_leave_the_other_panels() -> None:
+    class Failing(Published):
+        def ask(self, query: Query, values: Mapping[str, Value], *_: object) -> Answer:
+            if query.name == "top_values":
+                raise ZeroDivisionError
+            return super().ask(query, values)
+
+    page = render(Failing(), Filters(), live=True)
+    of_values = [panel for panel in PANELS.all if panel.query == "top_values"]
+    assert page.count("this panel cannot be shown: see the log") == len(of_values) > 0
+    assert page.count('class="error"') == len(of_values)
+
+
 def test_without_the_newest_event_the_period_ends_with_the_build() -> None:
     class Failing(Published):
         def ask(self, query: Query, values: Mapping[str, Value], *_: object) -> Answer:
