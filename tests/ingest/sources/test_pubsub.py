@@ -270,7 +270,7 @@ def test_a_subscription_whose_topic_was_deleted_is_named_once_it_is_landed(
         "TOPICS": json.dumps(settings.topics),
         "STREAMS": json.dumps([STREAM.name, OTHER.name]),
     }
-    reason = f"the topic of Pub/Sub {settings.subscription(STREAM)} was deleted, so it receives nothing"
+    reason = f"the topic of Pub/Sub {settings.subscription(STREAM)} was deleted, so no messages arrive"
     for command, shown in (("land", "landed 1 message\n"), ("status", " clicks "), ("provision", "")):
         out, err = (process := start(command, **variables)).communicate(timeout=120)
         assert (process.returncode, shown in out) == (2, True), (command, out, err)
@@ -298,7 +298,7 @@ def test_a_topic_that_is_deleted_while_a_source_follows_is_logged(
     while not source.problems:
         assert source.fetch(1.0) is None
         assert time.monotonic() < until
-    assert capsys.readouterr().out.count("was deleted, so it receives nothing") == 1
+    assert capsys.readouterr().out.count("was deleted, so no messages arrive") == 1
 
 
 def test_a_subscription_deleted_while_pulling_is_an_error(settings: Settings, open_source: OpenSource) -> None:
@@ -371,7 +371,7 @@ def test_an_error_while_extending_deadlines_ends_the_source(
     source = open_source()
     with monkeypatch.context() as broken:
         broken.setattr(source._leases, "_request", lambda *_, **__: 1 / 0)
-        with pytest.raises(UserError, match=r"extending the leases.*ZeroDivisionError"):
+        with pytest.raises(UserError, match=r"extending the deadlines.*ZeroDivisionError"):
             source.fetch(PATIENCE)
 
 
