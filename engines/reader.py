@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Describe = Callable[[Query], list[tuple[str, str]]]
-"""Returns the name and the engine's type of each column of the answer, without running the query."""
+"""Returns the name and the engine's type of each column of the answer, without running the query.
+
+Raises QueryFailedError when the engine rejects the query, and another UserError when the engine cannot be asked."""
 
 COLUMN_TYPES: dict[str, ColumnType] = {
     **dict.fromkeys(("varchar", "STRING"), "string"),
@@ -32,18 +34,14 @@ class QueryTooLargeError(UserError):
 
 
 class QueryFailedError(UserError):
-    """The engine could not compute the answer; the message may quote values of the warehouse."""
+    """The engine rejects the query, or could not compute the answer; the message may quote values of the warehouse."""
 
 
 class Reader(Protocol):
     """An open connection to one published version. Thread-safe."""
 
     def describe(self, query: Query) -> list[tuple[str, str]]:
-        """As `Describe`.
-
-        Raises:
-            UserError: when the engine rejects the query.
-        """
+        """As `Describe`."""
         ...
 
     def rows(

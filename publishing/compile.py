@@ -9,8 +9,8 @@ from dbt.artifacts.schemas.run import RunExecutionResult
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 
 from common.errors import UserError
-from engines.query import Column, Query, with_problems
-from engines.reader import COLUMN_TYPES, Describe
+from engines.query import ArgumentError, Column, Query, with_problems
+from engines.reader import COLUMN_TYPES, Describe, QueryFailedError
 from publishing.dbt_errors import first_paragraph
 from publishing.parameters import read_parameters
 
@@ -23,7 +23,7 @@ def compile_queries(options: list[str], describe: Describe, names: Sequence[str]
         names: the analyses to compile; all unless given.
 
     Raises:
-        UserError: when dbt cannot read the project.
+        UserError: when dbt cannot read the project, or the engine cannot be asked.
     """
     selected = [f"resource_type:analysis,{name}" for name in names] or ["resource_type:analysis"]
     broken: dict[str, Query] = {}
@@ -74,7 +74,8 @@ def _query(node: Any, describe: Describe) -> Query:
     if are_known:  # the engine needs a value for each parameter
         try:
             columns = _columns(node, describe(query), problems)
-        except UserError as error:
+        # any other error, such as an engine that does not answer, is not the query's: nothing is published
+        except (ArgumentError, QueryFailedError) as error:
             problems.append(str(error))
     if problems:
         return with_problems(node.name, [f"{_path(node.original_file_path)}: {problem}" for problem in problems])

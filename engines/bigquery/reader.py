@@ -7,7 +7,7 @@ from typing import Any, Never
 from common.errors import UserError
 from common.settings import Settings
 from engines.query import Query, Value
-from engines.reader import QueryTooLargeError, took_longer
+from engines.reader import QueryFailedError, QueryTooLargeError, took_longer
 
 TYPES = {"string": "STRING", "integer": "INT64", "date": "DATE", "timestamp": "TIMESTAMP"}
 """BigQuery's type of each type of a parameter."""
@@ -37,7 +37,7 @@ class BigQueryReader:
             try:
                 schema = self._client.query(query.sql, job_config=config).schema
             except BadRequest as error:
-                raise UserError(str(error).strip().partition("\n")[0]) from error
+                raise QueryFailedError(str(error).strip().partition("\n")[0]) from error
         return [(field.name, field.field_type) for field in schema]
 
     def rows(

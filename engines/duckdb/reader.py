@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from common.errors import UserError
 from common.settings import Settings
 from engines.query import Query, Value
 from engines.reader import QueryFailedError, QueryTooLargeError, took_longer
@@ -110,12 +109,12 @@ def describe(cursor: duckdb.DuckDBPyConnection, query: Query) -> list[tuple[str,
     """Name and DuckDB's type of each column of the answer; the query is planned, not run.
 
     Raises:
-        UserError: when it cannot be planned, with the line of SQL that DuckDB quotes.
+        QueryFailedError: when it cannot be planned, with the line of SQL that DuckDB quotes.
     """
     try:
         described = cursor.execute(f"describe {query.sql}", query.values({})).fetchall()
     except duckdb.Error as error:
         lines = str(error).strip().splitlines()
         quoted = [line.strip() for line in lines[1:] if line.startswith("LINE ")]
-        raise UserError(" ".join([lines[0], *quoted])) from error
+        raise QueryFailedError(" ".join([lines[0], *quoted])) from error
     return [(name, type_.partition("(")[0].lower()) for name, type_, *_ in described]

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from common.errors import UnavailableError, UserError
 from engines.query import Parameter, Query
+from engines.reader import QueryFailedError
 from publishing.compile import _query, compile_queries
 
 FILE = "analyses/brands.sql"
@@ -30,6 +32,24 @@ def analysis(code: str, *, with_yml: bool = True, **described: str) -> SimpleNam
 def described(query: Query) -> list[tuple[str, str]]:
     """As the engine does."""
     return [("brand", "varchar")]
+
+
+def test_a_query_that_the_engine_rejects_has_a_problem() -> None:
+    def rejected(_: Query) -> list[tuple[str, str]]:
+        raise QueryFailedError("no such column")
+
+    assert _query(analysis("select 1"), rejected).problems == [f"{FILE}: no such column"]
+
+
+@pytest.mark.parametrize("error", [UnavailableError("BigQuery does not answer"), UserError("credentials expired")])
+def test_an_engine_that_cannot_be_asked_is_not_a_problem_of_the_query(error: UserError) -> None:
+    """Otherwise a build would publish a version without any query."""
+
+    def unavailable(_: Query) -> list[tuple[str, str]]:
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        _query(analysis("select 1"), unavailable)
 
 
 def test_parameters_are_in_the_order_of_the_text() -> None:

@@ -8,7 +8,7 @@
       json_paths: those of the paths whose value is kept as JSON, so that a string keeps its quotes
       contract: contract of the stream, from which BigQuery also finds the fields that it does not list
 -#}
-{% macro parse_json(text, paths, json_paths, contract) -%}
+{% macro parse_json(text, paths, json_paths=[], contract=none) -%}
     {{ return(adapter.dispatch('parse_json')(text, paths, json_paths, contract)) }}
 {%- endmacro %}
 
