@@ -105,7 +105,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
                 is_query_left_out = _print_left_out(settings)
                 # read while the warehouse is held, so that this is the state that was built
                 state = engine.state()
-                if code and state is not None and _is_green(result.result):
+                if code and state is not None and _has_passed(result.result):
                     marts = _built_marts(result.result)
                     write_last_build(settings, LastBuild(code=code, version=version, warehouse=state, marts=marts))
     if arguments[:2] == ["docs", "generate"] and result.success:
@@ -255,7 +255,7 @@ def _print_left_out(settings: Settings) -> bool:
     return bool(found)
 
 
-def _is_green(run_results: RunExecutionResult) -> bool:
+def _has_passed(run_results: RunExecutionResult) -> bool:
     return all(one.status in ("success", "pass", "no-op") for one in run_results.results)
 
 
