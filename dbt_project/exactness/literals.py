@@ -1,4 +1,4 @@
-"""The texts, numbers and dates that the SQL of models names: a filter may keep only rows that have them."""
+"""The texts, numbers, dates and lengths of time that the SQL of models names: its conditions may depend on them."""
 
 import re
 from collections.abc import Sequence
@@ -16,6 +16,10 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 """Comments, quoted names and literals."""
+_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+_COUNT_OF_UNITS = re.compile(r"'(\d{1,6}) (?:second|minute|hour|day)s?'", re.IGNORECASE)
+_LONGEST_WINDOW = 4 * 86_400
+"""Seconds. Events of one world are not further apart."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,20 @@ class Literals:
     texts: Sequence[str] = ()
     numbers: Sequence[float] = ()
     days: Sequence[date] = ()
+    windows: Sequence[int] = ()
+    """Seconds of the lengths of time that the model's own SQL may mean: 24 next to `hour`, or 86400."""
 
     @classmethod
     def of(cls, own: str, others: str) -> "Literals":
         """Literals of a model and of the models that it reads. The model's own are repeated, so that both are drawn
         about as often."""
         (texts, numbers, days), (more_texts, more_numbers, more_days) = _literals(own), _literals(others)
-        return cls(_in_halves(texts, more_texts), _in_halves(numbers, more_numbers), _in_halves(days, more_days))
+        return cls(
+            _in_halves(texts, more_texts),
+            _in_halves(numbers, more_numbers),
+            _in_halves(days, more_days),
+            _windows(own, numbers),
+        )
 
 
 NO_LITERALS = Literals()
@@ -49,6 +60,14 @@ def _literals(sql: str) -> tuple[list[str], list[float], list[date]]:
             if _EARLIEST <= (day := date.fromisoformat(text[:10])) < _LAST_DAY:
                 days[day] = None
     return [*texts], [*numbers], [*days]
+
+
+def _windows(sql: str, numbers: Sequence[float]) -> list[int]:
+    """Seconds of each whole number in each unit of time that the SQL names, or as seconds if it names none."""
+    counts = [int(number) for number in numbers if number == int(number)]
+    counts += [int(count) for count in _COUNT_OF_UNITS.findall(sql)]
+    units = [size for unit, size in _UNITS.items() if re.search(rf"\b{unit}s?\b", sql, re.IGNORECASE)]
+    return sorted({count * one for count in counts for one in units or [1] if 1 < count * one <= _LONGEST_WINDOW})
 
 
 def _in_halves(own: list[_T], others: list[_T]) -> list[_T]:

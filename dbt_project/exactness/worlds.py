@@ -44,7 +44,7 @@ def draw_world(
         streams: candidates, of which mostly one to three are used. One that is listed twice is used more often.
         runs: messages arrive before the runs 0 to runs - 1 of the build.
         windows: lengths in seconds; the time between two events is sometimes exactly one of them.
-        literals: values that fields sometimes get.
+        literals: values that fields sometimes get, and further windows.
     """
     return _World(rng, number, streams, runs, windows, literals).messages()
 
@@ -75,7 +75,8 @@ class _World(Chance):
         if literals.days:
             day = datetime.combine(rng.choice(literals.days), datetime.min.time())
             self.literal_day = day + timedelta(days=self.any_of(0, _OLD_DAYS * number))
-        edge = rng.choice((*windows, 60, 1800, 3600)) * SECOND
+        named = literals.windows if self.one_in(2) else ()
+        edge = rng.choice(named or (*windows, 60, 1800, 3600)) * SECOND
         self.steps = (0, _MICROSECOND, SECOND, 10 * SECOND, edge // 2, edge, edge, edge + _MICROSECOND)
         """Possible times between two events, in microseconds."""
         self.far_steps = (6 * _HOUR, _DAY - SECOND, _DAY, 2 * _DAY, 4 * _DAY)

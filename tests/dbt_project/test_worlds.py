@@ -2,17 +2,19 @@
 
 import json
 import random
+import re
 from collections import Counter
 from datetime import date, timedelta
 from typing import Any
 
 import pytest
 
-from common.streams import STREAMS, Stream
+from common.streams import STREAMS, EventType, Stream
 from dbt_project.exactness.literals import Literals, code_of
 from dbt_project.exactness.message import Message
 from dbt_project.exactness.paths import get, put
-from dbt_project.exactness.worlds import draw_world, world_of
+from dbt_project.exactness.values import SECOND
+from dbt_project.exactness.worlds import _World, draw_world, world_of
 
 RUNS = 4
 ORDERS = Stream.model_validate(
@@ -172,3 +174,43 @@ def test_literals_of_sql_are_drawn() -> None:
     text = b"\n".join(message.payload or b"" for message in found).decode(errors="replace")
     assert text.count("sale") > 5
     assert "2024-02-29" in text
+
+
+@pytest.mark.parametrize(
+    ("condition", "seconds"),
+    [
+        ("b.at <= a.at + interval '24 hours'", 86_400),
+        ("b.at <= a.at + interval (24) hour", 86_400),
+        ("b.at <= a.at + ((interval '1 minute') * (45))", 2700),
+        ("date_diff('second', a.at, b.at) <= 5400", 5400),
+    ],
+)
+def test_some_events_are_as_far_apart_as_the_sql_says(condition: str, seconds: int) -> None:
+    literals = Literals.of(f"select a.at from a join b on {condition}", "")
+    assert seconds in literals.windows
+    assert max(literals.windows) <= 4 * 86_400
+
+    def worlds_with_the_step(literals: Literals) -> int:
+        rng = random.Random(1)
+        worlds = [_World(rng, number, [ORDERS], RUNS, (), literals) for number in range(300)]
+        return sum(seconds * SECOND in world.steps for world in worlds)
+
+    assert worlds_with_the_step(literals) > 30
+    assert worlds_with_the_step(Literals()) == 0
+
+
+def test_types_of_events_that_the_sql_names_are_drawn_more_often() -> None:
+    clicks = ORDERS.model_copy(
+        update={"event_type": EventType(field="type", values={"open": "view", "sale": "purchase", "close": "leave"})}
+    )
+
+    def share(literals: Literals) -> float:
+        rng = random.Random(1)
+        found = [message for number in range(100) for message in draw_world(rng, number, [clicks], RUNS, (), literals)]
+        types = Counter(
+            match[1] for message in found for match in re.finditer(rb'"type": "(\w+)"', message.payload or b"")
+        )
+        return types[b"sale"] / sum(types[name] for name in (b"open", b"sale", b"close"))
+
+    assert share(Literals.of("select 1 where event_type = 'purchase'", "")) > 0.6
+    assert share(Literals.of("select 1", "")) < 0.4
