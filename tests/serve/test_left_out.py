@@ -94,7 +94,7 @@ def run(shop: Warehouse, tmp_path: Path) -> Run:
 def test_a_build_publishes_the_others_and_ends_with_1(run: Run, tmp_path: Path) -> None:
     analyses = tmp_path / "code" / "analyses"
     right = (analyses / "brands.sql").read_text()
-    (analyses / "brands.sql").write_text(right.replace("with brands as", "wiht brands as"))
+    (analyses / "brands.sql").write_text(right.replace("{{ best_sellers", "wiht {{ best_sellers"))
     (analyses / "categories.sql").write_text("select {{ no_such_macro() }} as category")
 
     # without a build: in seconds, and nothing is published by it
@@ -125,8 +125,9 @@ def test_a_build_publishes_the_others_and_ends_with_1(run: Run, tmp_path: Path) 
 
     (analyses / "brands.sql").write_text(right)
     assert run("serve", "check", "brands", expect=0).stdout.startswith("brands: 10 rows in")
+    head, start, rest = right.partition("{{ best_sellers")
     (analyses / "brands.sql").write_text(
-        right.replace("from brands", "from brands where 1 / (products - products) > error('x')")
+        f"{head}select * from ({start}{rest}) where 1 / (products - products) > error('x')"
     )
     assert "with its defaults: brands: " in run("serve", "check", "brands", expect=2).stderr
 
