@@ -37,7 +37,7 @@ def unlisted_fields(message: Landed, contract: Contract) -> list[dict[str, str]]
     For an object of which the contract reads fields, and for an unknown object unless it is empty, the fields one level
     below are reported instead. Deeper levels are not.
     """
-    if message.payload is None:
+    if message.payload is None and contract.kind == "entity":  # a tombstone
         return []
     try:
         row: Any = body_of(message, contract)
