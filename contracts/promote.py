@@ -156,7 +156,7 @@ def _with_field(file: Path, entries: Sequence[str]) -> str:
     start = fields.value[0].start_mark
     indent = lines[start.line][: start.column]
     if not re.fullmatch(r" *- +", indent):
-        raise UserError(f"{file.parent.name}/{file.name}: write each of the fields on lines of its own, after - name:")
+        raise UserError(f"{file.parent.name}/{file.name}: write each field on its own lines, beginning with - name:")
     last = fields.value[-1]
     while isinstance(last, yaml.MappingNode) and not last.flow_style:
         last = last.value[-1][1]

@@ -116,7 +116,7 @@ def read_topic(settings: Settings, topic: str, transport: Transport) -> Sample:
         )
     settings = settings.model_copy(
         update={
-            # a group of its own, so that a running loader keeps its partitions
+            # its own consumer group, so that a running loader keeps its partitions
             "kafka_group_id": f"{settings.kafka_group_id}-sample-{uuid.uuid4().hex}",
             "topics": {},
             "landing_max_rows": SAMPLE_MESSAGES,

@@ -16,7 +16,7 @@
     {{ return('(select * from ' ~ relation ~ ' where ' ~ predicate ~ ')' if predicate else relation) }}
 {%- endmacro %}
 
-{#- Returns a condition on the partition column; none if every row is to be read. A view has no partitions of its own: its
+{#- Returns a condition on the partition column; empty if every row is to be read. A view has no partitions of its own: its
     `meta: partitions_of` names the model whose partitions it shows. -#}
 {% macro changed_predicate(relation) %}
     {% set tested = model_named(relation.identifier) if has_state() else none %}

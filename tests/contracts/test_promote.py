@@ -163,5 +163,5 @@ def test_beside_what_the_contract_reads_deeper_field_drift_tells_nothing(folder:
 def test_a_file_with_all_fields_on_one_line_is_an_error(folder: Path) -> None:
     contract = yaml.safe_load(CONTRACT)
     (folder / "signups.yml").write_text(yaml.safe_dump(contract, default_flow_style=True, width=1_000))
-    with pytest.raises(UserError, match="write each of the fields on lines of its own"):
+    with pytest.raises(UserError, match="write each field on its own lines"):
         promote_field("signups", "plan", "string", folder=folder)
