@@ -128,19 +128,12 @@
         ~ 'and not exists (select 1 from ' ~ state_table('watermarks') ~ " as known where known.node = 'raw' "
         ~ 'and known.stream = bounds.stream and known.upper_bound >= bounds.upper_bound)'
     ) %}
+    {% do graph.update({'watermarks_of_run': none}) %}
 {% endmacro %}
 
 {#- Returns, by stream, the time as text up to which a model has read it; for node 'raw', up to which this build reads it. -#}
 {% macro watermarks_of(node) %}
-    {% set found = {} %}
-    {% set rows = run_query(
-        'select stream, ' ~ timestamp_text('max(upper_bound)') ~ ' as upper_bound from ' ~ state_table('watermarks')
-        ~ " where node = '" ~ node ~ "' group by stream"
-    ).rows if has_state() else [] %}
-    {% for row in rows %}
-        {% do found.update({row.stream: row.upper_bound}) %}
-    {% endfor %}
-    {{ return(found) }}
+    {{ return(latest_watermarks().get(node, {}) if has_state() else {}) }}
 {% endmacro %}
 
 {#-

@@ -36,63 +36,80 @@
     {% if not has_state() %}
         {{ return([]) }}
     {% endif %}
-    {% set parents = [] %}
+    {% set watermarks = latest_watermarks() %}
+    {% set upper_bounds = {} %}
     {% for parent in incremental_parents(model.unique_id) %}
+        {% set read = watermarks.get(node_name(parent), {}) %}
         {% for stream in streams_of(parent) %}
-            {% do parents.append("select '" ~ node_name(parent) ~ "' as node, '" ~ stream ~ "' as stream") %}
+            {% do upper_bounds.setdefault(stream, []).append(read.get(stream)) %}
         {% endfor %}
     {% endfor %}
-    {% set bounds %}
-        with latest as (
-            select node, stream, max(upper_bound) as upper_bound from {{ state_table('watermarks') }} group by node, stream
-        )
-
-        select
-            parents.stream,
-            {{ timestamp_text('max(own.upper_bound)') }} as watermark,
-            case when count(latest.upper_bound) = count(*) then {{ timestamp_text('min(latest.upper_bound)') }} end as upper_bound
-        from ({{ parents | join(' union all ') }}) as parents
-        left join latest on latest.node = parents.node and latest.stream = parents.stream
-        left join latest as own on own.node = '{{ model.name }}' and own.stream = parents.stream
-        group by parents.stream
-        order by parents.stream
-    {% endset %}
-    {{ return(run_query(bounds).rows if parents else []) }}
+    {% set bounds = [] %}
+    {% for stream in upper_bounds | sort %}
+        {% do bounds.append({
+            'stream': stream,
+            'watermark': watermarks.get(model.name, {}).get(stream),
+            'upper_bound': none if none in upper_bounds[stream] else upper_bounds[stream] | min
+        }) %}
+    {% endfor %}
+    {{ return(bounds) }}
 {% endmacro %}
 
-{#- Returns the ids of the nearest incremental models and raw sources that a node reads, directly or through views. -#}
+{#- Returns, by node and stream, the time as text up to which a node has read a stream. Read once per run of dbt, and kept in
+    `graph`, which all nodes of a run share; advance_watermark keeps it up to date. -#}
+{% macro latest_watermarks() %}
+    {% if graph.get('watermarks_of_run') != invocation_id %}
+        {% set found = {} %}
+        {% for row in run_query(
+            'select node, stream, ' ~ timestamp_text('max(upper_bound)') ~ ' as upper_bound from ' ~ state_table('watermarks')
+            ~ ' group by node, stream'
+        ).rows %}
+            {% do found.setdefault(row.node, {}).update({row.stream: row.upper_bound}) %}
+        {% endfor %}
+        {% do graph.update({'watermarks': found, 'watermarks_of_run': invocation_id}) %}
+    {% endif %}
+    {{ return(graph.watermarks) }}
+{% endmacro %}
+
+{#- Returns the ids of the nearest incremental models and raw sources that a node reads, directly or through views. Kept in
+    `graph`, as in streams_of: every model asks several times. -#}
 {% macro incremental_parents(unique_id) %}
-    {% set found = [] %}
-    {% set todo = graph.nodes[unique_id].depends_on.nodes | list %}
-    {% for _ in range(1000) if todo %}
-        {% set id = todo.pop() %}
-        {% if id.startswith('source.') or (graph.nodes[id].config.materialized == 'incremental') %}
-            {% do found.append(id) if id not in found %}
-        {% else %}
-            {% do todo.extend(graph.nodes[id].depends_on.nodes) %}
-        {% endif %}
-    {% endfor %}
-    {{ return(found) }}
+    {% set known = graph.setdefault('incremental_parents', {}) %}
+    {% if unique_id not in known %}
+        {% set found = [] %}
+        {% set todo = graph.nodes[unique_id].depends_on.nodes | list %}
+        {% for _ in range(1000) if todo %}
+            {% set id = todo.pop() %}
+            {% if id.startswith('source.') or (graph.nodes[id].config.materialized == 'incremental') %}
+                {% do found.append(id) if id not in found %}
+            {% else %}
+                {% do todo.extend(graph.nodes[id].depends_on.nodes) %}
+            {% endif %}
+        {% endfor %}
+        {% do known.update({unique_id: found}) %}
+    {% endif %}
+    {{ return(known[unique_id]) }}
 {% endmacro %}
 
 {#- Returns the names of the streams that a node is made from. -#}
 {% macro streams_of(unique_id) %}
-    {% if unique_id.startswith('source.') %}
-        {{ return([graph.sources[unique_id].name]) }}
+    {% set known = graph.setdefault('streams_of', {}) %}
+    {% if unique_id not in known %}
+        {% set streams = [] %}
+        {% set seen = [] %}
+        {% set todo = [unique_id] %}
+        {% for _ in range(1000) if todo %}
+            {% set id = todo.pop() %}
+            {% if id.startswith('source.') %}
+                {% do streams.append(graph.sources[id].name) if graph.sources[id].name not in streams %}
+            {% elif id not in seen %}
+                {% do seen.append(id) %}
+                {% do todo.extend(graph.nodes[id].depends_on.nodes) %}
+            {% endif %}
+        {% endfor %}
+        {% do known.update({unique_id: streams | sort}) %}
     {% endif %}
-    {% set streams = [] %}
-    {% set seen = [] %}
-    {% set todo = [unique_id] %}
-    {% for _ in range(1000) if todo %}
-        {% set id = todo.pop() %}
-        {% if id.startswith('source.') %}
-            {% do streams.append(graph.sources[id].name) if graph.sources[id].name not in streams %}
-        {% elif id not in seen %}
-            {% do seen.append(id) %}
-            {% do todo.extend(graph.nodes[id].depends_on.nodes) %}
-        {% endif %}
-    {% endfor %}
-    {{ return(streams | sort) }}
+    {{ return(known[unique_id]) }}
 {% endmacro %}
 
 {#- Returns the name of a node in the table of watermarks, where 'raw' stands for all raw tables. -#}
@@ -116,6 +133,7 @@
                 "select '" ~ model.name ~ "', '" ~ bound.stream ~ "', timestamp '" ~ bound.upper_bound ~ "', '"
                 ~ settings_of(model.unique_id) ~ "', " ~ now_utc()
             ) %}
+            {% do latest_watermarks().setdefault(model.name, {}).update({bound.stream: bound.upper_bound}) %}
         {% endfor %}
         {% if rows %}
             insert into {{ state_table('watermarks') }} (node, stream, upper_bound, settings, recorded_at)

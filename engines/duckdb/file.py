@@ -39,15 +39,41 @@ class WarehouseFile:
         self._lock_timeout_seconds = lock_timeout_seconds
         self.session_connection: duckdb.DuckDBPyConnection | None = None
         """The open connection, within `session`."""
+        self._kept_open: duckdb.DuckDBPyConnection | None = None
         self.has_zstd = True
         """Whether the file that was opened last can compress by ZSTD: those of DuckDB 1.1 and older cannot."""
         self.in_use = threading.Lock()
         """Held while the file is open. DuckDB refuses to open a file for reading that the same process has open for
         writing, and the thread that fetches reads positions while another commits."""
 
+    @property
+    def is_kept_open(self) -> bool:
+        """Whether this process has the file for itself, within `kept_open`."""
+        return self._kept_open is not None
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Keep the file open, so that all threads of this process use it at the same time, and no other process can.
+
+        Each `connection` is then a cursor of its own, with its own transaction. dbt shares the file too when it runs in
+        this process.
+
+        Raises:
+            UserError: as the class says.
+        """
+        with self.translate_errors(), closing(self.open(False, self._lock_timeout_seconds)) as connection:
+            self._kept_open = connection
+            try:
+                yield
+            finally:
+                self._kept_open = None
+
     @contextmanager
     def session(self) -> Iterator[None]:
         """Keep the file open over several commits: opening and closing it takes longer than a small commit."""
+        if self._kept_open is not None:
+            yield
+            return
         with self.connection() as connection:
             self.session_connection = connection
             try:
@@ -69,6 +95,10 @@ class WarehouseFile:
     @contextmanager
     def untranslated_connection(self, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """As `connection`, but raises DuckDB's own errors."""
+        if self._kept_open is not None:
+            with self._kept_open.cursor() as cursor:
+                yield cursor
+            return
         if self.session_connection is not None:
             yield self.session_connection
             return

@@ -1,5 +1,6 @@
 """Lands batches in a DuckDB file, which is open only while it is read or written."""
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
@@ -87,6 +88,7 @@ class DuckDBSink(DuckDBResults):
         self._clock = clock
         self._seen: dict[PartitionKey, int] = {}
         """The highest positions that were read from the file or committed to it."""
+        self._committing = threading.Lock()
         self._verified: tuple[int, ...] | None = None
         """The state of the file when it was last known to have these positions."""
 
@@ -101,6 +103,10 @@ class DuckDBSink(DuckDBResults):
 
     def session(self) -> AbstractContextManager[None]:
         return self._file.session()
+
+    def kept_open(self) -> AbstractContextManager[None]:
+        """See `WarehouseFile.kept_open`."""
+        return self._file.kept_open()
 
     def positions(self, source: str, topic_ids: TopicIds) -> Positions:
         if not self._path.exists():
@@ -157,8 +163,11 @@ class DuckDBSink(DuckDBResults):
             for stream, table in batch.tables.items():
                 tables.setdefault(stream, []).append(table)
             positions.update({key: max(end, positions.get(key, 0)) for key, end in positions_of(batch).items()})
-        with self._file.untranslated_connection() as connection:
-            if memory_limit:
+        # one commit at a time, so that landing times grow in the order of the commits
+        with self._committing, self._file.untranslated_connection() as connection:
+            if self._file.is_kept_open:
+                pass  # the limit would be that of the builds in this process too
+            elif memory_limit:
                 connection.execute("set memory_limit = $limit", {"limit": memory_limit})
             else:
                 connection.execute("reset memory_limit")
@@ -201,7 +210,9 @@ class DuckDBSink(DuckDBResults):
 
     def verify(self) -> None:
         state = self._file.state()
-        if self._file.session_connection or not self._seen or (state is not None and state == self._verified):
+        if self._file.session_connection or self._file.is_kept_open or not self._seen:
+            return
+        if state is not None and state == self._verified:
             return
         positions: dict[PartitionKey, int] = {}
         with self._file.in_use:  # until they are compared: another thread may see later ones
