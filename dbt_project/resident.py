@@ -1,33 +1,36 @@
 """Runs the models of a dbt project again and again in one process, at a fraction of what dbt's own runner costs.
 
-Each model is rendered and materialized by dbt's Jinja, macros and adapter, as in `dbt build`, so every rule has one owner.
-Left out is what dbt does per invocation and per node besides: parsing, selecting, creating contexts of macros, events,
-artifacts. The parts of dbt that this module calls are not public: dbt-core is pinned exactly, and
+Each model is rendered and materialized by dbt's Jinja, macros and adapter, as in `dbt build`, so every rule has one
+owner. Left out is what dbt does per invocation and per node besides: parsing, selecting, creating contexts of macros,
+events, artifacts. The parts of dbt that this module calls are not public: dbt-core is pinned exactly, and
 tests/dbt_project/test_resident.py compares the result with that of `dbt build`.
 """
 
+import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
+from graphlib import TopologicalSorter
 from typing import Any
 
 import jinja2
-import structlog
 from dbt.adapters.factory import get_adapter, register_adapter, reset_adapters
 from dbt.cli.flags import Flags
 from dbt.cli.types import Command
-from dbt.clients import jinja
-from dbt.clients.jinja import MacroGenerator
+from dbt.clients.jinja import MacroGenerator, add_rendered_test_kwargs
 from dbt.config.runtime import RuntimeConfig, load_profile, load_project
 from dbt.context.providers import generate_runtime_macro_context, generate_runtime_model_context
 from dbt.context.query_header import generate_query_header_context
-from dbt.contracts.graph.manifest import Manifest
-from dbt.contracts.graph.nodes import ManifestNode
+from dbt.contracts.graph.nodes import GenericTestNode
 from dbt.flags import set_flags
 from dbt.mp_context import get_mp_context
 from dbt.selected_resources import set_selected_resources
+from dbt_common.clients.jinja import get_template, render_template
+from dbt_common.context import set_invocation_context
 from dbt_common.events.event_manager import EventManager
 from dbt_common.events.event_manager_client import ctx_set_event_manager
 from dbt_common.exceptions import DbtBaseException
@@ -37,8 +40,6 @@ from common.settings import Settings
 from dbt_project.warm import parsed
 from publishing.dbt_errors import first_paragraph
 from publishing.dbt_options import PROJECT, export_environment, target
-
-log = structlog.get_logger()
 
 
 class ModelError(Exception):
@@ -62,11 +63,10 @@ class Build:
 class _Runnable:
     """A node with what is the same in every run."""
 
-    node: ManifestNode
+    node: Any
     context: dict[str, Any]
     template: jinja2.Template
-    materialization: Any
-    streams: frozenset[str]
+    materialization: MacroGenerator
 
 
 @dataclass(slots=True)
@@ -88,11 +88,15 @@ class ResidentProject:
 
     Args:
         variables: dbt's vars, as in `--vars`.
+
+    Raises:
+        UserError: if the project cannot be parsed.
     """
 
     def __init__(self, settings: Settings, variables: Mapping[str, Any]) -> None:
         export_environment(settings)
-        self._manifest = parsed(PROJECT, {"WAREHOUSE": settings.warehouse}, variables)
+        options_of_vars = ["--vars", json.dumps(variables)] if variables else []
+        self._manifest = parsed(PROJECT, {"WAREHOUSE": settings.warehouse}, options_of_vars)
         options = {
             "project_dir": str(PROJECT),
             "profiles_dir": str(PROJECT),
@@ -112,13 +116,182 @@ class ResidentProject:
         ctx_set_event_manager(_Silent())
         self._manifest.build_flat_graph()
         self._graph: dict[str, Any] = self._manifest.flat_graph
-        self._macros: dict[str, Any] = {}
+        self._hooks: dict[str, MacroGenerator] = {}
         self._runnables: dict[str, _Runnable] = {}
+        self._upper_bounds: dict[str, str] = {}
         self._is_started = False
 
     def build(self) -> Build | None:
-        """Run every model of a stream with new messages; None if there are none.
+        """Run every model that has new messages; None if there are none.
 
         Raises:
-            ModelError: if a model fails. The next build runs every model.
+            ModelError: if a model fails. The next build then runs every model.
         """
+        started_at = time.time()
+        with self._running():
+            if self._is_started:
+                self._call("set_upper_bounds")
+            else:
+                set_selected_resources(set(self._manifest.nodes))
+                self._call("start_build")
+            before, self._upper_bounds = self._upper_bounds, dict(self._call("latest_watermarks").get("raw", {}))
+            changed = {stream for stream, bound in self._upper_bounds.items() if bound != before.get(stream)}
+            models = [one for one in self._models if not self._is_started or self._streams(one) & changed]
+            for model in models:
+                self._run(model)
+            self._graph["planned_rebuilds"] = []
+            self._is_started = True
+        if not changed:
+            return None
+        bounds = {stream: datetime.fromisoformat(self._upper_bounds[stream]) for stream in changed}
+        return Build(bounds, started_at, time.time() - started_at, len(models))
+
+    def snapshot(self) -> None:
+        """Run every snapshot.
+
+        Raises:
+            ModelError: if one fails.
+        """
+        with self._running():
+            for node in self._nodes("snapshot"):
+                self._run(node)
+
+    def begin_tests(self) -> TestRound:
+        """Begin to test the partitions that changed since the last successful build."""
+        with self._running():
+            started_at = str(self._call("utc_time"))
+        return TestRound(list(self._nodes("test")), started_at)
+
+    def test(self, tests: TestRound, seconds: float) -> bool:
+        """Run the next tests of a round for about this many seconds, at least one; returns whether the round is over.
+
+        A round without failures is recorded as a successful build, so that the next one reads only what changes after
+        this one began.
+
+        Raises:
+            ModelError: if a test cannot run. The round is to be begun again.
+        """
+        until = time.monotonic() + seconds
+        with self._running():
+            while tests.waiting:
+                name = tests.waiting.pop()
+                failure = self._test(name)
+                if failure is not None:
+                    tests.failures.append(failure)
+                if time.monotonic() >= until:
+                    break
+            if not tests.waiting and not tests.failures:
+                self._call("record_successful_build", tests.started_at)
+        return not tests.waiting
+
+    @cached_property
+    def _models(self) -> list[str]:
+        """Ids of the models that are tables, parents before their children."""
+        tables = {
+            name
+            for name in self._nodes("model")
+            if self._manifest.nodes[name].config.materialized not in ("view", "ephemeral")
+        }
+        dependencies = {
+            name: [parent for parent in getattr(node.depends_on, "nodes", []) if parent in self._manifest.nodes]
+            for name, node in self._manifest.nodes.items()
+        }
+        return [name for name in TopologicalSorter(dependencies).static_order() if name in tables]
+
+    def _nodes(self, type_: str) -> list[str]:
+        return [name for name, node in self._manifest.nodes.items() if node.resource_type == type_]
+
+    def _streams(self, name: str) -> set[str]:
+        return set(self._call("streams_of", name))
+
+    def _run(self, name: str) -> None:
+        """Render and materialize a model or a snapshot."""
+        runnable = self._runnable(name)
+        node, context = runnable.node, runnable.context
+        try:
+            node.compiled_code = render_template(runnable.template, context, node)
+            context["sql"] = context["compiled_code"] = node.compiled_code
+            relations = runnable.materialization()["relations"]
+        except DbtBaseException as error:
+            raise ModelError(f"{node.name}: {first_paragraph(error)}") from error
+        for relation in relations:
+            self._adapter.cache_added(relation.incorporate(dbt_created=True))
+
+    def _test(self, name: str) -> str | None:
+        """Run a test; returns a line that says what failed, or None."""
+        runnable = self._runnable(name)
+        node, context = runnable.node, runnable.context
+        try:
+            if isinstance(node, GenericTestNode):  # anew, since they name the partitions to test
+                add_rendered_test_kwargs(context, node)
+            node.compiled_code = render_template(runnable.template, context, node)
+            context["sql"] = context["compiled_code"] = node.compiled_code
+            runnable.materialization()
+        except DbtBaseException as error:
+            raise ModelError(f"{node.name}: {first_paragraph(error)}") from error
+        [(failures, _, should_error)] = context["load_result"]("main")["table"].rows
+        if should_error and node.config.severity.lower() == "error":
+            return f"{node.name}: {int(failures):,} {'row' if failures == 1 else 'rows'}"
+        return None
+
+    def _runnable(self, name: str) -> _Runnable:
+        if name not in self._runnables:
+            node: Any = self._manifest.nodes[name]
+            context = generate_runtime_model_context(node, self._config, self._manifest)
+            macro: Any = self._manifest.find_materialization_macro_by_name(
+                self._config.project_name, node.get_materialization(), self._adapter.type()
+            )
+            self._runnables[name] = _Runnable(
+                node,
+                context,
+                get_template(node.raw_code, context, node),
+                MacroGenerator(macro, context, stack=context["context_macro_stack"]),
+            )
+        return self._runnables[name]
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """Call a macro of the project."""
+        if name not in self._hooks:
+            macro = self._manifest.macros[f"macro.{self._config.project_name}.{name}"]
+            context = generate_runtime_macro_context(macro, self._config, self._manifest, self._config.project_name)
+            self._hooks[name] = MacroGenerator(macro, context, stack=context.get("context_macro_stack"))
+        try:
+            return self._hooks[name](*arguments)
+        except DbtBaseException as error:
+            raise ModelError(first_paragraph(error)) from error
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Use the connection; after an error, the next build starts from what the warehouse has."""
+        with self._adapter.connection_named("resident"):
+            connections = self._adapter.connections
+            if not self._is_started:
+                self._adapter.set_relations_cache(
+                    [node for node in self._manifest.nodes.values() if node.is_relational]
+                )
+            try:
+                yield
+                if connections.get_thread_connection().transaction_open:
+                    connections.commit()
+            except BaseException:
+                self._is_started = False
+                self._graph.pop("watermarks_of_run", None)
+                connections.rollback_if_open()
+                raise
+
+
+class _Silent(EventManager):
+    """Drops dbt's events, most of which a cycle would make for nobody."""
+
+    def fire_event(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+def _configured(options: Mapping[str, Any]) -> RuntimeConfig:
+    set_invocation_context(os.environ)
+    flags = Flags.from_dict(Command.BUILD, dict(options))
+    set_flags(flags)
+    reset_invocation_id()
+    profile = load_profile(str(PROJECT), flags.VARS)
+    project = load_project(str(PROJECT), False, profile, flags.VARS)
+    return RuntimeConfig.from_parts(project, profile, flags)

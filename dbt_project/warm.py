@@ -3,7 +3,7 @@
 import fcntl
 import gc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,11 @@ class WarmProject:
         return outcome.result
 
 
-def parsed(project: Path, settings: Mapping[str, str]) -> Manifest:
+def parsed(project: Path, settings: Mapping[str, str], options: Sequence[str] = ()) -> Manifest:
     """The manifest for the engine in these environment variables. The manifest is the same for every warehouse.
+
+    Args:
+        options: more options of dbt, such as `--vars`.
 
     Takes ten seconds the first time, then one or two while nothing changes: dbt keeps the result in the project's
     target/warm. Several processes may call it at once.
@@ -80,6 +83,7 @@ def parsed(project: Path, settings: Mapping[str, str]) -> Manifest:
     options = [
         *("--project-dir", str(project), "--profiles-dir", str(project)),
         *("--target-path", str(folder), "--log-path", str(folder), "--log-level", "none"),
+        *options,
     ]
     # A constant path, which is not opened: with another one dbt would parse everything again.
     same_warehouse = {**settings, "WAREHOUSE_PATH": "warehouse.duckdb"}

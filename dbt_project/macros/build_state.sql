@@ -148,19 +148,34 @@
             {% do not_passed.append(id) %}
         {% endfor %}
         {% if not not_passed %}
-            {% do run_query(
-                'insert into ' ~ state_table('successful_builds') ~ " (invocation_id, recorded_at) select '"
-                ~ invocation_id ~ "', " ~ now_utc()
-            ) %}
-            {% do run_query(
-                'delete from ' ~ state_table('touched_partitions') ~ ' where recorded_at < (select max(recorded_at) from '
-                ~ state_table('successful_builds') ~ ')'
-            ) %}
-            {% do run_query(
-                'delete from ' ~ state_table('watermarks') ~ ' as earlier where exists (select 1 from '
-                ~ state_table('watermarks') ~ ' as later where later.node = earlier.node and later.stream = earlier.stream'
-                ~ ' and later.upper_bound >= earlier.upper_bound and later.recorded_at > earlier.recorded_at)'
-            ) %}
+            {% do record_successful_build(utc_time()) %}
         {% endif %}
     {% endif %}
+{% endmacro %}
+
+{#- Returns the present time in UTC, as text. -#}
+{% macro utc_time() %}
+    {{ return(run_query('select ' ~ timestamp_text(now_utc()) ~ ' as now').rows[0].now) }}
+{% endmacro %}
+
+{#-
+  Records that every test passed on all rows from before a time, and deletes what no later build or test reads.
+
+  Args:
+      tested_at: UTC time as text
+-#}
+{% macro record_successful_build(tested_at) %}
+    {% do run_query(
+        'insert into ' ~ state_table('successful_builds') ~ " (invocation_id, recorded_at) select '"
+        ~ invocation_id ~ "', timestamp '" ~ tested_at ~ "'"
+    ) %}
+    {% do run_query(
+        'delete from ' ~ state_table('touched_partitions') ~ ' where recorded_at < (select max(recorded_at) from '
+        ~ state_table('successful_builds') ~ ')'
+    ) %}
+    {% do run_query(
+        'delete from ' ~ state_table('watermarks') ~ ' as earlier where exists (select 1 from '
+        ~ state_table('watermarks') ~ ' as later where later.node = earlier.node and later.stream = earlier.stream'
+        ~ ' and later.upper_bound >= earlier.upper_bound and later.recorded_at > earlier.recorded_at)'
+    ) %}
 {% endmacro %}
