@@ -20,3 +20,7 @@ class WarehouseHeldError(UnavailableError):
 class WarehouseReplacedError(UserError):
     """The warehouse holds less than this process landed in it, such as a restored backup. Raised once: the sink then
     continues from the warehouse's positions. The caller must open the sources again, so that they do so too."""
+
+
+class WarehouseReopenError(UserError):
+    """DuckDB gave the open warehouse up, such as after a full disk: it has to be closed and opened again."""

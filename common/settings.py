@@ -19,7 +19,11 @@ from pydantic_settings import (
 from common.errors import ContractError, UserError
 from common.streams import STREAMS, Stream, named
 
-BIGQUERY_LANDING = {"landing_max_rows": 1_000_000, "landing_max_bytes": 128 * 1024 * 1024}
+BIGQUERY_DEFAULTS = {
+    "landing_max_rows": 1_000_000,
+    "landing_max_bytes": 128 * 1024 * 1024,
+    "live_build_seconds": 600.0,
+}
 """Defaults that differ for BigQuery."""
 
 SCHEMAS = ("raw", "staging", "intermediate", "analytics", "snapshots", "main", "temp", "system")
@@ -141,6 +145,15 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     """Address on which `--metrics-port` listens."""
 
+    live_build_seconds: float = Field(0.0, ge=0)
+    """`live`: minimum seconds between the starts of two builds. 600 with `WAREHOUSE=bigquery`, where builds cost money."""
+    live_test_seconds: float = Field(30.0, ge=0)
+    """`live`: pause between two rounds in which every test reads what changed. A round runs in parts between builds."""
+    live_snapshot_seconds: float = Field(300.0, gt=0)
+    """`live`: seconds between two runs of the snapshots."""
+    live_emit_seconds: float = Field(5.0, gt=0)
+    """`live`: seconds between two runs of `emit`, where Kafka is configured."""
+
     serve_tokens: dict[str, Literal["*"] | list[str]] = Field(default_factory=dict, repr=False)
     """JSON object, bearer token to a list of queries, or to `"*"` for all of them. Without it, `serve` needs no token
     and listens on loopback only."""
@@ -175,7 +188,7 @@ class Settings(BaseSettings):
         if self.warehouse == "bigquery":
             if self.gcp_project is None:
                 raise ValueError("GCP_PROJECT: WAREHOUSE=bigquery needs the id of the Google Cloud project")
-            for name, value in BIGQUERY_LANDING.items():
+            for name, value in BIGQUERY_DEFAULTS.items():
                 if name not in self.model_fields_set:
                     setattr(self, name, value)
         return self

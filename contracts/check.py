@@ -154,7 +154,7 @@ def _stage(settings: Settings, stream: Stream, folder: Path) -> None:
     try:
         result = dbtRunner().invoke(["--quiet", "run", "--select", f"stg_{stream.name}", *options])
     finally:
-        DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
+        DuckDBConnectionManager.close_all_connections()
     if not result.success:
         failed = [one.message for one in getattr(result.result, "results", ()) if one.message]
         raise UserError(f"the staging model of {stream.name} cannot be built: {result.exception or '; '.join(failed)}")

@@ -5,9 +5,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from engines.batch import Batch, Positions, TopicIds
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,25 @@ class ResultSource(Protocol):
         The warehouse is not locked between two chunks.
         """
         ...
+
+
+Arrivals = tuple["npt.NDArray[np.float64]", "npt.NDArray[np.float64]"]
+"""Times at which messages were published, and at which they landed, in Unix seconds."""
+
+
+class FreshnessRow(NamedTuple):
+    """A row of the mart stream_freshness: these columns."""
+
+    stream: str
+    minute_at: datetime
+    messages: int
+    p50_seconds: float
+    p95_seconds: float
+    max_seconds: float
+    p95_landing_seconds: float
+    p95_waiting_seconds: float
+    p95_building_seconds: float
+    p95_publishing_seconds: float
 
 
 class Warehouse(Sink, ResultSource, Protocol):

@@ -197,7 +197,7 @@ class Checker:
         try:
             done = self._project.run(path, *arguments)
         finally:
-            DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
+            DuckDBConnectionManager.close_all_connections()
         self.on_build()
         return done
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 
-from common.errors import UnavailableError, UserError, WarehouseHeldError
+from common.errors import UnavailableError, UserError, WarehouseHeldError, WarehouseReopenError
 
 RETRY_SECONDS = 0.1
 STORAGE_VERSION = "v1.2.0"
@@ -139,7 +139,10 @@ class WarehouseFile:
         """Raises DuckDB's errors as UserError, UnavailableError or KeyboardInterrupt."""
         try:
             yield
-        except (duckdb.OperationalError, duckdb.FatalException, duckdb.InternalError) as error:
+        except duckdb.FatalException as error:
+            translated = self._error("cannot read or write", error)
+            raise (WarehouseReopenError(str(translated)) if self.is_kept_open else translated) from error
+        except (duckdb.OperationalError, duckdb.InternalError) as error:
             raise self._error("cannot read or write", error) from error
         except duckdb.InterruptException as error:
             raise KeyboardInterrupt from error

@@ -1,0 +1,56 @@
+"""When messages were published and landed, and the mart that keeps how fresh the answers were."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import duckdb
+
+from common.streams import STREAMS
+from engines.warehouse import Arrivals, FreshnessRow
+
+KEPT_DAYS = 7
+"""Days of stream_freshness that are kept."""
+
+
+def read_arrivals(
+    connection: duckdb.DuckDBPyConnection, after: Mapping[str, datetime], upto: Mapping[str, datetime]
+) -> dict[str, Arrivals]:
+    """See `Engine.arrivals`."""
+    found: dict[str, Arrivals] = {}
+    for stream, bound in upto.items():
+        columns = connection.execute(
+            f"""
+            select epoch_us(published_at) / 1e6 as published_at, epoch_us(landed_at) / 1e6 as landed_at
+            from raw.{STREAMS[stream].name}
+            where landed_at > $after and landed_at <= $upto and published_at is not null
+            """,  # noqa: S608  names of STREAMS
+            {"after": after[stream], "upto": bound},
+        ).fetchnumpy()
+        if len(columns["published_at"]):
+            found[stream] = (columns["published_at"], columns["landed_at"])
+    return found
+
+
+def save_freshness(connection: duckdb.DuckDBPyConnection, rows: Sequence[FreshnessRow]) -> None:
+    """See `Engine.save_freshness`."""
+    names = FreshnessRow._fields
+    connection.execute("begin")
+    connection.executemany(
+        f"insert into analytics.stream_freshness ({', '.join(names)}) values ({', '.join('?' for _ in names)})",  # noqa: S608  names of ours
+        [list(row) for row in rows],
+    )
+    connection.execute(
+        "delete from analytics.stream_freshness where minute_at < $oldest - to_days($days)",
+        {"oldest": max(row.minute_at for row in rows), "days": KEPT_DAYS},
+    )
+    connection.execute(
+        """
+        insert into intermediate.touched_partitions (model, partition_date, recorded_at)
+        select 'stream_freshness', cast(minute_at as date), timezone('UTC', now())
+        from analytics.stream_freshness
+        where minute_at >= $first
+        group by 2
+        """,
+        {"first": min(row.minute_at for row in rows)},
+    )
+    connection.execute("commit")
