@@ -3,12 +3,14 @@
 A third engine is a folder with a class that has these attributes and methods, and an entry in factory.py.
 """
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from engines.reader import Describe, Reader
-from engines.warehouse import Warehouse
+from engines.warehouse import Arrivals, FreshnessRow, Warehouse
 
 
 class Engine(Protocol):
@@ -35,6 +37,36 @@ class Engine(Protocol):
         Args:
             follow: for `land --follow`, which commits often.
         """
+        ...
+
+    def kept_open(self) -> AbstractContextManager[None]:
+        """Keep the warehouse open, so that threads of this process land, build and publish at the same time.
+
+        Does nothing where any number of processes can do so.
+
+        Raises:
+            UserError: when it cannot be opened.
+        """
+        ...
+
+    def check_open(self) -> None:
+        """Check that the warehouse that is kept open can still be used.
+
+        Raises:
+            WarehouseReopenError: when it has to be opened again.
+        """
+        ...
+
+    def arrivals(self, after: Mapping[str, datetime], upto: Mapping[str, datetime]) -> Mapping[str, Arrivals]:
+        """When messages were published and landed, by stream, where there are any.
+
+        Args:
+            after, upto: bounds of landed_at by stream; UTC without a zone.
+        """
+        ...
+
+    def save_freshness(self, rows: Sequence[FreshnessRow]) -> None:
+        """Add rows to the mart stream_freshness."""
         ...
 
     def building(self) -> AbstractContextManager[None]:

@@ -79,6 +79,7 @@ def marts(
         "agg_post_metrics_daily": post_days,
         "agg_user_metrics_daily": user_days,
         "agg_arrival_lateness_daily": arrival_lateness_daily(events, days),
+        "stream_freshness": [],  # `live` adds the rows
         **{f"dim_{stream}_history": versions_of for stream, versions_of in histories.items()},
         **{
             f"dim_{stream}": current(histories[stream], one.id_column, *one.columns())

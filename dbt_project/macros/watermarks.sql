@@ -122,7 +122,7 @@
 {% macro advance_watermark() %}
     {% if execute and model.config.materialized == 'incremental' %}
         {% set bounds = read_bounds() %}
-        {% set is_rebuilt = should_full_refresh() or not bounds | selectattr('watermark') | list %}
+        {% set is_rebuilt = should_full_refresh() or (bounds and not bounds | selectattr('watermark') | list) %}
         {% if is_rebuilt %}
             {% do run_query(record_rebuild('done')) %}
             {% do record_touched_partitions(['null']) %}

@@ -3,15 +3,16 @@
 Google's clients are imported in the methods: the embedded default has none installed.
 """
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from common.settings import Settings
 from engines.bigquery.reader import BigQueryReader
 from engines.reader import Describe
-from engines.warehouse import Warehouse
+from engines.warehouse import Arrivals, FreshnessRow, Warehouse
 
 LOAD_SECONDS = 60.0
 """Between two commits by load jobs, of which BigQuery takes 1,500 per table and day."""
@@ -38,6 +39,19 @@ class BigQueryEngine:
         from engines.bigquery.sink import BigQuerySink
 
         return BigQuerySink(self._settings, by_streams=follow)
+
+    def kept_open(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def check_open(self) -> None:
+        """Does nothing: BigQuery is not opened."""
+
+    def arrivals(self, after: Mapping[str, datetime], upto: Mapping[str, datetime]) -> Mapping[str, Arrivals]:
+        """Nothing: it would cost a query per build."""
+        return {}
+
+    def save_freshness(self, rows: Sequence[FreshnessRow]) -> None:
+        """Does nothing: there are no rows."""
 
     @contextmanager
     def building(self) -> Iterator[None]:

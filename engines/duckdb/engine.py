@@ -2,8 +2,9 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import duckdb
 
 from common.errors import UserError
 from common.settings import Settings
+from engines.duckdb.arrivals import read_arrivals, save_freshness
 from engines.duckdb.reader import DuckDBReader, describe
 from engines.duckdb.sink import DuckDBSink
 from engines.reader import Describe
+from engines.warehouse import Arrivals, FreshnessRow
 
 
 class DuckDBEngine:
@@ -34,6 +37,21 @@ class DuckDBEngine:
 
     def warehouse(self, *, follow: bool = False) -> DuckDBSink:
         return self._sink
+
+    def kept_open(self) -> AbstractContextManager[None]:
+        return self._sink.kept_open()
+
+    def check_open(self) -> None:
+        with self._sink.connection() as connection:
+            connection.execute("select 1")
+
+    def arrivals(self, after: Mapping[str, datetime], upto: Mapping[str, datetime]) -> Mapping[str, Arrivals]:
+        with self._sink.connection() as connection:
+            return read_arrivals(connection, after, upto)
+
+    def save_freshness(self, rows: Sequence[FreshnessRow]) -> None:
+        with self._sink.connection() as connection:
+            save_freshness(connection, rows)
 
     @contextmanager
     def building(self) -> Iterator[None]:
@@ -57,8 +75,11 @@ class DuckDBEngine:
         return [], []
 
     def state(self) -> tuple[int, ...] | None:
-        """Size and time of the last change (ns) of the file; None while a commit is not in it yet, or without one."""
-        if self._path.with_name(f"{self._path.name}.wal").exists():
+        """Size and time of the last change (ns) of the file; None while a commit is not in it yet, or without one.
+
+        None too while the file is kept open: landing may have written to it since a build read it.
+        """
+        if self._sink.is_kept_open or self._path.with_name(f"{self._path.name}.wal").exists():
             return None
         try:
             stat = self._path.stat()

@@ -104,6 +104,11 @@ class DuckDBSink(DuckDBResults):
     def session(self) -> AbstractContextManager[None]:
         return self._file.session()
 
+    @property
+    def is_kept_open(self) -> bool:
+        """Whether this process has the file for itself, within `kept_open`."""
+        return self._file.is_kept_open
+
     def kept_open(self) -> AbstractContextManager[None]:
         """See `WarehouseFile.kept_open`."""
         return self._file.kept_open()
