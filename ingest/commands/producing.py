@@ -28,11 +28,23 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the shop; the same seed gives the same bytes.")] = 1,
     events_per_day: Annotated[
-        int, typer.Option(min=1, help="Events per day, averaged over a week, before faults and returns.")
-    ] = 20_000,
+        int | None,
+        typer.Option(
+            min=1, help="Events per day, averaged over a week, before faults and returns.", show_default="20,000"
+        ),
+    ] = None,
     start: Annotated[
         datetime, typer.Option(formats=["%Y-%m-%d"], help="First day of the shop.", show_default="2026-01-01")
     ] = datetime(2026, 1, 1),  # noqa: DTZ001  typer parses dates without a zone
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=1.0,
+            help="Instead of days, produce this many events per second as they happen, until Ctrl-C or SIGTERM. A spool"
+            " grows without bound.",
+        ),
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="With --rate: end after this many seconds.")] = None,
     unless_broker: Annotated[
         bool, typer.Option("--unless-broker", help="Do nothing if Kafka or Pub/Sub is configured.")
     ] = False,
@@ -47,7 +59,10 @@ def simulate(
     literal_null: Annotated[float, _rate("A value of the store event is 'null' or ''.")] = FAULTS.literal_null,
     unlisted_field: Annotated[float, _rate("A field is not listed in the contract.")] = FAULTS.unlisted_field,
 ) -> None:
-    """Produce the next days of a simulated shop, with realistic faults such as late and duplicate messages."""
+    """Produce the next days of a simulated shop, with realistic faults such as late and duplicate messages.
+
+    With --rate the shop is live: its events happen now.
+    """
     from ingest.producers import RoutingProducer
     from ingest.simulator import simulate as simulate_days
     from ingest.simulator import simulated_days
@@ -55,9 +70,6 @@ def simulate(
     settings = load_settings()
     if unless_broker and (settings.has_kafka or settings.pubsub_project):
         output.print("nothing was simulated, because a broker is configured")
-        return
-    days = (1 if simulated_days(settings) else 7) if days is None else days
-    if not days:
         return
     faults = Faults(
         duplicate_message=duplicate_message,
@@ -71,13 +83,38 @@ def simulate(
         literal_null=literal_null,
         unlisted_field=unlisted_field,
     )
+    if rate is not None:
+        if days is not None or events_per_day is not None:
+            raise UserError("--rate replaces --days and --events-per-day; leave them out")
+        from ingest.simulator.feed import feed
+
+        stop = interrupts.stop_event()
+        with progress("feeding", None) as advance, RoutingProducer(settings) as producer:
+            produced = feed(
+                settings,
+                producer,
+                rate=rate,
+                stop=stop,
+                seconds=seconds,
+                seed=seed,
+                start=start.date(),
+                faults=faults,
+                on_progress=advance,
+            )
+        output.print(f"produced {count(produced)}")
+        return
+    if seconds is not None:
+        raise UserError("--seconds needs --rate")
+    days = (1 if simulated_days(settings) else 7) if days is None else days
+    if not days:
+        return
     with progress("simulating days", days) as advance, RoutingProducer(settings) as producer:
         report = simulate_days(
             settings,
             producer,
             days=days,
             seed=seed,
-            events_per_day=events_per_day,
+            events_per_day=20_000 if events_per_day is None else events_per_day,
             start=start.date(),
             faults=faults,
             on_progress=lambda day, messages: advance(1),

@@ -23,7 +23,7 @@ from common.settings import Settings
 from common.streams import STREAMS
 from ingest.message import Message
 from ingest.producers import Producer, duration, retentions
-from ingest.simulator.draws import DAY, Purpose, generator
+from ingest.simulator.draws import DAY, Purpose, Span, generator
 from ingest.simulator.events import draw_events
 from ingest.simulator.faults import CARRIED_DAYS, Delivery, Faults, deliver
 from ingest.simulator.returns import RETURN_DAYS, Sales, draw_returns
@@ -94,7 +94,7 @@ def simulate(
         if value < least:
             raise UserError(f"{name} is {value}; it must be at least {least}")
     state_path = settings.spool_path / STATE_FILE
-    plans = _read_state(state_path, seed, start)
+    plans = read_plans(state_path, seed, start)
     first = len(plans)
     try:
         last_day = start + timedelta(days=first + days - 1)
@@ -118,11 +118,12 @@ def simulate(
         plan = plans[day] if day < first else today
         day_start = (epoch_day + day) * DAY
         # The shop must advance through all its days. Events are drawn only for days that still have some to publish.
-        versions = shop.advance(day, day_start, plan.events_per_day)
+        span = Span(day, day_start, plan.events_per_day)
+        versions = shop.advance(span)
         if day < first - CARRIED_DAYS - RETURN_DAYS:
             continue
-        events, sold = draw_events(shop, day, day_start, plan.events_per_day)
-        returns = draw_returns(shop, day, day_start, sales)
+        events, sold = draw_events(shop, span)
+        returns = draw_returns(shop, span, sales)
         sales.append(sold)
         if day < first - CARRIED_DAYS:
             continue
@@ -166,8 +167,12 @@ def _batch(deliveries: list[Delivery], day_start: int) -> Iterator[Message]:
     return (message for _, message in merge(*parts, key=itemgetter(0)))
 
 
-def _read_state(path: Path, seed: int, start: date) -> list[_Plan]:
-    """Return the plans of the days that have been published."""
+def read_plans(path: Path, seed: int, start: date) -> list[_Plan]:
+    """Return the plans of the days that have been published.
+
+    Raises:
+        UserError: if the state is of another seed, start or version of the simulator, or cannot be read.
+    """
     try:
         state = orjson.loads(path.read_bytes())
         recorded = (state["seed"], date.fromisoformat(state["start"]))

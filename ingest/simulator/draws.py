@@ -33,17 +33,35 @@ class Purpose(IntEnum):
     VISITS = 4
     SALES = 5
     RETURNS = 6
+    OFFLINE = 7
     FAULTS = 100
     """First of the numbers for faults: one per stream, then one for returns."""
 
 
-def generator(seed: int, day: int, purpose: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, day, purpose])))
+def generator(seed: int, number: int, purpose: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, number, purpose])))
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time whose events are drawn together: a day, or a minute of the feed."""
+
+    number: int
+    """Seeds the draws: 0, 1, 2 and so on for days; another number for each minute of the feed."""
+    start: int
+    events_per_day: int
+    """Events of all six event streams at this pace, averaged over a week."""
+    length: int = DAY
+
+    @property
+    def has_rhythm(self) -> bool:
+        """Whether the hours and the day of the week count. A minute has the same pace at any time."""
+        return self.length == DAY
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The rows of one stream on one day. Bodies are built on demand: most rows of past days never need one."""
+    """The rows of one stream and span. Bodies are built on demand: most rows of past days never need one."""
 
     stream: Stream
     sent_at: Ints

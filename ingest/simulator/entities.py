@@ -1,11 +1,12 @@
 """Users, products and posts: how many there are, and how each kind is created, changed and deleted day by day."""
 
+from array import array
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from common.streams import Stream
-from ingest.simulator.draws import DAY, MINUTE, Draft, Drawn, Floats, Ints, Record, time_texts
+from ingest.simulator.draws import DAY, MINUTE, Draft, Drawn, Floats, Ints, Record, Span, time_texts
 
 PER_EVENT = {"users": 1 / 5, "products": 1 / 100, "posts": 1 / 200}
 """Entities that exist before the first day, as a multiple of events_per_day."""
@@ -23,7 +24,7 @@ KEPT = 10
 
 
 class Entities:
-    """All entities of one kind: the newest version of each, and which of them exist on the current day."""
+    """All entities of one kind: the newest version of each, and which of them exist in the current span."""
 
     def __init__(self, stream: Stream) -> None:
         assert stream.key is not None  # noqa: S101  every entity stream has a key
@@ -32,10 +33,12 @@ class Entities:
         self.records: list[Record] = []
         """Newest version of each entity, by number. A change replaces the dict, so a copy of the list keeps a day's
         versions."""
-        self._alive: list[bool] = []
-        self._usual_weights: list[float] = []
+        self.id_offset = 0
+        """Added to the number of an entity in its id."""
+        self._alive = bytearray()
+        self._usual_weights = array("d")
         self.present: Ints = np.empty(0, np.int64)
-        """Numbers of the entities that exist during the whole day."""
+        """Numbers of the entities that exist during the whole span."""
         self.weights: Floats = np.empty(0)
         """Popularity of each entity in `present`: how often it is chosen."""
 
@@ -48,21 +51,19 @@ class Entities:
     def advance(
         self,
         rng: np.random.Generator,
+        span: Span,
         *,
         base: int,
-        day_start: int,
-        events_per_day: int,
         describe: Callable[[int, list[int]], Record],
         change: Callable[[Record, list[int]], Record],
         popularity: Callable[[int, Ints], Floats],
     ) -> Drawn:
-        """Draw the changes of one day.
+        """Draw the changes of one span.
 
         Args:
-            rng: the generator of this day and kind.
-            base: number of entities from before the first day; 0 on later days.
-            day_start: microseconds since the epoch.
-            events_per_day: scales the number of changes.
+            rng: the generator of this span and kind.
+            span: its events scale the number of changes.
+            base: number of entities from before the first span; 0 in later spans.
             describe: returns the fields of entity `number`, given eight random integers.
             change: returns the changed fields of a record.
             popularity: returns the popularity of entities, given their numbers and the start of a day; 1 is average.
@@ -72,7 +73,7 @@ class Entities:
         sent_at: list[int] = []
 
         def create(created_at: str, sent: int, randoms: list[int]) -> None:
-            record = describe(len(self.records), randoms) | _times(created_at, created_at, None)
+            record = describe(self.id_offset + len(self.records), randoms) | _times(created_at, created_at, None)
             self.records.append(record)
             self._alive.append(True)
             # A heavy-tailed distribution: few users make many of the visits, and few products most of the sales.
@@ -80,16 +81,16 @@ class Entities:
             versions.append((record[self.id_field].encode(), record))
             sent_at.append(sent)
 
-        # Entities from before the first day arrive in its first minute, like an initial load.
-        created_at = time_texts(day_start - rng.integers(1, 400 * DAY, base))
-        sents = np.sort(rng.integers(0, MINUTE, base) + day_start).tolist()
+        # Entities from before the first span arrive in its first minute, like an initial load.
+        created_at = time_texts(span.start - rng.integers(1, 400 * DAY, base))
+        sents = np.sort(rng.integers(0, MINUTE, base) + span.start).tolist()
         for text, sent, randoms in zip(created_at, sents, rng.integers(2**32, size=(base, 8)).tolist(), strict=True):
             create(f"{text}Z", sent, randoms)
 
-        there = [number for number, alive in enumerate(self._alive) if alive]
-        expected = [rate[name] * events_per_day for rate in (CREATED, CHANGED, DELETED)]
+        there = np.flatnonzero(np.frombuffer(self._alive, np.bool_))
+        expected = [rate[name] * span.events_per_day * (span.length / DAY) for rate in (CREATED, CHANGED, DELETED)]
         actions = rng.permutation(np.repeat(["create", "change", "delete"], rng.poisson(expected))).tolist()
-        times = np.sort(rng.integers(0, DAY, len(actions)) + day_start)
+        times = np.sort(rng.integers(0, span.length, len(actions)) + span.start)
         gone = 0
         for action, at, text, randoms in zip(
             actions,
@@ -102,7 +103,7 @@ class Entities:
             if action == "create":
                 create(at_text, at, randoms)
                 continue
-            number = there[randoms[0] % len(there)]
+            number = int(there[randoms[0] % len(there)])
             if not self._alive[number]:
                 continue
             record = self.records[number]
@@ -119,9 +120,10 @@ class Entities:
             versions.append((record[self.id_field].encode(), None if is_hard else record))
             sent_at.append(at)
 
-        # Entities that are created or deleted today have no events today, so that none is outside of their lifetime.
-        self.present = np.array([number for number in there if self._alive[number]], np.int64)
-        self.weights = np.array(self._usual_weights)[self.present] * popularity(day_start, self.present)
+        # Entities that are created or deleted in this span have no events in it, so that none is outside of
+        # their lifetime.
+        self.present = there[np.frombuffer(self._alive, np.bool_)[there]]
+        self.weights = np.array(self._usual_weights)[self.present] * popularity(span.start, self.present)
 
         def build(rows: Ints) -> Iterator[Draft]:
             for row in rows.tolist():

@@ -1,4 +1,4 @@
-"""The event streams of a day. All of them follow from its page views, so ids join across the streams.
+"""The event streams of a span of time. All of them follow from its page views, so ids join across the streams.
 
 A product page may cause a store view and a click, a store view a cart and a purchase, a click a checkout, and the page
 of a post a like. Store, website and post events have a user_id once the visitor is signed in. Clicks have it for every
@@ -8,7 +8,7 @@ clicks.
 
 import numpy as np
 
-from ingest.simulator.draws import Drawn, Purpose, generator, is_weekend, sample
+from ingest.simulator.draws import DAY, Drawn, Purpose, Span, generator, is_weekend, sample
 from ingest.simulator.journeys import draw_pages
 from ingest.simulator.orders import Orders, draw_clicks_and_checkouts
 from ingest.simulator.page_views import draw_page_views
@@ -23,12 +23,13 @@ WEEKDAY, WEEKEND = 1.03, 0.925
 """Number of events of a weekday and of a weekend day, relative to the average of a week."""
 
 
-def draw_events(shop: Shop, day: int, day_start: int, events_per_day: int) -> tuple[list[Drawn], Sales]:
-    """Draw the event streams of a day and its sales. With very few events per day, some may be missing."""
-    rng = generator(shop.seed, day, Purpose.VISITS)
-    events = max(1, round(events_per_day * (WEEKEND if is_weekend(day_start) else WEEKDAY)))
+def draw_events(shop: Shop, span: Span) -> tuple[list[Drawn], Sales]:
+    """Draw the event streams of a span and its sales. With very few events, some streams may be missing."""
+    rng = generator(shop.seed, span.number, Purpose.VISITS)
+    pace = (WEEKEND if is_weekend(span.start) else WEEKDAY) if span.has_rhythm else span.length / DAY
+    events = max(1, round(span.events_per_day * pace))
     counts = {name: round(share * events) for name, share in SHARES.items()}
-    pages = draw_pages(rng, shop, day_start, events - sum(counts.values()), events_per_day)
+    pages = draw_pages(rng, shop, span, events - sum(counts.values()))
     clicks, checkouts, sold = draw_clicks_and_checkouts(rng, pages, counts)
     purchased = sample(rng, np.arange(len(sold.product_page)), round(PURCHASES * counts["ecom_events"]))
     purchases = Orders(sold.product_page[purchased], sold.order_page[purchased])
@@ -41,4 +42,4 @@ def draw_events(shop: Shop, day: int, day_start: int, events_per_day: int) -> tu
         store,
         draw_post_events(rng, shop, pages, counts["post_events"]),
     ]
-    return streams, draw_sales(generator(shop.seed, day, Purpose.SALES), day_start, pages, purchases)
+    return streams, draw_sales(generator(shop.seed, span.number, Purpose.SALES), span.start, pages, purchases)

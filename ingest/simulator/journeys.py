@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ingest.simulator.draws import MINUTE, SECOND, Bools, Ints, Record, hex_digits, lognormal
+from ingest.simulator.draws import MINUTE, SECOND, Bools, Ints, Record, Span, hex_digits, lognormal
 from ingest.simulator.shop import Shop
 from ingest.simulator.site import CART, KINDS, LINK_FROM, PLAIN, PRODUCT, TIME_ON_PAGE
 from ingest.simulator.visits import NEVER, OTHER, draw_visits
@@ -72,10 +72,10 @@ class Pages:
         return signed_in
 
 
-def draw_pages(rng: np.random.Generator, shop: Shop, day_start: int, count: int, events_per_day: int) -> Pages:
+def draw_pages(rng: np.random.Generator, shop: Shop, span: Span, count: int) -> Pages:
     """Draw `count` page views."""
     journeys = 10 + round(1.1 * count / PAGES_PER_JOURNEY)
-    while len((visits := draw_visits(rng, shop, day_start, journeys, events_per_day)).steps.kind) < count:
+    while len((visits := draw_visits(rng, shop, span, journeys)).steps.kind) < count:
         journeys *= 2
     visit, kind, slot, step = (column[:count] for column in visits.steps)
     journey = visits.journey[visit]

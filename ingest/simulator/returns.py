@@ -19,6 +19,7 @@ from ingest.simulator.draws import (
     Ints,
     Purpose,
     Record,
+    Span,
     generator,
     hex_digits,
     latency,
@@ -64,16 +65,16 @@ def draw_sales(rng: np.random.Generator, day_start: int, pages: Pages, purchases
     )
 
 
-def draw_returns(shop: Shop, day: int, day_start: int, past: Iterable[Sales]) -> Drawn:
+def draw_returns(shop: Shop, day: Span, past: Iterable[Sales]) -> Drawn:
     """Draw the returns of a day: products sold in the last RETURN_DAYS days to users who still exist."""
-    rng = generator(shop.seed, day, Purpose.RETURNS)
+    rng = generator(shop.seed, day.number, Purpose.RETURNS)
     returned = [
         (sales, number, at)
         for sales in past
         for number, (at, is_present) in enumerate(
             zip(sales.returned_at.tolist(), np.isin(sales.account, shop.users.present).tolist(), strict=True)
         )
-        if is_present and day_start <= at < day_start + DAY
+        if is_present and day.start <= at < day.start + DAY
     ]
     ats = np.array([at for _, _, at in returned], np.int64)
 

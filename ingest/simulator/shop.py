@@ -1,12 +1,12 @@
 """The shop: the fields of its users, products and posts, and how popular each one is on a day.
 
-Draws are seeded by (seed, day, purpose), so a day is the same whenever and wherever it is drawn.
+Draws are seeded by (seed, number of the span, purpose), so a day is the same whenever and wherever it is drawn.
 """
 
 import numpy as np
 
 from common.streams import STREAMS
-from ingest.simulator.draws import DAY, Drawn, Floats, Ints, Purpose, Record, generator, spread, uuid_text
+from ingest.simulator.draws import DAY, Drawn, Floats, Ints, Purpose, Record, Span, generator, spread, uuid_text
 from ingest.simulator.entities import AT_LEAST, PER_EVENT, Entities
 from ingest.simulator.vocabulary import CATEGORIES, CATEGORY_NUMBERS, COLORS, vocabulary
 
@@ -38,7 +38,7 @@ def _entity_id(number: int, first: int, randoms: list[int]) -> str:
 
 
 class Shop:
-    """All entities, advanced day by day from day 0."""
+    """All entities, advanced span by span."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -47,8 +47,9 @@ class Shop:
         self.products = Entities(STREAMS["products"])
         self.posts = Entities(STREAMS["posts"])
 
-    def advance(self, day: int, day_start: int, events_per_day: int) -> list[Drawn]:
-        """Draw the changes of a day, and return its versions. Days must be drawn in order, from day 0."""
+    def advance(self, span: Span) -> list[Drawn]:
+        """Draw the changes of a span, and return its versions. Spans must be drawn in order. The first one also has the
+        entities from before it, in a number that fits its `events_per_day`."""
         kinds = (
             (self.users, Purpose.USERS, self._user, self._changed_user, activity),
             (self.products, Purpose.PRODUCTS, self._product, self._changed_product, self._demand),
@@ -57,18 +58,11 @@ class Shop:
         drawn = []
         for entities, purpose, describe, change, popularity in kinds:
             name = entities.stream.name
-            base = max(AT_LEAST[name], round(PER_EVENT[name] * events_per_day)) if day == 0 else 0
-            rng = generator(self.seed, day, purpose)
+            is_new = not entities.records
+            base = max(AT_LEAST[name], round(PER_EVENT[name] * span.events_per_day)) if is_new else 0
+            rng = generator(self.seed, span.number, purpose)
             drawn.append(
-                entities.advance(
-                    rng,
-                    base=base,
-                    day_start=day_start,
-                    events_per_day=events_per_day,
-                    describe=describe,
-                    change=change,
-                    popularity=popularity,
-                )
+                entities.advance(rng, span, base=base, describe=describe, change=change, popularity=popularity)
             )
         return drawn
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ingest.simulator.draws import DAY, HOUR, MINUTE, Bools, Floats, Ints, is_weekend, lognormal, spread
+from ingest.simulator.draws import DAY, HOUR, MINUTE, Bools, Floats, Ints, Span, is_weekend, lognormal, spread
 from ingest.simulator.shop import Shop
 from ingest.simulator.site import (
     BY_MAIL,
@@ -98,14 +98,17 @@ class Visits(NamedTuple):
     """Opened pages, ordered by journey, visit and step."""
 
 
-def draw_visits(rng: np.random.Generator, shop: Shop, day_start: int, journeys: int, events_per_day: int) -> Visits:
-    weights = BY_HOUR[int(is_weekend(day_start))]
-    hours = rng.choice(24, journeys, p=weights / weights.sum())
-    begins_at = day_start + hours * HOUR + rng.integers(0, HOUR, journeys)
+def draw_visits(rng: np.random.Generator, shop: Shop, span: Span, journeys: int) -> Visits:
+    if span.has_rhythm:
+        weights = BY_HOUR[int(is_weekend(span.start))]
+        hours = rng.choice(24, journeys, p=weights / weights.sum())
+        begins_at = span.start + hours * HOUR + rng.integers(0, HOUR, journeys)
+    else:
+        begins_at = span.start + rng.integers(0, span.length, journeys)
 
     # The newer a guest device, the more often it visits; none visits after GUEST_LIFE_DAYS.
-    devices = max(GUEST_LIFE_DAYS, round(GUESTS_PER_EVENT * events_per_day))
-    newest = (day_start // DAY + GUEST_LIFE_DAYS) * devices // GUEST_LIFE_DAYS
+    devices = max(GUEST_LIFE_DAYS, round(GUESTS_PER_EVENT * span.events_per_day))
+    newest = (span.start // DAY + GUEST_LIFE_DAYS) * devices // GUEST_LIFE_DAYS
     guest = newest - 1 - (devices * rng.random(journeys) ** 2).astype(np.int64)
     account = shop.users.choose(rng, journeys)
     # `spread` instead of independent draws, so that even a few journeys have both guests and accounts.

@@ -11,6 +11,7 @@ import pytest
 
 from common.settings import Settings
 from ingest.simulator import simulate
+from ingest.simulator.draws import Span
 from ingest.simulator.events import draw_events
 from ingest.simulator.returns import RETURN_DAYS, draw_returns
 from ingest.simulator.shop import Shop
@@ -345,15 +346,16 @@ def test_deleted_users_return_nothing() -> None:
     shop = Shop(seed=7)
     sales = []
     for day in range(RETURN_DAYS):
-        shop.advance(day, FIRST + day * DAY, EVENTS)
-        sales.append(draw_events(shop, day, FIRST + day * DAY, EVENTS)[1])
-    returns = draw_returns(shop, day, FIRST + day * DAY, sales)
+        span = Span(day, FIRST + day * DAY, EVENTS)
+        shop.advance(span)
+        sales.append(draw_events(shop, span)[1])
+    returns = draw_returns(shop, span, sales)
     rows = np.arange(len(returns.sent_at))
     users = [body["user_id"] for _, body, _ in returns.build(rows) if body]
     assert len(set(users)) > 1
     is_there = [shop.users.records[number]["user_id"] != users[0] for number in shop.users.present.tolist()]
     shop.users.present = shop.users.present[np.array(is_there)]
-    remaining = draw_returns(shop, day, FIRST + day * DAY, sales)
+    remaining = draw_returns(shop, span, sales)
     assert len(remaining.sent_at) == len(users) - users.count(users[0])
 
 
@@ -384,7 +386,7 @@ def test_a_few_products_trend() -> None:
     shop = Shop(seed=7)
     shares = defaultdict(list)
     for day in range(30):
-        shop.advance(day, FIRST + day * DAY, 2_000)
+        shop.advance(Span(day, FIRST + day * DAY, 2_000))
         weights = shop.products.weights / shop.products.weights.sum()
         for number, weight in zip(shop.products.present.tolist(), weights.tolist(), strict=True):
             shares[number].append(weight)
