@@ -1,17 +1,24 @@
 """Starts HTTP servers: binds the address, runs uvicorn, and rejects requests from web pages of other sites."""
 
+import asyncio
 import ipaddress
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import structlog
+import uvicorn
 
+from common import interrupts
+from common.bounded_http import BoundedProtocol
 from common.errors import UserError
 from common.logs import LibraryLogs
 
@@ -105,21 +112,44 @@ def _host_name(url: str) -> str | None:
         return None
 
 
-def run(app: "ASGIApp", listener: socket.socket, path: str, shutdown_seconds: int) -> None:
-    """Serve until SIGINT or SIGTERM.
+@dataclass(frozen=True)
+class Site:
+    """An application and the socket on which it is served."""
+
+    app: "ASGIApp"
+    listener: socket.socket
+    path: str
+    """Path of the address to open in a browser, for the log."""
+
+
+def run(site: Site, shutdown_seconds: int) -> None:
+    """Serve in the main thread until SIGINT or SIGTERM. The second signal ends the process at once.
 
     Args:
-        path: Path of the address to open in a browser, for the log.
         shutdown_seconds: Maximum seconds after the signal for requests that are being answered.
     """
-    import uvicorn
+    stop = interrupts.stop_event()
+    if sys.stderr.isatty():
+        url = url_of(site.listener, site.path)
+        print(f"\n  {url}\n\n  Press Ctrl-C to stop.\n", file=sys.stderr)  # noqa: T201  a link for people to click
+    serve_all([site], stop, shutdown_seconds)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)  # as after a signal, should a server have ended by itself
 
-    from common.bounded_http import BoundedProtocol
 
+def serve_all(sites: Sequence[Site], stop: threading.Event, shutdown_seconds: int) -> None:
+    """Serve several applications in one event loop of this thread, which may be any thread, until `stop` is set.
+
+    It installs no signal handlers. All sites stop together, also when one of them fails.
+
+    Args:
+        shutdown_seconds: Maximum seconds after `stop` for requests that are being answered.
+    """
     logging.basicConfig(level=logging.WARNING, handlers=[LibraryLogs()], force=True)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
+    servers = []
+    for site in sites:
+        config = uvicorn.Config(
+            site.app,
             loop="uvloop",
             http=BoundedProtocol,
             ws="none",
@@ -131,15 +161,29 @@ def run(app: "ASGIApp", listener: socket.socket, path: str, shutdown_seconds: in
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=shutdown_seconds,
         )
-    )
-    # uvicorn handles signals while it serves, then restores these handlers and raises the signal again
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
-    host, port = listener.getsockname()[:2]
-    url = url_of(listener, path)
-    log.info("listening", host=host, port=port, url=url)
-    if sys.stderr.isatty():
-        print(f"\n  {url}\n\n  Press Ctrl-C to stop.\n", file=sys.stderr)  # noqa: T201  a link for people to click
-    server.run([listener])
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)  # all requests are answered: another signal may end the process at once
+        servers.append(_Server(config, stop))
+        host, port = site.listener.getsockname()[:2]
+        log.info("listening", host=host, port=port, url=url_of(site.listener, site.path))
+
+    async def serve() -> None:
+        async with asyncio.TaskGroup() as group:
+            for server, site in zip(servers, sites, strict=True):
+                group.create_task(server.serve([site.listener]))
+
+    with asyncio.Runner(loop_factory=servers[0].config.get_loop_factory()) as runner:
+        runner.run(serve())
+
+
+class _Server(uvicorn.Server):
+    """Ends once `stop` is set, and leaves the signals to its caller."""
+
+    def __init__(self, config: uvicorn.Config, stop: threading.Event) -> None:
+        super().__init__(config)
+        self._stop = stop
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._stop.is_set()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield

@@ -8,10 +8,11 @@ import asyncio
 import logging
 import queue
 import re
+import socket
 import threading
 import time
 from collections import defaultdict
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -88,11 +89,17 @@ class _Waiting:
 
 
 class Committer:
-    """A thread that commits all waiting messages together."""
+    """A thread that commits all waiting messages together.
 
-    def __init__(self, sink: Sink, settings: Settings) -> None:
+    Args:
+        is_shared: whether other threads of this process use the same open warehouse, which no other process waits for.
+            Then each commit stands alone: a session would keep the others out, and there is nobody to release it to.
+    """
+
+    def __init__(self, sink: Sink, settings: Settings, *, is_shared: bool = False) -> None:
         self._sink = sink
         self._settings = settings
+        self._is_shared = is_shared
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._is_closing = False
         self.is_alive = True
@@ -118,18 +125,19 @@ class Committer:
         try:
             while not self._is_closing:
                 if waiting := self._take_waiting(None):
-                    self._commit_in_session(waiting)
-                    time.sleep(RELEASE_SECONDS)
+                    self._commit_and_answer(waiting)
+                    if not self._is_shared:
+                        time.sleep(RELEASE_SECONDS)
         finally:
             self.is_alive = False
             _answer(self._take_waiting(0), ENDED)
 
-    def _commit_in_session(self, waiting: list[_Waiting]) -> None:
-        """Commit these messages, and those that arrive meanwhile, in one session of the warehouse."""
-        until = time.monotonic() + MAX_SESSION_SECONDS
+    def _commit_and_answer(self, waiting: list[_Waiting]) -> None:
+        """Commit these messages and, in a session of the warehouse, those that arrive meanwhile."""
+        until = time.monotonic() + (0 if self._is_shared else MAX_SESSION_SECONDS)
         failure = "the commit failed"
         try:
-            with self._sink.session():
+            with nullcontext() if self._is_shared else self._sink.session():
                 while waiting:
                     self.rows += commit(self._sink, [self._batch(waiting)], logging.DEBUG)
                     _answer(waiting, None)
@@ -301,19 +309,32 @@ def _too_large() -> HTTPException:
     return HTTPException(413, f"the push is too large: the limit is {MAX_BODY_BYTES} bytes")
 
 
-def serve(settings: Settings, sink: Sink, host: str, port: int) -> int:
-    """Serve until SIGINT or SIGTERM, then answer the waiting requests; returns the number of landed messages.
+def listen(settings: Settings, host: str, port: int) -> socket.socket:
+    """Open the socket of the server.
 
     Raises:
         UserError: if the address is in use or invalid, or is not loopback although PUSH_AUDIENCE is not set.
     """
-    required_setup = None if settings.push_audience else "set PUSH_AUDIENCE, for only Pub/Sub to push"
-    listener = web.listen(host, port, required_setup)
+    return web.listen(host, port, None if settings.push_audience else "set PUSH_AUDIENCE, for only Pub/Sub to push")
+
+
+def app(settings: Settings, committer: Committer) -> Starlette:
+    """The application, which commits by `committer`. Close that once the last request is answered."""
     verifier = None
     if settings.push_audience is not None and settings.push_service_account is not None:
         verifier = TokenVerifier(settings.push_audience, settings.push_service_account)
+    return _Endpoint(settings, committer, verifier).app()
+
+
+def serve(settings: Settings, sink: Sink, host: str, port: int) -> int:
+    """Serve until SIGINT or SIGTERM, then answer the waiting requests; returns the number of landed messages.
+
+    Raises:
+        UserError: as `listen`.
+    """
+    listener = listen(settings, host, port)
     committer = Committer(sink, settings)
-    app = _Endpoint(settings, committer, verifier).app()
-    web.run(app, listener, PATH, int(settings.lock_timeout_seconds) + SHUTDOWN_SECONDS)
+    site = web.Site(app(settings, committer), listener, PATH)
+    web.run(site, int(settings.lock_timeout_seconds) + SHUTDOWN_SECONDS)
     committer.close()
     return committer.rows

@@ -237,4 +237,5 @@ def serve(settings: Settings, host: str, port: int) -> None:
     """
     to_expose = None if settings.serve_tokens else "set SERVE_TOKENS, for only those who have one to ask"
     listener = web.listen(host, port, to_expose)
-    web.run(Endpoints(settings).app(), listener, "/", int(settings.serve_timeout_seconds) + SHUTDOWN_SECONDS)
+    site = web.Site(Endpoints(settings).app(), listener, "/")
+    web.run(site, int(settings.serve_timeout_seconds) + SHUTDOWN_SECONDS)

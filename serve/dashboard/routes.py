@@ -81,4 +81,4 @@ def serve(settings: Settings, host: str, port: int) -> None:
         UserError: when the address cannot be listened on, or is not loopback.
     """
     listener = web.listen(host, port, "the page has no authentication; put a proxy that has in front")
-    web.run(app(settings), listener, "/", 5)
+    web.run(web.Site(app(settings), listener, "/"), 5)
