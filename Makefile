@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (docs/settings.md).
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all ingest build check-mart query query-check serve dashboard report metric notebooks docs docs-site status test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint lint-python lint-sql format lock clean
+.PHONY: help setup setup-all live ingest build check-mart query query-check serve dashboard report metric notebooks docs docs-site status test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint lint-python lint-sql format lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -23,6 +23,7 @@ BY ?=
 WHERE ?=
 PORT ?= 8000
 DASHBOARD_PORT ?= 8001
+RATE ?=
 ROUNDS ?= 3
 FOLDER ?=
 KAFKA_PORT ?= 9092
@@ -33,7 +34,7 @@ UPGRADE ?=
 
 # Recipes take these from the environment, where quotes, $ and ; mean nothing to a shell.
 $(foreach name,DAYS SEED EVENTS_PER_DAY VARS SELECT MART WORLDS SHRINK_SECONDS FULL_REFRESH Q ARGS FORMAT METRICS BY WHERE PORT \
-	DASHBOARD_PORT ROUNDS FOLDER KAFKA_PORT PUBSUB_PORT REGISTRY_PORT CONFIRM UPGRADE,$(eval override export $(name) := $$(value $(name))))
+	DASHBOARD_PORT RATE ROUNDS FOLDER KAFKA_PORT PUBSUB_PORT REGISTRY_PORT CONFIRM UPGRADE,$(eval override export $(name) := $$(value $(name))))
 
 # A misspelled variable would be ignored. Names with _ may be settings (docs/settings.md) or those of other tools.
 $(foreach name,$(filter-out PYTHON BIN STREAMS WAREHOUSE TOPICS SUBSCRIPTIONS TMPDIR CI,$(.VARIABLES)),\
@@ -75,7 +76,7 @@ setup-all: .venv/.ready-all ## Add the clients of Kafka, Pub/Sub and BigQuery
 	@$(PYTHON) -m venv .venv
 	@$(INSTALL) locked/requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -m compileall -q -j 0 .venv/lib common engines ingest dbt_project publishing contracts serve > /dev/null || true
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib common engines ingest dbt_project publishing contracts serve live > /dev/null || true
 	@touch $@
 
 .venv/.ready-all: .venv/.ready locked/requirements-all.txt
@@ -93,6 +94,9 @@ setup-all: .venv/.ready-all ## Add the clients of Kafka, Pub/Sub and BigQuery
 .venv/.ready-dev: .venv/.ready locked/requirements-dev.txt
 	@$(INSTALL) locked/requirements-dev.txt
 	@touch $@
+
+live: .venv/.ready ## Land, build, publish and serve within seconds, until Ctrl-C; without a broker, a simulated shop has RATE=50 events per second: PORT=8000 DASHBOARD_PORT=8001
+	@exec $(BIN)/python -c "$$WITH_ARGS" -m live --port "$$PORT" --dashboard-port "$$DASHBOARD_PORT" $${RATE:+--rate "$$RATE"} $${VARS:+--vars "$$VARS"}
 
 ingest: .venv/.ready ## Land every waiting message; without a broker, simulate first (7 days, then one more per run)
 	@$(BIN)/python -m ingest simulate --unless-broker $${DAYS:+--days "$$DAYS"} --seed "$${SEED:-1}" --events-per-day "$$EVENTS_PER_DAY"

@@ -44,6 +44,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "emit": _ingest("emit", "produce the time spent on each page to Kafka"),
         "clean": _ingest("clean", "remove the warehouse, the spool and dbt's files, after asking"),
     },
+    "Live": {"live": Command("live.__main__", "main", (), "land, build, publish and serve, within seconds")},
     "Build": {
         "build": _dbt("build", "build and test the models, and publish them"),
         "test": _dbt("test", "run dbt's tests"),

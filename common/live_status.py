@@ -46,8 +46,8 @@ class LiveStatus(BaseModel):
         new.replace(file)
 
 
-def read_status(folder: Path) -> LiveStatus | None:
-    """The status of the live process; None if none is running."""
+def read_live_status(folder: Path) -> LiveStatus | None:
+    """The status of the live process that publishes in this folder; None if none is running."""
     try:
         status = LiveStatus.model_validate_json(_file(folder).read_bytes())
         os.kill(status.pid, 0)
@@ -56,10 +56,10 @@ def read_status(folder: Path) -> LiveStatus | None:
     return status
 
 
-def forget_status(folder: Path) -> None:
+def forget_live_status(folder: Path) -> None:
     """Remove the file, when the process ends."""
     _file(folder).unlink(missing_ok=True)
 
 
 def _file(folder: Path) -> Path:
-    return published_folder(settings) / FILE
+    return folder / FILE

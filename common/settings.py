@@ -146,7 +146,7 @@ class Settings(BaseSettings):
     """Address on which `--metrics-port` listens."""
 
     live_build_seconds: float = Field(0.0, ge=0)
-    """`live`: minimum seconds between the starts of two builds. 600 with `WAREHOUSE=bigquery`, where builds cost money."""
+    """`live`: minimum seconds between the starts of two builds. 600 with `WAREHOUSE=bigquery`: each costs money."""
     live_test_seconds: float = Field(30.0, ge=0)
     """`live`: pause between two rounds in which every test reads what changed. A round runs in parts between builds."""
     live_snapshot_seconds: float = Field(300.0, gt=0)

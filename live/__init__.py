@@ -1,1 +1,1 @@
-"""The process behind `make live`: lands, builds, publishes and serves, so that an event is in every answer in seconds."""
+"""The process behind `make live`: lands, builds, publishes and serves, so that answers are seconds old."""

@@ -14,7 +14,7 @@ import structlog
 
 from common import web
 from common.errors import UnavailableError, UserError, WarehouseReopenError
-from common.live_status import LiveStatus, StreamCounts, forget_status
+from common.live_status import LiveStatus, StreamCounts, forget_live_status
 from common.settings import Settings
 from dbt_project.__main__ import run as run_dbt
 from engines.engine import Engine
@@ -88,7 +88,7 @@ class Live:
             self._status.dashboard = web.url_of(sites[1].listener, "/")
             with self._engine.kept_open():
                 pass  # before anything else starts, report what the user has to mend
-            closing.callback(forget_status, self._folder)
+            closing.callback(forget_live_status, self._folder)
             timeout = int(self._settings.serve_timeout_seconds) + SHUTDOWN_SECONDS
             with Workers(self._stop) as servers:
                 servers.start("serve", lambda stop: web.serve_all(sites, stop, timeout))
@@ -155,9 +155,7 @@ class Live:
         while not (self._built_by_dbt() or stop.is_set()):
             stop.wait(FIRST_BUILD_RETRY_SECONDS)
         if not stop.is_set():
-            builds = Builds(
-                self._settings, self._engine, publisher, self._options.variables, self._wake, self._report
-            )
+            builds = Builds(self._settings, self._engine, publisher, self._options.variables, self._wake, self._report)
             builds.run(stop)
 
     def _build_by_dbt(self, stop: threading.Event) -> None:
