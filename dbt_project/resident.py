@@ -119,6 +119,8 @@ class ResidentProject:
         self._hooks: dict[str, MacroGenerator] = {}
         self._runnables: dict[str, _Runnable] = {}
         self._upper_bounds: dict[str, str] = {}
+        self._deferred: set[str] = set()
+        """Models that have new messages, and run before the next tests."""
         self._is_started = False
 
     def build(self) -> Build | None:
@@ -137,6 +139,8 @@ class ResidentProject:
             before, self._upper_bounds = self._upper_bounds, dict(self._call("latest_watermarks").get("raw", {}))
             changed = {stream for stream, bound in self._upper_bounds.items() if bound != before.get(stream)}
             models = [one for one in self._models if not self._is_started or self._streams(one) & changed]
+            self._deferred |= {one for one in models if self._is_deferred(one)}
+            models = [one for one in models if one not in self._deferred]
             for model in models:
                 self._run(model)
             self._graph["planned_rebuilds"] = []
@@ -157,8 +161,18 @@ class ResidentProject:
                 self._run(node)
 
     def begin_tests(self) -> TestRound:
-        """Begin to test the partitions that changed since the last successful build."""
+        """Begin to test the partitions that changed since the last successful build.
+
+        Runs the models that count everything that landed again, which are for the tests more than for analysts: those
+        with `live: with_tests` in their meta.
+
+        Raises:
+            ModelError: if one of them fails.
+        """
         with self._running():
+            for model in [one for one in self._models if one in self._deferred]:
+                self._run(model)
+            self._deferred.clear()
             started_at = str(self._call("utc_time"))
         return TestRound(list(self._nodes("test")), started_at)
 
@@ -200,6 +214,10 @@ class ResidentProject:
 
     def _nodes(self, type_: str) -> list[str]:
         return [name for name, node in self._manifest.nodes.items() if node.resource_type == type_]
+
+    def _is_deferred(self, name: str) -> bool:
+        meta: dict[str, Any] = self._manifest.nodes[name].config.get("meta") or {}
+        return meta.get("live") == "with_tests"
 
     def _streams(self, name: str) -> set[str]:
         return set(self._call("streams_of", name))

@@ -11,8 +11,9 @@
 {% macro is_new() -%}
     {%- set new = [] -%}
     {%- set watermarks = [] -%}
-    {%- for bound in read_bounds() if bound.upper_bound and (not is_incremental() or not bound.watermark or bound.upper_bound > bound.watermark) -%}
-        {%- set watermark = bound.watermark if is_incremental() and bound.watermark else none -%}
+    {%- set is_increment = is_incremental() -%}
+    {%- for bound in read_bounds() if bound.upper_bound and (not is_increment or not bound.watermark or bound.upper_bound > bound.watermark) -%}
+        {%- set watermark = bound.watermark if is_increment and bound.watermark else none -%}
         {%- set after = " and landed_at > timestamp '" ~ watermark ~ "'" if watermark else '' -%}
         {%- do new.append("(stream = '" ~ bound.stream ~ "'" ~ after ~ " and landed_at <= timestamp '" ~ bound.upper_bound ~ "')") -%}
         {%- do watermarks.append(watermark) -%}
@@ -128,16 +129,17 @@
             {% do record_touched_partitions(['null']) %}
         {% endif %}
         {% set rows = [] %}
+        {% set settings = settings_of(model.unique_id) %}
         {% for bound in bounds if bound.upper_bound and (is_rebuilt or bound.upper_bound != bound.watermark) %}
             {% do rows.append(
-                "select '" ~ model.name ~ "', '" ~ bound.stream ~ "', timestamp '" ~ bound.upper_bound ~ "', '"
-                ~ settings_of(model.unique_id) ~ "', " ~ now_utc()
+                "('" ~ model.name ~ "', '" ~ bound.stream ~ "', timestamp '" ~ bound.upper_bound ~ "', '"
+                ~ settings ~ "', " ~ now_utc() ~ ')'
             ) %}
             {% do latest_watermarks().setdefault(model.name, {}).update({bound.stream: bound.upper_bound}) %}
         {% endfor %}
         {% if rows %}
             insert into {{ state_table('watermarks') }} (node, stream, upper_bound, settings, recorded_at)
-            {{ rows | join(' union all ') }}
+            values {{ rows | join(', ') }}
         {% endif %}
     {% endif %}
 {% endmacro %}

@@ -44,7 +44,7 @@ def assert_equals_full_refresh(warehouse: Warehouse, folder: Path) -> None:
 @pytest.mark.timeout(1800)
 def test_killed_after_each_model_in_turn(warehouse: Warehouse, tmp_path: Path) -> None:
     models = incremental_models(warehouse)
-    assert len(models) == 26
+    assert len(models) == 27
     for model in models:
         a_day_lands(warehouse)
         warehouse.run("tests.dbt_project.killed_build", model, expect=-signal.SIGKILL)

@@ -4,7 +4,8 @@
 {{ config(
     materialized='incremental',
     unique_key=['reporting_date', 'stream'],
-    partition_by={'field': 'reporting_date', 'data_type': 'date'}
+    partition_by={'field': 'reporting_date', 'data_type': 'date'},
+    meta={'live': 'with_tests'}
 ) }}
 
 with ranked as (

@@ -4,7 +4,8 @@
 {{ config(
     materialized='incremental',
     unique_key=['stream', 'landed_date'],
-    partition_by={'field': 'landed_date', 'data_type': 'date'}
+    partition_by={'field': 'landed_date', 'data_type': 'date'},
+    meta={'live': 'with_tests'}
 ) }}
 
 {%- set new_messages %}
