@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import SecretStr
 
 from common.errors import UserError, WarehouseReplacedError
@@ -28,30 +29,20 @@ from engines.warehouse import (
     utc_now,
 )
 
+LAND = (
+    "insert into raw.{stream} by name select '{stream}' as stream, *, cast($landed_at as timestamp) as landed_at {rows}"
+)
 # A Pub/Sub message has no offset; one that is redelivered within a commit is landed once.
-LAND = """
-insert into raw.{stream} by name
-with known as (
-    -- as in `positions`
-    select distinct on (source, topic, "partition") source, topic, "partition", next_offset
-    from raw.landing_offsets
-    where topic_id = ifnull(cast($topic_ids as map(varchar, varchar))[topic], '')
-        or (topic_id = '' and source != 'spool')
-    order by source, topic, "partition", topic_id desc
-),
-
-fresh as (
-    select batch.*
-    from batch
-    left join known using (source, topic, "partition")
-    where batch."offset" >= coalesce(next_offset, 0)
-
+DISTINCT = """
+from (
+    from batch where "offset" is not null
     union all
-
     select distinct on (message_id) * from batch where "offset" is null
 )
-
-select '{stream}' as stream, *, cast($landed_at as timestamp) as landed_at from fresh
+"""
+SAVE_POSITIONS = """
+insert into raw.landing_offsets values {rows}
+on conflict do update set next_offset = greatest(next_offset, excluded.next_offset)
 """
 
 MEMORY_LIMIT = "384 MiB"
@@ -176,42 +167,46 @@ class DuckDBSink(DuckDBResults):
                 connection.execute("set memory_limit = $limit", {"limit": memory_limit})
             else:
                 connection.execute("reset memory_limit")
-            connection.execute("begin")
-            decoded = [name for name, parts in tables.items() if _is_decoded(parts[0])]
-            create_tables(connection, decoded, self._pseudonym_key, has_zstd=self._file.has_zstd)
-            known = _positions(connection)
-            self._see(known)
-            landed_at = self._landed_at(connection, list(tables))
-            landed = {}
-            for stream, parts in tables.items():
-                chunks = [chunk for part in parts for chunk in part.to_batches(max_chunksize=ROWS_PER_CHUNK)]
-                connection.register("batch", pa.Table.from_batches(chunks, parts[0].schema))
-                land = LAND.format(stream=STREAMS[stream].name)
-                parameters = {"landed_at": landed_at, "topic_ids": topic_ids}
-                landed[stream] = connection.execute(land, parameters).fetchall()[0][0]
-                counted = next((part["topic"][0].as_py() for part in parts if _has_no_offsets(part)), None)
-                if counted is not None:
-                    key = ("pubsub", counted, "", 0)
-                    positions[key] = known.get(key, 0) + landed[stream]
-            if positions:
-                connection.executemany(
-                    """
-                    insert into raw.landing_offsets values (?, ?, ?, ?, ?)
-                    on conflict do update set next_offset = greatest(next_offset, excluded.next_offset)
-                    """,
-                    [[*key, next_offset] for key, next_offset in positions.items()],
-                )
-            connection.execute("commit")
-            self._see(known | {key: max(end, known.get(key, 0)) for key, end in positions.items()})
-        return landed
+            now = self._clock()
+            try:
+                return self._land(connection, tables, topic_ids, positions, now)
+            except (duckdb.CatalogException, duckdb.BinderException):
+                # A table or column is missing, as in a new file. To look first would take longer than a small commit.
+                connection.execute("rollback")
+                decoded = [name for name, parts in tables.items() if _is_decoded(parts[0])]
+                create_tables(connection, decoded, self._pseudonym_key, has_zstd=self._file.has_zstd)
+                return self._land(connection, tables, topic_ids, positions, now)
 
-    def _landed_at(self, connection: duckdb.DuckDBPyConnection, streams: list[str]) -> datetime:
-        """One time per commit, later than every earlier one of these tables even if the clock went back."""
-        newest: list[datetime | None] = [
-            connection.execute(f"select max(landed_at) from raw.{STREAMS[stream].name}").fetchall()[0][0]  # noqa: S608  names of STREAMS
-            for stream in streams
-        ]
-        return max([self._clock(), *(time + timedelta(microseconds=1) for time in newest if time is not None)])
+    def _land(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        tables: Mapping[str, list[pa.Table]],
+        topic_ids: TopicIds,
+        positions: Mapping[PartitionKey, int],
+        now: datetime,
+    ) -> dict[str, int]:
+        """Commit these tables and positions in one transaction. Returns stream to the number of new rows."""
+        connection.execute("begin")
+        known = _positions(connection)
+        self._see(known)
+        positions = dict(positions)
+        landed_at = _landed_at(connection, list(tables), now)
+        landed = {}
+        for stream, parts in tables.items():
+            fresh = [_unlanded(part, known, topic_ids) for part in parts]
+            chunks = [chunk for part in fresh for chunk in part.to_batches(max_chunksize=ROWS_PER_CHUNK)]
+            landed[stream] = _insert(connection, stream, pa.Table.from_batches(chunks, parts[0].schema), landed_at)
+            counted = next((part["topic"][0].as_py() for part in parts if _has_no_offsets(part)), None)
+            if counted is not None:
+                key = ("pubsub", counted, "", 0)
+                positions[key] = known.get(key, 0) + landed[stream]
+        if positions:
+            values = [value for key, next_offset in positions.items() for value in (*key, next_offset)]
+            rows = ", ".join(["(?, ?, ?, ?, ?)"] * len(positions))
+            connection.execute(SAVE_POSITIONS.format(rows=rows), values)
+        connection.execute("commit")
+        self._see(known | {key: max(end, known.get(key, 0)) for key, end in positions.items()})
+        return landed
 
     def verify(self) -> None:
         state = self._file.state()
@@ -263,6 +258,45 @@ def _positions(connection: duckdb.DuckDBPyConnection) -> dict[PartitionKey, int]
     except duckdb.CatalogException:  # looking for the table first would take longer than all else
         return {}
     return {(source, topic, topic_id, partition): end for source, topic, topic_id, partition, end in rows}
+
+
+def _landed_at(connection: duckdb.DuckDBPyConnection, streams: list[str], now: datetime) -> datetime:
+    """One time per commit, later than every earlier one of these tables even if the clock went back."""
+    if not streams:
+        return now
+    times = " union all ".join(f"select landed_at from raw.{STREAMS[stream].name}" for stream in streams)  # noqa: S608  names of STREAMS
+    # Only times from now on are looked for, so that DuckDB skips all row groups with earlier ones.
+    newest = f"select max(landed_at) from ({times}) where landed_at >= $now"  # noqa: S608
+    [(time,)] = connection.execute(newest, {"now": now}).fetchall()
+    return now if time is None else max(now, time + timedelta(microseconds=1))
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, stream: str, batch: pa.Table, landed_at: datetime) -> int:
+    """Insert the messages into the stream's table; returns their number."""
+    connection.register("batch", batch)
+    rows = DISTINCT if _has_no_offsets(batch) else "from batch"
+    land = LAND.format(stream=STREAMS[stream].name, rows=rows)
+    inserted: int = connection.execute(land, {"landed_at": landed_at}).fetchall()[0][0]
+    return inserted
+
+
+def _unlanded(table: pa.Table, known: Mapping[PartitionKey, int], topic_ids: TopicIds) -> pa.Table:
+    """The messages at or above the positions of the warehouse; another loader landed the others. Messages without an
+    offset stay."""
+    partitions = table.group_by(["source", "topic", "partition"], use_threads=False).aggregate([("offset", "min")])
+    for of, topic, partition, first in zip(*(column.to_pylist() for column in partitions.columns), strict=True):
+        next_offset = known.get((of, topic, topic_ids.get(topic, ""), partition), 0)
+        if not next_offset and of != "spool":  # as in `positions`
+            next_offset = known.get((of, topic, "", partition), 0)
+        if first is not None and first < next_offset:
+            is_landed = (
+                (pc.field("source") == of)
+                & (pc.field("topic") == topic)
+                & (pc.field("partition") == partition)
+                & (pc.field("offset") < next_offset)
+            )
+            table = table.filter(is_landed.is_null() | ~is_landed)
+    return table
 
 
 def _is_decoded(table: pa.Table) -> bool:
