@@ -17,6 +17,8 @@ EXPECTED: dict[ParameterType, str] = {
     "date": "a date such as 2026-01-31",
     "timestamp": "a time such as 2026-01-31 or 2026-01-31T18:30:00Z (UTC unless it says otherwise)",
 }
+POSITIVE_INTEGER = TypeAdapter(Annotated[int, Field(ge=1, lt=2**63)])
+"""A module constant, since making an adapter takes longer than the rest of a request."""
 LIMIT = "limit"
 """Name of the parameter for the most rows of an answer. The query ends with `limit {{ limit }}`."""
 
@@ -47,7 +49,7 @@ class Parameter(BaseModel, frozen=True):
                         raise ArgumentError(f"{self.name}: expected one of {', '.join(self.choices)}, got {text!r}")
                     return text
                 case "integer":
-                    return TypeAdapter(Annotated[int, Field(ge=1, lt=2**63)]).validate_python(int(text))
+                    return POSITIVE_INTEGER.validate_python(int(text))
                 case "date":
                     return date.fromisoformat(text)
                 case "timestamp":

@@ -6,6 +6,7 @@ no copy: the queries run on its datasets.
 """
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -47,6 +48,12 @@ def left_out(settings: Settings) -> list[Query]:
 
 def read_queries(folder: Path) -> tuple[dict[str, Query], dict[str, Query]]:
     """The published queries, and the queries that were left out, by name."""
-    found = TypeAdapter(list[Query]).validate_json((folder / QUERIES).read_bytes())
+    found = _parsed((folder / QUERIES).read_bytes())
     askable = {query.name: query for query in found if not query.problems}
     return askable, {query.name: query for query in found if query.problems}
+
+
+@lru_cache(maxsize=1)
+def _parsed(text: bytes) -> list[Query]:
+    """Cached, since most versions have the queries of the version before."""
+    return TypeAdapter(list[Query]).validate_json(text)

@@ -1,13 +1,15 @@
 """The queries over HTTP: `GET /v0/pipes/top_products.json?brand=acme`, like Tinybird's pipes.
 
 Everything runs in the event loop except the queries, which run in a pool of threads. A version is opened at the first
-request after it was published, and closed when its last query is answered.
+request after it was published, or a second later, and closed when its last query is answered.
 """
 
 import asyncio
 import secrets
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,6 +41,9 @@ from serve.published import open_published
 PATH = "/v0/pipes"
 GZIP_BYTES = 8 * 1024
 """Smaller answers are sent faster without compression."""
+CHECK_SECONDS = 1.0
+"""Seconds between two looks for a newer version while no request comes. Publishing rewrites the file of the version
+before the last: one that is still open must be copied instead."""
 SHUTDOWN_SECONDS = 5
 """Seconds beyond SERVE_TIMEOUT_SECONDS that the last answers may take at shutdown."""
 NOTHING_PUBLISHED = "nothing is published yet: try again once a build is done"
@@ -65,6 +70,10 @@ class Endpoints:
         self._pool = ThreadPoolExecutor(engine_for(settings).concurrent_queries, thread_name_prefix="query")
         self._version: ServedVersion | None = None
         self._opening = asyncio.Lock()
+        self._published = asyncio.Event()
+        """Set to look for a newer version at once."""
+        self._watcher: asyncio.Task[None] | None = None
+        """Runs once a version is open."""
         self._unreadable: str | None = None
         """A version that could not be opened; remembered to log it once."""
 
@@ -82,6 +91,22 @@ class Endpoints:
         if not self._settings.serve_tokens:
             app.add_middleware(web.LocalOnly, refuse=_refuse)
         return app
+
+    def on_published(self) -> None:
+        """Open the version published last, so that no request waits for it, and close the one before after its last
+        query. Thread-safe, and does not wait. Does nothing before the first request."""
+        if self._watcher is not None:
+            with suppress(RuntimeError):  # the server has ended
+                self._watcher.get_loop().call_soon_threadsafe(self._published.set)
+
+    async def _watch(self) -> None:
+        """Go on to each newer version, also while no request comes."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._published.wait(), CHECK_SECONDS)
+            self._published.clear()
+            with suppress(HTTPException):
+                await self._current()
 
     async def _pipe(self, request: Request) -> Response:
         started = time.perf_counter()
@@ -194,6 +219,8 @@ class Endpoints:
         before, self._version = self._version, ServedVersion(published, self._settings, self._pool)
         if before is not None:
             before.retire()
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch())
         PUBLISHED.set(published_at(published.version).timestamp())
         log.info("serving", version=published.version, queries=len(published.queries))
 
@@ -229,13 +256,22 @@ async def _refuse(request: Request, error: Exception) -> Response:
     return _json({"error": error.detail}, error.status_code, error.headers)
 
 
-def serve(settings: Settings, host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM.
+def listen(settings: Settings, host: str, port: int) -> socket.socket:
+    """Open the socket of the endpoints.
 
     Raises:
         UserError: when the address cannot be listened on, or is not loopback and SERVE_TOKENS is not set.
     """
     to_expose = None if settings.serve_tokens else "set SERVE_TOKENS, for only those who have one to ask"
-    listener = web.listen(host, port, to_expose)
+    return web.listen(host, port, to_expose)
+
+
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        UserError: as `listen`.
+    """
+    listener = listen(settings, host, port)
     site = web.Site(Endpoints(settings).app(), listener, "/")
     web.run(site, int(settings.serve_timeout_seconds) + SHUTDOWN_SECONDS)

@@ -39,6 +39,8 @@ class DuckDBReader:
         self._connection = duckdb.connect(str(path), read_only=True, config=options)
         self._connection.execute("set global TimeZone = 'UTC'")  # loads an extension, so it comes first
         self._connection.execute("set enable_external_access = false")
+        self._statements: dict[str, duckdb.Statement] = {}
+        """Maps the SQL of a published query to the parsed statement: parsing takes a fifth of a small query's time."""
 
     def describe(self, query: Query) -> list[tuple[str, str]]:
         with self._connection.cursor() as cursor:
@@ -50,7 +52,7 @@ class DuckDBReader:
         try:
             with self._bounded_cursor(timeout_seconds) as cursor:
                 # not sql(), which plans twice
-                return cursor.execute(query.sql, values).fetchmany(max_rows)
+                return cursor.execute(self._statement(query.sql), values).fetchmany(max_rows)
         except duckdb.Error as error:
             raise QueryFailedError(f"{query.name}: {str(error).splitlines()[0]}") from error
 
@@ -65,6 +67,12 @@ class DuckDBReader:
 
     def close(self) -> None:
         self._connection.close()
+
+    def _statement(self, sql: str) -> duckdb.Statement:
+        """The parsed statement; executing it copies it, so threads may share it."""
+        if sql not in self._statements:
+            [self._statements[sql]] = self._connection.extract_statements(sql)
+        return self._statements[sql]
 
     @contextmanager
     def _bounded_cursor(self, timeout_seconds: float | None) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -1,7 +1,8 @@
-"""Answers kept in memory between requests: a published copy never changes, so its answers do not either."""
+"""What is kept in memory between requests: answers, since a published copy never changes, and pages that reload."""
 
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import Lock
 
 from engines.query import Query, Value
@@ -9,13 +10,19 @@ from serve.answers import Answer, Published
 
 MOST_ROWS = 100_000
 """Rows to keep; a page has about two thousand."""
+MOST_PAGES = 20
+"""Pages to keep: each is about 200 KB."""
+REST = 9
+"""Minimum seconds without rendering after one second of rendering, for pages that reload: nobody may look at them, and
+builds need the processors."""
 Key = tuple[str, str, frozenset[tuple[str, Value]]]
 
 
 class AnswerMemory:
-    """The answers of all requests, up to MOST_ROWS rows; the least recently used are dropped. Thread-safe."""
+    """The answers of the newest version, up to MOST_ROWS rows; the least recently used are dropped. Thread-safe."""
 
     def __init__(self) -> None:
+        self._version = ""
         self._answers: OrderedDict[Key, Answer] = OrderedDict()
         self._rows = 0
         self._lock = Lock()
@@ -28,9 +35,13 @@ class AnswerMemory:
             return self._answers.get(key)
 
     def put(self, key: Key, answer: Answer) -> None:
-        """Keep an answer, and drop the oldest of the others."""
+        """Keep an answer, unless it is of an older version than others; drop those of older versions and the oldest."""
         with self._lock:
-            if key in self._answers:
+            if key[0] > self._version:  # names of versions are times
+                self._version = key[0]
+                self._answers.clear()
+                self._rows = 0
+            if key in self._answers or key[0] < self._version:
                 return
             self._answers[key] = answer
             self._rows += _weight(answer)
@@ -57,6 +68,31 @@ class CachedPublished:
 
     def close(self) -> None:
         self._published.close()
+
+
+class PageMemory:
+    """Renders the pages that browsers reload by themselves, one at a time and in at most a tenth of the time.
+
+    Until then, a browser gets the page that was rendered last for the same address. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._pages: OrderedDict[str, str] = OrderedDict()
+        self._rested_at = 0.0
+        self._lock = Lock()
+
+    def get(self, url: str, render: Callable[[], str]) -> str:
+        """The page of this address, rendered now or a short while ago."""
+        with self._lock:
+            started = time.monotonic()
+            if url not in self._pages or started >= self._rested_at:
+                self._pages[url] = render()
+                ended = time.monotonic()
+                self._rested_at = ended + REST * (ended - started)
+            self._pages.move_to_end(url)
+            if len(self._pages) > MOST_PAGES:
+                self._pages.popitem(last=False)
+            return self._pages[url]
 
 
 def _weight(answer: Answer) -> int:

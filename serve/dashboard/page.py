@@ -66,10 +66,8 @@ class Page:
 
     def rows_or_error(self, name: str, **arguments: str) -> tuple[list[Row], str]:
         """The rows of a query, or no rows and the reason."""
-        try:
-            return self.rows(*self._answer(name, **arguments)), ""
-        except UserError as error:
-            return [], str(error)
+        found = self._or_error(name, lambda: {"rows": self.rows(*self._answer(name, **arguments))})
+        return found.get("rows", []), found.get("error", "")
 
     def rows(self, query: Query, answer: Answer) -> list[Row]:
         columns = [column.name for column in query.columns]
@@ -87,7 +85,7 @@ class Page:
         """What the template shows of a panel: rows and notes, or the error."""
         shown_panel = {"panel": panel, "error": "", "rows": [], "columns": panel.columns, "numbers": []}
         shown_panel |= {"notes": panel.note, "chosen": self._chosen(panel), "trends": {}}
-        return shown_panel | self._or_error(panel, lambda: self._shown(panel))
+        return shown_panel | self._or_error(panel.title, lambda: self._shown(panel))
 
     def csv(self, panel: Panel) -> tuple[bytes, bool]:
         """The rows of a panel's query as CSV, times in UTC, and whether there are more.
@@ -102,16 +100,17 @@ class Page:
 
     def key_figures(self) -> dict[str, Any]:
         """The figures of the period, and their change against the previous one."""
-        return {"error": "", "figures": []} | self._or_error(KEY_PANEL, self._key_figures)
+        return {"error": "", "figures": []} | self._or_error(KEY_PANEL.title, self._key_figures)
 
-    def _or_error(self, panel: Panel, show: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _or_error(self, part: str, show: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `show` returns, or the reason why this part of the page cannot be shown."""
         try:
             return show()
         except UserError as failure:
             return {"error": str(failure)}
-        except Exception as failure:  # noqa: BLE001  any error: the other panels can still be shown
-            log.error("panel failed", panel=panel.title, **what_and_where(failure))  # noqa: TRY400  a traceback may quote rows
-            return {"error": "this panel cannot be shown: see the log"}
+        except Exception as failure:  # noqa: BLE001  any error: the other parts can still be shown
+            log.error("part of the page failed", part=part, **what_and_where(failure))  # noqa: TRY400  a traceback may quote rows
+            return {"error": "this cannot be shown: see the log"}
 
     def _shown(self, panel: Panel) -> dict[str, Any]:
         query, answer = self.answer(panel)
@@ -165,7 +164,7 @@ class Page:
     def properties(self) -> list[Row]:
         """The properties of the chosen stream and event type, most frequent first; none if their panel fails."""
         [panel] = [panel for panel in PANELS.all if panel.title == "Properties"]
-        rows: list[Row] = self._or_error(panel, lambda: {"rows": self.rows(*self.answer(panel))}).get("rows", [])
+        rows: list[Row] = self._or_error(panel.title, lambda: {"rows": self.rows(*self.answer(panel))}).get("rows", [])
         return rows
 
     @property

@@ -15,7 +15,7 @@ from serve.dashboard.page import Page
 from serve.dashboard.panels import KEY_PANEL, PANELS, SECTIONS, Section, anchor
 from serve.dashboard.values import Row, cell, shown
 
-REFRESHES = {0: "Never", 60: "Every minute", 300: "Every 5 minutes", 3600: "Every hour"}
+REFRESHES = {0: "Never", 10: "Every 10 seconds", 60: "Every minute", 300: "Every 5 minutes", 3600: "Every hour"}
 """Choices for `refresh`: seconds after which a browser loads the page again, and the label."""
 LINKED = {
     "brand": "brand",

@@ -1,5 +1,6 @@
 """The dashboard over HTTP: the page, and each panel's rows as CSV."""
 
+import socket
 from contextlib import closing
 
 from starlette.applications import Starlette
@@ -14,7 +15,7 @@ from common.errors import UserError
 from common.settings import Settings
 from engines.factory import engine_for
 from serve.answers import Published
-from serve.dashboard.cached import AnswerMemory, CachedPublished
+from serve.dashboard.cached import AnswerMemory, CachedPublished, PageMemory
 from serve.dashboard.filters import Filters
 from serve.dashboard.page import Page
 from serve.dashboard.panels import KEY_PANEL, PANELS
@@ -25,11 +26,11 @@ from serve.published import open_published
 def app(settings: Settings) -> Starlette:
     """The page at /, and each panel's rows at /PANEL.csv, from the version published last."""
 
-    memory = AnswerMemory()
+    memory, pages = AnswerMemory(), PageMemory()
 
     def published() -> Published:
         """The last version. BigQuery's tables change without a new version, so their answers are not kept."""
-        opened = open_published(settings)
+        opened = open_published(settings, threads=1)  # several queries of a page run at the same time
         return CachedPublished(opened, memory) if engine_for(settings).is_copied else opened
 
     def page(request: Request) -> Response:
@@ -38,11 +39,16 @@ def app(settings: Settings) -> Starlette:
             filters = Filters.read(request.query_params)
         except UserError as wrong:
             error = str(wrong)
-        try:
+
+        def rendered() -> str:
             with closing(published()) as version:
-                return HTMLResponse(render(version, filters, live=True, error=error), 400 if error else 200)
+                return render(version, filters, live=True, error=error)
+
+        try:
+            text = pages.get(filters.url(), rendered) if filters.refresh else rendered()
         except UserError as missing:
             return PlainTextResponse(f"{missing}\n", 503)
+        return HTMLResponse(text, 400 if error else 200)
 
     def rows(request: Request) -> Response:
         panels = {panel.file: panel for panel in (KEY_PANEL, *PANELS.all)}
@@ -74,11 +80,20 @@ def app(settings: Settings) -> Starlette:
     )
 
 
-def serve(settings: Settings, host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM, on loopback.
+def listen(host: str, port: int) -> socket.socket:
+    """Open the socket of the dashboard.
 
     Raises:
         UserError: when the address cannot be listened on, or is not loopback.
     """
-    listener = web.listen(host, port, "the page has no authentication; put a proxy that has in front")
+    return web.listen(host, port, "the page has no authentication; put a proxy that has in front")
+
+
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Serve until SIGINT or SIGTERM, on loopback.
+
+    Raises:
+        UserError: as `listen`.
+    """
+    listener = listen(host, port)
     web.run(web.Site(app(settings), listener, "/"), 5)

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -37,6 +37,7 @@ from engines.batch import DECODED_SCHEMA, Batch
 from engines.duckdb.sink import DuckDBSink
 from ingest import oidc, telemetry
 from ingest.brokers.pubsub import open_publisher, open_subscriber
+from ingest.message import PubSubMessage
 from ingest.oidc import IdentityError, TokenVerifier
 from ingest.provision import provision
 from ingest.push import MAX_BODY_BYTES, Committer, _Endpoint
@@ -681,6 +682,25 @@ def test_the_warehouse_is_released_regularly_under_constant_pushes(monkeypatch: 
 
     in_process(Settings(_env_file=None), TimedSink(), push)
     assert min(holds) >= 0.2, "a process that polls every 0.1 s may have missed it"
+
+
+def test_a_shared_warehouse_is_committed_to_without_sessions_and_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest.push, "RELEASE_SECONDS", 3600.0)
+
+    class SharedSink(Sink):
+        def session(self) -> NoReturn:
+            raise AssertionError("a session would keep other threads out")
+
+    async def push() -> list[str | None]:
+        committer = Committer(sink, Settings(_env_file=None), is_shared=True)
+        message = PubSubMessage("1", "", {}, None, b"{}")
+        answers = [await committer.commit("clicks", message) for _ in range(3)]
+        await asyncio.to_thread(committer.close)
+        return answers
+
+    sink = SharedSink(None, RuntimeError("disk"), None)
+    assert asyncio.run(push()) == [None, "the commit failed", None]
+    assert len(sink.ids) == 2
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from common.settings import Settings
 from engines.query import Column, Parameter, Query, Value
 from engines.reader import QueryTimeoutError
 from serve.answers import Answer
-from serve.dashboard.cached import MOST_ROWS, AnswerMemory, Key
+from serve.dashboard.cached import MOST_PAGES, MOST_ROWS, AnswerMemory, Key, PageMemory
 from serve.dashboard.charts import nice_ceiling, plot
 from serve.dashboard.filters import Filters, instant
 from serve.dashboard.panels import FILE, KEY_PANEL, PANELS, SECTIONS, read_panels
@@ -463,7 +463,7 @@ def test_a_stream_that_stopped_is_named_though_others_go_on() -> None:
 def test_a_page_that_is_loaded_again_asks_nothing(tmp_path: Path) -> None:
     settings = Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")
     published = Published(rows=OF_EACH_SECTION)
-    with patch("serve.dashboard.routes.open_published", lambda _: published):
+    with patch("serve.dashboard.routes.open_published", lambda *_, **options: published):
         client = TestClient(app(settings), "http://127.0.0.1")
         first = client.get("/").text
         asked = len(published.asked)
@@ -480,6 +480,60 @@ def test_a_page_that_is_loaded_again_asks_nothing(tmp_path: Path) -> None:
         asked = len(published.asked)
         bigquery.get("/")
         assert len(published.asked) > asked, "tables of BigQuery change without a new version"
+
+
+def test_answers_of_older_versions_are_dropped() -> None:
+    """A new version every two seconds, for hours."""
+    memory = AnswerMemory()
+    for version in range(3):
+        for query in range(2):
+            memory.put((str(version), str(query), frozenset()), Answer([("row",)], False, 0.0, str(version)))
+    memory.put(("1", "late", frozenset()), Answer([("row",)], False, 0.0, "1"))
+    assert len(memory._answers) == 2
+    assert memory._rows == 4
+    assert memory.get(("2", "0", frozenset()))
+    assert not memory.get(("1", "0", frozenset())) and not memory.get(("1", "late", frozenset()))
+
+
+def test_pages_that_reload_leave_most_of_the_time_to_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A render of 2 seconds is shown for 18 more, whatever the number of browsers; other addresses are rendered."""
+    now = 0.0
+    monkeypatch.setattr("serve.dashboard.cached.time.monotonic", lambda: now)
+    rendered = []
+
+    def render_page() -> str:
+        nonlocal now
+        now += 2
+        rendered.append(now)
+        return f"page of {now}"
+
+    memory = PageMemory()
+    assert memory.get("?refresh=10", render_page) == "page of 2.0"
+    now = 19.0
+    assert memory.get("?refresh=10", render_page) == "page of 2.0"
+    assert memory.get("?refresh=10&period=1d", render_page) == "page of 21.0"
+    now = 38.0
+    assert memory.get("?refresh=10", render_page) == "page of 2.0"
+    now = 39.0
+    assert memory.get("?refresh=10", render_page) == "page of 41.0"
+    for number in range(2 * MOST_PAGES):
+        memory.get(f"?brand={number}", render_page)
+    assert len(memory._pages) == MOST_PAGES
+
+
+def test_only_a_page_that_reloads_may_be_of_an_older_version(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")
+    published = Published(rows=OF_EACH_SECTION)
+    with (
+        patch("serve.dashboard.routes.open_published", lambda *_, **options: published),
+        patch("serve.dashboard.cached.REST", 1_000_000),
+    ):
+        client = TestClient(app(settings), "http://127.0.0.1")
+        pages = [client.get(address).text for address in ("/", "/?refresh=10")]
+        published.version = "20260109T120000.000000Z"  # the next build
+        again = [client.get(address).text for address in ("/", "/?refresh=10")]
+    assert "9 Jan 2026, 12:00" in again[0]
+    assert "9 Jan 2026, 12:00" not in pages[1] and again[1] == pages[1]
 
 
 def test_answers_that_are_kept_are_bounded() -> None:
@@ -566,7 +620,7 @@ def test_a_csv_has_the_rows_of_a_panel(tmp_path: Path) -> None:
     rows = [PRODUCT, {**PRODUCT, "product_name": "=1+1"}]
     published = Published(rows={**OF_EACH_SECTION, "top_products": rows})
     client = TestClient(app(Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")), "http://127.0.0.1")
-    with patch("serve.dashboard.routes.open_published", lambda _: published):
+    with patch("serve.dashboard.routes.open_published", lambda *_, **options: published):
         page = client.get("/?brand=glow").text
         links = re.findall(r'href="([^"?]*\.csv)\?brand=glow" aria-label="([^"]*) as CSV"', page)
         titles = [panel.title for panel in PANELS.all]
@@ -599,7 +653,7 @@ def test_a_csv_without_a_known_time_zone_is_an_error(tmp_path: Path) -> None:
     client = TestClient(app(Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")), "http://127.0.0.1")
     accounting = {name: value for name, value in ACCOUNTING.items() if name != "reporting_time_zone"}
     published = Published(rows={"data_quality": [accounting]})
-    with patch("serve.dashboard.routes.open_published", lambda _: published):
+    with patch("serve.dashboard.routes.open_published", lambda *_, **options: published):
         response = client.get("/funnel.csv")
     message = "the last version was published by another release: run `make build`"
     assert (response.status_code, response.text) == (503, f"{message}\n")
@@ -719,7 +773,7 @@ def test_a_panel_without_its_query_shows_that_beside_the_other_panels() -> None:
     ("failure", "message"),
     [
         (QueryTimeoutError("it took longer"), "it took longer"),
-        (ZeroDivisionError("a secret"), "this panel cannot be shown: see the log"),
+        (ZeroDivisionError("a secret"), "this cannot be shown: see the log"),
     ],
 )
 def test_a_panel_that_fails_shows_that_beside_the_other_panels(failure: Exception, message: str) -> None:
@@ -734,7 +788,23 @@ def test_a_panel_that_fails_shows_that_beside_the_other_panels(failure: Exceptio
     assert page.count(f'<p class="error" role="alert">{message}</p>') == 1
     assert page.count('class="error"') == 1
     assert "secret" not in page + repr(lines)
-    assert [line["panel"] for line in lines] == ["Sessions"] * isinstance(failure, ZeroDivisionError)
+    assert [line["part"] for line in lines] == ["Sessions"] * isinstance(failure, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("name", ["brands", "categories", "data_quality", "top_products"])
+def test_a_query_of_the_page_itself_that_fails_leaves_the_panels(name: str) -> None:
+    class Failing(Published):
+        def ask(self, query: Query, values: Mapping[str, Value], *_: object) -> Answer:
+            if query.name == name:
+                raise ZeroDivisionError("a secret")
+            return super().ask(query, values)
+
+    with capture_logs() as lines:
+        page = render(Failing(rows=OF_EACH_SECTION), Filters(brand="Glow", product_id="p1"), live=True)
+    assert page.count("<article") == len(PANELS.all)
+    assert page.count('class="error"') == page.count("this cannot be shown: see the log") <= 3
+    assert name in [line["part"] for line in lines]
+    assert "secret" not in page + repr(lines)
 
 
 def test_properties_that_fail_leave_the_other_panels() -> None:
@@ -746,7 +816,7 @@ def test_properties_that_fail_leave_the_other_panels() -> None:
 
     page = render(Failing(), Filters(), live=True)
     of_values = [panel for panel in PANELS.all if panel.query == "top_values"]
-    assert page.count("this panel cannot be shown: see the log") == len(of_values) > 0
+    assert page.count("this cannot be shown: see the log") == len(of_values) > 0
     assert page.count('class="error"') == len(of_values)
 
 

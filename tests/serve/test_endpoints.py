@@ -393,6 +393,40 @@ def test_a_version_is_closed_after_its_last_answer(
     wait_until(lambda: not open_files(before))
 
 
+def test_a_version_is_closed_even_if_no_request_comes(
+    client: TestClient, published: Settings, queries: list[Query]
+) -> None:
+    """Publishing rewrites the file of the version before the last."""
+    before = client.get("/healthz").json()["version"]
+    publish_again(published, queries)
+    wait_until(lambda: not open_files(before))
+    [after] = [version for version in versions(published) if version != before]
+    assert open_files(after)
+
+
+def test_a_publisher_in_the_same_process_has_its_version_opened(
+    published: Settings, queries: list[Query], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.endpoints.CHECK_SECONDS", 3600)
+    endpoints = Endpoints(published)
+    endpoints.on_published()  # does nothing before the first request
+    with TestClient(endpoints.app(), "http://127.0.0.1") as client:
+        before = client.get("/healthz").json()["version"]
+        for _ in range(3):
+            publish_again(published, queries)
+            endpoints.on_published()
+            wait_until(lambda version=before: not open_files(version))
+            before = versions(published)[-1]
+            assert open_files(before)
+        assert client.get("/healthz").json()["version"] == before
+    endpoints.on_published()  # nor after the server
+
+
+def versions(settings: Settings) -> list[str]:
+    folders = published_folder(settings).iterdir()
+    return sorted(path.name for path in folders if path.is_dir() and not path.is_symlink())
+
+
 def open_files(version: str) -> list[str]:
     links = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
     return [link for link in links if version in link]
