@@ -13,6 +13,7 @@ import duckdb
 from common.errors import UserError
 from common.settings import Settings
 from engines.duckdb.arrivals import read_arrivals, save_freshness
+from engines.duckdb.file import published_folder
 from engines.duckdb.reader import DuckDBReader, describe
 from engines.duckdb.sink import DuckDBSink
 from engines.reader import Describe
@@ -32,7 +33,7 @@ class DuckDBEngine:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._path = settings.warehouse_path
-        self.published_folder = self._path.with_name(f"{self._path.name}.published")
+        self.published_folder = published_folder(self._path)
         self._sink = DuckDBSink(self._path, settings.lock_timeout_seconds, pseudonym_key=settings.pseudonym_key)
 
     def warehouse(self, *, follow: bool = False) -> DuckDBSink:

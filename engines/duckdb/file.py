@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 
 from common.errors import UnavailableError, UserError, WarehouseHeldError, WarehouseReopenError
+from common.live_status import read_live_status
 
 RETRY_SECONDS = 0.1
 STORAGE_VERSION = "v1.2.0"
@@ -19,6 +20,11 @@ STORAGE_VERSION = "v1.2.0"
 keeps its own."""
 NOT_DUCKDB = "it is not a valid DuckDB database file"
 FULL_DISK = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+def published_folder(path: Path) -> Path:
+    """The directory in which builds of this warehouse publish."""
+    return path.with_name(f"{path.name}.published")
 
 
 class WarehouseFile:
@@ -117,8 +123,14 @@ class WarehouseFile:
             except duckdb.Error as error:
                 if "Could not set lock" not in str(error):
                     raise self._error("cannot open", error) from error
+                holder = re.search(r"PID (\d+)", str(error))
+                live = read_live_status(published_folder(self.path)) if holder else None
+                if live and holder and live.pid == int(holder[1]):
+                    raise UserError(
+                        f"`live` (PID {live.pid}) has the warehouse {self.path} open, and itself lands and builds every"
+                        f" stream: see {live.dashboard}, or stop it to run this"
+                    ) from error
                 if time.monotonic() >= deadline:
-                    holder = re.search(r"PID (\d+)", str(error))
                     raise WarehouseHeldError(
                         f"the warehouse {self.path} has been held by another process"
                         f"{f' (PID {holder[1]})' if holder else ''} for {timeout_seconds:g} s:"

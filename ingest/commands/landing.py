@@ -11,10 +11,12 @@ from rich.table import Table
 from common import interrupts
 from common.console import count, errors, output, progress
 from common.errors import UnavailableError, UserError
-from common.settings import load_settings
+from common.live_status import LiveStatus, StreamCounts, read_live_status
+from common.settings import Settings, load_settings
+from common.streams import Stream
 from common.telemetry import serve_metrics
 from engines.factory import engine_for
-from engines.warehouse import utc_now
+from engines.warehouse import StreamStatus, utc_now
 from ingest.commands.options import MetricsPortOption, StreamOption
 from ingest.sources import Source, open_sources
 
@@ -92,8 +94,13 @@ def status(stream: StreamOption = None) -> None:
     The lag is the age of the oldest waiting message. Dead letters are those of the last build.
     """
     settings = load_settings()
-    sink = engine_for(settings).warehouse()
+    engine = engine_for(settings)
     streams = settings.selected(stream)
+    live = read_live_status(engine.published_folder)
+    if live and engine.is_copied:
+        _print_live_status(settings, streams, live)
+        return
+    sink = engine.warehouse()
     landed = sink.status()
     waiting: dict[str, int | None] = {}
     oldest: dict[str, datetime | None] = {}
@@ -104,23 +111,51 @@ def status(stream: StreamOption = None) -> None:
             oldest |= source.oldest_waiting()
             problems += source.problems
     now = utc_now()
-    table = Table("stream", "source", box=None)
-    for column in ("landed", "waiting", "lag", "newest landed_at", "dead letters"):
-        table.add_column(column, justify="right")
+    table = _status_table("waiting", "lag")
     for one in streams:
-        known = landed[one.name]
-        table.add_row(
-            one.name,
-            settings.transport(one),
-            _number(known.landed),
-            _number(waiting[one.name]),
-            _lag(waiting[one.name], oldest[one.name], now),
-            "-" if known.newest_landed_at is None else f"{known.newest_landed_at:%Y-%m-%d %H:%M:%S}",
-            _number(known.dead_letters),
-        )
+        lag = _lag(waiting[one.name], oldest[one.name], now)
+        _add_status(table, settings, one, landed[one.name], _number(waiting[one.name]), lag)
     output.print(table)
     if problems:
         raise UserError("; ".join(problems))
+
+
+def _print_live_status(settings: Settings, streams: list[Stream], live: LiveStatus) -> None:
+    """Print what the live process last counted: it alone has the warehouse."""
+    table = _status_table()
+    for one in streams:
+        if one.name in live.streams:
+            _add_status(table, settings, one, live.streams[one.name])
+    output.print(table)
+    output.print(
+        f"`live` (PID {live.pid}) lands, builds and publishes; as of {live.updated_at:%Y-%m-%d %H:%M:%S}, version"
+        f" {live.published or 'none'}: {live.dashboard}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if live.failure:
+        raise UserError(f"nothing new is published: {live.failure}")
+
+
+def _status_table(*more: str) -> Table:
+    table = Table("stream", "source", box=None)
+    for column in ("landed", *more, "newest landed_at", "dead letters"):
+        table.add_column(column, justify="right")
+    return table
+
+
+def _add_status(
+    table: Table, settings: Settings, stream: Stream, known: StreamStatus | StreamCounts, *more: str
+) -> None:
+    newest = known.newest_landed_at
+    table.add_row(
+        stream.name,
+        settings.transport(stream),
+        _number(known.landed),
+        *more,
+        "-" if newest is None else f"{newest:%Y-%m-%d %H:%M:%S}",
+        _number(known.dead_letters),
+    )
 
 
 def _waiting(sources: list[Source]) -> int | None:
