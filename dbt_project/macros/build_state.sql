@@ -4,8 +4,10 @@
       node 'raw' has the upper bounds of the build.
     rebuilds (model, step, code): when a rebuild of all rows of a model began and ended, and with which SQL.
     touched_partitions (model, partition_date): which partitions a merge rewrote; null for all of them.
-    successful_builds (invocation_id): the builds in which every test passed; tests read what changed since the last.
-  Models only append, so that models that run at the same time neither block nor undo each other.
+    successful_builds (invocation_id): the builds in which every test passed, those before the last 20 deleted. Tests read what
+      changed since the last, and publishing what changed since the one that it published before.
+  Models only append, so that models that run at the same time neither block nor undo each other. `recorded_at` of partitions and
+  rebuilds is later than that of every successful build before, even if the clock went back.
 -#}
 
 {% macro state_table(name) %}
@@ -143,9 +145,41 @@
     {{ return(found) }}
 {% endmacro %}
 
+{#- The time to record of a change: later than every successful build so far, even if the clock went back. Google's clock does
+    not, and there a subquery would be billed. -#}
+{% macro change_time() -%}
+    {{ return(adapter.dispatch('change_time')()) }}
+{%- endmacro %}
+
+{% macro duckdb__change_time() -%}
+    greatest({{ now_utc() }}, (select max(recorded_at) + interval 1 microsecond from {{ state_table('successful_builds') }}))
+{%- endmacro %}
+
+{% macro bigquery__change_time() -%}
+    {{ now_utc() }}
+{%- endmacro %}
+
+{#- The time to record of a successful build: no earlier than its changes. -#}
+{% macro build_time() -%}
+    {{ return(adapter.dispatch('build_time')()) }}
+{%- endmacro %}
+
+{% macro duckdb__build_time() -%}
+    greatest(
+        {{ change_time() }},
+        (select max(recorded_at) from {{ state_table('touched_partitions') }}),
+        (select max(recorded_at) from {{ state_table('rebuilds') }})
+    )
+{%- endmacro %}
+
+{% macro bigquery__build_time() -%}
+    {{ now_utc() }}
+{%- endmacro %}
+
 {#-
-  Records a build that ran every test of the project and in which nothing failed. Nothing reads rows of these tables from
-  before such a build, so they are deleted here, while no model runs.
+  Records a build that ran every test of the project and in which nothing failed. Deletes what nothing reads any more, while no
+  model runs: the builds before the last 20, and then what was recorded before the first of these. Publishing relies on the
+  order: if a build is there, so is everything that changed since.
 -#}
 {% macro finish_build(results) %}
     {% if execute and flags.WHICH == 'build' %}
@@ -155,13 +189,16 @@
             {% do not_passed.append(id) %}
         {% endfor %}
         {% if not not_passed %}
+            {% set builds, touched = state_table('successful_builds'), state_table('touched_partitions') %}
             {% do run_query(
-                'insert into ' ~ state_table('successful_builds') ~ " (invocation_id, recorded_at) select '"
-                ~ invocation_id ~ "', " ~ now_utc()
+                'insert into ' ~ builds ~ " (invocation_id, recorded_at) select '" ~ invocation_id ~ "', " ~ build_time()
             ) %}
             {% do run_query(
-                'delete from ' ~ state_table('touched_partitions') ~ ' where recorded_at < (select max(recorded_at) from '
-                ~ state_table('successful_builds') ~ ')'
+                'delete from ' ~ builds ~ ' where recorded_at < (select min(recorded_at) from (select recorded_at from ' ~ builds
+                ~ ' order by recorded_at desc limit 20) as last_builds)'
+            ) %}
+            {% do run_query(
+                'delete from ' ~ touched ~ ' where recorded_at < (select min(recorded_at) from ' ~ builds ~ ')'
             ) %}
             {% do run_query(
                 'delete from ' ~ state_table('watermarks') ~ ' as earlier where exists (select 1 from '
