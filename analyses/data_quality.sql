@@ -39,10 +39,10 @@ reuse as (
 freshness as (
     select
         stream,
-        max(case when reject_reason is null then event_at end) as newest_event_at,
-        max(landed_at) as last_landed_at
-    from {{ ref('int_staged_messages') }}
-    where landed_at >= cast({{ start_date }} as timestamp)
+        max(newest_event_at) as newest_event_at,
+        max(last_landed_at) as last_landed_at
+    from {{ ref('landing_reconciliation') }}
+    where landed_date >= {{ start_date }}
     group by stream
 ),
 

@@ -104,6 +104,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
                 version = publish(settings, engine, options, target(), same_code_as)
                 is_query_left_out = _print_left_out(settings)
                 # read while the warehouse is held, so that this is the state that was built
+                engine.checkpoint()
                 state = engine.state()
                 if code and state is not None and _has_passed(result.result):
                     marts = _built_marts(result.result)

@@ -76,7 +76,7 @@ class TestRound:
     waiting: list[str]
     """Unique ids of the tests that have not run in this round."""
     started_at: str
-    """UTC time of the warehouse's clock at which the round began: rows from before are tested by every test."""
+    """SQL of the time at which the round began: rows from before are tested by every test."""
     failures: list[str] = field(default_factory=list)
     """One line per failed test."""
 
@@ -173,7 +173,7 @@ class ResidentProject:
             for model in [one for one in self._models if one in self._deferred]:
                 self._run(model)
             self._deferred.clear()
-            started_at = str(self._call("utc_time"))
+            started_at = str(self._call("pin"))
         return TestRound(list(self._nodes("test")), started_at)
 
     def test(self, tests: TestRound, seconds: float) -> bool:

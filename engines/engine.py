@@ -9,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from engines.reader import Describe, Reader
+from engines.marts import PinnedMarts
+from engines.reader import Reader
 from engines.warehouse import Arrivals, FreshnessRow, Warehouse
 
 
@@ -21,7 +22,7 @@ class Engine(Protocol):
     schema_prefix: str
     """Precedes the name of each schema; may be empty."""
     is_copied: bool
-    """Whether a published version has its own copy of the warehouse, so that its answers never change."""
+    """Whether a published version has its own copy of the marts, so that its answers never change."""
     is_billed: bool
     """Whether a query costs money: then none runs only for a summary or a test."""
     accepts_pushes: bool
@@ -77,10 +78,6 @@ class Engine(Protocol):
         """
         ...
 
-    def describing(self) -> AbstractContextManager[Describe]:
-        """A connection that describes queries on the warehouse as it is, not on a published version."""
-        ...
-
     def preview(self, sql: str, max_rows: int) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Names of the columns and the first rows of any SQL; nothing where queries are billed or the SQL fails."""
         ...
@@ -89,11 +86,15 @@ class Engine(Protocol):
         """A value that changes when anything is written to the warehouse; None where it cannot be told."""
         ...
 
-    def copy(self, folder: Path) -> None:
-        """Copy the warehouse to the folder of a version; does nothing unless `is_copied`.
+    def checkpoint(self) -> None:
+        """Write every commit to the warehouse's file, so that `state` can be told."""
+        ...
+
+    def pin(self) -> AbstractContextManager[PinnedMarts]:
+        """Fix what is published: the marts as they are now.
 
         Raises:
-            OSError: when it cannot be copied.
+            UserError: when the warehouse cannot be opened.
         """
         ...
 

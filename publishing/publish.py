@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,20 +13,36 @@ from pydantic import TypeAdapter
 from common.errors import UserError
 from common.settings import Settings
 from engines.engine import Engine
+from engines.marts import STATE, PinnedMarts
 from engines.query import Query
 from publishing.compile import compile_queries
+from publishing.marts import read_marts
 from publishing.versions import CURRENT, QUERIES, SEMANTIC_MANIFEST, VERSION, published_folder, published_version
 
 
 def publish(
     settings: Settings, engine: Engine, options: list[str], target: Path, same_code_as: str | None = None
 ) -> str:
-    """Publish the compiled queries as a version of their own and, on DuckDB, a copy of the warehouse.
+    """Publish what a build left: see `publish_pinned`."""
+    with engine.pin() as pinned:
+        return publish_pinned(settings, engine, pinned, options, target, same_code_as)
+
+
+def publish_pinned(
+    settings: Settings,
+    engine: Engine,
+    pinned: PinnedMarts,
+    options: list[str],
+    target: Path,
+    same_code_as: str | None = None,
+) -> str:
+    """Publish the compiled queries as a version of their own and, on DuckDB, the marts that they read.
 
     A query that has a problem is left out: `left_out` of versions.py returns these.
 
     Args:
-        engine: the engine of the warehouse, which the caller holds.
+        engine: the engine of the warehouse.
+        pinned: the marts, from `engine.pin`; other connections of this process may commit meanwhile.
         options: dbt's options that name the project, the profiles and the vars of the build.
         target: where dbt wrote the artifacts of the build.
         same_code_as: a version built from the same code and vars; if it is the newest, its queries are copied.
@@ -42,19 +58,20 @@ def publish(
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
             before = published_version(settings)
-            version = folder / f"{datetime.now(UTC):{VERSION}}"
+            spare = _spare(folder, before)
             # also removes the files of a killed build
-            _sweep(folder, {before})
+            _sweep(folder, {before, spare.name if spare else None})
+            version = folder / f"{datetime.now(UTC):{VERSION}}"
             try:
-                version.mkdir()
+                marts = read_marts(target) if engine.is_copied else ()
+                pinned.write(version, marts, folder / before if before else None, spare)
+                if engine.is_copied:
+                    shutil.copy(target / SEMANTIC_MANIFEST, version)
                 queries = folder / CURRENT / QUERIES
                 if before == same_code_as and queries.exists():
                     shutil.copy(queries, version)
                 else:
                     _compile(version, engine, options)
-                if engine.is_copied:
-                    shutil.copy(target / SEMANTIC_MANIFEST, version)
-                    engine.copy(version)
                 link = folder / f"{CURRENT}.new"
                 link.symlink_to(version.name)
                 link.replace(folder / CURRENT)
@@ -73,9 +90,16 @@ def publish(
 
 
 def _compile(version: Path, engine: Engine, options: list[str]) -> None:
-    with engine.describing() as describe:
-        queries = compile_queries(options, describe)
+    """Describe the queries on what is published, so that one that reads anything else is left out."""
+    with closing(engine.open_reader(version)) as reader:
+        queries = compile_queries(options, reader.describe)
     (version / QUERIES).write_bytes(TypeAdapter(list[Query]).dump_json(queries, indent=1))
+
+
+def _spare(folder: Path, current: str | None) -> Path | None:
+    """The newest complete version that is not the current one: its folder may become the next version."""
+    complete = [path for path in folder.iterdir() if path.name not in (current, CURRENT) and (path / STATE).exists()]
+    return max(complete, default=None)
 
 
 @contextmanager

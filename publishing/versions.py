@@ -1,8 +1,8 @@
 """The published versions, one directory each, and the symbolic link that names the newest.
 
-DuckDB does not let one process read a file while another writes it, so a version has a copy of the warehouse. The link
-is replaced in one step, so a reader sees one whole build or the next, and no build waits for a reader. BigQuery needs
-no copy: the queries run on its datasets.
+DuckDB does not let one process read a file while another writes it, so a version has a copy of the marts. The link is
+replaced in one step, so a reader sees one whole build or the next, and no build waits for a reader. BigQuery needs no
+copy: the queries run on its datasets.
 """
 
 from datetime import UTC, datetime

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import TypeVar
 
 from specification.landed import Landed
@@ -57,11 +57,18 @@ def reconciliation(
     """
     names = ("landed", "accepted", "duplicates", "conflicting", "rejected", "mismatched_keys")
     counts: dict[tuple[str, date], dict[str, int]] = defaultdict(lambda: dict.fromkeys(names, 0))
+    last_landed_at: dict[tuple[str, date], datetime] = {}
+    newest_event_at: dict[tuple[str, date], datetime] = {}
     first = {one.key: one for one in kept}
     for message in messages:
-        counts[message.stream, message.landed_at.date()]["landed"] += 1
+        of = message.stream, message.landed_at.date()
+        counts[of]["landed"] += 1
+        last_landed_at[of] = max(message.landed_at, last_landed_at.get(of, message.landed_at))
     for copy in accepted:
-        day = counts[copy.stream, copy.landed_at.date()]
+        of = copy.stream, copy.landed_at.date()
+        if isinstance(copy, Event):
+            newest_event_at[of] = max(copy.event_at, newest_event_at.get(of, copy.event_at))
+        day = counts[of]
         kept_copy = first[copy.key]
         day["accepted" if copy is kept_copy else "duplicates"] += 1
         if isinstance(copy, Event) and isinstance(kept_copy, Event):
@@ -71,6 +78,13 @@ def reconciliation(
     for letter in dead_letters:
         counts[letter["stream"], letter["landed_at"].date()]["rejected"] += 1
     return [
-        {"stream": stream, "landed_date": landed_date, **count, "is_balanced": True}
-        for (stream, landed_date), count in counts.items()
+        {
+            "stream": of[0],
+            "landed_date": of[1],
+            **count,
+            "is_balanced": True,
+            "newest_event_at": newest_event_at.get(of),
+            "last_landed_at": last_landed_at[of],
+        }
+        for of, count in counts.items()
     ]

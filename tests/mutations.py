@@ -893,7 +893,7 @@ MUTATIONS = (
     ),
     Mutation(
         "field_drift counts landings, not messages",
-        "dbt_project/models/analytics/field_drift.sql",
+        "dbt_project/models/intermediate/int_field_drift_daily.sql",
         "count(*) as messages",
         "count(distinct landed_at) as messages",
         CONTRACTS,
@@ -908,15 +908,15 @@ MUTATIONS = (
     Mutation(
         "the time of an event drifts under another name",
         "dbt_project/models/analytics/field_drift.sql",
-        "when reject_reason = 'invalid:timestamp' then case stream",
-        "when reject_reason = 'invalid:time' then case stream",
+        "path = 'timestamp' then case stream",
+        "path = 'time' then case stream",
         CONTRACTS,
     ),
     Mutation(
         "values that do not fit are no drift",
-        "dbt_project/models/analytics/field_drift.sql",
-        "where reject_reason like 'invalid:%'",
-        "where reject_reason like 'invalid:p%'",
+        "dbt_project/models/intermediate/int_field_drift_daily.sql",
+        "    where reject_reason like 'invalid:%'",
+        "    where reject_reason like 'invalid:p%'",
         ANSWERS,
     ),
     Mutation(

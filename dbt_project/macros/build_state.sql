@@ -5,7 +5,10 @@
     rebuilds (model, step, code): when a rebuild of all rows of a model began and ended, and with which SQL.
     touched_partitions (model, partition_date): which partitions a merge rewrote; null for all of them.
     successful_builds (invocation_id): the builds in which every test passed; tests read what changed since the last.
-  Models only append, so that models that run at the same time neither block nor undo each other.
+    pins (pin_id): when marts were published and rounds of tests began, those before the last 20 deleted; publishing writes what
+      changed since the pin of the version that it updates.
+  Models only append, so that models that run at the same time neither block nor undo each other. `recorded_at` of partitions and
+  rebuilds is later than that of every successful build and pin before, even if the clock went back.
 -#}
 
 {% macro state_table(name) %}
@@ -34,6 +37,7 @@
         {% do create_state_table('rebuilds', ['model', 'step', 'code'], none) %}
         {% do create_state_table('touched_partitions', ['model'], 'partition_date date') %}
         {% do create_state_table('successful_builds', ['invocation_id'], none) %}
+        {% do create_state_table('pins', ['pin_id'], none) %}
         {% do plan_rebuilds() %}
         {% do check_settings() %}
         {% do check_raw_is_whole() %}
@@ -136,9 +140,45 @@
     {{ return(latest_watermarks().get(node, {}) if has_state() else {}) }}
 {% endmacro %}
 
+{#- The time to record of a change: later than every successful build and pin so far, even if the clock went back. Google's clock does
+    not, and there a subquery would be billed. -#}
+{% macro change_time() -%}
+    {{ return(adapter.dispatch('change_time')()) }}
+{%- endmacro %}
+
+{% macro duckdb__change_time() -%}
+    greatest(
+        {{ now_utc() }},
+        (select max(recorded_at) + interval 1 microsecond from {{ state_table('successful_builds') }}),
+        (select max(recorded_at) + interval 1 microsecond from {{ state_table('pins') }})
+    )
+{%- endmacro %}
+
+{% macro bigquery__change_time() -%}
+    {{ now_utc() }}
+{%- endmacro %}
+
+{#- The time to record of a successful build: no earlier than its changes. -#}
+{% macro build_time() -%}
+    {{ return(adapter.dispatch('build_time')()) }}
+{%- endmacro %}
+
+{% macro duckdb__build_time() -%}
+    greatest(
+        {{ change_time() }},
+        (select max(recorded_at) from {{ state_table('touched_partitions') }}),
+        (select max(recorded_at) from {{ state_table('rebuilds') }})
+    )
+{%- endmacro %}
+
+{% macro bigquery__build_time() -%}
+    {{ now_utc() }}
+{%- endmacro %}
+
 {#-
-  Records a build that ran every test of the project and in which nothing failed. Nothing reads rows of these tables from
-  before such a build, so they are deleted here, while no model runs.
+  Records a build that ran every test of the project and in which nothing failed. Deletes what nothing reads any more, while no
+  model runs: the builds before the last 20, and then what was recorded before the first of these. Publishing relies on the
+  order: if a build is there, so is everything that changed since.
 -#}
 {% macro finish_build(results) %}
     {% if execute and flags.WHICH == 'build' %}
@@ -148,30 +188,43 @@
             {% do not_passed.append(id) %}
         {% endfor %}
         {% if not not_passed %}
-            {% do record_successful_build(utc_time()) %}
+            {% do record_successful_build(build_time()) %}
         {% endif %}
     {% endif %}
 {% endmacro %}
 
-{#- Returns the present time in UTC, as text. -#}
-{% macro utc_time() %}
-    {{ return(run_query('select ' ~ timestamp_text(now_utc()) ~ ' as now').rows[0].now) }}
+{#- Records the present moment; returns SQL of its time. Everything that has changed so far is recorded no later, everything that
+    changes from now on is recorded later. -#}
+{% macro pin() %}
+    {% do run_query(
+        'insert into ' ~ state_table('pins') ~ " (pin_id, recorded_at) select '" ~ modules.datetime.datetime.now().isoformat()
+        ~ "', " ~ build_time()
+    ) %}
+    {{ return("timestamp '" ~ run_query(
+        'select ' ~ timestamp_text('max(recorded_at)') ~ ' as pinned_at from ' ~ state_table('pins')
+    ).rows[0].pinned_at ~ "'") }}
 {% endmacro %}
 
 {#-
-  Records that every test passed on all rows from before a time, and deletes what no later build or test reads.
+  Records that every test passed on all rows from before a time, and deletes what nothing reads any more: pins but the last 20,
+  and what was recorded before the first of these and before the last successful build. Publishing relies on the order: if a
+  pin is there, so is everything that changed since.
 
   Args:
-      tested_at: UTC time as text
+      tested_at: SQL of a UTC time
 -#}
 {% macro record_successful_build(tested_at) %}
+    {% set builds, pins = state_table('successful_builds'), state_table('pins') %}
     {% do run_query(
-        'insert into ' ~ state_table('successful_builds') ~ " (invocation_id, recorded_at) select '"
-        ~ invocation_id ~ "', timestamp '" ~ tested_at ~ "'"
+        'insert into ' ~ builds ~ " (invocation_id, recorded_at) select '" ~ invocation_id ~ "', " ~ tested_at
     ) %}
     {% do run_query(
-        'delete from ' ~ state_table('touched_partitions') ~ ' where recorded_at < (select max(recorded_at) from '
-        ~ state_table('successful_builds') ~ ')'
+        'delete from ' ~ pins ~ ' where recorded_at < (select min(recorded_at) from (select recorded_at from ' ~ pins
+        ~ ' order by recorded_at desc limit 20) as last_pins)'
+    ) %}
+    {% do run_query(
+        'delete from ' ~ state_table('touched_partitions') ~ ' where recorded_at < (select min(recorded_at) from (select '
+        ~ 'recorded_at from ' ~ pins ~ ' union all select max(recorded_at) from ' ~ builds ~ ') as needed)'
     ) %}
     {% do run_query(
         'delete from ' ~ state_table('watermarks') ~ ' as earlier where exists (select 1 from '

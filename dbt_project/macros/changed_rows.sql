@@ -63,7 +63,7 @@
 {% macro record_touched_partitions(dates) %}
     {% set rows = [] %}
     {% for date in dates %}
-        {% do rows.append("select '" ~ model.name ~ "', " ~ ('cast(null as date)' if date == 'null' else "date '" ~ date ~ "'") ~ ', ' ~ now_utc()) %}
+        {% do rows.append("select '" ~ model.name ~ "', " ~ ('cast(null as date)' if date == 'null' else "date '" ~ date ~ "'") ~ ', ' ~ change_time()) %}
     {% endfor %}
     {% if rows %}
         {% do run_query(

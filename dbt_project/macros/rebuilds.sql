@@ -128,7 +128,7 @@
 -#}
 {% macro record_rebuild(step) %}
     insert into {{ state_table('rebuilds') }} (model, step, code, recorded_at)
-    select '{{ model.name }}', '{{ step }}', '{{ code_of(model) }}', {{ now_utc() }}
+    select '{{ model.name }}', '{{ step }}', '{{ code_of(model) }}', {{ change_time() }}
 {% endmacro %}
 
 {#- Stops a rebuild of staging when raw no longer has all the messages that the accounting counts: those that are missing

@@ -4,14 +4,14 @@ Google's clients are imported in the methods: the embedded default has none inst
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from common.settings import Settings
 from engines.bigquery.reader import BigQueryReader
-from engines.reader import Describe
+from engines.marts import Mart
 from engines.warehouse import Arrivals, FreshnessRow, Warehouse
 
 LOAD_SECONDS = 60.0
@@ -59,19 +59,18 @@ class BigQueryEngine:
 
         yield
 
-    @contextmanager
-    def describing(self) -> Iterator[Describe]:
-        with closing(self._open()) as reader:
-            yield reader.describe
-
     def preview(self, sql: str, max_rows: int) -> tuple[list[str], list[tuple[Any, ...]]]:
         return [], []
 
     def state(self) -> None:
         return None
 
-    def copy(self, folder: Path) -> None:
-        """Does nothing: published queries run on the datasets."""
+    def checkpoint(self) -> None:
+        """Does nothing: there is no file."""
+
+    @contextmanager
+    def pin(self) -> Iterator["BigQueryMarts"]:
+        yield BigQueryMarts()
 
     def open_reader(self, folder: Path, threads: int | None = None) -> BigQueryReader:
         return self._open()
@@ -80,3 +79,10 @@ class BigQueryEngine:
         from engines.bigquery.client import open_client
 
         return BigQueryReader(open_client(self._settings), self._settings)
+
+
+class BigQueryMarts:
+    """Published queries run on the datasets: see `PinnedMarts`."""
+
+    def write(self, folder: Path, marts: Sequence[Mart], last: Path | None, spare: Path | None) -> None:
+        folder.mkdir()

@@ -1,7 +1,6 @@
 """The engine of WAREHOUSE=duckdb."""
 
 import os
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
@@ -14,14 +13,14 @@ from common.errors import UserError
 from common.settings import Settings
 from engines.duckdb.arrivals import read_arrivals, save_freshness
 from engines.duckdb.file import published_folder
-from engines.duckdb.reader import DuckDBReader, describe
+from engines.duckdb.marts import DuckDBMarts
+from engines.duckdb.reader import DuckDBReader
 from engines.duckdb.sink import DuckDBSink
-from engines.reader import Describe
 from engines.warehouse import Arrivals, FreshnessRow
 
 
 class DuckDBEngine:
-    """One DuckDB file, of which each published version has a copy: see `Engine`."""
+    """One DuckDB file, of whose marts each published version has a copy: see `Engine`."""
 
     is_copied = True
     is_billed = False
@@ -64,11 +63,6 @@ class DuckDBEngine:
             self._sink.create_tables()
             yield
 
-    @contextmanager
-    def describing(self) -> Iterator[Describe]:
-        with self._sink.connection() as connection, connection.cursor() as cursor:
-            yield lambda query: describe(cursor, query)
-
     def preview(self, sql: str, max_rows: int) -> tuple[list[str], list[tuple[Any, ...]]]:
         with self._sink.connection() as connection, connection.cursor() as cursor, suppress(duckdb.Error):
             found = cursor.execute(sql)
@@ -88,16 +82,14 @@ class DuckDBEngine:
             return None
         return stat.st_size, stat.st_mtime_ns
 
-    def copy(self, folder: Path) -> None:
-        try:
-            with self._sink.connection() as connection:
-                connection.execute("checkpoint")
-            # In another process: closing the file in this one would release DuckDB's lock on it. `cp` shares blocks
-            # where the file system can.
-            command: list[str | Path] = ["cp", self._path, folder / self._path.name]
-            subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603  no shell, and only paths of ours
-        except (duckdb.Error, subprocess.CalledProcessError) as error:
-            raise OSError(str(getattr(error, "stderr", None) or error)) from error
+    def checkpoint(self) -> None:
+        with self._sink.connection() as connection:
+            connection.execute("checkpoint")
+
+    @contextmanager
+    def pin(self) -> Iterator[DuckDBMarts]:
+        with self._sink.connection() as connection, connection.cursor() as cursor:
+            yield DuckDBMarts(cursor, self._path.name)
 
     def open_reader(self, folder: Path, threads: int | None = None) -> DuckDBReader:
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from common.settings import Settings
+from engines.duckdb.open_files import open_for_reading, reader_closed
 from engines.query import Query, Value
 from engines.reader import QueryFailedError, QueryTooLargeError, took_longer
 
@@ -36,7 +37,7 @@ class DuckDBReader:
         options: dict[str, Any] = {"memory_limit": settings.serve_memory_limit}
         if threads is not None:
             options["threads"] = threads
-        self._connection = duckdb.connect(str(path), read_only=True, config=options)
+        self._connection, self._file = open_for_reading(path, options)
         self._connection.execute("set global TimeZone = 'UTC'")  # loads an extension, so it comes first
         self._connection.execute("set enable_external_access = false")
         self._statements: dict[str, duckdb.Statement] = {}
@@ -67,6 +68,7 @@ class DuckDBReader:
 
     def close(self) -> None:
         self._connection.close()
+        reader_closed(self._file)
 
     def _statement(self, sql: str) -> duckdb.Statement:
         """The parsed statement; executing it copies it, so threads may share it."""

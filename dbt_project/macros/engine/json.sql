@@ -1,16 +1,3 @@
-{#- Bytes as text, without those that are not UTF-8. -#}
-{% macro lossy_text(bytes) -%}
-    {{ return(adapter.dispatch('lossy_text')(bytes)) }}
-{%- endmacro %}
-
-{% macro duckdb__lossy_text(bytes) -%}
-    decode({{ bytes }}, 'ignore')
-{%- endmacro %}
-
-{% macro bigquery__lossy_text(bytes) -%}
-    coalesce(safe_cast({{ bytes }} as string), replace(safe_convert_bytes_to_string({{ bytes }}), '\ufffd', ''))
-{%- endmacro %}
-
 {#- Bytes as text; null if they are not UTF-8. -#}
 {% macro utf8_text(bytes) -%}
     {{ return(adapter.dispatch('utf8_text')(bytes)) }}

@@ -47,7 +47,7 @@ facts as (
 ),
 
 landed as (
-    select stream, cast(landed_at as date) as landed_date, count(*) as landed
+    select stream, cast(landed_at as date) as landed_date, count(*) as landed, max(landed_at) as last_landed_at
     from raw_messages
     group by 1, 2
 ),
@@ -90,7 +90,8 @@ counted as (
         count(case when not compared.is_fact then 1 end) as duplicates,
         count(conflicting_copies.message_id) as conflicting,
         count(compared.reject_reason) as rejected,
-        count(case when compared.is_key_mismatch and compared.reject_reason is null then 1 end) as mismatched_keys
+        count(case when compared.is_key_mismatch and compared.reject_reason is null then 1 end) as mismatched_keys,
+        max(case when compared.reject_reason is null then compared.event_at end) as newest_event_at
     from compared
     left join conflicting_copies
         on compared.stream = conflicting_copies.stream
@@ -109,6 +110,8 @@ select
     coalesce(counted.rejected, 0) as rejected,
     coalesce(counted.mismatched_keys, 0) as mismatched_keys,
     landed.landed
-    = coalesce(counted.accepted, 0) + coalesce(counted.duplicates, 0) + coalesce(counted.rejected, 0) as is_balanced
+    = coalesce(counted.accepted, 0) + coalesce(counted.duplicates, 0) + coalesce(counted.rejected, 0) as is_balanced,
+    counted.newest_event_at,
+    landed.last_landed_at
 from landed
 left join counted on landed.stream = counted.stream and landed.landed_date = counted.landed_date

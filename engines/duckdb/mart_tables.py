@@ -1,0 +1,203 @@
+"""Makes the tables and views of a published file equal those of the warehouse, at the cost of what changed."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+
+import duckdb
+
+from common.logs import log
+from engines.duckdb.changes import Changes
+from engines.marts import Mart
+
+Name = tuple[str, str]
+"""Schema and name."""
+Columns = tuple[Name, ...]
+"""Name and type of each column, in order."""
+
+
+def write_tables(cursor: duckdb.DuckDBPyConnection, alias: str, marts: Sequence[Mart], changes: Changes | None) -> bool:
+    """Write every table of `marts` that the warehouse has.
+
+    Args:
+        cursor: of the warehouse, in a transaction.
+        alias: under which the published file is attached.
+        changes: since the published file was current; None if that cannot be told.
+
+    Returns:
+        Whether a table has other columns than before.
+    """
+    existing = _columns(cursor, alias)
+    wanted = {}
+    in_warehouse = _columns(cursor, current_database(cursor))
+    for mart in marts:
+        columns = in_warehouse.get((mart.schema, mart.name), ())
+        if columns and not mart.is_view:
+            wanted[mart] = tuple(column for column in columns if column[0] not in mart.unpublished)
+    for schema in {mart.schema for mart in marts}:
+        cursor.execute(f"create schema if not exists {alias}.{_quoted(schema)}")
+    for schema, name in existing.keys() - {(mart.schema, mart.name) for mart in wanted}:
+        cursor.execute(f"drop table {alias}.{_quoted(schema)}.{_quoted(name)}")
+    is_other_schema = False
+    for mart, columns in wanted.items():
+        table = _Table(cursor, alias, mart, columns)
+        if existing.get((mart.schema, mart.name)) != columns:
+            is_other_schema = True
+            table.replace()
+        elif changes is None or not table.update(changes):
+            table.replace()
+        elif not table.has_equal_counts():
+            log.warning("a table changed without a record of it: published whole", table=mart.name)
+            table.replace()
+    return is_other_schema
+
+
+class _Table:
+    """A table of the warehouse, and the published one with the same columns but those that are not published."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, alias: str, mart: Mart, columns: Columns) -> None:
+        self._cursor = cursor
+        self.mart = mart
+        name = f"{_quoted(mart.schema)}.{_quoted(mart.name)}"
+        self._source = f"{_quoted(current_database(cursor))}.{name}"
+        self._target = f"{alias}.{name}"
+        self._names = [column for column, _ in columns]
+        self._columns = ", ".join(map(_quoted, self._names))
+
+    def replace(self) -> None:
+        self._cursor.execute(f"create or replace table {self._target} as select {self._columns} from {self._source}")
+
+    def has_equal_counts(self) -> bool:
+        """Compare the numbers of rows, which DuckDB knows without reading any."""
+        return bool(
+            self._value(f"select (select count(*) from {self._source}) = (select count(*) from {self._target})")
+        )
+
+    def update(self, changes: Changes) -> bool:
+        """Apply what changed; returns whether it can be told."""
+        mart = self.mart
+        dates = changes.dates.get(mart.name, frozenset())
+        if not mart.is_incremental:
+            return self._is_equal()
+        if None in dates:
+            return False
+        if mart.partition_by and not dates:
+            return True
+        if not mart.partition_by and changes.before.get(mart.name) == changes.after.get(mart.name):
+            return True
+        where = _in_dates(mart.partition_by, [day for day in dates if day]) if mart.partition_by else "true"
+        if not mart.unique_key and {"stream", "landed_at"} <= {*self._names}:
+            self._insert(f"{where} and {_landed_after(changes.before.get(mart.name, {}))}")
+        elif mart.unique_key and {*mart.unique_key} <= {*self._names}:
+            self._replace_different_rows(where)
+        else:
+            self._cursor.execute(f"delete from {self._target} where {where}")
+            self._insert(where)
+        return True
+
+    def _is_equal(self) -> bool:
+        """Compare all rows, in any order, by the sum of their hashes."""
+        total = f"select (count(*), sum(hash({self._columns}))) from"
+        return bool(self._value(f"select ({total} {self._source}) = ({total} {self._target})"))
+
+    def _value(self, query: str) -> object:
+        return self._cursor.execute(query).fetchall()[0][0]
+
+    def _insert(self, where: str) -> None:
+        self._cursor.execute(
+            f"insert into {self._target} ({self._columns}) select {self._columns} from {self._source} where {where}"
+        )
+
+    def _replace_different_rows(self, where: str) -> None:
+        """Rows are compared by a hash of 64 bits, so that only the keys of those that differ are kept in memory."""
+        key = {f"key_{place}": _quoted(name) for place, name in enumerate(self.mart.unique_key)}
+        rows = f"select {', '.join(f'{name} as {alias}' for alias, name in key.items())}, hash({self._columns}) from"
+        ours, theirs = f"({rows} {self._source} where {where})", f"({rows} {self._target} where {where})"
+        self._cursor.execute(f"create or replace temp table gone as {theirs} except {ours}")
+        self._cursor.execute(f"create or replace temp table fresh as {ours} except {theirs}")
+        is_it = " and ".join(f"{name} is not distinct from {alias}" for alias, name in key.items())
+        self._cursor.execute(f"delete from {self._target} using gone where {where} and {is_it}")
+        self._insert(f"{where} and exists (from fresh where {is_it})")
+        self._cursor.execute("drop table gone; drop table fresh")
+
+
+def write_views(cursor: duckdb.DuckDBPyConnection, alias: str, views: Mapping[Name, str], *, again: bool) -> None:
+    """Create the views of `views`; one that reads what is not published is left out.
+
+    Args:
+        cursor: uses the published file afterwards.
+        views: name to the statement that creates it, as DuckDB returns it: without the name of a database.
+        again: create them even if they are there; a view has to be created again when a table has other columns.
+    """
+    existing = read_views(cursor, alias)
+    if existing == views and not again:
+        return
+    cursor.execute(f"use {alias}")
+    for schema, name in existing:
+        cursor.execute(f"drop view {_quoted(schema)}.{_quoted(name)}")
+    failed: dict[Name, str] = {}
+    left = dict(views)
+    is_stuck = False
+    while left and not is_stuck:  # a view may read another
+        failed = {}
+        for view, statement in left.items():
+            try:
+                cursor.execute(statement)
+            except (duckdb.CatalogException, duckdb.BinderException) as error:
+                failed[view] = str(error).splitlines()[0]
+        is_stuck = len(failed) == len(left)
+        left = {view: left[view] for view in failed}
+    for (schema, name), reason in failed.items():
+        log.warning("a view reads what is not published: left out", view=f"{schema}.{name}", reason=reason)
+
+
+def read_views(cursor: duckdb.DuckDBPyConnection, database: str) -> dict[Name, str]:
+    """The statements that create the views of a database, by name."""
+    found = cursor.execute(
+        "select schema_name, view_name, sql from duckdb_views() where not internal and database_name = ?", [database]
+    ).fetchall()
+    return {(schema, name): statement for schema, name, statement in found}
+
+
+def _columns(cursor: duckdb.DuckDBPyConnection, database: str) -> dict[Name, Columns]:
+    """The columns of each table of a database."""
+    found = cursor.execute(
+        """
+        select schema_name, table_name, list((column_name, data_type) order by column_index)
+        from duckdb_columns()
+        semi join duckdb_tables() using (database_oid, table_oid)
+        where database_name = ?
+        group by all
+        """,
+        [database],
+    ).fetchall()
+    return {(schema, name): tuple(columns) for schema, name, columns in found}
+
+
+def current_database(cursor: duckdb.DuckDBPyConnection) -> str:
+    return str(cursor.execute("select current_database()").fetchall()[0][0])
+
+
+def _quoted(name: str) -> str:
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
+
+
+def _in_dates(column: str, dates: Iterable[date]) -> str:
+    """A condition by which DuckDB skips blocks of rows, on a column of dates or timestamps."""
+    ranges: list[list[date]] = []
+    for day in sorted(dates):
+        if ranges and (day - ranges[-1][1]).days == 1:
+            ranges[-1][1] = day
+        else:
+            ranges.append([day, day])
+    of = _quoted(column)
+    found = [f"({of} >= date '{first}' and {of} < date '{last}' + 1)" for first, last in ranges]
+    whole = f"{of} >= date '{ranges[0][0]}' and {of} < date '{ranges[-1][1]}' + 1"
+    return f"{whole} and ({' or '.join(found)})" if len(ranges) > 1 else whole
+
+
+def _landed_after(watermarks: Mapping[str, datetime]) -> str:
+    """Rows that landed after the last that had been read of their stream."""
+    new = [f"(stream = '{stream}' and landed_at > timestamp '{at}')" for stream, at in watermarks.items()]
+    streams = ", ".join(f"'{stream}'" for stream in watermarks)
+    return f"({' or '.join([*new, f'stream not in ({streams})'])})" if new else "true"

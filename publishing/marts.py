@@ -1,0 +1,81 @@
+"""Which relations of the dbt project are published, by the manifest that a build leaves."""
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from engines.marts import Mart
+
+MANIFEST = "manifest.json"
+PUBLISHED_SCHEMAS = ("intermediate", "analytics")
+
+
+def read_marts(target: Path) -> tuple[Mart, ...]:
+    """The relations to publish; their schemas are those of a build without a prefix.
+
+    These are the schema analytics, and what its views, the queries, the metrics and the exposures read of the schema
+    intermediate. A view that reads staging or raw is left out.
+
+    Args:
+        target: where dbt wrote the artifacts of the build.
+
+    Raises:
+        OSError: when the manifest is not there.
+    """
+    file = target / MANIFEST
+    return _read(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _read(file: Path, _: int) -> tuple[Mart, ...]:
+    manifest = json.loads(file.read_bytes())
+    nodes: dict[str, Any] = manifest["nodes"]
+    readers = [*manifest["exposures"].values(), *manifest["semantic_models"].values()]
+    readers += [node for node in nodes.values() if node["resource_type"] == "analysis"]
+    publishable = {id: node for id, node in nodes.items() if _is_publishable(id, nodes)}
+    wanted = [id for id, node in publishable.items() if node["schema"] == "analytics"]
+    wanted += [parent for reader in readers for parent in reader["depends_on"]["nodes"]]
+    found: dict[str, Mart] = {}
+    while wanted:
+        id = wanted.pop()
+        if id in publishable and id not in found:
+            found[id] = _mart(publishable[id])
+            wanted += _parents(publishable[id])
+    return tuple(found.values())
+
+
+def _is_publishable(id: str, nodes: Mapping[str, Any]) -> bool:
+    """Whether this is a table of these schemas, or a view of such tables only."""
+    node = nodes.get(id)
+    return (
+        node is not None
+        and node["resource_type"] in ("model", "seed")
+        and node["schema"] in PUBLISHED_SCHEMAS
+        and node["config"]["materialized"] != "ephemeral"
+        and all(_is_publishable(parent, nodes) for parent in _parents(node))
+    )
+
+
+def _parents(node: Mapping[str, Any]) -> Iterable[str]:
+    """The relations that a view reads; a table has its rows."""
+    return node["depends_on"]["nodes"] if node["config"]["materialized"] == "view" else ()
+
+
+def _mart(node: Mapping[str, Any]) -> Mart:
+    config = node["config"]
+    unique_key = config.get("unique_key") or ()
+    return Mart(
+        schema=node["schema"],
+        name=node["name"],
+        is_view=config["materialized"] == "view",
+        is_incremental=config["materialized"] == "incremental",
+        unique_key=(unique_key,) if isinstance(unique_key, str) else tuple(unique_key),
+        partition_by=(config.get("partition_by") or {}).get("field"),
+        unpublished=frozenset(
+            column["name"]
+            for column in node["columns"].values()
+            if not {**column["meta"], **column["config"]["meta"]}.get("is_published", True)
+        ),
+    )
