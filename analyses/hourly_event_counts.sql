@@ -1,5 +1,5 @@
--- Events by hour, of one brand, category and product or of all. The hourly marts have neither brand nor category: the facts
--- are read for these, and for hours of which only a part is in the period.
+-- Events by hour, of one brand, category and product or of all. The hourly marts have neither brand nor category: the
+-- facts are read for these, and for hours of which only a part is in the period.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set brand = param('brand', 'all', 'string') %}
