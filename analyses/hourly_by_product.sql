@@ -1,20 +1,38 @@
--- Events of each product by hour, of one brand and category or of all.
--- From the facts, because agg_product_events_hourly has no brand, and the period may begin within an hour.
+-- Events of each product by hour, of one brand and category or of all. agg_product_events_hourly has neither brand nor
+-- category: the facts are read for these, and for hours of which only a part is in the period.
 {%- set start_time = param('start_time', '1970-01-01 00:00:00', 'timestamp') %}
 {%- set end_time = param('end_time', '9999-12-31 00:00:00', 'timestamp') %}
 {%- set product_id = param('product_id', 'all', 'string') %}
 {%- set brand = param('brand', 'all', 'string') %}
 {%- set category = param('category', 'all', 'string') %}
 {%- set limit = param('limit', 1000, 'integer') %}
+{%- set is_of_all = "(lower(" ~ brand ~ ") = 'all' and lower(" ~ category ~ ") = 'all')" %}
+{%- set figures = ['events', 'views', 'carts', 'purchases', 'users', 'revenue'] %}
 
-select
-    reporting_hour_at,
-    product_id,
-    {{ measures(['events', 'views', 'carts', 'purchases', 'users', 'revenue']) }}
-from {{ ref('int_events_reported') }}
-where {{ in_period(start_time, end_time) }}
-    and product_id is not null
-    and {{ of_products(brand, category, product_id) }}
-group by reporting_hour_at, product_id
+with hours as (
+    select
+        reporting_hour_at,
+        product_id,
+        {{ figures | join(', ') }}
+    from {{ ref('agg_product_events_hourly') }}
+    where {{ is_of_all }}
+        and {{ whole_hours(start_time, end_time) }}
+        and {{ of_products(product_id=product_id) }}
+
+    union all
+
+    select
+        reporting_hour_at,
+        product_id,
+        {{ measures(figures) }}
+    from {{ ref('int_events_reported') }}
+    where {{ in_period(start_time, end_time) }}
+        and (not {{ is_of_all }} or ({{ partial_hours(start_time, end_time) }}))
+        and product_id is not null
+        and {{ of_products(brand, category, product_id) }}
+    group by reporting_hour_at, product_id
+)
+
+select * from hours
 order by reporting_hour_at desc, events desc, product_id
 limit {{ limit }}

@@ -7,20 +7,33 @@ Builds a warehouse of seven days (143,000 events per day make a million) and sen
 - varied: one brand or all, one category or all, a few whole days, 10 or 20 products, like the pages of a shop: some
   requests repeat
 - distinct: the same, with a start time to the second that no other request has: none repeats
+- hourly: hourly_by_product of a period that no other request has, which is read from an hourly mart and the facts
+- versions: distinct, while a version is published every 2 seconds, as `live` does; then the same without requests
 - building: varied, during three builds of one new day each
+
+Beside the rate stands the processor time of the server per request: other work on the machine changes it less. 2 cores
+answer at most 2,000 ms divided by it per second.
 
 Set SERVE_BENCHMARK_FOLDER to keep the warehouse for the next run.
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
+from publishing.versions import CURRENT, VERSION
 from tools import ROOT
+
+SECONDS_PER_VERSION = 2.0
 
 WRK_SCRIPT = """
 local brands = {"all", "apple", "nike", "philips", "samsung", "xiaomi", "adidas", "sony", "lg", "bosch", "huawei"}
@@ -32,7 +45,12 @@ function request()
   if kind == "cached" then return wrk.format("GET", "/v0/pipes/top_products.json?brand=nike") end
   local first, days = math.random(1, 7), math.random(1, 7)
   local time = "T00:00:00"
-  if kind == "distinct" then
+  if kind == "hourly" then
+    return wrk.format("GET", string.format(
+      "/v0/pipes/hourly_by_product.json?start_time=2026-01-%02dT%02d:%02d:%02d&end_time=2026-01-%02d&limit=20",
+      first, math.floor(sent / 3600) % 24, math.floor(sent / 60) % 60, sent % 60, first + days))
+  end
+  if kind == "distinct" or kind == "versions" then
     time = string.format("T%02d:%02d:%02d", math.floor(sent / 3600) % 24, math.floor(sent / 60) % 60, sent % 60)
   end
   return wrk.format("GET", string.format(
@@ -42,11 +60,52 @@ function request()
 end
 function done(summary, latency, requests)
   local failed = summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout
-  print(string.format("%-9s %7.0f requests/s  p50 %6.1f ms  p99 %6.1f ms  max %6.1f ms  %d failed", kind,
+  print(string.format("%-9s %7.0f requests/s  p50 %6.1f ms  p99 %6.1f ms  max %6.1f ms  %d failed of %d", kind,
     summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
-    latency.max / 1e3, failed))
+    latency.max / 1e3, failed, summary.requests))
 end
 """
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time of a process so far, by Linux's /proc."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def publishing(folder: Path) -> Iterator[list[str]]:
+    """Publish the current version again every SECONDS_PER_VERSION under a new name; yields the names so far."""
+    names = [(folder / CURRENT).readlink().name]
+    ended = threading.Event()
+
+    def publish() -> None:
+        while not ended.wait(SECONDS_PER_VERSION):
+            version = folder / f"{datetime.now(UTC):{VERSION}}"
+            version.mkdir()
+            for file in (folder / names[-1]).iterdir():
+                (version / file.name).hardlink_to(file)
+            link = folder / "next"
+            link.symlink_to(version.name)
+            link.replace(folder / CURRENT)
+            for old in names[:-1]:
+                shutil.rmtree(folder / old, ignore_errors=True)
+            names.append(version.name)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        yield names
+    finally:
+        ended.set()
+        thread.join()
+
+
+def seconds_per_version(pid: int, versions: list[str], seconds: int) -> float:
+    """Processor time of the server per version that is published while nobody asks."""
+    before, published = processor_seconds(pid), len(versions)
+    time.sleep(seconds)
+    return (processor_seconds(pid) - before) / (len(versions) - published)
 
 
 def main() -> None:
@@ -97,15 +156,22 @@ def main() -> None:
             )
 
         def report(load: subprocess.Popen[str]) -> None:
-            print((load.communicate()[0]).splitlines()[-1], f"  load average {os.getloadavg()[0]:.1f}", flush=True)
+            before = processor_seconds(server.pid)
+            line = load.communicate()[0].splitlines()[-1]
+            each = (processor_seconds(server.pid) - before) * 1e3 / int(line.split()[-1])
+            print(f"{line}  {each:.2f} ms of processor each  load average {os.getloadavg()[0]:.1f}", flush=True)
 
         try:
             while socket.socket().connect_ex(("127.0.0.1", port)):
                 if server.poll() is not None:
                     sys.exit("the server did not start")
                 time.sleep(0.1)
-            for kind in ("cached", "varied", "distinct"):
+            for kind in ("cached", "varied", "distinct", "hourly"):
                 report(wrk(kind, seconds))
+            with publishing(Path(f"{environment['WAREHOUSE_PATH']}.published")) as versions:
+                report(wrk("versions", seconds))
+                each = seconds_per_version(server.pid, versions, int(seconds)) * 1e3
+                print(f"without requests {each:.0f} ms of processor per version", flush=True)
             load = wrk("building", "3600")
             took = [build("1", str(int(events_per_day) // 10)) for _ in range(3)]
             load.send_signal(2)

@@ -13,6 +13,29 @@
 {%- endmacro %}
 
 {#-
+  A period is read from an hourly mart and from the facts: `whole_hours` are the rows of the mart whose hour is completely in
+  the period, `partial_hours` the events of the hours at its two ends, at most two hours of facts. Each event of the period is
+  in one of the two. All events of an hour are less than 60 minutes after its start, in any time zone.
+
+  Args:
+      start_time, end_time: parameters of the query; the end is exclusive
+-#}
+{% macro whole_hours(start_time, end_time) -%}
+    reporting_date between {{ reporting_date(start_time) }} and {{ reporting_date(end_time) }}
+    and reporting_hour_at >= {{ start_time }} and reporting_hour_at <= {{ end_time }} - interval 1 hour
+{%- endmacro %}
+
+{#- The conditions on event_date and event_at follow from that on the hour. With them, a scan skips what is between. -#}
+{% macro partial_hours(start_time, end_time) -%}
+    (
+        event_date <= cast({{ start_time }} + interval 1 hour as date)
+        or event_date >= cast({{ end_time }} - interval 1 hour as date)
+    )
+    and (event_at < {{ start_time }} + interval 1 hour or event_at >= {{ end_time }} - interval 1 hour)
+    and (reporting_hour_at < {{ start_time }} or reporting_hour_at > {{ end_time }} - interval 1 hour)
+{%- endmacro %}
+
+{#-
   Events of one brand, category and product, or of all. Upper and lower case do not matter for brands and categories.
 
   Args:

@@ -1,7 +1,9 @@
 """Every analysis answers what its definition in plain Python says, row for row and in order."""
 
+import random
 import re
 from contextlib import closing
+from datetime import timedelta
 from decimal import Decimal
 from itertools import pairwise
 
@@ -39,6 +41,36 @@ def test_an_answer_is_as_defined(warehouse: Warehouse, name: str) -> None:
         assert answer.rows, arguments
         answers.append(answer.rows)
     assert all(answer != answers[0] for answer in answers[1:])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("hourly_")])
+def test_any_period_is_answered_as_defined(warehouse: Warehouse, name: str) -> None:
+    """Whole hours are read from the hourly marts, the rest from the facts."""
+    rng = random.Random(7)
+    takes = {parameter.name for parameter in warehouse.published_query(name).parameters}
+    events = [event["event_at"] for event in warehouse.facts.events if event["event_at"].year == 2026]
+    choices = {"brand": ("all", "all", "glow"), "category": ("all", "all", "home.lamp"), "product_id": ("all", "lamp")}
+    with_rows = 0
+    for _ in range(60):
+        around = rng.choice(events)
+        lengths = [timedelta(), timedelta(minutes=rng.randrange(300)), timedelta(hours=rng.randrange(80))]
+        start, end = around - rng.choice(lengths), around + rng.choice([*lengths, timedelta.resolution])
+        if rng.random() < 0.3:
+            start = start.replace(minute=0, second=0, microsecond=0)
+        if rng.random() < 0.3:
+            end = end.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+        given = {
+            "start_time": start.isoformat(),
+            "end_time": end.isoformat(),
+            "start_date": str(start.date()),
+            "end_date": str(end.date()),
+            **{one: rng.choice(values) for one, values in choices.items()},
+        }
+        arguments = {one: value for one, value in given.items() if one in takes}
+        answer = warehouse.answer(name, arguments)
+        assert (answer.rows, answer.is_cut) == warehouse.define(name, arguments), arguments
+        with_rows += bool(answer.rows)
+    assert with_rows > 30
 
 
 @pytest.mark.parametrize("name", NAMES)

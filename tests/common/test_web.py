@@ -60,14 +60,23 @@ def test_several_sites_are_served_in_one_thread_until_the_event() -> None:
 
 def test_in_the_main_thread_the_handlers_of_the_caller_stay() -> None:
     stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    threading.Timer(0.5, signal.raise_signal, [signal.SIGTERM]).start()
+    during = []
+
+    def handler(*_: object) -> None:
+        stop.set()
+
+    def interrupt() -> None:
+        during.extend([signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)])
+        signal.raise_signal(signal.SIGTERM)
+
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    threading.Timer(0.5, interrupt).start()
     try:
         web.serve_all([site("one")], stop, SECONDS)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    assert stop.is_set()
+        for number, one in before.items():
+            signal.signal(number, one)
+    assert during == [handler, handler]
 
 
 def test_a_request_is_answered_after_the_event() -> None:
