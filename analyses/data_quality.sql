@@ -46,6 +46,20 @@ freshness as (
     group by stream
 ),
 
+-- measured by `live` alone
+until_answered as (
+    select
+        stream,
+        max(p95_seconds) as worst_p95_freshness_seconds,
+        max(p95_landing_seconds) as worst_p95_landing_seconds,
+        max(p95_waiting_seconds) as worst_p95_waiting_seconds,
+        max(p95_building_seconds) as worst_p95_building_seconds,
+        max(p95_publishing_seconds) as worst_p95_publishing_seconds
+    from {{ ref('stream_freshness') }}
+    where cast(minute_at as date) between {{ start_date }} and {{ end_date }}
+    group by stream
+),
+
 -- over all time: a producer that sends such a field usually continues to
 drift as (
     select stream, count(*) as fields
@@ -69,10 +83,16 @@ select
     coalesce(drift.fields, 0) as drifting_fields,
     freshness.newest_event_at,
     freshness.last_landed_at,
+    until_answered.worst_p95_freshness_seconds,
+    until_answered.worst_p95_landing_seconds,
+    until_answered.worst_p95_waiting_seconds,
+    until_answered.worst_p95_building_seconds,
+    until_answered.worst_p95_publishing_seconds,
     '{{ var("reporting_time_zone") }}' as reporting_time_zone
 from accounting
 left join lateness on accounting.stream = lateness.stream
 left join reuse on accounting.stream = reuse.stream
 left join drift on accounting.stream = drift.stream
 left join freshness on accounting.stream = freshness.stream
+left join until_answered on accounting.stream = until_answered.stream
 order by accounting.stream

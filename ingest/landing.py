@@ -50,6 +50,7 @@ def land_streams(
     *,
     follow: bool = False,
     stop: threading.Event | None = None,
+    log_level: int = logging.INFO,
     on_open: Callable[[list[Source]], None] = lambda sources: None,
     on_progress: Callable[[int], None] = lambda rows: None,
 ) -> LandingReport:
@@ -59,6 +60,7 @@ def land_streams(
     continues from the positions of the new one.
 
     Args:
+        log_level: of the line per commit, with `follow`.
         on_open: called with the sources before the first fetch.
 
     Raises:
@@ -80,6 +82,7 @@ def land_streams(
                     sink,
                     follow=follow,
                     stop=stop,
+                    log_level=log_level,
                     on_progress=on_progress,
                     report=report,
                     streams=contracts,
@@ -112,6 +115,7 @@ def land(
     *,
     follow: bool = False,
     stop: threading.Event | None = None,
+    log_level: int = logging.INFO,
     on_progress: Callable[[int], None] = lambda rows: None,
     report: LandingReport | None = None,
     streams: Mapping[str, Stream] | None = None,
@@ -129,6 +133,7 @@ def land(
             start have landed, or once it delivers nothing for its `idle_timeout_seconds`. So landing also ends on a
             stream that never pauses.
         stop: set it to end after the running commit.
+        log_level: of the line per commit, with `follow`.
         on_progress: called with the number of rows after each commit.
         report: add the counts to this report.
         streams: contracts by stream name; by default those of the project.
@@ -162,7 +167,10 @@ def land(
                         fetch(source)
                 batches = [batch for _, found in collected for batch in found.batches]
                 if batches:
-                    rows = _commit_with_retry(sink, batches, stop) if follow else commit(sink, batches, logging.DEBUG)
+                    if follow:
+                        rows = _commit_with_retry(sink, batches, stop, log_level)
+                    else:
+                        rows = commit(sink, batches, logging.DEBUG)
                     report.rows += rows
                     report.commits += 1
                     for source, found in collected:
@@ -221,7 +229,7 @@ def _lag_seconds(batches: Sequence[Batch]) -> Mapping[str, float]:
     return {stream: time.time() - microseconds / 1e6 for stream, microseconds in newest.items()}
 
 
-def _commit_with_retry(sink: Sink, batches: Sequence[Batch], stop: threading.Event) -> int:
+def _commit_with_retry(sink: Sink, batches: Sequence[Batch], stop: threading.Event, log_level: int) -> int:
     """Retry the commit until it succeeds or `stop` is set.
 
     It is retried while the warehouse does not answer, its disk is full, or another process, such as a build, holds it.
@@ -230,7 +238,7 @@ def _commit_with_retry(sink: Sink, batches: Sequence[Batch], stop: threading.Eve
     pause = RETRY_SECONDS
     while True:
         try:
-            return commit(sink, batches)
+            return commit(sink, batches, log_level)
         except UnavailableError as error:
             if stop.is_set():
                 raise

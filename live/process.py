@@ -1,6 +1,7 @@
 """Puts the parts of the live process together, and opens the warehouse again after an error that only this helps."""
 
 import json
+import logging
 import os
 import threading
 import time
@@ -147,7 +148,13 @@ class Live:
             self._wake.set()
 
         land_streams(
-            self._settings, self._settings.selected(), self._sink, follow=True, stop=stop, on_progress=on_progress
+            self._settings,
+            self._settings.selected(),
+            self._sink,
+            follow=True,
+            stop=stop,
+            log_level=logging.DEBUG,  # there are several commits per second
+            on_progress=on_progress,
         )
 
     def _build(self, stop: threading.Event, publisher: Publisher) -> None:

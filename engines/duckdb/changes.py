@@ -23,8 +23,8 @@ class State(BaseModel, frozen=True):
     pin: str | None
     """Id of the moment at which they were as published; None if builds have recorded nothing yet."""
     recorded_at: datetime | None
-    """Time of that moment, no earlier than every change before and earlier than every change after: see `change_time` of
-    the dbt project."""
+    """Time of that moment, no earlier than any change before it and earlier than any after it: see `change_time` of the
+    dbt project."""
     watermarks: Mapping[str, Mapping[str, datetime]]
     """Model to stream to the last landed_at that it had read."""
 
@@ -83,8 +83,8 @@ def load_state(path: Path) -> State | None:
 
 
 def is_known(cursor: duckdb.DuckDBPyConnection, before: State) -> bool:
-    """Whether all changes since this state are recorded: dbt keeps those after each pin that it still lists. A warehouse
-    that was replaced, or restored from an older copy, does not list the pin."""
+    """Whether all changes since this state are recorded: dbt keeps those after each pin that it still lists. A
+    warehouse that was replaced, or restored from an older copy, does not list the pin."""
     listed = "select exists (from intermediate.pins where pin_id = ? and recorded_at = ?)"
     return before.pin is not None and bool(cursor.execute(listed, [before.pin, before.recorded_at]).fetchall()[0][0])
 

@@ -3,7 +3,8 @@
 {{ config(
     materialized='incremental',
     unique_key=['stream', 'landed_date', 'path', 'problem', 'type'],
-    partition_by={'field': 'landed_date', 'data_type': 'date'}
+    partition_by={'field': 'landed_date', 'data_type': 'date'},
+    meta={'live': 'with_tests'}
 ) }}
 
 {%- set drifts = "(unlisted_fields is not null or reject_reason like 'invalid:%')" %}
