@@ -4,6 +4,7 @@
       node 'raw' has the upper bounds of the build.
     rebuilds (model, step, code): when a rebuild of all rows of a model began and ended, and with which SQL.
     touched_partitions (model, partition_date): which partitions a merge rewrote; null for all of them.
+    rewritten_rows (model, row_key), on DuckDB: which rows a merge rewrote, for models with a single key.
     successful_builds (invocation_id): the builds in which every test passed, those before the last 20 deleted. Tests read what
       changed since the last, and publishing what changed since the one that it published before.
   Models only append, so that models that run at the same time neither block nor undo each other. `recorded_at` of partitions and
@@ -36,6 +37,7 @@
         {% do create_state_table('rebuilds', ['model', 'step', 'code'], none) %}
         {% do create_state_table('touched_partitions', ['model'], 'partition_date date') %}
         {% do create_state_table('successful_builds', ['invocation_id'], none) %}
+        {% do create_state_table('rewritten_rows', ['model', 'row_key'], none) if target.type == 'duckdb' %}
         {% do plan_rebuilds() %}
         {% do check_settings() %}
         {% do check_raw_is_whole() %}
@@ -168,6 +170,7 @@
     greatest(
         {{ change_time() }},
         (select max(recorded_at) from {{ state_table('touched_partitions') }}),
+        (select max(recorded_at) from {{ state_table('rewritten_rows') }}),
         (select max(recorded_at) from {{ state_table('rebuilds') }})
     )
 {%- endmacro %}
@@ -189,7 +192,7 @@
             {% do not_passed.append(id) %}
         {% endfor %}
         {% if not not_passed %}
-            {% set builds, touched = state_table('successful_builds'), state_table('touched_partitions') %}
+            {% set builds = state_table('successful_builds') %}
             {% do run_query(
                 'insert into ' ~ builds ~ " (invocation_id, recorded_at) select '" ~ invocation_id ~ "', " ~ build_time()
             ) %}
@@ -197,9 +200,11 @@
                 'delete from ' ~ builds ~ ' where recorded_at < (select min(recorded_at) from (select recorded_at from ' ~ builds
                 ~ ' order by recorded_at desc limit 20) as last_builds)'
             ) %}
-            {% do run_query(
-                'delete from ' ~ touched ~ ' where recorded_at < (select min(recorded_at) from ' ~ builds ~ ')'
-            ) %}
+            {% for changes in ['touched_partitions'] + (['rewritten_rows'] if target.type == 'duckdb' else []) %}
+                {% do run_query(
+                    'delete from ' ~ state_table(changes) ~ ' where recorded_at < (select min(recorded_at) from ' ~ builds ~ ')'
+                ) %}
+            {% endfor %}
             {% do run_query(
                 'delete from ' ~ state_table('watermarks') ~ ' as earlier where exists (select 1 from '
                 ~ state_table('watermarks') ~ ' as later where later.node = earlier.node and later.stream = earlier.stream'
