@@ -16,10 +16,10 @@ class Mart:
     schema: str
     name: str
     is_view: bool = False
-    is_incremental: bool = False
-    """Whether builds record what they change in it."""
+    records_changes: bool = False
+    """Whether builds record what they change in it, as incremental models of this project do."""
     unique_key: tuple[str, ...] = ()
-    """Columns that identify a row; without them, an incremental model only adds rows."""
+    """Columns that identify a row, never null. Without them such a model only adds rows."""
     partition_by: str | None = None
     """A column of dates or timestamps: builds record the dates that they changed."""
     unpublished: frozenset[str] = frozenset()

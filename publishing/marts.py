@@ -9,6 +9,8 @@ from typing import Any
 from engines.marts import Mart
 
 MANIFEST = "manifest.json"
+OPTIONS_OF_DBT = ("merge_update_columns", "merge_exclude_columns", "merge_clauses", "incremental_predicates")
+"""Models with these are merged by dbt's own macros."""
 PUBLISHED_SCHEMAS = ("intermediate", "analytics")
 
 
@@ -41,7 +43,7 @@ def _read(file: Path, _: int) -> tuple[Mart, ...]:
     while wanted:
         id = wanted.pop()
         if id in publishable and id not in found:
-            found[id] = _mart(publishable[id])
+            found[id] = _mart(publishable[id], manifest["metadata"]["project_name"])
             wanted += _parents(publishable[id])
     return tuple(found.values())
 
@@ -63,14 +65,14 @@ def _parents(node: Mapping[str, Any]) -> Iterable[str]:
     return node["depends_on"]["nodes"] if node["config"]["materialized"] == "view" else ()
 
 
-def _mart(node: Mapping[str, Any]) -> Mart:
+def _mart(node: Mapping[str, Any], project: str) -> Mart:
     config = node["config"]
     unique_key = config.get("unique_key") or ()
     return Mart(
         schema=node["schema"],
         name=node["name"],
         is_view=config["materialized"] == "view",
-        is_incremental=config["materialized"] == "incremental",
+        records_changes=_records_changes(node, project),
         unique_key=(unique_key,) if isinstance(unique_key, str) else tuple(unique_key),
         partition_by=(config.get("partition_by") or {}).get("field"),
         unpublished=frozenset(
@@ -78,4 +80,15 @@ def _mart(node: Mapping[str, Any]) -> Mart:
             for column in node["columns"].values()
             if not {**column["meta"], **column["config"]["meta"]}.get("is_published", True)
         ),
+    )
+
+
+def _records_changes(node: Mapping[str, Any], project: str) -> bool:
+    """Whether dbt merges its rows by the macros of this project: see `merges_by_partition` there."""
+    config = node["config"]
+    return (
+        config["materialized"] == "incremental"
+        and config.get("incremental_strategy") == "merge"
+        and node["package_name"] == project
+        and not any(config.get(option) for option in OPTIONS_OF_DBT)
     )

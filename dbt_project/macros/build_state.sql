@@ -4,6 +4,7 @@
       node 'raw' has the upper bounds of the build.
     rebuilds (model, step, code): when a rebuild of all rows of a model began and ended, and with which SQL.
     touched_partitions (model, partition_date): which partitions a merge rewrote; null for all of them.
+    rewritten_rows (model, row_key), on DuckDB: which rows a merge rewrote, for models with a single key.
     successful_builds (invocation_id): the builds in which every test passed; tests read what changed since the last.
     pins (pin_id): when marts were published and rounds of tests began, those before the last 20 deleted; publishing writes what
       changed since the pin of the version that it updates.
@@ -38,6 +39,7 @@
         {% do create_state_table('touched_partitions', ['model'], 'partition_date date') %}
         {% do create_state_table('successful_builds', ['invocation_id'], none) %}
         {% do create_state_table('pins', ['pin_id'], none) %}
+        {% do create_state_table('rewritten_rows', ['model', 'row_key'], none) if target.type == 'duckdb' %}
         {% do plan_rebuilds() %}
         {% do check_settings() %}
         {% do check_raw_is_whole() %}
@@ -133,6 +135,11 @@
         ~ 'and known.stream = bounds.stream and known.upper_bound >= bounds.upper_bound)'
     ) %}
     {% do graph.update({'watermarks_of_run': none}) %}
+    {% do graph.update({'change_floor': run_query(
+        'select coalesce(' ~ timestamp_text('max(recorded_at) + interval 1 microsecond') ~ ", '2000-01-01') as floor from (select "
+        ~ 'recorded_at from ' ~ state_table('pins') ~ ' union all select recorded_at from ' ~ state_table('successful_builds')
+        ~ ') as moments'
+    ).rows[0].floor}) if target.type == 'duckdb' %}
 {% endmacro %}
 
 {#- Returns, by stream, the time as text up to which a model has read it; for node 'raw', up to which this build reads it. -#}
@@ -147,11 +154,7 @@
 {%- endmacro %}
 
 {% macro duckdb__change_time() -%}
-    greatest(
-        {{ now_utc() }},
-        (select max(recorded_at) + interval 1 microsecond from {{ state_table('successful_builds') }}),
-        (select max(recorded_at) + interval 1 microsecond from {{ state_table('pins') }})
-    )
+    greatest({{ now_utc() }}, timestamp '{{ graph.get('change_floor', '2000-01-01') }}')
 {%- endmacro %}
 
 {% macro bigquery__change_time() -%}
@@ -167,6 +170,7 @@
     greatest(
         {{ change_time() }},
         (select max(recorded_at) from {{ state_table('touched_partitions') }}),
+        (select max(recorded_at) from {{ state_table('rewritten_rows') }}),
         (select max(recorded_at) from {{ state_table('rebuilds') }})
     )
 {%- endmacro %}
@@ -222,10 +226,12 @@
         'delete from ' ~ pins ~ ' where recorded_at < (select min(recorded_at) from (select recorded_at from ' ~ pins
         ~ ' order by recorded_at desc limit 20) as last_pins)'
     ) %}
-    {% do run_query(
-        'delete from ' ~ state_table('touched_partitions') ~ ' where recorded_at < (select min(recorded_at) from (select '
-        ~ 'recorded_at from ' ~ pins ~ ' union all select max(recorded_at) from ' ~ builds ~ ') as needed)'
-    ) %}
+    {% for changes in ['touched_partitions'] + (['rewritten_rows'] if target.type == 'duckdb' else []) %}
+        {% do run_query(
+            'delete from ' ~ state_table(changes) ~ ' where recorded_at < (select min(recorded_at) from (select recorded_at from '
+            ~ pins ~ ' union all select max(recorded_at) from ' ~ builds ~ ') as needed)'
+        ) %}
+    {% endfor %}
     {% do run_query(
         'delete from ' ~ state_table('watermarks') ~ ' as earlier where exists (select 1 from '
         ~ state_table('watermarks') ~ ' as later where later.node = earlier.node and later.stream = earlier.stream'

@@ -17,10 +17,21 @@
         {{ return(dbt.duckdb__get_incremental_merge_sql(args)) }}
     {% endif %}
     {% set unique_key = args['unique_key'] or [] %}
-    {{ return(duckdb__get_delete_insert_merge_sql(
-        args['target_relation'], args['temp_relation'], [unique_key] if unique_key is string else unique_key,
-        args['dest_columns'], merge_predicates(args['temp_relation'], 'DBT_INCREMENTAL_TARGET')
-    )) }}
+    {% set rows = args['temp_relation'] %}
+    {% set merge = duckdb__get_delete_insert_merge_sql(
+        args['target_relation'], rows, [unique_key] if unique_key is string else unique_key, args['dest_columns'],
+        merge_predicates(rows, 'DBT_INCREMENTAL_TARGET')
+    ) %}
+    {{ return(merge ~ record_rewritten_rows(rows, unique_key)) }}
+{% endmacro %}
+
+{#- Records which rows a merge rewrote, so that publishing need not compare those of whole days. Only for models with a single key:
+    the others count whole days again. -#}
+{% macro record_rewritten_rows(rows, unique_key) %}
+    {% if unique_key is string and unique_key != config.get('partition_by', {}).get('field') %}
+        insert into {{ state_table('rewritten_rows') }} (model, row_key, recorded_at)
+        select '{{ model.name }}', {{ unique_key }}, {{ change_time() }} from {{ rows }};
+    {% endif %}
 {% endmacro %}
 
 {#- dbt calls this macro to merge on BigQuery. -#}

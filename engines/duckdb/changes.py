@@ -9,12 +9,16 @@ from uuid import uuid4
 import duckdb
 from pydantic import BaseModel, ValidationError
 
-STATE_TABLES = ("pins", "rebuilds", "successful_builds", "touched_partitions", "watermarks")
+STATE_TABLES = ("pins", "rebuilds", "rewritten_rows", "successful_builds", "touched_partitions", "watermarks")
+NEVER = datetime(2000, 1, 1)  # noqa: DTZ001  UTC, as in the warehouse
 CHANGES = (
     "select model, partition_date, recorded_at from intermediate.touched_partitions"
     " union all select model, null, recorded_at from intermediate.rebuilds"
 )
 """A null date stands for the whole table."""
+RECORDED = f"select recorded_at from ({CHANGES}) union all select recorded_at from intermediate.rewritten_rows"  # noqa: S608
+REWRITTEN = "select row_key from intermediate.rewritten_rows where model = ? and recorded_at > ?"
+"""Keys of the rows that a model rewrote since a time; some may be there more than once."""
 
 
 class State(BaseModel, frozen=True):
@@ -22,7 +26,7 @@ class State(BaseModel, frozen=True):
 
     pin: str | None
     """Id of the moment at which they were as published; None if builds have recorded nothing yet."""
-    recorded_at: datetime | None
+    recorded_at: datetime
     """Time of that moment, no earlier than any change before it and earlier than any after it: see `change_time` of the
     dbt project."""
     watermarks: Mapping[str, Mapping[str, datetime]]
@@ -32,6 +36,9 @@ class State(BaseModel, frozen=True):
 @dataclass(frozen=True)
 class Changes:
     """What changed between two states of one warehouse."""
+
+    since: datetime
+    """Later than every change up to the earlier state, and earlier than every change after it."""
 
     dates: Mapping[str, frozenset[date | None]]
     """Model to the dates of the partitions that changed; None if it may have changed anywhere."""
@@ -53,7 +60,7 @@ def add_pin(cursor: duckdb.DuckDBPyConnection) -> str | None:
             timezone('UTC', now()),
             (select max(recorded_at) + interval 1 microsecond from intermediate.pins),
             (select max(recorded_at) + interval 1 microsecond from intermediate.successful_builds),
-            (select max(recorded_at) from ({CHANGES}))
+            (select max(recorded_at) from ({RECORDED}))
         )
         """,  # noqa: S608  a constant
         {"pin": pin},
@@ -64,7 +71,7 @@ def add_pin(cursor: duckdb.DuckDBPyConnection) -> str | None:
 def read_state(cursor: duckdb.DuckDBPyConnection, pin: str | None) -> State:
     """The state of a warehouse at a moment, in the transaction that reads its marts."""
     if pin is None:
-        return State(pin=None, recorded_at=None, watermarks={})
+        return State(pin=None, recorded_at=NEVER, watermarks={})
     found = cursor.execute("select recorded_at from intermediate.pins where pin_id = ?", [pin]).fetchall()
     watermarks: dict[str, dict[str, datetime]] = {}
     for node, stream, upper_bound in cursor.execute(
@@ -90,9 +97,10 @@ def is_known(cursor: duckdb.DuckDBPyConnection, before: State) -> bool:
 
 
 def changes_between(cursor: duckdb.DuckDBPyConnection, before: State, after: State) -> Changes:
+    """What changed since an earlier state for which `is_known` is true."""
     found: dict[str, set[date | None]] = {}
     changed = f"select distinct model, partition_date from ({CHANGES}) where recorded_at > ?"  # noqa: S608  a constant
     for model, day in cursor.execute(changed, [before.recorded_at]).fetchall():
         found.setdefault(model, set()).add(day)
     dates = {model: frozenset(days) for model, days in found.items()}
-    return Changes(dates, before.watermarks, after.watermarks)
+    return Changes(before.recorded_at, dates, before.watermarks, after.watermarks)

@@ -6,7 +6,7 @@ from datetime import date, datetime
 import duckdb
 
 from common.logs import log
-from engines.duckdb.changes import Changes
+from engines.duckdb.changes import REWRITTEN, Changes
 from engines.marts import Mart
 
 Name = tuple[str, str]
@@ -26,39 +26,43 @@ def write_tables(cursor: duckdb.DuckDBPyConnection, alias: str, marts: Sequence[
     Returns:
         Whether a table has other columns than before.
     """
-    existing = _columns(cursor, alias)
-    wanted = {}
-    in_warehouse = _columns(cursor, current_database(cursor))
+    warehouse = current_database(cursor)
+    columns = _columns(cursor, warehouse, alias)
+    tables = []
     for mart in marts:
-        columns = in_warehouse.get((mart.schema, mart.name), ())
-        if columns and not mart.is_view:
-            wanted[mart] = tuple(column for column in columns if column[0] not in mart.unpublished)
+        found = columns.get((warehouse, mart.schema, mart.name), ())
+        if found and not mart.is_view:
+            kept = tuple(column for column in found if column[0] not in mart.unpublished)
+            tables.append(_Table(cursor, warehouse, alias, mart, kept))
     for schema in {mart.schema for mart in marts}:
         cursor.execute(f"create schema if not exists {alias}.{_quoted(schema)}")
-    for schema, name in existing.keys() - {(mart.schema, mart.name) for mart in wanted}:
+    wanted = {(table.mart.schema, table.mart.name) for table in tables}
+    existing = {(schema, name): kept for (database, schema, name), kept in columns.items() if database == alias}
+    for schema, name in existing.keys() - wanted:
         cursor.execute(f"drop table {alias}.{_quoted(schema)}.{_quoted(name)}")
-    is_other_schema = False
-    for mart, columns in wanted.items():
-        table = _Table(cursor, alias, mart, columns)
-        if existing.get((mart.schema, mart.name)) != columns:
-            is_other_schema = True
+    others = [table for table in tables if existing.get((table.mart.schema, table.mart.name)) != table.columns]
+    for table in tables:
+        if table in others or changes is None or not table.update(changes):
             table.replace()
-        elif changes is None or not table.update(changes):
+    for table in tables:
+        if not table.has_equal_count():
+            log.warning("a table changed without a record of it: published whole", table=table.mart.name)
             table.replace()
-        elif not table.has_equal_counts():
-            log.warning("a table changed without a record of it: published whole", table=mart.name)
-            table.replace()
-    return is_other_schema
+    return bool(others)
 
 
 class _Table:
-    """A table of the warehouse, and the published one with the same columns but those that are not published."""
+    """A table of the warehouse, and the published one."""
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, alias: str, mart: Mart, columns: Columns) -> None:
+    def __init__(
+        self, cursor: duckdb.DuckDBPyConnection, warehouse: str, alias: str, mart: Mart, columns: Columns
+    ) -> None:
         self._cursor = cursor
         self.mart = mart
+        self.columns = columns
+        """Those that are published."""
         name = f"{_quoted(mart.schema)}.{_quoted(mart.name)}"
-        self._source = f"{_quoted(current_database(cursor))}.{name}"
+        self._source = f"{_quoted(warehouse)}.{name}"
         self._target = f"{alias}.{name}"
         self._names = [column for column, _ in columns]
         self._columns = ", ".join(map(_quoted, self._names))
@@ -66,7 +70,7 @@ class _Table:
     def replace(self) -> None:
         self._cursor.execute(f"create or replace table {self._target} as select {self._columns} from {self._source}")
 
-    def has_equal_counts(self) -> bool:
+    def has_equal_count(self) -> bool:
         """Compare the numbers of rows, which DuckDB knows without reading any."""
         return bool(
             self._value(f"select (select count(*) from {self._source}) = (select count(*) from {self._target})")
@@ -76,22 +80,23 @@ class _Table:
         """Apply what changed; returns whether it can be told."""
         mart = self.mart
         dates = changes.dates.get(mart.name, frozenset())
-        if not mart.is_incremental:
+        before, after = changes.before.get(mart.name, {}), changes.after.get(mart.name, {})
+        if not mart.records_changes:
             return self._is_equal()
         if None in dates:
             return False
-        if mart.partition_by and not dates:
-            return True
-        if not mart.partition_by and changes.before.get(mart.name) == changes.after.get(mart.name):
+        if not dates and (mart.partition_by or before == after):
             return True
         where = _in_dates(mart.partition_by, [day for day in dates if day]) if mart.partition_by else "true"
         if not mart.unique_key and {"stream", "landed_at"} <= {*self._names}:
-            self._insert(f"{where} and {_landed_after(changes.before.get(mart.name, {}))}")
-        elif mart.unique_key and {*mart.unique_key} <= {*self._names}:
-            self._replace_different_rows(where)
-        else:
+            self._insert(f"{where} and {_landed_after(before, after)}")
+        elif not {*mart.unique_key} <= {*self._names} or not mart.unique_key:
             self._cursor.execute(f"delete from {self._target} where {where}")
             self._insert(where)
+        elif len(mart.unique_key) == 1 and mart.unique_key[0] != mart.partition_by:
+            self._copy_rewritten_rows(where, changes.since)
+        else:
+            self._copy_different_rows(where)
         return True
 
     def _is_equal(self) -> bool:
@@ -107,17 +112,36 @@ class _Table:
             f"insert into {self._target} ({self._columns}) select {self._columns} from {self._source} where {where}"
         )
 
-    def _replace_different_rows(self, where: str) -> None:
-        """Rows are compared by a hash of 64 bits, so that only the keys of those that differ are kept in memory."""
+    def _copy_rewritten_rows(self, where: str, since: datetime) -> None:
+        """Copy the rows that builds recorded as rewritten."""
+        [key] = map(_quoted, self.mart.unique_key)
+        self._cursor.execute(f"create or replace temp table rewritten as {REWRITTEN}", [self.mart.name, since])
+        is_rewritten = f"{where} and cast({key} as varchar) in (from rewritten)"
+        self._cursor.execute(f"delete from {self._target} where {is_rewritten}")
+        # by rowid, DuckDB reads the other columns of these rows only
+        self._insert(f"rowid in (select rowid from {self._source} where {is_rewritten})")
+
+    def _copy_different_rows(self, where: str) -> None:
+        """Copy the rows that differ, found by a hash of 64 bits."""
         key = {f"key_{place}": _quoted(name) for place, name in enumerate(self.mart.unique_key)}
-        rows = f"select {', '.join(f'{name} as {alias}' for alias, name in key.items())}, hash({self._columns}) from"
-        ours, theirs = f"({rows} {self._source} where {where})", f"({rows} {self._target} where {where})"
-        self._cursor.execute(f"create or replace temp table gone as {theirs} except {ours}")
-        self._cursor.execute(f"create or replace temp table fresh as {ours} except {theirs}")
-        is_it = " and ".join(f"{name} is not distinct from {alias}" for alias, name in key.items())
-        self._cursor.execute(f"delete from {self._target} using gone where {where} and {is_it}")
-        self._insert(f"{where} and exists (from fresh where {is_it})")
-        self._cursor.execute("drop table gone; drop table fresh")
+        names = ", ".join(f"{name} as {alias}" for alias, name in key.items())
+        rows = f"select {names}, hash({self._columns}) as row_hash from"
+        [(differing,)] = self._cursor.execute(
+            f"""
+            create or replace temp table differing as
+            select * from (
+                (({rows} {self._source} where {where}) except ({rows} {self._target} where {where}))
+                union all
+                (({rows} {self._target} where {where}) except ({rows} {self._source} where {where}))
+            )
+            """
+        ).fetchall()
+        if differing:
+            differs = (
+                f"exists (from differing where {' and '.join(f'{name} = {alias}' for alias, name in key.items())})"
+            )
+            self._cursor.execute(f"delete from {self._target} where {where} and {differs}")
+            self._insert(f"rowid in (select rowid from {self._source} where {where} and {differs})")
 
 
 def write_views(cursor: duckdb.DuckDBPyConnection, alias: str, views: Mapping[Name, str], *, again: bool) -> None:
@@ -158,19 +182,19 @@ def read_views(cursor: duckdb.DuckDBPyConnection, database: str) -> dict[Name, s
     return {(schema, name): statement for schema, name, statement in found}
 
 
-def _columns(cursor: duckdb.DuckDBPyConnection, database: str) -> dict[Name, Columns]:
-    """The columns of each table of a database."""
+def _columns(cursor: duckdb.DuckDBPyConnection, *databases: str) -> dict[tuple[str, str, str], Columns]:
+    """The columns of each table by database, schema and name."""
     found = cursor.execute(
         """
-        select schema_name, table_name, list((column_name, data_type) order by column_index)
+        select database_name, schema_name, table_name, list((column_name, data_type) order by column_index)
         from duckdb_columns()
         semi join duckdb_tables() using (database_oid, table_oid)
-        where database_name = ?
+        where list_contains(?, database_name)
         group by all
         """,
-        [database],
+        [databases],
     ).fetchall()
-    return {(schema, name): tuple(columns) for schema, name, columns in found}
+    return {(database, schema, name): tuple(columns) for database, schema, name, columns in found}
 
 
 def current_database(cursor: duckdb.DuckDBPyConnection) -> str:
@@ -196,8 +220,12 @@ def _in_dates(column: str, dates: Iterable[date]) -> str:
     return f"{whole} and ({' or '.join(found)})" if len(ranges) > 1 else whole
 
 
-def _landed_after(watermarks: Mapping[str, datetime]) -> str:
-    """Rows that landed after the last that had been read of their stream."""
-    new = [f"(stream = '{stream}' and landed_at > timestamp '{at}')" for stream, at in watermarks.items()]
-    streams = ", ".join(f"'{stream}'" for stream in watermarks)
-    return f"({' or '.join([*new, f'stream not in ({streams})'])})" if new else "true"
+def _landed_after(before: Mapping[str, datetime], after: Mapping[str, datetime]) -> str:
+    """The rows that landed after the watermark of their stream, of the streams whose watermarks differ."""
+    conditions = []
+    for stream, upper_bound in after.items():
+        if stream not in before:
+            conditions.append(f"stream = '{stream}'")
+        elif upper_bound != before[stream]:
+            conditions.append(f"(stream = '{stream}' and landed_at > timestamp '{before[stream]}')")
+    return f"({' or '.join(conditions)})" if conditions else "false"

@@ -17,19 +17,19 @@ from publishing.versions import CURRENT, SEMANTIC_MANIFEST, published_folder
 
 NOON = datetime(2026, 1, 5, 12)
 STREAMS = ("clicks", "views")
-FACTS = Mart("analytics", "facts", is_incremental=True, partition_by="event_date")
+FACTS = Mart("analytics", "facts", records_changes=True, partition_by="event_date")
 DAILY = Mart(
-    "analytics", "daily", is_incremental=True, unique_key=("reporting_date", "brand"), partition_by="reporting_date"
+    "analytics", "daily", records_changes=True, unique_key=("reporting_date", "brand"), partition_by="reporting_date"
 )
 LETTERS = Mart(
     "analytics",
     "letters",
-    is_incremental=True,
+    records_changes=True,
     unique_key=("stream", "landed_at"),
     partition_by="landed_at",
     unpublished=frozenset({"payload"}),
 )
-HISTORY = Mart("analytics", "history", is_incremental=True, unique_key=("version_key",))
+HISTORY = Mart("analytics", "history", records_changes=True, unique_key=("version_key",))
 DATES = Mart("analytics", "dates")
 LATEST = Mart("intermediate", "latest", is_view=True)
 TOTALS = Mart("analytics", "totals", is_view=True)
@@ -46,6 +46,7 @@ create table intermediate.watermarks
 (node text, stream text, settings text, upper_bound timestamp, recorded_at timestamp);
 create table intermediate.rebuilds (model text, step text, code text, recorded_at timestamp);
 create table intermediate.touched_partitions (model text, partition_date date, recorded_at timestamp);
+create table intermediate.rewritten_rows (model text, row_key text, recorded_at timestamp);
 create table intermediate.successful_builds (invocation_id text, recorded_at timestamp);
 create table analytics.facts (event_key ubigint, stream text, event_date date, landed_at timestamp, brand text);
 create table analytics.daily (reporting_date date, brand text, events bigint, note text);
@@ -104,10 +105,11 @@ class HandMade:
                 "delete from intermediate.successful_builds where recorded_at < (select min(recorded_at) from"
                 " (from intermediate.successful_builds order by recorded_at desc limit 20))"
             )
-            connection.execute(
-                "delete from intermediate.touched_partitions"
-                " where recorded_at < (select min(recorded_at) from intermediate.successful_builds)"
-            )
+            for name in ("touched_partitions", "rewritten_rows"):
+                connection.execute(
+                    f"delete from intermediate.{name}"
+                    " where recorded_at < (select min(recorded_at) from intermediate.successful_builds)"
+                )
         connection.execute("commit")
 
     def publish(self) -> Path:
@@ -182,6 +184,10 @@ class HandMade:
             )
             connection.execute(f"delete from analytics.history where id = {id}")
             connection.execute("insert into analytics.history by name from versions")
+            connection.execute(
+                "insert into intermediate.rewritten_rows"
+                f" select 'history', version_key, {self._change_time()} from versions"
+            )
             self._watermark(connection, "history", "clicks")
         self._record(connection, "history", set(), rebuilt)
 
@@ -209,7 +215,8 @@ class HandMade:
     def _build_time(self) -> str:
         """As the macro of the dbt project."""
         others = ", ".join(
-            f"(select max(recorded_at) from intermediate.{name})" for name in ("touched_partitions", "rebuilds")
+            f"(select max(recorded_at) from intermediate.{name})"
+            for name in ("touched_partitions", "rewritten_rows", "rebuilds")
         )
         return f"greatest({self._change_time()}, {others})"
 
