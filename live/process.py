@@ -159,7 +159,7 @@ class Live:
 
     def _build(self, stop: threading.Event, publisher: Publisher) -> None:
         """Build everything once by dbt, as `make build` does, and then what is new."""
-        while not (self._built_by_dbt() or stop.is_set()):
+        while not stop.is_set() and not self._built_by_dbt():
             stop.wait(FIRST_BUILD_RETRY_SECONDS)
         if not stop.is_set():
             builds = Builds(self._settings, self._engine, publisher, self._options.variables, self._wake, self._report)

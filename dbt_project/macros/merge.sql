@@ -22,7 +22,7 @@
         args['target_relation'], rows, [unique_key] if unique_key is string else unique_key, args['dest_columns'],
         merge_predicates(rows, 'DBT_INCREMENTAL_TARGET')
     ) %}
-    {{ return(merge ~ record_rewritten_rows(rows, unique_key)) }}
+    {{ return(merge ~ ';' ~ record_rewritten_rows(rows, unique_key)) }}
 {% endmacro %}
 
 {#- Records which rows a merge rewrote, so that publishing need not compare those of whole days. Only for models with a single key:
