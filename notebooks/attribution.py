@@ -4,8 +4,6 @@ __generated_with = "0.25.2"
 app = marimo.App(width="medium", app_title="Attribution")
 
 with app.setup:
-    import json
-
     import altair as alt
     import marimo as mo
 
@@ -25,18 +23,15 @@ def _():
     `dbt_project.yml`; both ends of the window are included). A checkout without a click stays in the table as
     unattributed, so shares are shares of all checkouts.
 
-    This notebook reads the copy of the warehouse that the last successful build published (`{published.version}`).
+    This notebook reads the marts that the last successful build published (`{published.version}`).
     """)
     return
 
 
 @app.cell
 def _():
-    [_built] = published.query("""
-        select settings from intermediate.watermarks where node = 'int_checkout_first_clicks'
-        order by recorded_at desc limit 1
-    """).to_pylist()
-    window_seconds = int(json.loads(_built["settings"])["attribution_window_seconds"])
+    [_settings] = published.query("from intermediate.int_settings").to_pylist()
+    window_seconds = _settings["attribution_window_seconds"]
     mo.md(f"The table was built with a window of **{window_seconds} seconds**.")
     return (window_seconds,)
 

@@ -25,7 +25,7 @@ def _():
 
     `fct_page_views` has one row per page view, with its number in the session; `fct_sessions` has one row per session.
 
-    This notebook reads the copy of the warehouse that the last successful build published (`{published.version}`), so
+    This notebook reads the marts that the last successful build published (`{published.version}`), so
     it never blocks a build. `published.query(...)` runs any SQL; pass values as `$name`.
     """)
     return

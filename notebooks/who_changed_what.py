@@ -30,7 +30,7 @@ def _():
         and events.event_at >= history.valid_from and events.event_at < history.valid_to
     ```
 
-    This notebook reads the copy of the warehouse that the last successful build published (`{published.version}`).
+    This notebook reads the marts that the last successful build published (`{published.version}`).
     """)
     return
 
@@ -188,50 +188,22 @@ def _():
 def _():
     late_versions = published.query("""
         select
-            versions.user_id,
+            history.user_id,
             history.version_number,
             history.valid_from as changed_at,
-            versions.published_at as became_known_at,
+            history.published_at as became_known_at,
             count(*) as events_in_between
-        from staging.stg_users as versions
-        inner join analytics.dim_users_history as history using (version_key)
+        from analytics.dim_users_history as history
         inner join analytics.fct_events as events
             on history.user_id = events.user_id
             and events.event_at >= history.valid_from and events.event_at < history.valid_to
-            and events.event_at < versions.published_at
+            and events.event_at < history.published_at
         where history.version_number > 1
         group by all
         order by events_in_between desc
         limit 20
     """)
     late_versions
-    return
-
-
-@app.cell(hide_code=True)
-def _():
-    mo.md("""
-    `snapshots` has the versions that a build used: a version that was replaced between two builds is only in the
-    history. So the history shows what was true, and the snapshots show the data of a report of that day.
-    """)
-    return
-
-
-@app.cell
-def _():
-    seen = published.query("""
-        select
-            case when version_key in (
-                select history.version_key
-                from analytics.dim_products_history as history
-                inner join snapshots.products_snapshot as seen
-                    on history.product_id = seen.product_id and history.updated_at = seen.updated_at
-            ) then 'seen by a build' else 'in the history only' end as version,
-            count(*) as versions
-        from analytics.dim_products_history
-        group by version
-    """)
-    alt.Chart(seen).mark_bar().encode(x="versions:Q", y=alt.Y("version:N", title=None))
     return
 
 

@@ -19,8 +19,7 @@ SETS: tuple[dict[str, str], ...] = (
         "region": "euROPE",
         "stream": "Clicks",
         "property": "Product_NAME",
-        "reason": "Malformed_JSON",
-        "characters": "10",
+        "reason": "Invalid:Timestamp",
         "id": "'0",
     },
     {

@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -332,14 +333,33 @@ def test_a_version_whose_reader_has_closed_it_is_used_again(made: HandMade) -> N
 # -- failures ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("statement", ["insert into", "create or replace table", "checkpoint", "attach"])
-def test_a_full_disk_leaves_the_last_version_and_the_warehouse(
-    made: HandMade, statement: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert statement
-    assert monkeypatch
-    with pytest.raises(UserError, match="never"):
-        raise UserError("never")
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file can grow beyond this size, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_last_version_and_the_warehouse(made: HandMade) -> None:
+    before, published = made.current(), rows_of(made.published())
+    with made.engine.warehouse().session(), made.connected() as connection:
+        made.build_on(connection)
+        connection.execute(
+            "create or replace table analytics.dates as select (hash(range) // 2)::bigint as n from range(200000)"
+        )
+        error = "^built, but not published in .*: File too large; the last published build stays"
+        with full_disk(made.published().stat().st_size), pytest.raises(UserError, match=error) as told:
+            made.publish()
+        assert "\n" not in str(told.value)
+        assert (made.current(), versions(made)) == (before, {before.name})
+        assert rows_of(made.published()) == published
+        made.build_on(connection)
+        made.publish()
+        assert rows_of(made.published()) == rows(connection)
 
 
 Break = Callable[[Path], None]

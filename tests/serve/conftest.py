@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 
 from common.settings import Settings
 from engines.query import Column, Parameter, Query
+from publishing.marts import MANIFEST
 from serve.endpoints import Endpoints
 from serve.published import open_published
 from tests.serve.publishing import publish_again
@@ -65,6 +66,7 @@ def queries(shop: Warehouse) -> list[Query]:
 def settings(shop: Warehouse, tmp_path: Path) -> Settings:
     """Of a copy of the warehouse of which nothing is published."""
     shutil.copy(shop.path, tmp_path)
+    shutil.copy(shop.folder / "target" / MANIFEST, tmp_path)
     return Settings(_env_file=None, warehouse_path=tmp_path / shop.path.name)
 
 

@@ -14,6 +14,12 @@ from engines.query import Query
 from publishing.publish import publish
 from publishing.versions import SEMANTIC_MANIFEST
 
+# As a build that rebuilds every mart.
+REBUILD = """
+insert into intermediate.rebuilds select distinct node, 'done', '', now()::timestamp from intermediate.watermarks;
+insert into intermediate.successful_builds select uuid(), now()::timestamp;
+"""
+
 
 def publish_again(settings: Settings, queries: list[Query], change: str = "", same_code_as: str | None = None) -> None:
     """As a build does, after a change to the warehouse."""
@@ -23,6 +29,7 @@ def publish_again(settings: Settings, queries: list[Query], change: str = "", sa
         if change:
             with sink.connection() as connection:
                 connection.execute(change)
+                connection.execute(REBUILD)
         target = settings.warehouse_path.parent
         (target / SEMANTIC_MANIFEST).write_text("{}")
         publish(settings, engine, [], target, same_code_as)
