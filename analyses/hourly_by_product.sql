@@ -25,10 +25,8 @@ with hours as (
         reporting_hour_at,
         product_id,
         {{ measures(figures) }}
-    from {{ ref('int_events_reported') }}
-    where {{ in_period(start_time, end_time) }}
-        and (not {{ is_of_all }} or ({{ partial_hours(start_time, end_time) }}))
-        and product_id is not null
+    from {{ events_outside_whole_hours(start_time, end_time, is_of_all) }}
+    where product_id is not null
         and {{ of_products(brand, category, product_id) }}
     group by reporting_hour_at, product_id
 )

@@ -31,10 +31,8 @@ with hours as (
     select
         reporting_hour_at,
         {{ measures(figures) }}
-    from {{ ref('int_events_reported') }}
-    where {{ in_period(start_time, end_time) }}
-        and (not {{ is_of_all }} or ({{ partial_hours(start_time, end_time) }}))
-        and {{ of_products(brand, category, product_id) }}
+    from {{ events_outside_whole_hours(start_time, end_time, is_of_all) }}
+    where {{ of_products(brand, category, product_id) }}
     group by reporting_hour_at
 )
 

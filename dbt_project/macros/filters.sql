@@ -14,8 +14,8 @@
 
 {#-
   A period is read from an hourly mart and from the facts: `whole_hours` are the rows of the mart whose hour is completely in
-  the period, `partial_hours` the events of the hours at its two ends, at most two hours of facts. Each event of the period is
-  in one of the two. All events of an hour are less than 60 minutes after its start, in any time zone.
+  the period, `events_outside_whole_hours` the events of the other hours, at the two ends of the period. Each event of the
+  period is in one of the two. All events of an hour are less than 60 minutes after its start, in any time zone.
 
   Args:
       start_time, end_time: parameters of the query; the end is exclusive
@@ -25,14 +25,33 @@
     and reporting_hour_at >= {{ start_time }} and reporting_hour_at <= {{ end_time }} - interval 1 hour
 {%- endmacro %}
 
-{#- The conditions on event_date and event_at follow from that on the hour. With them, a scan skips what is between. -#}
-{% macro partial_hours(start_time, end_time) -%}
+{#-
+  A relation with the columns of int_events_reported. The two ends are selected apart, because a scan skips what is outside of
+  one range, but reads what is between two.
+
+  Args:
+      start_time, end_time: parameters of the query; the end is exclusive
+      has_mart: condition on the parameters under which the query reads whole hours from a mart; otherwise all events of the
+          period are returned
+-#}
+{% macro events_outside_whole_hours(start_time, end_time, has_mart) -%}
+    {%- set hour = 'interval 1 hour' -%}
     (
-        event_date <= cast({{ start_time }} + interval 1 hour as date)
-        or event_date >= cast({{ end_time }} - interval 1 hour as date)
-    )
-    and (event_at < {{ start_time }} + interval 1 hour or event_at >= {{ end_time }} - interval 1 hour)
-    and (reporting_hour_at < {{ start_time }} or reporting_hour_at > {{ end_time }} - interval 1 hour)
+        select * from {{ ref('int_events_reported') }}
+        where {{ in_period(start_time, end_time) }} and not {{ has_mart }}
+
+        union all
+
+        select * from {{ ref('int_events_reported') }}
+        where {{ in_period(start_time, start_time ~ ' + ' ~ hour) }} and event_at < {{ end_time }}
+            and reporting_hour_at < {{ start_time }} and {{ has_mart }}
+
+        union all
+
+        select * from {{ ref('int_events_reported') }}
+        where {{ in_period(end_time ~ ' - ' ~ hour, end_time) }}
+            and reporting_hour_at >= {{ start_time }} and reporting_hour_at > {{ end_time }} - {{ hour }} and {{ has_mart }}
+    ) as events
 {%- endmacro %}
 
 {#-
