@@ -12,7 +12,7 @@ ends there.
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from functools import partial
@@ -30,6 +30,7 @@ from common.streams import STREAMS, Stream
 from engines.batch import BATCH_SCHEMA, Batch
 from ingest.batching import BatchBounds, BatchSize
 from ingest.sources import ReadPositions
+from ingest.sources.spool_lines import MAX_LINES, parse_lines
 
 NO_LOG = (
     "not landed: the spool holds <stream>/<partition>.ndjson, such as users/0.ndjson; "
@@ -177,8 +178,9 @@ class SpoolSource:
         deadline = time.monotonic() + timeout
         while True:
             logs = list(self._logs())
+            keys = {log.key for log in logs}
             for index in [*range(self._turn, len(logs)), *range(min(self._turn, len(logs)))]:
-                batch = self._read(logs[index])
+                batch = self._read(logs[index], keys)
                 if batch is not None:
                     self._turn = index + 1
                     return batch
@@ -256,7 +258,8 @@ class SpoolSource:
         file.seek(start)
         return file
 
-    def _read(self, log: _Log) -> Batch | None:
+    def _read(self, log: _Log, keys: Set[tuple[str, int]]) -> Batch | None:
+        """Read the next messages of a log. `keys` are those of all logs."""
         try:
             with self._open(log) as file:
                 chunk, ends, is_all = self._whole_lines(file)
@@ -264,20 +267,24 @@ class SpoolSource:
         except FileNotFoundError:
             return None
         if len(ends) and log_id != self._ids[log.key]:
-            return self._read(log)  # the first line was written after the id was read
+            return self._read(log, keys)  # the first line was written after the id was read
         if is_all:
             self._read_to_end.add(log.key)
         if not len(ends):
             return None
         parsed = self._parse(log, chunk, ends)
         self._next[log.key] += int(ends[-1]) + 1
-        is_end = self._read_to_end >= {log.key for log in self._logs()}
+        is_end = self._read_to_end >= keys
         topic_ids = {log.stream: log_id} if log_id else {}
         return Batch({log.stream: parsed}, {log.key: self._next[log.key]}, topic_ids, is_end=is_end)
 
     def _parse(self, log: _Log, chunk: bytearray, ends: LineEnds) -> pa.Table:
         """Parse the lines of a chunk into a table of BATCH_SCHEMA."""
         start = self._next[log.key]
+        if len(ends) <= MAX_LINES:
+            parsed = parse_lines(log.stream, log.partition, start, chunk, int(ends[-1]) + 1)
+            if parsed is not None:
+                return parsed
         starts = np.concatenate(([0], ends + 1)).astype(np.int64)
         lines = pa.table(
             {
@@ -289,7 +296,7 @@ class SpoolSource:
         )
         self._parser.register("lines", pa.Table.from_batches(lines.to_batches(max_chunksize=ROWS_PER_CHUNK)))
         parameters = {"topic": log.stream, "partition": log.partition}
-        parsed: pa.Table = self._parser.sql(PARSE_LINES, params=parameters).to_arrow_table()
+        parsed = self._parser.sql(PARSE_LINES, params=parameters).to_arrow_table()
         self._parser.unregister("lines")
         return parsed.cast(BATCH_SCHEMA)
 

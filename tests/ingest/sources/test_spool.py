@@ -36,6 +36,13 @@ def write(settings: Settings, content: bytes, name: str = "users/0.ndjson") -> P
     return path
 
 
+def rows_by_query(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Return the rows as DuckDB parses them, which parses any line."""
+    with monkeypatch.context() as patched:
+        patched.setattr(ingest.sources.spool, "MAX_LINES", 0)
+        return rows(source(settings))
+
+
 def batches(spool: SpoolSource) -> list[Batch]:
     return list(iter(lambda: spool.fetch(0), None))
 
@@ -45,6 +52,53 @@ def rows(spool: SpoolSource) -> list[dict[str, Any]]:
 
 
 # -- bytes ------------------------------------------------------------------------------------------------------------
+
+
+NEARLY = [
+    b'{"key":null,"attributes":{},"published_at":007,"payload":"YQ=="}',
+    b'{"key":null,"attributes":{},"published_at":-7,"payload":"YQ=="}',
+    b'{"key":null,"attributes":{},"published_at":99999999999999999,"payload":"YQ=="}',
+    b'{"key":null,"attributes":{},"published_at":1,"payload":"YQ="}',
+    b'{"key":null,"attributes":{},"published_at":1,"payload":"=YQ="}',
+    b'{"key":null,"attributes":{},"published_at":1,"payload":"YQ==="}',
+    b'{"key":null,"attributes":{},"published_at":1,"payload":"YQ==YQ=="}',
+    b'{"key":"Y","attributes":{},"published_at":1,"payload":"YQ=="}',
+    b'{"key":null,"attributes":{"a":"1",},"published_at":1,"payload":"YQ=="}',
+    b'{"key":null,"attributes":{"a":"1""b":"2"},"published_at":1,"payload":"YQ=="}',
+    b'{"key":null,"attributes":{"a":1},"published_at":1,"payload":"YQ=="}',
+    rb'{"key":null,"attributes":{"a":"\u0041"},"published_at":1,"payload":"YQ=="}',
+    '{"key":null,"attributes":{"a":"é"},"published_at":1,"payload":"YQ=="}'.encode(),
+    b'{"key":null,"attributes":{"a":"\xff"},"published_at":1,"payload":"YQ=="}',
+    b'{"key":null,"attributes":{},"published_at":1,"payload":"YQ=="} ',
+    b'{"key":null,"attributes":{},"published_at":1,"payload":"YQ=="}x',
+    b'{"log_id":"x","key":null,"attributes":{},"published_at":1,"payload":"YQ=="}',
+    b"",
+]
+
+
+@pytest.mark.parametrize("line", NEARLY)
+def test_a_few_lines_are_parsed_as_many_are(line: bytes, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = [
+        Message(b"body", b"key", {"a": "1", "b": ""}, 1_600_000_000_123_456),
+        Message(b"", b"", {}, 0),
+        Message(None, None, {"a": "'{}[]:,"}, 9_999_999_999_999_999),
+    ]
+    SpoolProducer(settings).produce(USERS, messages)
+    spool = source(settings)
+    few = rows(spool)
+    write(settings, line + b"\n")
+    few += rows(spool)
+    write(settings, LINE.replace(b":null,", b":1,"))
+    few += rows(spool)
+    assert len(few) == 5
+    assert few == rows_by_query(settings, monkeypatch)
+
+
+def test_lines_of_the_producer_need_no_query(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    SpoolProducer(settings).produce(USERS, [Message(b"body", b"key", {"a": "1"}, 1)] * 3)
+    spool = source(settings)
+    monkeypatch.setattr(ingest.sources.spool, "PARSE_LINES", "this is not a query")
+    assert len(rows(spool)) == 3
 
 
 def test_every_byte_of_a_message_is_preserved(settings: Settings) -> None:
