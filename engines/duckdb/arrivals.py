@@ -39,18 +39,23 @@ def save_freshness(connection: duckdb.DuckDBPyConnection, rows: Sequence[Freshne
         f"insert into analytics.stream_freshness ({', '.join(names)}) values ({', '.join('?' for _ in names)})",  # noqa: S608  names of ours
         [list(row) for row in rows],
     )
+    is_old = "minute_at < $newest - to_days($days)"
+    period = {"newest": max(row.minute_at for row in rows), "days": KEPT_DAYS}
+    # so that publishing knows which days change: later than every pin, as the dbt project's change_time
     connection.execute(
-        "delete from analytics.stream_freshness where minute_at < $oldest - to_days($days)",
-        {"oldest": max(row.minute_at for row in rows), "days": KEPT_DAYS},
-    )
-    connection.execute(
-        """
+        f"""
         insert into intermediate.touched_partitions (model, partition_date, recorded_at)
-        select 'stream_freshness', cast(minute_at as date), timezone('UTC', now())
+        select
+            'stream_freshness',
+            cast(minute_at as date),
+            greatest(
+                timezone('UTC', now()), (select max(recorded_at) + interval 1 microsecond from intermediate.pins)
+            )
         from analytics.stream_freshness
-        where minute_at >= $first
+        where minute_at >= $first or {is_old}
         group by 2
-        """,
-        {"first": min(row.minute_at for row in rows)},
+        """,  # noqa: S608  a constant
+        {"first": min(row.minute_at for row in rows), **period},
     )
+    connection.execute(f"delete from analytics.stream_freshness where {is_old}", period)  # noqa: S608  a constant
     connection.execute("commit")

@@ -47,6 +47,7 @@ create table intermediate.watermarks
 create table intermediate.rebuilds (model text, step text, code text, recorded_at timestamp);
 create table intermediate.touched_partitions (model text, partition_date date, recorded_at timestamp);
 create table intermediate.rewritten_rows (model text, row_key text, recorded_at timestamp);
+create table intermediate.pins (pin_id text, recorded_at timestamp);
 create table intermediate.successful_builds (invocation_id text, recorded_at timestamp);
 create table analytics.facts (event_key ubigint, stream text, event_date date, landed_at timestamp, brand text);
 create table analytics.daily (reporting_date date, brand text, events bigint, note text);
@@ -102,13 +103,14 @@ class HandMade:
                 f"insert into intermediate.successful_builds select 'build {self._number}', {self._build_time()}"
             )
             connection.execute(
-                "delete from intermediate.successful_builds where recorded_at < (select min(recorded_at) from"
-                " (from intermediate.successful_builds order by recorded_at desc limit 20))"
+                "delete from intermediate.pins where recorded_at < (select min(recorded_at) from"
+                " (from intermediate.pins order by recorded_at desc limit 20))"
             )
             for name in ("touched_partitions", "rewritten_rows"):
                 connection.execute(
-                    f"delete from intermediate.{name}"
-                    " where recorded_at < (select min(recorded_at) from intermediate.successful_builds)"
+                    f"delete from intermediate.{name} where recorded_at < (select min(recorded_at) from"
+                    " (select recorded_at from intermediate.pins"
+                    " union all select max(recorded_at) from intermediate.successful_builds))"
                 )
         connection.execute("commit")
 
@@ -209,8 +211,11 @@ class HandMade:
 
     def _change_time(self) -> str:
         """As the macro of the dbt project."""
-        last = "(select max(recorded_at) + interval 1 microsecond from intermediate.successful_builds)"
-        return f"greatest(timestamp '{self.clock}', {last})"
+        last = [
+            f"(select max(recorded_at) + interval 1 microsecond from intermediate.{name})"
+            for name in ("pins", "successful_builds")
+        ]
+        return f"greatest(timestamp '{self.clock}', {', '.join(last)})"
 
     def _build_time(self) -> str:
         """As the macro of the dbt project."""
