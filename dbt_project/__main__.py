@@ -31,11 +31,19 @@ from rich.table import Table
 from rich.text import Text
 
 from common.command_line import finish
+from common.console import count
 from common.errors import UserError
 from common.logs import printable
 from common.settings import Settings, load_settings
 from dbt_project.contracts import parse_changed_contracts, write_contracts
-from dbt_project.last_build import LastBuild, code_now, is_built, read_last_build, write_last_build
+from dbt_project.last_build import (
+    LastBuild,
+    code_now,
+    is_built,
+    manifest_state,
+    read_last_build,
+    write_last_build,
+)
 from engines.engine import Engine
 from engines.factory import engine_for
 from publishing.dbt_errors import first_paragraph
@@ -84,6 +92,9 @@ def run(settings: Settings, arguments: list[str]) -> int:
             output.print("nothing new: the last build, which passed every test, is up to date")
             return 1 if _print_left_out(settings) else 0
         known_code = ["--exclude-resource-type", "unit_test"]  # unit tests depend on the code alone
+        with engine.building():
+            if engine.is_copied and _build_increment(settings, engine, last, arguments):
+                return 1 if _print_left_out(settings) else 0
     from dbt.artifacts.schemas.run import RunExecutionResult
 
     export_environment(settings)
@@ -103,16 +114,44 @@ def run(settings: Settings, arguments: list[str]) -> int:
                 options = [*_vars_options(arguments), *PROJECT_OPTIONS]
                 version = publish(settings, engine, options, target(), same_code_as)
                 is_query_left_out = _print_left_out(settings)
-                # read while the warehouse is held, so that this is the state that was built
-                engine.checkpoint()
-                state = engine.state()
-                if code and state is not None and _has_passed(result.result):
-                    marts = _built_marts(result.result)
-                    write_last_build(settings, LastBuild(code=code, version=version, warehouse=state, marts=marts))
+                if code and _has_passed(result.result):
+                    _record_last_build(settings, engine, code, version, _built_marts(result.result))
     if arguments[:2] == ["docs", "generate"] and result.success:
         page = target() / ("static_index.html" if "--static" in arguments else "index.html")
         output.print(f"docs: {os.path.relpath(page)}", soft_wrap=True)
     return 0 if result.success and not is_query_left_out else 1
+
+
+def _build_increment(settings: Settings, engine: Engine, last: LastBuild, arguments: list[str]) -> bool:
+    """Build what is new by the code of the last build, and publish it; returns whether that could be done."""
+    from dbt_project.increment import build_increment
+
+    options = _vars_options(arguments)
+    increment = build_increment(settings, last, yaml.safe_load(options[1]) if options else {})
+    if interrupts.is_interrupted:
+        raise KeyboardInterrupt
+    if increment is None:
+        return False
+    from publishing.publish import publish
+
+    version = publish(settings, engine, [*options, *PROJECT_OPTIONS], target(), last.version)
+    _record_last_build(settings, engine, last.code, version, last.marts)
+    _print_marts(engine, last.marts)
+    output.print(
+        f"built in {increment.seconds:.1f} s: {count(increment.models, 'model')} with new messages,"
+        f" {count(increment.snapshots, 'snapshot')}, {count(increment.tests, 'test')} passed",
+        highlight=False,
+    )
+    return True
+
+
+def _record_last_build(settings: Settings, engine: Engine, code: str, version: str, marts: list[str]) -> None:
+    """Record a successful build, while the warehouse is held: so the recorded state is the one that was built."""
+    engine.checkpoint()
+    state = engine.state()
+    if state is not None:
+        last = LastBuild(code=code, version=version, warehouse=state, marts=marts, manifest=manifest_state())
+        write_last_build(settings, last)
 
 
 def _print_help(arguments: list[str]) -> int:

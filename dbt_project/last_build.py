@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from common.settings import Settings
 from engines.engine import Engine
+from publishing.dbt_options import target
 from publishing.versions import CURRENT, published_folder
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +29,22 @@ class LastBuild(BaseModel, frozen=True):
     warehouse: tuple[int, ...]
     """`Engine.state` of the warehouse when that version was published."""
     marts: list[str]
+    manifest: tuple[str, int, int] | None = None
+    """`manifest_state` after that build."""
+
+
+def manifest_file() -> Path:
+    """The file in which dbt keeps the parsed project for its next run."""
+    return target() / "partial_parse.msgpack"
+
+
+def manifest_state() -> tuple[str, int, int] | None:
+    """Path, size and time of the last change (ns) of that file: builds of several warehouses may share it."""
+    try:
+        stat = manifest_file().stat()
+    except OSError:
+        return None
+    return str(manifest_file()), stat.st_size, stat.st_mtime_ns
 
 
 def read_last_build(settings: Settings) -> LastBuild | None:

@@ -6,10 +6,9 @@ events, artifacts. The parts of dbt that this module calls are not public: dbt-c
 tests/dbt_project/test_resident.py compares the result with that of `dbt build`.
 """
 
-import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,6 +24,7 @@ from dbt.clients.jinja import MacroGenerator, add_rendered_test_kwargs
 from dbt.config.runtime import RuntimeConfig, load_profile, load_project
 from dbt.context.providers import generate_runtime_macro_context, generate_runtime_model_context
 from dbt.context.query_header import generate_query_header_context
+from dbt.contracts.graph.manifest import Manifest
 from dbt.contracts.graph.nodes import GenericTestNode
 from dbt.flags import set_flags
 from dbt.mp_context import get_mp_context
@@ -37,7 +37,6 @@ from dbt_common.exceptions import DbtBaseException
 from dbt_common.invocation import reset_invocation_id
 
 from common.settings import Settings
-from dbt_project.warm import parsed
 from publishing.dbt_errors import first_paragraph
 from publishing.dbt_options import PROJECT, export_environment, target
 
@@ -75,10 +74,14 @@ class TestRound:
 
     waiting: list[str]
     """Unique ids of the tests that have not run in this round."""
+    total: int
+    """Number of all tests of the round."""
     started_at: str
     """SQL of the time at which the round began: rows from before are tested by every test."""
     failures: list[str] = field(default_factory=list)
     """One line per failed test."""
+    warnings: list[str] = field(default_factory=list)
+    """One line per test that found rows, but is configured only to warn."""
 
 
 class ResidentProject:
@@ -88,15 +91,20 @@ class ResidentProject:
 
     Args:
         variables: dbt's vars, as in `--vars`.
-
-    Raises:
-        UserError: if the project cannot be parsed.
+        manifest: the project, parsed with these vars.
+        on_node: called with the name of each model, snapshot and test before it runs.
     """
 
-    def __init__(self, settings: Settings, variables: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        variables: Mapping[str, Any],
+        manifest: Manifest,
+        on_node: Callable[[str], None] = lambda name: None,
+    ) -> None:
         export_environment(settings)
-        options_of_vars = ["--vars", json.dumps(variables)] if variables else []
-        self._manifest = parsed(PROJECT, {"WAREHOUSE": settings.warehouse}, options_of_vars)
+        self._manifest = manifest
+        self._on_node = on_node
         options = {
             "project_dir": str(PROJECT),
             "profiles_dir": str(PROJECT),
@@ -138,7 +146,7 @@ class ResidentProject:
                 self._call("start_build")
             before, self._upper_bounds = self._upper_bounds, dict(self._call("latest_watermarks").get("raw", {}))
             changed = {stream for stream, bound in self._upper_bounds.items() if bound != before.get(stream)}
-            models = [one for one in self._models if not self._is_started or self._streams(one) & changed]
+            models = [one for one in self._models if self._has_new_messages(one, changed)]
             self._deferred |= {one for one in models if self._is_deferred(one)}
             models = [one for one in models if one not in self._deferred]
             for model in models:
@@ -150,15 +158,17 @@ class ResidentProject:
         bounds = {stream: datetime.fromisoformat(self._upper_bounds[stream]) for stream in changed}
         return Build(bounds, started_at, time.time() - started_at, len(models))
 
-    def snapshot(self) -> None:
-        """Run every snapshot.
+    def snapshot(self) -> int:
+        """Run every snapshot; returns their number.
 
         Raises:
             ModelError: if one fails.
         """
         with self._running():
-            for node in self._nodes("snapshot"):
-                self._run(node)
+            snapshots = self._nodes("snapshot")
+            for snapshot in snapshots:
+                self._run(snapshot)
+        return len(snapshots)
 
     def begin_tests(self) -> TestRound:
         """Begin to test the partitions that changed since the last successful build.
@@ -174,7 +184,8 @@ class ResidentProject:
                 self._run(model)
             self._deferred.clear()
             started_at = str(self._call("pin"))
-        return TestRound(list(self._nodes("test")), started_at)
+        tests = self._nodes("test")
+        return TestRound(tests, len(tests), started_at)
 
     def test(self, tests: TestRound, seconds: float) -> bool:
         """Run the next tests of a round for about this many seconds, at least one; returns whether the round is over.
@@ -188,10 +199,7 @@ class ResidentProject:
         until = time.monotonic() + seconds
         with self._running():
             while tests.waiting:
-                name = tests.waiting.pop()
-                failure = self._test(name)
-                if failure is not None:
-                    tests.failures.append(failure)
+                self._test(tests.waiting.pop(), tests)
                 if time.monotonic() >= until:
                     break
             if not tests.waiting and not tests.failures:
@@ -215,6 +223,25 @@ class ResidentProject:
     def _nodes(self, type_: str) -> list[str]:
         return [name for name, node in self._manifest.nodes.items() if node.resource_type == type_]
 
+    def _has_new_messages(self, name: str, changed: set[str]) -> bool:
+        """Whether a model may have something to do. An incremental model has if there is a stream that it has not read
+        up to the upper bound; what it reads itself cannot be further."""
+        if self._manifest.nodes[name].config.materialized != "incremental" or name in self._graph["planned_rebuilds"]:
+            return not self._is_started or bool(self._streams(name) & changed)
+        read = self._call("latest_watermarks").get(self._manifest.nodes[name].name, {})
+        return any(read.get(stream) != self._upper_bounds.get(stream) for stream in self._streams(name))
+
+    def is_complete(self) -> bool:
+        """Whether the tables and views of all nodes exist; if not, only `dbt build` creates them."""
+        with self._running():
+            return all(
+                self._adapter.get_relation(node.database, node.schema, node.alias) is not None
+                for node in self._manifest.nodes.values()
+                if node.is_relational
+                and node.resource_type in ("model", "seed", "snapshot")
+                and node.config.materialized != "ephemeral"
+            )
+
     def _is_deferred(self, name: str) -> bool:
         meta: dict[str, Any] = self._manifest.nodes[name].config.get("meta") or {}
         return meta.get("live") == "with_tests"
@@ -226,6 +253,7 @@ class ResidentProject:
         """Render and materialize a model or a snapshot."""
         runnable = self._runnable(name)
         node, context = runnable.node, runnable.context
+        self._on_node(node.name)
         try:
             node.compiled_code = render_template(runnable.template, context, node)
             context["sql"] = context["compiled_code"] = node.compiled_code
@@ -235,10 +263,11 @@ class ResidentProject:
         for relation in relations:
             self._adapter.cache_added(relation.incorporate(dbt_created=True))
 
-    def _test(self, name: str) -> str | None:
-        """Run a test; returns a line that says what failed, or None."""
+    def _test(self, name: str, tests: TestRound) -> None:
+        """Run a test, and add what it found to its round."""
         runnable = self._runnable(name)
         node, context = runnable.node, runnable.context
+        self._on_node(node.name)
         try:
             if isinstance(node, GenericTestNode):  # anew, since they name the partitions to test
                 add_rendered_test_kwargs(context, node)
@@ -247,10 +276,12 @@ class ResidentProject:
             runnable.materialization()
         except DbtBaseException as error:
             raise ModelError(f"{node.name}: {first_paragraph(error)}") from error
-        [(failures, _, should_error)] = context["load_result"]("main")["table"].rows
+        [(failures, should_warn, should_error)] = context["load_result"]("main")["table"].rows
+        line = f"{node.name}: {int(failures):,} {'row' if failures == 1 else 'rows'}"
         if should_error and node.config.severity.lower() == "error":
-            return f"{node.name}: {int(failures):,} {'row' if failures == 1 else 'rows'}"
-        return None
+            tests.failures.append(line)
+        elif should_warn:
+            tests.warnings.append(line)
 
     def _runnable(self, name: str) -> _Runnable:
         if name not in self._runnables:

@@ -1,5 +1,6 @@
 """The loop that builds what is new, tests it and has it published."""
 
+import json
 import queue
 import threading
 import time
@@ -13,10 +14,12 @@ import structlog
 
 from common.settings import Settings
 from dbt_project.resident import Build, ModelError, ResidentProject, TestRound
+from dbt_project.warm import parsed
 from engines.engine import Engine
 from live.freshness import Freshness
 from live.publisher import Publication, Publisher
 from live.telemetry import BUILDS
+from publishing.dbt_options import PROJECT
 
 IDLE_SECONDS = 1.0
 """Maximum seconds between two looks for something to do: messages that landed wake the loop at once."""
@@ -53,7 +56,10 @@ class Builds:
         self._publisher = publisher
         self._wake = wake
         self._on_change = on_change
-        self._project = ResidentProject(settings, variables)
+        options = ["--vars", json.dumps(variables)] if variables else []
+        self._project = ResidentProject(
+            settings, variables, parsed(PROJECT, {"WAREHOUSE": settings.warehouse}, options)
+        )
         self._freshness = Freshness()
         self._measured: dict[str, datetime] = {}
         self._unpublished: Build | None = None
