@@ -4,21 +4,16 @@ import random
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import accumulate
 from pathlib import Path
 
-import orjson
 import pytest
 
-from common.settings import Settings
-from common.streams import STREAMS
-from ingest.message import Message
-from ingest.producers.spool import SpoolProducer
+from tests.live.checks import check_landed_once, check_marts, events, produce_view
 from tools.warehouses.commands import Warehouse
 from tools.warehouses.live import LiveProcess
 
-ORPHAN_AT = datetime(2026, 1, 5, 3)
-"""An hour of a day on which the shop has no events."""
+DAY = "2026-01-05"
+"""A day on which the shop has no events."""
 
 
 @pytest.fixture
@@ -43,36 +38,6 @@ def quiet_live(warehouse: Warehouse) -> Iterator[LiveProcess]:
     process.kill()
 
 
-def produce_view(warehouse: Warehouse, brand: str, at: datetime) -> None:
-    """Append a view of a product to the spool."""
-    event = {"event_time": f"{at:%Y-%m-%d %H:%M:%S} UTC", "event_type": "view", "product_id": "1", "brand": brand}
-    message = Message(orjson.dumps(event), published_at=time.time_ns() // 1000)
-    settings = Settings(_env_file=None, spool_path=warehouse.folder / "spool")
-    SpoolProducer(settings).produce(STREAMS["ecom_events"], [message])
-
-
-def events(live: LiveProcess, **arguments: object) -> int:
-    """The number of events that the endpoints answer."""
-    return sum(row["events"] for row in live.ask("event_counts", **arguments))
-
-
-def check_landed_once(warehouse: Warehouse) -> None:
-    """Check that each line of the spool is landed, at its offset, and none twice."""
-    for stream in STREAMS:
-        lines = (warehouse.folder / "spool" / stream / "0.ndjson").read_bytes().splitlines(keepends=True)
-        offsets = [0, *accumulate(map(len, lines))][:-1]
-        landed = warehouse.query(f'select "offset" from raw.{stream} order by "offset"')
-        assert landed == [(offset,) for offset in offsets], stream
-
-
-def check_marts(warehouse: Warehouse, folder: Path) -> None:
-    """Check that the marts equal those of a full refresh, after a build of what has landed last."""
-    warehouse.build()
-    anew = warehouse.copy_to(folder)
-    anew.run_models("--full-refresh")
-    assert warehouse.differences(anew) == {}
-
-
 def test_answers_grow_commands_beside_it_are_rejected_and_a_kill_loses_nothing(
     warehouse: Warehouse, live: LiveProcess, tmp_path: Path
 ) -> None:
@@ -81,13 +46,13 @@ def test_answers_grow_commands_beside_it_are_rejected_and_a_kill_loses_nothing(
     live.start()
     live.wait_for(lambda: live.version and live.status is not None, "opening the warehouse")
     before = events(live)
-    for command in (("ingest", "land"), ("live", "--port", "0", "--dashboard-port", "0"), ("dbt_project", "build")):
+    for command in (("ingest", "land"), ("live", "--port", "0", "--dashboard-port", "0")):
         done = warehouse.run(*command, expect=2)
         last = done.stderr.splitlines()[-1]
         assert last.startswith(f"error: `live` (PID {live.running.pid}) has the warehouse"), done.stderr
         assert "Traceback" not in done.stderr
     live.wait_for_versions(2)
-    produce_view(warehouse, "marker", datetime.now(UTC))
+    produce_view(warehouse, "marker", f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
     live.wait_for(lambda: events(live, brand="marker") == 1, "the marker in an answer")
     assert events(live) > before
     printed = warehouse.run("ingest", "status").stdout
@@ -112,12 +77,12 @@ def test_nothing_is_published_while_a_test_fails(warehouse: Warehouse, quiet_liv
     live = quiet_live
     warehouse.change(
         "insert into analytics.agg_events_hourly"
-        f" select * replace (timestamp '{ORPHAN_AT}' as reporting_hour_at, date '{ORPHAN_AT:%Y-%m-%d}' as reporting_date)"
+        f" select * replace (timestamp '{DAY} 03:00:00' as reporting_hour_at, date '{DAY}' as reporting_date)"
         " from analytics.agg_events_hourly limit 1"
     )
     live.start()
-    live.wait_for(lambda: live.version, "an answer")
-    produce_view(warehouse, "first", ORPHAN_AT.replace(hour=12))
+    live.wait_for(lambda: "built" in live.log_events, "the end of the first build, which would fail too")
+    produce_view(warehouse, "first", f"{DAY} 12:00:00 UTC")
     live.wait_for(lambda: live.status and live.status.failure, "a failing test")
     failing_since = live.version
     assert live.metric("live_failing") == 1
@@ -125,12 +90,12 @@ def test_nothing_is_published_while_a_test_fails(warehouse: Warehouse, quiet_liv
     assert done.stderr.startswith("error: nothing new is published: hourly_equals_daily_equals_facts: 1 row")
 
     landed = live.status.streams["ecom_events"].landed
-    produce_view(warehouse, "second", ORPHAN_AT.replace(hour=12))
+    produce_view(warehouse, "second", f"{DAY} 12:00:00 UTC")
     live.wait_for(lambda: live.status.streams["ecom_events"].landed == landed + 1, "landing goes on")
     assert live.version == failing_since
     assert events(live, brand="second") == 0
 
-    produce_view(warehouse, "cure", ORPHAN_AT)
+    produce_view(warehouse, "cure", f"{DAY} 03:00:00 UTC")
     live.wait_for(lambda: events(live, brand="cure"), "publishing again")
     assert events(live, brand="second") == 1
     assert live.metric("live_failing") == 0

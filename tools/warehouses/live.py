@@ -49,10 +49,10 @@ class LiveProcess:
         return self._warehouse.folder / "live.log"
 
     @property
-    def events(self) -> list[dict[str, Any]]:
-        """The lines of the log."""
+    def log_events(self) -> list[str]:
+        """What the log says happened."""
         lines = self.log.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        return [json.loads(line)["event"] for line in lines if line.startswith("{") and line.endswith("}")]
 
     def start(self) -> None:
         with self.log.open("ab") as log:
