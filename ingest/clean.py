@@ -9,6 +9,7 @@ from common.settings import Settings
 from common.streams import STREAMS
 from engines.factory import engine_for
 from ingest.simulator import STATE_FILE
+from ingest.simulator.feed import FEED_FILE
 
 ROOT = Path(__file__).parents[1]
 WAREHOUSE_ENDINGS = ("", ".wal", ".tmp", ".emit")
@@ -32,6 +33,7 @@ def found(settings: Settings) -> list[Path]:
         engine_for(settings).published_folder,
         *(spool / stream for stream in STREAMS if any((spool / stream).glob("[0-9]*.ndjson"))),
         spool / STATE_FILE,
+        spool / FEED_FILE,
         *([target] if (target / "manifest.json").exists() else []),
         *Path(os.environ.get("DBT_LOG_PATH", ROOT / "dbt_project" / "logs")).glob("dbt.log*"),
         Path("report.html"),

@@ -88,6 +88,9 @@ def test_help_names_every_command_and_each_has_its_own(run_here: Run) -> None:
         (["simulate", "--days", "-1"], {}, "--days"),
         (["simulate", "--late", "2"], {}, "--late"),
         (["simulate", "--start", "soon"], {}, "--start"),
+        (["simulate", "--rate", "0"], {}, "--rate"),
+        (["simulate", "--rate", "5", "--days", "1"], {}, "--rate replaces --days"),
+        (["simulate", "--seconds", "5"], {}, "--seconds needs --rate"),
         (["push"], {}, "Missing option '--port'"),
         (["push", "--port", "65536"], {}, "--port"),
         (["push", "--port", "0", "--host", "no.invalid"], {}, "--host no.invalid: "),
@@ -247,6 +250,20 @@ def test_streams_that_are_off_are_neither_landed_nor_shown(settings: Settings, r
     for command in (["land"], ["status"], ["provision"]):
         code, out, err = run_here(*command, "--stream", "posts", **some)
         assert (code, out, one_line(err)) == (2, "", "the stream posts is switched off: add it to STREAMS")
+
+
+def test_simulate_at_a_rate_ends_after_its_seconds_and_on_sigterm(settings: Settings, start: Start) -> None:
+    process = start("simulate", "--rate", "20", "--seconds", "0.5")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert re.fullmatch(r"produced [0-9,]+ messages\n", out)
+    process = start("simulate", "--rate", "20")
+    size = (settings.spool_path / "users" / "0.ndjson").stat().st_size
+    while (settings.spool_path / "users" / "0.ndjson").stat().st_size == size:
+        assert process.poll() is None
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
 
 
 def test_simulate_leaves_a_configured_broker_alone(settings: Settings, run_here: Run) -> None:
