@@ -132,14 +132,14 @@
         {% set settings = settings_of(model.unique_id) %}
         {% for bound in bounds if bound.upper_bound and (is_rebuilt or bound.upper_bound != bound.watermark) %}
             {% do rows.append(
-                "('" ~ model.name ~ "', '" ~ bound.stream ~ "', timestamp '" ~ bound.upper_bound ~ "', '"
-                ~ settings ~ "', " ~ now_utc() ~ ')'
+                "select '" ~ model.name ~ "', '" ~ bound.stream ~ "', timestamp '" ~ bound.upper_bound ~ "', '"
+                ~ settings ~ "', " ~ now_utc()
             ) %}
             {% do latest_watermarks().setdefault(model.name, {}).update({bound.stream: bound.upper_bound}) %}
         {% endfor %}
         {% if rows %}
             insert into {{ state_table('watermarks') }} (node, stream, upper_bound, settings, recorded_at)
-            values {{ rows | join(', ') }}
+            {{ rows | join(' union all ') }}
         {% endif %}
     {% endif %}
 {% endmacro %}
