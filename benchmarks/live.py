@@ -234,7 +234,7 @@ def _rebuilt(warehouse: Warehouse, folder: Path) -> int:
         connection.execute(f"attach '{warehouse.path}' as live (read_only)")
         connection.execute("delete from raw.pseudonym_key")
         for table in (*STREAMS, "pseudonym_key"):
-            connection.execute(f"insert into raw.{table} by name from live.raw.{table}")  # noqa: S608  names of ours
+            connection.execute(f"insert into raw.{table} by name from live.raw.{table}")
     anew.run("dbt_project", "build", "--exclude-resource-type", "test", "unit_test", "snapshot")
     if differences := warehouse.differences(anew):
         raise ValueError(f"marts differ from those of a full refresh (rows only here, only there): {differences}")
@@ -255,7 +255,15 @@ def _section(history: int, measured: Sequence[Measured], warehouse: Warehouse, s
     for one in measured:
         rate = f"{one.phase.rate:,}"
         whole.rows.append(
-            [rate, "all", len(one.all), *_quantiles(one.all), _number(_p95(one.last_minute)), one.produced, one.versions]
+            [
+                rate,
+                "all",
+                len(one.all),
+                *_quantiles(one.all),
+                _number(_p95(one.last_minute)),
+                one.produced,
+                one.versions,
+            ]
         )
         for stream, seconds in sorted(one.latencies.items()):
             whole.rows.append([rate, stream, len(seconds), *_quantiles(seconds), "", "", ""])

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +37,8 @@ def build_increment(settings: Settings, last: LastBuild, variables: Mapping[str,
     if last.manifest != manifest_state():
         return None
     started = time.monotonic()
-    with _progress() as on_node:
-        project = ResidentProject(settings, variables, Manifest.from_msgpack(manifest_file().read_bytes()), on_node)
+    manifest = Manifest.from_msgpack(manifest_file().read_bytes())
+    with _progress() as on_node, closing(ResidentProject(settings, variables, manifest, on_node)) as project:
         try:
             if not project.is_complete():
                 return None

@@ -8,8 +8,10 @@ tests/dbt_project/test_resident.py compares the result with that of `dbt build`.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -87,7 +89,7 @@ class TestRound:
 class ResidentProject:
     """The project on the warehouse that the settings name, which this process has open (`Engine.kept_open`).
 
-    Not thread-safe: one thread uses it.
+    Not thread-safe: one thread uses it, and models run in threads of its own. Close it before the warehouse.
 
     Args:
         variables: dbt's vars, as in `--vars`.
@@ -129,7 +131,13 @@ class ResidentProject:
         self._upper_bounds: dict[str, str] = {}
         self._deferred: set[str] = set()
         """Models that have new messages, and run before the next tests."""
+        self._pool = ThreadPoolExecutor(self._config.threads, thread_name_prefix="model")
         self._is_started = False
+
+    def close(self) -> None:
+        """Close the connections to the warehouse."""
+        self._pool.shutdown()
+        self._adapter.cleanup_connections()
 
     def build(self) -> Build | None:
         """Run every model that has new messages; None if there are none.
@@ -149,8 +157,7 @@ class ResidentProject:
             models = [one for one in self._models if self._has_new_messages(one, changed)]
             self._deferred |= {one for one in models if self._is_deferred(one)}
             models = [one for one in models if one not in self._deferred]
-            for model in models:
-                self._run(model)
+            self._run_models(models)
             self._graph["planned_rebuilds"] = []
             self._is_started = True
         if not changed:
@@ -180,8 +187,7 @@ class ResidentProject:
             ModelError: if one of them fails.
         """
         with self._running():
-            for model in [one for one in self._models if one in self._deferred]:
-                self._run(model)
+            self._run_models([one for one in self._models if one in self._deferred])
             self._deferred.clear()
             started_at = str(self._call("pin"))
         tests = self._nodes("test")
@@ -207,18 +213,17 @@ class ResidentProject:
         return not tests.waiting
 
     @cached_property
-    def _models(self) -> list[str]:
-        """Ids of the models that are tables, parents before their children."""
-        tables = {
-            name
-            for name in self._nodes("model")
-            if self._manifest.nodes[name].config.materialized not in ("view", "ephemeral")
+    def _models(self) -> dict[str, set[str]]:
+        """Id of each model that is a table, parents before their children, to those that it reads, directly or not."""
+        nodes = self._manifest.nodes
+        parents = {
+            name: [one for one in getattr(nodes[name].depends_on, "nodes", []) if one in nodes] for name in nodes
         }
-        dependencies = {
-            name: [parent for parent in getattr(node.depends_on, "nodes", []) if parent in self._manifest.nodes]
-            for name, node in self._manifest.nodes.items()
-        }
-        return [name for name in TopologicalSorter(dependencies).static_order() if name in tables]
+        tables = {name for name in self._nodes("model") if nodes[name].config.materialized not in ("view", "ephemeral")}
+        read: dict[str, set[str]] = {}
+        for name in TopologicalSorter(parents).static_order():
+            read[name] = {one for parent in parents[name] for one in {parent} & tables | read[parent]}
+        return {name: tables_read for name, tables_read in read.items() if name in tables}
 
     def _nodes(self, type_: str) -> list[str]:
         return [name for name, node in self._manifest.nodes.items() if node.resource_type == type_]
@@ -248,6 +253,26 @@ class ResidentProject:
 
     def _streams(self, name: str) -> set[str]:
         return set(self._call("streams_of", name))
+
+    def _run_models(self, models: Collection[str]) -> None:
+        """Run models, parents before their children, at most as many at a time as dbt has threads."""
+        order = TopologicalSorter({name: self._models[name] & {*models} for name in models})
+        order.prepare()
+        running: dict[Future[None], str] = {}
+        try:
+            while order.is_active():
+                for name in order.get_ready():
+                    running[self._pool.submit(copy_context().run, self._run_in_thread, name)] = name
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    name = running.pop(future)
+                    future.result()
+                    order.done(name)
+        finally:
+            wait(running)
+
+    def _run_in_thread(self, name: str) -> None:
+        with self._connected():
+            self._run(name)
 
     def _run(self, name: str) -> None:
         """Render and materialize a model or a snapshot."""
@@ -311,22 +336,30 @@ class ResidentProject:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Use the connection; after an error, the next build starts from what the warehouse has."""
-        with self._adapter.connection_named("resident"):
-            connections = self._adapter.connections
+        """Use the connection of this thread; after an error, the next build starts from what the warehouse has."""
+        with self._connected():
             if not self._is_started:
-                self._adapter.set_relations_cache(
-                    [node for node in self._manifest.nodes.values() if node.is_relational]
-                )
+                relational = [node for node in self._manifest.nodes.values() if node.is_relational]
+                self._adapter.set_relations_cache(relational)
             try:
                 yield
-                if connections.get_thread_connection().transaction_open:
-                    connections.commit()
             except BaseException:
                 self._is_started = False
                 self._graph.pop("watermarks_of_run", None)
-                connections.rollback_if_open()
                 raise
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Use the connection of this thread, which stays open, in a transaction if dbt begins one."""
+        connections = self._adapter.connections
+        self._adapter.acquire_connection("resident")
+        try:
+            yield
+            if connections.get_thread_connection().transaction_open:
+                connections.commit()
+        except BaseException:
+            connections.rollback_if_open()
+            raise
 
 
 class _Silent(EventManager):

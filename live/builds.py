@@ -5,7 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -76,6 +76,10 @@ class Builds:
 
     def run(self, stop: threading.Event) -> None:
         """Build until `stop` is set."""
+        with closing(self._project):
+            self._run(stop)
+
+    def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():
             worked = self._step(time.monotonic())
             is_due = time.monotonic() >= self._next_publish
