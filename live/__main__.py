@@ -23,6 +23,9 @@ RATE = 50.0
 """Events per second of the simulator, where no broker is configured."""
 LANDING_SECONDS = 0.2
 """LANDING_MAX_SECONDS unless it is set: the default is for builds that come minutes later."""
+SWITCH_SECONDS = 0.0005
+"""After this time a thread that runs Python lets another one run. With Python's 5 ms, each of the hundred statements of a
+publication would wait as long for the threads that build."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -71,6 +74,7 @@ def live(
     if rate is None:
         rate = 0.0 if has_broker else RATE
     serve_metrics(settings, metrics_port)
+    sys.setswitchinterval(SWITCH_SECONDS)
     options = Options(port, dashboard_port, push_port, rate, variables)
     Live(settings, options, interrupts.stop_event()).run()
 
