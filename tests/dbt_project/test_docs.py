@@ -70,6 +70,6 @@ def test_every_mart_that_a_query_reads_is_declared(manifest: Any) -> None:
 
 @pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)
 def test_every_mart_that_a_notebook_reads_is_declared(manifest: Any, notebook: Any) -> None:
-    read = set(re.findall(r"\b(?:analytics|snapshots|staging)\.(\w+)", notebook.read_text()))
+    read = set(re.findall(r"\b(?:analytics|intermediate|snapshots|staging)\.(\w+)", notebook.read_text()))
     declared = manifest["exposures"][f"exposure.event_warehouse.{notebook.stem}"]["depends_on"]["nodes"]
     assert {name.rpartition(".")[2] for name in declared} == read
