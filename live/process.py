@@ -37,6 +37,8 @@ HOST = "127.0.0.1"
 LOOPBACK_ONLY = "run `serve` or `dashboard` beside it for other addresses"
 FIRST_BUILD_RETRY_SECONDS = 30.0
 """Pause after the first build failed."""
+FEED_RETRY_SECONDS = 5.0
+"""Pause after the simulated events could not be delivered."""
 RETRY_SECONDS = (1.0, 60.0)
 """First and longest pause before the warehouse is opened again."""
 STATUS_SECONDS = 10.0
@@ -112,8 +114,13 @@ class Live:
         return sites
 
     def _feed(self, stop: threading.Event) -> None:
-        with RoutingProducer(self._settings) as producer:
-            feed(self._settings, producer, rate=self._options.rate, stop=stop)
+        while not stop.is_set():
+            try:
+                with RoutingProducer(self._settings) as producer:
+                    feed(self._settings, producer, rate=self._options.rate, stop=stop)
+            except UnavailableError as error:
+                log.warning("the feed waits", reason=str(error), seconds=FEED_RETRY_SECONDS)
+                stop.wait(FEED_RETRY_SECONDS)
 
     def _keep_running(self, stop: threading.Event) -> None:
         """Land and build until `stop` is set. What needs no warehouse, such as answers, continues between attempts."""
