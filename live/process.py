@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from common import web
-from common.errors import UnavailableError, UserError, WarehouseReopenError
+from common.errors import FULL_DISK, UnavailableError, UserError, WarehouseReopenError
 from common.live_status import LiveStatus, StreamCounts, forget_live_status
 from common.settings import Settings
 from dbt_project.__main__ import run as run_dbt
@@ -131,7 +131,9 @@ class Live:
                 with self._engine.kept_open(), Workers(stop) as workers:
                     self._start(workers)
                     workers.stop.wait()
-            except (UnavailableError, WarehouseReopenError) as error:
+            except (UserError, OSError) as error:
+                if not _is_temporary(error):
+                    raise
                 log.error("opening the warehouse again", reason=str(error), seconds=pause)  # noqa: TRY400  one line
                 self._report(str(error))
                 stop.wait(pause)
@@ -185,7 +187,7 @@ class Live:
         try:
             variables = ["--vars", json.dumps(self._options.variables)] if self._options.variables else []
             exit_code = run_dbt(self._settings, ["build", *variables])
-        except UserError as error:
+        except (UserError, OSError) as error:
             self._report(str(error))
             log.error("the build failed: nothing is published until one succeeds", reason=str(error))  # noqa: TRY400  one line
             return False
@@ -224,3 +226,10 @@ class Live:
                 self._status.write(self._folder)
             except OSError as error:
                 log.warning("the status cannot be written", reason=error.strerror)
+
+
+def _is_temporary(error: UserError | OSError) -> bool:
+    """Whether opening the warehouse again may help, now or when there is room on the disk."""
+    if isinstance(error, OSError):
+        return error.errno in FULL_DISK
+    return isinstance(error, UnavailableError | WarehouseReopenError)
