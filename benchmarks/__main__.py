@@ -16,6 +16,7 @@ from benchmarks import report
 from benchmarks.first_build import first_builds
 from benchmarks.increments import increments
 from benchmarks.landing import landing
+from benchmarks.live import Phase, live
 from benchmarks.measure import processor_times, short_rounds
 from benchmarks.report import Section, Table
 from benchmarks.startup import startup
@@ -30,6 +31,7 @@ class Part(StrEnum):
     LANDING = "landing"
     BUILD = "build"
     INCREMENT = "increment"
+    LIVE = "live"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +43,35 @@ class Scale:
     streaming_days: int
     kafka: int
     pubsub: int
+    live_days: int
+    phases: list[Phase]
 
 
-FULL = Scale(builds=[10, 30, 100], histories=[10, 100, 300], streaming_days=3, kafka=1_000_000, pubsub=60_000)
-QUICK = Scale(builds=[2], histories=[1, 3], streaming_days=1, kafka=200_000, pubsub=20_000)
+FULL = Scale(
+    builds=[10, 30, 100],
+    histories=[10, 100, 300],
+    streaming_days=3,
+    kafka=1_000_000,
+    pubsub=60_000,
+    live_days=100,
+    phases=[Phase(200, 1800), Phase(1_000, 600)],
+)
+QUICK = Scale(
+    builds=[2],
+    histories=[1, 3],
+    streaming_days=1,
+    kafka=200_000,
+    pubsub=20_000,
+    live_days=2,
+    phases=[Phase(200, 60), Phase(1_000, 60)],
+)
 
 
 def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Use less input and one round, and only print the results.")
     ] = False,
-    only: Annotated[list[Part] | None, typer.Option(help="Run only this part, and only print the results.")] = None,
+    only: Annotated[list[Part] | None, typer.Option(help="Run only this part; others keep their results.")] = None,
     rounds: Annotated[int, typer.Option(min=1, max=9, help="Runs of each contender.")] = 3,
     folder: Annotated[
         Path | None,
@@ -63,7 +83,7 @@ def bench(
         ),
     ] = None,
 ) -> None:
-    """Measure landing, builds, start-up and time on page against their floors and peers, and write RESULTS.md."""
+    """Measure landing, builds, start-up, time on page and live, and write RESULTS.md."""
     scale = QUICK if quick else FULL
     rounds = 1 if quick else rounds
     before, times = report.known_ratios(), processor_times()
@@ -74,7 +94,9 @@ def bench(
             Part.LANDING: lambda: [landing(scale.kafka, scale.pubsub, rounds)],
             Part.BUILD: lambda: [first_builds(scale.builds, rounds, work)],
             Part.INCREMENT: lambda: _onto_histories(scale.histories, rounds, work),
+            Part.LIVE: lambda: [live(scale.live_days, scale.phases, work / "live")],
         }
+        command = f"python -m benchmarks --rounds {rounds}" + "".join(f" --only {part}" for part in only or ())
         sections: list[Section] = []
         for part, measure in parts.items():
             if only is None or part in only:
@@ -84,8 +106,8 @@ def bench(
                 for section in found:
                     output.print(Markdown("\n\n".join([f"## {section.title}", *map(str, section.tables)])))
                 sections += found
-                if not quick and only is None:  # after each part, so that results are kept if a later one fails
-                    report.write(sections, f"make bench ROUNDS={rounds}", report.machine(work, times))
+                if not quick:  # after each part, so that results are kept if a later one fails
+                    report.write(sections, command, report.machine(work, times))
         errors.print(report.machine(work, times), highlight=False)
     ratios = [ratio for section in sections for ratio in section.ratios]
     if quick:  # with so little input, ratios are not compared with their limits

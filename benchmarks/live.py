@@ -124,7 +124,7 @@ class Prober:
 def live(days: int, phases: Sequence[Phase], folder: Path) -> Section:
     """Run `live` on a history of this many days, while the shop publishes to Kafka and Pub/Sub."""
     with ExitStack() as opened:
-        (folder / "brokers").mkdir()
+        (folder / "brokers").mkdir(parents=True)
         kafka = opened.enter_context(running(KafkaServer(folder / "brokers")))
         pubsub = opened.enter_context(running(PubSubEmulator(folder / "brokers")))
         warehouse = Warehouse(

@@ -1,4 +1,4 @@
-"""Writes RESULTS.md with its plots, and results.json, with which the next run compares its ratios."""
+"""Writes RESULTS.md with its plots, and results.json, which keeps the sections of other runs and their ratios."""
 
 import json
 import os
@@ -20,10 +20,11 @@ PACKAGES = ("dbt-core", "dbt-duckdb", "duckdb", "confluent-kafka", "google-cloud
 INTRODUCTION = """\
 # Benchmark results
 
-Written by `make bench`, which measures everything again. Two cores are enough; an idle machine gives steadier figures.
-The input is drawn by seed. Contenders take turns, each in its own process. A figure is the median of the rounds, with
-minimum and maximum in brackets; a ratio is the median of the ratios of each round. Peers are installed in their own
-environments in the versions below, and are used as their documentation recommends.
+Written by `make bench`, which measures everything again, or one part with `--only`: each section begins with the
+command that measured it. Two cores are enough; an idle machine gives steadier figures. The input is drawn by seed.
+Contenders take turns, each in its own process. A figure is the median of the rounds, with minimum and maximum in
+brackets; a ratio is the median of the ratios of each round. Peers are installed in their own environments in the
+versions below, and are used as their documentation recommends.
 """
 
 
@@ -90,24 +91,47 @@ class Section:
     """Peer to its version and settings."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A section in results.json."""
+
+    title: str
+    text: str
+    """Markdown, with the tables and plots."""
+    ratios: list[Ratio]
+    peers: dict[str, str]
+
+
 def write(sections: list[Section], command: str, machine: str) -> None:
-    """Write RESULTS.md, plots and results.json."""
-    peers = {name: described for section in sections for name, described in section.peers.items()}
-    ratios = [ratio for section in sections for ratio in section.ratios]
+    """Write plots, RESULTS.md and results.json; sections of earlier runs with other titles stay as they are."""
+    packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    measured = (
+        f"`{command}` on {datetime.now(UTC):%Y-%m-%d}: {machine}. Python {platform.python_version()}, {packages}."
+    )
+    written = {one.title: one for one in _known()}
+    for section in sections:
+        parts = [measured, section.text, *map(str, section.tables)]
+        parts += [f"![{plot.title}](plots/{draw(plot)})" for plot in section.plots]
+        written[section.title] = _Written(section.title, "\n\n".join(parts), section.ratios, section.peers)
+    FIGURES.write_text(json.dumps([asdict(one) for one in written.values()], indent=1) + "\n")
+    peers = {name: described for one in written.values() for name, described in one.peers.items()}
+    ratios = [ratio for one in written.values() for ratio in one.ratios]
     parts = [
         INTRODUCTION,
-        f"`{command}` on {datetime.now(UTC):%Y-%m-%d}: {machine}. Python {platform.python_version()}, "
-        + ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-        + ".\n",
         "\n".join(f"- **{name}**: {described}" for name, described in sorted(peers.items())) + "\n",
         "## Ratios\n",
         f"{ratio_table(ratios)}\n",
+        *(f"## {one.title}\n\n{one.text}\n" for one in written.values()),
     ]
-    for section in sections:
-        parts += [f"## {section.title}\n", f"{section.text}\n", *(f"{table}\n" for table in section.tables)]
-        parts += [f"![{plot.title}](plots/{draw(plot)})\n" for plot in section.plots]
     RESULTS.write_text("\n".join(parts))
-    FIGURES.write_text(json.dumps([asdict(ratio) for ratio in ratios], indent=1) + "\n")
+
+
+def _known() -> list[_Written]:
+    """The sections in results.json."""
+    if not FIGURES.exists():
+        return []
+    known = json.loads(FIGURES.read_text())
+    return [_Written(**{**one, "ratios": [Ratio(**ratio) for ratio in one["ratios"]]}) for one in known]
 
 
 def ratio_table(ratios: list[Ratio]) -> Table:
@@ -119,10 +143,8 @@ def ratio_table(ratios: list[Ratio]) -> Table:
 
 
 def known_ratios() -> dict[str, Figure]:
-    """The ratios of the run that wrote results.json."""
-    if not FIGURES.exists():
-        return {}
-    return {one["name"]: Figure(one["values"]) for one in json.loads(FIGURES.read_text())}
+    """The ratios in results.json."""
+    return {ratio.name: ratio.figure for one in _known() for ratio in one.ratios}
 
 
 def compare(ratios: list[Ratio], before: dict[str, Figure]) -> Table:

@@ -1,5 +1,11 @@
 """The exceptions that the command line shows as one line instead of a traceback."""
 
+import errno
+from pathlib import Path
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of the system's errors when a disk, a quota or a limit on the size of files is exhausted."""
+
 
 class UserError(Exception):
     """Something the user can fix; the message says what happened and what to do (exit code 2)."""
@@ -11,6 +17,12 @@ class ContractError(UserError):
 
 class UnavailableError(UserError):
     """Something that landing needs does not answer, or a disk is full; `--follow` retries until it works again."""
+
+
+def write_error(path: Path, error: OSError, setting: str) -> UserError:
+    """The error of a file that cannot be written; unavailable while its disk is full."""
+    kind = UnavailableError if error.errno in FULL_DISK else UserError
+    return kind(f"cannot write {path}: {error.strerror}; see {setting}")
 
 
 class WarehouseHeldError(UnavailableError):

@@ -46,7 +46,7 @@ from dbt_project.last_build import (
 )
 from engines.engine import Engine
 from engines.factory import engine_for
-from publishing.dbt_errors import first_paragraph
+from publishing.dbt_errors import user_error
 from publishing.dbt_options import PROJECT, PROJECT_OPTIONS, export_environment, target
 
 if TYPE_CHECKING:  # imported on first use: the import takes most of the time of a build with nothing to do
@@ -107,7 +107,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
         if interrupts.is_interrupted or isinstance(result.exception, KeyboardInterrupt):
             raise KeyboardInterrupt
         if result.exception is not None:
-            raise UserError(first_paragraph(result.exception))
+            raise user_error(result.exception, target())
         if isinstance(result.result, RunExecutionResult):
             _print_results(result.result, engine, with_marts=arguments[0] == "build")
             if result.success and is_publishable(settings, result.result.args):

@@ -13,6 +13,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from common.settings import Settings
 from dbt_project.last_build import LastBuild, manifest_file, manifest_state
 from dbt_project.resident import ModelError, ResidentProject
+from publishing.dbt_options import target
+from publishing.marts import has_whole_files
 
 errors = Console(stderr=True)
 
@@ -34,7 +36,7 @@ def build_increment(settings: Settings, last: LastBuild, variables: Mapping[str,
         What was built; None if only `dbt build` can do it or explain it: if anything failed, a table or view is
         missing, or the files of the last build are not there any more.
     """
-    if last.manifest != manifest_state():
+    if last.manifest != manifest_state() or not has_whole_files(target()):
         return None
     started = time.monotonic()
     manifest = Manifest.from_msgpack(manifest_file().read_bytes())

@@ -15,6 +15,7 @@ from dbt.contracts.graph.manifest import Manifest
 
 from common.errors import UserError
 from dbt_project.contracts import parse_changed_contracts
+from publishing.dbt_errors import user_error
 
 
 class BuildError(Exception):
@@ -76,7 +77,7 @@ def parsed(project: Path, settings: Mapping[str, str], options: Sequence[str] = 
     target/warm. Several processes may call it at once.
 
     Raises:
-        UserError: if dbt cannot parse the project.
+        UserError: if dbt cannot parse the project; UnavailableError while the disk is full.
     """
     folder = project / "target" / "warm" / settings["WAREHOUSE"]
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,6 +92,8 @@ def parsed(project: Path, settings: Mapping[str, str], options: Sequence[str] = 
         fcntl.flock(lock, fcntl.LOCK_EX)
         parse_changed_contracts(folder, project)
         outcome = dbtRunner().invoke(["parse", *options])
+    if isinstance(outcome.exception, OSError):
+        raise user_error(outcome.exception, folder)
     if not isinstance(outcome.result, Manifest):
         raise UserError(f"dbt cannot parse the project {project}: {outcome.exception}")
     return outcome.result

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from common import web
-from common.errors import UnavailableError, UserError, WarehouseReopenError
+from common.errors import FULL_DISK, UnavailableError, UserError, WarehouseReopenError
 from common.live_status import LiveStatus, StreamCounts, forget_live_status
 from common.settings import Settings
 from dbt_project.__main__ import run as run_dbt
@@ -37,6 +37,8 @@ HOST = "127.0.0.1"
 LOOPBACK_ONLY = "run `serve` or `dashboard` beside it for other addresses"
 FIRST_BUILD_RETRY_SECONDS = 30.0
 """Pause after the first build failed."""
+FEED_RETRY_SECONDS = 5.0
+"""Pause after the simulated events could not be delivered."""
 RETRY_SECONDS = (1.0, 60.0)
 """First and longest pause before the warehouse is opened again."""
 STATUS_SECONDS = 10.0
@@ -112,8 +114,13 @@ class Live:
         return sites
 
     def _feed(self, stop: threading.Event) -> None:
-        with RoutingProducer(self._settings) as producer:
-            feed(self._settings, producer, rate=self._options.rate, stop=stop)
+        while not stop.is_set():
+            try:
+                with RoutingProducer(self._settings) as producer:
+                    feed(self._settings, producer, rate=self._options.rate, stop=stop)
+            except UnavailableError as error:
+                log.warning("the feed waits", reason=str(error), seconds=FEED_RETRY_SECONDS)
+                stop.wait(FEED_RETRY_SECONDS)
 
     def _keep_running(self, stop: threading.Event) -> None:
         """Land and build until `stop` is set. What needs no warehouse, such as answers, continues between attempts."""
@@ -124,7 +131,9 @@ class Live:
                 with self._engine.kept_open(), Workers(stop) as workers:
                     self._start(workers)
                     workers.stop.wait()
-            except (UnavailableError, WarehouseReopenError) as error:
+            except (UserError, OSError) as error:
+                if not _is_temporary(error):
+                    raise
                 log.error("opening the warehouse again", reason=str(error), seconds=pause)  # noqa: TRY400  one line
                 self._report(str(error))
                 stop.wait(pause)
@@ -178,7 +187,7 @@ class Live:
         try:
             variables = ["--vars", json.dumps(self._options.variables)] if self._options.variables else []
             exit_code = run_dbt(self._settings, ["build", *variables])
-        except UserError as error:
+        except (UserError, OSError) as error:
             self._report(str(error))
             log.error("the build failed: nothing is published until one succeeds", reason=str(error))  # noqa: TRY400  one line
             return False
@@ -217,3 +226,10 @@ class Live:
                 self._status.write(self._folder)
             except OSError as error:
                 log.warning("the status cannot be written", reason=error.strerror)
+
+
+def _is_temporary(error: UserError | OSError) -> bool:
+    """Whether opening the warehouse again may help, now or when there is room on the disk."""
+    if isinstance(error, OSError):
+        return error.errno in FULL_DISK
+    return isinstance(error, UnavailableError | WarehouseReopenError)

@@ -7,11 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from engines.marts import Mart
+from publishing.versions import SEMANTIC_MANIFEST
 
 MANIFEST = "manifest.json"
 OPTIONS_OF_DBT = ("merge_update_columns", "merge_exclude_columns", "merge_clauses", "incremental_predicates")
 """Models with these are merged by dbt's own macros."""
 PUBLISHED_SCHEMAS = ("intermediate", "analytics")
+
+
+def has_whole_files(target: Path) -> bool:
+    """Whether the files of a build that publishing reads are there, and whole: dbt leaves halves on a full disk."""
+    try:
+        read_marts(target)
+        json.loads((target / SEMANTIC_MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def read_marts(target: Path) -> tuple[Mart, ...]:
@@ -25,6 +36,7 @@ def read_marts(target: Path) -> tuple[Mart, ...]:
 
     Raises:
         OSError: when the manifest is not there.
+        ValueError: when it is not whole.
     """
     file = target / MANIFEST
     return _read(file, file.stat().st_mtime_ns)

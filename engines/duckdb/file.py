@@ -1,6 +1,5 @@
 """The DuckDB file of a warehouse: opens it only while it is used, waits for its lock, and reports DuckDB's errors."""
 
-import errno
 import os
 import re
 import threading
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 
-from common.errors import UnavailableError, UserError, WarehouseHeldError, WarehouseReopenError
+from common.errors import FULL_DISK, UnavailableError, UserError, WarehouseHeldError, WarehouseReopenError
 from common.live_status import read_live_status
 
 RETRY_SECONDS = 0.1
@@ -19,7 +18,6 @@ STORAGE_VERSION = "v1.2.0"
 """Format of a new file: the oldest that can compress by ZSTD, so that DuckDB 1.2 and later read it. An existing file
 keeps its own."""
 NOT_DUCKDB = "it is not a valid DuckDB database file"
-FULL_DISK = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 def published_folder(path: Path) -> Path:
@@ -203,4 +201,4 @@ class WarehouseFile:
 
 
 def is_full_disk(error: Exception) -> bool:
-    return any(reason in str(error) for reason in FULL_DISK)
+    return any(os.strerror(number) in str(error) for number in FULL_DISK)

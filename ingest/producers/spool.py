@@ -9,12 +9,11 @@ import uuid
 from binascii import b2a_base64
 from collections.abc import Iterable
 from itertools import islice
-from pathlib import Path
 from typing import Self
 
 import orjson
 
-from common.errors import UserError
+from common.errors import write_error
 from common.settings import Settings
 from common.streams import Stream
 from ingest.message import Message
@@ -49,7 +48,7 @@ class SpoolProducer:
         """Append messages; returns their number.
 
         Raises:
-            UserError: if the log cannot be written.
+            UserError: if the log cannot be written; UnavailableError while the disk is full.
         """
         path = self._root / stream.name / f"{PARTITION}.ndjson"
         published = 0
@@ -58,7 +57,7 @@ class SpoolProducer:
             path.parent.mkdir(parents=True, exist_ok=True)
             log = path.open("a+b", buffering=0)
         except OSError as error:
-            raise _not_written(path, error) from error
+            raise write_error(path, error, "SPOOL_PATH") from error
         with log:
             fcntl.flock(log, fcntl.LOCK_EX)
             is_new = _drop_torn_line(log.fileno()) == 0
@@ -74,16 +73,12 @@ class SpoolProducer:
                     while unwritten:
                         unwritten = unwritten[log.write(unwritten) :]
                 except OSError as error:  # such as a full disk
-                    raise _not_written(path, error) from error
+                    raise write_error(path, error, "SPOOL_PATH") from error
                 published += len(lines)
         return published
 
     def flush(self) -> None:
         """Do nothing, since `produce` writes to the log at once."""
-
-
-def _not_written(path: Path, error: OSError) -> UserError:
-    return UserError(f"cannot write {path}: {error.strerror}; see SPOOL_PATH")
 
 
 def _drop_torn_line(log: int) -> int:

@@ -23,7 +23,7 @@ import numpy as np
 import orjson
 import structlog
 
-from common.errors import UserError
+from common.errors import UserError, write_error
 from common.settings import Settings
 from common.streams import STREAMS, Stream
 from ingest.message import Message
@@ -105,7 +105,8 @@ def feed(
 
     Raises:
         UserError: if the rate is out of range; seed, start or version of the simulator differs from the earlier runs;
-            the recorded state cannot be read; or messages cannot be delivered.
+            the recorded state cannot be read or written; or messages cannot be delivered. UnavailableError if it is
+            worth trying again.
     """
     if rate < 1:
         raise UserError(f"rate is {rate:g}; it must be at least 1 event per second")
@@ -251,10 +252,13 @@ class _Timeline:
             "simulated_days": self._days,
             "runs": [asdict(run) for run in self._runs],
         }
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_bytes(orjson.dumps(state, option=orjson.OPT_APPEND_NEWLINE))
-        temporary.replace(self._path)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(orjson.dumps(state, option=orjson.OPT_APPEND_NEWLINE))
+            temporary.replace(self._path)
+        except OSError as error:
+            raise write_error(temporary, error, "SPOOL_PATH") from error
 
 
 def _due(delivery: Delivery, due: Ints) -> Delivery:

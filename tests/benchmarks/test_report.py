@@ -51,7 +51,8 @@ def test_the_next_run_compares_its_ratios_with_results_json(tmp_path: Path, monk
         "`make bench` on ",
         ": 2 cores. Python ",
         "| build / floor | 1.10 (1.00-1.20) | at most 1.3 | yes |",
-        "## A build\n\nOf much.",
+        "## A build\n\n`make bench` on ",
+        "\n\nOf much.",
         "| dbt | 2.00 | 1,000,000 |",
         "![Build](plots/build.svg)",
         "- **peer**: 1.0",
@@ -59,3 +60,16 @@ def test_the_next_run_compares_its_ratios_with_results_json(tmp_path: Path, monk
         assert expected in written
     [row] = report.compare([Ratio("build / floor", [1.21]), Ratio("new", [1.0])], report.known_ratios()).rows
     assert row == ["build / floor", Figure([1.0, 1.2, 1.1]), Figure([1.21]), "+10%"]
+
+
+def test_a_run_of_one_part_keeps_the_sections_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, file in (("RESULTS", "RESULTS.md"), ("FIGURES", "results.json")):
+        monkeypatch.setattr(report, name, tmp_path / file)
+    both = [Section(title, "Old.", [], [Ratio(title, [1.0])]) for title in ("A build", "Live")]
+    report.write(both, "all", "2 cores")
+    report.write([Section("A build", "New.", [], [Ratio("A build", [2.0])])], "one", "4 cores")
+    written = report.RESULTS.read_text()
+    assert written.index("New.") < written.index("Old."), "sections keep their places"
+    assert written.count("Old.") == 1
+    assert "`one` on" in written and "4 cores" in written and "`all` on" in written
+    assert report.known_ratios() == {"A build": Figure([2.0]), "Live": Figure([1.0])}
