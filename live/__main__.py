@@ -21,7 +21,7 @@ from dbt_project.__main__ import check_vars
 
 RATE = 50.0
 """Events per second of the simulator, where no broker is configured."""
-LANDING_SECONDS = 0.2
+LANDING_SECONDS = 0.3
 """LANDING_MAX_SECONDS unless it is set: the default is for builds that come minutes later."""
 SWITCH_SECONDS = 0.0005
 """After this time a thread that runs Python lets another one run. With Python's 5 ms, each of the hundred statements of a
