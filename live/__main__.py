@@ -24,8 +24,8 @@ RATE = 50.0
 LANDING_SECONDS = 0.3
 """LANDING_MAX_SECONDS unless it is set: the default is for builds that come minutes later."""
 SWITCH_SECONDS = 0.0005
-"""After this time a thread that runs Python lets another one run. With Python's 5 ms, each of the hundred statements of a
-publication would wait as long for the threads that build."""
+"""After this time a thread that runs Python lets another one run. With Python's 5 ms, each of the hundred statements of
+a publication would wait as long for the threads that build."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
