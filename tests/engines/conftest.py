@@ -1,19 +1,17 @@
 """Fixtures in separate virtual environments: bqemulator, which pins another version of DuckDB, and an old DuckDB."""
 
 import os
-import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 
 from tools.brokers import free_port
+from tools.environments import environment
 
-CACHE = Path(__file__).parents[3] / ".cache"
 PINS = (
     "bqemulator==1.4.0",
     "duckdb==1.5.5",
@@ -27,34 +25,16 @@ OLDER_DUCKDB = "duckdb==1.2.0"
 START_SECONDS = 60.0
 
 
-def _environment(name: str, pins: Sequence[str], code: str) -> Path:
-    """Return a virtual environment with these packages; when it is created, `code` is run in it once."""
-    folder = CACHE / name
-    environment = {**os.environ, "HOME": str(folder)}  # DuckDB looks for its extensions there
-    if not (folder / "ready").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        python = folder / "bin" / "python"
-        for command in (
-            [sys.executable, "-m", "venv", folder],
-            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *pins],
-            [python, "-c", code],
-        ):
-            result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
-            assert result.returncode == 0, result.stderr[-2000:]
-        (folder / "ready").touch()
-    return folder
-
-
 @pytest.fixture(scope="session")
 def older_duckdb() -> Path:
     """Path of a Python with an old DuckDB."""
-    return _environment(OLDER_DUCKDB.replace("==", "-"), [OLDER_DUCKDB], "import duckdb") / "bin" / "python"
+    return environment(OLDER_DUCKDB.replace("==", "-"), [OLDER_DUCKDB], "import duckdb") / "bin" / "python"
 
 
 @pytest.fixture(scope="session")
 def bigquery_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of the emulator; each test uses its own prefix of datasets."""
-    folder = _environment("bqemulator-1.4.0", PINS, LOAD_EXTENSION)
+    folder = environment("bqemulator-1.4.0", PINS, LOAD_EXTENSION)
     log = tmp_path_factory.mktemp("bigquery") / "log"
     port = free_port()
     grpc_port = port + 10  # the sink expects the gRPC port there

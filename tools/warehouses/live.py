@@ -16,8 +16,8 @@ from tools import ROOT
 from tools.brokers import free_port
 from tools.warehouses.commands import Warehouse
 
-START_SECONDS = 180.0
-"""A first build on a busy machine takes a minute."""
+START_SECONDS = 300.0
+"""A first build on a busy machine takes two minutes."""
 STOP_SECONDS = 60.0
 
 
@@ -138,7 +138,7 @@ class LiveProcess:
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.last_lines}") from None
 
-    def wait_for_versions(self, count: int) -> None:
+    def wait_for_versions(self, count: int, seconds: float = START_SECONDS) -> None:
         """Wait until the endpoints have answered from this many new versions."""
         seen = {self.version}
 
@@ -146,4 +146,4 @@ class LiveProcess:
             seen.add(self.version)
             return len(seen) > count
 
-        self.wait_for(have_come, f"publishing {count} versions")
+        self.wait_for(have_come, f"publishing {count} versions", seconds)
