@@ -37,12 +37,21 @@ AT_ONCE = 4
 """Maximum queries that run at the same time for one page."""
 
 
-def render(published: Published, filters: Filters, *, live: bool, error: str = "", now: datetime | None = None) -> str:
+def render(
+    published: Published,
+    filters: Filters,
+    *,
+    live: bool,
+    error: str = "",
+    failure: str = "",
+    now: datetime | None = None,
+) -> str:
     """The page as self-contained HTML. A panel whose query fails shows the error.
 
     Args:
         live: show forms and links; otherwise, only name the filters.
         error: what is wrong with the filters; the page shows it instead of figures.
+        failure: why nothing newer is published.
         now: the time, UTC, at which the page is read.
     """
     page = Page(published, filters)
@@ -68,6 +77,7 @@ def render(published: Published, filters: Filters, *, live: bool, error: str = "
     return _template().render(
         live=live,
         error=error,
+        failure=failure,
         filters=filters,
         periods=PERIODS,
         refreshes=dict(

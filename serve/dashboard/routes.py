@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from common import web
 from common.errors import UserError
+from common.live_status import read_live_status
 from common.settings import Settings
 from engines.factory import engine_for
 from serve.answers import Published
@@ -26,12 +27,13 @@ from serve.published import open_published
 def app(settings: Settings) -> Starlette:
     """The page at /, and each panel's rows at /PANEL.csv, from the version published last."""
 
+    engine = engine_for(settings)
     memory, pages = AnswerMemory(), PageMemory()
 
     def published() -> Published:
         """The last version. BigQuery's tables change without a new version, so their answers are not kept."""
         opened = open_published(settings, threads=1)  # several queries of a page run at the same time
-        return CachedPublished(opened, memory) if engine_for(settings).is_copied else opened
+        return CachedPublished(opened, memory) if engine.is_copied else opened
 
     def page(request: Request) -> Response:
         filters, error = Filters(), ""
@@ -42,7 +44,9 @@ def app(settings: Settings) -> Starlette:
 
         def rendered() -> str:
             with closing(published()) as version:
-                return render(version, filters, live=True, error=error)
+                running = read_live_status(engine.published_folder)
+                failure = running.failure if running else None
+                return render(version, filters, live=True, error=error, failure=failure or "")
 
         try:
             text = pages.get(filters.url(), rendered) if filters.refresh else rendered()

@@ -535,7 +535,8 @@ def data_quality(facts: Facts, start_date: date, end_date: date) -> Answer:
         drifting = len(field_drift(facts, stream))
         reused = len(ids) - len(set(ids)) if ids else None
         share, zone = ratio(of_landed["rejected"], counts[0]), facts.settings.reporting_time_zone
-        rows.append((stream, *counts, balanced, share, *worst, reused, drifting, *fresh, zone))
+        measured_by_live = [None] * 5
+        rows.append((stream, *counts, balanced, share, *worst, reused, drifting, *fresh, *measured_by_live, zone))
     return rows
 
 
