@@ -47,6 +47,7 @@ ACCOUNTING = {
     "worst_p95_latency_seconds": Decimal("3.7"),
     "max_latency_seconds": Decimal("87401.756342"),
     "reporting_time_zone": "UTC",
+    "worst_p95_freshness_seconds": None,
 }
 FIGURES = {
     "events": 120,
