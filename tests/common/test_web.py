@@ -36,7 +36,7 @@ def url(site: web.Site) -> str:
 
 @contextmanager
 def serving(sites: list[web.Site], stop: threading.Event) -> Iterator[threading.Thread]:
-    thread = threading.Thread(target=web.serve_all, args=(sites, stop, SECONDS))
+    thread = threading.Thread(target=web.serve_all, args=(sites, stop, SECONDS), daemon=True)
     thread.start()
     try:
         yield thread
