@@ -93,8 +93,9 @@ class Builds:
 
     def _step(self, now: float) -> bool:
         """Do what is due; returns whether there may be more to do at once."""
+        is_build = now >= self._next_build
         try:
-            worked = now >= self._next_build and self._build(now)
+            worked = is_build and self._build(now)
             worked |= self._test(now)
             if now >= self._next_snapshots:
                 self._next_snapshots = now + self._settings.live_snapshot_seconds
@@ -103,7 +104,8 @@ class Builds:
             self._engine.check_open()
             self._fail_model(str(error))
             return False
-        self._fail_model(None)
+        if is_build:  # a pause after a failure ends by a build
+            self._fail_model(None)
         return worked
 
     def _build(self, now: float) -> bool:
