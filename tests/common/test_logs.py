@@ -3,12 +3,16 @@
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 
 from common.logs import configure_logs, printable
+from tools import ROOT
 
 log = structlog.get_logger()
 
@@ -51,3 +55,14 @@ def test_logs_are_for_people_on_a_terminal_and_else_for_programs(
         assert "\x1b[2J" not in line
     else:
         assert json.loads(line)["reason"] == "\x1b[31mred\nline"
+
+
+def test_a_log_on_a_full_disk_does_not_end_the_process() -> None:
+    code = (
+        "from common.logs import configure_logs, log; configure_logs(0); log.info('one'); log.info('two'); print('on')"
+    )
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=full, text=True, check=False
+        )
+    assert done.stdout == "on\n"
