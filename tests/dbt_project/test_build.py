@@ -33,7 +33,7 @@ def full_refresh_of(warehouse: Warehouse, folder: Path, *arguments: str) -> Ware
 
 
 def test_every_mart_has_rows_and_the_accounting_balances(shop: Warehouse) -> None:
-    assert {mart for mart, rows in shop.marts().items() if rows == 0} == set()
+    assert {mart for mart, rows in shop.marts().items() if rows == 0} == {"stream_freshness"}  # only `live` measures it
     assert shop.query("select * from analytics.landing_reconciliation where not is_balanced") == []
     [(landed, rejected)] = shop.query("select sum(landed), sum(rejected) from analytics.landing_reconciliation")
     raw = " union all ".join(

@@ -64,7 +64,7 @@ def test_a_first_build_writes_replaced_rows_by_date(shop: Warehouse) -> None:
         for node in nodes.values()
         if node["config"].get("unique_key") and (node["config"].get("partition_by") or {}).get("data_type") == "date"
     }
-    assert len(replaced) == 12
+    assert len(replaced) == 13
     with duckdb.connect(str(shop.path), read_only=True) as connection:
         for model, (schema, date) in replaced.items():
             dates = [row[0] for row in connection.sql(f"select {date} from {schema}.{model}").fetchall()]

@@ -91,7 +91,7 @@ def test_nothing_is_published_while_a_test_fails(warehouse: Warehouse, quiet_liv
 
     landed = live.status.streams["ecom_events"].landed
     produce_view(warehouse, "second", f"{DAY} 12:00:00 UTC")
-    live.wait_for(lambda: live.status.streams["ecom_events"].landed == landed + 1, "landing goes on")
+    live.wait_for(lambda: live.status.streams["ecom_events"].landed > landed, "landing goes on")
     assert live.version == failing_since
     assert events(live, brand="second") == 0
 
