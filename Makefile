@@ -155,7 +155,7 @@ test: .venv/.ready-dev ## Run the tests that need nothing but Python (six to ten
 test-all: ## Run all tests but the mutations: also random worlds, brokers, BigQuery and the browser (about 80 minutes)
 	@$(MAKE) --keep-going test test-slow test-exact test-brokers test-bigquery check-bigquery test-browser
 
-test-slow: .venv/.ready-dev ## Run the tests that build many times, or wait (15 minutes on 2 cores)
+test-slow: .venv/.ready-dev ## Run the tests that build many times, or wait (15 minutes on 2 cores; LIVE_KILLS=50)
 	@$(BIN)/python -m pytest -n auto -m slow
 
 test-exact: .venv/.ready-dev ## Compare every mart with its definition in plain Python, in 1,000 random worlds and for 100 random contracts (half an hour; EXACT_WORLDS, EXACT_CONTRACT_SETS, EXACT_SEED)
@@ -167,7 +167,7 @@ test-data: .venv/.ready ## Run every dbt test over all partitions, not only thos
 test-brokers: .venv/.ready-dev ## Run the tests against Apache Kafka, Google's Pub/Sub emulator and Apicurio Registry (needs Java 17 and Maven)
 	@$(BIN)/python -m pytest -m brokers
 
-test-bigquery: .venv/.ready-dev ## Run the tests of landing in BigQuery against an emulator, and of an older DuckDB that reads the warehouse
+test-bigquery: .venv/.ready-dev ## Run the tests of landing in BigQuery against an emulator, and of an older DuckDB that reads the warehouse (LIVE_PUBLISHES=200)
 	@$(BIN)/python -m pytest -m 'bigquery_emulator or older_duckdb'
 
 test-browser: .venv/.ready-dev ## Run the tests of the dashboard in Chromium (installs one if there is none)

@@ -52,6 +52,35 @@ ANSWERS = "tests/analyses/test_answers.py"
 CHECK_MART = "tests/dbt_project/test_check_mart.py"
 
 MUTATIONS = (
+    # --- live
+    Mutation(
+        "live publishes in the pause after a failed build",
+        "live/builds.py",
+        "        if is_build:  #",
+        "        if True:  #",
+        "tests/live/test_builds.py",
+    ),
+    Mutation(
+        "live publishes although a test fails",
+        "live/builds.py",
+        "            self._failed_tests = self._tests.failures",
+        "            self._failed_tests = []",
+        "tests/live/test_live.py",
+    ),
+    Mutation(
+        "a full disk ends the feed of live",
+        "ingest/producers/spool.py",
+        'raise write_error(path, error, "SPOOL_PATH") from error',
+        "raise",
+        "tests/live/test_full_disk.py",
+    ),
+    Mutation(
+        "a file being read is brought up to date",
+        "engines/duckdb/open_files.py",
+        "        if _id(path) in _readers:",
+        "        if False:",
+        "tests/publishing tests/live/test_readers.py",
+    ),
     # --- check-mart
     Mutation(
         "check-mart draws no texts that the SQL names",
