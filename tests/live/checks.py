@@ -53,7 +53,8 @@ def check_marts(warehouse: Warehouse, folder: Path) -> None:
     warehouse.build()
     anew = warehouse.copy_to(folder)
     anew.run_models("--full-refresh")
-    assert warehouse.differences(anew) == {}
+    differences = warehouse.differences(anew)
+    assert not differences, differences
 
 
 @contextmanager

@@ -20,7 +20,8 @@ SETTINGS = (
     *("LIVE_", "SERVE_", "STREAMS", "TOPICS", "SUBSCRIPTIONS"),
 )
 """Prefixes of the environment variables that are not inherited."""
-MARTS_NOT_COMPARED = ("dim_countries", "dim_dates")
+MARTS_NOT_COMPARED = ("dim_countries", "dim_dates", "stream_freshness")
+"""Marts that are not made from messages."""
 
 
 @dataclass(frozen=True)
