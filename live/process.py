@@ -142,7 +142,8 @@ class Live:
 
     def _start(self, workers: Workers) -> None:
         workers.start("land", self._land)
-        workers.start("status", self._write_status)
+        if not self._engine.is_billed:
+            workers.start("status", self._write_status)
         if self._settings.has_kafka:
             workers.start("emit", self._emit)
         if not self._engine.is_copied:
