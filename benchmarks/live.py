@@ -30,8 +30,10 @@ from tools.warehouses.live import LiveProcess
 
 PROBE_SECONDS = 0.05
 """Pause between two looks at the version that the endpoints answer from."""
-SETTLE_SECONDS = 60.0
+SETTLE_SECONDS = 180.0
 """Maximum wait for the last events of a phase."""
+QUIET_SECONDS = 20.0
+"""Time without a new event after which a phase is over."""
 EARLY_SECONDS = 300.0
 """Time in the first phase at which memory is compared with that at its end."""
 FRESH_P95_SECONDS = 5.0
@@ -178,6 +180,8 @@ def _measure(phase: Phase, process: LiveProcess, warehouse: Warehouse) -> Measur
         _wait_for_rest(prober)
     if simulator.returncode:
         raise RuntimeError(f"the simulator ended with {simulator.returncode}: {output}")
+    if not prober.found:
+        raise RuntimeError(f"no event was in an answer {QUIET_SECONDS:.0f} s after the last: see {process.log}")
     measured.produced = int(re.sub(r"\D", "", output.rpartition("produced")[2].partition("message")[0]))
     measured.versions = prober.versions
     for stream, published_at, seconds in prober.found:
@@ -193,10 +197,10 @@ def _measure(phase: Phase, process: LiveProcess, warehouse: Warehouse) -> Measur
 
 
 def _wait_for_rest(prober: Prober) -> None:
-    """Wait until two versions bring no event, or none comes for SETTLE_SECONDS."""
-    until = time.monotonic() + SETTLE_SECONDS
-    found, changed_at = len(prober.found), time.monotonic()
-    while time.monotonic() < min(until, changed_at + SETTLE_SECONDS / 4):
+    """Wait until no event has come for QUIET_SECONDS, or for SETTLE_SECONDS."""
+    now = time.monotonic()
+    until, found, changed_at = now + SETTLE_SECONDS, len(prober.found), now
+    while time.monotonic() < min(until, changed_at + QUIET_SECONDS):
         time.sleep(0.5)
         if len(prober.found) != found:
             found, changed_at = len(prober.found), time.monotonic()
