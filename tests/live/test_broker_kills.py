@@ -27,7 +27,7 @@ from tools.warehouses.live import LiveProcess
 
 pytestmark = [pytest.mark.brokers, pytest.mark.timeout(7200)]
 
-KILLS = int(os.environ.get("LIVE_KILLS", "6"))
+KILLS = int(os.environ.get("LIVE_KILLS", "4"))
 RATE = 30
 KAFKA = [name for name, stream in STREAMS.items() if stream.transport == "kafka"]
 PUBSUB = [name for name, stream in STREAMS.items() if stream.transport == "pubsub"]
@@ -108,7 +108,6 @@ def test_kills_of_the_process_and_the_brokers_lose_nothing(
                     live.wait_for_versions(2)
         sent_to_kafka = {stream: published_to_kafka(kafka, topics[stream]) for stream in KAFKA}
         sent_to_pubsub = {stream: published_to_pubsub(pubsub_emulator, topics[stream]) for stream in PUBSUB}
-        live.wait_for_versions(3)
         live.end()
     finally:
         live.kill()

@@ -13,7 +13,7 @@ from tools.warehouses.live import LiveProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
-KILLS = int(os.environ.get("LIVE_KILLS", "6"))
+KILLS = int(os.environ.get("LIVE_KILLS", "4"))
 
 
 def test_kills_lose_nothing_and_land_nothing_twice(shop: Warehouse, tmp_path: Path) -> None:
