@@ -36,7 +36,7 @@ def build_increment(settings: Settings, last: LastBuild, variables: Mapping[str,
         What was built; None if only `dbt build` can do it or explain it: if anything failed, a table or view is
         missing, or the files of the last build are not there any more.
     """
-    if last.manifest != manifest_state() or not has_whole_files(target()):
+    if last.manifest is None or last.manifest != manifest_state() or not has_whole_files(target()):
         return None
     started = time.monotonic()
     manifest = Manifest.from_msgpack(manifest_file().read_bytes())
