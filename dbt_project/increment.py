@@ -1,4 +1,4 @@
-"""A build of new messages by the code of the last build: as `dbt build`, without what dbt would do about the code."""
+"""Builds new messages when the code has not changed since the last build, without dbt's task runner."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping

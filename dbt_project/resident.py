@@ -106,7 +106,7 @@ class TestRound:
 class ResidentProject:
     """The project on the warehouse that the settings name, which this process has open (`Engine.kept_open`).
 
-    Not thread-safe: one thread uses it, and models run in threads of its own. Close it before the warehouse.
+    Not thread-safe: call it from one thread; it runs models in its own threads. Close it before the warehouse.
 
     Args:
         variables: dbt's vars, as in `--vars`.

@@ -164,8 +164,9 @@ class Builds:
                     log.error("not published", reason=result.reason)
                     self._failed_publish = result.reason
                     self._next_publish = time.monotonic() + PUBLISH_RETRY_SECONDS
-                    if self._unpublished is None:
-                        self._unpublished = result.build
+                    later = self._unpublished or result.build
+                    bounds = {**result.build.upper_bounds, **later.upper_bounds}
+                    self._unpublished = replace(later, upper_bounds=bounds)
                 self._report()
 
     def _measure(self, published: Publication) -> None:

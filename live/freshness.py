@@ -41,7 +41,8 @@ class Freshness:
         ended: list[FreshnessRow] = []
         minute = datetime.fromtimestamp(times.visible_at, UTC).replace(second=0, microsecond=0, tzinfo=None)
         if minute != self._minute:
-            ended = self._rows()
+            if self._minute is not None:
+                ended = self._rows(self._minute)
             self._minute, self._measured = minute, {}
         for stream, (published_at, landed_at) in arrivals.items():
             steps = np.empty((len(STEPS), len(published_at)))
@@ -58,8 +59,7 @@ class Freshness:
             self._measured.setdefault(stream, []).append(steps)
         return ended
 
-    def _rows(self) -> list[FreshnessRow]:
-        assert self._minute is not None or not self._measured  # noqa: S101
+    def _rows(self, minute: datetime) -> list[FreshnessRow]:
         rows = []
         for stream, parts in self._measured.items():
             steps = np.concatenate(parts, axis=1)
@@ -67,7 +67,7 @@ class Freshness:
             rows.append(
                 FreshnessRow(
                     stream=stream,
-                    minute_at=self._minute or datetime.min,  # noqa: DTZ901  UTC without a zone
+                    minute_at=minute,
                     messages=steps.shape[1],
                     p50_seconds=round(float(np.median(steps[-1])), 3),
                     p95_seconds=p95["total"],

@@ -1,4 +1,4 @@
-"""Publishes what was built, in a thread of its own, while the next build runs."""
+"""Publishes a build in a separate thread while the next build runs."""
 
 import queue
 import threading

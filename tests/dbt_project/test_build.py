@@ -288,3 +288,15 @@ def test_the_help_says_what_is_published(capfd: pytest.CaptureFixture[str]) -> N
     assert len(ours.splitlines()) == 2
     assert "publishes" in ours
     assert "--version" in of_dbt
+
+
+@pytest.mark.slow
+def test_new_messages_without_dbts_runner_equal_a_full_refresh(warehouse: Warehouse, tmp_path: Path) -> None:
+    warehouse.run("dbt_project", "build")  # the build server does not keep the parsed project
+    warehouse.simulate(days=1)
+    warehouse.land()
+    assert "with new messages" in warehouse.run("dbt_project", "build").stdout
+    assert "nothing new: " in warehouse.run("dbt_project", "build").stdout
+    refreshed = warehouse.copy_to(tmp_path / "refreshed")
+    refreshed.run_models("--full-refresh")
+    assert warehouse.differences(refreshed) == {}

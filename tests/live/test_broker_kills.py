@@ -44,7 +44,7 @@ def kafka(tmp_path: Path) -> Iterator[KafkaServer]:
 
 @contextmanager
 def shop_publishes(warehouse: Warehouse) -> Iterator[None]:
-    """Publish events of the shop in a process of its own, started again if it ends."""
+    """Publish events of the shop in a separate process, which is restarted if it ends."""
     command = warehouse.command("ingest", "simulate", "--rate", str(RATE))
     log = (warehouse.folder / "simulate.log").open("ab")
 
