@@ -142,6 +142,7 @@ def live(days: int, phases: Sequence[Phase], folder: Path) -> Section:
         history = in_process(shop.land, warehouse.path, range(days))
         warehouse.run("dbt_project", "build")
         warehouse.run("ingest", "provision")
+        warehouse.run("ingest", "emit")
         process = LiveProcess(warehouse)
         process.start()
         opened.callback(process.kill)
@@ -192,7 +193,9 @@ def _measure(phase: Phase, process: LiveProcess, warehouse: Warehouse) -> Measur
     for step in STEPS:
         (count, total), (count_before, total_before) = steps[step], steps_before[step]
         measured.steps[step] = (total - total_before) / max(1.0, count - count_before)
-    _progress(f"{phase.rate}/s: {_shown(measured.all)}")
+    # in case a later phase fails
+    steps_shown = ", ".join(f"{step} {seconds:.2f} s" for step, seconds in measured.steps.items())
+    _progress(f"{phase.rate}/s: {_shown(measured.all)}; {steps_shown}; {measured.early_mib} to {measured.end_mib} MiB")
     return measured
 
 
@@ -290,8 +293,8 @@ def _section(history: int, measured: Sequence[Measured], warehouse: Warehouse, s
     }
     return Section(
         "Live",
-        f"`make live` on a history of {history:,} messages, while the shop publishes to Kafka and to the Pub/Sub"
-        " emulator on the same cores. A prober asks the endpoints every"
+        f"`make live` on a history of {history:,} messages, whose results were emitted before, while the shop publishes"
+        " to Kafka and to the Pub/Sub emulator on the same cores. A prober asks the endpoints every"
         f" {PROBE_SECONDS * 1000:.0f} ms for their version, and reads the events that a new one has: seconds from the"
         " time of publication to that moment. The steps are means by the metrics of the process, of all messages."
         f" Memory is read after {EARLY_SECONDS / 60:.0f} minutes, or half of a shorter phase, and at the end."

@@ -147,7 +147,7 @@ class Settings(BaseSettings):
 
     live_build_seconds: float = Field(0.0, ge=0)
     """`live`: minimum seconds between the starts of two builds. 600 with `WAREHOUSE=bigquery`: each costs money."""
-    live_test_seconds: float = Field(30.0, ge=0)
+    live_test_seconds: float = Field(60.0, ge=0)
     """`live`: pause between two rounds in which every test reads what changed. A round runs in parts between builds."""
     live_snapshot_seconds: float = Field(300.0, gt=0)
     """`live`: seconds between two runs of the snapshots."""

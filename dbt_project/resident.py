@@ -3,18 +3,19 @@
 Each model is rendered and materialized by dbt's Jinja, macros and adapter, as in `dbt build`, so every rule has one
 owner. Left out is what dbt does per invocation and per node besides: parsing, selecting, creating contexts of macros,
 events, artifacts. The parts of dbt that this module calls are not public: dbt-core is pinned exactly, and
-tests/dbt_project/test_resident.py compares the result with that of `dbt build`.
+tests/dbt_project/test_build.py compares the result with that of `dbt build`.
 """
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache, cached_property
+from functools import cached_property
 from graphlib import TopologicalSorter
 from typing import Any
 
@@ -31,7 +32,6 @@ from dbt.contracts.graph.nodes import GenericTestNode
 from dbt.flags import set_flags
 from dbt.mp_context import get_mp_context
 from dbt.selected_resources import set_selected_resources
-from dbt_common.clients import agate_helper
 from dbt_common.clients.jinja import get_template, render_template
 from dbt_common.context import set_invocation_context
 from dbt_common.events.event_manager import EventManager
@@ -40,24 +40,12 @@ from dbt_common.exceptions import DbtBaseException
 from dbt_common.invocation import reset_invocation_id
 
 from common.settings import Settings
+from dbt_project.repeated_work import repeated_work_left_out
 from publishing.dbt_errors import first_paragraph
 from publishing.dbt_options import PROJECT, export_environment, target
 
-_build_type_tester = agate_helper.build_type_tester
-
-
-@cache
-def _type_tester(texts: frozenset[str], nulls: tuple[str, ...]) -> Any:
-    return _build_type_tester(texts, nulls)
-
-
-def _cached_type_tester(text_columns: Iterable[str], string_null_values: Iterable[str] | None = ("null", "")) -> Any:
-    return _type_tester(frozenset(text_columns), tuple(string_null_values or ()))
-
-
-# agate makes its parsers of dates and numbers anew for each result, which takes a fifth of a build's processor time
-agate_helper.build_type_tester = _cached_type_tester
-agate_helper.empty_table = cache(agate_helper.empty_table)
+TEMPLATES = "templates.marshal"
+"""File beside dbt's parsed project."""
 
 
 class ModelError(Exception):
@@ -132,28 +120,34 @@ class ResidentProject:
             "log_level_file": "none",
             "vars": dict(variables),
         }
-        self._config = _configured(options)
-        reset_adapters()
-        register_adapter(self._config, get_mp_context())
-        self._adapter = get_adapter(self._config)
+        ctx_set_event_manager(_Silent())
+        with ExitStack() as opened:
+            opened.enter_context(repeated_work_left_out(target() / TEMPLATES))
+            self._config = _configured(options)
+            reset_adapters()
+            register_adapter(self._config, get_mp_context())
+            self._adapter = get_adapter(self._config)
+            self._opened = opened.pop_all()
         self._adapter.set_macro_context_generator(generate_runtime_macro_context)
         self._adapter.set_macro_resolver(self._manifest)
         header = generate_query_header_context(self._config, self._manifest)
         self._adapter.connections.set_query_header(header)
-        ctx_set_event_manager(_Silent())
         self._manifest.build_flat_graph()
         self._graph: dict[str, Any] = self._manifest.flat_graph
         self._hooks: dict[str, MacroGenerator] = {}
         self._runnables: dict[str, _Runnable] = {}
         self._upper_bounds: dict[str, str] = {}
+        self._built: dict[str, str] = {}
+        """The upper bounds of the last build that succeeded."""
         self._deferred: set[str] = set()
-        """Models that have new messages, and run before the next tests."""
+        """Models that have new messages, and run before the next snapshots."""
         self._pool = ThreadPoolExecutor(self._config.threads, thread_name_prefix="model")
         self._is_started = False
 
     def close(self) -> None:
         """Close the connections to the warehouse."""
         self._pool.shutdown()
+        self._opened.close()
         self._adapter.cleanup_connections()
 
     def build(self) -> Build | None:
@@ -163,49 +157,58 @@ class ResidentProject:
             ModelError: if a model fails. The next build then runs every model.
         """
         started_at = time.time()
+        self._graph.pop("new_reporting_dates", None)  # those of the last build
         with self._running():
             if self._is_started:
                 self._call("set_upper_bounds")
             else:
                 set_selected_resources(set(self._manifest.nodes))
                 self._call("start_build")
-            before, self._upper_bounds = self._upper_bounds, dict(self._call("latest_watermarks").get("raw", {}))
-            changed = {stream for stream, bound in self._upper_bounds.items() if bound != before.get(stream)}
+            self._upper_bounds = dict(self._call("latest_watermarks").get("raw", {}))
+            changed = {stream for stream, bound in self._upper_bounds.items() if bound != self._built.get(stream)}
             models = [one for one in self._models if self._has_new_messages(one, changed)]
             self._deferred |= {one for one in models if self._is_deferred(one)}
             models = [one for one in models if one not in self._deferred]
             self._run_models(models)
             self._graph["planned_rebuilds"] = []
             self._is_started = True
+        self._built = self._upper_bounds  # not those of a build that failed: its messages are new in the next one
         if not changed:
             return None
         bounds = {stream: datetime.fromisoformat(self._upper_bounds[stream]) for stream in changed}
         return Build(bounds, started_at, time.time() - started_at, len(models))
 
-    def snapshot(self) -> int:
-        """Run every snapshot; returns their number.
+    def snapshot(self) -> Build:
+        """Run every snapshot.
+
+        Runs first the models that count whole days again, which are for operators more than for analysts: those with
+        `live: with_snapshots` in their meta. The Build is of these.
 
         Raises:
             ModelError: if one fails.
         """
+        started_at = time.time()
         with self._running():
-            snapshots = self._nodes("snapshot")
-            for snapshot in snapshots:
+            self._call("set_change_floor")  # versions were pinned since the last build
+            models = [one for one in self._models if one in self._deferred]
+            self._run_models(models)
+            self._deferred.clear()
+            for snapshot in self.snapshots:
                 self._run(snapshot)
-        return len(snapshots)
+        return Build({}, started_at, time.time() - started_at, len(models))
+
+    @cached_property
+    def snapshots(self) -> Sequence[str]:
+        """The ids of the snapshots."""
+        return self._nodes("snapshot")
 
     def begin_tests(self) -> TestRound:
         """Begin to test the partitions that changed since the last successful build.
 
-        Runs the models that count everything that landed again, which are for the tests more than for analysts: those
-        with `live: with_tests` in their meta.
-
         Raises:
-            ModelError: if one of them fails.
+            ModelError: if the warehouse cannot be used.
         """
         with self._running():
-            self._run_models([one for one in self._models if one in self._deferred])
-            self._deferred.clear()
             started_at = str(self._call("pin"))
         tests = self._nodes("test")
         return TestRound(tests, len(tests), started_at)
@@ -242,6 +245,12 @@ class ResidentProject:
             read[name] = {one for parent in parents[name] for one in {parent} & tables | read[parent]}
         return {name: tables_read for name, tables_read in read.items() if name in tables}
 
+    @cached_property
+    def _descendants(self) -> Mapping[str, int]:
+        """Id of each model that is a table to the number of those that wait for it: threads idle less if those
+        with most run first."""
+        return Counter(parent for parents in self._models.values() for parent in parents)
+
     def _nodes(self, type_: str) -> list[str]:
         return [name for name, node in self._manifest.nodes.items() if node.resource_type == type_]
 
@@ -266,7 +275,7 @@ class ResidentProject:
 
     def _is_deferred(self, name: str) -> bool:
         meta: dict[str, Any] = self._manifest.nodes[name].config.get("meta") or {}
-        return meta.get("live") == "with_tests"
+        return meta.get("live") == "with_snapshots"
 
     def _streams(self, name: str) -> set[str]:
         return set(self._call("streams_of", name))
@@ -278,7 +287,7 @@ class ResidentProject:
         running: dict[Future[None], str] = {}
         try:
             while order.is_active():
-                for name in order.get_ready():
+                for name in sorted(order.get_ready(), key=self._descendants.__getitem__, reverse=True):
                     running[self._pool.submit(copy_context().run, self._run_in_thread, name)] = name
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     name = running.pop(future)
@@ -329,6 +338,7 @@ class ResidentProject:
         if name not in self._runnables:
             node: Any = self._manifest.nodes[name]
             context = generate_runtime_model_context(node, self._config, self._manifest)
+            context["write"] = lambda _: ""  # to the target folder, which nobody reads
             macro: Any = self._manifest.find_materialization_macro_by_name(
                 self._config.project_name, node.get_materialization(), self._adapter.type()
             )
@@ -354,29 +364,40 @@ class ResidentProject:
     @contextmanager
     def _running(self) -> Iterator[None]:
         """Use the connection of this thread; after an error, the next build starts from what the warehouse has."""
-        with self._connected():
-            if not self._is_started:
-                relational = [node for node in self._manifest.nodes.values() if node.is_relational]
-                self._adapter.set_relations_cache(relational)
-            try:
+        try:
+            with self._connected():
+                if not self._is_started:
+                    relational = [node for node in self._manifest.nodes.values() if node.is_relational]
+                    self._adapter.set_relations_cache(relational)
                 yield
-            except BaseException:
-                self._is_started = False
-                self._graph.pop("watermarks_of_run", None)
-                raise
+        except BaseException:
+            self._is_started = False
+            self._graph.pop("watermarks_of_run", None)
+            raise
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
-        """Use the connection of this thread, which stays open, in a transaction if dbt begins one."""
+        """Use the connection of this thread, which stays open, in a transaction if dbt begins one.
+
+        Raises:
+            ModelError: if dbt cannot use the warehouse, for example since a full disk does not let it commit.
+        """
         connections = self._adapter.connections
-        self._adapter.acquire_connection("resident")
         try:
+            self._adapter.acquire_connection("resident")
             yield
             if connections.get_thread_connection().transaction_open:
                 connections.commit()
+        except DbtBaseException as error:
+            self._roll_back()
+            raise ModelError(first_paragraph(error)) from error
         except BaseException:
-            connections.rollback_if_open()
+            self._roll_back()
             raise
+
+    def _roll_back(self) -> None:
+        with suppress(Exception):  # the first error says more than that of a connection that is broken
+            self._adapter.connections.rollback_if_open()
 
 
 class _Silent(EventManager):

@@ -86,6 +86,10 @@ class Engine(Protocol):
         """A value that changes when anything is written to the warehouse; None where it cannot be told."""
         ...
 
+    def expect_small_statements(self) -> None:
+        """From now on, be fast for many small statements and commits, several at a time."""
+        ...
+
     def checkpoint(self) -> None:
         """Write every commit to the warehouse's file, so that `state` can be told."""
         ...

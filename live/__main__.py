@@ -66,6 +66,8 @@ def live(
     settings = load_settings()
     check_vars(["--vars", vars_])
     variables: dict[str, Any] = yaml.safe_load(vars_)
+    if settings.build_prefix is not None:
+        raise UserError("BUILD_PREFIX: `live` publishes its builds, and one with a prefix is not published; unset it")
     if push_port is not None and settings.warehouse == "bigquery":
         raise UserError("--push-port: pushes land in DuckDB only")
     if "landing_max_seconds" not in settings.model_fields_set and settings.warehouse == "duckdb":

@@ -21,7 +21,7 @@ from dbt_project.__main__ import run as run_dbt
 from engines.engine import Engine
 from engines.factory import engine_for
 from ingest import push
-from ingest.emit import emit
+from ingest.emit import CHUNK_ROWS, emit
 from ingest.landing import land_streams
 from ingest.producers import RoutingProducer
 from ingest.simulator.feed import feed
@@ -29,7 +29,7 @@ from live.builds import Builds
 from live.publisher import Publisher
 from live.telemetry import FAILING
 from live.workers import Workers
-from publishing.versions import left_out, published_version
+from publishing.versions import published_version
 from serve.dashboard.routes import app as dashboard_app
 from serve.endpoints import Endpoints
 
@@ -39,6 +39,8 @@ FIRST_BUILD_RETRY_SECONDS = 30.0
 """Pause after the first build failed."""
 FEED_RETRY_SECONDS = 5.0
 """Pause after the simulated events could not be delivered."""
+EMIT_PAUSE_SECONDS = 5.0
+"""Pause after each full chunk of results, which takes a second: those of a long history shall not hold up builds."""
 RETRY_SECONDS = (1.0, 60.0)
 """First and longest pause before the warehouse is opened again."""
 STATUS_SECONDS = 10.0
@@ -78,6 +80,7 @@ class Live:
         self._folder = self._engine.published_folder
         self._status = LiveStatus(pid=os.getpid(), dashboard="", updated_at=datetime.now(UTC))
         self._writing = threading.Lock()
+        self._is_written = True
         self._sink = self._engine.warehouse(follow=True)
 
     def run(self) -> None:
@@ -172,6 +175,7 @@ class Live:
         while not stop.is_set() and not self._built_by_dbt():
             stop.wait(FIRST_BUILD_RETRY_SECONDS)
         if not stop.is_set():
+            self._engine.expect_small_statements()
             builds = Builds(self._settings, self._engine, publisher, self._options.variables, self._wake, self._report)
             builds.run(stop)
 
@@ -194,7 +198,7 @@ class Live:
             return False
         version = published_version(self._settings)
         # exit code 1 also stands for a query that was left out of what is published
-        is_published = exit_code == 0 or version != before or bool(version and left_out(self._settings))
+        is_published = exit_code == 0 or version != before
         self._report(None if is_published else "the build failed: see the log")
         if is_published:
             self._endpoints.on_published()
@@ -202,15 +206,25 @@ class Live:
 
     def _emit(self, stop: threading.Event) -> None:
         """Emit results at the interval of LIVE_EMIT_SECONDS."""
+
+        def pause(results: int) -> None:
+            if results == CHUNK_ROWS:
+                stop.wait(EMIT_PAUSE_SECONDS)
+
         while not stop.wait(self._settings.live_emit_seconds):
             try:
-                emit(self._settings, self._sink)
+                emit(self._settings, self._sink, on_progress=pause)
             except UserError as error:
                 log.warning("not emitted", reason=str(error))
 
     def _write_status(self, stop: threading.Event) -> None:
         while not stop.is_set():
-            self._status.streams = {name: StreamCounts(**asdict(one)) for name, one in self._sink.status().items()}
+            try:
+                self._status.streams = {name: StreamCounts(**asdict(one)) for name, one in self._sink.status().items()}
+            except WarehouseReopenError:
+                raise
+            except UserError as error:
+                log.warning("the messages cannot be counted", reason=str(error))
             self._write()
             stop.wait(STATUS_SECONDS)
 
@@ -226,7 +240,11 @@ class Live:
             try:
                 self._status.write(self._folder)
             except OSError as error:
-                log.warning("the status cannot be written", reason=error.strerror)
+                if self._is_written:
+                    log.warning("the status cannot be written", reason=error.strerror)
+                self._is_written = False
+            else:
+                self._is_written = True
 
 
 def _is_temporary(error: UserError | OSError) -> bool:

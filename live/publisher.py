@@ -4,7 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,6 +18,7 @@ from engines.marts import PinnedMarts
 from live.freshness import Published
 from live.telemetry import PUBLISHES
 from publishing.dbt_options import target
+from publishing.marts import Artifacts, read_artifacts
 from publishing.publish import publish_pinned
 from publishing.versions import published_version
 
@@ -55,6 +56,8 @@ class Publisher:
         self._on_published = on_published
         self._pinned: queue.SimpleQueue[tuple[ExitStack, PinnedMarts, Build]] = queue.SimpleQueue()
         self._is_busy = threading.Event()
+        self._has_ended = threading.Event()
+        self._artifacts: Artifacts | None = None
         self.results: queue.SimpleQueue[Publication | Unpublished] = queue.SimpleQueue()
         """What became of the builds, until the caller takes it."""
 
@@ -72,6 +75,8 @@ class Publisher:
             pinned = opened.enter_context(self._engine.pin())
             self._is_busy.set()
             self._pinned.put((opened.pop_all(), pinned, build))
+        if self._has_ended.is_set():
+            self._drop()
 
     def run(self, stop: threading.Event, wake: threading.Event) -> None:
         """Write versions until `stop` is set.
@@ -92,11 +97,21 @@ class Publisher:
             finally:
                 self._is_busy.clear()
                 wake.set()
+        self._has_ended.set()
+        self._drop()
+
+    def _drop(self) -> None:
+        """Let go of the marts that will not be published any more."""
+        with suppress(queue.Empty):
+            while True:
+                self._pinned.get_nowait()[0].close()
 
     def _write(self, pinned: PinnedMarts, build: Build) -> Publication:
         started_at = time.time()
+        if self._artifacts is None:  # once: another run of dbt may write its own there
+            self._artifacts = read_artifacts(target())
         same_code_as = published_version(self._settings)
-        version = publish_pinned(self._settings, self._engine, pinned, [], target(), same_code_as)
+        version = publish_pinned(self._settings, self._engine, pinned, self._artifacts, [], same_code_as)
         self._on_published()
         visible_at = time.time()
         PUBLISHES.observe(visible_at - started_at)

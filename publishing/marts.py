@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
 from engines.marts import Mart
 from publishing.versions import SEMANTIC_MANIFEST
 
@@ -15,12 +17,39 @@ OPTIONS_OF_DBT = ("merge_update_columns", "merge_exclude_columns", "merge_clause
 PUBLISHED_SCHEMAS = ("intermediate", "analytics")
 
 
-def has_whole_files(target: Path) -> bool:
-    """Whether the files of a build that publishing reads are there, and whole: dbt leaves halves on a full disk."""
+@dataclass(frozen=True)
+class Artifacts:
+    """What publishing needs of the files that a build leaves."""
+
+    marts: tuple[Mart, ...]
+    semantic_manifest: bytes
+
+
+def read_artifacts(target: Path) -> Artifacts:
+    """Read what publishing needs of a build.
+
+    Args:
+        target: where dbt wrote the artifacts of the build.
+
+    Raises:
+        UserError: when a file is missing or incomplete, as dbt leaves it on a full disk, or lists no marts.
+    """
     try:
-        read_marts(target)
-        json.loads((target / SEMANTIC_MANIFEST).read_bytes())
-    except (OSError, ValueError):
+        semantic_manifest = (target / SEMANTIC_MANIFEST).read_bytes()
+        json.loads(semantic_manifest)
+        marts = read_marts(target)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read dbt's files in {target}: {error}; run `make build`") from error
+    if not marts:
+        raise UserError(f"the manifest in {target} lists no marts: run `make build` without BUILD_PREFIX")
+    return Artifacts(marts, semantic_manifest)
+
+
+def has_artifacts(target: Path) -> bool:
+    """Whether `read_artifacts` can read them."""
+    try:
+        read_artifacts(target)
+    except UserError:
         return False
     return True
 

@@ -16,24 +16,25 @@ from engines.engine import Engine
 from engines.marts import STATE, PinnedMarts
 from engines.query import Query
 from publishing.compile import compile_queries
-from publishing.marts import read_marts
+from publishing.marts import Artifacts, read_artifacts
 from publishing.versions import CURRENT, QUERIES, SEMANTIC_MANIFEST, VERSION, published_folder, published_version
 
 
 def publish(
     settings: Settings, engine: Engine, options: list[str], target: Path, same_code_as: str | None = None
 ) -> str:
-    """Publish what a build left: see `publish_pinned`."""
+    """Publish what a build left in `target`, where dbt wrote its artifacts: see `publish_pinned`."""
+    artifacts = read_artifacts(target) if engine.is_copied else None
     with engine.pin() as pinned:
-        return publish_pinned(settings, engine, pinned, options, target, same_code_as)
+        return publish_pinned(settings, engine, pinned, artifacts, options, same_code_as)
 
 
 def publish_pinned(
     settings: Settings,
     engine: Engine,
     pinned: PinnedMarts,
+    artifacts: Artifacts | None,
     options: list[str],
-    target: Path,
     same_code_as: str | None = None,
 ) -> str:
     """Publish the compiled queries as a version of their own and, on DuckDB, the marts that they read.
@@ -43,8 +44,8 @@ def publish_pinned(
     Args:
         engine: the engine of the warehouse.
         pinned: the marts, from `engine.pin`; other connections of this process may commit meanwhile.
+        artifacts: of the build; None where the engine copies no marts.
         options: dbt's options that name the project, the profiles and the vars of the build.
-        target: where dbt wrote the artifacts of the build.
         same_code_as: a version built from the same code and vars; if it is the newest, its queries are copied.
 
     Returns:
@@ -63,10 +64,10 @@ def publish_pinned(
             _sweep(folder, {before, spare.name if spare else None})
             version = folder / f"{datetime.now(UTC):{VERSION}}"
             try:
-                marts = read_marts(target) if engine.is_copied else ()
+                marts = artifacts.marts if artifacts else ()
                 pinned.write(version, marts, folder / before if before else None, spare)
-                if engine.is_copied:
-                    shutil.copy(target / SEMANTIC_MANIFEST, version)
+                if artifacts:
+                    (version / SEMANTIC_MANIFEST).write_bytes(artifacts.semantic_manifest)
                 queries = folder / CURRENT / QUERIES
                 if before == same_code_as and queries.exists():
                     shutil.copy(queries, version)

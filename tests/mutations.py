@@ -54,10 +54,17 @@ CHECK_MART = "tests/dbt_project/test_check_mart.py"
 MUTATIONS = (
     # --- live
     Mutation(
+        "live never publishes the messages of a failed build",
+        "dbt_project/resident.py",
+        "bound != self._built.get(stream)",
+        "bound != self._upper_bounds.get(stream)",
+        "tests/dbt_project/test_resident.py",
+    ),
+    Mutation(
         "live publishes in the pause after a failed build",
         "live/builds.py",
-        "        if is_build:  #",
-        "        if True:  #",
+        "        self.failure = reason\n",
+        "        self.failure = None\n",
         "tests/live/test_builds.py",
     ),
     Mutation(
@@ -77,8 +84,8 @@ MUTATIONS = (
     Mutation(
         "a file being read is brought up to date",
         "engines/duckdb/open_files.py",
-        "        if _id(path) in _readers:",
-        "        if False:",
+        "if not _closed.wait_for(lambda: _id(path) not in _readers, timeout):",
+        "if False:",
         "tests/publishing tests/live/test_readers.py",
     ),
     # --- check-mart
@@ -787,7 +794,7 @@ MUTATIONS = (
     Mutation(
         "a version is visible before it is whole",
         "publishing/publish.py",
-        "                marts = read_marts(target) if engine.is_copied else ()\n",
+        "                marts = artifacts.marts if artifacts else ()\n",
         "                version.mkdir()\n                marts = ()\n"
         '                (folder / "early").symlink_to(version.name)\n'
         '                (folder / "early").replace(folder / CURRENT)\n',

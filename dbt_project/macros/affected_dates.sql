@@ -40,14 +40,26 @@
     {{ return(affected_dates(new_dates)) }}
 {% endmacro %}
 
-{#- Returns the reporting dates of the events that this model has not read yet. -#}
+{#- Returns the reporting dates of the events that this model has not read yet. The rollups ask the same, so the answer is
+    kept in `graph` for the run. -#}
 {% macro new_reporting_dates(events) %}
     {% set new_dates %}
         select distinct {{ reporting_date('event_at') }} as first_date, {{ reporting_date('event_at') }} as last_date
         from {{ events }}
         where event_at is not null and {{ is_new() }}
     {% endset %}
-    {{ return(affected_dates(new_dates)) }}
+    {% if not execute or not is_incremental() %}
+        {{ return([]) }}
+    {% endif %}
+    {#- a process may run dbt many times, on other warehouses -#}
+    {% if graph.get('run_of_reporting_dates') != invocation_id %}
+        {% do graph.update({'new_reporting_dates': {}, 'run_of_reporting_dates': invocation_id}) %}
+    {% endif %}
+    {% set known = graph.setdefault('new_reporting_dates', {}) %}
+    {% if new_dates not in known %}
+        {% do known.update({new_dates: affected_dates(new_dates)}) %}
+    {% endif %}
+    {{ return(known[new_dates]) }}
 {% endmacro %}
 
 {#-
@@ -121,4 +133,9 @@
         ) -%}
     {%- endfor -%}
     ({{ ranges | join(' or ') if ranges else 'false' }})
+{%- endmacro %}
+
+{#- The number of the stretch of time, twice this many seconds long, that a time is in. -#}
+{% macro stretch(time, seconds) -%}
+    floor({{ epoch_microseconds(time) }} / {{ 2000000 * ([seconds | int, 1] | max) }})
 {%- endmacro %}

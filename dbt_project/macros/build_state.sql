@@ -135,6 +135,11 @@
         ~ 'and known.stream = bounds.stream and known.upper_bound >= bounds.upper_bound)'
     ) %}
     {% do graph.update({'watermarks_of_run': none}) %}
+    {% do set_change_floor() %}
+{% endmacro %}
+
+{#- Reads once for all changes to come what `change_time` has to be later than. -#}
+{% macro set_change_floor() %}
     {% do graph.update({'change_floor': run_query(
         'select coalesce(' ~ timestamp_text('max(recorded_at) + interval 1 microsecond') ~ ", '2000-01-01') as floor from (select "
         ~ 'recorded_at from ' ~ state_table('pins') ~ ' union all select recorded_at from ' ~ state_table('successful_builds')

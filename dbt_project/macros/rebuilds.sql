@@ -42,7 +42,7 @@
             {% do log(
                 node.name ~ ' is rebuilt because ' ~ parents[0] ~ (' did not exist' if parents[0] in missing else ' was rebuilt'), info=true
             ) %}
-        {% elif code.get(node.name, '') not in ('', code_of(node)) %}
+        {% elif node.config.full_refresh is not false and code.get(node.name, '') not in ('', code_of(node)) %}
             {% do exceptions.warn(
                 node.name ~ ' has changed since its rows were built, and old rows keep the old rule. `make build SELECT='
                 ~ node.name ~ '+ FULL_REFRESH=1` rebuilds them'

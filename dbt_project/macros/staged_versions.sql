@@ -40,7 +40,9 @@ with messages as (
         message_id,
         landed_at,
         coalesce(published_at, landed_at) as published_at,
-        {{ 'key' if contract.format == 'json' else 'coalesce(decoded_key, key) as key' }},
+        {%- set key = 'key' if contract.format == 'json' else 'coalesce(decoded_key, key)' %}
+        {{ key }} as key,
+        {{ utf8_text(key) }} as key_text,
         payload,
         {%- if contract.format != 'json' %}
         decode_error,
@@ -51,7 +53,11 @@ with messages as (
 ),
 
 parsed as (
-    select *, {{ parse_json('body_text', paths, json_paths, contract) }} as body from messages
+    select
+        *,
+        {{ parse_json('body_text', paths, json_paths, contract) }} as body,
+        {{ key_id('key_text', id.path) }} as id_of_key
+    from messages
 ),
 
 renamed as (
@@ -69,8 +75,8 @@ renamed as (
         {%- if change %}
         {{ change.op }} as op,
         {%- endif %}
-        case when payload is null then {{ key_id(id.path) }} else {{ text_of(id, contract) }} end as {{ id.name }},
-        case when payload is not null and key is not null then {{ key_id(id.path) }} end as key_id,
+        case when payload is null then id_of_key else {{ text_of(id, contract) }} end as {{ id.name }},
+        case when payload is not null then id_of_key end as key_id,
         {{ texts_and_values(fields, contract) }}
         {{ text_of(created, contract) if created else 'cast(null as ' ~ dbt.type_string() ~ ')' }} as created_text,
         {{ value_of(created, text_of(created, contract)) if created else 'cast(null as timestamp)' }} as created_at,

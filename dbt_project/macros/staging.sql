@@ -65,10 +65,9 @@
     cast(cast(cast({{ amount }} as numeric(33, 4)) * 10000 as bigint) as {{ dbt.type_string() }})
 {%- endmacro %}
 
-{#- The id in a message key: the id itself, a JSON string, an object with the id, or one of these in Kafka Connect's envelope.
-    Null if the key is something else, such as a binary number. -#}
-{% macro key_id(path) -%}
-    {%- set text = utf8_text('key') -%}
+{#- The id in the text of a message key: the id itself, a JSON string, an object with the id, or one of these in Kafka
+    Connect's envelope. Null if the key is something else, such as a binary number. -#}
+{% macro key_id(text, path) -%}
     {%- set scalars = [] -%}
     {%- for json_path in ('$', json_path_of(path), '$.payload', json_path_of('payload.' ~ path)) -%}
         {%- do scalars.append(json_scalar(text, json_path)) -%}

@@ -65,6 +65,9 @@ class BigQueryEngine:
     def state(self) -> None:
         return None
 
+    def expect_small_statements(self) -> None:
+        """Does nothing: statements run elsewhere."""
+
     def checkpoint(self) -> None:
         """Does nothing: there is no file."""
 

@@ -31,6 +31,10 @@ class State(BaseModel, frozen=True):
     dbt project."""
     watermarks: Mapping[str, Mapping[str, datetime]]
     """Model to stream to the last landed_at that it had read."""
+    views: Mapping[str, str] = {}
+    """Schema and name, with a dot between them, to the statement that creates the view in the warehouse."""
+    row_group_rows: int | None = None
+    """ROW_GROUP_ROWS of the file; None for DuckDB's default."""
 
 
 @dataclass(frozen=True)

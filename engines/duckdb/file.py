@@ -153,7 +153,10 @@ class WarehouseFile:
             translated = self._error("cannot read or write", error)
             raise (WarehouseReopenError(str(translated)) if self.is_kept_open else translated) from error
         except (duckdb.OperationalError, duckdb.InternalError) as error:
-            raise self._error("cannot read or write", error) from error
+            translated = self._error("cannot read or write", error)
+            if isinstance(error, duckdb.OutOfMemoryException) and self.is_kept_open:
+                translated = UnavailableError(str(translated))  # until a build in this process has ended
+            raise translated from error
         except duckdb.InterruptException as error:
             raise KeyboardInterrupt from error
         except duckdb.Error as error:

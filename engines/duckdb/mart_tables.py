@@ -44,10 +44,9 @@ def write_tables(cursor: duckdb.DuckDBPyConnection, alias: str, marts: Sequence[
     for table in tables:
         if table in others or changes is None or not table.update(changes):
             table.replace()
-    for table in tables:
-        if not table.has_equal_count():
-            log.warning("a table changed without a record of it: published whole", table=table.mart.name)
-            table.replace()
+    for table in _with_other_counts(cursor, tables):
+        log.warning("a table changed without a record of it: published whole", table=table.mart.name)
+        table.replace()
     return bool(others)
 
 
@@ -70,11 +69,10 @@ class _Table:
     def replace(self) -> None:
         self._cursor.execute(f"create or replace table {self._target} as select {self._columns} from {self._source}")
 
-    def has_equal_count(self) -> bool:
-        """Compare the numbers of rows, which DuckDB knows without reading any."""
-        return bool(
-            self._value(f"select (select count(*) from {self._source}) = (select count(*) from {self._target})")
-        )
+    @property
+    def has_equal_count(self) -> str:
+        """SQL that compares the numbers of rows, which DuckDB knows without reading any."""
+        return f"(select count(*) from {self._source}) = (select count(*) from {self._target})"
 
     def update(self, changes: Changes) -> bool:
         """Apply what changed; returns whether it can be told."""
@@ -123,40 +121,40 @@ class _Table:
 
     def _copy_different_rows(self, where: str) -> None:
         """Copy the rows that differ, found by a hash of 64 bits."""
-        key = {f"key_{place}": _quoted(name) for place, name in enumerate(self.mart.unique_key)}
-        names = ", ".join(f"{name} as {alias}" for alias, name in key.items())
-        rows = f"select {names}, hash({self._columns}) as row_hash from"
+        key = ", ".join(map(_quoted, self.mart.unique_key))
+        rows = f"select {key}, rowid as _row, hash({self._columns}) as _hash from"
         [(differing,)] = self._cursor.execute(
             f"""
             create or replace temp table differing as
-            select * from (
-                (({rows} {self._source} where {where}) except ({rows} {self._target} where {where}))
-                union all
-                (({rows} {self._target} where {where}) except ({rows} {self._source} where {where}))
-            )
+            select here._row as here, there._row as there
+            from ({rows} {self._source} where {where}) as here
+            full join ({rows} {self._target} where {where}) as there using ({key})
+            where here._hash is distinct from there._hash
             """
         ).fetchall()
         if differing:
-            differs = (
-                f"exists (from differing where {' and '.join(f'{name} = {alias}' for alias, name in key.items())})"
-            )
-            self._cursor.execute(f"delete from {self._target} where {where} and {differs}")
-            self._insert(f"rowid in (select rowid from {self._source} where {where} and {differs})")
+            self._cursor.execute(f"delete from {self._target} where rowid in (select there from differing)")
+            self._insert("rowid in (select here from differing)")
 
 
-def write_views(cursor: duckdb.DuckDBPyConnection, alias: str, views: Mapping[Name, str], *, again: bool) -> None:
+def _with_other_counts(cursor: duckdb.DuckDBPyConnection, tables: Sequence[_Table]) -> list[_Table]:
+    """The tables whose numbers of rows are not those of the warehouse."""
+    if not tables:
+        return []
+    compared = ", ".join(table.has_equal_count for table in tables)
+    are_equal = cursor.execute(f"select {compared}").fetchall()[0]
+    return [table for table, is_equal in zip(tables, are_equal, strict=True) if not is_equal]
+
+
+def write_views(cursor: duckdb.DuckDBPyConnection, alias: str, views: Mapping[Name, str]) -> None:
     """Create the views of `views`; one that reads what is not published is left out.
 
     Args:
         cursor: uses the published file afterwards.
         views: name to the statement that creates it, as DuckDB returns it: without the name of a database.
-        again: create them even if they are there; a view has to be created again when a table has other columns.
     """
-    existing = read_views(cursor, alias)
-    if existing == views and not again:
-        return
     cursor.execute(f"use {alias}")
-    for schema, name in existing:
+    for schema, name in read_views(cursor, alias):
         cursor.execute(f"drop view {_quoted(schema)}.{_quoted(name)}")
     failed: dict[Name, str] = {}
     left = dict(views)

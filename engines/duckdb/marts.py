@@ -21,6 +21,13 @@ from engines.duckdb.mart_tables import current_database, read_views, write_table
 from engines.duckdb.open_files import move_unless_open
 from engines.marts import STATE, Mart
 
+RELEASE_SECONDS = 2.0
+"""Maximum seconds to wait for readers of this process, which go on to the last version as soon as they can: to copy a
+large file takes longer."""
+ROW_GROUP_ROWS = 61_440
+"""Rows that DuckDB keeps together in the file, half of its default. Now and then a checkpoint writes several groups of
+a table again: with the default, that held up a version of ten million events for three seconds."""
+
 
 class DuckDBMarts:
     """The marts of a warehouse as they were when this was made: see `PinnedMarts`.
@@ -58,10 +65,15 @@ class DuckDBMarts:
         is_other_schema = write_tables(self._cursor, alias, marts, changes)
         names = {(mart.schema, mart.name) for mart in marts}
         found = read_views(self._cursor, current_database(self._cursor))
+        views = {name: statement for name, statement in found.items() if name in names}
         self._cursor.execute("commit")
-        with other.cursor() as using:
-            views = {name: statement for name, statement in found.items() if name in names}
-            write_views(using, alias, views, again=is_other_schema)
+        self._state = self._state.model_copy(
+            update={"views": {".".join(name): views[name] for name in views}, "row_group_rows": ROW_GROUP_ROWS}
+        )
+        # not compared with what the file has: DuckDB adds parentheses each time it writes out a statement
+        if is_other_schema or before is None or before.views != self._state.views:
+            with other.cursor() as using:
+                write_views(using, alias, views)
         other.execute(f"checkpoint {alias}")
 
     def _attach(
@@ -82,15 +94,16 @@ class DuckDBMarts:
         return state
 
     def _known(self, version: Path) -> State | None:
-        """The state of a version, if all changes since it are recorded."""
+        """The state of a version, if its file can be updated: all changes since it are recorded."""
         state = load_state(version / STATE)
-        is_usable = state and (version / self._file_name).exists() and is_known(self._cursor, state)
-        return state if is_usable else None
+        if state is None or state.row_group_rows != ROW_GROUP_ROWS or not (version / self._file_name).exists():
+            return None
+        return state if is_known(self._cursor, state) else None
 
     def _take(self, other: duckdb.DuckDBPyConnection, alias: str, spare: Path, folder: Path) -> bool:
         """Rename the folder of an earlier version, so that nobody opens it by the old name, and attach its file;
         returns whether nobody holds it."""
-        if not move_unless_open(spare / self._file_name, folder):
+        if not move_unless_open(spare / self._file_name, folder, RELEASE_SECONDS):
             _warn_held(spare, os.getpid())
             return False
         (folder / STATE).unlink()  # if this process is killed, the file may be half written
@@ -108,7 +121,7 @@ class DuckDBMarts:
 
 def _attach(cursor: duckdb.DuckDBPyConnection, alias: str, file: Path) -> None:
     path = str(file.absolute()).replace("'", "''")
-    cursor.execute(f"attach '{path}' as {alias} (storage_version '{STORAGE_VERSION}')")
+    cursor.execute(f"attach '{path}' as {alias} (storage_version '{STORAGE_VERSION}', row_group_size {ROW_GROUP_ROWS})")
 
 
 def _warn_held(version: Path, process: int | None) -> None:

@@ -12,6 +12,7 @@ import duckdb
 FileId = tuple[int, int]
 
 _lock = threading.Lock()
+_closed = threading.Condition(_lock)
 _readers: Counter[FileId] = Counter()
 """Open readers by file: a file keeps its id when its folder is renamed."""
 
@@ -36,12 +37,17 @@ def reader_closed(file: FileId) -> None:
         _readers[file] -= 1
         if not _readers[file]:
             del _readers[file]
+            _closed.notify_all()
 
 
-def move_unless_open(path: Path, folder: Path) -> bool:
-    """Rename the folder of a file unless a reader of this process has the file open; returns whether it did."""
+def move_unless_open(path: Path, folder: Path, timeout: float) -> bool:
+    """Rename the folder of a file unless a reader of this process has the file open; returns whether it did.
+
+    Args:
+        timeout: maximum seconds to wait for such readers.
+    """
     with _lock:
-        if _id(path) in _readers:
+        if not _closed.wait_for(lambda: _id(path) not in _readers, timeout):
             return False
         path.parent.rename(folder)
         return True

@@ -36,6 +36,12 @@ PULL_SECONDS = 3.0
 be delivered again before their deadline; so this is short."""
 PULL_ROWS = 1_000
 PULLERS_PER_STREAM = 4
+CAUGHT_UP_ROWS = 100
+CAUGHT_UP_SECONDS = 2.0
+"""A pull with fewer messages than CAUGHT_UP_ROWS, none of them older than this, leaves no others waiting."""
+PULL_PAUSE_SECONDS = 0.2
+"""Pause of a thread after such a pull. Otherwise each thread would pull one or two messages at a time, which takes more
+processor time than all other steps of landing."""
 LINGER_SECONDS = 0.05
 """A batch ends when no message arrived for this many seconds."""
 SILENCE_TIMEOUT_SECONDS = PULL_SECONDS + REQUEST_TIMEOUT_SECONDS + 1.0
@@ -266,17 +272,23 @@ class PubSubSource:
                 return self._fail(error)
             except Exception as error:  # noqa: BLE001  `fetch` would wait forever for a thread that died silently
                 return self._fail(_unexpected(f"pulling {self._subscriptions[name]}", error))
+            is_caught_up = False
             with self._changed:
                 if received is not None or probes:
                     self._answered_at[name] = time.monotonic()
                     self._failing.pop(name, None)
                 if pulled is not None:
-                    if pc.min(pulled.table["published_at"]).cast("int64").as_py() < self._opened_at:
+                    oldest = pc.min(pulled.table["published_at"]).cast("int64").as_py()
+                    if oldest < self._opened_at:
                         self._backlog_arrived_at = time.monotonic()
+                    is_new = oldest >= (time.time() - CAUGHT_UP_SECONDS) * 1_000_000
+                    is_caught_up = pulled.rows < CAUGHT_UP_ROWS and is_new
                     self._leases.add(pulled)
                     self._buffer.append(pulled)
                     self._buffered.add(pulled.rows, pulled.table.nbytes)
                 self._changed.notify_all()
+            if is_caught_up:
+                time.sleep(PULL_PAUSE_SECONDS)
 
     def _pull(self, name: str, rows: int) -> Sequence[Any] | None:
         """Pull messages; None if Pub/Sub does not answer within PULL_SECONDS, as when no message is waiting.

@@ -297,6 +297,10 @@ def test_new_messages_without_dbts_runner_equal_a_full_refresh(warehouse: Wareho
     warehouse.land()
     assert "with new messages" in warehouse.run("dbt_project", "build").stdout
     assert "nothing new: " in warehouse.run("dbt_project", "build").stdout
+    warehouse.change(
+        "insert into analytics.stream_freshness values ('clicks', timestamp '2026-01-01', 1, 1, 1, 1, 1, 1, 1, 1)"
+    )
     refreshed = warehouse.copy_to(tmp_path / "refreshed")
     refreshed.run_models("--full-refresh")
     assert warehouse.differences(refreshed) == {}
+    assert refreshed.query("select stream from analytics.stream_freshness") == [("clicks",)], "only `live` knows it"

@@ -12,6 +12,7 @@ import duckdb
 from common.settings import Settings
 from engines.duckdb.engine import DuckDBEngine
 from engines.marts import Mart
+from publishing.marts import Artifacts
 from publishing.publish import publish
 from publishing.versions import CURRENT, SEMANTIC_MANIFEST, published_folder
 
@@ -118,7 +119,7 @@ class HandMade:
         """The folder of the new version."""
         with (
             patch("publishing.publish.compile_queries", lambda *_: []),
-            patch("publishing.publish.read_marts", lambda _: MARTS),
+            patch("publishing.publish.read_artifacts", lambda _: Artifacts(MARTS, b"{}")),
         ):
             publish(self.settings, self.engine, [], self.settings.warehouse_path.parent)
         return self.current()

@@ -18,7 +18,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from common.errors import UserError
-from engines.duckdb import mart_tables
+from engines.duckdb import mart_tables, marts
 from engines.duckdb.marts import DuckDBMarts
 from engines.marts import STATE
 from publishing.versions import CURRENT, published_folder
@@ -53,6 +53,12 @@ def whole_tables() -> Iterator[list[str]]:
 
     with patch.object(mart_tables._Table, "replace", counted):
         yield found
+
+
+def spare(made: HandMade) -> Path:
+    """The folder of the version before the last."""
+    [name] = versions(made) - {made.current().name}
+    return published_folder(made.settings) / name
 
 
 def inode(path: Path) -> int:
@@ -191,9 +197,10 @@ def test_only_what_changed_is_written(made: HandMade) -> None:
     made.build()
     made.publish()
     with whole_tables() as whole:
-        made.build()
-        made.publish()
-    assert whole in ([], ["dates"])
+        for _ in range(9):
+            made.build()
+            made.publish()
+    assert {*whole} <= {"dates"}
     assert inode(made.published()) == file, "the version before the last became the new one"
     assert rows_of(made.published()) == made.tables()
 
@@ -218,6 +225,20 @@ def test_a_version_of_too_many_pins_ago_is_not_used(made: HandMade) -> None:
     with whole_tables() as whole:
         made.publish()
     assert len(whole) == 5
+    assert rows_of(made.published()) == made.tables()
+
+
+def test_a_file_with_other_row_groups_is_written_anew(made: HandMade, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB takes their size when it opens a file, and fails if a group of an earlier size is larger."""
+    monkeypatch.setattr(marts, "ROW_GROUP_ROWS", 122_880)
+    for _ in range(2):  # both folders
+        made.build()
+        made.publish()
+    monkeypatch.undo()
+    made.build()
+    with whole_tables() as written:
+        made.publish()
+    assert {*written} == {mart.name for mart in MARTS if not mart.is_view}
     assert rows_of(made.published()) == made.tables()
 
 
@@ -265,9 +286,8 @@ def test_what_is_committed_after_the_pin_is_not_published(made: HandMade) -> Non
             connection.execute("drop view analytics.totals; create view analytics.totals as select 1 as n")
             assert rows(connection) != expected
             folder = published_folder(made.settings)
-            spare = next(folder / name for name in versions(made) if name != made.current().name)
             version = folder / "29990101T000000.000000Z"
-            thread = threading.Thread(target=pinned.write, args=(version, MARTS, made.current(), spare))
+            thread = threading.Thread(target=pinned.write, args=(version, MARTS, made.current(), spare(made)))
             thread.start()
             made.build_on(connection)
             thread.join()
@@ -307,7 +327,8 @@ def test_a_reader_of_another_process_keeps_its_version_and_is_named(made: HandMa
         assert reader.stdout.readline() == answer
 
 
-def test_a_reader_of_this_process_keeps_its_version(made: HandMade) -> None:
+def test_a_reader_of_this_process_keeps_its_version(made: HandMade, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marts, "RELEASE_SECONDS", 0.01)
     held = made.current()
     reader, other = made.engine.open_reader(held), made.engine.open_reader(held)
     other.close()
@@ -322,6 +343,23 @@ def test_a_reader_of_this_process_keeps_its_version(made: HandMade) -> None:
     assert told == [(HELD, os.getpid())]
     assert reader.table("from analytics.daily") == answer
     reader.close()
+
+
+def test_a_reader_of_this_process_that_is_about_to_close_is_waited_for(made: HandMade) -> None:
+    """Endpoints that go on to the last version a moment later shall not cost a copy of it."""
+    file = inode(made.published())
+    made.build()
+    made.publish()
+    reader = made.engine.open_reader(spare(made))
+    made.build()
+    closing = threading.Timer(0.3, reader.close)
+    closing.start()
+    with capture_logs() as logs:
+        made.publish()
+    closing.join()
+    assert logs == []
+    assert inode(made.published()) == file
+    assert rows_of(made.published()) == made.tables()
 
 
 def test_a_version_whose_reader_has_closed_it_is_used_again(made: HandMade) -> None:

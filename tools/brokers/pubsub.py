@@ -15,7 +15,8 @@ class PubSubEmulator(Server):
     def __init__(self, folder: Path, port: int | None = None) -> None:
         super().__init__(folder, "pubsub", port)
         self.host = self.address
-        self._command = [java(), *JAVA_OPTIONS, "-Xmx1g", "-jar", str(_emulator_jar())]
+        # It keeps every message in memory: 700,000 of them filled one gigabyte.
+        self._command = [java(), *JAVA_OPTIONS, "-Xmx6g", "-jar", str(_emulator_jar())]
 
     def start(self) -> None:
         self._launch([*self._command, "--host=127.0.0.1", f"--port={self.port}"])

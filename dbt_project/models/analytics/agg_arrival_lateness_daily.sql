@@ -5,7 +5,7 @@
     materialized='incremental',
     unique_key=['reporting_date', 'stream'],
     partition_by={'field': 'reporting_date', 'data_type': 'date'},
-    meta={'live': 'with_tests'}
+    meta={'live': 'with_snapshots'}
 ) }}
 
 with ranked as (

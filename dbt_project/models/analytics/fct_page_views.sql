@@ -11,39 +11,54 @@
 ) }}
 {%- set gap = var('session_gap_seconds') %}
 {%- set session_key = var('session_key') %}
-
-{#- The sessions of this table that are at most session_gap_seconds from a new page view, and the dates that they span.
-    Window functions give each page view the nearest new one before and after it: a join by time would pair every page
-    view of a busy session key with every other. -#}
 {%- set accepted = 'reject_reason is null' %}
 {%- set new_dates = new_event_dates(ref('stg_page_views'), where=accepted) %}
 {%- set nearby_dates = new_event_dates(ref('stg_page_views'), before=gap, after=gap, where=accepted) %}
+
+{#- The sessions of this table that are at most session_gap_seconds from a new page view, and the dates that they span.
+    Window functions give each page view the nearest new one before and after it: a join by time would pair every page
+    view of a busy session key with every other. Only page views in the same stretch of time are compared: a stretch is as
+    long as the gap before and the gap after a page view together, so these two end in at most two stretches. -#}
 {%- set affected_sessions %}
-    select distinct
-        session_id,
-        cast(session_started_at as date) as first_date,
-        cast(session_ended_at as date) as last_date
-    from (
+    with new_page_views as (
+        select {{ session_key }} as session_key, event_at
+        from {{ ref('stg_page_views') }}
+        where {{ accepted }} and {{ is_new() }}
+    ),
+
+    stretches as (
+        select session_key, {{ stretch('event_at - interval ' ~ gap ~ ' second', gap) }} as stretch from new_page_views
+        union distinct
+        select session_key, {{ stretch('event_at + interval ' ~ gap ~ ' second', gap) }} as stretch from new_page_views
+    ),
+
+    nearby as (
+        select
+            built.session_key, built.event_at, built.session_id, built.session_started_at, built.session_ended_at,
+            cast(null as timestamp) as new_at
+        from {{ this }} as built
+        inner join stretches
+            on built.session_key = stretches.session_key and {{ stretch('built.event_at', gap) }} = stretches.stretch
+        where {{ in_dates('built.event_date', nearby_dates) }}
+        union all
+        select session_key, event_at, null, null, null, event_at from new_page_views
+    ),
+
+    nearest as (
         select
             *,
             max(new_at) over (partition by session_key order by event_at) as new_before,
             min(new_at) over (
                 partition by session_key order by event_at range between current row and unbounded following
             ) as new_after
-        from (
-            select session_key, event_at, session_id, session_started_at, session_ended_at, cast(null as timestamp) as new_at
-            from {{ this }}
-            where {{ in_dates('event_date', nearby_dates) }}
-                and session_key in (
-                    select {{ session_key }} from {{ ref('stg_page_views') }}
-                    where reject_reason is null and {{ is_new() }}
-                )
-            union all
-            select {{ session_key }}, event_at, null, null, null, event_at
-            from {{ ref('stg_page_views') }}
-            where reject_reason is null and {{ is_new() }}
-        ) as nearby
-    ) as neighbours
+        from nearby
+    )
+
+    select distinct
+        session_id,
+        cast(session_started_at as date) as first_date,
+        cast(session_ended_at as date) as last_date
+    from nearest
     where session_id is not null
         and (
             new_before >= event_at - interval {{ gap }} second
@@ -52,16 +67,8 @@
 {%- endset %}
 {%- set session_dates = affected_dates(affected_sessions) %}
 
-with page_views as (
-    select *, {{ session_key }} as session_key
-    from {{ ref('fct_events') }}
-    where stream = 'page_views' and {{ is_in_build() }}
-    {% if is_incremental() %}
-        and {{ in_dates('event_date', (new_dates + session_dates) | unique | sort) }}
-    {% endif %}
-),
-
-{% if is_incremental() %}
+with
+{%- if is_incremental() %}
 affected_sessions as (
     {{- affected_sessions }}
 ),
@@ -73,16 +80,21 @@ affected_keys as (
     where {{ in_dates('built.event_date', session_dates) }}
     union distinct
     -- from the facts: in staging, a new row may be a copy of a page view in another session
-    select event_key from page_views
-    where {{ is_new() }}
+    select event_key
+    from {{ ref('fct_events') }}
+    where stream = 'page_views' and {{ is_new() }} and {{ in_dates('event_date', new_dates) }}
 ),
-{% endif %}
+{%- endif %}
 
-affected_page_views as (
-    select page_views.*
-    from page_views
+page_views as (
+    select events.*, {{ session_key }} as session_key
+    from {{ ref('fct_events') }} as events
     {% if is_incremental() %}
-    inner join affected_keys on page_views.event_key = affected_keys.event_key
+    inner join affected_keys on events.event_key = affected_keys.event_key
+    {% endif %}
+    where events.stream = 'page_views' and {{ is_in_build() }}
+    {% if is_incremental() %}
+        and {{ in_dates('events.event_date', (new_dates + session_dates) | unique | sort) }}
     {% endif %}
 ),
 
@@ -90,7 +102,7 @@ neighbours as (
     select
         *,
         lag(event_at) over (partition by session_key order by event_at, event_id) as key_previous_at
-    from affected_page_views
+    from page_views
 ),
 
 -- a session number per key; a gap of exactly the limit does not split a session

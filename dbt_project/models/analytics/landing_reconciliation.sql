@@ -5,7 +5,7 @@
     materialized='incremental',
     unique_key=['stream', 'landed_date'],
     partition_by={'field': 'landed_date', 'data_type': 'date'},
-    meta={'live': 'with_tests'}
+    meta={'live': 'with_snapshots'}
 ) }}
 
 {%- set new_messages %}

@@ -1,6 +1,7 @@
 -- How long messages took until they were in the answers. `live` adds the rows: a build only creates the table.
 {{ config(
     materialized='incremental',
+    full_refresh=false,
     unique_key=['stream', 'minute_at'],
     partition_by={'field': 'minute_at', 'data_type': 'timestamp', 'granularity': 'day'}
 ) }}

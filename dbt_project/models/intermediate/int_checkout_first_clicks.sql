@@ -15,25 +15,8 @@
 ) | unique | sort %}
 {%- set click_dates = widened_dates(checkout_dates, before=window_seconds) %}
 
-with checkouts as (
-    select event_key, event_id, event_at, event_date, user_id, product_id, total_amount
-    from {{ ref('fct_events') }}
-    where stream = 'checkouts' and {{ is_in_build() }}
-    {% if is_incremental() %}
-        and {{ in_dates('event_date', checkout_dates) }}
-    {% endif %}
-),
-
-clicks as (
-    select event_key, event_id, event_at, user_id, product_id, url
-    from {{ ref('fct_events') }}
-    where stream = 'clicks' and {{ is_in_build() }}
-    {% if is_incremental() %}
-        and {{ in_dates('event_date', click_dates) }}
-    {% endif %}
-),
-
-{% if is_incremental() %}
+with
+{%- if is_incremental() %}
 new_pairs as (
     select user_id, product_id from {{ ref('stg_checkouts') }}
     where reject_reason is null and {{ is_new() }}
@@ -41,34 +24,56 @@ new_pairs as (
     select user_id, product_id from {{ ref('stg_clicks') }}
     where reject_reason is null and {{ is_new() }}
 ),
-{% endif %}
+{%- endif %}
+
+checkouts as (
+    select
+        events.event_key,
+        events.event_id,
+        events.event_at,
+        events.event_date,
+        events.user_id,
+        events.product_id,
+        events.total_amount
+    from {{ ref('fct_events') }} as events
+    {% if is_incremental() %}
+    inner join new_pairs on events.user_id = new_pairs.user_id and events.product_id = new_pairs.product_id
+    {% endif %}
+    where events.stream = 'checkouts' and {{ is_in_build() }}
+    {% if is_incremental() %}
+        and {{ in_dates('events.event_date', checkout_dates) }}
+    {% endif %}
+),
+
+clicks as (
+    select events.event_key, events.event_id, events.event_at, events.user_id, events.product_id, events.url
+    from {{ ref('fct_events') }} as events
+    {% if is_incremental() %}
+    inner join new_pairs on events.user_id = new_pairs.user_id and events.product_id = new_pairs.product_id
+    {% endif %}
+    where events.stream = 'clicks' and {{ is_in_build() }}
+    {% if is_incremental() %}
+        and {{ in_dates('events.event_date', click_dates) }}
+    {% endif %}
+),
 
 -- Clicks and checkouts of a user and product in one list, in which a window function finds the clicks before each
 -- checkout: a join would pair every click of a busy user with every checkout. The window finds the number of the first
 -- click; its other columns are joined at the end.
 numbered_clicks as (
     select
-        clicks.event_key,
-        clicks.event_at,
-        clicks.user_id,
-        clicks.product_id,
-        row_number() over (
-            partition by clicks.user_id, clicks.product_id order by clicks.event_at, clicks.event_id
-        ) as click_number
+        event_key,
+        event_at,
+        user_id,
+        product_id,
+        row_number() over (partition by user_id, product_id order by event_at, event_id) as click_number
     from clicks
-    {% if is_incremental() %}
-    inner join new_pairs on clicks.user_id = new_pairs.user_id and clicks.product_id = new_pairs.product_id
-    {% endif %}
 ),
 
 clicks_and_checkouts as (
     select user_id, product_id, event_key, event_at, click_number from numbered_clicks
     union all
-    select checkouts.user_id, checkouts.product_id, checkouts.event_key, checkouts.event_at, null as click_number
-    from checkouts
-    {% if is_incremental() %}
-    inner join new_pairs on checkouts.user_id = new_pairs.user_id and checkouts.product_id = new_pairs.product_id
-    {% endif %}
+    select user_id, product_id, event_key, event_at, null as click_number from checkouts
 ),
 
 windowed as (

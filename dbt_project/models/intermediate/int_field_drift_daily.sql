@@ -4,7 +4,7 @@
     materialized='incremental',
     unique_key=['stream', 'landed_date', 'path', 'problem', 'type'],
     partition_by={'field': 'landed_date', 'data_type': 'date'},
-    meta={'live': 'with_tests'}
+    meta={'live': 'with_snapshots'}
 ) }}
 
 {%- set drifts = "(unlisted_fields is not null or reject_reason like 'invalid:%')" %}
