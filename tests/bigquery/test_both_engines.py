@@ -13,12 +13,13 @@ import pytest
 
 from common.settings import Settings as LandingSettings
 from common.streams import STREAMS
+from dbt_project.exactness.message import Message
 from ingest import landing
 from ingest.producers import RoutingProducer
 from ingest.simulator import DEFAULT_START, Faults, simulate
 from ingest.sources import open_sources
 from specification import Settings
-from tests.dbt_project.exact.check import check_random_worlds
+from tests.dbt_project.exact.check import FIRST_LANDING, check_random_worlds
 from tests.dbt_project.exact.examples import examples
 from tests.dbt_project.exact.test_random_worlds import EVERYTHING_ELSE
 from tools import ROOT
@@ -52,6 +53,16 @@ def test_random_worlds_and_all_examples(project: BothEngines) -> None:
 @pytest.mark.exact
 def test_random_worlds_with_other_settings(project: BothEngines) -> None:
     check_random_worlds(project, EVERYTHING_ELSE, 3 * WORLDS, secrets.randbelow(2**31), runs=RUNS)
+
+
+def test_a_batch_that_is_redelivered_whole_lands_once(project: BothEngines, tmp_path: Path) -> None:
+    """Its load has the id of the first one on BigQuery; in another batch, its messages are duplicates on both."""
+    both = project.warehouse(tmp_path, Settings())
+    batch = [Message(0, 0, "web_events", f"m{number}", FIRST_LANDING, b"{}") for number in range(2)]
+    for minutes, messages in enumerate((batch, batch, batch[:1])):
+        both.land(messages, FIRST_LANDING + timedelta(minutes=minutes))
+    assert sorted(row["message_id"] for row in both.rows("raw.web_events")) == ["m0", "m0", "m1"]
+    assert both.unlike(["raw.web_events"]) == []
 
 
 class KilledError(BaseException):

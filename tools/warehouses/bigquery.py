@@ -135,11 +135,22 @@ class WithDuckDB(BigQueryWarehouse):
         self.duckdb = duckdb
         models = [f"{node.schema}.{node.name}" for node in project.nodes if node.resource_type in ("model", "seed")]
         self._relations = [*(f"raw.{stream}" for stream in STREAMS), *models]
+        self._batches: set[tuple[str, frozenset[str]]] = set()
 
     def land(self, messages: Iterable[Message], landing_time: datetime) -> None:
+        """Land messages in both. A batch that is redelivered whole is landed once.
+
+        On BigQuery such a batch has the load job of the first; DuckDB would land it again, as duplicates.
+        """
         messages = list(messages)
         super().land(messages, landing_time)
-        self.duckdb.land(messages, landing_time)
+        ids: dict[str, set[str]] = {}
+        for message in messages:
+            ids.setdefault(message.stream, set()).add(message.message_id)
+        batches = {(stream, frozenset(of_stream)) for stream, of_stream in ids.items()}
+        again = {stream for stream, _ in batches & self._batches}
+        self._batches |= batches
+        self.duckdb.land([message for message in messages if message.stream not in again], landing_time)
 
     def build(self, *options: str) -> None:
         super().build(*options)
