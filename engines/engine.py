@@ -90,6 +90,10 @@ class Engine(Protocol):
         """From now on, be fast for many small statements and commits, several at a time."""
         ...
 
+    def memory(self) -> Mapping[str, int]:
+        """Bytes of memory that the warehouse takes in this process, by DuckDB's name of their use; none elsewhere."""
+        ...
+
     def checkpoint(self) -> None:
         """Write every commit to the warehouse's file, so that `state` can be told."""
         ...

@@ -27,7 +27,7 @@ from ingest.producers import RoutingProducer
 from ingest.simulator.feed import feed
 from live.builds import Builds
 from live.publisher import Publisher
-from live.telemetry import FAILING
+from live.telemetry import FAILING, MEMORY
 from live.workers import Workers
 from publishing.versions import published_version
 from serve.dashboard.routes import app as dashboard_app
@@ -221,6 +221,8 @@ class Live:
         while not stop.is_set():
             try:
                 self._status.streams = {name: StreamCounts(**asdict(one)) for name, one in self._sink.status().items()}
+                for use, taken in self._engine.memory().items():
+                    MEMORY.labels(use).set(taken)
             except WarehouseReopenError:
                 raise
             except UserError as error:

@@ -13,3 +13,4 @@ FRESHNESS = Histogram(
 BUILDS = Histogram("live_build_seconds", "Seconds per build.", buckets=SECONDS)
 PUBLISHES = Histogram("live_publish_seconds", "Seconds per published version.", buckets=SECONDS)
 FAILING = Gauge("live_failing", "1 while a model or a test fails, so that nothing is published.")
+MEMORY = Gauge("live_memory_bytes", "Memory that DuckDB takes, by its use. Of tables, what is cached of them.", ["use"])

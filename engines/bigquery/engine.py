@@ -68,6 +68,9 @@ class BigQueryEngine:
     def expect_small_statements(self) -> None:
         """Does nothing: statements run elsewhere."""
 
+    def memory(self) -> Mapping[str, int]:
+        return {}
+
     def checkpoint(self) -> None:
         """Does nothing: there is no file."""
 

@@ -90,6 +90,10 @@ class DuckDBEngine:
             # A checkpoint holds up all commits for half a second or more: write one in a minute, not every few seconds.
             connection.execute("set checkpoint_threshold = '64MiB'")
 
+    def memory(self) -> Mapping[str, int]:
+        with self._sink.connection() as connection:
+            return dict(connection.execute("select lower(tag), memory_usage_bytes from duckdb_memory()").fetchall())
+
     def checkpoint(self) -> None:
         with self._sink.connection() as connection:
             connection.execute("checkpoint")
