@@ -48,6 +48,10 @@ TEMPLATES = "templates.marshal"
 """File beside dbt's parsed project."""
 
 
+MACRO_ERRORS = (ArithmeticError, LookupError, TypeError, ValueError, jinja2.TemplateError)
+"""What Python raises in a macro and dbt does not translate, such as a date beyond the year 9999."""
+
+
 class ModelError(Exception):
     """A model, a snapshot or a test could not run; the message says which and why, in one line."""
 
@@ -309,8 +313,8 @@ class ResidentProject:
             node.compiled_code = render_template(runnable.template, context, node)
             context["sql"] = context["compiled_code"] = node.compiled_code
             relations = runnable.materialization()["relations"]
-        except DbtBaseException as error:
-            raise ModelError(f"{node.name}: {first_paragraph(error)}") from error
+        except (DbtBaseException, *MACRO_ERRORS) as error:
+            raise ModelError(f"{node.name}: {_said(error)}") from error
         for relation in relations:
             self._adapter.cache_added(relation.incorporate(dbt_created=True))
 
@@ -325,8 +329,8 @@ class ResidentProject:
             node.compiled_code = render_template(runnable.template, context, node)
             context["sql"] = context["compiled_code"] = node.compiled_code
             runnable.materialization()
-        except DbtBaseException as error:
-            raise ModelError(f"{node.name}: {first_paragraph(error)}") from error
+        except (DbtBaseException, *MACRO_ERRORS) as error:
+            raise ModelError(f"{node.name}: {_said(error)}") from error
         [(failures, should_warn, should_error)] = context["load_result"]("main")["table"].rows
         line = f"{node.name}: {int(failures):,} {'row' if failures == 1 else 'rows'}"
         if should_error and node.config.severity.lower() == "error":
@@ -358,8 +362,8 @@ class ResidentProject:
             self._hooks[name] = MacroGenerator(macro, context, stack=context.get("context_macro_stack"))
         try:
             return self._hooks[name](*arguments)
-        except DbtBaseException as error:
-            raise ModelError(first_paragraph(error)) from error
+        except (DbtBaseException, *MACRO_ERRORS) as error:
+            raise ModelError(_said(error)) from error
 
     @contextmanager
     def _running(self) -> Iterator[None]:
@@ -398,6 +402,11 @@ class ResidentProject:
     def _roll_back(self) -> None:
         with suppress(Exception):  # the first error says more than that of a connection that is broken
             self._adapter.connections.rollback_if_open()
+
+
+def _said(error: Exception) -> str:
+    said = first_paragraph(error)
+    return said if isinstance(error, DbtBaseException) else f"{type(error).__name__}: {said}"
 
 
 class _Silent(EventManager):

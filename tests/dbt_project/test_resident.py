@@ -53,3 +53,15 @@ def test_the_messages_of_a_failed_build_are_new_in_the_next(monkeypatch: pytest.
     build = project.build()
     assert build and [*build.upper_bounds] == ["clicks"]
     assert project.build() is None
+
+
+def test_an_error_of_python_in_a_macro_is_a_failed_build() -> None:
+    """Otherwise a time that no date can hold would end `live`."""
+
+    def overflows() -> None:
+        raise OverflowError("date value out of range")
+
+    project = ResidentProject.__new__(ResidentProject)
+    project._hooks = {"set_upper_bounds": overflows}  # type: ignore[dict-item]  # dbt's macros are callables too
+    with pytest.raises(ModelError, match="^OverflowError: date value out of range$"):
+        project._call("set_upper_bounds")
