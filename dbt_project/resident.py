@@ -6,7 +6,6 @@ events, artifacts. The parts of dbt that this module calls are not public: dbt-c
 tests/dbt_project/test_build.py compares the result with that of `dbt build`.
 """
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -20,29 +19,19 @@ from graphlib import TopologicalSorter
 from typing import Any
 
 import jinja2
-from dbt.adapters.factory import get_adapter, register_adapter, reset_adapters
-from dbt.cli.flags import Flags
-from dbt.cli.types import Command
 from dbt.clients.jinja import MacroGenerator, add_rendered_test_kwargs
-from dbt.config.runtime import RuntimeConfig, load_profile, load_project
 from dbt.context.providers import generate_runtime_macro_context, generate_runtime_model_context
-from dbt.context.query_header import generate_query_header_context
 from dbt.contracts.graph.manifest import Manifest
 from dbt.contracts.graph.nodes import GenericTestNode
-from dbt.flags import set_flags
-from dbt.mp_context import get_mp_context
 from dbt.selected_resources import set_selected_resources
 from dbt_common.clients.jinja import get_template, render_template
-from dbt_common.context import set_invocation_context
-from dbt_common.events.event_manager import EventManager
-from dbt_common.events.event_manager_client import ctx_set_event_manager
 from dbt_common.exceptions import DbtBaseException
-from dbt_common.invocation import reset_invocation_id
 
 from common.settings import Settings
 from dbt_project.repeated_work import repeated_work_left_out
 from publishing.dbt_errors import first_paragraph
-from publishing.dbt_options import PROJECT, export_environment, target
+from dbt_project.set_up import set_up
+from publishing.dbt_options import export_environment, target
 
 TEMPLATES = "templates.marshal"
 """File beside dbt's parsed project."""
@@ -116,26 +105,10 @@ class ResidentProject:
         export_environment(settings)
         self._manifest = manifest
         self._on_node = on_node
-        options = {
-            "project_dir": str(PROJECT),
-            "profiles_dir": str(PROJECT),
-            "target_path": str(target()),
-            "log_level": "none",
-            "log_level_file": "none",
-            "vars": dict(variables),
-        }
-        ctx_set_event_manager(_Silent())
         with ExitStack() as opened:
             opened.enter_context(repeated_work_left_out(target() / TEMPLATES))
-            self._config = _configured(options)
-            reset_adapters()
-            register_adapter(self._config, get_mp_context())
-            self._adapter = get_adapter(self._config)
+            self._config, self._adapter = set_up(manifest, variables)
             self._opened = opened.pop_all()
-        self._adapter.set_macro_context_generator(generate_runtime_macro_context)
-        self._adapter.set_macro_resolver(self._manifest)
-        header = generate_query_header_context(self._config, self._manifest)
-        self._adapter.connections.set_query_header(header)
         self._manifest.build_flat_graph()
         self._graph: dict[str, Any] = self._manifest.flat_graph
         self._hooks: dict[str, MacroGenerator] = {}
@@ -407,20 +380,3 @@ class ResidentProject:
 def _said(error: Exception) -> str:
     said = first_paragraph(error)
     return said if isinstance(error, DbtBaseException) else f"{type(error).__name__}: {said}"
-
-
-class _Silent(EventManager):
-    """Drops dbt's events, most of which a cycle would make for nobody."""
-
-    def fire_event(self, *_: Any, **__: Any) -> None:
-        pass
-
-
-def _configured(options: Mapping[str, Any]) -> RuntimeConfig:
-    set_invocation_context(os.environ)
-    flags = Flags.from_dict(Command.BUILD, dict(options))
-    set_flags(flags)
-    reset_invocation_id()
-    profile = load_profile(str(PROJECT), flags.VARS)
-    project = load_project(str(PROJECT), False, profile, flags.VARS)
-    return RuntimeConfig.from_parts(project, profile, flags)
