@@ -29,8 +29,8 @@ from dbt_common.exceptions import DbtBaseException
 
 from common.settings import Settings
 from dbt_project.repeated_work import repeated_work_left_out
-from publishing.dbt_errors import first_paragraph
 from dbt_project.set_up import set_up
+from publishing.dbt_errors import first_paragraph
 from publishing.dbt_options import export_environment, target
 
 TEMPLATES = "templates.marshal"
