@@ -592,7 +592,11 @@ def test_status_counts_what_landed_and_what_the_last_build_rejected(settings: Se
     sink.commit([batch([0, 1])])
     assert sink.status()["users"] == StreamStatus(2, NOON, None)
     query(sink, "create schema {analytics}")
-    query(sink, "create table {analytics}.dead_letters as select 'users' as stream from unnest([1, 2, 3])")
+    query(
+        sink,
+        "create table {analytics}.dead_letters as select 'users' as stream,"
+        " if(number = 4, timestamp '2026-01-01', null) as recovered_at from unnest([1, 2, 3, 4]) as number",
+    )
     assert sink.status()["users"] == StreamStatus(2, NOON, 3)
     assert sink.status()["posts"] == StreamStatus(0, None, 0)
 
