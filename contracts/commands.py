@@ -181,19 +181,19 @@ def recover(
     reason: Annotated[
         str | None, typer.Option(metavar="REASON", help="Only those with this reason, such as invalid:price.")
     ] = None,
-    since: Annotated[
-        datetime | None, typer.Option(help="Only those that landed at this time or later, UTC.")
-    ] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only those that landed at this time or later, UTC.")] = None,
     until: Annotated[datetime | None, typer.Option(help="Only those that landed before this time, UTC.")] = None,
     patch: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.sql",
-            help="One SQL expression of DuckDB over `payload`, the body as text: its result is the new body. Where it is"
-            " null or fails, the message stays rejected.",
+            help="File with one SQL expression of DuckDB over `payload`, the body as text: its result is the new body."
+            " Where it is null or fails, the message stays rejected.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be recovered, and land nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be recovered, and land nothing.")
+    ] = False,
     vars_: Annotated[
         str | None, typer.Option("--vars", metavar="YAML", help="Vars of dbt, as your builds have them.")
     ] = None,
@@ -249,7 +249,9 @@ def recover(
     recovered, messages = sum(one.recovered for one in outcomes), sum(one.messages for one in outcomes)
     line = f"{recovered:,} of {count(messages)} of {stream}"
     output.print(
-        f"would recover {line}; nothing was changed" if dry_run else f"recovered {line}; `make build` adds them to the marts",
+        f"would recover {line}; nothing was changed"
+        if dry_run
+        else f"recovered {line}; `make build` adds them to the marts",
         highlight=False,
         soft_wrap=True,
     )

@@ -31,8 +31,8 @@ class Patch:
         path: file with the expression.
 
     Raises:
-        UserError: when the file cannot be read, or holds anything but one expression over `payload` that returns JSON or
-            text.
+        UserError: when the file cannot be read, or holds anything but one expression over `payload` that returns JSON
+            or text.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,7 +47,9 @@ class Patch:
         self._path = path
         self._connection = duckdb.connect(":memory:", config=SANDBOX)
         self._connection.execute("set lock_configuration = true")
-        self._query = f"select number, cast(try((\n{text}\n)) as varchar) as patched from (select number, payload from given)"  # noqa: S608  checked to be an expression
+        self._query = (
+            f"select number, cast(try((\n{text}\n)) as varchar) as patched from (select number, payload from given)"  # noqa: S608  checked to be an expression
+        )
         try:
             self._check(text)
         except UserError:

@@ -198,7 +198,9 @@ def _outcomes(connection: duckdb.DuckDBPyConnection) -> list[Outcome]:
     for reason, now, messages in connection.execute(OUTCOMES).fetchall():
         counts.setdefault(reason, {})[now] = messages
     return [
-        Outcome(reason, sum(found.values()), found.get(None, 0), {now: n for now, n in found.items() if now is not None})
+        Outcome(
+            reason, sum(found.values()), found.get(None, 0), {now: n for now, n in found.items() if now is not None}
+        )
         for reason, found in counts.items()
     ]
 

@@ -1,4 +1,4 @@
-"""Runs the staging model of one stream over a temporary warehouse, so that its verdict on messages is that of a build."""
+"""Runs the staging model of one stream over a temporary warehouse: its verdict on messages is that of a build."""
 
 import fcntl
 import shutil

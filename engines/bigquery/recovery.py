@@ -37,7 +37,9 @@ def read_rejected(datasets: Datasets, letters: OpenDeadLetters) -> Iterator[pa.T
     while True:
         with translate_google_errors():
             page = next(pages, None)
-            rows = [dict(zip(REJECTED_SCHEMA.names, map(without_zone, row.values()), strict=True)) for row in page or ()]
+            rows = [
+                dict(zip(REJECTED_SCHEMA.names, map(without_zone, row.values()), strict=True)) for row in page or ()
+            ]
         if page is None:
             return
         rows = [row for row in rows if recovered_id(row["landed_at"], row["message_id"]) not in known]

@@ -22,7 +22,7 @@ exists (
         and recovered.message_id
         = '{RECOVER}/' || strftime(letters.landed_at, '%Y-%m-%dT%H:%M:%S.%f') || '/' || letters.message_id
 )
-"""
+"""  # noqa: S608  names of ours
 
 # in the order of landing, which that of a log's offsets is a part of
 REJECTED = f"""

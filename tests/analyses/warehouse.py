@@ -118,7 +118,9 @@ def build(folder: Path) -> None:
     warehouse = project.warehouse(folder, SETTINGS)
     drawn = together(place(draw_worlds(WORLDS, SETTINGS, SEED), SETTINGS, SEED))
     shown = scene()
-    recovered = [replace(one, message_id=f"recover//{one.message_id}") for one in shown if b'"free"' in (one.payload or b"")]
+    recovered = [
+        replace(one, message_id=f"recover//{one.message_id}") for one in shown if b'"free"' in (one.payload or b"")
+    ]
     first = [one for one in drawn if one.run < 3]
     for day, arrivals in enumerate((shown, first, drawn, [*extremes(), *recovered[1:]])):
         warehouse.land(arrivals, datetime(2026, 2, 1) + timedelta(days=day))

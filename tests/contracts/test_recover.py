@@ -130,7 +130,7 @@ def test_a_dry_run_prints_what_would_be_recovered_and_changes_nothing(
         ["invalid:price", "3", "2", "1", "invalid:price"],
         ["malformed_json", "2", "0", "2", *NO_PAYLOAD.split()],
         ["missing:user_id", "1", "0", "1", "missing:user_id"],
-        "would recover 2 of 6 messages of clicks; nothing was changed".split(),
+        ["would", "recover", "2", "of", "6", "messages", "of", "clicks;", "nothing", "was", "changed"],
     ]
     assert warehouse.path.read_bytes() == before
 
@@ -138,9 +138,7 @@ def test_a_dry_run_prints_what_would_be_recovered_and_changes_nothing(
 def test_what_passes_lands_again_and_every_figure_is_right(run: Run, warehouse: Warehouse, patch: str) -> None:
     done = run("--stream", "clicks", "--patch", patch)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == (
-        "recovered 2 of 6 messages of clicks; `make build` adds them to the marts"
-    )
+    assert done.stdout.splitlines()[-1] == ("recovered 2 of 6 messages of clicks; `make build` adds them to the marts")
     assert landed(warehouse) == recovered_ids(1, 2)
     names = 'stream, source, topic, "partition", "offset", key, published_at, payload'
     [first, second] = warehouse.query(f"select {names} from raw.clicks where source = 'recover' order by message_id")
@@ -159,7 +157,9 @@ def test_what_passes_lands_again_and_every_figure_is_right(run: Run, warehouse: 
     }
 
     warehouse.run_models()
-    assert warehouse.query("select event_id, event_date::varchar, price::varchar from analytics.fct_events order by 1") == [
+    assert warehouse.query(
+        "select event_id, event_date::varchar, price::varchar from analytics.fct_events order by 1"
+    ) == [
         ("comma", "2025-11-05", "1.5000"),
         ("good", "2026-01-05", "1.0000"),
         ("later", "2026-01-05", "2.7500"),
@@ -224,7 +224,7 @@ def test_the_present_contract_judges_and_the_patch_must_not_make_it_worse(
     monkeypatch.setitem(STREAMS, "clicks", with_fields(price={"type": "string"}, user_id={"required": False}))
     sink, clicks = DuckDBSink(warehouse.path), STREAMS["clicks"]
     bad = tmp_path / "bad.sql"
-    bad.write_text("json_merge_patch(payload, '{\"datetime_occured\": \"soon\"}')")
+    bad.write_text('json_merge_patch(payload, \'{"datetime_occured": "soon"}\')')
     with closing(Patch(bad)) as expression, pytest.raises(UserError) as raised:
         recover_dead_letters(in_process, sink, clicks, OpenDeadLetters("clicks"), expression)
     assert "nothing was recovered: with the patch bad.sql" in str(raised.value)
@@ -268,9 +268,7 @@ def test_only_the_dead_letters_that_were_asked_for_are_judged(run: Run, built: W
         ([], "Missing option '--stream'"),
     ],
 )
-def test_bad_input_is_an_error_in_one_line(
-    run: Run, warehouse: Warehouse, arguments: list[str], error: str
-) -> None:
+def test_bad_input_is_an_error_in_one_line(run: Run, warehouse: Warehouse, arguments: list[str], error: str) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {error}")

@@ -44,7 +44,8 @@ def run(sink: Warehouse, sql: str) -> list[tuple[object, ...]]:
 def reject(sink: Warehouse, *letters: tuple[int, str]) -> None:
     """Make dead letters of these offsets of users, for these reasons."""
     rows = " union all ".join(
-        f"select 'users' as stream, 'users/0/{offset}' as message_id, '{reason}' as reason" for offset, reason in letters
+        f"select 'users' as stream, 'users/0/{offset}' as message_id, '{reason}' as reason"
+        for offset, reason in letters
     )
     run(sink, "create schema {analytics}")
     run(

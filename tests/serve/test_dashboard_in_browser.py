@@ -286,7 +286,9 @@ def test_data_quality_is_of_all_time_whatever_the_period(page: Page, address: st
     )
     assert [[row[0], *row[2:9]] for row in panel(page, "Accounting")] == texts(accounting)
     assert {row[1] for row in panel(page, "Accounting")} == {"✓ yes"}
-    reasons = shop.query("select reason, stream, count(*) from analytics.dead_letters where recovered_at is null group by all")
+    reasons = shop.query(
+        "select reason, stream, count(*) from analytics.dead_letters where recovered_at is null group by all"
+    )
     assert sorted(row[:3] for row in panel(page, "Dead letters by reason")) == sorted(texts(reasons))
     assert total(page, "Dead letters by reason") == shown(sum(int(str(row[2])) for row in reasons))
     [(newest, landed)] = shop.query("select max(event_at), max(landed_at) from analytics.fct_events")
