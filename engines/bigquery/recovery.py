@@ -55,11 +55,12 @@ def land_again(
     while True:
         known = _recovered_ids(datasets, stream)
         is_known = pc.is_in(rows["message_id"], pa.array(known, pa.string()))
-        new = distinct_rows([(rows.filter(pc.invert(is_known)), Batch({}))])
+        new = rows.filter(pc.invert(is_known))
         if not new.num_rows:
             return 0
         name = jobs.load_name(stream, tables.created_at[stream], [RECOVER, len(known)])
-        job = jobs.start(name, stream, raw_rows(new, stream, clock.now(stream)))
+        loaded = raw_rows(distinct_rows([(new, Batch({}))]), stream, clock.now(stream))
+        job = jobs.start(name, stream, loaded)
         if job is not None:
             jobs.finish(job, name)
             return new.num_rows
