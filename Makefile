@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (docs/settings.md).
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all live ingest build check-mart query query-check serve dashboard report metric notebooks docs docs-site status test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint lint-python lint-sql format lock clean
+.PHONY: help setup setup-all live ingest build check-mart query query-check serve dashboard report metric notebooks docs docs-site status recover test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint lint-python lint-sql format lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -148,6 +148,9 @@ report: .venv/.ready ## Write the dashboard to report.html, one self-contained f
 
 status: .venv/.ready ## Print landed, waiting and rejected messages of each stream
 	@$(BIN)/python -m ingest status
+
+recover: .venv/.ready ## Judge dead letters again by the present contract, and land those that pass: ARGS="--stream clicks --dry-run"
+	@$(BIN)/python -c "$$WITH_ARGS" -m ingest recover
 
 test: .venv/.ready-dev ## Run the tests that need nothing but Python (six to ten minutes on 2 cores)
 	@$(BIN)/python -m pytest -n auto

@@ -40,6 +40,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "push": _ingest("push", "land what Pub/Sub pushes over HTTP"),
         "status": _ingest("status", "landed and waiting messages and dead letters of each stream"),
         "stream": _ingest("stream", "add, check and promote: write and check the contract of a stream"),
+        "recover": _ingest("recover", "judge dead letters again, and land those that pass"),
         "provision": _ingest("provision", "create topics, subscriptions and raw tables"),
         "emit": _ingest("emit", "produce the time spent on each page to Kafka"),
         "clean": _ingest("clean", "remove the warehouse, the spool and dbt's files, after asking"),

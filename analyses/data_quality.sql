@@ -10,6 +10,7 @@ with accounting as (
         cast(sum(duplicates) as bigint) as duplicates,
         cast(sum(conflicting) as bigint) as conflicting,
         cast(sum(rejected) as bigint) as rejected,
+        cast(sum(recovered) as bigint) as recovered,
         cast(sum(mismatched_keys) as bigint) as mismatched_keys,
         min(case when is_balanced then 1 else 0 end) = 1 as is_balanced
     from {{ ref('landing_reconciliation') }}
@@ -74,6 +75,7 @@ select
     accounting.duplicates,
     accounting.conflicting,
     accounting.rejected,
+    accounting.recovered,
     accounting.mismatched_keys,
     accounting.is_balanced,
     {{ ratio('accounting.rejected', 'accounting.landed') }} as rejected_share,

@@ -3,14 +3,9 @@
 dbt runs the staging model of the stream over a temporary warehouse, so the verdict is that of a build.
 """
 
-import fcntl
-import shutil
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import duckdb
 import orjson
@@ -18,26 +13,17 @@ import orjson
 from common.errors import UserError
 from common.settings import Settings
 from common.streams import Stream
-from dbt_project.contracts import PROJECT, parse_changed_contracts, write_contracts
+from contracts.staging import EMBEDDED, stage, staged_table, temporary_warehouse
 from engines.duckdb.sink import DuckDBSink
 from ingest.landing import land_streams
 from ingest.message import value_at
 from ingest.producers.spool import SpoolProducer
 from ingest.replay import Replay
-from publishing.dbt_options import export_environment, target
 
 CHECKED_MESSAGES = 1_000_000
 """Maximum messages that are checked, to bound the disk space."""
 SHOWN_CHARACTERS = 60
 """Maximum length of a value in the report."""
-NOT_COPIED = shutil.ignore_patterns("target", "logs", "__pycache__")
-EMBEDDED: dict[str, Any] = {
-    "warehouse": "duckdb",
-    "kafka_bootstrap_servers": None,
-    "kafka_config_file": None,
-    "pubsub_project": None,
-}
-"""Settings without brokers."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +78,7 @@ def check_sample(settings: Settings, names: Sequence[str], stream: Stream) -> Ve
         UserError: for a file that cannot be read, a sample without a JSON object, or a model that cannot be built.
     """
     replay = Replay(settings.model_copy(update=EMBEDDED), names, stream, force=True)
-    with _exclusive(target() / "check") as folder:
-        embedded = settings.model_copy(
-            update={**EMBEDDED, "spool_path": folder / "spool", "warehouse_path": folder / "sample.duckdb"}
-        )
+    with temporary_warehouse(settings) as embedded:
         stop = threading.Event()
         published = 0
 
@@ -113,56 +96,13 @@ def check_sample(settings: Settings, names: Sequence[str], stream: Stream) -> Ve
         sink = DuckDBSink(embedded.warehouse_path, 0, pseudonym_key=embedded.pseudonym_key)
         # a sample is JSON, whatever its stream is written in
         land_streams(embedded, [stream.model_copy(update={"format": "json"})], sink)
-        _stage(embedded, stream, folder)
+        stage(embedded, stream)
         return _verdict(embedded, stream, replay, is_all=not stop.is_set())
-
-
-@contextmanager
-def _exclusive(folder: Path) -> Iterator[Path]:
-    """Lock and empty a folder for one check. The folder is always the same, since dbt caches there what it parsed: a
-    warehouse at another path would make it parse the whole project again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            _clear(folder)
-            yield folder
-        finally:
-            _clear(folder)
-
-
-def _clear(folder: Path) -> None:
-    for name in ("spool", "project"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for path in folder.glob("sample.duckdb*"):
-        path.unlink()
-
-
-def _stage(settings: Settings, stream: Stream, folder: Path) -> None:
-    """Run the staging model, in a copy of the project with the present contracts."""
-    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
-    from dbt.cli.main import dbtRunner
-
-    project = folder / "project" / PROJECT.name
-    for name in (PROJECT.name, "snapshots", "analyses"):
-        shutil.copytree(PROJECT.parent / name, folder / "project" / name, ignore=NOT_COPIED)
-    write_contracts(project)
-    parse_changed_contracts(folder, project)
-    export_environment(settings)
-    options = ["--log-level", "none", "--log-level-file", "none", "--target-path", str(folder)]
-    options += ["--project-dir", str(project), "--profiles-dir", str(project)]
-    try:
-        result = dbtRunner().invoke(["--quiet", "run", "--select", f"stg_{stream.name}", *options])
-    finally:
-        DuckDBConnectionManager.close_all_connections()
-    if not result.success:
-        failed = [one.message for one in getattr(result.result, "results", ()) if one.message]
-        raise UserError(f"the staging model of {stream.name} cannot be built: {result.exception or '; '.join(failed)}")
 
 
 def _verdict(settings: Settings, stream: Stream, replay: Replay, *, is_all: bool) -> Verdict:
     key = "event_key" if stream.kind == "event" else "version_key"
-    staged = f"{settings.build_prefix or ''}staging.stg_{stream.name}"
+    staged = staged_table(settings, stream)
     with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
         rows = connection.sql(
             f"""

@@ -1,6 +1,9 @@
-"""The commands for the contract of a stream: `stream add`, `stream check` and `stream promote`."""
+"""The commands for the contract of a stream: `stream add`, `stream check` and `stream promote`; and `recover`, which
+judges dead letters by it again."""
 
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
+from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -171,3 +174,84 @@ def stream_promote(
     line += "; to fill it for messages that are already staged, run"
     output.print(line, highlight=False, soft_wrap=True)
     output.print(f"make build SELECT=stg_{name}+ FULL_REFRESH=1", highlight=False)
+
+
+def recover(
+    stream: Annotated[str, typer.Option("--stream", metavar="NAME", help="Stream of the dead letters.")],
+    reason: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Only those with this reason, such as invalid:price.")
+    ] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only those that landed at this time or later, UTC.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only those that landed before this time, UTC.")] = None,
+    patch: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.sql",
+            help="File with one SQL expression of DuckDB over `payload`, the body as text: its result is the new body."
+            " Where it is null or fails, the message stays rejected.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be recovered, and land nothing.")
+    ] = False,
+    vars_: Annotated[
+        str | None, typer.Option("--vars", metavar="YAML", help="Vars of dbt, as your builds have them.")
+    ] = None,
+) -> None:
+    """Judge the dead letters of a stream again by its present contract, and land those that pass.
+
+    The originals stay as they landed. The next build has the events on their own days.
+
+    Safe to repeat and to kill: no message is recovered twice. Dead letters are those of the last build.
+
+    Examples:
+
+    python -m ingest recover --stream orders --reason invalid:price --dry-run
+
+    python -m ingest recover --stream orders --since 2026-01-05 --patch decimal_comma.sql
+    """
+    from contracts.patch import Patch
+    from contracts.recover import recover_dead_letters
+    from dbt_project.__main__ import check_vars
+    from engines.recovery import OpenDeadLetters
+
+    [target] = named([stream])
+    if since is not None and until is not None and since >= until:
+        raise UserError(f"there is no time from --since {since} to --until {until}")
+    if vars_ is not None:
+        check_vars(["--vars", vars_])
+    settings = load_settings()
+    letters = OpenDeadLetters(stream, reason, since, until)
+    with ExitStack() as opened:
+        expression = opened.enter_context(closing(Patch(patch))) if patch is not None else None
+        advance = opened.enter_context(progress("recovering", None))
+        outcomes = recover_dead_letters(
+            settings,
+            engine_for(settings).warehouse(),
+            target,
+            letters,
+            expression,
+            vars_,
+            dry_run=dry_run,
+            on_progress=advance,
+        )
+    if not outcomes:
+        output.print(f"nothing to recover: the last build left no such dead letter of {stream}", soft_wrap=True)
+        return
+    table = Table("reason", box=None)
+    table.add_column("dead letters", justify="right")
+    table.add_column("pass" if dry_run else "recovered", justify="right")
+    table.add_column("still rejected", overflow="fold")
+    for one in outcomes:
+        still = ", ".join(f"{messages:,} {now}" for now, messages in one.rejected.items())
+        table.add_row(*map(printable, (one.reason, f"{one.messages:,}", f"{one.recovered:,}", still or "-")))
+    output.print(table)
+    recovered, messages = sum(one.recovered for one in outcomes), sum(one.messages for one in outcomes)
+    line = f"{recovered:,} of {count(messages)} of {stream}"
+    output.print(
+        f"would recover {line}; nothing was changed"
+        if dry_run
+        else f"recovered {line}; `make build` adds them to the marts",
+        highlight=False,
+        soft_wrap=True,
+    )

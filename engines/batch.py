@@ -21,8 +21,9 @@ BATCH_SCHEMA = pa.schema(
 )
 """Columns of a batch: those of a raw table, without `stream` and `landed_at`, which the commit adds.
 
-`source` is kafka, pubsub or spool. `partition` and `offset` are null for Pub/Sub. `message_id` is
-`topic/partition/offset`, or the Pub/Sub id. `attributes` is JSON text. `published_at` is UTC."""
+`source` is kafka, pubsub, spool or recover. `partition` and `offset` are null for Pub/Sub and recovered messages.
+`message_id` is `topic/partition/offset`, the Pub/Sub id, or a `recovered_id`. `attributes` is JSON text. `published_at`
+is UTC."""
 
 DECODED_SCHEMA = pa.schema(
     [

@@ -59,7 +59,7 @@ class Engine(Protocol):
         ...
 
     def arrivals(self, after: Mapping[str, datetime], upto: Mapping[str, datetime]) -> Mapping[str, Arrivals]:
-        """When messages were published and landed, by stream, where there are any.
+        """When messages were published and landed, by stream, where there are any; without recovered messages.
 
         Args:
             after, upto: bounds of landed_at by stream; UTC without a zone.

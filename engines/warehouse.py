@@ -12,6 +12,9 @@ from engines.batch import Batch, Positions, TopicIds
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import pyarrow as pa
+
+    from engines.recovery import OpenDeadLetters
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class StreamStatus:
     newest_landed_at: datetime | None
     """UTC."""
     dead_letters: int | None
-    """As of the last build; None before the first."""
+    """Open ones, as of the last build; None before the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,25 @@ class Sink(Protocol):
 
     def unlisted_fields(self, stream: str) -> list[UnlistedField] | None:
         """Rows of field_drift for a stream, most messages first; None until a build has staged a message of it."""
+        ...
+
+    def rejected(self, letters: "OpenDeadLetters") -> "Iterator[pa.Table]":
+        """A snapshot of the messages of these dead letters in REJECTED_SCHEMA, in the order of landing, in chunks.
+
+        The warehouse is not locked between two chunks.
+
+        Raises:
+            UserError: when the mart is not built yet.
+        """
+        ...
+
+    def land_again(self, stream: str, rows: "pa.Table") -> int:
+        """Land recovered messages in one commit; returns their number without those that had landed before.
+
+        Args:
+            rows: in BATCH_SCHEMA, for streams whose format is not json also with the columns of DECODED_SCHEMA. The
+                source is RECOVER, the message id a `recovered_id`, which no other message of the stream has.
+        """
         ...
 
 

@@ -9,7 +9,7 @@ import typer
 from common.command_line import VERBOSE, finish
 from common.logs import configure_logs
 from common.streams import STREAMS
-from contracts.commands import stream_app
+from contracts.commands import recover, stream_app
 from ingest.commands import landing, producing, resources
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ for command in (
     producing.simulate,
     producing.replay,
     producing.emit,
+    recover,
     resources.provision,
     landing.push,
     resources.clean,

@@ -35,7 +35,17 @@ def event_row(event: Event) -> Row:
     }
 
 
-def dead_letter(message: Landed, rejected: Rejected) -> Row:
+def first_recoveries(messages: Iterable[Landed]) -> dict[tuple[str, datetime, str], Landed]:
+    """The message that recovers a rejected one, by stream, landed_at and message_id of the latter. The first counts."""
+    found: dict[tuple[str, datetime, str], Landed] = {}
+    for message in sorted(messages, key=lambda message: message.landed_at):
+        if message.original:
+            found.setdefault((message.stream, *message.original), message)
+    return found
+
+
+def dead_letter(message: Landed, rejected: Rejected, recovery: Landed | None) -> Row:
+    """A rejected message. One that was recovered stays, with the time and the patch of its recovery."""
     return {
         "message_id": message.message_id,
         "stream": message.stream,
@@ -44,6 +54,8 @@ def dead_letter(message: Landed, rejected: Rejected) -> Row:
         "payload": message.payload,
         "published_at": published(message),
         "landed_at": message.landed_at,
+        "recovered_at": recovery.landed_at if recovery else None,
+        "recovery_patch": recovery.recovery_patch if recovery else None,
     }
 
 
@@ -52,10 +64,12 @@ def reconciliation(
 ) -> Mart:
     """For every stream and landing date: landed = accepted + duplicates + rejected.
 
+    A rejected message that was recovered stays rejected, on its own date; the message that recovers it counts too.
+
     A copy of an event is conflicting if its contents differ from the copy that counts. Versions of entities never are,
     as their contents are a part of their identity.
     """
-    names = ("landed", "accepted", "duplicates", "conflicting", "rejected", "mismatched_keys")
+    names = ("landed", "accepted", "duplicates", "conflicting", "rejected", "recovered", "mismatched_keys")
     counts: dict[tuple[str, date], dict[str, int]] = defaultdict(lambda: dict.fromkeys(names, 0))
     last_landed_at: dict[tuple[str, date], datetime] = {}
     newest_event_at: dict[tuple[str, date], datetime] = {}
@@ -76,7 +90,9 @@ def reconciliation(
         else:
             day["mismatched_keys"] += isinstance(copy, Version) and copy.has_mismatched_key
     for letter in dead_letters:
-        counts[letter["stream"], letter["landed_at"].date()]["rejected"] += 1
+        day = counts[letter["stream"], letter["landed_at"].date()]
+        day["rejected"] += 1
+        day["recovered"] += letter["recovered_at"] is not None
     return [
         {
             "stream": of[0],

@@ -1,5 +1,6 @@
 """Landed messages, and the settings that change rows."""
 
+import json
 import re
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -21,6 +22,19 @@ class Landed:
     """The body as received; None is a Kafka tombstone."""
     attributes: str | None = None
     """Kafka's headers or Pub/Sub's attributes, as JSON text."""
+
+    @property
+    def original(self) -> tuple[datetime, str] | None:
+        """landed_at and message_id of the rejected message that this one recovers; None if it recovers none."""
+        found = re.fullmatch(r"recover/(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6})/(.*)", self.message_id, re.DOTALL)
+        return (datetime.fromisoformat(found[1]), found[2]) if found else None
+
+    @property
+    def recovery_patch(self) -> str | None:
+        """The patch with which the message was recovered, if any."""
+        origin = json.loads(self.attributes or "{}").get("recovered_from", {})
+        patch: str | None = origin.get("patch")
+        return patch
 
     @property
     def log_order(self) -> tuple[datetime, int, int, datetime, str]:

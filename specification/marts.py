@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from specification.accounting import dead_letter, event_row, first_copies, reconciliation
+from specification.accounting import dead_letter, event_row, first_copies, first_recoveries, reconciliation
 from specification.aggregates import (
     Days,
     arrival_lateness_daily,
@@ -42,13 +42,15 @@ def marts(
     accepted: list[Event | Version] = []
     dead_letters: Mart = []
     drift: list[Difference] = []
+    recoveries = first_recoveries(messages)
     for message in messages:
         contract = contracts[message.stream]
         reason, detail = None, None
         try:
             accepted.append(read(message, contract, settings, secret))
         except Rejected as rejected:
-            dead_letters.append(dead_letter(message, rejected))
+            recovery = recoveries.get((message.stream, message.landed_at, message.message_id))
+            dead_letters.append(dead_letter(message, rejected, recovery))
             reason, detail = rejected.reason, rejected.detail
         unlisted = unlisted_fields(message, contract)
         drift += differences(message.stream, message.landed_at, unlisted, reason, detail, contract)

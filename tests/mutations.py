@@ -555,6 +555,63 @@ MUTATIONS = (
         "cast(null as blob) as payload",
         WORLDS,
     ),
+    # --- recovery
+    Mutation(
+        "a late recovery does not reach its dead letter",
+        "dbt_project/models/analytics/dead_letters.sql",
+        "landed_in('landed_at', recovered_dates)",
+        "landed_in('landed_at', [])",
+        WORLDS,
+    ),
+    Mutation(
+        "the day of a recovered message is not counted again",
+        "dbt_project/models/analytics/landing_reconciliation.sql",
+        "    select distinct cast(original_landed_at as date), cast(original_landed_at as date)",
+        "    select distinct cast(landed_at as date), cast(landed_at as date)",
+        WORLDS,
+    ),
+    Mutation(
+        "the last of several recoveries counts",
+        "dbt_project/models/analytics/dead_letters.sql",
+        "and recovered_at is null and not",
+        "and not",
+        WORLDS,
+    ),
+    Mutation(
+        "a recovered message stays an open dead letter in queries",
+        "analyses/dead_letters_by_reason.sql",
+        "where recovered_at is null\n    and landed_at",
+        "where landed_at",
+        ANSWERS,
+    ),
+    Mutation(
+        "a message is recovered twice",
+        "engines/duckdb/recovery.py",
+        "where recovered.source = '{RECOVER}' and recovered.message_id = again.message_id",
+        "where recovered.source = 'nothing' and recovered.message_id = again.message_id",
+        "tests/engines/test_recovery.py",
+    ),
+    Mutation(
+        "what was recovered is judged again",
+        "engines/duckdb/recovery.py",
+        "    and not {IS_RECOVERED}\n",
+        "",
+        "tests/contracts/test_recover.py tests/engines/test_recovery.py",
+    ),
+    Mutation(
+        "a patch may make messages fail",
+        "contracts/recover.py",
+        "    if messages:\n",
+        "    if not messages:\n",
+        "tests/contracts/test_recover.py",
+    ),
+    Mutation(
+        "a patch may read more than the payload",
+        "contracts/patch.py",
+        "if len(expressions) != 1 or query !=",
+        "if len(expressions) != 1 and query !=",
+        "tests/contracts/test_patch.py",
+    ),
     # --- commits and positions
     Mutation(
         "what another loader landed is landed again",
@@ -1062,7 +1119,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what a check landed stays on disk",
-        "contracts/check.py",
+        "contracts/staging.py",
         "        finally:\n            _clear(folder)",
         "        finally:\n            pass",
         "tests/contracts/test_check.py",

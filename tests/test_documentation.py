@@ -66,7 +66,10 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
         return
     folders = "|".join(folder.name for folder in ROOT.iterdir() if (folder.is_dir() and folder.name[0] != "."))
     named = set(re.findall(rf"`((?:{folders})/[\w./-]+)`", page.read_text()))
-    examples = ("streams/signups.yml", "agg_brands_daily.sql", "agg_brands_daily.yml", "agg_users_first_purchase.sql")
+    examples = (
+        *("streams/signups.yml", "streams/orders.yml"),
+        *("agg_brands_daily.sql", "agg_brands_daily.yml", "agg_users_first_purchase.sql"),
+    )
     assert [name for name in sorted(named) if not name.endswith(examples) and not (ROOT / name).exists()] == []
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from engines.batch import BATCH_SCHEMA
+from engines.recovery import RECOVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def batch_tables(messages: Iterable[Message]) -> dict[str, pa.Table]:
     rows: dict[str, list[dict[str, Any]]] = {}
     for message in messages:
         row = {
-            "source": "pubsub",
+            "source": RECOVER if message.message_id.startswith(f"{RECOVER}/") else "pubsub",
             "topic": message.stream,
             "message_id": message.message_id,
             "key": message.key,

@@ -8,9 +8,11 @@ docs/architecture.md#landing-in-bigquery proves that nothing is lost or loaded t
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime
+
+import pyarrow as pa
 
 from common.errors import UnavailableError
 from common.settings import Settings
@@ -19,12 +21,14 @@ from engines.bigquery.client import Datasets, translate_google_errors
 from engines.bigquery.empty_offsets import EmptyOffsets
 from engines.bigquery.load_job_loader import LoadJobLoader
 from engines.bigquery.load_jobs import LoadJobs
+from engines.bigquery.recovery import land_again, read_rejected
 from engines.bigquery.results import BigQueryResults
 from engines.bigquery.rows import LandingClock, split_into_loads
 from engines.bigquery.status import stream_status, unlisted_fields
 from engines.bigquery.tables import RawTables
 from engines.bigquery.write_stream_loader import WriteStreamLoader
 from engines.bigquery.writers import Writers
+from engines.recovery import OpenDeadLetters
 from engines.warehouse import StreamStatus, UnlistedField, split_by_topic_id, utc_now
 
 SECONDS_BETWEEN_CHECKS = 60.0
@@ -50,12 +54,14 @@ class BigQuerySink(BigQueryResults):
         datasets = Datasets(settings)
         super().__init__(datasets, RawTables(datasets, settings.pseudonym_key))
         jobs = LoadJobs(self._datasets)
+        self._jobs = jobs
+        self._clock = LandingClock(clock)
         self._writers = Writers(self._datasets, self._tables, jobs)
         self._by_streams = by_streams
         self._loader: LoadJobLoader | WriteStreamLoader = (
-            WriteStreamLoader(self._datasets, self._writers, LandingClock(clock))
+            WriteStreamLoader(self._datasets, self._writers, self._clock)
             if by_streams
-            else LoadJobLoader(self._tables, jobs, self._writers, LandingClock(clock))
+            else LoadJobLoader(self._tables, jobs, self._writers, self._clock)
         )
         self._empty_offsets = EmptyOffsets(self._datasets, self._tables, jobs)
         self._verified_at = time.monotonic()
@@ -126,3 +132,10 @@ class BigQuerySink(BigQueryResults):
     def unlisted_fields(self, stream: str) -> list[UnlistedField] | None:
         with translate_google_errors():
             return unlisted_fields(self._datasets, stream)
+
+    def rejected(self, letters: OpenDeadLetters) -> Iterator[pa.Table]:
+        return read_rejected(self._datasets, letters)
+
+    def land_again(self, stream: str, rows: pa.Table) -> int:
+        with translate_google_errors():
+            return land_again(self._datasets, self._tables, self._jobs, self._clock, stream, rows)

@@ -13,7 +13,8 @@ def stream_status(datasets: Datasets) -> dict[str, StreamStatus]:
         return nothing
     built = "dead_letters" in datasets.tables("analytics")
     dead_letters = (
-        f"select stream, count(*) as dead_letters from `{datasets.prefix}analytics.dead_letters` group by stream"  # noqa: S608  names of ours, DATASET_PREFIX checked
+        f"select stream, count(*) as dead_letters from `{datasets.prefix}analytics.dead_letters`"  # noqa: S608  names of ours, DATASET_PREFIX checked
+        " where recovered_at is null group by stream"
         if built
         else "select '' as stream, 0 as dead_letters"
     )

@@ -6,6 +6,7 @@ from datetime import datetime
 import duckdb
 
 from common.streams import STREAMS
+from engines.recovery import RECOVER
 from engines.warehouse import Arrivals, FreshnessRow
 
 KEPT_DAYS = 7
@@ -23,6 +24,7 @@ def read_arrivals(
             select epoch_us(published_at) / 1e6 as published_at, epoch_us(landed_at) / 1e6 as landed_at
             from raw.{STREAMS[stream].name}
             where landed_at > $after and landed_at <= $upto and published_at is not null
+                and source != '{RECOVER}'
             """,  # noqa: S608  names of STREAMS
             {"after": after[stream], "upto": bound},
         ).fetchnumpy()

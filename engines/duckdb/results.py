@@ -2,10 +2,10 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from tempfile import TemporaryFile, gettempdir
-from typing import IO
+from typing import IO, Any
 
 import duckdb
 import pyarrow.parquet as pq
@@ -42,6 +42,31 @@ order by session_landed_at, session_id, sequence_number
 
 RESULT_ROWS = 50_000
 """Results in memory at a time while they are written to a temporary file."""
+
+
+def write_rows(
+    connection: duckdb.DuckDBPyConnection, query: str, parameters: Mapping[str, Any], rows_in_memory: int
+) -> IO[bytes]:
+    """Write the rows of a query to a Parquet file, so that the warehouse is free while they are read.
+
+    The file has no name, so a killed process leaves nothing. The caller closes it.
+
+    Raises:
+        UserError: when a temporary file cannot be written.
+    """
+    file = TemporaryFile()  # noqa: SIM115  the caller closes it
+    try:
+        rows = connection.sql(query, params=dict(parameters)).to_arrow_reader(rows_in_memory)
+        with pq.ParquetWriter(file, rows.schema) as writer:
+            for batch in rows:
+                writer.write_batch(batch)
+        file.seek(0)
+    except OSError as error:
+        with suppress(OSError):  # closing writes what is left in the buffer
+            file.close()
+        reason = os.strerror(error.errno or 0)
+        raise UserError(f"cannot write a temporary file in {gettempdir()}: {reason}; see TMPDIR") from error
+    return file
 
 
 class DuckDBResults:
@@ -99,22 +124,9 @@ class DuckDBResults:
                 yield [Result(*row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
 
     def _write_results(self, after: Cursor) -> IO[bytes]:
-        """Sort the results once, into a Parquet file: a query per chunk would read and sort the rest each time. The
-        file has no name, so a killed process leaves nothing."""
-        file = TemporaryFile()  # noqa: SIM115  the caller closes it
-        try:
-            with self._mart() as connection:
-                results = connection.sql(RESULTS, params=after._asdict()).to_arrow_reader(RESULT_ROWS)
-                with pq.ParquetWriter(file, results.schema) as writer:
-                    for batch in results:
-                        writer.write_batch(batch)
-            file.seek(0)
-        except OSError as error:
-            with suppress(OSError):  # closing writes what is left in the buffer
-                file.close()
-            reason = os.strerror(error.errno or 0)
-            raise UserError(f"cannot write a temporary file in {gettempdir()}: {reason}; see TMPDIR") from error
-        return file
+        """Sort the results once: a query per chunk would read and sort the rest each time."""
+        with self._mart() as connection:
+            return write_rows(connection, RESULTS, after._asdict(), RESULT_ROWS)
 
     @contextmanager
     def _mart(self) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,9 +16,11 @@ from common.errors import UserError, WarehouseReplacedError
 from common.streams import STREAMS
 from engines.batch import DECODED_SCHEMA, Batch, Positions, TopicIds
 from engines.duckdb.file import WarehouseFile, is_full_disk
+from engines.duckdb.recovery import insert_again, read_rejected
 from engines.duckdb.results import DuckDBResults
 from engines.duckdb.status import stream_status, unlisted_fields
 from engines.duckdb.tables import OTHER_TABLES, create_tables, table_names
+from engines.recovery import OpenDeadLetters
 from engines.warehouse import (
     PartitionKey,
     StreamStatus,
@@ -249,6 +251,19 @@ class DuckDBSink(DuckDBResults):
 
     def unlisted_fields(self, stream: str) -> list[UnlistedField] | None:
         return unlisted_fields(self._file, stream)
+
+    def rejected(self, letters: OpenDeadLetters) -> Iterator[pa.Table]:
+        return read_rejected(self._file, letters)
+
+    def land_again(self, stream: str, rows: pa.Table) -> int:
+        with self._committing, self._file.connection() as connection:
+            if _is_decoded(rows):
+                create_tables(connection, [stream], self._pseudonym_key, has_zstd=self._file.has_zstd)
+            connection.execute("begin")
+            landed_at = _landed_at(connection, [stream], self._clock())
+            landed = insert_again(connection, stream, rows, landed_at)
+            connection.execute("commit")
+        return landed
 
 
 def _positions(connection: duckdb.DuckDBPyConnection) -> dict[PartitionKey, int]:

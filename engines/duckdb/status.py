@@ -5,6 +5,12 @@ from engines.duckdb.file import WarehouseFile
 from engines.duckdb.tables import table_names
 from engines.warehouse import StreamStatus, UnlistedField
 
+# the mart of an earlier version of this project lacks the column, until it is built again
+RECOVERED_AT = """
+select 1 from duckdb_columns()
+where schema_name = 'analytics' and table_name = 'dead_letters' and column_name = 'recovered_at'
+"""
+
 
 def stream_status(file: WarehouseFile) -> dict[str, StreamStatus]:
     nothing = {stream: StreamStatus(0, None, None) for stream in STREAMS}
@@ -12,12 +18,16 @@ def stream_status(file: WarehouseFile) -> dict[str, StreamStatus]:
         return nothing
     with file.connection(read_only=True) as connection:
         tables = table_names(connection)
-        built = ("analytics", "dead_letters") in tables
+        built = bool(connection.execute(RECOVERED_AT).fetchall())
         streams = [stream for stream in STREAMS if ("raw", stream) in tables]
         if not streams:
             return nothing
         dead_letters = (
-            dict(connection.sql("select stream, count(*) from analytics.dead_letters group by stream").fetchall())
+            dict(
+                connection.sql(
+                    "select stream, count(*) from analytics.dead_letters where recovered_at is null group by stream"
+                ).fetchall()
+            )
             if built
             else {}
         )

@@ -514,7 +514,7 @@ def data_quality(facts: Facts, start_date: date, end_date: date) -> Answer:
     landed = [row for row in facts.tables["landing_reconciliation"] if start_date <= row["landed_date"] <= end_date]
     rows = []
     for stream, found in sorted(grouped(landed, lambda row: row["stream"]).items()):
-        names = "landed", "accepted", "duplicates", "conflicting", "rejected", "mismatched_keys"
+        names = "landed", "accepted", "duplicates", "conflicting", "rejected", "recovered", "mismatched_keys"
         counts = [sum(row[name] for row in found) for name in names]
         of_landed = dict(zip(names, counts, strict=True))
         balanced = counts[0] == sum(of_landed[name] for name in ("accepted", "duplicates", "rejected"))
@@ -560,8 +560,12 @@ def field_drift(facts: Facts, stream: str) -> Answer:
     return sorted(rows, key=lambda row: row[6], reverse=True)
 
 
+def open_letters(facts: Facts) -> Mart:
+    return [letter for letter in facts.tables["dead_letters"] if letter["recovered_at"] is None]
+
+
 def dead_letters_by_reason(facts: Facts, start_time: datetime, end_time: datetime) -> Answer:
-    letters = within(facts.tables["dead_letters"], start_time, end_time, "landed_at")
+    letters = within(open_letters(facts), start_time, end_time, "landed_at")
     rows = []
     for key, found in grouped(letters, lambda letter: (letter["stream"], letter["reason"])).items():
         rows.append((*key, len(found), *first_and_last(found, "landed_at")))
@@ -572,7 +576,7 @@ def dead_letters(facts: Facts, start_time: datetime, end_time: datetime, stream:
     names = ("landed_at", "stream", "reason", "message_id", "published_at")
     rows = [
         tuple(letter[name] for name in names)
-        for letter in within(facts.tables["dead_letters"], start_time, end_time, "landed_at")
+        for letter in within(open_letters(facts), start_time, end_time, "landed_at")
         if stream.lower() in ("all", letter["stream"]) and reason.lower() in ("all", letter["reason"].lower())
     ]
     return newest_first(sorted(rows, key=lambda row: (row[1], row[3])))

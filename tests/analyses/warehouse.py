@@ -4,7 +4,7 @@ import json
 import os
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -117,7 +117,12 @@ def build(folder: Path) -> None:
     project = Project(ROOT / "dbt_project", folder)
     warehouse = project.warehouse(folder, SETTINGS)
     drawn = together(place(draw_worlds(WORLDS, SETTINGS, SEED), SETTINGS, SEED))
-    for day, arrivals in enumerate((scene(), [one for one in drawn if one.run < 3], drawn, extremes())):
+    shown = scene()
+    recovered = [
+        replace(one, message_id=f"recover//{one.message_id}") for one in shown if b'"free"' in (one.payload or b"")
+    ]
+    first = [one for one in drawn if one.run < 3]
+    for day, arrivals in enumerate((shown, first, drawn, [*extremes(), *recovered[1:]])):
         warehouse.land(arrivals, datetime(2026, 2, 1) + timedelta(days=day))
     warehouse.build()
     options = [

@@ -33,7 +33,7 @@ from google.cloud import bigquery
 from common.errors import UnavailableError, UserError, WarehouseReplacedError
 from common.settings import Settings
 from common.streams import STREAMS
-from engines.batch import DECODED_SCHEMA, Batch
+from engines.batch import BATCH_SCHEMA, DECODED_SCHEMA, Batch
 from engines.bigquery import client as bigquery_client
 from engines.bigquery import sink as bigquery_sink
 from engines.bigquery.client import without_zone
@@ -573,6 +573,53 @@ def test_rows_deleted_by_hand_land_again(settings: Settings, jobs: JobIds) -> No
     assert offsets(again) == [0, 1]
 
 
+def recovered(*message_ids: str) -> pa.Table:
+    rows = [{"source": "recover", "topic": "users", "message_id": one, "payload": b"{}"} for one in message_ids]
+    return pa.Table.from_pylist(rows, BATCH_SCHEMA)
+
+
+def recovered_rows(sink: BigQuerySink) -> list[tuple[Any, ...]]:
+    return query(sink, "select message_id from {raw}.users where source = 'recover' order by 1")
+
+
+def test_a_killed_recovery_is_waited_for_by_the_next(settings: Settings, jobs: JobIds) -> None:
+    """The next command reads the table before the job of the first has ended, and divides the messages differently."""
+    jobs.on_sent = die
+    with pytest.raises(KilledError):
+        BigQuerySink(settings).land_again("users", recovered("a", "b"))
+    jobs.on_sent = lambda: None
+    assert BigQuerySink(settings).land_again("users", recovered("b", "c")) == 1
+    assert jobs.conflicts == 1
+    assert BigQuerySink(settings).land_again("users", recovered("c", "a", "d")) == 1
+    assert recovered_rows(BigQuerySink(settings)) == [("a",), ("b",), ("c",), ("d",)]
+
+
+def test_a_recovery_whose_job_failed_or_whose_rows_were_deleted_lands(settings: Settings, jobs: JobIds) -> None:
+    jobs.failures = [{"reason": "backendError"}]
+    with pytest.raises(UnavailableError, match="BigQuery could not load"):
+        BigQuerySink(settings).land_again("users", recovered("a"))
+    sink = BigQuerySink(settings)
+    assert sink.land_again("users", recovered("a")) == 1
+    query(sink, "delete from {raw}.users where true")
+    assert BigQuerySink(settings).land_again("users", recovered("a")) == 1
+    assert recovered_rows(sink) == [("a",)]
+
+
+def test_concurrent_recoveries_land_each_message_once(settings: Settings, jobs: JobIds) -> None:
+    BigQuerySink(settings).create_tables()
+    messages = [f"m{number:02}" for number in range(24)]
+
+    def land(seed: int) -> int:
+        chance = random.Random(seed)
+        sink = BigQuerySink(settings)
+        return sum(sink.land_again("users", recovered(*chance.sample(messages, 12))) for _ in range(3))
+
+    with ThreadPoolExecutor(3) as pool:
+        landed = sum(pool.map(land, range(3)))
+    found = [message_id for (message_id,) in recovered_rows(BigQuerySink(settings))]
+    assert len(found) == landed == len({*found})
+
+
 def test_job_ids_are_valid_in_bigquery(settings: Settings, jobs: JobIds) -> None:
     sink = BigQuerySink(settings)
     sink.commit([batch([0], topic="a.b/c", topic_id="x+/="), pulled("ü ä")])
@@ -592,7 +639,11 @@ def test_status_counts_what_landed_and_what_the_last_build_rejected(settings: Se
     sink.commit([batch([0, 1])])
     assert sink.status()["users"] == StreamStatus(2, NOON, None)
     query(sink, "create schema {analytics}")
-    query(sink, "create table {analytics}.dead_letters as select 'users' as stream from unnest([1, 2, 3])")
+    query(
+        sink,
+        "create table {analytics}.dead_letters as select 'users' as stream,"
+        " if(number = 4, timestamp '2026-01-01', null) as recovered_at from unnest([1, 2, 3, 4]) as number",
+    )
     assert sink.status()["users"] == StreamStatus(2, NOON, 3)
     assert sink.status()["posts"] == StreamStatus(0, None, 0)
 

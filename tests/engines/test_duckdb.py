@@ -585,9 +585,20 @@ def test_status_counts_what_landed_and_what_the_last_build_rejected(path: Path) 
     assert sink.status()["users"] == StreamStatus(2, NOON, None)
     with sink.connection() as connection:
         connection.execute("create schema analytics")
-        connection.execute("create table analytics.dead_letters as select 'users' as stream from range(3)")
+        connection.execute(f"create table analytics.dead_letters as {DEAD_LETTERS}")
     assert sink.status()["users"] == StreamStatus(2, NOON, 3)
     assert sink.status()["posts"] == StreamStatus(0, None, 0)
+
+
+DEAD_LETTERS = "select 'users' as stream, if(range = 3, timestamp '2026-01-01', null) as recovered_at from range(4)"
+
+
+def test_status_waits_for_a_build_after_an_upgrade(path: Path) -> None:
+    sink = DuckDBSink(path, clock=lambda: NOON)
+    sink.commit([batch([0])])
+    with sink.connection() as connection:
+        connection.execute("create schema analytics; create table analytics.dead_letters as select 'users' as stream")
+    assert sink.status()["users"] == StreamStatus(1, NOON, None)
 
 
 def test_unlisted_fields_are_counted_once_a_stream_is_staged(path: Path) -> None:

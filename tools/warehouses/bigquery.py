@@ -142,7 +142,7 @@ class WithDuckDB(BigQueryWarehouse):
 
         On BigQuery such a batch has the load job of the first; DuckDB would land it again, as duplicates.
         """
-        messages = list(messages)
+        messages = list(map(self.naming_its_original, messages))
         super().land(messages, landing_time)
         ids: dict[str, set[str]] = {}
         for message in messages:

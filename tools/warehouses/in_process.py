@@ -4,7 +4,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from dbt_project.exactness.message import Message, batch_tables
 from dbt_project.warm import WarmProject
 from engines.batch import Batch
 from engines.duckdb.sink import DuckDBSink
+from engines.recovery import recovered_id
 from specification import Landed, Settings, marts
 from specification.entities import Countries
 from specification.rows import Mart
@@ -50,9 +51,20 @@ class Warehouse:
 
     def land(self, messages: Iterable[Message], landing_time: datetime) -> None:
         """Land messages in one commit. As from Pub/Sub, a message that is in it twice is landed once."""
-        if tables := batch_tables(messages):
+        if tables := batch_tables(map(self.naming_its_original, messages)):
             self._landing_time = landing_time
             self._sink.commit([Batch(tables)])
+
+    def naming_its_original(self, message: Message) -> Message:
+        """A recovered message with the full id: draws say `recover//<message_id>`, as they do not know landing times.
+
+        The original is the first that landed with this id; if none did, none has the time that is named.
+        """
+        if not message.message_id.startswith("recover//"):
+            return message
+        original = message.message_id.removeprefix("recover//")
+        landed = [row["landed_at"] for row in self.rows(f"raw.{message.stream}") if row["message_id"] == original]
+        return replace(message, message_id=recovered_id(min(landed, default=datetime(2001, 1, 1)), original))
 
     def build(self, *options: str) -> None:
         """Run every model.
@@ -70,7 +82,7 @@ class Warehouse:
                 Landed(*row)
                 for stream in STREAMS
                 for row in connection.sql(
-                    f"select stream, message_id, key, published_at, landed_at, payload from raw.{stream}"
+                    f"select stream, message_id, key, published_at, landed_at, payload, attributes from raw.{stream}"
                 ).fetchall()
             ]
             for mart, defined in marts(landed, self._settings, self._project.countries).items():

@@ -1,6 +1,8 @@
 -- The accounting: for every stream and landing date, landed = accepted + duplicates + rejected. Each number is counted
 -- on its own: landed in raw, accepted in the facts, rejected in staging, and duplicates as the copies whose event or
--- version in the facts came from another message. The dates on which new messages landed are counted again.
+-- version in the facts came from another message. A rejected message that was recovered landed again: it stays rejected
+-- on its date, and the new message counts on its own. The dates on which new messages landed, and the originals of new
+-- recoveries, are counted again.
 {{ config(
     materialized='incremental',
     unique_key=['stream', 'landed_date'],
@@ -11,6 +13,10 @@
 {%- set new_messages %}
     select distinct cast(landed_at as date) as first_date, cast(landed_at as date) as last_date
     from {{ ref('int_raw_messages') }}
+    where {{ is_new() }}
+    union all
+    select distinct cast(original_landed_at as date), cast(original_landed_at as date)
+    from {{ ref('int_recoveries') }}
     where {{ is_new() }}
 {% endset %}
 {%- set landed_dates = affected_dates(new_messages) %}
@@ -98,6 +104,16 @@ counted as (
         and compared.message_id = conflicting_copies.message_id
         and compared.landed_at = conflicting_copies.landed_at
     group by 1, 2
+),
+
+recovered_messages as (
+    select stream, cast(landed_at as date) as landed_date, count(*) as recovered
+    from {{ ref('dead_letters') }}
+    where recovered_at is not null
+    {% if is_incremental() %}
+        and {{ landed_in('landed_at', landed_dates) }}
+    {% endif %}
+    group by 1, 2
 )
 
 select
@@ -108,6 +124,7 @@ select
     coalesce(counted.duplicates, 0) as duplicates,
     coalesce(counted.conflicting, 0) as conflicting,
     coalesce(counted.rejected, 0) as rejected,
+    coalesce(recovered_messages.recovered, 0) as recovered,
     coalesce(counted.mismatched_keys, 0) as mismatched_keys,
     landed.landed
     = coalesce(counted.accepted, 0) + coalesce(counted.duplicates, 0) + coalesce(counted.rejected, 0) as is_balanced,
@@ -115,3 +132,5 @@ select
     landed.last_landed_at
 from landed
 left join counted on landed.stream = counted.stream and landed.landed_date = counted.landed_date
+left join recovered_messages
+    on landed.stream = recovered_messages.stream and landed.landed_date = recovered_messages.landed_date

@@ -11,15 +11,20 @@ PAGE_VIEW = {"session_id": "s", "page_title": "Home", "ga_event_dtm": "2026-01-0
 WEB_EVENT = {"timestamp": "2026-01-05T10:00:00", "event": "view", "product": "p"}
 
 
-def example(number: int, *messages: tuple[int, str, dict[str, Any] | bytes | None]) -> list[Message]:
+Body = dict[str, Any] | bytes | None
+
+
+def example(number: int, *messages: tuple[int, str, Body] | tuple[int, str, Body, int]) -> list[Message]:
     """The messages of one example, from run, stream and body. `%` stands for the example's number in ids and keys, so
-    that examples do not share them."""
+    that examples do not share them. A recovered message has the place of its original too."""
     placed = []
-    for place, (run, stream, body) in enumerate(messages):
+    for place, (run, stream, body, *original) in enumerate(messages):
         text = body if isinstance(body, bytes) else json.dumps(body).encode()
         payload = None if body is None else text.replace(b"%", str(number).encode())
         published = datetime(2026, 1, 5, 12) + timedelta(minutes=place)
-        placed.append(Message(run, 0, stream, f"w{number}.m{place}", published, payload, f"u{number}".encode()))
+        message_id = f"recover//w{number}.m{original[0]}" if original else f"w{number}.m{place}"
+        attributes = json.dumps({"recovered_from": {"patch": f"of run {run}"}}) if original else None
+        placed.append(Message(run, 0, stream, message_id, published, payload, f"u{number}".encode(), attributes))
     return placed
 
 
@@ -118,6 +123,20 @@ EXAMPLES = {
         (0, "page_views", {**PAGE_VIEW, "event_params": {"test_event": "true"}}),
         (0, "page_views", {**PAGE_VIEW, "event_params": [{"key": "test_event", "value": {"int_value": 1}}]}),
         (0, "page_views", {**PAGE_VIEW, "event_params": {"test_event": "false"}}),
+    ),
+    "of two recoveries of a rejected message the first counts": (
+        (0, "clicks", click("yesterday")),
+        (1, "clicks", click("2025-08-20 10:00:00"), 0),
+        (2, "clicks", click("2025-08-21 10:00:00"), 0),
+    ),
+    "a message that is recovered and rejected again is another dead letter": (
+        (0, "clicks", b"{"),
+        (1, "clicks", click("tomorrow"), 0),
+    ),
+    "a recovered tombstone deletes what came before it in the log": (
+        (0, "users", user("2025-10-03")),
+        (0, "users", {"user_id": "u%"}),
+        (2, "users", None, 1),
     ),
     "a web event is a view, a cart or a sale": ((0, "web_events", {**WEB_EVENT, "event": "purchase"}),),
 }

@@ -67,6 +67,10 @@ class Draft:
     """Its id ends in /partition/offset, as in Kafka and in the spool."""
     redelivers: int | None = None
     """Index of the message of this world that this one redelivers."""
+    recovers: int | None = None
+    """Index of the message of this world that this one recovers."""
+    patch: str | None = None
+    """Name of the patch with which it recovers."""
 
 
 World = tuple[Draft, ...]
@@ -141,9 +145,20 @@ def place_one(world: World, number: int, day: date, old_day: date) -> list[Messa
                 published_at=time(draft.published) if draft.published else None,
                 payload=json.dumps(placed(body)).encode() if isinstance(body, dict) else body,
                 key=KEY_FORMS[key.form](placed(key.id), key.field) if isinstance(key, Key) else key,
+                attributes=json.dumps({"a": "b", "recovered_from": {"patch": draft.patch}}) if draft.patch else None,
             )
         )
-    return in_logs(world, messages, number)
+    return with_originals(world, in_logs(world, messages, number))
+
+
+def with_originals(world: World, messages: list[Message]) -> list[Message]:
+    """Give recovered messages the ids of their originals, to which the landing adds the time."""
+    found = list(messages)
+    for index, draft in enumerate(world):
+        of = draft if draft.redelivers is None else world[draft.redelivers]
+        if of.recovers is not None:
+            found[index] = replace(messages[index], message_id=f"recover//{found[of.recovers].message_id}")
+    return found
 
 
 def in_logs(world: World, messages: list[Message], number: int) -> list[Message]:
@@ -281,7 +296,12 @@ class Draw:
                 if over_midnight:
                     kind = "clicks" if at.offset % DAY > DAY // 2 else "checkouts"
                 draft = self.message(kind, at, arrival)
-                drafts.append(self.spoilt(draft) if self.rarely(12) else draft)
+                if not self.rarely(12):
+                    drafts.append(draft)
+                    continue
+                drafts.append(self.spoilt(draft))
+                if self.one_in(2):
+                    drafts.append(self.recovery(draft, len(drafts) - 1))
 
     def runs(self, times: list[At], *, backwards: bool) -> list[int]:
         """The run of each message: one per day, one per period, or any. With `backwards`, the last day comes first."""
@@ -353,7 +373,7 @@ class Draw:
         if self.one_in(3) and not original.is_of_log:
             known = place if original.redelivers is None else original.redelivers
             return replace(original, redelivers=known, **arrival)
-        copy = replace(original, redelivers=None, **arrival)
+        copy = replace(original, redelivers=None, recovers=None, patch=None, **arrival)
         if not isinstance(copy.body, dict) or self.one_in(3):
             return copy
         name = self.rng.choice(sorted(copy.body))
@@ -389,6 +409,14 @@ class Draw:
         else:
             changed[name] = self.any_of(*NO_VALUES, "unknown", "x" * (65_536 + self.one_in(2)))
         return replace(draft, body=changed)
+
+    def recovery(self, sound: Draft, place: int) -> Draft:
+        """A message that was spoilt, landed again later: sound now, or rarely as it was but for another commit."""
+        run = self.rng.randint(sound.run, RUNS - 1)
+        again = self.spoilt(sound) if self.rarely(6) else sound
+        patch = self.any_of(None, "fix.sql 0123456789ab")
+        commit = self.rng.randrange(COMMITS_PER_RUN)
+        return replace(again, run=run, commit=commit, is_of_log=False, recovers=place, patch=patch)
 
     def page_spelling(self) -> str:
         return self.spelling if not self.rarely(6) else self.any_of("query", "object", "older", "export")
@@ -619,6 +647,6 @@ def number_of(value: Any) -> int | None:
     """The number of the world to which an id belongs."""
     if not isinstance(value, str):
         return None
-    if found := re.match(r"w(\d+)\.", value):
+    if found := re.match(r"(?:recover/[^/]*/)*w(\d+)\.", value):
         return int(found[1])
     return (int(value) - 1_000_000_000) // 1000 if re.fullmatch(r"1\d{9}", value) else None
