@@ -25,6 +25,7 @@ from engines.bigquery.status import stream_status, unlisted_fields
 from engines.bigquery.tables import RawTables
 from engines.bigquery.write_stream_loader import WriteStreamLoader
 from engines.bigquery.writers import Writers
+from engines.pseudonyms import pads
 from engines.warehouse import StreamStatus, UnlistedField, split_by_topic_id, utc_now
 
 SECONDS_BETWEEN_CHECKS = 60.0
@@ -48,7 +49,7 @@ class BigQuerySink(BigQueryResults):
         self, settings: Settings, clock: Callable[[], datetime] = utc_now, *, by_streams: bool = False
     ) -> None:
         datasets = Datasets(settings)
-        super().__init__(datasets, RawTables(datasets, settings.pseudonym_key))
+        super().__init__(datasets, RawTables(datasets, pads(settings.pseudonym_key)))
         jobs = LoadJobs(self._datasets)
         self._writers = Writers(self._datasets, self._tables, jobs)
         self._by_streams = by_streams
