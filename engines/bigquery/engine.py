@@ -82,7 +82,7 @@ class BigQueryEngine:
 
     def write_backup(self, folder: Path, on_table: OnTable) -> None:
         raise UserError(
-            "`backup` writes DuckDB warehouses; BigQuery has snapshots of tables and time travel: see docs/bigquery.md"
+            "`backup` is for DuckDB: BigQuery has snapshots of tables and time travel; see docs/operations.md#back-up"
         )
 
     def restore(self, folder: Path, manifest: Manifest, on_table: OnTable) -> None:
@@ -91,7 +91,7 @@ class BigQueryEngine:
         restore(self._settings, folder, manifest, on_table)
 
     def compact(self) -> tuple[int, int]:
-        raise UserError("`compact` rewrites the file of a DuckDB warehouse; BigQuery needs none")
+        raise UserError("`compact` is for DuckDB: BigQuery needs none")
 
     def compaction_advice(self) -> None:
         return None
