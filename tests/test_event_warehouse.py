@@ -58,7 +58,8 @@ def test_the_code_of_a_command_exists(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in sorted(KNOWN) if KNOWN[name].module in ("ingest.cli", "serve.__main__", "upkeep.__main__")]
+    "name",
+    [name for name in sorted(KNOWN) if KNOWN[name].module in ("ingest.cli", "serve.__main__", "upkeep.__main__")],
 )
 def test_the_help_of_a_command_has_its_name_in_the_usage_line(name: str) -> None:
     done = run(name, "--help")
