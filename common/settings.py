@@ -72,8 +72,8 @@ class Settings(BaseSettings):
     warehouse_path: Path = Path("warehouse.duckdb")
     """The DuckDB file. A symbolic link is resolved when a command starts."""
     warehouse_memory_limit: str | None = Field(None, pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$")
-    """Maximum memory of DuckDB during a build, such as `2GiB`; the rest spills to disk. Four fifths of the machine's
-    memory unless set."""
+    """Maximum memory of DuckDB during a build, a backup or a restore, such as `2GiB`; the rest spills to disk. Four
+    fifths of the machine's memory unless set."""
     build_prefix: str | None = Field(None, pattern=r"^\w+$")
     """Prefix of the schemas that a build writes: `ann_` gives `ann_staging`, `ann_analytics` and so on. `raw` is
     shared, and nothing is published."""

@@ -66,6 +66,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         try:
             _clear(new)  # of a killed backup
             yield new
+            os.sync()  # before the folder gets its name, its files are on the disk
             new.rename(folder)
         except BaseException as error:
             shutil.rmtree(new, ignore_errors=True)

@@ -171,13 +171,15 @@ def _is_kept_as_text(type_: str) -> bool:
     return has_one(duckdb.sqltype(type_))
 
 
-def restore_backup(file: WarehouseFile, folder: Path, manifest: Manifest, on_table: OnTable) -> None:
+def restore_backup(
+    file: WarehouseFile, folder: Path, manifest: Manifest, on_table: OnTable, memory_limit: str | None
+) -> None:
     """Replace a missing or empty warehouse by one with the tables of a backup, whose files were verified.
 
     Raises:
         UserError: when the warehouse has rows, or as `WarehouseFile`. Then it is as before.
     """
-    with replacement(file) as (connection, new):
+    with replacement(file, memory_limit) as (connection, new):
         if holding := _with_rows(connection):
             raise UserError(
                 f"the warehouse {file.path} is not empty ({holding} has rows): move the file away, or set another"

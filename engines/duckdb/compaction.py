@@ -11,7 +11,7 @@ SMALL_BYTES = 100 * 1024**2
 """Files below this size are not worth it."""
 
 
-def compact(file: WarehouseFile) -> tuple[int, int]:
+def compact(file: WarehouseFile, memory_limit: str | None) -> tuple[int, int]:
     """Rewrite the file; returns its size before and after, in bytes.
 
     Raises:
@@ -20,7 +20,7 @@ def compact(file: WarehouseFile) -> tuple[int, int]:
     if not file.path.exists():
         raise UserError(f"there is no warehouse at {file.path} yet: run `make ingest` first")
     before = file.path.stat().st_size
-    with replacement(file) as (connection, new):
+    with replacement(file, memory_limit) as (connection, new):
         connection.execute(f"copy from database {quoted(current_database(connection))} to {new}")
     return before, file.path.stat().st_size
 

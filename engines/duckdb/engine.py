@@ -118,10 +118,10 @@ class DuckDBEngine:
             write_backup(cursor, folder, on_table)
 
     def restore(self, folder: Path, manifest: Manifest, on_table: OnTable) -> None:
-        restore_backup(self._sink.file, folder, manifest, on_table)
+        restore_backup(self._sink.file, folder, manifest, on_table, self._settings.warehouse_memory_limit)
 
     def compact(self) -> tuple[int, int]:
-        return compact(self._sink.file)
+        return compact(self._sink.file, self._settings.warehouse_memory_limit)
 
     def compaction_advice(self) -> str | None:
         return advice(self._sink.file)

@@ -18,8 +18,11 @@ lock and write to it."""
 
 
 @contextmanager
-def replacement(file: WarehouseFile) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
+def replacement(file: WarehouseFile, memory_limit: str | None) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
     """A new empty file, which replaces that of the warehouse when the context ends without an error.
+
+    Args:
+        memory_limit: of DuckDB, such as 2GiB; None leaves it its default.
 
     Yields:
         A connection to the warehouse, and the name under which the new file is attached to it.
@@ -31,6 +34,8 @@ def replacement(file: WarehouseFile) -> Iterator[tuple[duckdb.DuckDBPyConnection
     if file.is_kept_open:
         raise UserError(f"the warehouse {file.path} is in use by this process")
     with file.connection() as connection:
+        if memory_limit:
+            connection.execute("set memory_limit = $limit", {"limit": memory_limit})
         connection.execute("checkpoint")  # a write-ahead log that is left would be replayed on the new file
         new = file.path.with_name(f"{file.path.name}.new")
         _remove(new)  # of a killed process

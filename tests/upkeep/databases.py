@@ -31,14 +31,17 @@ def catalog(path: Path) -> list[list[tuple[Any, ...]]]:
 
 
 def rows(path: Path) -> dict[str, list[str]]:
-    """The rows of every table and view, in order for tables. As text, since nan differs from nan."""
+    """The rows of every table and view, in order for tables. As text, which Python's values would round."""
     with duckdb.connect(str(path), read_only=True) as connection:
         names = connection.sql(
             "select table_schema, table_name, table_type from information_schema.tables order by all"
         ).fetchall()
         found = {}
         for schema, name, kind in names:
-            of_one = [repr(row) for row in connection.sql(f'from "{schema}"."{name}"').fetchall()]
+            of_one = [
+                repr(row)
+                for row in connection.sql(f'select cast(columns(*) as varchar) from "{schema}"."{name}"').fetchall()
+            ]
             found[f"{schema}.{name}"] = sorted(of_one) if kind == "VIEW" else of_one
         return found
 
