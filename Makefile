@@ -1,6 +1,6 @@
 # Every task of the project; `make` alone prints them. Settings come from the environment or .env (docs/settings.md).
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all live ingest build check-mart query query-check serve dashboard report metric notebooks docs docs-site status recover test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint lint-python lint-sql format lock clean
+.PHONY: help setup setup-all live ingest build check-mart query query-check serve dashboard report metric notebooks docs docs-site status recover backup restore compact test test-all test-slow test-exact test-data test-brokers test-bigquery test-browser test-mutations check-bigquery bench bench-quick brokers lint lint-python lint-sql format lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -37,7 +37,7 @@ $(foreach name,DAYS SEED EVENTS_PER_DAY VARS SELECT MART WORLDS SHRINK_SECONDS F
 	DASHBOARD_PORT RATE ROUNDS FOLDER KAFKA_PORT PUBSUB_PORT REGISTRY_PORT CONFIRM UPGRADE,$(eval override export $(name) := $$(value $(name))))
 
 # A misspelled variable would be ignored. Names with _ may be settings (docs/settings.md) or those of other tools.
-$(foreach name,$(filter-out PYTHON BIN STREAMS WAREHOUSE TOPICS SUBSCRIPTIONS TMPDIR CI,$(.VARIABLES)),\
+$(foreach name,$(filter-out PYTHON BIN STREAMS WAREHOUSE TOPICS SUBSCRIPTIONS UMASK TMPDIR CI,$(.VARIABLES)),\
 	$(if $(findstring _,$(name)),,$(if $(filter command,$(origin $(name))),\
 	$(error there is no variable $(name): `make` lists the commands and their variables))))
 
@@ -76,7 +76,7 @@ setup-all: .venv/.ready-all ## Add the clients of Kafka, Pub/Sub and BigQuery
 	@$(PYTHON) -m venv .venv
 	@$(INSTALL) locked/requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -m compileall -q -j 0 .venv/lib common engines ingest dbt_project publishing contracts serve live > /dev/null || true
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib common engines ingest dbt_project publishing contracts upkeep serve live > /dev/null || true
 	@touch $@
 
 .venv/.ready-all: .venv/.ready locked/requirements-all.txt
@@ -151,6 +151,15 @@ status: .venv/.ready ## Print landed, waiting and rejected messages of each stre
 
 recover: .venv/.ready ## Judge dead letters again by the present contract, and land those that pass: ARGS="--stream clicks --dry-run"
 	@$(BIN)/python -c "$$WITH_ARGS" -m ingest recover
+
+backup: .venv/.ready ## Write a consistent backup to a new folder, while landing and builds go on: FOLDER=/backups/monday
+	@$(BIN)/python -m upkeep backup $${FOLDER:+"$$FOLDER"}
+
+restore: .venv/.ready ## Fill an empty warehouse from a backup; with WAREHOUSE=bigquery, move it there: FOLDER=/backups/monday
+	@$(BIN)/python -m upkeep restore $${FOLDER:+"$$FOLDER"}
+
+compact: .venv/.ready ## Rewrite the DuckDB file without the space that it does not use
+	@$(BIN)/python -m upkeep compact
 
 test: .venv/.ready-dev ## Run the tests that need nothing but Python (six to ten minutes on 2 cores)
 	@$(BIN)/python -m pytest -n auto

@@ -1,4 +1,4 @@
-"""The console script `event-warehouse`: the commands of ingest, dbt_project and serve under one name."""
+"""The console script `event-warehouse`: the commands of all parts under one name."""
 
 import sys
 from importlib import import_module
@@ -28,6 +28,10 @@ def _serve(name: str, text: str) -> Command:
     return Command("serve.__main__", "main", (name,), text)
 
 
+def _upkeep(name: str, text: str) -> Command:
+    return Command("upkeep.__main__", "main", (name,), text)
+
+
 def _dbt(name: str, text: str) -> Command:
     return Command("dbt_project.__main__", "main", (name,), text)
 
@@ -52,6 +56,11 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "docs": _dbt("docs", "generate: write dbt's documentation"),
         "dbt": Command("dbt_project.__main__", "main", (), "any other command of dbt, such as `dbt ls`"),
         "check-mart": Command("dbt_project.check_mart", "run_and_leave", (), "check that a mart is exact"),
+    },
+    "Keep": {
+        "backup": _upkeep("backup", "write a consistent backup to a folder"),
+        "restore": _upkeep("restore", "fill an empty warehouse from a backup, also on BigQuery"),
+        "compact": _upkeep("compact", "rewrite the DuckDB file without unused space"),
     },
     "Ask": {
         "query": _serve("query", "print the answer to a query; without a name, list the queries"),

@@ -23,3 +23,8 @@ def progress(description: str, total: int | None) -> Iterator[Callable[[int], No
 def count(number: int, noun: str = "message") -> str:
     """A number with its noun, such as `1 message` or `2,000 messages`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def megabytes(size: int) -> str:
+    """A size in bytes, such as `12.3 MB`."""
+    return f"{size / 1e6:,.1f} MB"

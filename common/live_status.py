@@ -29,6 +29,8 @@ class LiveStatus(BaseModel):
     """Version that was published last."""
     failure: str | None = None
     """Why nothing is published, in one line; None if all is well."""
+    advice: str | None = None
+    """Why the warehouse should be compacted; None as long as that gains little."""
     streams: dict[str, StreamCounts] = {}
     """Counts of each stream in the warehouse."""
 

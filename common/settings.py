@@ -72,11 +72,14 @@ class Settings(BaseSettings):
     warehouse_path: Path = Path("warehouse.duckdb")
     """The DuckDB file. A symbolic link is resolved when a command starts."""
     warehouse_memory_limit: str | None = Field(None, pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$")
-    """Maximum memory of DuckDB during a build, such as `2GiB`; the rest spills to disk. Four fifths of the machine's
-    memory unless set."""
+    """Maximum memory of DuckDB during a build, a backup or a restore, such as `2GiB`; the rest spills to disk. Four
+    fifths of the machine's memory unless set."""
     build_prefix: str | None = Field(None, pattern=r"^\w+$")
     """Prefix of the schemas that a build writes: `ann_` gives `ann_staging`, `ann_analytics` and so on. `raw` is
     shared, and nothing is published."""
+    umask: str = Field("077", pattern="^0?[0-7]{3}$")
+    """Permissions that new files and folders do not get, in octal. With `077` the warehouse, what is published, the
+    spool and backups are for their owner alone; with `027` the group can read them, with `007` also write."""
     lock_timeout_seconds: float = Field(60.0, ge=0)
     """Maximum wait for a DuckDB file that another process holds, in seconds."""
 
@@ -311,7 +314,7 @@ def _check_streams(names: Iterable[str]) -> None:
 
 
 def load_settings() -> Settings:
-    """Read the settings.
+    """Read the settings, and let this process create its files as UMASK says.
 
     Raises:
         UserError: naming the variable with an invalid value. Neither the message nor the traceback shows the value,
@@ -329,4 +332,5 @@ def load_settings() -> Settings:
         raise UserError(f"{variable}: expected {JSON_EXAMPLES.get(variable, JSON_EXAMPLE)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f".env cannot be read: {error}") from error
+    os.umask(int(settings.umask, 8))  # here, since every command reads its settings before it creates files
     return settings

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from engines.backup import Manifest, OnTable
 from engines.marts import PinnedMarts
 from engines.reader import Reader
 from engines.warehouse import Arrivals, FreshnessRow, Warehouse
@@ -117,4 +118,35 @@ class Engine(Protocol):
             OSError: when the version is not there any more.
             UserError: when it cannot be opened.
         """
+        ...
+
+    def write_backup(self, folder: Path, on_table: OnTable) -> None:
+        """Write a consistent backup, while others land and build.
+
+        Args:
+            folder: exists and is empty. After an error it is empty again.
+
+        Raises:
+            UserError: when it cannot be written, or the engine has backups of its own.
+        """
+        ...
+
+    def restore(self, folder: Path, manifest: Manifest, on_table: OnTable) -> None:
+        """Fill an empty warehouse from a backup, whose files were verified.
+
+        Raises:
+            UserError: when the warehouse is not empty, or cannot be written.
+        """
+        ...
+
+    def compact(self) -> tuple[int, int]:
+        """Rewrite the warehouse's file without unused space; returns its size before and after, in bytes.
+
+        Raises:
+            UserError: when another process holds it, the disk is full, or there is no file.
+        """
+        ...
+
+    def compaction_advice(self) -> str | None:
+        """A line that says why to run `compact`; None as long as that gains little."""
         ...

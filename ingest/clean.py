@@ -12,8 +12,9 @@ from ingest.simulator import STATE_FILE
 from ingest.simulator.feed import FEED_FILE
 
 ROOT = Path(__file__).parents[1]
-WAREHOUSE_ENDINGS = ("", ".wal", ".tmp", ".emit")
-"""Endings of the warehouse file and of the files that DuckDB and `emit` write next to it."""
+WAREHOUSE_ENDINGS = ("", ".wal", ".tmp", ".emit", ".backup", ".new", ".new.wal")
+"""Endings of the warehouse file and of the files that DuckDB, `emit` and a killed `backup`, `restore` or `compact`
+leave next to it."""
 
 
 def found(settings: Settings) -> list[Path]:

@@ -102,7 +102,7 @@ def accept_replacement(sink: Sink, error: WarehouseReplacedError) -> None:
     """Log that the warehouse was replaced, and make the sink read positions from the new one."""
     log.error(
         "the warehouse was replaced: Kafka and the spool are read again from the positions in the new one. Pub/Sub does"
-        " not redeliver acknowledged messages: see docs/operations.md#backups",
+        " not redeliver acknowledged messages: see docs/operations.md#pubsub-after-a-restore",
         reason=str(error),
     )
     sink.forget()

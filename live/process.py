@@ -32,6 +32,7 @@ from live.workers import Workers
 from publishing.versions import published_version
 from serve.dashboard.routes import app as dashboard_app
 from serve.endpoints import Endpoints
+from upkeep.backup import answer_requests
 
 HOST = "127.0.0.1"
 LOOPBACK_ONLY = "run `serve` or `dashboard` beside it for other addresses"
@@ -152,6 +153,7 @@ class Live:
         if not self._engine.is_copied:
             workers.start("build", self._build_by_dbt)
             return
+        workers.start("backup", lambda stop: answer_requests(self._engine, stop))
         publisher = Publisher(self._settings, self._engine, self._endpoints.on_published)
         workers.start("publish", lambda stop: publisher.run(stop, self._wake))
         workers.start("build", lambda stop: self._build(stop, publisher))
@@ -221,6 +223,7 @@ class Live:
         while not stop.is_set():
             try:
                 self._status.streams = {name: StreamCounts(**asdict(one)) for name, one in self._sink.status().items()}
+                self._status.advice = self._engine.compaction_advice()
                 for use, taken in self._engine.memory().items():
                     MEMORY.labels(use).set(taken)
             except WarehouseReopenError:

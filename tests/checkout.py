@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("common", "engines", "ingest", "dbt_project", "publishing", "contracts", "serve", "live")
+PACKAGES = ("common", "engines", "ingest", "dbt_project", "publishing", "contracts", "upkeep", "serve", "live")
 """Folders of the product's Python code."""
 FOLDERS = (*PACKAGES, "analyses", "snapshots", "streams")
 """All that a build needs."""

@@ -88,6 +88,63 @@ MUTATIONS = (
         "if False:",
         "tests/publishing tests/live/test_readers.py",
     ),
+    # --- backups
+    Mutation(
+        "a backup reads its tables at different moments",
+        "engines/duckdb/backup.py",
+        '        cursor.execute("begin")\n',
+        "",
+        "tests/upkeep/test_backup.py",
+    ),
+    Mutation(
+        "a backup rounds large integers",
+        "engines/duckdb/backup.py",
+        'KEPT_AS_TEXT = ("hugeint", ',
+        "KEPT_AS_TEXT = (",
+        "tests/upkeep/test_backup.py",
+    ),
+    Mutation(
+        "restore does not compare checksums",
+        "upkeep/restore.py",
+        "    verify(folder, manifest, on_table)\n",
+        "",
+        "tests/upkeep/test_backup.py",
+    ),
+    Mutation(
+        "restore replaces a warehouse with rows",
+        "engines/duckdb/backup.py",
+        "if holding := _with_rows(connection):",
+        "if holding := None:",
+        "tests/upkeep/test_backup.py",
+    ),
+    Mutation(
+        "after a restore, queries answer from the lost warehouse",
+        "upkeep/restore.py",
+        "link.unlink(missing_ok=True)",
+        "link.exists()",
+        "tests/upkeep/test_backup.py",
+    ),
+    Mutation(
+        "a move to BigQuery forgets the positions",
+        "engines/bigquery/restore.py",
+        "if positions.num_rows:",
+        "if False:",
+        "tests/engines/test_bigquery_restore.py",
+    ),
+    Mutation(
+        "live writes a backup for which nobody waits",
+        "upkeep/backup.py",
+        "if stop.is_set() or not request.exists() or not _is_locked(folder):",
+        "if False:",
+        "tests/upkeep/test_live.py",
+    ),
+    Mutation(
+        "all users can read new files",
+        "common/settings.py",
+        "    os.umask(int(settings.umask, 8))",
+        "    pass",
+        "tests/upkeep/test_file_modes.py",
+    ),
     # --- check-mart
     Mutation(
         "check-mart draws no texts that the SQL names",

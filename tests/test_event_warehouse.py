@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 import event_warehouse
 import ingest.cli
 import serve.__main__
+import upkeep.__main__
 from event_warehouse import COMMANDS
 from tests.command_line import run_main
 from tools import ROOT
@@ -48,6 +49,7 @@ def test_help_lists_every_command() -> None:
 def test_every_command_of_ingest_and_serve_has_a_name_here() -> None:
     assert typer_commands(ingest.cli.app) <= set(KNOWN)
     assert typer_commands(serve.__main__.app) - {"check"} | {"query-check"} <= set(KNOWN)
+    assert typer_commands(upkeep.__main__.app) <= set(KNOWN)
 
 
 @pytest.mark.parametrize("name", sorted(KNOWN))
@@ -56,7 +58,8 @@ def test_the_code_of_a_command_exists(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in sorted(KNOWN) if KNOWN[name].module in ("ingest.cli", "serve.__main__")]
+    "name",
+    [name for name in sorted(KNOWN) if KNOWN[name].module in ("ingest.cli", "serve.__main__", "upkeep.__main__")],
 )
 def test_the_help_of_a_command_has_its_name_in_the_usage_line(name: str) -> None:
     done = run(name, "--help")

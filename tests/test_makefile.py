@@ -79,6 +79,8 @@ def make(tmp_path: Path, warehouse: Warehouse) -> Make:
         ("query-check", "Q", "it's", "check"),
         ("serve", "PORT", "it's", "--port"),
         ("dashboard", "DASHBOARD_PORT", "`touch pwned`", "--port"),
+        ("backup", "FOLDER", "it's; touch pwned", "backup"),
+        ("restore", "FOLDER", "$(touch pwned)", "restore"),
         ("brokers", "KAFKA_PORT", "it's", "--kafka-port"),
         ("brokers", "PUBSUB_PORT", "1;touch pwned", "--pubsub-port"),
         ("brokers", "REGISTRY_PORT", "$(touch pwned)", "--registry-port"),
@@ -107,7 +109,7 @@ def test_an_unknown_variable_is_an_error(tmp_path: Path, variable: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("setting", ["WAREHOUSE_PATH=x", "TOPICS={}", "PYTHON=python3.11"])
+@pytest.mark.parametrize("setting", ["WAREHOUSE_PATH=x", "TOPICS={}", "UMASK=027", "PYTHON=python3.11"])
 def test_a_setting_is_no_unknown_variable(tmp_path: Path, setting: str) -> None:
     assert run_make(tmp_path, Warehouse(tmp_path), "--dry-run", "build", setting, "SELECT=x").returncode == 0
 

@@ -9,7 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
 from common.settings import Settings
+from engines.backup import Manifest, OnTable
 from engines.bigquery.reader import BigQueryReader
 from engines.marts import Mart
 from engines.warehouse import Arrivals, FreshnessRow, Warehouse
@@ -77,6 +79,22 @@ class BigQueryEngine:
     @contextmanager
     def pin(self) -> Iterator["BigQueryMarts"]:
         yield BigQueryMarts()
+
+    def write_backup(self, folder: Path, on_table: OnTable) -> None:
+        raise UserError(
+            "`backup` is for DuckDB: BigQuery has snapshots of tables and time travel; see docs/operations.md#back-up"
+        )
+
+    def restore(self, folder: Path, manifest: Manifest, on_table: OnTable) -> None:
+        from engines.bigquery.restore import restore
+
+        restore(self._settings, folder, manifest, on_table)
+
+    def compact(self) -> tuple[int, int]:
+        raise UserError("`compact` is for DuckDB: BigQuery needs none")
+
+    def compaction_advice(self) -> None:
+        return None
 
     def open_reader(self, folder: Path, threads: int | None = None) -> BigQueryReader:
         return self._open()

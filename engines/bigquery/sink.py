@@ -28,6 +28,7 @@ from engines.bigquery.status import stream_status, unlisted_fields
 from engines.bigquery.tables import RawTables
 from engines.bigquery.write_stream_loader import WriteStreamLoader
 from engines.bigquery.writers import Writers
+from engines.pseudonyms import pads
 from engines.recovery import OpenDeadLetters
 from engines.warehouse import StreamStatus, UnlistedField, split_by_topic_id, utc_now
 
@@ -52,7 +53,7 @@ class BigQuerySink(BigQueryResults):
         self, settings: Settings, clock: Callable[[], datetime] = utc_now, *, by_streams: bool = False
     ) -> None:
         datasets = Datasets(settings)
-        super().__init__(datasets, RawTables(datasets, settings.pseudonym_key))
+        super().__init__(datasets, RawTables(datasets, pads(settings.pseudonym_key)))
         jobs = LoadJobs(self._datasets)
         self._jobs = jobs
         self._clock = LandingClock(clock)

@@ -9,14 +9,12 @@ import pyarrow.parquet as pq
 from google.api_core import exceptions as api
 from google.cloud import bigquery
 from google.cloud.bigquery import SchemaField
-from pydantic import SecretStr
 
 from common.errors import WarehouseReplacedError
 from common.streams import STREAMS
 from engines.batch import BATCH_SCHEMA, DECODED_SCHEMA
 from engines.bigquery.client import ANSWER_SECONDS, CALL, Datasets
 from engines.bigquery.load_jobs import load_error, wait_for
-from engines.pseudonyms import pads
 
 RAW_SCHEMA = pa.schema(
     [
@@ -64,12 +62,15 @@ EMPTY_OFFSETS_SCHEMA = pa.schema(
 )
 """Ranges of offsets that hold no message, from first_offset to before next_offset."""
 
-EMIT_WATERMARKS = (
-    SchemaField("topic", "STRING", "REQUIRED"),
-    SchemaField("session_landed_at", "TIMESTAMP", "REQUIRED"),
-    SchemaField("session_id", "STRING", "REQUIRED"),
-    SchemaField("sequence_number", "INTEGER", "REQUIRED"),
+EMIT_WATERMARKS_SCHEMA = pa.schema(
+    [
+        pa.field("topic", pa.string(), nullable=False),
+        pa.field("session_landed_at", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("session_id", pa.string(), nullable=False),
+        pa.field("sequence_number", pa.int64(), nullable=False),
+    ]
 )
+"""The cursor of each topic to which results are emitted."""
 
 
 def columns_of(schema: pa.Schema) -> list[SchemaField]:
@@ -82,7 +83,7 @@ def columns_of(schema: pa.Schema) -> list[SchemaField]:
 OTHER_TABLES: dict[str, Sequence[SchemaField]] = {
     "landing_writers": columns_of(WRITERS_SCHEMA),
     "landing_empty_offsets": columns_of(EMPTY_OFFSETS_SCHEMA),
-    "emit_watermarks": EMIT_WATERMARKS,
+    "emit_watermarks": columns_of(EMIT_WATERMARKS_SCHEMA),
     "pseudonym_key": [SchemaField(name, "BYTES") for name in ("inner_pad", "outer_pad")],
 }
 """Tables of the dataset raw that are not raw tables of streams."""
@@ -92,12 +93,12 @@ class RawTables:
     """The tables of the dataset raw.
 
     Args:
-        pseudonym_key: of a new dataset; None takes a random one.
+        pads: the key of a new dataset: see `engines.pseudonyms`.
     """
 
-    def __init__(self, datasets: Datasets, pseudonym_key: SecretStr | None) -> None:
+    def __init__(self, datasets: Datasets, pads: tuple[bytes, bytes]) -> None:
         self._datasets = datasets
-        self._pseudonym_key = pseudonym_key
+        self._pads = pads
         self.created_at: dict[str, str] = {}
         """Stream to the creation time of the raw table in which this loader lands."""
 
@@ -159,7 +160,7 @@ class RawTables:
     def _load_pseudonym_key(self) -> None:
         """Load the key, unless another loader was first: BigQuery rejects such a load into a table with rows."""
         file = io.BytesIO()
-        inner, outer = pads(self._pseudonym_key)
+        inner, outer = self._pads
         pq.write_table(pa.table({"inner_pad": [inner], "outer_pad": [outer]}), file)
         file.seek(0)
         job = self._datasets.client.load_table_from_file(

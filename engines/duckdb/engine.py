@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,10 @@ import duckdb
 
 from common.errors import UserError
 from common.settings import Settings
+from engines.backup import Manifest, OnTable
 from engines.duckdb.arrivals import read_arrivals, save_freshness
+from engines.duckdb.backup import copied, restore_backup, write_backup
+from engines.duckdb.compaction import advice, compact
 from engines.duckdb.file import published_folder
 from engines.duckdb.marts import DuckDBMarts
 from engines.duckdb.reader import DuckDBReader
@@ -102,6 +105,26 @@ class DuckDBEngine:
     def pin(self) -> Iterator[DuckDBMarts]:
         with self._sink.connection() as connection, connection.cursor() as cursor:
             yield DuckDBMarts(cursor, self._path.name)
+
+    def write_backup(self, folder: Path, on_table: OnTable) -> None:
+        file = self._sink.file
+        if not self._path.exists():
+            raise UserError(f"there is no warehouse at {self._path} yet: nothing to back up")
+        with file.translate_errors(), ExitStack() as opened:
+            if file.is_kept_open:
+                cursor = opened.enter_context(file.connection())
+            else:
+                cursor = opened.enter_context(copied(file, self._settings.warehouse_memory_limit))
+            write_backup(cursor, folder, on_table)
+
+    def restore(self, folder: Path, manifest: Manifest, on_table: OnTable) -> None:
+        restore_backup(self._sink.file, folder, manifest, on_table, self._settings.warehouse_memory_limit)
+
+    def compact(self) -> tuple[int, int]:
+        return compact(self._sink.file, self._settings.warehouse_memory_limit)
+
+    def compaction_advice(self) -> str | None:
+        return advice(self._sink.file)
 
     def open_reader(self, folder: Path, threads: int | None = None) -> DuckDBReader:
         try:

@@ -171,9 +171,8 @@ class WarehouseFile:
     def _create(self) -> None:
         if self.path.exists():
             return
-        path = str(self.path.absolute()).replace("'", "''")
         with closing(duckdb.connect()) as connection:
-            connection.execute(f"attach '{path}' as warehouse (storage_version '{STORAGE_VERSION}')")
+            connection.execute(f"attach {literal(self.path)} as warehouse (storage_version '{STORAGE_VERSION}')")
 
     def _checked(self, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
         """Check that the connection is to a DuckDB file: DuckDB opens a CSV as views of a database in memory.
@@ -201,6 +200,12 @@ class WarehouseFile:
         if "Corrupt" in reason:
             return UserError(f"{reason}; the file is damaged: restore a copy of it")
         return UserError(f"{reason}; see WAREHOUSE_PATH" if failed == "cannot open" else reason)
+
+
+def literal(path: Path) -> str:
+    """The absolute path as a string of SQL."""
+    escaped = str(path.absolute()).replace("'", "''")
+    return f"'{escaped}'"
 
 
 def is_full_disk(error: Exception) -> bool:

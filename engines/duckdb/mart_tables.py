@@ -35,11 +35,11 @@ def write_tables(cursor: duckdb.DuckDBPyConnection, alias: str, marts: Sequence[
             kept = tuple(column for column in found if column[0] not in mart.unpublished)
             tables.append(_Table(cursor, warehouse, alias, mart, kept))
     for schema in {mart.schema for mart in marts}:
-        cursor.execute(f"create schema if not exists {alias}.{_quoted(schema)}")
+        cursor.execute(f"create schema if not exists {alias}.{quoted(schema)}")
     wanted = {(table.mart.schema, table.mart.name) for table in tables}
     existing = {(schema, name): kept for (database, schema, name), kept in columns.items() if database == alias}
     for schema, name in existing.keys() - wanted:
-        cursor.execute(f"drop table {alias}.{_quoted(schema)}.{_quoted(name)}")
+        cursor.execute(f"drop table {alias}.{quoted(schema)}.{quoted(name)}")
     others = [table for table in tables if existing.get((table.mart.schema, table.mart.name)) != table.columns]
     for table in tables:
         if table in others or changes is None or not table.update(changes):
@@ -60,11 +60,11 @@ class _Table:
         self.mart = mart
         self.columns = columns
         """Those that are published."""
-        name = f"{_quoted(mart.schema)}.{_quoted(mart.name)}"
-        self._source = f"{_quoted(warehouse)}.{name}"
+        name = f"{quoted(mart.schema)}.{quoted(mart.name)}"
+        self._source = f"{quoted(warehouse)}.{name}"
         self._target = f"{alias}.{name}"
         self._names = [column for column, _ in columns]
-        self._columns = ", ".join(map(_quoted, self._names))
+        self._columns = ", ".join(map(quoted, self._names))
 
     def replace(self) -> None:
         self._cursor.execute(f"create or replace table {self._target} as select {self._columns} from {self._source}")
@@ -112,7 +112,7 @@ class _Table:
 
     def _copy_rewritten_rows(self, where: str, since: datetime) -> None:
         """Copy the rows that builds recorded as rewritten."""
-        [key] = map(_quoted, self.mart.unique_key)
+        [key] = map(quoted, self.mart.unique_key)
         self._cursor.execute(f"create or replace temp table rewritten as {REWRITTEN}", [self.mart.name, since])
         is_rewritten = f"{where} and cast({key} as varchar) in (from rewritten)"
         self._cursor.execute(f"delete from {self._target} where {is_rewritten}")
@@ -121,7 +121,7 @@ class _Table:
 
     def _copy_different_rows(self, where: str) -> None:
         """Copy the rows that differ, found by a hash of 64 bits."""
-        key = ", ".join(map(_quoted, self.mart.unique_key))
+        key = ", ".join(map(quoted, self.mart.unique_key))
         rows = f"select {key}, rowid as _row, hash({self._columns}) as _hash from"
         [(differing,)] = self._cursor.execute(
             f"""
@@ -155,7 +155,7 @@ def write_views(cursor: duckdb.DuckDBPyConnection, alias: str, views: Mapping[Na
     """
     cursor.execute(f"use {alias}")
     for schema, name in read_views(cursor, alias):
-        cursor.execute(f"drop view {_quoted(schema)}.{_quoted(name)}")
+        cursor.execute(f"drop view {quoted(schema)}.{quoted(name)}")
     failed: dict[Name, str] = {}
     left = dict(views)
     is_stuck = False
@@ -199,7 +199,8 @@ def current_database(cursor: duckdb.DuckDBPyConnection) -> str:
     return str(cursor.execute("select current_database()").fetchall()[0][0])
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name as an identifier of SQL."""
     escaped = name.replace('"', '""')
     return f'"{escaped}"'
 
@@ -212,7 +213,7 @@ def _in_dates(column: str, dates: Iterable[date]) -> str:
             ranges[-1][1] = day
         else:
             ranges.append([day, day])
-    of = _quoted(column)
+    of = quoted(column)
     found = [f"({of} >= date '{first}' and {of} < date '{last}' + 1)" for first, last in ranges]
     whole = f"{of} >= date '{ranges[0][0]}' and {of} < date '{ranges[-1][1]}' + 1"
     return f"{whole} and ({' or '.join(found)})" if len(ranges) > 1 else whole

@@ -16,7 +16,7 @@ import duckdb
 
 from common.logs import log
 from engines.duckdb.changes import State, add_pin, changes_between, is_known, load_state, read_state
-from engines.duckdb.file import STORAGE_VERSION
+from engines.duckdb.file import STORAGE_VERSION, literal
 from engines.duckdb.mart_tables import current_database, read_views, write_tables, write_views
 from engines.duckdb.open_files import move_unless_open
 from engines.marts import STATE, Mart
@@ -120,8 +120,8 @@ class DuckDBMarts:
 
 
 def _attach(cursor: duckdb.DuckDBPyConnection, alias: str, file: Path) -> None:
-    path = str(file.absolute()).replace("'", "''")
-    cursor.execute(f"attach '{path}' as {alias} (storage_version '{STORAGE_VERSION}', row_group_size {ROW_GROUP_ROWS})")
+    options = f"storage_version '{STORAGE_VERSION}', row_group_size {ROW_GROUP_ROWS}"
+    cursor.execute(f"attach {literal(file)} as {alias} ({options})")
 
 
 def _warn_held(version: Path, process: int | None) -> None:

@@ -85,6 +85,11 @@ class DuckDBSink(DuckDBResults):
         self._verified: tuple[int, ...] | None = None
         """The state of the file when it was last known to have these positions."""
 
+    @property
+    def file(self) -> WarehouseFile:
+        """The file in which this sink lands."""
+        return self._file
+
     def connection(self, read_only: bool = False) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
         """The open file; an uncommitted transaction is rolled back when the context ends.
 

@@ -91,7 +91,8 @@ def push(
 def status(stream: StreamOption = None) -> None:
     """Print landed and waiting messages, lag, newest landed_at (UTC) and dead letters of each stream.
 
-    The lag is the age of the oldest waiting message. Dead letters are those of the last build.
+    The lag is the age of the oldest waiting message. Dead letters are those of the last build. A last line says when it
+    is time to compact the warehouse.
     """
     settings = load_settings()
     engine = engine_for(settings)
@@ -116,6 +117,7 @@ def status(stream: StreamOption = None) -> None:
         lag = _lag(waiting[one.name], oldest[one.name], now)
         _add_status(table, settings, one, landed[one.name], _number(waiting[one.name]), lag)
     output.print(table)
+    _print_advice(engine.compaction_advice())
     if problems:
         raise UserError("; ".join(problems))
 
@@ -127,6 +129,7 @@ def _print_live_status(settings: Settings, streams: list[Stream], live: LiveStat
         if one.name in live.streams:
             _add_status(table, settings, one, live.streams[one.name])
     output.print(table)
+    _print_advice(live.advice)
     output.print(
         f"`live` (PID {live.pid}) lands, builds and publishes; as of {live.updated_at:%Y-%m-%d %H:%M:%S}, version"
         f" {live.published or 'none'}: {live.dashboard}",
@@ -135,6 +138,11 @@ def _print_live_status(settings: Settings, streams: list[Stream], live: LiveStat
     )
     if live.failure:
         raise UserError(f"nothing new is published: {live.failure}")
+
+
+def _print_advice(advice: str | None) -> None:
+    if advice:
+        output.print(advice, highlight=False, markup=False, soft_wrap=True)
 
 
 def _status_table(*more: str) -> Table:

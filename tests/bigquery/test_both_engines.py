@@ -24,8 +24,10 @@ from tests.dbt_project.exact.examples import examples
 from tests.dbt_project.exact.test_random_worlds import EVERYTHING_ELSE
 from tools import ROOT
 from tools.googlesql.engine import GoogleSQL
-from tools.warehouses.bigquery import BothEngines
+from tools.warehouses.bigquery import PROJECT, BothEngines
 from tools.warehouses.in_process import Warehouse
+from upkeep.backup import back_up
+from upkeep.restore import restore
 
 pytestmark = [pytest.mark.bigquery, pytest.mark.timeout(3600)]
 
@@ -63,6 +65,29 @@ def test_a_batch_that_is_redelivered_whole_lands_once(project: BothEngines, tmp_
         both.land(messages, FIRST_LANDING + timedelta(minutes=minutes))
     assert sorted(row["message_id"] for row in both.rows("raw.web_events")) == ["m0", "m0", "m1"]
     assert both.unlike(["raw.web_events"]) == []
+
+
+def test_a_warehouse_that_moved_to_bigquery_goes_on_with_the_same_rows(project: BothEngines, tmp_path: Path) -> None:
+    spool = LandingSettings(_env_file=None, spool_path=tmp_path / "spool", warehouse_path=tmp_path / "warehouse.duckdb")
+    both = project.warehouse(tmp_path, Settings())
+    with RoutingProducer(spool) as producer:
+        simulate(spool, producer, days=1, seed=1, events_per_day=EVENTS_PER_DAY, faults=FAULTS)
+    land(both.duckdb, spool, 0)
+    back_up(spool, tmp_path / "backup", lambda _: None)
+    project.sql.tables.clear()
+    with patch("google.cloud.bigquery.Client", lambda **options: project.client):
+        there = LandingSettings(_env_file=None, warehouse="bigquery", gcp_project=PROJECT)
+        restore(there, tmp_path / "backup", lambda _: None)
+    both.run("seed")
+    assert both.unlike(f"raw.{stream}" for stream in STREAMS) == []
+    for run in range(RUNS):
+        if run:
+            with RoutingProducer(spool) as producer:
+                simulate(spool, producer, days=1, seed=1, events_per_day=EVENTS_PER_DAY, faults=FAULTS)
+            for warehouse in (both, both.duckdb):
+                land(warehouse, spool, run)
+        both.build()
+        assert both.unlike(both._relations) == []
 
 
 class KilledError(BaseException):

@@ -17,7 +17,7 @@ from tools.warehouses import build_server
 
 SETTINGS = (
     *("KAFKA_", "PUBSUB_", "EMIT_", "WAREHOUSE", "SPOOL_", "LANDING_", "DBT_", "BUILD_PREFIX"),
-    *("LIVE_", "SERVE_", "STREAMS", "TOPICS", "SUBSCRIPTIONS"),
+    *("LIVE_", "SERVE_", "STREAMS", "TOPICS", "SUBSCRIPTIONS", "UMASK"),
 )
 """Prefixes of the environment variables that are not inherited."""
 MARTS_NOT_COMPARED = ("dim_countries", "dim_dates", "stream_freshness")
