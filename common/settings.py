@@ -77,6 +77,11 @@ class Settings(BaseSettings):
     build_prefix: str | None = Field(None, pattern=r"^\w+$")
     """Prefix of the schemas that a build writes: `ann_` gives `ann_staging`, `ann_analytics` and so on. `raw` is
     shared, and nothing is published."""
+    retention_raw_days: int | None = Field(None, ge=1)
+    """Days for which accepted messages and their copies stay in raw and staging after they have landed; then builds
+    remove them, and the marts stay as they are. Everything is kept unless set. See docs/operations.md#retention."""
+    retention_dead_letter_days: int | None = Field(None, ge=1)
+    """Days for which rejected messages stay in raw, staging and `dead_letters`. All are kept unless set."""
     umask: str = Field("077", pattern="^0?[0-7]{3}$")
     """Permissions that new files and folders do not get, in octal. With `077` the warehouse, what is published, the
     spool and backups are for their owner alone; with `027` the group can read them, with `007` also write."""

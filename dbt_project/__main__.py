@@ -40,8 +40,10 @@ from dbt_project.last_build import (
     LastBuild,
     code_now,
     is_built,
+    is_removal_due,
     manifest_state,
     read_last_build,
+    retention_now,
     write_last_build,
 )
 from engines.engine import Engine
@@ -87,7 +89,7 @@ def run(settings: Settings, arguments: list[str]) -> int:
     known_code: list[str] = []
     if last and last.code == code:
         same_code_as = last.version
-        if is_built(settings, engine, last):
+        if is_built(settings, engine, last) and not is_removal_due(settings, last):
             _print_marts(engine, last.marts)
             output.print("nothing new: the last build, which passed every test, is up to date")
             return 1 if _print_left_out(settings) else 0
@@ -150,7 +152,14 @@ def _record_last_build(settings: Settings, engine: Engine, code: str, version: s
     engine.checkpoint()
     state = engine.state()
     if state is not None:
-        last = LastBuild(code=code, version=version, warehouse=state, marts=marts, manifest=manifest_state())
+        last = LastBuild(
+            code=code,
+            version=version,
+            warehouse=state,
+            marts=marts,
+            manifest=manifest_state(),
+            retention=retention_now(settings),
+        )
         write_last_build(settings, last)
 
 
@@ -187,6 +196,7 @@ class Vars(BaseModel, extra="ignore"):
     customer_id_filter: list[str] | None
     allowed_lateness_seconds: int | None = Field(ge=0)
     test_all_partitions: bool
+    lose_removed_messages: bool
     landing_hold_minutes: int = Field(ge=0)
 
     @field_validator("reporting_time_zone")

@@ -6,6 +6,7 @@ other options, or by hand. The code is everything else that a build reads.
 
 import hashlib
 import os
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,6 +32,8 @@ class LastBuild(BaseModel, frozen=True):
     marts: list[str]
     manifest: tuple[str, int, int] | None = None
     """`manifest_state` after that build."""
+    retention: tuple[str, int | None, int | None] | None = None
+    """`retention_now` at that build."""
 
 
 def manifest_file() -> Path:
@@ -68,6 +71,18 @@ def is_built(settings: Settings, engine: Engine, last: LastBuild) -> bool:
     """Whether the warehouse is as the last build left it, and what that build published is still there."""
     is_published = (published_folder(settings) / CURRENT).exists()
     return is_published and last.warehouse == engine.state()
+
+
+def retention_now(settings: Settings) -> tuple[str, int | None, int | None]:
+    """The UTC date, and the days for which messages are kept."""
+    today = datetime.now(UTC).date().isoformat()
+    return today, settings.retention_raw_days, settings.retention_dead_letter_days
+
+
+def is_removal_due(settings: Settings, last: LastBuild) -> bool:
+    """Whether messages may have become old enough since the last build, which then has to run even if none are new."""
+    now = retention_now(settings)
+    return any(days is not None for days in now[1:]) and last.retention != now
 
 
 def code_now(arguments: list[str]) -> str:

@@ -27,5 +27,8 @@ def export_environment(settings: Settings) -> None:
     os.environ["BIGQUERY_MAXIMUM_BYTES_BILLED"] = str(settings.bigquery_maximum_bytes_billed)
     os.environ["BIGQUERY_PRIORITY"] = settings.bigquery_priority
     os.environ["DATASET_PREFIX"] = engine_for(settings).schema_prefix
+    for name in ("retention_raw_days", "retention_dead_letter_days"):
+        if (days := getattr(settings, name)) is not None:
+            os.environ[name.upper()] = str(days)
     if settings.build_prefix is not None:
         os.environ["BUILD_PREFIX"] = settings.build_prefix

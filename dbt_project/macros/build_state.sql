@@ -5,6 +5,7 @@
     rebuilds (model, step, code): when a rebuild of all rows of a model began and ended, and with which SQL.
     touched_partitions (model, partition_date): which partitions a merge rewrote; null for all of them.
     rewritten_rows (model, row_key), on DuckDB: which rows a merge rewrote, for models with a single key.
+    removed_messages (stream, kind, step, removed_before): what retention has removed (macros/retention.sql).
     successful_builds (invocation_id): the builds in which every test passed; tests read what changed since the last.
     pins (pin_id): when marts were published and rounds of tests began, those before the last 20 deleted; publishing writes what
       changed since the pin of the version that it updates.
@@ -37,11 +38,14 @@
         {% do create_state_table('watermarks', ['node', 'stream', 'settings'], 'upper_bound timestamp') %}
         {% do create_state_table('rebuilds', ['model', 'step', 'code'], none) %}
         {% do create_state_table('touched_partitions', ['model'], 'partition_date date') %}
+        {% do create_state_table('removed_messages', ['stream', 'kind', 'step'], 'removed_before timestamp') %}
         {% do create_state_table('successful_builds', ['invocation_id'], none) %}
         {% do create_state_table('pins', ['pin_id'], none) %}
         {% do create_state_table('rewritten_rows', ['model', 'row_key'], none) if target.type == 'duckdb' %}
+        {% do read_removals() %}
         {% do plan_rebuilds() %}
         {% do check_settings() %}
+        {% do check_removed_messages() %}
         {% do check_raw_is_whole() %}
         {% do set_upper_bounds() %}
     {% endif %}
@@ -217,7 +221,7 @@
 {#-
   Records that every test passed on all rows from before a time, and deletes what nothing reads any more: pins but the last 20,
   and what was recorded before the first of these and before the last successful build. Publishing relies on the order: if a
-  pin is there, so is everything that changed since.
+  pin is there, so is everything that changed since. Then removes old messages.
 
   Args:
       tested_at: SQL of a UTC time
@@ -242,4 +246,5 @@
         ~ state_table('watermarks') ~ ' as later where later.node = earlier.node and later.stream = earlier.stream'
         ~ ' and later.upper_bound >= earlier.upper_bound and later.recorded_at > earlier.recorded_at)'
     ) %}
+    {% do remove_old_messages() %}
 {% endmacro %}

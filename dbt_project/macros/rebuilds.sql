@@ -1,6 +1,7 @@
 {#-
   Rebuilds of all rows of a model: with --full-refresh, when its table is missing, or when an incremental model that it reads
-  was rebuilt after it. So a rebuild reaches everything made from a model (docs/architecture.md#the-incremental-rule).
+  was rebuilt after it. So a rebuild reaches everything made from a model (docs/architecture.md#the-incremental-rule). The first
+  build of staging of a new stream is no rebuild: everything that reads it finds only new rows.
 -#}
 
 {#- dbt calls this macro to decide whether to rebuild a model. -#}
@@ -29,7 +30,8 @@
         {% set parents = [] %}
         {% for parent in incremental_parents(id) if not parent.startswith('source.') %}
             {% set name = graph.nodes[parent].name %}
-            {% if parent in planned or (name in begun and (node.name not in done or done[node.name] < begun[name])) %}
+            {% set has_read = streams_of(parent) | select('in', watermarks_of(node.name)) | list %}
+            {% if has_read and (parent in planned or (name in begun and (node.name not in done or done[node.name] < begun[name]))) %}
                 {% do parents.append(name) %}
             {% endif %}
         {% endfor %}
@@ -115,10 +117,16 @@
 {% endmacro %}
 
 {#- Pre-hook: records that a rebuild begins, before its first row is written. So after a build that was killed, the next one
-    still rebuilds the models that read this one. -#}
+    still rebuilds the models that read this one. Nothing is recorded while no model has read the streams of this one. -#}
 {% macro begin_rebuild() %}
     {% if execute and model.config.materialized == 'incremental' and not is_incremental() %}
-        {{ record_rebuild('begun') }}
+        {% set readers = [] %}
+        {% for node, read in latest_watermarks().items() if node != 'raw' and streams_of(model.unique_id) | select('in', read) | list %}
+            {% do readers.append(node) %}
+        {% endfor %}
+        {% if readers %}
+            {{ record_rebuild('begun') }}
+        {% endif %}
     {% endif %}
 {% endmacro %}
 
@@ -141,9 +149,11 @@
     {% for source in graph.sources.values() if accounting is not none and source.source_name == 'raw' and source.name in bounds %}
         {% set staging = 'model.' ~ project_name ~ '.stg_' ~ source.name %}
         {% if staging in selected_resources and (flags.FULL_REFRESH or staging in graph.planned_rebuilds) %}
+            {% set first_whole = removed_before().get(source.name, '0001-01-01') %}
             {% set counts = run_query(
                 'select (select count(*) from ' ~ source.relation_name ~ " where landed_at <= timestamp '" ~ bounds[source.name]
-                ~ "') as found, (select coalesce(sum(landed), 0) from " ~ accounting ~ " where stream = '" ~ source.name ~ "') as accounted"
+                ~ "' and landed_at >= timestamp '" ~ first_whole ~ "') as found, (select coalesce(sum(landed), 0) from " ~ accounting
+                ~ " where stream = '" ~ source.name ~ "' and landed_date >= date '" ~ first_whole[:10] ~ "') as accounted"
             ).rows[0] %}
             {% if counts.found < counts.accounted %}
                 {% do exceptions.raise_compiler_error(

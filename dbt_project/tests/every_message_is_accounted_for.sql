@@ -1,6 +1,8 @@
 -- The accounting equals the number of rows of each table, over all dates. So messages that never reached staging,
--- deleted rows, and a raw table that no model reads fail the build.
+-- deleted rows, and a raw table that no model reads fail the build. Landing dates of which retention has removed messages
+-- are left out where it removes rows.
 {%- set bounds = watermarks_of('landing_reconciliation') %}
+{%- set whole = landed_whole('cast(landed_date as timestamp)') %}
 {%- if execute and not bounds %}
 
 -- nothing to compare before the first accounting
@@ -12,9 +14,9 @@ where false
 with accounted as (
     select
         stream,
-        cast(sum(landed) as bigint) as landed,
+        cast(sum(case when {{ whole }} then landed end) as bigint) as landed,
         cast(sum(accepted) as bigint) as accepted,
-        cast(sum(rejected) as bigint) as rejected
+        cast(sum(case when {{ whole }} then rejected end) as bigint) as rejected
     from {{ ref('landing_reconciliation') }}
     group by stream
 ),
@@ -29,6 +31,9 @@ counted as (
         (
             select count(*)
             from {{ relation }}
+            {%- if stream in removed_before() %}
+            where landed_at >= timestamp '{{ removed_before()[stream] }}'
+            {%- endif %}
         ) - (
             select count(*)
             from {{ relation }}
@@ -56,6 +61,9 @@ counted as (
             )
         ) as expected
     from {{ relation }}
+    {%- if column == 'rejected' %}
+    where {{ landed_whole() }}
+    {%- endif %}
     union all
     {%- endfor %}
     {%- for table in raw_tables_without_a_model() %}

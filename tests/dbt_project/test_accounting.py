@@ -176,11 +176,23 @@ def test_a_rebuild_of_one_model_reaches_what_is_made_from_it(warehouse: Warehous
 
 
 def test_a_model_without_a_table_rebuilds_what_is_made_from_it(warehouse: Warehouse) -> None:
-    """As a new stream does."""
     warehouse.change("drop table staging.stg_clicks")
     built = warehouse.dbt("run", "--select", "stg_clicks", "fct_events", "agg_events_daily")
     assert "fct_events is rebuilt because stg_clicks did not exist" in built.stderr
     assert "agg_events_daily is rebuilt because fct_events was rebuilt" in built.stderr
+
+
+def test_a_new_stream_rebuilds_nothing(warehouse: Warehouse) -> None:
+    """Its messages are new to everything that reads it."""
+    clicks = "select count(*), (select count(*) from intermediate.rebuilds) from analytics.fct_events where stream = 'clicks'"
+    [(events, rebuilds)] = warehouse.query(clicks)
+    warehouse.change(
+        "drop table staging.stg_clicks; delete from intermediate.watermarks where stream = 'clicks' and node != 'raw';"
+        "delete from intermediate.rebuilds where model = 'stg_clicks'; delete from analytics.fct_events where stream = 'clicks'"
+    )
+    for _ in range(2):
+        assert warehouse.dbt("run", "--select", "stg_clicks", "fct_events", "agg_events_daily").stderr == ""
+    assert warehouse.query(clicks) == [(events, rebuilds)], "only stg_clicks, which had been forgotten"
 
 
 def test_a_model_whose_code_changed_is_named(warehouse: Warehouse) -> None:

@@ -114,3 +114,13 @@ def test_a_record_that_cannot_be_read_is_none(settings: Settings) -> None:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(_env_file=None, warehouse_path=tmp_path / "warehouse.duckdb")
+
+
+def test_a_removal_is_due_on_another_day_or_with_other_retention() -> None:
+    kept = Settings(_env_file=None, retention_raw_days=90)
+    today = last_build.retention_now(kept)
+    build = LastBuild(code="", version="", warehouse=(), marts=[], retention=today)
+    assert not last_build.is_removal_due(kept, build)
+    assert last_build.is_removal_due(kept, build.model_copy(update={"retention": ("2026-01-01", *today[1:])}))
+    assert last_build.is_removal_due(Settings(_env_file=None, retention_raw_days=30), build)
+    assert not last_build.is_removal_due(Settings(_env_file=None), build)

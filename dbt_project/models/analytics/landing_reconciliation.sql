@@ -29,7 +29,7 @@
 
 with raw_messages as (
     select * from {{ ref('int_raw_messages') }}
-    where {{ is_in_build() }}
+    where {{ is_in_build() }} and {{ landed_whole() }}
     {% if is_incremental() %}
         and {{ landed_in('landed_at', landed_dates) }}
     {% endif %}
@@ -37,7 +37,7 @@ with raw_messages as (
 
 staged_messages as (
     select * from {{ ref('int_staged_messages') }}
-    where {{ is_in_build() }}
+    where {{ is_in_build() }} and {{ landed_whole() }}
     {% if is_incremental() %}
         and {{ landed_in('landed_at', landed_dates) }}
     {% endif %}

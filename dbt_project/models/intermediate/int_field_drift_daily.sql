@@ -17,7 +17,7 @@
 
 with messages as (
     select * from {{ ref('int_staged_messages') }}
-    where {{ drifts }} and {{ is_in_build() }}
+    where {{ drifts }} and {{ is_in_build() }} and {{ landed_whole() }}
     {% if is_incremental() %}
         and {{ landed_in('landed_at', landed_dates) }}
     {% endif %}
