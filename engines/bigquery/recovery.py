@@ -80,7 +80,7 @@ def _recovered_ids(datasets: Datasets, stream: str) -> list[str]:
 
 def _rejected_sql(datasets: Datasets, letters: OpenDeadLetters) -> str:
     columns = [f"message.`{name}`" for name in REJECTED_SCHEMA.names if name != "reject_reason"]
-    conditions = ["letters.stream = @stream"]
+    conditions = ["letters.stream = @stream", "letters.recovered_at is null"]
     conditions += ["letters.reason = @reason"] if letters.reason is not None else []
     # on both tables, so that BigQuery skips partitions of both
     for name, operator in (("since", ">="), ("until", "<")):

@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.streams import STREAMS
 from engines.duckdb.file import WarehouseFile
 from engines.duckdb.results import write_rows
+from engines.duckdb.status import RECOVERED_AT
 from engines.duckdb.tables import table_names
 from engines.recovery import RECOVER, OpenDeadLetters, in_rejected_schema
 
@@ -30,7 +31,7 @@ select message.*, letters.reason as reject_reason
 from analytics.dead_letters as letters
 inner join raw.{{stream}} as message
     on letters.message_id = message.message_id and letters.landed_at = message.landed_at
-where letters.stream = $stream
+where letters.stream = $stream and letters.recovered_at is null
     and letters.reason = coalesce(cast($reason as varchar), letters.reason)
     and letters.landed_at >= coalesce(cast($since as timestamp), letters.landed_at)
     and (cast($until as timestamp) is null or letters.landed_at < cast($until as timestamp))
@@ -57,7 +58,7 @@ def read_rejected(file: WarehouseFile, letters: OpenDeadLetters) -> Iterator[pa.
     if not file.path.exists():
         raise _not_built(file)
     with file.connection(read_only=True) as connection:
-        if not {("analytics", "dead_letters"), ("raw", letters.stream)} <= table_names(connection):
+        if ("raw", letters.stream) not in table_names(connection) or not connection.execute(RECOVERED_AT).fetchall():
             raise _not_built(file)
         rows = write_rows(
             connection,

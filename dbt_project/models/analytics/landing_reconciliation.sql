@@ -134,3 +134,27 @@ from landed
 left join counted on landed.stream = counted.stream and landed.landed_date = counted.landed_date
 left join recovered_messages
     on landed.stream = recovered_messages.stream and landed.landed_date = recovered_messages.landed_date
+{% if is_incremental() and removed_before() %}
+-- dates of which retention has removed messages keep their other counts
+union all
+
+select
+    known.stream,
+    known.landed_date,
+    known.landed,
+    known.accepted,
+    known.duplicates,
+    known.conflicting,
+    known.rejected,
+    recovered_messages.recovered,
+    known.mismatched_keys,
+    known.is_balanced,
+    known.newest_event_at,
+    known.last_landed_at
+from (
+    select * from {{ this }}
+    where not {{ landed_whole('cast(landed_date as timestamp)') }}
+) as known
+inner join recovered_messages
+    on known.stream = recovered_messages.stream and known.landed_date = recovered_messages.landed_date
+{% endif %}

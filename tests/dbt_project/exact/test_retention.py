@@ -11,6 +11,7 @@ import pytest
 from common.streams import STREAMS
 from dbt_project.exactness.message import Message
 from dbt_project.warm import BuildError, environment
+from engines.recovery import recovered_id
 from specification import Landed, Settings, marts
 from tests.dbt_project.exact import check
 from tests.dbt_project.exact.conftest import REPOSITORY
@@ -182,6 +183,17 @@ def test_a_copy_of_a_removed_event_is_a_duplicate(three_days: Retained) -> None:
     assert three_days.differences() == []
     duplicates = "select sum(duplicates), sum(accepted) from analytics.landing_reconciliation where stream = 'clicks'"
     assert three_days.query(duplicates) == [(1, 7)]
+
+
+def test_a_dead_letter_of_a_removed_date_can_be_recovered(three_days: Retained) -> None:
+    build(three_days, RETENTION_RAW_DAYS=KEPT_FROM)
+    again = Message(3, 0, "clicks", recovered_id(FIRST_LANDING, "m-broken-0"), FIRST_LANDING, body("mended"))
+    three_days.land([again], FIRST_LANDING + timedelta(days=3))
+    build(three_days, RETENTION_RAW_DAYS=KEPT_FROM)
+    assert three_days.differences() == []
+    recovered = "select landed, rejected, recovered from analytics.landing_reconciliation where landed_date = ? and stream = 'clicks'"
+    with three_days._sink.connection() as connection:
+        assert connection.execute(recovered, [FIRST_LANDING.date()]).fetchall() == [(3, 1, 1)]
 
 
 def test_a_removal_that_was_killed_is_completed(three_days: Retained) -> None:
