@@ -45,8 +45,8 @@
         {% do read_removals() %}
         {% do plan_rebuilds() %}
         {% do check_settings() %}
-        {% do check_removed_messages() %}
         {% do check_raw_is_whole() %}
+        {% do check_removed_messages() %}
         {% do set_upper_bounds() %}
     {% endif %}
 {% endmacro %}

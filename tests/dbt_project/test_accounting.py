@@ -184,11 +184,15 @@ def test_a_model_without_a_table_rebuilds_what_is_made_from_it(warehouse: Wareho
 
 def test_a_new_stream_rebuilds_nothing(warehouse: Warehouse) -> None:
     """Its messages are new to everything that reads it."""
-    clicks = "select count(*), (select count(*) from intermediate.rebuilds) from analytics.fct_events where stream = 'clicks'"
+    clicks = """
+        select count(*), (select count(*) from intermediate.rebuilds)
+        from analytics.fct_events where stream = 'clicks'
+    """
     [(events, rebuilds)] = warehouse.query(clicks)
     warehouse.change(
         "drop table staging.stg_clicks; delete from intermediate.watermarks where stream = 'clicks' and node != 'raw';"
-        "delete from intermediate.rebuilds where model = 'stg_clicks'; delete from analytics.fct_events where stream = 'clicks'"
+        "delete from intermediate.rebuilds where model = 'stg_clicks';"
+        "delete from analytics.fct_events where stream = 'clicks'"
     )
     for _ in range(2):
         assert warehouse.dbt("run", "--select", "stg_clicks", "fct_events", "agg_events_daily").stderr == ""

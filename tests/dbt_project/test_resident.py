@@ -63,5 +63,5 @@ def test_an_error_of_python_in_a_macro_is_a_failed_build() -> None:
 
     project = ResidentProject.__new__(ResidentProject)
     project._hooks = {"set_upper_bounds": overflows}  # type: ignore[dict-item]  # dbt's macros are callables too
-    with pytest.raises(ModelError, match="^OverflowError: date value out of range$"):
+    with pytest.raises(ModelError, match=r"^OverflowError: date value out of range$"):
         project._call("set_upper_bounds")
