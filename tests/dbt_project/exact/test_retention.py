@@ -82,7 +82,8 @@ class Retained(Warehouse):
 
     def differences(self) -> list[Difference]:
         removed = """
-            select stream, max(removed_before) from intermediate.removed_messages where kind = 'rejected' group by stream
+            select stream, max(removed_before) from intermediate.removed_messages
+            where kind = 'rejected' group by stream
         """
         removed_before = dict(self.query(removed))
         found: list[Difference] = []
