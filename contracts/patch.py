@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from common.errors import UserError
 
-SANDBOX = {
+SANDBOX: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",

@@ -63,7 +63,7 @@ def land_again(
         job = jobs.start(name, stream, loaded)
         if job is not None:
             jobs.finish(job, name)
-            return new.num_rows
+            return int(new.num_rows)
         # the job of another command, or of one that was killed; if it failed or its rows were deleted, its id is spent
         if jobs.has_failed(name) or len(_recovered_ids(datasets, stream)) == len(known):
             jobs.use_next_id(name)
