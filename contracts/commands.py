@@ -29,6 +29,7 @@ SampleOption = Annotated[
 MoreFiles = Annotated[
     list[str] | None, typer.Argument(metavar="[FILE]...", help="More sample files.", show_default=False)
 ]
+TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
 StreamName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the stream.")]
 
 
@@ -181,8 +182,12 @@ def recover(
     reason: Annotated[
         str | None, typer.Option(metavar="REASON", help="Only those with this reason, such as invalid:price.")
     ] = None,
-    since: Annotated[datetime | None, typer.Option(help="Only those that landed at this time or later, UTC.")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Only those that landed before this time, UTC.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(formats=TIMES, help="Only those that landed at this time or later, UTC.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=TIMES, help="Only those that landed before this time, UTC.")
+    ] = None,
     patch: Annotated[
         Path | None,
         typer.Option(
