@@ -51,7 +51,7 @@ def copied(file: WarehouseFile, memory_limit: str | None) -> Iterator[duckdb.Duc
                 subprocess.run(["cp", file.path, copy], check=True, capture_output=True, text=True)  # noqa: S603, S607  no shell
                 reading.execute(f"attach {literal(copy)} as warehouse (read_only)")
             except subprocess.CalledProcessError as error:
-                reason = error.stderr.strip().splitlines()[-1]
+                reason = (error.stderr.strip() or str(error)).splitlines()[-1]
                 raise UnavailableError(
                     f"cannot copy the warehouse to read it: {reason}; nothing was written"
                 ) from error
