@@ -46,12 +46,35 @@ FACTS = "dbt_project/models/analytics/fct_events.sql"
 WATERMARKS = "dbt_project/macros/watermarks.sql"
 WORLDS = "tests/dbt_project/exact/test_random_worlds.py"
 CONTRACTS = "tests/dbt_project/exact/test_random_contracts.py"
+RETENTION = "tests/dbt_project/exact/test_retention.py"
 BUILD = "tests/dbt_project/test_build.py"
 ACCOUNTING = "tests/dbt_project/test_accounting.py"
 ANSWERS = "tests/analyses/test_answers.py"
 CHECK_MART = "tests/dbt_project/test_check_mart.py"
 
 MUTATIONS = (
+    # --- retention
+    Mutation(
+        "the accounting counts landing dates again of which messages are removed",
+        "dbt_project/models/analytics/landing_reconciliation.sql",
+        "    select * from {{ ref('int_raw_messages') }}\n    where {{ is_in_build() }} and {{ landed_whole() }}",
+        "    select * from {{ ref('int_raw_messages') }}\n    where {{ is_in_build() }}",
+        RETENTION,
+    ),
+    Mutation(
+        "retention removes the date of the newest message",
+        "dbt_project/macros/retention.sql",
+        "[first_kept, built[stream]] | min",
+        "first_kept",
+        RETENTION,
+    ),
+    Mutation(
+        "a rebuild loses removed messages without asking",
+        "dbt_project/macros/retention.sql",
+        "{% if not var('lose_removed_messages') %}",
+        "{% if false %}",
+        RETENTION,
+    ),
     # --- live
     Mutation(
         "live never publishes the messages of a failed build",
