@@ -50,7 +50,8 @@ def reject(sink: Warehouse, *letters: tuple[int, str]) -> None:
     run(sink, "create schema {analytics}")
     run(
         sink,
-        "create table {analytics}.dead_letters as select letters.stream, letters.message_id, reason, landed_at"
+        "create table {analytics}.dead_letters as select letters.stream, letters.message_id, reason, landed_at,"
+        " cast(null as timestamp) as recovered_at"
         f" from ({rows}) as letters inner join {{raw}}.users as message on letters.message_id = message.message_id",
     )
 
