@@ -117,11 +117,12 @@
 {% endmacro %}
 
 {#- Pre-hook: records that a rebuild begins, before its first row is written. So after a build that was killed, the next one
-    still rebuilds the models that read this one. Nothing is recorded while no model has read the streams of this one. -#}
+    still rebuilds the models that read this one. Nothing is recorded while no model has read the streams of this one. (Models run
+    side by side and write to the watermarks, so a copy of them is read.) -#}
 {% macro begin_rebuild() %}
     {% if execute and model.config.materialized == 'incremental' and not is_incremental() %}
         {% set readers = [] %}
-        {% for node, read in latest_watermarks().items() if node != 'raw' and streams_of(model.unique_id) | select('in', read) | list %}
+        {% for node, read in latest_watermarks().copy().items() if node != 'raw' and streams_of(model.unique_id) | select('in', read) | list %}
             {% do readers.append(node) %}
         {% endfor %}
         {% if readers %}
