@@ -50,6 +50,7 @@ from engines.engine import Engine
 from engines.factory import engine_for
 from publishing.dbt_errors import user_error
 from publishing.dbt_options import PROJECT, PROJECT_OPTIONS, export_environment, target
+from publishing.versions import published_version
 
 if TYPE_CHECKING:  # imported on first use: the import takes most of the time of a build with nothing to do
     from dbt.artifacts.schemas.run import RunExecutionResult
@@ -84,7 +85,8 @@ def run(settings: Settings, arguments: list[str]) -> int:
     # only a build of everything is recorded as the last build
     is_plain = settings.build_prefix is None and arguments == ["build", *_vars_options(arguments)]
     code = code_now(arguments) if is_plain else ""
-    last = read_last_build(settings) if is_plain else None
+    # nothing is published after a restore: then the record is of another warehouse
+    last = read_last_build(settings) if is_plain and published_version(settings) else None
     same_code_as = None
     known_code: list[str] = []
     if last and last.code == code:

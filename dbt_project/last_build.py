@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from common.settings import Settings
 from engines.engine import Engine
 from publishing.dbt_options import target
-from publishing.versions import CURRENT, published_folder, published_version
+from publishing.versions import CURRENT, published_folder
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("common", "dbt_project", "snapshots", "analyses", "publishing", "engines")
@@ -51,9 +51,7 @@ def manifest_state() -> tuple[str, int, int] | None:
 
 
 def read_last_build(settings: Settings) -> LastBuild | None:
-    """Read the record of the last build; None without one, or if nothing is published, as after a restore."""
-    if published_version(settings) is None:
-        return None
+    """Read the record of the last build; None without one."""
     try:
         return LastBuild.model_validate_json(_file(settings).read_bytes())
     except (OSError, ValidationError):
