@@ -1,6 +1,6 @@
 -- The accounting equals the number of rows of each table, over all dates. So messages that never reached staging,
--- deleted rows, and a raw table that no model reads fail the build. Landing dates of which retention has removed messages
--- are left out where it removes rows.
+-- deleted rows, and a raw table that no model reads fail the build. Landing dates of which retention has removed
+-- messages are left out where it removes rows.
 {%- set bounds = watermarks_of('landing_reconciliation') %}
 {%- set whole = landed_whole('cast(landed_date as timestamp)') %}
 {%- if execute and not bounds %}
