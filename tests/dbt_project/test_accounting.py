@@ -127,7 +127,7 @@ def test_conflicting_copies_are_counted_beside_true_ones(warehouse: Warehouse) -
     publish(warehouse, "clicks", click, click, {**click, "price": 2})
     [before] = warehouse.query(COUNTS)
     warehouse.land()
-    warehouse.dbt("run", "--select", "stg_clicks", "fct_events", "landing_reconciliation")
+    warehouse.dbt("run", "--select", "stg_clicks", "fct_events", "dead_letters", "landing_reconciliation")
     [after] = warehouse.query(COUNTS)
     assert [new - old for old, new in zip(before, after, strict=True)] == [3, 1, 2, 1]
 
