@@ -43,7 +43,7 @@ LANDING_DAYS = {
     frozenset({LANDED_ON}): LANDED,
     frozenset({*HISTORY, LANDED_ON}): WHOLE,
 }
-STATE = ("watermarks", "rebuilds", "touched_partitions", "successful_builds", "pins")
+STATE = ("watermarks", "rebuilds", "removed_messages", "touched_partitions", "successful_builds", "pins")
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,7 @@ def test_after_a_killed_loader_bigquery_has_the_rows_of_duckdb(project: BothEngi
     spool = LandingSettings(_env_file=None, spool_path=tmp_path / "spool")
     both = project.warehouse(tmp_path, Settings())
     sent: list[str] = []
+    rejected = len(project.client.rejected)
     for run in range(RUNS):
         with RoutingProducer(spool) as producer:
             simulate(spool, producer, days=1, seed=1, events_per_day=EVENTS_PER_DAY, faults=FAULTS)
@@ -134,5 +135,5 @@ def test_after_a_killed_loader_bigquery_has_the_rows_of_duckdb(project: BothEngi
         for job in project.client.loads.values():
             job.done()  # also those that no loader waits for
         assert both.unlike(f"raw.{stream}" for stream in STREAMS) == []
-    assert project.client.rejected == sent
+    assert project.client.rejected[rejected:] == sent
     assert len(sent) == JOBS_BEFORE_THE_KILL
