@@ -1,18 +1,12 @@
 """Compacting keeps every row, and gives back what many small commits and builds leave."""
 
-import json
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 import pytest
 
 import ingest.cli
 from common.settings import Settings
-from common.streams import STREAMS
-from dbt_project.warm import WarmProject
-from engines.batch import BATCH_SCHEMA, Batch
 from engines.duckdb import compaction, replacement
 from engines.duckdb.engine import DuckDBEngine
 from engines.duckdb.sink import DuckDBSink
@@ -20,13 +14,6 @@ from tests.command_line import run_main
 from tests.engines.test_duckdb import batch, offsets
 from tests.upkeep.databases import catalog, rows
 from tests.upkeep.test_backup import full_disk, settings_of
-from tools import ROOT
-from tools.warehouses.commands import Warehouse
-
-COMMITS = 500
-COMMITS_PER_BUILD = 5
-MAX_RATIO = 1.5
-"""Size after compacting in relation to that of a fresh full refresh."""
 
 
 @pytest.fixture
@@ -96,50 +83,3 @@ def test_status_says_when_it_is_worth_it(settings: Settings, monkeypatch: pytest
     assert line in status()
     DuckDBEngine(settings).compact()
     assert line not in status()
-
-
-def slices(shop: Warehouse, count: int) -> list[Batch]:
-    """The messages of the shop in this many batches, each with some of each stream."""
-    tables: dict[str, pa.Table] = {}
-    with duckdb.connect(str(shop.path), read_only=True) as connection:
-        for stream in STREAMS:
-            columns = ", ".join(f'"{name}"' for name in BATCH_SCHEMA.names)
-            found = connection.sql(f'select {columns} from raw.{stream} order by "offset"').to_arrow_table()
-            tables[stream] = found.cast(BATCH_SCHEMA)
-    batches = []
-    for number in range(count):
-        parts, positions = {}, {}
-        for stream, table in tables.items():
-            first, last = (table.num_rows * at // count for at in (number, number + 1))
-            if first < last:
-                parts[stream] = table.slice(first, last - first)
-                positions[parts[stream]["topic"][0].as_py(), 0] = parts[stream]["offset"][-1].as_py() + 1
-        batches.append(Batch(parts, positions))
-    return batches
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_after_500_commits_and_100_builds_it_is_as_small_as_after_a_full_refresh(
-    shop: Warehouse, tmp_path: Path
-) -> None:
-    project = WarmProject(ROOT / "dbt_project", tmp_path / "work")
-    clock = iter(datetime(2026, 2, 1) + timedelta(minutes=minute) for minute in range(10_000))
-    sizes: dict[str, int] = {}
-    paths = {name: tmp_path / name / "warehouse.duckdb" for name in ("often", "fresh")}
-    for name, path in paths.items():
-        path.parent.mkdir()
-        sink = DuckDBSink(path, clock=lambda: next(clock))
-        for number, one in enumerate(slices(shop, COMMITS if name == "often" else 1), start=1):
-            sink.commit([one])
-            if name == "fresh" or number % COMMITS_PER_BUILD == 0:
-                command = ["build", "--exclude-resource-type", "test", "unit_test"]
-                project.run(path, *command, *(["--full-refresh"] if name == "fresh" else []))
-        sizes[name] = path.stat().st_size
-    engine = DuckDBEngine(Settings(_env_file=None, warehouse_path=paths["often"]))
-    before = rows(paths["often"])
-    _, compacted = engine.compact()
-    assert rows(paths["often"]) == before
-    ratios = {name: size / sizes["fresh"] for name, size in {**sizes, "compacted": compacted}.items()}
-    print(json.dumps({name: round(ratio, 2) for name, ratio in ratios.items()}))  # noqa: T201  shown with -s
-    assert ratios["compacted"] <= MAX_RATIO
