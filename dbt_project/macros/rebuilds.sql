@@ -1,7 +1,7 @@
 {#-
   Rebuilds of all rows of a model: with --full-refresh, when its table is missing, or when an incremental model that it reads
   was rebuilt after it. So a rebuild reaches everything made from a model (docs/architecture.md#the-incremental-rule). The first
-  build of staging of a new stream is no rebuild: everything that reads it finds only new rows.
+  build of staging of a new stream rebuilds nothing else: everything that reads it finds only new rows.
 -#}
 
 {#- dbt calls this macro to decide whether to rebuild a model. -#}

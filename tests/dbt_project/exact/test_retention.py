@@ -2,16 +2,20 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
+from common.settings import Settings as LandingSettings
 from common.streams import STREAMS
 from dbt_project.exactness.message import Message
-from dbt_project.warm import BuildError, environment
+from dbt_project.resident import ResidentProject
+from dbt_project.warm import BuildError, environment, parsed
 from engines.recovery import recovered_id
 from specification import Landed, Settings, marts
 from tests.dbt_project.exact import check
@@ -235,4 +239,31 @@ def test_a_rebuild_loses_removed_messages_only_when_confirmed(three_days: Retain
     assert three_days.query(COUNTS) == [(5, 5, 3, 2)]
     kept = {(one.stream, one.message_id, one.landed_at) for one in three_days.raw()}
     three_days.ever = {key: one for key, one in three_days.ever.items() if key in kept}
+    assert three_days.differences() == []
+
+
+def test_builds_without_dbts_runner_remove_messages_too(three_days: Retained) -> None:
+    """As `live` and increments of `make build` do, after a round of tests."""
+    build(three_days)  # creates the snapshots
+    DuckDBConnectionManager.close_all_connections()
+    settings = LandingSettings(
+        _env_file=None,
+        warehouse_path=three_days._path,
+        retention_raw_days=(datetime.now(UTC).date() - KEPT_FROM).days,
+    )
+    engine = {"WAREHOUSE": "duckdb", "WAREHOUSE_PATH": str(three_days._path)}
+    with (
+        environment(engine),
+        closing(
+            ResidentProject(settings, json.loads(three_days.variables), parsed(REPOSITORY / "dbt_project", engine))
+        ) as project,
+    ):
+        for run in (3, 4):
+            three_days.land(clicks(f"new{run}", run=run), FIRST_LANDING + timedelta(days=run))
+            project.build()
+            project.snapshot()
+            tests = project.begin_tests()
+            project.test(tests, float("inf"))
+            assert tests.failures == []
+    assert three_days.query(COUNTS) == [(7, 7, 3, 8)]
     assert three_days.differences() == []
