@@ -222,7 +222,7 @@ def recover(
 
     [target] = named([stream])
     if since is not None and until is not None and since >= until:
-        raise UserError(f"there is no time from --since {since} to --until {until}")
+        raise UserError(f"--until must be later than --since: got {until} and {since}")
     if vars_ is not None:
         check_vars(["--vars", vars_])
     settings = load_settings()

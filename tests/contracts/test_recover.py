@@ -262,7 +262,7 @@ def test_only_the_dead_letters_that_were_asked_for_are_judged(run: Run, built: W
         (["--stream", "clicks", "--until", "2026-01-05T10:00:00Z"], "Invalid value for '--until': "),
         (
             ["--stream", "clicks", "--since", "2026-01-02", "--until", "2026-01-02"],
-            "there is no time from --since 2026-01-02 00:00:00 to --until 2026-01-02 00:00:00",
+            "--until must be later than --since: got 2026-01-02 00:00:00 and 2026-01-02 00:00:00",
         ),
         (["--stream", "clicks", "--patch", "missing.sql"], "cannot read missing.sql: No such file or directory"),
         (["--stream", "clicks", "--vars", "3"], "vars must be a mapping"),
